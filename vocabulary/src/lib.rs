@@ -1,0 +1,22 @@
+//! The words that the rest of Lifeboat is written in: values without I/O and without async.
+//!
+//! Entry fee: two crates need the word. Everything here is cheap to copy or clone, prints the way an operator expects
+//! to read it, and refuses to be constructed in a state that has no meaning.
+
+mod byte_count;
+mod digest;
+mod file_entry;
+mod lsn;
+mod names;
+mod secret;
+mod time;
+mod wal_segment;
+
+pub use byte_count::{ByteCount, ParseByteCountError};
+pub use digest::{ParseDigestError, Sha256Digest};
+pub use file_entry::{EntryKind, FileEntry, PathError, RelativePath, Tablespace};
+pub use lsn::{Lsn, ParseLsnError, TimelineId, WalPosition};
+pub use names::{BackupId, ClusterName, NameError, RegionName};
+pub use secret::Secret;
+pub use time::{Clock, ManualClock, ParseTimeError, SystemClock, UtcTime};
+pub use wal_segment::{SegmentName, SegmentNameError, SegmentSize};
