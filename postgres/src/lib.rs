@@ -2,7 +2,8 @@
 
 mod source;
 
-pub use source::{BackupEnd, BackupSource, BackupStart, FileNumber, ManifestFile, PageChecks, SourceEvent};
+pub use lifeboat_vocabulary::FileNumber;
+pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
 
 /// Why a source could not go on.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_vocabulary::{ByteCount, FileEntry, RelativePath, Tablespace, WalPosition};
+use lifeboat_vocabulary::{ByteCount, FileEntry, FileNumber, RelativePath, Tablespace, WalPosition};
 
 /// Where a base backup comes from: the replication protocol, or (later) the files beside the server.
 ///
@@ -19,10 +19,6 @@ pub trait BackupSource: Send {
     /// written. `None` if this source is not allowed to, or the file is gone.
     async fn reread_page(&mut self, path: &RelativePath, offset: u64) -> Result<Option<Bytes>, crate::SourceError>;
 }
-
-/// Identifies a file within one backup: consecutive from 0, in the order of `FileBegin`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileNumber(pub u32);
 
 /// What a source has to say.
 #[derive(Debug)]

@@ -77,6 +77,10 @@ pub struct FileEntry {
     pub modified: i64,
 }
 
+/// Identifies a file within one run over a data directory: consecutive from 0, in order of appearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileNumber(pub u32);
+
 /// What a member of a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {

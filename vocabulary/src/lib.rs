@@ -14,7 +14,7 @@ mod wal_segment;
 
 pub use byte_count::{ByteCount, ParseByteCountError};
 pub use digest::{ParseDigestError, Sha256Digest};
-pub use file_entry::{EntryKind, FileEntry, PathError, RelativePath, Tablespace};
+pub use file_entry::{EntryKind, FileEntry, FileNumber, PathError, RelativePath, Tablespace};
 pub use lsn::{Lsn, ParseLsnError, TimelineId, WalPosition};
 pub use names::{BackupId, ClusterName, NameError, RegionName};
 pub use secret::Secret;

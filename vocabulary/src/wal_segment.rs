@@ -160,7 +160,9 @@ mod tests {
         let large = SegmentSize::from_bytes(64 << 20).unwrap();
         assert!(SegmentName::parse("0000000100000001000000FF", SegmentSize::DEFAULT).is_ok());
         assert!(SegmentName::parse("0000000100000001000000FF", large).is_err(), "64 segments per log at 64 MiB");
-        for text in ["", "00000002.history", "000000010000000000000000", "00000000000000010000000F", "0000000100000001000000ff"] {
+        for text in
+            ["", "00000002.history", "000000010000000000000000", "00000000000000010000000F", "0000000100000001000000ff"]
+        {
             assert!(SegmentName::parse(text, SegmentSize::DEFAULT).is_err(), "{text}");
         }
     }
