@@ -1,0 +1,173 @@
+//! A directory as a store.
+//!
+//! An object is a file; the parts of its key are directories. Whatever begins with a dot is ours and never an object:
+//! `.tmp-<random>` is a write that is not finished, `.lock` orders replacements. Keys `a` and `a/b` exclude each other,
+//! because a directory has no room for both.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_vocabulary::UtcTime;
+use rustix::io::Errno;
+
+use crate::local_files::Root;
+use crate::local_list;
+use crate::sha256;
+use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store, Support};
+use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
+
+/// How long a file of an unfinished write is left alone before it counts as the remains of a crash.
+pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The largest time that one operation on a local file system should take before the caller worries.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Entries per page of a listing.
+pub(crate) const PAGE_ENTRIES: usize = 1000;
+
+/// A store in a directory of a local file system that honours `fsync`.
+#[derive(Clone, Debug)]
+pub struct LocalDir {
+    root: Arc<Root>,
+}
+
+impl LocalDir {
+    /// Uses the existing directory `root`, and in it the folder `below` (made by the first write).
+    ///
+    /// Files that unfinished writes left more than a day before `now` are removed where the rights suffice.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`] if `root` is missing (it is never created: an unmounted file system would be
+    /// mistaken for an empty one) or is not a directory that we may enter.
+    pub async fn open(root: PathBuf, below: Option<ObjectKey>, now: UtcTime) -> Result<Self, StoreError> {
+        let store = Self { root: Arc::new(Root::new(root, below)) };
+        let doing = format!("open directory {store}");
+        store.blocking(doing, move |root| local_list::remove_leftovers(root, now, LEFTOVER_AGE)).await?;
+        Ok(store)
+    }
+
+    async fn blocking<T, W>(&self, doing: String, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Root) -> io::Result<T> + Send + 'static,
+    {
+        let root = Arc::clone(&self.root);
+        match tokio::task::spawn_blocking(move || work(&root)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(classified(doing, error)),
+            Err(error) => Err(StoreError::Transient { doing, source: error.into() }),
+        }
+    }
+}
+
+/// Translates what the file system said. `EDQUOT` and `ENOSPC` are a full store; what a person must mend is told apart
+/// from what may pass by itself. Source: Linux errno(3).
+fn classified(doing: String, error: io::Error) -> StoreError {
+    let advice = match Errno::from_io_error(&error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => return StoreError::Full { doing, source: error.into() },
+        Some(Errno::ACCESS | Errno::PERM) => "give this user the right to enter, read and write the directory",
+        Some(Errno::ROFS) => "the file system is mounted read-only: mount it for writing",
+        Some(Errno::NOENT) => "the directory is missing: create it, or mount its file system",
+        Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => {
+            "something in the way is not what it should be (a file, a directory or a symbolic link): move it away"
+        }
+        Some(Errno::NAMETOOLONG) => "the file system takes no names of this length: choose another",
+        Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            "the file system lacks hard links or exclusive renames: choose another"
+        }
+        _ => return StoreError::Transient { doing, source: error.into() },
+    };
+    StoreError::Misconfigured { doing, advice: advice.to_owned(), source: error.into() }
+}
+
+impl fmt::Display for LocalDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.root, f)
+    }
+}
+
+#[async_trait]
+impl Store for LocalDir {
+    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        let doing = format!("write {key} to {self}");
+        if body.bytes.len() as u64 > OBJECT_BYTES_MAX.as_bytes() {
+            return Err(StoreError::Unsupported { doing, why: format!("objects are at most {OBJECT_BYTES_MAX}") });
+        }
+        let name = key.clone();
+        let written = self.blocking(doing.clone(), move |root| {
+            if sha256::digest(&body.bytes) != body.sha256 {
+                return Ok(Written::OtherBytes);
+            }
+            let version = match mode {
+                PutMode::CreateOnly => root.create(&name, &body.bytes),
+                PutMode::IfUnchanged(version) => root.replace(&name, &body.bytes, &version),
+            };
+            version.map(|version| version.map_or(Written::Conflict, Written::Done))
+        });
+        match written.await? {
+            Written::Done(version) => Ok(PutOutcome { version, server_time: None }),
+            Written::Conflict => Err(StoreError::Conflict { key: key.clone() }),
+            Written::OtherBytes => Err(StoreError::Corrupted {
+                doing,
+                source: "the body does not have the SHA-256 that came with it".into(),
+            }),
+        }
+    }
+
+    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
+        let doing = format!("read {key} from {self}");
+        let name = key.clone();
+        match self.blocking(doing.clone(), move |root| root.read(&name, range)).await? {
+            Read::Bytes(bytes) => Ok(bytes),
+            Read::Missing => Err(StoreError::NotFound { key: key.clone() }),
+            Read::Refused(why) => Err(StoreError::Unsupported { doing, why }),
+        }
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        let name = key.clone();
+        let meta = self.blocking(format!("look at {key} in {self}"), move |root| root.meta(&name)).await?;
+        meta.ok_or_else(|| StoreError::NotFound { key: key.clone() })
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        let doing = format!("list {prefix}* in {self}");
+        self.blocking(doing, move |root| local_list::page(root, &prefix, after.as_ref(), PAGE_ENTRIES)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let name = key.clone();
+        self.blocking(format!("delete {key} in {self}"), move |root| root.delete(&name)).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { conditional_put: Support::Yes, checks_sha256: Support::Yes, request_timeout: REQUEST_TIMEOUT }
+    }
+}
+
+/// How a write ended.
+enum Written {
+    Done(crate::ObjectVersion),
+    Conflict,
+    OtherBytes,
+}
+
+/// How a read ended.
+pub(crate) enum Read {
+    /// What was asked for.
+    Bytes(Bytes),
+    /// There is no such file.
+    Missing,
+    /// The range makes no sense for this file.
+    Refused(String),
+}
+
+#[cfg(test)]
+#[path = "local_dir_tests.rs"]
+mod tests;

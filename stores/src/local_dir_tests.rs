@@ -1,0 +1,194 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use lifeboat_vocabulary::{ByteCount, Clock, SystemClock};
+
+use super::*;
+
+fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+fn body(bytes: &[u8]) -> SealedBody {
+    SealedBody { bytes: Bytes::copy_from_slice(bytes), sha256: sha256::digest(bytes) }
+}
+
+async fn store_in(path: &Path) -> LocalDir {
+    LocalDir::open(path.to_owned(), Some(key("cluster")), SystemClock.now()).await.unwrap()
+}
+
+async fn put(store: &LocalDir, name: &str, bytes: &[u8]) -> PutOutcome {
+    store.put(&key(name), body(bytes), PutMode::CreateOnly).await.unwrap()
+}
+
+const ALL: ByteRange = ByteRange::WholeUpTo(ByteCount::from_mib(1));
+
+#[test]
+fn what_the_file_system_says_is_told_apart_by_what_to_do_about_it() {
+    let full = |e: &StoreError| matches!(e, StoreError::Full { .. });
+    let person = |e: &StoreError| matches!(e, StoreError::Misconfigured { .. });
+    let passes = |e: &StoreError| matches!(e, StoreError::Transient { .. });
+    let cases: [(Errno, &dyn Fn(&StoreError) -> bool); 12] = [
+        (Errno::NOSPC, &full),
+        (Errno::DQUOT, &full),
+        (Errno::ACCESS, &person),
+        (Errno::PERM, &person),
+        (Errno::ROFS, &person),
+        (Errno::NOTDIR, &person),
+        (Errno::NOENT, &person),
+        (Errno::NAMETOOLONG, &person),
+        (Errno::IO, &passes),
+        (Errno::STALE, &passes),
+        (Errno::MFILE, &passes),
+        (Errno::TIMEDOUT, &passes),
+    ];
+    for (errno, expected) in cases {
+        let error = classified("write x".to_owned(), errno.into());
+        assert!(expected(&error), "{errno}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_root_is_never_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("not-mounted");
+    let error = LocalDir::open(missing.clone(), None, SystemClock.now()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Misconfigured { .. }), "{error:?}");
+    std::fs::create_dir(&missing).unwrap();
+    let store = LocalDir::open(missing.clone(), None, SystemClock.now()).await.unwrap();
+    std::fs::remove_dir(&missing).unwrap();
+    let error = store.put(&key("a"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
+    assert!(matches!(error, StoreError::Misconfigured { .. }), "{error:?}");
+    assert!(matches!(store.list("", None).await.unwrap_err(), StoreError::Misconfigured { .. }));
+    assert!(!missing.exists());
+}
+
+#[tokio::test]
+async fn a_refused_write_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    let wrong = SealedBody { bytes: Bytes::from_static(b"x"), sha256: sha256::digest(b"y") };
+    assert!(matches!(store.put(&key("a/b"), wrong, PutMode::CreateOnly).await, Err(StoreError::Corrupted { .. })));
+    put(&store, "a/b", b"1").await;
+    assert!(matches!(store.put(&key("a/b"), body(b"2"), PutMode::CreateOnly).await, Err(StoreError::Conflict { .. })));
+    let stale = PutMode::IfUnchanged(crate::ObjectVersion("other".to_owned()));
+    assert!(matches!(store.put(&key("a/b"), body(b"2"), stale).await, Err(StoreError::Conflict { .. })));
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path().join("cluster/a")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["b"]);
+    assert_eq!(store.get(&key("a/b"), ALL).await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn objects_are_for_their_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&store_in(dir.path()).await, "a/b", b"1").await;
+    let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("cluster"), mode("cluster/a"), mode("cluster/a/b")), (0o700, 0o700, 0o600));
+}
+
+#[tokio::test]
+async fn symbolic_links_inside_are_not_followed() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = store_in(dir.path()).await;
+    put(&store, "real", b"1").await;
+    std::fs::File::create(outside.path().join("secret")).unwrap();
+    symlink(outside.path(), dir.path().join("cluster/folder")).unwrap();
+    symlink(outside.path().join("secret"), dir.path().join("cluster/file")).unwrap();
+    for name in ["file", "folder/secret"] {
+        assert!(matches!(store.get(&key(name), ALL).await, Err(StoreError::NotFound { .. })), "{name}");
+        assert!(matches!(store.head(&key(name)).await, Err(StoreError::NotFound { .. })), "{name}");
+    }
+    assert!(store.put(&key("folder/new"), body(b"x"), PutMode::CreateOnly).await.is_err());
+    store.delete(&key("folder/secret")).await.unwrap();
+    assert!(outside.path().join("secret").exists() && !outside.path().join("new").exists());
+    let keys: Vec<_> = store.list("", None).await.unwrap().entries.into_iter().map(|e| e.key.to_string()).collect();
+    assert_eq!(keys, ["real"]);
+}
+
+#[tokio::test]
+async fn remains_of_a_crash_are_never_listed_and_removed_after_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    put(&store, "a/b/c", b"1").await;
+    let leftover = dir.path().join("cluster/a/b/.tmp-0123");
+    std::fs::File::create(&leftover).unwrap();
+    assert_eq!(store.list("", None).await.unwrap().entries.len(), 1);
+    let (root, below) = (dir.path().to_owned(), Some(key("cluster")));
+    let soon = SystemClock.now().plus(Duration::from_secs(23 * 3600));
+    LocalDir::open(root.clone(), below.clone(), soon).await.unwrap();
+    assert!(leftover.exists(), "it may belong to a write that is still going on");
+    let later = SystemClock.now().plus(Duration::from_secs(25 * 3600));
+    LocalDir::open(root, below, later).await.unwrap();
+    assert!(!leftover.exists());
+    assert_eq!(store.get(&key("a/b/c"), ALL).await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn keys_are_listed_in_the_byte_order_of_the_whole_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    let sorted = ["a-b/x", "a.b", "a/b", "a/c/d", "a/c-d", "a0", "aa/b"];
+    let mut expected = sorted.map(str::to_owned).to_vec();
+    expected.sort();
+    for name in sorted.iter().rev() {
+        put(&store, name, b"1").await;
+    }
+    for limit in 1..=8 {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = local_list::page(&store.root, "a", after.as_ref(), limit).unwrap();
+            assert!(page.entries.len() <= limit);
+            found.extend(page.entries.iter().map(|entry| entry.key.to_string()));
+            after = page.entries.last().map(|entry| entry.key.clone());
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_with_more_names_than_are_held_at_once_is_listed_completely() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    let folder = dir.path().join("cluster/many");
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in 0..1500 {
+        // directories without a file in them: none leads to a key, and all must be passed
+        std::fs::create_dir(folder.join(format!("{number:05}"))).unwrap();
+    }
+    put(&store, "many/99999/last", b"1").await;
+    let page = store.list("many/", None).await.unwrap();
+    assert_eq!(page.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["many/99999/last"]);
+}
+
+#[tokio::test]
+async fn no_two_contents_of_a_key_share_a_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    let mut seen = vec![put(&store, "state/lease", b"0").await.version];
+    for round in 0..50_u8 {
+        let mode = PutMode::IfUnchanged(seen[seen.len() - 1].clone());
+        let version = store.put(&key("state/lease"), body(&[round]), mode).await.unwrap().version;
+        assert_eq!(store.head(&key("state/lease")).await.unwrap().version, version);
+        assert!(!seen.contains(&version), "round {round}");
+        seen.push(version);
+    }
+}
+
+#[tokio::test]
+async fn deleting_the_last_object_removes_the_directories_that_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    put(&store, "data/one/a", b"1").await;
+    put(&store, "data/one/b", b"1").await;
+    store.delete(&key("data/one/a")).await.unwrap();
+    assert!(dir.path().join("cluster/data/one").exists());
+    store.delete(&key("data/one/b")).await.unwrap();
+    assert!(!dir.path().join("cluster/data").exists());
+    assert!(dir.path().join("cluster").exists());
+    put(&store, "data/one/a", b"2").await;
+    assert_eq!(std::fs::metadata(dir.path().join("cluster/data/one/a")).unwrap().size(), 1);
+}
