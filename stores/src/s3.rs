@@ -1,0 +1,287 @@
+//! A bucket as a store: one request per operation, nothing but Put, Get, Head, List and Delete of single objects.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_smithy_runtime_api::http::Response;
+use bytes::Bytes;
+use lifeboat_vocabulary::{ByteCount, UtcTime};
+use parking_lot::RwLock;
+
+use crate::profile::{ChecksumHeader, Profile};
+use crate::s3_body::{self, Expected};
+use crate::s3_client::{self, Watch};
+use crate::s3_error::{Class, Seen};
+use crate::settings::RegionSettings;
+use crate::store::{
+    ByteRange, Capabilities, Entry, ListPage, ObjectMeta, ObjectVersion, PutMode, PutOutcome, SealedBody, Store,
+    Support,
+};
+use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
+
+/// Every attempt may take this long, however little it moves.
+const ATTEMPT_MIN: Duration = Duration::from_secs(30);
+/// A connection slower than this is as good as none.
+const SLOWEST_BYTES_PER_SECOND: u64 = 512 << 10;
+const PAGE_KEYS: i32 = 1000;
+
+/// A store in a bucket of a server that speaks S3.
+pub struct S3Store {
+    config: aws_sdk_s3::Config,
+    /// Replaced when the server says that the credentials have expired: that empties the SDK's cache of them.
+    client: RwLock<Client>,
+    bucket: String,
+    /// Goes before every key: empty, or ending in `/`.
+    prefix: String,
+    owner: Option<String>,
+    profile: Profile,
+    headers: Arc<BTreeMap<String, String>>,
+}
+
+impl S3Store {
+    /// Prepares a client for `bucket`, with all keys below `prefix`. The server is not asked anything yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Misconfigured`] if credentials, certificates or the region to sign for cannot be found.
+    pub async fn connect(
+        settings: &RegionSettings,
+        bucket: String,
+        prefix: Option<ObjectKey>,
+    ) -> Result<Self, StoreError> {
+        let profile = settings.effective_profile().profile().map_err(|source| StoreError::Misconfigured {
+            doing: format!("open region {}", settings.name),
+            advice: "reinstall this program".to_owned(),
+            source: source.into(),
+        })?;
+        let config = s3_client::configured(settings, &profile).await?;
+        Ok(Self {
+            client: RwLock::new(s3_client::fresh(&config)),
+            config,
+            bucket,
+            prefix: prefix.map_or_else(String::new, |prefix| format!("{prefix}/")),
+            owner: settings.bucket_owner.clone(),
+            headers: Arc::new(profile.headers.clone()),
+            profile,
+        })
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().clone()
+    }
+
+    fn path(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn watch(&self) -> Watch {
+        Watch::new(&self.headers, None)
+    }
+
+    /// Runs one request within the time that `bytes` may take.
+    async fn call<T, E, F>(&self, what: What<'_>, bytes: ByteCount, request: F) -> Result<T, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, Response>>>,
+    {
+        let limit = attempt_timeout(bytes);
+        let Ok(result) = tokio::time::timeout(limit, request).await else {
+            let seen = Seen::broken_off(format!("no answer within {limit:?}"));
+            return Err(seen.into_error(what.doing, what.key));
+        };
+        result.map_err(|error| {
+            let seen = Seen::of(&error);
+            if seen.class() == Class::Expired {
+                *self.client.write() = s3_client::fresh(&self.config);
+            }
+            seen.into_error(what.doing, what.key)
+        })
+    }
+
+    /// For servers that ignore conditions: looks first, which is exact only while one writer uses the store.
+    async fn check_by_looking(&self, key: &ObjectKey, mode: &PutMode) -> Result<(), StoreError> {
+        let found = self.list(key.as_str(), None).await?.entries.into_iter().find(|entry| entry.key == *key);
+        let holds = match (mode, found) {
+            (PutMode::CreateOnly, found) => found.is_none(),
+            (PutMode::IfUnchanged(version), found) => found.is_some_and(|entry| entry.meta.version == *version),
+        };
+        if holds { Ok(()) } else { Err(StoreError::Conflict { key: key.clone() }) }
+    }
+}
+
+/// What a request is about, for its error.
+struct What<'a> {
+    doing: String,
+    key: Option<&'a ObjectKey>,
+}
+
+/// How long one attempt to move `bytes` may take.
+fn attempt_timeout(bytes: ByteCount) -> Duration {
+    ATTEMPT_MIN.max(Duration::from_secs(bytes.as_bytes() / SLOWEST_BYTES_PER_SECOND))
+}
+
+fn time(date: &DateTime) -> Option<UtcTime> {
+    let micros = date.secs().checked_mul(1_000_000)?.checked_add(i64::from(date.subsec_nanos() / 1000))?;
+    UtcTime::from_unix_micros(micros)
+}
+
+fn size(length: Option<i64>) -> ByteCount {
+    ByteCount::from_bytes(length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0))
+}
+
+impl fmt::Display for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}", self.bucket)?;
+        self.prefix.strip_suffix('/').map_or(Ok(()), |prefix| write!(f, "/{prefix}"))
+    }
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3Store({self})")
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        let doing = format!("write {key} to {self}");
+        let length = ByteCount::of(&body.bytes);
+        if length > OBJECT_BYTES_MAX {
+            return Err(StoreError::Unsupported { doing, why: format!("objects are at most {OBJECT_BYTES_MAX}") });
+        }
+        if self.profile.conditional_put == Support::No {
+            self.check_by_looking(key, &mode).await?;
+        }
+        let watch = Watch::new(&self.headers, Some(body.sha256));
+        let request = self.client().put_object().bucket(&self.bucket).key(self.path(key));
+        let request = request.set_expected_bucket_owner(self.owner.clone());
+        let request = match self.profile.checksum_header {
+            ChecksumHeader::Sha256 => request.checksum_sha256(body.sha256.to_base64()),
+            ChecksumHeader::None => request,
+        };
+        let (request, replaces) = match (self.profile.conditional_put, &mode) {
+            (Support::No, _) => (request, false),
+            (_, PutMode::CreateOnly) => (request.if_none_match("*"), false),
+            (_, PutMode::IfUnchanged(version)) => (request.if_match(&version.0), true),
+        };
+        // The buffer is shared, not copied: by all regions and all attempts.
+        let request = request.body(ByteStream::from(body.bytes)).customize().interceptor(watch.clone());
+        let answer = self.call(What { doing: doing.clone(), key: Some(key) }, length, request.send()).await;
+        let answer = answer.map_err(|error| match error {
+            // `If-Match` on an object that is gone is answered with 404: it is not the version that was read.
+            StoreError::NotFound { key } if replaces => StoreError::Conflict { key },
+            other => other,
+        })?;
+        // Some servers begin their answer before they know the outcome, and put an error into the body of a 200.
+        let version = answer.e_tag.filter(|tag| !tag.is_empty()).map(ObjectVersion).ok_or_else(|| {
+            Seen::broken_off("the server reported success without an ETag".to_owned()).into_error(doing, Some(key))
+        })?;
+        Ok(PutOutcome { version, server_time: watch.server_time() })
+    }
+
+    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
+        let doing = format!("read {key} from {self}");
+        let expected = Expected::of(range).map_err(|why| StoreError::Unsupported { doing: doing.clone(), why })?;
+        let limit = attempt_timeout(expected.bound());
+        let request = self.client().get_object().bucket(&self.bucket).key(self.path(key));
+        let request = request.set_expected_bucket_owner(self.owner.clone()).set_range(expected.header());
+        let request = request.customize().interceptor(self.watch());
+        let read = async {
+            let what = What { doing: doing.clone(), key: Some(key) };
+            let answer = self.call(what, expected.bound(), request.send()).await?;
+            s3_body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
+        };
+        tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+            let seen = Seen::broken_off(format!("not complete within {limit:?}"));
+            Err(seen.into_error(doing.clone(), Some(key)))
+        })
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        let request = self.client().head_object().bucket(&self.bucket).key(self.path(key));
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
+        let what = What { doing: format!("look at {key} in {self}"), key: Some(key) };
+        let answer = self.call(what, ByteCount::ZERO, request.send()).await?;
+        Ok(ObjectMeta {
+            size: size(answer.content_length),
+            modified: answer.last_modified.as_ref().and_then(time),
+            version: ObjectVersion(answer.e_tag.unwrap_or_default()),
+        })
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
+        let doing = format!("list {prefix}* in {self}");
+        let mut after = after.map(|key| self.path(key));
+        loop {
+            let watch = self.watch();
+            let request = self.client().list_objects_v2().bucket(&self.bucket).max_keys(PAGE_KEYS);
+            let request = request.prefix(format!("{}{prefix}", self.prefix)).set_start_after(after.clone());
+            let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
+            let what = What { doing: doing.clone(), key: None };
+            let answer = self.call(what, ByteCount::from_mib(1), request.send()).await?;
+            let more = answer.is_truncated.unwrap_or(false);
+            let mut entries = Vec::new();
+            let mut last = after.take().unwrap_or_default();
+            for object in answer.contents.unwrap_or_default() {
+                let path = object.key.unwrap_or_default();
+                if path <= last {
+                    // Or a listing would have gaps, or never end.
+                    let why = "the server does not list in ascending order from start-after".to_owned();
+                    return Err(StoreError::Unsupported { doing, why });
+                }
+                let key = path.strip_prefix(&self.prefix).and_then(|key| key.parse().ok());
+                last = path;
+                let Some(key) = key else { continue }; // somebody else's object
+                let modified = object.last_modified.as_ref().and_then(time);
+                let version = ObjectVersion(object.e_tag.unwrap_or_default());
+                entries.push(Entry { key, meta: ObjectMeta { size: size(object.size), modified, version } });
+            }
+            if !more || !entries.is_empty() {
+                return Ok(ListPage { entries, more, server_time: watch.server_time() });
+            }
+            // A page of nothing but other people's objects leaves the caller without a key to continue from.
+            after = Some(last);
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key));
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
+        let what = What { doing: format!("delete {key} from {self}"), key: Some(key) };
+        match self.call(what, ByteCount::ZERO, request.send()).await {
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            conditional_put: self.profile.conditional_put,
+            checks_sha256: match self.profile.checksum_header {
+                ChecksumHeader::Sha256 => Support::Yes,
+                ChecksumHeader::None => Support::Unknown,
+            },
+            request_timeout: attempt_timeout(OBJECT_BYTES_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_body_may_take_longer_but_never_for_ever() {
+        for (bytes, seconds) in [(0, 30), (15 << 20, 30), (16 << 20, 32), (64 << 20, 128)] {
+            assert_eq!(attempt_timeout(ByteCount::from_bytes(bytes)), Duration::from_secs(seconds), "{bytes}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One SDK client per region: its own connections, trust, signatures and limits; no retries of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_runtime::auth::PayloadSigningOverride;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+};
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Builder, ConfigBag, IdentityCache, Intercept, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::{Client, Config};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_types::date_time::Format;
+use lifeboat_vocabulary::{Sha256Digest, UtcTime};
+use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::io::AsyncReadExt;
+
+use crate::StoreError;
+use crate::profile::{Addressing, Profile};
+use crate::s3_credentials::{self, Identity};
+use crate::settings::RegionSettings;
+use crate::url::Transport;
+
+/// S3 closes idle connections after some 20 s; one that is reused a moment too late costs a failed request.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+const POOL_IDLE_PER_HOST: usize = 32;
+/// A transfer that moves less than a byte per second for this long is given up.
+const STALL_GRACE: Duration = Duration::from_secs(20);
+const CA_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Makes the configuration of a region's client. Nothing is taken from the environment except what the settings leave to
+/// the SDK's chains: credentials, and the region of a profile that has none.
+///
+/// # Errors
+/// [`StoreError::Misconfigured`] if a file is missing or of no use, or nobody says which region to sign for.
+pub(crate) async fn configured(settings: &RegionSettings, profile: &Profile) -> Result<Config, StoreError> {
+    // Pinned: a newer version changes retries, time-outs and checksums under our feet.
+    let version = BehaviorVersion::v2026_01_12();
+    let http = http_client(settings).await?;
+    let Identity { provider, region } = s3_credentials::identity(settings, version).await?;
+    let named = settings.s3_region.clone().or_else(|| profile.default_region.clone()).map(Region::new);
+    let region = named.or(region).ok_or_else(|| StoreError::Misconfigured {
+        doing: format!("find the S3 region of region {}", settings.name),
+        advice: "set s3_region, such as eu-central-1".to_owned(),
+        source: "neither the settings nor AWS_REGION nor the AWS files name one".into(),
+    })?;
+    let stalls = StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build();
+    let mut config = Builder::new()
+        .behavior_version(version)
+        .http_client(http)
+        .credentials_provider(provider)
+        .region(region)
+        .force_path_style(profile.addressing == Addressing::Path)
+        // One layer retries: ours, which knows deadlines, breakers and what a lost answer means.
+        .retry_config(RetryConfig::standard().with_max_attempts(1))
+        // Explicitly, or the environment could switch on headers that many servers refuse.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .stalled_stream_protection(stalls)
+        .disable_s3_express_session_auth(true)
+        .disable_multi_region_access_points(true);
+    if let Some(endpoint) = &settings.endpoint {
+        config = config.endpoint_url(endpoint.as_str());
+    }
+    Ok(config.build())
+}
+
+/// A client with an empty cache of credentials.
+pub(crate) fn fresh(config: &Config) -> Client {
+    Client::from_conf(config.to_builder().identity_cache(IdentityCache::lazy().build()).build())
+}
+
+async fn http_client(settings: &RegionSettings) -> Result<SharedHttpClient, StoreError> {
+    let plain = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.transport() == Transport::Plain);
+    let trust = match &settings.ca_file {
+        Some(path) => {
+            let doing = format!("read certificate authorities from {}", path.display());
+            let pem = certificates(path).await.map_err(|source| StoreError::Misconfigured {
+                doing,
+                advice: "ca_file must name a readable file with certificates in PEM form".to_owned(),
+                source,
+            })?;
+            TrustStore::empty().with_pem_certificate(pem)
+        }
+        None if plain => TrustStore::empty(),
+        None => TrustStore::default(),
+    };
+    let unusable = |source: aws_smithy_http_client::HttpClientError| StoreError::Misconfigured {
+        doing: "prepare TLS".to_owned(),
+        advice: "check ca_file".to_owned(),
+        source: source.into(),
+    };
+    let tls = TlsContext::builder().with_trust_store(trust).build().map_err(unusable)?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(POOL_IDLE_PER_HOST)
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(tls)
+        .build_https())
+}
+
+/// Reads and checks the file, because the SDK takes a bad one for a reason to panic.
+async fn certificates(path: &std::path::Path) -> Result<Vec<u8>, crate::Cause> {
+    let mut pem = Vec::new();
+    tokio::fs::File::open(path).await?.take(CA_FILE_BYTES_MAX + 1).read_to_end(&mut pem).await?;
+    if pem.len() as u64 > CA_FILE_BYTES_MAX {
+        return Err("the file is larger than 1 MiB".into());
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        roots.add(certificate?)?;
+    }
+    if roots.is_empty() { Err("the file holds no certificate".into()) } else { Ok(pem) }
+}
+
+/// Sits in one call: gives the signer the hash that we already have, adds the profile's headers, notes the server's clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    payload: Option<Sha256Digest>,
+    headers: Arc<BTreeMap<String, String>>,
+    server_time: Arc<Mutex<Option<UtcTime>>>,
+}
+
+impl Watch {
+    pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, payload: Option<Sha256Digest>) -> Self {
+        Self { payload, headers: Arc::clone(headers), server_time: Arc::default() }
+    }
+
+    /// The `Date` of the answer, once there is one.
+    pub(crate) fn server_time(&self) -> Option<UtcTime> {
+        *self.server_time.lock()
+    }
+}
+
+impl Intercept for Watch {
+    fn name(&self) -> &'static str {
+        "Watch"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        for (name, value) in self.headers.iter() {
+            context.request_mut().headers_mut().try_insert(name.clone(), value.clone())?;
+        }
+        if let Some(digest) = self.payload {
+            // The server compares this with the body before it publishes the object: an end-to-end check that needs no
+            // checksum feature, and no second pass over the bytes here.
+            config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(digest.to_string()));
+        }
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        *self.server_time.lock() = date.and_then(http_date);
+        Ok(())
+    }
+}
+
+/// `Fri, 20 Nov 2026 02:41:07 GMT`. Source: RFC 9110 section 5.6.7.
+fn http_date(text: &str) -> Option<UtcTime> {
+    let date = aws_smithy_types::DateTime::from_str(text, Format::HttpDate).ok()?;
+    UtcTime::from_unix_micros(date.secs().checked_mul(1_000_000)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_servers_clock_is_read_from_an_http_date_and_nothing_else() {
+        assert_eq!(http_date("Fri, 20 Nov 2026 02:41:07 GMT"), Some("2026-11-20T02:41:07Z".parse().unwrap()));
+        for text in ["", "yesterday", "2026-11-20T02:41:07Z"] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_without_usable_certificates_is_refused_before_the_sdk_sees_it() {
+        for content in ["", "no pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            assert!(certificates(file.path()).await.is_err(), "{content:?}");
+        }
+        assert!(certificates(std::path::Path::new("/nonexistent/ca.pem")).await.is_err());
+    }
+}

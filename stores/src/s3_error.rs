@@ -1,0 +1,324 @@
+//! What S3 servers and the way to them say, translated once into what a caller may do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::http::Response;
+
+use crate::{ObjectKey, StoreError};
+
+/// What the server itself said, or how far the request came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    kind: Kind,
+    status: Option<u16>,
+    code: Option<String>,
+    message: String,
+    retry_after: Option<Duration>,
+    bucket_region: Option<String>,
+}
+
+/// How far the request came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// A server answered.
+    #[default]
+    Answer,
+    /// A connection, a time-out, an answer that broke off.
+    Way,
+    /// The server's certificate is not one that we trust.
+    Certificate,
+    /// There are no credentials, or they cannot be read.
+    Credentials,
+    /// The request could not even be made.
+    Request,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// The same request may succeed later.
+    Transient,
+    /// The server wants less.
+    Throttled,
+    /// A concurrent conditional request was in the way: again in a moment.
+    Raced,
+    /// The condition does not hold. An answer.
+    Conflict,
+    /// There is no such object. An answer.
+    Missing,
+    /// The range lies past the end. An answer.
+    Range,
+    /// The bytes changed on the way.
+    Corrupted,
+    /// The credentials ran out: fetch new ones.
+    Expired,
+    /// A quota or a disk.
+    Full,
+    /// A person has to change something: what.
+    Misconfigured(&'static str),
+    /// Nothing that we should ever have asked.
+    Unsupported,
+}
+
+const NO_RIGHT: &str = "the credentials lack the right to do this: compare the role's policy with the documented one";
+const BAD_KEY: &str = "the store does not accept these credentials: check the access key, the secret key and the clock";
+const NO_BUCKET: &str = "there is no such bucket: check the region's url, or create it";
+const OTHER_REGION: &str = "the bucket lies in another region: set s3_region (and endpoint) to match";
+const ARCHIVED: &str = "the object was moved to an archive class: restore it there first";
+const LACKS: &str = "the server lacks a feature that this profile uses: choose another profile, such as other";
+const UNTRUSTED: &str = "the server's certificate is not trusted: set ca_file to the authority that signed it";
+const NO_CREDENTIALS: &str =
+    "no usable credentials: set credentials_file or aws_profile, or give this machine a role that the SDK finds";
+
+impl Seen {
+    /// Takes from an error of the SDK what matters. The request, which holds signatures, is not looked at.
+    pub(crate) fn of<E>(error: &SdkError<E, Response>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let header = |name| error.raw_response().and_then(|response| response.headers().get(name));
+        let answered = |code: Option<&str>, message: String| Self {
+            kind: Kind::Answer,
+            status: error.raw_response().map(|response| response.status().as_u16()),
+            code: code.map(str::to_owned),
+            message,
+            retry_after: header("x-amz-retry-after")
+                .and_then(|text| text.parse().ok().map(Duration::from_millis))
+                .or_else(|| header("retry-after").and_then(|text| text.parse().ok().map(Duration::from_secs))),
+            bucket_region: header("x-amz-bucket-region").map(str::to_owned),
+        };
+        match error {
+            SdkError::ServiceError(service) => {
+                answered(service.err().code(), service.err().message().unwrap_or("").to_owned())
+            }
+            other => Self { kind: kind(other), message: chain(other), ..Self::default() },
+        }
+    }
+
+    /// A fault of the connection that only showed while the body was read.
+    pub(crate) fn broken_off(why: String) -> Self {
+        Self { kind: Kind::Way, message: why, ..Self::default() }
+    }
+
+    /// The table of what each answer means.
+    pub(crate) fn class(&self) -> Class {
+        match self.kind {
+            Kind::Way => return Class::Transient,
+            Kind::Certificate => return Class::Misconfigured(UNTRUSTED),
+            Kind::Credentials => return Class::Misconfigured(NO_CREDENTIALS),
+            Kind::Request => return Class::Unsupported,
+            Kind::Answer => {}
+        }
+        match self.code.as_deref().unwrap_or("") {
+            "RequestTimeout" | "InternalError" | "RequestCanceled" | "ServiceUnavailable" | "RequestTimeTooSkewed" => {
+                Class::Transient
+            }
+            "SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" | "RequestLimitExceeded" => {
+                Class::Throttled
+            }
+            "ConditionalRequestConflict" | "OperationAborted" => Class::Raced,
+            "PreconditionFailed" => Class::Conflict,
+            "BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest" | "XAmzContentChecksumMismatch" => {
+                Class::Corrupted
+            }
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Class::Expired,
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" => Class::Misconfigured(BAD_KEY),
+            "NoSuchBucket" => Class::Misconfigured(NO_BUCKET),
+            "PermanentRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "TemporaryRedirect"
+            | "IllegalLocationConstraintException" => Class::Misconfigured(OTHER_REGION),
+            "InvalidObjectState" => Class::Misconfigured(ARCHIVED),
+            "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => Class::Full,
+            "InvalidRange" => Class::Range,
+            "NotImplemented" => Class::Misconfigured(LACKS),
+            _ => self.class_of_status(),
+        }
+    }
+
+    fn class_of_status(&self) -> Class {
+        match self.status.unwrap_or(0) {
+            301 | 307 => Class::Misconfigured(OTHER_REGION),
+            401 | 403 => Class::Misconfigured(NO_RIGHT),
+            404 => Class::Missing,
+            408 | 500 | 502 | 503 | 504 => Class::Transient,
+            409 => Class::Raced,
+            412 => Class::Conflict,
+            416 => Class::Range,
+            429 => Class::Throttled,
+            501 => Class::Misconfigured(LACKS),
+            507 => Class::Full,
+            status if status >= 500 => Class::Transient,
+            // An answer without a status, or with one of success: something between us and the server speaks for it.
+            status if status < 300 => Class::Transient,
+            _ => Class::Unsupported,
+        }
+    }
+
+    /// The error for a request about `key` (a listing has none).
+    pub(crate) fn into_error(self, doing: String, key: Option<&ObjectKey>) -> StoreError {
+        let class = self.class();
+        match (class, key) {
+            (Class::Conflict, Some(key)) => StoreError::Conflict { key: key.clone() },
+            (Class::Missing, Some(key)) => StoreError::NotFound { key: key.clone() },
+            (Class::Throttled, _) => StoreError::Throttled { doing, retry_after: self.retry_after },
+            (Class::Raced, _) => StoreError::Throttled { doing, retry_after: Some(Duration::from_millis(250)) },
+            (Class::Transient | Class::Expired, _) => StoreError::Transient { doing, source: Box::new(self) },
+            (Class::Corrupted, _) => StoreError::Corrupted { doing, source: Box::new(self) },
+            (Class::Full, _) => StoreError::Full { doing, source: Box::new(self) },
+            (Class::Misconfigured(advice), _) => {
+                let advice = match &self.bucket_region {
+                    Some(region) if advice == OTHER_REGION => format!("{advice}; the store says `{region}`"),
+                    _ => advice.to_owned(),
+                };
+                StoreError::Misconfigured { doing, advice, source: Box::new(self) }
+            }
+            (Class::Missing, None) => {
+                StoreError::Misconfigured { doing, advice: NO_BUCKET.to_owned(), source: Box::new(self) }
+            }
+            (Class::Range | Class::Unsupported | Class::Conflict, _) => {
+                StoreError::Unsupported { doing, why: self.to_string() }
+            }
+        }
+    }
+}
+
+/// `503 SlowDown: please reduce your request rate`, cut to a length that fits a line.
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status.map(|status| status.to_string());
+        let words = [status.as_deref(), self.code.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let message: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        match (words.is_empty(), message.is_empty()) {
+            (true, _) => f.write_str(&message),
+            (false, true) => f.write_str(&words),
+            (false, false) => write!(f, "{words}: {message}"),
+        }
+    }
+}
+
+impl Error for Seen {}
+
+fn kind<E: Error + 'static>(error: &SdkError<E, Response>) -> Kind {
+    if causes(error).any(is_certificate_fault) {
+        return Kind::Certificate;
+    }
+    let no_credentials = |cause: &(dyn Error + 'static)| {
+        let lasting = |e: &CredentialsError| {
+            matches!(e, CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
+        };
+        cause.downcast_ref::<CredentialsError>().is_some_and(lasting)
+    };
+    match error {
+        _ if causes(error).any(no_credentials) => Kind::Credentials,
+        SdkError::ConstructionFailure(_) => Kind::Request,
+        SdkError::DispatchFailure(failure) if failure.is_user() => Kind::Request,
+        _ => Kind::Way,
+    }
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source()).take(16)
+}
+
+/// The TLS library's error hides inside an I/O error, whose own source skips it.
+fn is_certificate_fault(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in causes(error) {
+        let text = cause.to_string();
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: &str) -> Seen {
+        let code = (!code.is_empty()).then(|| code.to_owned());
+        Seen { status: Some(status), code, ..Seen::default() }
+    }
+
+    #[test]
+    fn every_answer_means_what_a_caller_may_do_about_it() {
+        for (status, code, class) in [
+            (408, "", Class::Transient),
+            (500, "InternalError", Class::Transient),
+            (502, "", Class::Transient),
+            (503, "", Class::Transient),
+            (504, "", Class::Transient),
+            (520, "", Class::Transient),
+            (400, "RequestTimeout", Class::Transient),
+            (408, "RequestCanceled", Class::Transient),
+            (403, "RequestTimeTooSkewed", Class::Transient),
+            (200, "InternalError", Class::Transient),
+            (200, "", Class::Transient),
+            (429, "", Class::Throttled),
+            (503, "SlowDown", Class::Throttled),
+            (400, "ThrottlingException", Class::Throttled),
+            (409, "ConditionalRequestConflict", Class::Raced),
+            (409, "OperationAborted", Class::Raced),
+            (412, "PreconditionFailed", Class::Conflict),
+            (412, "", Class::Conflict),
+            (400, "BadDigest", Class::Corrupted),
+            (400, "XAmzContentSHA256Mismatch", Class::Corrupted),
+            (400, "InvalidDigest", Class::Corrupted),
+            (400, "ExpiredToken", Class::Expired),
+            (403, "AccessDenied", Class::Misconfigured(NO_RIGHT)),
+            (403, "", Class::Misconfigured(NO_RIGHT)),
+            (403, "InvalidAccessKeyId", Class::Misconfigured(BAD_KEY)),
+            (403, "SignatureDoesNotMatch", Class::Misconfigured(BAD_KEY)),
+            (404, "NoSuchBucket", Class::Misconfigured(NO_BUCKET)),
+            (404, "NoSuchKey", Class::Missing),
+            (404, "", Class::Missing),
+            (301, "PermanentRedirect", Class::Misconfigured(OTHER_REGION)),
+            (400, "AuthorizationHeaderMalformed", Class::Misconfigured(OTHER_REGION)),
+            (403, "InvalidObjectState", Class::Misconfigured(ARCHIVED)),
+            (501, "NotImplemented", Class::Misconfigured(LACKS)),
+            (416, "InvalidRange", Class::Range),
+            (507, "", Class::Full),
+            (400, "InvalidArgument", Class::Unsupported),
+        ] {
+            assert_eq!(answer(status, code).class(), class, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_status_the_code_and_the_message_on_one_bounded_line() {
+        let mut seen = answer(503, "SlowDown");
+        assert_eq!(seen.to_string(), "503 SlowDown");
+        seen.message = format!("two\nlines{}", "x".repeat(5000));
+        let text = seen.to_string();
+        assert!(text.starts_with("503 SlowDown: two lines") && text.len() < 400, "{text}");
+    }
+
+    #[test]
+    fn a_bucket_in_another_region_is_named_with_the_region_that_has_it() {
+        let seen = Seen { bucket_region: Some("eu-west-3".to_owned()), ..answer(301, "PermanentRedirect") };
+        let StoreError::Misconfigured { advice, .. } = seen.into_error("list".to_owned(), None) else {
+            panic!("not misconfigured")
+        };
+        assert!(advice.contains("`eu-west-3`"), "{advice}");
+    }
+
+    #[test]
+    fn a_lost_race_between_two_writers_is_asked_again_at_once_and_is_no_sign_of_a_sick_region() {
+        let error = answer(409, "ConditionalRequestConflict").into_error("write".to_owned(), None);
+        let soon = Duration::from_millis(500);
+        assert!(matches!(error, StoreError::Throttled { retry_after: Some(wait), .. } if wait < soon), "{error:?}");
+    }
+}
