@@ -1,5 +1,7 @@
 //! From what a request says to what the store understands, and back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use s3s::dto::{ETag, ETagCondition, Object, ObjectLockMode, ObjectStorageClass, StreamingBlob, Timestamp};
@@ -108,9 +110,20 @@ pub(crate) fn check_read(
     Ok(())
 }
 
-/// A body that announces `announced` bytes and ends after fewer.
+/// Time for the head and the first bytes of a cut body to leave before the connection goes.
+const CUT_AFTER: Duration = Duration::from_millis(20);
+
+/// A body that ends earlier than the answer's head says.
 pub(crate) fn cut_body(kept: Bytes) -> StreamingBlob {
-    StreamingBlob::wrap(futures_util::stream::iter([Ok::<_, std::io::Error>(kept)]))
+    StreamingBlob::wrap(futures_util::stream::unfold(Some(kept), |kept| async {
+        match kept {
+            Some(kept) => Some((Ok::<_, std::io::Error>(kept), None)),
+            None => {
+                tokio::time::sleep(CUT_AFTER).await;
+                None
+            }
+        }
+    }))
 }
 
 pub(crate) fn object(key: &str, version: &Version) -> Object {
