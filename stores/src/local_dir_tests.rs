@@ -25,24 +25,24 @@ const ALL: ByteRange = ByteRange::WholeUpTo(ByteCount::from_mib(1));
 
 #[test]
 fn what_the_file_system_says_is_told_apart_by_what_to_do_about_it() {
-    let full = |e: &StoreError| matches!(e, StoreError::Full { .. });
-    let person = |e: &StoreError| matches!(e, StoreError::Misconfigured { .. });
-    let passes = |e: &StoreError| matches!(e, StoreError::Transient { .. });
-    let cases: [(Errno, &dyn Fn(&StoreError) -> bool); 12] = [
-        (Errno::NOSPC, &full),
-        (Errno::DQUOT, &full),
-        (Errno::ACCESS, &person),
-        (Errno::PERM, &person),
-        (Errno::ROFS, &person),
-        (Errno::NOTDIR, &person),
-        (Errno::NOENT, &person),
-        (Errno::NAMETOOLONG, &person),
-        (Errno::IO, &passes),
-        (Errno::STALE, &passes),
-        (Errno::MFILE, &passes),
-        (Errno::TIMEDOUT, &passes),
-    ];
-    for (errno, expected) in cases {
+    type Expected = fn(&StoreError) -> bool;
+    let full: Expected = |e| matches!(e, StoreError::Full { .. });
+    let person: Expected = |e| matches!(e, StoreError::Misconfigured { .. });
+    let passes: Expected = |e| matches!(e, StoreError::Transient { .. });
+    for (errno, expected) in [
+        (Errno::NOSPC, full),
+        (Errno::DQUOT, full),
+        (Errno::ACCESS, person),
+        (Errno::PERM, person),
+        (Errno::ROFS, person),
+        (Errno::NOTDIR, person),
+        (Errno::NOENT, person),
+        (Errno::NAMETOOLONG, person),
+        (Errno::IO, passes),
+        (Errno::STALE, passes),
+        (Errno::MFILE, passes),
+        (Errno::TIMEDOUT, passes),
+    ] {
         let error = classified("write x".to_owned(), errno.into());
         assert!(expected(&error), "{errno}: {error:?}");
     }

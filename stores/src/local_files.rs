@@ -121,7 +121,7 @@ impl Root {
             Err(Errno::EXIST) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         }
-        chain.sync()?;
+        chain.sync().map_err(io::Error::other)?; // no errno any more: the object is there, so nothing may say that it is not
         Ok(Some(version(&temp.file.metadata()?)))
     }
 
@@ -145,7 +145,7 @@ impl Root {
         temp.make_newer_than(&old)?;
         rustix::fs::renameat(chain.last(), &temp.name, chain.last(), name)?;
         temp.state = TempState::Published;
-        chain.sync()?;
+        chain.sync().map_err(io::Error::other)?; // no errno any more: the object is there, so nothing may say that it is not
         Ok(Some(version(&temp.file.metadata()?)))
     }
 

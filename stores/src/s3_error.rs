@@ -222,15 +222,21 @@ fn kind<E: Error + 'static>(error: &SdkError<E, Response>) -> Kind {
     }
 }
 
+/// The error and everything below it.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source()).take(16)
+    std::iter::successors(Some(error), |error| below(*error)).take(16)
 }
 
-/// The TLS library's error hides inside an I/O error, whose own source skips it.
+/// What an I/O error wraps is entered, because its own `source` skips it.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
 fn is_certificate_fault(error: &(dyn Error + 'static)) -> bool {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

@@ -1,0 +1,77 @@
+//! Which region to read from first.
+
+use std::time::Duration;
+
+use lifeboat_vocabulary::ByteCount;
+
+use crate::breaker::BreakerState;
+use crate::metrics::MetricsSnapshot;
+
+/// What a region that nobody measured yet is taken for: near enough to be tried, not so near that it always wins.
+const LATENCY_UNKNOWN: Duration = Duration::from_millis(100);
+const THROUGHPUT_UNKNOWN: f64 = 50e6;
+
+/// The expected **seconds** to read `size` from a region: latency plus transfer, times (1 + 4 x error rate).
+/// Smaller is better; infinite while its breaker is open.
+#[must_use]
+pub fn score(region: &MetricsSnapshot, breaker: BreakerState, size: ByteCount) -> f64 {
+    if breaker == BreakerState::Open {
+        return f64::INFINITY;
+    }
+    let latency = region.latency.unwrap_or(LATENCY_UNKNOWN).as_secs_f64();
+    let throughput = region.throughput.unwrap_or(THROUGHPUT_UNKNOWN).max(1.0);
+    // Objects have at most 64 MiB, so 32 bits always hold the size.
+    let bytes = f64::from(u32::try_from(size.as_bytes()).unwrap_or(u32::MAX));
+    (latency + bytes / throughput) * (1.0 + 4.0 * region.error_rate)
+}
+
+/// Positions of `regions`, the best for reading `size` first. Equal ones stay in the order of the configuration; those
+/// with an open breaker come last, because a last hope is better than none.
+#[must_use]
+pub fn ranked(regions: &[(MetricsSnapshot, BreakerState)], size: ByteCount) -> Vec<usize> {
+    let mut order: Vec<(usize, f64)> =
+        regions.iter().enumerate().map(|(index, (metrics, breaker))| (index, score(metrics, *breaker, size))).collect();
+    order.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    order.into_iter().map(|(index, _)| index).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(millis: u64, megabytes_per_second: u32, error_rate: f64) -> MetricsSnapshot {
+        MetricsSnapshot {
+            latency: Some(Duration::from_millis(millis)),
+            throughput: Some(f64::from(megabytes_per_second) * 1e6),
+            error_rate,
+            ..MetricsSnapshot::default()
+        }
+    }
+
+    #[test]
+    fn the_region_that_is_expected_to_be_fastest_comes_first() {
+        use BreakerState::{Closed, HalfOpen, Open};
+        let unknown = MetricsSnapshot::default();
+        for (why, regions, size, expected) in [
+            (
+                "small: latency decides",
+                vec![(region(80, 500, 0.0), Closed), (region(5, 10, 0.0), Closed)],
+                1000,
+                vec![1, 0],
+            ),
+            (
+                "large: throughput",
+                vec![(region(5, 10, 0.0), Closed), (region(80, 500, 0.0), Closed)],
+                64 << 20,
+                vec![1, 0],
+            ),
+            ("errors weigh", vec![(region(10, 100, 0.5), Closed), (region(20, 100, 0.0), Closed)], 1000, vec![1, 0]),
+            ("open is last", vec![(region(1, 900, 0.0), Open), (region(900, 1, 0.9), HalfOpen)], 1000, vec![1, 0]),
+            ("unknown is tried", vec![(region(300, 1, 0.0), Closed), (unknown, Closed)], 1 << 20, vec![1, 0]),
+            ("equal keep their order", vec![(unknown, Closed), (unknown, Closed), (unknown, Open)], 5, vec![0, 1, 2]),
+            ("none", vec![], 5, vec![]),
+        ] {
+            assert_eq!(ranked(&regions, ByteCount::from_bytes(size)), expected, "{why}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The wrappers that every region gets, in the one order that makes sense.
+
+use std::sync::Arc;
+
+use lifeboat_vocabulary::SystemClock;
+
+use crate::breaker::Breaker;
+use crate::metrics::Metrics;
+use crate::settings::RegionSettings;
+use crate::store::Store;
+use crate::with_breaker::WithBreaker;
+use crate::with_limit::{Limits, WithLimit};
+use crate::with_metrics::WithMetrics;
+use crate::with_retry::{Jitter, RandomJitter, RetryPolicy, WithRetry};
+
+/// A store with its wrappers, and the handles that tell how the region is doing.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// The store to use.
+    pub store: Arc<dyn Store>,
+    /// Counts every attempt.
+    pub metrics: Arc<Metrics>,
+    /// Opens when operations keep failing.
+    pub breaker: Arc<Breaker>,
+}
+
+/// How the wrappers are set.
+#[derive(Clone, Debug)]
+pub struct StackOptions {
+    /// Bounds per region.
+    pub limits: Limits,
+    /// Deadline, and which keys nobody else can have written.
+    pub retry: RetryPolicy,
+    /// Chance for the pauses.
+    pub jitter: Arc<dyn Jitter>,
+}
+
+impl StackOptions {
+    /// The region's own bounds with the default patience.
+    #[must_use]
+    pub fn of(settings: &RegionSettings) -> Self {
+        Self {
+            limits: Limits { concurrency: settings.max_concurrency, bandwidth: settings.max_bandwidth },
+            retry: RetryPolicy::default(),
+            jitter: Arc::new(RandomJitter),
+        }
+    }
+}
+
+/// Puts the wrappers around a bare store: breaker(retry(limit(metrics(store)))).
+///
+/// - **Metrics** innermost: they see every attempt, and measure the region and not the queue before it.
+/// - **Limit** inside retry: an operation that pauses before its next attempt holds no permit meanwhile.
+/// - **Breaker** outermost: it judges operations that failed after all their attempts. Further in, one short blip under
+///   eight parallel uploads would open it at once, and the attempts that were about to succeed would be refused.
+#[must_use]
+pub fn standard_stack(store: Arc<dyn Store>, options: StackOptions) -> Stack {
+    let metrics = Arc::<Metrics>::default();
+    let breaker = Breaker::new();
+    let store = WithMetrics::new(store, Arc::clone(&metrics), Arc::new(SystemClock));
+    let store = WithLimit::new(Arc::new(store), options.limits);
+    let store = WithRetry::new(Arc::new(store), options.retry, options.jitter);
+    let store = WithBreaker::new(Arc::new(store), Arc::clone(&breaker));
+    Stack { store: Arc::new(store), metrics, breaker }
+}

@@ -1,0 +1,256 @@
+//! Asks again, with pauses, until an answer, a lasting error or the deadline. The only layer that does.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_vocabulary::ByteCount;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::store::{ByteRange, Capabilities, Entry, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
+use crate::{ObjectKey, StoreError};
+
+/// Pauses before the second, third and fourth attempt, before chance is applied.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// Damaged bytes are sent again this often; if that does not help, it is a machine that needs a person.
+const CORRUPTED_RETRIES: usize = 2;
+const THROTTLE_FIRST: Duration = Duration::from_millis(500);
+const THROTTLE_MAX: Duration = Duration::from_secs(30);
+
+/// Chance, so that many clients do not come back in step. An argument, so that tests know what it says.
+pub trait Jitter: fmt::Debug + Send + Sync {
+    /// What the next pause is multiplied with: 0.5 to 1.5.
+    fn factor(&self) -> f64;
+}
+
+/// Chance from the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RandomJitter;
+
+impl Jitter for RandomJitter {
+    fn factor(&self) -> f64 {
+        let mut bytes = [0; 4];
+        match getrandom::fill(&mut bytes) {
+            Ok(()) => 0.5 + f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
+            // Without chance the pauses are still right, only in step.
+            Err(_) => 1.0,
+        }
+    }
+}
+
+/// Always the same factor, for tests.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedJitter(pub f64);
+
+impl Jitter for FixedJitter {
+    fn factor(&self) -> f64 {
+        self.0
+    }
+}
+
+/// Whether anybody else could write the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyNature {
+    /// Names that follow a rule, such as log records: somebody else may have taken it.
+    Predictable,
+    /// Names with at least 128 random bits: only we can have written it.
+    Unguessable,
+}
+
+/// How patient the retries are, and what they know about keys.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Time for one operation with all its attempts and pauses.
+    pub deadline: Duration,
+    /// Which keys nobody else can have written. Asked only after a lost answer.
+    pub key_nature: fn(&ObjectKey) -> KeyNature,
+}
+
+impl Default for RetryPolicy {
+    /// Five minutes; every key may have been taken by somebody else.
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(300), key_nature: |_| KeyNature::Predictable }
+    }
+}
+
+/// A store that is asked again when it fails.
+#[derive(Debug)]
+pub struct WithRetry {
+    inner: Arc<dyn Store>,
+    policy: RetryPolicy,
+    jitter: Arc<dyn Jitter>,
+}
+
+/// Decides after each failure how long to wait, if at all. Pure but for the chance that it is given.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: usize,
+    throttles: u32,
+}
+
+impl Backoff {
+    fn pause(&mut self, error: &StoreError, factor: f64) -> Option<Duration> {
+        match error {
+            StoreError::Throttled { retry_after: Some(wait), .. } => Some(wait.mul_f64(0.5 + factor)),
+            StoreError::Throttled { retry_after: None, .. } => {
+                let wait = THROTTLE_FIRST.saturating_mul(2_u32.saturating_pow(self.throttles)).min(THROTTLE_MAX);
+                self.throttles += 1;
+                Some(wait.mul_f64(factor))
+            }
+            StoreError::Corrupted { .. } if self.failures >= CORRUPTED_RETRIES => None,
+            error if error.is_transient() => {
+                let wait = PAUSES.get(self.failures)?;
+                self.failures += 1;
+                Some(wait.mul_f64(factor))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether an attempt that failed like this may have taken effect.
+fn outcome_is_unknown(error: &StoreError) -> bool {
+    matches!(error, StoreError::Transient { .. } | StoreError::DeadlineExceeded { .. })
+}
+
+/// What the attempts of one operation came to.
+struct Attempts<T> {
+    result: Result<T, StoreError>,
+    /// An attempt before the last one may have taken effect.
+    earlier_unknown: bool,
+}
+
+impl WithRetry {
+    /// Wraps `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy, jitter: Arc<dyn Jitter>) -> Self {
+        Self { inner, policy, jitter }
+    }
+
+    fn deadline(&self) -> (Instant, Instant) {
+        let start = Instant::now();
+        (start, start + self.policy.deadline)
+    }
+
+    async fn attempts<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        doing: &str,
+        (start, deadline): (Instant, Instant),
+        attempt: impl Fn() -> F,
+    ) -> Attempts<T> {
+        let mut backoff = Backoff::default();
+        let mut earlier_unknown = false;
+        loop {
+            let Ok(result) = timeout_at(deadline, attempt()).await else {
+                let error = StoreError::DeadlineExceeded { doing: doing.to_owned(), after: start.elapsed() };
+                return Attempts { result: Err(error), earlier_unknown };
+            };
+            let Err(error) = result else { return Attempts { result, earlier_unknown } };
+            let pause = backoff.pause(&error, self.jitter.factor());
+            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < deadline) else {
+                return Attempts { result: Err(error), earlier_unknown };
+            };
+            tracing::debug!(store = %self.inner, doing, %error, ?pause, "asking again after a pause");
+            earlier_unknown |= outcome_is_unknown(&error);
+            sleep(pause).await;
+        }
+    }
+
+    /// After a lost answer, `Conflict` may come from our own first attempt. Decides whose object it is.
+    async fn settled(
+        &self,
+        key: &ObjectKey,
+        body: &SealedBody,
+        limits: (Instant, Instant),
+        nature: KeyNature,
+    ) -> Result<PutOutcome, StoreError> {
+        let conflict = || StoreError::Conflict { key: key.clone() };
+        let length = ByteCount::of(&body.bytes);
+        if nature == KeyNature::Predictable {
+            let range = ByteRange::WholeUpTo(length);
+            let doing = format!("compare {key} in {self} with what was sent");
+            let found = self.attempts(&doing, limits, || self.inner.get(key, range)).await.result;
+            match found {
+                Ok(found) if found == body.bytes => {}
+                Ok(_) | Err(StoreError::Unsupported { .. } | StoreError::NotFound { .. }) => return Err(conflict()),
+                Err(error) => return Err(error),
+            }
+        }
+        // A role that may only create may list, but neither read nor look at what it created.
+        let doing = format!("find {key} in {self} after a lost answer");
+        let page = self.attempts(&doing, limits, || self.inner.list(key.as_str(), None)).await.result?;
+        let entry = page.entries.into_iter().find(|entry: &Entry| entry.key == *key);
+        match entry {
+            Some(entry) if entry.meta.size == length => {
+                Ok(PutOutcome { version: entry.meta.version, server_time: page.server_time })
+            }
+            _ => Err(conflict()),
+        }
+    }
+}
+
+impl fmt::Display for WithRetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.inner, f)
+    }
+}
+
+#[async_trait]
+impl Store for WithRetry {
+    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        let limits = self.deadline();
+        let doing = format!("write {key} to {self}");
+        let attempts = self.attempts(&doing, limits, || self.inner.put(key, body.clone(), mode.clone())).await;
+        if !attempts.earlier_unknown {
+            return attempts.result;
+        }
+        let result = match attempts.result {
+            Err(StoreError::Conflict { .. }) => {
+                let nature = match mode {
+                    PutMode::CreateOnly => (self.policy.key_nature)(key),
+                    // What is replaced exists already, so its name tells nothing about who wrote the content.
+                    PutMode::IfUnchanged(_) => KeyNature::Predictable,
+                };
+                self.settled(key, &body, limits, nature).await
+            }
+            result => result,
+        };
+        result.map_err(|error| match error {
+            answer @ StoreError::Conflict { .. } => answer,
+            error if outcome_is_unknown(&error) => error,
+            // Any other error would say that nothing was written, and an earlier attempt may have written it.
+            error => StoreError::Transient { doing, source: error.into() },
+        })
+    }
+
+    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
+        let doing = format!("read {key} from {self}");
+        self.attempts(&doing, self.deadline(), || self.inner.get(key, range)).await.result
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        let doing = format!("look at {key} in {self}");
+        self.attempts(&doing, self.deadline(), || self.inner.head(key)).await.result
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
+        let doing = format!("list {prefix}* in {self}");
+        self.attempts(&doing, self.deadline(), || self.inner.list(prefix, after)).await.result
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let doing = format!("delete {key} from {self}");
+        self.attempts(&doing, self.deadline(), || self.inner.delete(key)).await.result
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+#[cfg(test)]
+#[path = "with_retry_tests.rs"]
+mod tests;
