@@ -6,6 +6,8 @@ mod connect;
 mod conninfo;
 mod conninfo_uri;
 mod message;
+#[cfg(test)]
+mod message_tests;
 mod pgpass;
 mod session;
 mod session_error;

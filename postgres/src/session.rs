@@ -110,6 +110,7 @@ impl Session {
     /// After any other error it cannot: [`SessionError::TimedOut`], an answer of more than [`ANSWER_MAX`] bytes or with text
     /// that is not UTF-8, a lost connection. Cancelled, it cannot be used again either.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Rows>, SessionError> {
+        self.check_ready()?;
         let after = self.query_timeout;
         let result = match tokio::time::timeout(after, self.run(sql)).await {
             Ok(result) => result,
@@ -161,11 +162,7 @@ impl Session {
     /// [`SessionError::Protocol`] if another command has not been answered to its end, or if `sql` cannot be sent;
     /// [`SessionError::Lost`]; [`SessionError::Server`] if the server has ended the session meanwhile and says why.
     pub async fn send_query(&mut self, sql: &str) -> Result<(), SessionError> {
-        match self.state {
-            State::Ready => {}
-            State::Busy => return Err(self.transport.fault(ProtocolFault::Busy)),
-            State::Broken => return Err(self.transport.fault(ProtocolFault::Unusable)),
-        }
+        self.check_ready()?;
         if sql.len() > ANSWER_MAX || sql.contains('\0') {
             let why = "it is longer than 16 MiB or has a zero byte".to_owned();
             return Err(self.transport.fault(ProtocolFault::Command(why)));
@@ -269,6 +266,14 @@ impl Session {
         self.check_busy()?;
         frontend::copy_done(self.transport.outgoing());
         self.flush().await
+    }
+
+    fn check_ready(&self) -> Result<(), SessionError> {
+        match self.state {
+            State::Ready => Ok(()),
+            State::Busy => Err(self.transport.fault(ProtocolFault::Busy)),
+            State::Broken => Err(self.transport.fault(ProtocolFault::Unusable)),
+        }
     }
 
     fn check_busy(&self) -> Result<(), SessionError> {

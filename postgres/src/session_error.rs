@@ -349,3 +349,59 @@ fn server_remedy(message: &ServerMessage) -> Option<String> {
         .to_owned(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: &str) -> SessionError {
+        SessionError::Server(Box::new(ServerMessage { code: code.to_owned(), ..ServerMessage::default() }))
+    }
+
+    fn refused(code: &str, purpose: Purpose) -> SessionError {
+        let message = ServerMessage { code: code.to_owned(), ..ServerMessage::default() };
+        let (host, user) = ("db:5432".to_owned(), "lifeboat".to_owned());
+        SessionError::Authentication { host, user, purpose, source: AuthError::Refused(Box::new(message)) }
+    }
+
+    #[test]
+    fn what_only_a_person_can_mend_is_not_transient_and_says_what_to_do() {
+        for (why, error, remedy) in [
+            ("no line for replication", refused("28000", Purpose::PhysicalReplication), "`host replication lifeboat "),
+            ("no line for SQL", refused("28000", Purpose::Sql), "`host all lifeboat "),
+            ("wrong password", refused("28P01", Purpose::Sql), "check the password of role \"lifeboat\""),
+            ("no right", server("42501"), "ALTER ROLE"),
+            ("no database", server("3D000"), "dbname"),
+        ] {
+            assert!(!error.is_transient(), "{why}");
+            let found = error.remedy().unwrap();
+            assert!(found.contains(remedy), "{why}: {found}");
+        }
+        assert_eq!(server("XX000").remedy(), None);
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_transient() {
+        for code in ["57P03", "57P01", "53300", "55006", "08006"] {
+            assert!(server(code).is_transient(), "{code}");
+        }
+        let failure = |code| HostFailure { host: "db".to_owned(), error: Box::new(server(code)) };
+        assert!(!SessionError::NoSuitableHost { failures: vec![failure("42501")] }.is_transient());
+        let several = SessionError::NoSuitableHost { failures: vec![failure("42501"), failure("57P03")] };
+        assert!(several.is_transient(), "one of the hosts may come back");
+    }
+
+    #[test]
+    fn every_host_is_listed_with_all_its_causes() {
+        let source = io::Error::other("no route");
+        let error = Box::new(SessionError::Connect { host: "a:1".to_owned(), source });
+        let failures = vec![
+            HostFailure { host: "a:1 (192.0.2.1, TLS)".to_owned(), error },
+            HostFailure { host: "b:1".to_owned(), error: Box::new(server("57P03")) },
+        ];
+        assert_eq!(
+            SessionError::NoSuitableHost { failures }.to_string(),
+            "none of the hosts will do: a:1 (192.0.2.1, TLS): connect to a:1: no route; b:1: the server answered  57P03: "
+        );
+    }
+}

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use crate::conninfo::{ConnInfoError, Place};
 use crate::settings::{ChannelBinding, ConnectionSettings, SslMode, TargetSessionAttrs};
 use crate::surroundings::Surroundings;
@@ -212,5 +214,32 @@ fn password_files_know_default_sockets_as_localhost() {
         ("hostaddr=127.0.0.1", "127.0.0.1"),
     ] {
         assert_eq!(parse(text).unwrap().hosts[0].password_file_name(), name, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_understood_or_refused(
+        text in "\\PC{0,60}",
+        pieces in proptest::collection::vec(
+            prop::sample::select(vec![
+                "host", "port", "=", " ", "'", "\\", "postgresql://", "@", ":", "/", "[", "]", ",", "%4", "1", "a", "ä", "?", "&",
+            ]),
+            0..20,
+        ),
+    ) {
+        drop(parse(&text));
+        let likely = pieces.concat();
+        drop(parse(&format!("postgresql://{likely}")));
+        if let Ok(settings) = parse(&likely) {
+            let shown = settings.to_string();
+            prop_assert_eq!(parse(&shown).unwrap().to_string(), shown, "what is shown can be read again");
+        }
+    }
+
+    #[test]
+    fn any_value_survives_quoting(user in "[^\0]{1,20}") {
+        let text = format!("user='{}'", user.replace('\\', "\\\\").replace('\'', "\\'"));
+        prop_assert_eq!(parse(&text).unwrap().user, user);
     }
 }

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 /// The most that is read of a password file, certificate or key, in bytes.
 const FILE_MAX: u64 = 4 << 20;
 
-/// Environment and user.
-#[derive(Debug, Default)]
+/// Environment and user. No `Debug`: a password may be among the variables.
 pub(crate) struct Surroundings {
-    /// `PG*` variables. PGPASSWORD may be among them: this never leaves the parsing of a connection string.
+    /// `PG*` variables.
     pub(crate) variables: HashMap<String, String>,
     /// The name of the user that runs this program.
     pub(crate) user: Option<String>,

@@ -12,8 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::session_error::TlsError;
-use crate::settings::{OldestTls, ServerNameIndication, TlsSettings};
-use crate::settings::{SslMode, SslNegotiation};
+use crate::settings::{OldestTls, ServerNameIndication, SslMode, SslNegotiation, TlsSettings};
 use crate::surroundings::{MayRead, read_bounded, read_secret};
 
 /// The protocol's name in the handshake (ALPN), which `sslnegotiation=direct` needs. Source: IANA registry of ALPN ids.
@@ -106,15 +105,15 @@ struct PeerCheck {
 
 impl PeerCheck {
     fn new(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let authorities = settings.root.as_deref().map(Authorities::read).transpose()?;
-        let trust = match (settings.mode, authorities) {
+        let trust = match (settings.mode, settings.root.as_deref()) {
             (SslMode::VerifyCa | SslMode::VerifyFull, None) => {
                 return Err(TlsError::Settings("`sslmode` asks to verify the server, and no `sslrootcert` is given"));
             }
-            (SslMode::VerifyFull, Some(authorities)) => Trust::SignedAndNamed(authorities),
+            (SslMode::VerifyFull, Some(root)) => Trust::SignedAndNamed(Authorities::read(root)?),
             // As libpq does: a `require` with an authority at hand is a `verify-ca`.
-            (SslMode::VerifyCa | SslMode::Require, Some(authorities)) => Trust::Signed(authorities),
-            _ => Trust::Anyone,
+            (SslMode::VerifyCa | SslMode::Require, Some(root)) => Trust::Signed(Authorities::read(root)?),
+            // Modes that would go on unencrypted gain nothing from being strict here.
+            (SslMode::Disable | SslMode::Allow | SslMode::Prefer, _) | (SslMode::Require, None) => Trust::Anyone,
         };
         Ok(Self { trust, provider: Arc::clone(provider) })
     }

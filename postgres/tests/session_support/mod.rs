@@ -1,0 +1,24 @@
+//! What the session tests have in common.
+
+use lifeboat_postgres::{ConnectionSettings, Purpose, Session, SessionError};
+
+pub async fn connect(text: &str, purpose: Purpose) -> Result<Session, SessionError> {
+    Session::connect(&ConnectionSettings::parse(text).unwrap(), purpose).await
+}
+
+/// The error of an attempt that must fail, with all its causes.
+pub async fn refusal(text: &str) -> (SessionError, String) {
+    match connect(text, Purpose::Sql).await {
+        Ok(session) => panic!("{text} leads to {session:?}"),
+        Err(error) => {
+            let whole = with_causes(&error);
+            assert!(!whole.contains("secret"), "{whole}");
+            (error, whole)
+        }
+    }
+}
+
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
