@@ -73,6 +73,11 @@ pub(crate) fn md5_hex(body: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&digest::<Md5>(body))
 }
 
+/// The digest in an `ETag`; what is no digest stands for itself.
+pub(crate) fn bytes_of_hex(etag: &str) -> Vec<u8> {
+    HEXLOWER_PERMISSIVE.decode(etag.as_bytes()).unwrap_or_else(|_| etag.as_bytes().to_vec())
+}
+
 /// The body had another SHA-256 than the signature says.
 pub(crate) fn content_sha256_mismatch() -> S3Error {
     let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());

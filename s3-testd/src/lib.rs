@@ -11,12 +11,14 @@
 //! ```
 
 mod background;
+mod body;
 mod checksums;
 mod clock;
 mod config;
 mod faults;
 mod listing;
 mod moto;
+mod multipart;
 mod objects;
 mod proxy;
 mod request_log;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use lifeboat_vocabulary::UtcTime;
 use s3s::dto::Checksum;
 use tokio::time::Instant;
 
+use crate::body::StoredBody;
 use crate::config::{Bucket, History};
 
 /// The version id of everything in a bucket without versioning.
@@ -52,7 +52,7 @@ pub(crate) struct Version {
 pub(crate) struct Content {
     pub(crate) size: u64,
     /// `None` if the body was dropped to save memory.
-    pub(crate) body: Option<Bytes>,
+    pub(crate) body: Option<StoredBody>,
     pub(crate) etag: String,
     pub(crate) checksum: Checksum,
 }

@@ -34,6 +34,14 @@ pub enum Operation {
     GetObjectRetention,
     /// Locks a version, or extends its lock.
     PutObjectRetention,
+    /// Begins an upload in parts.
+    CreateMultipartUpload,
+    /// Sends one part.
+    UploadPart,
+    /// Makes the parts an object.
+    CompleteMultipartUpload,
+    /// Forgets the parts.
+    AbortMultipartUpload,
     /// Anything else: answered with 501.
     Other,
 }
@@ -44,7 +52,15 @@ impl Operation {
     pub fn writes(self) -> bool {
         matches!(
             self,
-            Self::PutObject | Self::DeleteObject | Self::DeleteObjects | Self::CreateBucket | Self::PutObjectRetention
+            Self::PutObject
+                | Self::DeleteObject
+                | Self::DeleteObjects
+                | Self::CreateBucket
+                | Self::PutObjectRetention
+                | Self::CreateMultipartUpload
+                | Self::UploadPart
+                | Self::CompleteMultipartUpload
+                | Self::AbortMultipartUpload
         )
     }
 }
@@ -103,6 +119,10 @@ impl Target {
             ("POST", false, true) if has("delete") => Operation::DeleteObjects,
             ("PUT", false, false) if has("retention") => Operation::PutObjectRetention,
             ("GET", false, false) if has("retention") => Operation::GetObjectRetention,
+            ("POST", false, false) if has("uploads") => Operation::CreateMultipartUpload,
+            ("PUT", false, false) if has("uploadId") => Operation::UploadPart,
+            ("POST", false, false) if has("uploadId") => Operation::CompleteMultipartUpload,
+            ("DELETE", false, false) if has("uploadId") => Operation::AbortMultipartUpload,
             ("PUT", false, false) => Operation::PutObject,
             ("GET", false, false) => Operation::GetObject,
             ("HEAD", false, false) => Operation::HeadObject,
@@ -233,6 +253,11 @@ mod tests {
             ("GET", "/b?list-type=2&prefix=x", Operation::ListObjectsV2, ""),
             ("GET", "/b/?versions", Operation::ListObjectVersions, ""),
             ("POST", "/b/?delete", Operation::DeleteObjects, ""),
+            ("POST", "/b/k?uploads", Operation::CreateMultipartUpload, "k"),
+            ("PUT", "/b/k?partNumber=1&uploadId=u", Operation::UploadPart, "k"),
+            ("POST", "/b/k?uploadId=u", Operation::CompleteMultipartUpload, "k"),
+            ("DELETE", "/b/k?uploadId=u", Operation::AbortMultipartUpload, "k"),
+            ("POST", "/b/k", Operation::Other, "k"),
             ("PUT", "/b", Operation::CreateBucket, ""),
             ("HEAD", "/b/", Operation::HeadBucket, ""),
             ("PUT", "/b?versioning", Operation::Other, ""),

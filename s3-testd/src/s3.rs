@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use s3s::dto::*;
 use s3s::{Body, S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
+use crate::body::StoredBody;
 use crate::checksums;
 use crate::clock;
 use crate::config::{History, Storage};
 use crate::faults::{Faults, Truncation};
 use crate::listing::{self, Marker, Position, Query, Row};
+use crate::multipart::Uploads;
 use crate::objects::{Condition, Content, Locking, NewVersion, Objects, Removal, Version};
 use crate::translate::{
     bypass, check_read, collect, condition, cut_body, etag, flip, length, mode_text, object, retention,
@@ -22,6 +24,7 @@ use crate::translate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) objects: Mutex<Objects>,
+    pub(crate) uploads: Mutex<Uploads>,
     pub(crate) faults: Faults,
     pub(crate) page_size: usize,
     pub(crate) storage: Storage,
@@ -42,7 +45,7 @@ impl Shared {
         };
         let kept = match self.storage {
             Storage::DiscardLargerThan(limit) if body.len() > limit => None,
-            Storage::DiscardLargerThan(_) | Storage::Memory => Some(body.clone()),
+            Storage::DiscardLargerThan(_) | Storage::Memory => Some(StoredBody::from(body.clone())),
         };
         Content { size: body.len() as u64, body: kept, etag, checksum }
     }
@@ -107,11 +110,11 @@ impl S3 for Backend {
             (wrong, plan.corrupt_get.clone(), plan.truncate_get.clone())
         });
         let (wrong, corrupt, truncate) = plan;
-        let Some(mut body) = wrong.or_else(|| content.body.clone()) else {
+        let Some(mut body) = wrong.map(StoredBody::from).or_else(|| content.body.clone()) else {
             return Err(s3_error!(InvalidObjectState, "The body was not kept."));
         };
         if let Some(fault) = corrupt.filter(|fault| fault.keys.matches(&input.key)) {
-            body = flip(body, fault.offset, fault.mask);
+            body = flip(body.join(), fault.offset, fault.mask).into();
         }
         let total = body.len();
         let mut content_range = None;
@@ -123,9 +126,9 @@ impl S3 for Backend {
         }
         let with_checksum = content_range.is_none() && input.checksum_mode.is_some();
         let mut announced = body.len();
-        let mut blob = StreamingBlob::from(Body::from(body.clone()));
+        let mut blob = body.clone().stream();
         if let Some(fault) = truncate.filter(|fault| fault.keys.matches(&input.key) && fault.keep < announced) {
-            let kept = body.slice(..fault.keep);
+            let kept = body.slice(0..fault.keep).join();
             match fault.how {
                 Truncation::ConnectionCut => blob = cut_body(kept),
                 Truncation::ShorterLength => {
@@ -316,6 +319,33 @@ impl S3 for Backend {
             versions: Some(versions),
             ..ListObjectVersionsOutput::default()
         }))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        req: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.0.begin_upload(req.input).map(S3Response::new)
+    }
+
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        self.0.take_part(req).await.map(S3Response::new)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.0.complete_upload(req.input).map(S3Response::new)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let AbortMultipartUploadInput { bucket, key, upload_id, .. } = req.input;
+        self.0.uploads.lock().abort(&upload_id, &bucket, &key)?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {

@@ -22,9 +22,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use crate::background::Background;
+use crate::body::StoredBody;
 use crate::clock;
 use crate::config::{Config, Tls};
 use crate::faults::Faults;
+use crate::multipart::Uploads;
 use crate::objects::{Condition, NewVersion, Objects, Refusal};
 use crate::request_log::{LoggedRequest, Operation, RequestLog};
 use crate::s3::{Backend, Shared};
@@ -78,6 +80,7 @@ impl Server {
         let address = listener.local_addr().map_err(|source| StartError::Listen { address: listen, source })?;
         let shared = Arc::new(Shared {
             objects: Mutex::new(Objects::new(buckets)),
+            uploads: Mutex::new(Uploads::default()),
             faults: Faults::default(),
             page_size: page_size.clamp(1, 1000),
             storage,
@@ -149,7 +152,13 @@ impl Server {
     /// The current content of a key, past all switches; `None` if there is none, or if its body was not kept.
     #[must_use]
     pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
-        self.shared.objects.lock().get(bucket, key, None).ok().and_then(|(_, content)| content.body.clone())
+        self.shared
+            .objects
+            .lock()
+            .get(bucket, key, None)
+            .ok()
+            .and_then(|(_, content)| content.body.clone())
+            .map(StoredBody::join)
     }
 
     /// The keys that have a current content, ascending.

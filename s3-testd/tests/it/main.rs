@@ -8,6 +8,8 @@ mod conformance;
 #[cfg(test)]
 mod moto;
 #[cfg(test)]
+mod multipart;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod program;
