@@ -1,14 +1,18 @@
 //! Everything that knows PostgreSQL: its protocol and its files.
 
 mod auth;
+mod base_backup;
 mod certificate_hash;
 mod connect;
 mod conninfo;
 mod conninfo_uri;
+mod manifest_lines;
 mod message;
 #[cfg(test)]
 mod message_tests;
+mod page_checksum;
 mod pgpass;
+mod server_facts;
 mod session;
 mod session_error;
 mod settings;
@@ -16,8 +20,10 @@ mod settings;
 mod settings_tests;
 mod settings_words;
 mod source;
+mod source_error;
 mod startup;
 mod surroundings;
+mod tar;
 mod tls;
 mod transport;
 
@@ -31,8 +37,9 @@ pub use session::{ANSWER_MAX, Rows, Session};
 pub use session_error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
 pub use settings::{ConnInfoError, ConnectionSettings, Place, Purpose, TargetSessionAttrs};
 pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
-
-/// Why a source could not go on.
-#[derive(Debug, thiserror::Error)]
-#[error("placeholder")]
-pub struct SourceError;
+pub use base_backup::{BackupCheckpoint, BaseBackupOptions, ReplicationSource};
+pub use manifest_lines::{ManifestLineError, ManifestLines};
+pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, judge_reread, page_checksum};
+pub use server_facts::ServerFacts;
+pub use source_error::SourceError;
+pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};

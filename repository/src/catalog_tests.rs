@@ -1,0 +1,150 @@
+//! Tests of the table of all backups.
+
+use super::*;
+use crate::backup_record::PageFacts;
+use crate::log::{Draft, LogTrust};
+use crate::record::RecordBody;
+use crate::samples;
+use lifeboat_stores::MemoryStore;
+
+const OLD: &str = "20261118T020003Z-00000001";
+const MIDDLE: &str = "20261119T020003Z-00000002";
+const NEW: &str = "20261120T020003Z-00000003";
+
+fn backup(id: &str) -> BackupRecord {
+    let day = id.get(6..8).unwrap();
+    BackupRecord { ..samples::backup_record_named(id, &format!("2026-11-{day}T02:41:07Z")) }
+}
+
+async fn view(name: &str, backups: &[BackupRecord]) -> RegionView {
+    let store = MemoryStore::new();
+    let signer = samples::signer();
+    let region: RegionName = name.parse().unwrap();
+    let descriptor = samples::descriptor();
+    let (keys, repository) = (vec![signer.verify_key()], descriptor.repo);
+    let trust = LogTrust { repository, keys, region: Some(region.clone()), remembered: None };
+    let mut log = RegionLog::read(&store, trust).await.unwrap();
+    let init = RecordBody::Init(samples::init_record());
+    let bodies = backups.iter().map(|record| RecordBody::Backup(Box::new(record.clone())));
+    for (wseq, body) in (0..).zip(std::iter::once(init).chain(bodies)) {
+        log.append(&store, &signer, &Draft { origin: samples::origin(wseq), body }).await.unwrap();
+    }
+    RegionView { name: region, answer: RegionAnswer::Read { descriptor: Box::new(descriptor), log } }
+}
+
+fn described(view: RegionView, change: impl FnOnce(&mut Descriptor)) -> RegionView {
+    let RegionAnswer::Read { mut descriptor, log } = view.answer else { panic!("a readable region") };
+    change(&mut descriptor);
+    RegionView { name: view.name, answer: RegionAnswer::Read { descriptor, log } }
+}
+
+fn region(name: &str) -> RegionName {
+    name.parse().unwrap()
+}
+
+fn ids(catalog: &Catalog) -> Vec<String> {
+    catalog.rows().iter().map(|row| row.record.backup.to_string()).collect()
+}
+
+fn presence(catalog: &Catalog, id: &str, name: &str) -> Presence {
+    catalog.find(&id.parse().unwrap()).unwrap().regions[&region(name)]
+}
+
+#[tokio::test]
+async fn regions_that_disagree_about_a_backup_are_reported_and_the_backup_is_disputed() {
+    let forged = BackupRecord { duration_ms: 1, ..backup(NEW) };
+    let views = [view("eu", &[backup(OLD), backup(NEW)]).await, view("us", &[backup(OLD), forged]).await];
+    let catalog = Catalog::merge(&views);
+    let (first, second) = (region("eu"), region("us"));
+    let disagreement = Finding::Disagreement { backup: NEW.parse().unwrap(), first, second };
+    assert_eq!(catalog.findings(), [disagreement]);
+    assert_eq!(presence(&catalog, NEW, "eu"), Presence::Committed { seq: 2 });
+    assert_eq!(presence(&catalog, NEW, "us"), Presence::Different { seq: 2 });
+    assert_eq!(catalog.newest_sound().unwrap().record.backup.as_str(), OLD, "nobody guesses which one is right");
+}
+
+#[tokio::test]
+async fn regions_of_another_repository_are_reported_and_not_mixed_in() {
+    let other_repo = RepositoryId::from_bytes([1; 16]);
+    let other_root = samples::signer_named("other", 1).verify_key();
+    let own = samples::descriptor();
+    let (repo, root) = (own.repo, own.root);
+    type Change = Box<dyn Fn(&mut Descriptor)>;
+    let cases: [(Change, Finding); 3] = [
+        (
+            Box::new(move |descriptor| descriptor.repo = other_repo),
+            Finding::OtherRepository { region: region("us"), expected: repo, found: other_repo },
+        ),
+        (
+            Box::new(move |descriptor| descriptor.root = other_root),
+            Finding::OtherRoot { region: region("us"), expected: root, found: other_root },
+        ),
+        (Box::new(|descriptor| descriptor.frame_bytes *= 2), Finding::OtherDescriptor { region: region("us") }),
+    ];
+    for (change, expected) in cases {
+        let other = described(view("us", &[backup(NEW)]).await, change);
+        let catalog = Catalog::merge(&[view("eu", &[backup(OLD)]).await, other]);
+        assert_eq!(catalog.findings(), [expected]);
+        assert_eq!(ids(&catalog), [OLD]);
+        assert_eq!(presence(&catalog, OLD, "us"), Presence::Unknown);
+    }
+}
+
+#[tokio::test]
+async fn what_is_odd_about_a_region_is_reported() {
+    let foreign = BackupRecord { pg: crate::backup_record::ServerFacts { sysid: 5, ..backup(OLD).pg }, ..backup(OLD) };
+    let views = [
+        RegionView { name: region("down"), answer: RegionAnswer::Unreadable { why: "no route".to_owned() } },
+        RegionView { name: region("alias"), ..view("eu", &[backup(MIDDLE), backup(MIDDLE), foreign]).await },
+        view("alias", &[]).await,
+    ];
+    let catalog = Catalog::merge(&views);
+    let shown: Vec<String> = catalog.findings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "region down cannot be read: no route".to_owned(),
+            "region alias calls itself eu".to_owned(),
+            format!("backup {MIDDLE} stands twice in the log of alias, as records 1 and 2"),
+            format!("backup {OLD} in alias is of system 5, the repository is of system 7400000000000000001"),
+            "region alias was given twice; the second is not used".to_owned(),
+        ]
+    );
+    assert_eq!(presence(&catalog, MIDDLE, "down"), Presence::Unknown);
+}
+
+#[tokio::test]
+async fn every_backup_is_shown_newest_first_with_what_each_region_has() {
+    let views = [view("eu", &[backup(OLD), backup(MIDDLE)]).await, view("us", &[backup(NEW), backup(OLD)]).await];
+    let catalog = Catalog::merge(&views);
+    assert_eq!(ids(&catalog), [NEW, MIDDLE, OLD]);
+    assert_eq!(catalog.findings(), []);
+    for (id, eu, us) in [
+        (NEW, Presence::Absent, Presence::Committed { seq: 1 }),
+        (MIDDLE, Presence::Committed { seq: 2 }, Presence::Absent),
+        (OLD, Presence::Committed { seq: 1 }, Presence::Committed { seq: 2 }),
+    ] {
+        assert_eq!((presence(&catalog, id, "eu"), presence(&catalog, id, "us")), (eu, us), "{id}");
+    }
+    let holders: Vec<_> = catalog.find(&NEW.parse().unwrap()).unwrap().holders().collect();
+    assert_eq!(holders, [&region("us")]);
+    assert_eq!(catalog.descriptor(), Some(&samples::descriptor()));
+}
+
+#[tokio::test]
+async fn a_new_timeline_number_does_not_make_a_backup_old() {
+    let one = lifeboat_vocabulary::TimelineId::new(1).unwrap();
+    let upgraded = BackupRecord { start_tli: one, stop_tli: one, ..backup(NEW) };
+    let catalog = Catalog::merge(&[view("eu", &[upgraded, backup(OLD)]).await]);
+    assert_eq!(ids(&catalog), [NEW, OLD]);
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_shown_and_is_not_the_newest_sound_one() {
+    let pages = Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 });
+    let damaged = BackupRecord { pages, ..backup(NEW) };
+    let catalog = Catalog::merge(&[view("eu", &[backup(OLD), damaged]).await]);
+    assert_eq!(ids(&catalog), [NEW, OLD]);
+    assert_eq!(catalog.newest_sound().unwrap().record.backup.as_str(), OLD);
+    assert!(Catalog::merge(&[]).newest_sound().is_none());
+}

@@ -1,0 +1,217 @@
+//! Records: what a region's log says happened. Each is one line of JSON, stored as a signed note.
+//!
+//! A record names its place in the log (`seq`) and the record before it (`prev`), so that nothing can be inserted, left
+//! out or exchanged. Readers skip fields and kinds that they do not know; a record of an unknown kind still is a link
+//! of the chain.
+
+use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, UtcTime};
+use serde::{Deserialize, Serialize};
+
+use crate::backup_record::BackupRecord;
+use crate::ids::RepositoryId;
+use crate::json_text::{as_optional_text, as_text};
+use crate::note::KeyName;
+
+/// The version of records that this program writes, and the only one that it reads.
+pub const RECORD_VERSION: u32 = 1;
+/// The longest name and version of a program in a record, in **bytes**.
+pub const TOOL_BYTES_MAX: usize = 100;
+
+/// One entry of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log.
+    pub link: Link,
+    /// Who wrote it, and when.
+    pub origin: Origin,
+    /// What it says.
+    pub body: RecordBody,
+}
+
+/// Where a record stands in a region's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The region that the log belongs to.
+    #[serde(with = "as_text")]
+    pub region: RegionName,
+    /// Place in the log, from 0.
+    pub seq: u64,
+    /// SHA-256 of the note before it; absent for the first.
+    #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
+    pub prev: Option<Sha256Digest>,
+}
+
+/// Where a record comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The writer: the name of its signing key.
+    #[serde(with = "as_text")]
+    pub writer: KeyName,
+    /// The writer's own count over all regions. One event has one number: the records about it in several regions
+    /// share it, and a writer that finds its number in a log has written there already.
+    pub wseq: u64,
+    /// When, by the writer's clock. Only information: order is `seq`.
+    #[serde(with = "as_text")]
+    pub time: UtcTime,
+    /// The program and its version, at most [`TOOL_BYTES_MAX`] bytes.
+    pub tool: String,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordBody {
+    /// The log begins. Always the first record, and only that.
+    Init(InitRecord),
+    /// A backup exists in this region.
+    Backup(Box<BackupRecord>),
+    /// Something that a newer version wrote.
+    Unknown {
+        /// What it calls it.
+        kind: String,
+    },
+}
+
+/// The first record of a log: binds it to its repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitRecord {
+    /// The repository.
+    #[serde(with = "as_text")]
+    pub repo: RepositoryId,
+    /// PostgreSQL's system identifier of the cluster.
+    #[serde(with = "as_text")]
+    pub sysid: u64,
+    /// SHA-256 of the descriptor's note.
+    #[serde(with = "as_text")]
+    pub descriptor_sha256: Sha256Digest,
+}
+
+/// Why a text is not a record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// It is not JSON, or fields are missing or malformed.
+    #[error("read the fields of a record")]
+    Json(#[from] serde_json::Error),
+    /// It is not one line.
+    #[error("a record is one line of JSON, ended by a newline")]
+    Shape,
+    /// It was written by a newer version.
+    #[error("the record has version {version}; this program knows {RECORD_VERSION}")]
+    Version {
+        /// What it says.
+        version: u32,
+    },
+    /// Fields that contradict each other.
+    #[error("the record contradicts itself: {what}")]
+    Contradiction {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a, T> {
+    v: u32,
+    kind: &'a str,
+    #[serde(flatten)]
+    link: &'a Link,
+    #[serde(flatten)]
+    origin: &'a Origin,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    v: u32,
+    kind: String,
+}
+
+impl RecordBody {
+    /// The word that stands for the kind in a record.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Init(_) => "init",
+            Self::Backup(_) => "backup",
+            Self::Unknown { kind } => kind,
+        }
+    }
+}
+
+impl Record {
+    /// The record as one line of JSON, with a newline.
+    ///
+    /// # Errors
+    /// [`RecordError::Contradiction`] for a record that no reader would accept; a kind that this version does not know
+    /// cannot be written.
+    pub fn to_text(&self) -> Result<String, RecordError> {
+        self.check()?;
+        let Self { link, origin, body } = self;
+        let (v, kind) = (RECORD_VERSION, body.kind());
+        let mut text = match body {
+            RecordBody::Init(body) => serde_json::to_string(&Written { v, kind, link, origin, body })?,
+            RecordBody::Backup(body) => serde_json::to_string(&Written { v, kind, link, origin, body })?,
+            RecordBody::Unknown { .. } => return Err(RecordError::Contradiction { what: "its kind is unknown" }),
+        };
+        text.push('\n');
+        Ok(text)
+    }
+
+    /// Reads the text of a record, whose signature was checked.
+    ///
+    /// # Errors
+    /// [`RecordError`], by meaning.
+    pub fn parse(text: &str) -> Result<Self, RecordError> {
+        let json = text.strip_suffix('\n').filter(|json| !json.contains('\n')).ok_or(RecordError::Shape)?;
+        let head: Head = serde_json::from_str(json)?;
+        if head.v != RECORD_VERSION {
+            return Err(RecordError::Version { version: head.v });
+        }
+        let body = match head.kind.as_str() {
+            "init" => RecordBody::Init(serde_json::from_str(json)?),
+            "backup" => RecordBody::Backup(serde_json::from_str(json)?),
+            _ => RecordBody::Unknown { kind: head.kind },
+        };
+        let record = Self { link: serde_json::from_str(json)?, origin: serde_json::from_str(json)?, body };
+        record.check()?;
+        Ok(record)
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        let contradiction = |what| Err(RecordError::Contradiction { what });
+        let Link { seq, prev, .. } = &self.link;
+        if (*seq == 0) != prev.is_none() {
+            return contradiction("only the first record has no record before it");
+        }
+        if (*seq == 0) != matches!(self.body, RecordBody::Init(_)) {
+            return contradiction("the first record of a log, and only the first, is of kind init");
+        }
+        if self.origin.tool.len() > TOOL_BYTES_MAX {
+            return contradiction("the name of its program is too long");
+        }
+        match &self.body {
+            RecordBody::Backup(backup) => backup.check().or_else(contradiction),
+            RecordBody::Init(_) | RecordBody::Unknown { .. } => Ok(()),
+        }
+    }
+
+    /// The backup that this record is about, if it is about one.
+    #[must_use]
+    pub fn backup(&self) -> Option<&BackupRecord> {
+        match &self.body {
+            RecordBody::Backup(backup) => Some(backup),
+            RecordBody::Init(_) | RecordBody::Unknown { .. } => None,
+        }
+    }
+
+    /// Whether this record makes `backup` exist.
+    #[must_use]
+    pub fn commits(&self, backup: &BackupId) -> bool {
+        self.backup().is_some_and(|record| record.backup == *backup)
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

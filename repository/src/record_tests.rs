@@ -1,0 +1,135 @@
+//! Tests of records.
+
+use super::*;
+use crate::backup_record::{PageFacts, Soundness};
+use crate::samples;
+use lifeboat_stores::ObjectKey;
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn parsed(json: &Value) -> Result<Record, String> {
+    Record::parse(&format!("{json}\n")).map_err(|error| crate::upload::chain(&error))
+}
+
+fn changed(pointer: &str, value: Value) -> Value {
+    let mut json: Value = serde_json::from_str(&samples::backup_entry().to_text().unwrap()).unwrap();
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    let parent = json.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(items) => items[field.parse::<usize>().unwrap()] = value,
+        _ => parent[field] = value,
+    }
+    json
+}
+
+#[test]
+fn records_that_contradict_themselves_are_refused() {
+    let none: [Value; 0] = [];
+    for (pointer, value, expected) in [
+        ("/v", 2.into(), "the record has version 2; this program knows 1"),
+        ("/seq", 0.into(), "the record contradicts itself: only the first record has no record before it"),
+        ("/prev", Value::Null, "read the fields of a record: invalid type: null"),
+        ("/prev", "00".into(), "read the fields of a record: `00` is not a SHA-256"),
+        ("/seq", Value::from(-1), "read the fields of a record: invalid value: integer `-1`"),
+        ("/kind", "init".into(), "read the fields of a record: missing field `repo`"),
+        ("/region", "Eu 1".into(), "read the fields of a record: `Eu 1` is not a region name"),
+        ("/tool", "x".repeat(101).into(), "the record contradicts itself: the name of its program is too long"),
+        ("/start_lsn", "0/0".into(), "read the fields of a record: `0/0` is not a WAL position"),
+        ("/start_tli", 0.into(), "read the fields of a record: there is no timeline 0"),
+        ("/stop_lsn", "A/0".into(), "the record contradicts itself: it stops before it starts"),
+        ("/frame_bytes", 16384.into(), "the record contradicts itself: its frames have a size that does not exist"),
+        ("/frame_bytes", 100_000.into(), "the record contradicts itself: its frames have a size that does not exist"),
+        ("/pg/wal_segment_bytes", 5.into(), "the record contradicts itself: its WAL segments have a size"),
+        ("/epochs", none.to_vec().into(), "the record contradicts itself: it has no key, or too many"),
+        ("/index", none.to_vec().into(), "the record contradicts itself: it has no index, or too many parts"),
+        ("/index/0/key", "data/x/index-0000.lbx".into(), "the record contradicts itself: the parts of its index"),
+        ("/packs/own", 99.into(), "the record contradicts itself: it wrote more objects than it has"),
+        ("/packs/objects", 2.into(), "the record contradicts itself: it wrote more objects than it has"),
+        ("/type", "partial".into(), "read the fields of a record: unknown variant `partial`"),
+        ("/pages/damaged", 9_999_999.into(), "the record contradicts itself: it has more damaged pages than pages"),
+    ] {
+        let error = parsed(&changed(pointer, value)).unwrap_err();
+        assert!(error.starts_with(expected), "{pointer}: {error}");
+    }
+    let text = samples::backup_entry().to_text().unwrap();
+    for (why, shape) in [
+        ("two newlines", format!("{text}\n")),
+        ("no newline", text.trim_end().to_owned()),
+        ("two lines", text.replace(",\"seq\"", ",\n\"seq\"")),
+        ("nothing", String::new()),
+    ] {
+        assert!(matches!(Record::parse(&shape), Err(RecordError::Shape)), "{why}");
+    }
+    let twice = text.replace("\"seq\":1", "\"seq\":1,\"seq\":1");
+    assert!(Record::parse(&twice).is_err(), "a field that stands there twice");
+}
+
+#[test]
+fn records_that_no_reader_would_accept_are_not_written() {
+    let mut record = samples::backup_entry();
+    record.link.prev = None;
+    assert!(matches!(record.to_text(), Err(RecordError::Contradiction { .. })));
+    let mut unknown = samples::backup_entry();
+    unknown.body = RecordBody::Unknown { kind: "pin".to_owned() };
+    assert!(matches!(unknown.to_text(), Err(RecordError::Contradiction { .. })));
+}
+
+#[test]
+fn every_record_survives_its_text() {
+    for record in [samples::init_entry(), samples::backup_entry()] {
+        let text = record.to_text().unwrap();
+        assert_eq!(Record::parse(&text).unwrap(), record, "{text}");
+    }
+}
+
+#[test]
+fn unknown_fields_and_kinds_are_skipped_and_stay_in_the_chain() {
+    let mut json = changed("/later", "a field of a later version".into());
+    assert_eq!(parsed(&json).unwrap(), samples::backup_entry());
+    json["kind"] = "drill".into();
+    let record = parsed(&json).unwrap();
+    assert_eq!(record.body, RecordBody::Unknown { kind: "drill".to_owned() });
+    assert_eq!(record.link, samples::backup_entry().link);
+}
+
+#[test]
+fn a_backup_with_damaged_pages_is_never_sound() {
+    for (pages, expected) in [
+        (None, Soundness::Sound),
+        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 0 }), Soundness::Sound),
+        (Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 }), Soundness::Damaged),
+        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 1 }), Soundness::Damaged),
+    ] {
+        let record = BackupRecord { pages, ..samples::backup_record() };
+        assert_eq!(record.soundness(), expected, "{pages:?}");
+    }
+}
+
+#[test]
+fn a_record_reads_as_documented() {
+    let text = samples::init_entry().to_text().unwrap();
+    let expected = concat!(
+        r#"{"v":1,"kind":"init","region":"eu-1","seq":0,"writer":"lifeboat.example/db1","wseq":0,"#,
+        r#""time":"2026-11-20T02:00:00Z","tool":"lifeboat 0.1.0","repo":"a0a1a2a3a4a5a6a7a8a9aaabacadaeaf","#,
+        r#""sysid":"7400000000000000001","descriptor_sha256":"0101010101010101010101010101010101010101010101010101010101010101"}"#,
+        "\n"
+    );
+    assert_eq!(text, expected);
+    let text = samples::backup_entry().to_text().unwrap();
+    let beginning = r#"{"v":1,"kind":"backup","region":"eu-1","seq":1,"prev":""#;
+    assert!(text.starts_with(beginning), "{text}");
+    let keys = samples::backup_record().index.iter().map(|shard| shard.key.clone()).collect::<Vec<ObjectKey>>();
+    assert!(keys.iter().all(|key| text.contains(key.as_str())));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_texts_are_refused_without_panic(text in "\\PC{0,100}\n", field in "[a-z_]{1,10}", junk in any::<u64>()) {
+        prop_assert!(Record::parse(&text).is_err());
+        let json = changed(&format!("/{field}"), junk.into());
+        if let Ok(record) = parsed(&json) {
+            let unknown = matches!(record.body, RecordBody::Unknown { .. });
+            prop_assert!(unknown || record.to_text().is_ok());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Values that several tests of this crate begin with.
+
+use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, Sha256Digest, TimelineId, UtcTime};
+use zeroize::Zeroizing;
+
+use crate::backup_record::{
+    BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
+};
+use crate::descriptor::Descriptor;
+use crate::ids::{EpochId, RepositoryId};
+use crate::layout;
+use crate::note::NoteSigner;
+use crate::record::{InitRecord, Link, Origin, Record, RecordBody};
+use crate::signing::SigningKey;
+
+fn counting<const N: usize>(first: u8) -> [u8; N] {
+    std::array::from_fn(|i| first.wrapping_add(u8::try_from(i).unwrap()))
+}
+
+pub(crate) fn digest(byte: u8) -> Sha256Digest {
+    Sha256Digest::from_bytes([byte; 32])
+}
+
+pub(crate) fn time(text: &str) -> UtcTime {
+    text.parse().unwrap()
+}
+
+pub(crate) fn signer() -> NoteSigner {
+    signer_named("lifeboat.example/db1", 0xe0)
+}
+
+pub(crate) fn signer_named(name: &str, first: u8) -> NoteSigner {
+    NoteSigner::new(name.parse().unwrap(), SigningKey::from_seed(&Zeroizing::new(counting(first))))
+}
+
+pub(crate) fn repository() -> RepositoryId {
+    RepositoryId::from_bytes(counting(0xa0))
+}
+
+pub(crate) fn epoch() -> EpochId {
+    EpochId::from_bytes(counting(0xb0))
+}
+
+pub(crate) fn descriptor() -> Descriptor {
+    Descriptor::new(repository(), 7_400_000_000_000_000_001, time("2026-11-20T02:00:00Z"), signer().verify_key())
+}
+
+pub(crate) fn origin(wseq: u64) -> Origin {
+    let (writer, time) = (signer().name().clone(), time("2026-11-20T02:00:00Z"));
+    Origin { writer, wseq, time, tool: "lifeboat 0.1.0".to_owned() }
+}
+
+pub(crate) fn init_record() -> InitRecord {
+    InitRecord { repo: repository(), sysid: 7_400_000_000_000_000_001, descriptor_sha256: digest(1) }
+}
+
+pub(crate) fn init_entry() -> Record {
+    let link = Link { region: "eu-1".parse().unwrap(), seq: 0, prev: None };
+    Record { link, origin: origin(0), body: RecordBody::Init(init_record()) }
+}
+
+pub(crate) fn backup_record_named(id: &str, stop_time: &str) -> BackupRecord {
+    let backup: BackupId = id.parse().unwrap();
+    let shard = |number| {
+        let key = layout::index_shard(&backup, number);
+        ShardRef { key, sha256: digest(4), size: ByteCount::from_bytes(3_145_990) }
+    };
+    let bytes = ByteCount::from_bytes(6_871_947_673);
+    BackupRecord {
+        kind: BackupKind::Full,
+        parent: None,
+        pg: ServerFacts { version: 170_006, sysid: 7_400_000_000_000_000_001, wal_segment_bytes: 16 << 20 },
+        start_lsn: "A/28000028".parse::<Lsn>().unwrap(),
+        start_tli: TimelineId::new(7).unwrap(),
+        stop_lsn: "A/2C0001F8".parse().unwrap(),
+        stop_tli: TimelineId::new(7).unwrap(),
+        start_time: time("2026-11-20T02:00:03Z"),
+        stop_time: time(stop_time),
+        duration_ms: 2_464_000,
+        frame_bytes: 128 << 10,
+        epochs: vec![EpochRef { id: epoch(), slots: 0, keys_sha256: digest(2) }],
+        packs: PacksRef { sha256: digest(3), objects: 12, bytes, own: 12, own_bytes: bytes },
+        index: vec![shard(0), shard(1)],
+        files: FilesFacts { count: 4127, raw_bytes: ByteCount::from_bytes(20_615_843_020) },
+        pages: Some(PageFacts { checked: 2_516_582, damaged: 0, damaged_files: 0 }),
+        backup,
+    }
+}
+
+pub(crate) fn backup_record() -> BackupRecord {
+    backup_record_named("20261120T020003Z-5f1c09ab", "2026-11-20T02:41:07Z")
+}
+
+pub(crate) fn backup_entry() -> Record {
+    let link = Link { region: "eu-1".parse().unwrap(), seq: 1, prev: Some(digest(9)) };
+    Record { link, origin: origin(1), body: RecordBody::Backup(Box::new(backup_record())) }
+}

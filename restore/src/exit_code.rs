@@ -1,0 +1,75 @@
+//! The exit codes of both programs: a table that scripts may rely on.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+///
+/// | code | meaning |
+/// |---|---|
+/// | 0 | done, all is well |
+/// | 1 | failed; the message says why and what to do |
+/// | 2 | the command line was not understood |
+/// | 3 | the configuration has faults; all are listed |
+/// | 4 | degraded: done in enough regions, but not in all |
+/// | 5 | below the quorum: done in fewer regions than required |
+/// | 6 | damaged: pages or stored objects are not what they should be |
+/// | 7 | the key does not fit |
+/// | 8 | there is no such backup |
+/// | 9 | the target cannot be used: not empty, too small, or not writable |
+/// | 130 | stopped by SIGINT or SIGTERM |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ending {
+    /// 0
+    Done = 0,
+    /// 1
+    Failed = 1,
+    /// 3
+    BadConfig = 3,
+    /// 4
+    Degraded = 4,
+    /// 5
+    BelowQuorum = 5,
+    /// 6
+    Damaged = 6,
+    /// 7
+    WrongKey = 7,
+    /// 8
+    NoSuchBackup = 8,
+    /// 9
+    BadTarget = 9,
+    /// 130
+    Stopped = 130,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
+
+/// An error that decides the exit code, anywhere in the chain.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Exit {
+    /// The code.
+    pub ending: Ending,
+    /// What to print.
+    pub message: String,
+}
+
+impl Exit {
+    /// An error with this ending.
+    #[must_use]
+    pub fn new(ending: Ending, message: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::new(Self { ending, message: message.into() })
+    }
+}
+
+/// Prints an error with all its causes and gives the exit code that it stands for.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    eprintln!("error: {}", chain.join(": "));
+    error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(Ending::Failed, |exit| exit.ending).into()
+}
