@@ -32,6 +32,9 @@ const ATTEMPT_MIN: Duration = Duration::from_secs(30);
 /// A connection slower than this is as good as none.
 const SLOWEST_BYTES_PER_SECOND: u64 = 512 << 10;
 const PAGE_KEYS: i32 = 1000;
+const PAGE_BYTES: ByteCount = ByteCount::from_mib(1);
+/// Pages without a single object of ours that one listing passes over.
+const FOREIGN_PAGES_MAX: u32 = 10_000;
 
 /// A store in a bucket of a server that speaks S3.
 pub struct S3Store {
@@ -103,6 +106,25 @@ impl S3Store {
             }
             seen.into_error(what.doing, what.key)
         })
+    }
+
+    /// Our objects among those of a page; `last` moves to the last of all. `None` if they are not in ascending order:
+    /// a listing would have gaps, or never end.
+    fn entries(&self, objects: Vec<aws_sdk_s3::types::Object>, last: &mut String) -> Option<Vec<Entry>> {
+        let mut entries = Vec::with_capacity(objects.len());
+        for object in objects {
+            let path = object.key.unwrap_or_default();
+            if path <= *last {
+                return None;
+            }
+            let key = path.strip_prefix(&self.prefix).and_then(|key| key.parse().ok());
+            *last = path;
+            let Some(key) = key else { continue }; // somebody else's object
+            let modified = object.last_modified.as_ref().and_then(time);
+            let version = ObjectVersion(object.e_tag.unwrap_or_default());
+            entries.push(Entry { key, meta: ObjectMeta { size: size(object.size), modified, version } });
+        }
+        Some(entries)
     }
 
     /// For servers that ignore conditions: looks first, which is exact only while one writer uses the store.
@@ -219,37 +241,29 @@ impl Store for S3Store {
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
         let doing = format!("list {prefix}* in {self}");
-        let mut after = after.map(|key| self.path(key));
-        loop {
+        let mut last = after.map(|key| self.path(key)).unwrap_or_default();
+        let mut token = None;
+        for _ in 0..FOREIGN_PAGES_MAX {
             let watch = self.watch();
             let request = self.client().list_objects_v2().bucket(&self.bucket).max_keys(PAGE_KEYS);
-            let request = request.prefix(format!("{}{prefix}", self.prefix)).set_start_after(after.clone());
+            let request = request.prefix(format!("{}{prefix}", self.prefix)).set_continuation_token(token);
+            let request = request.set_start_after(Some(last.clone()).filter(|last| !last.is_empty()));
             let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
             let what = What { doing: doing.clone(), key: None };
-            let answer = self.call(what, ByteCount::from_mib(1), request.send()).await?;
+            let answer = self.call(what, PAGE_BYTES, request.send()).await?;
             let more = answer.is_truncated.unwrap_or(false);
-            let mut entries = Vec::new();
-            let mut last = after.take().unwrap_or_default();
-            for object in answer.contents.unwrap_or_default() {
-                let path = object.key.unwrap_or_default();
-                if path <= last {
-                    // Or a listing would have gaps, or never end.
-                    let why = "the server does not list in ascending order from start-after".to_owned();
-                    return Err(StoreError::Unsupported { doing, why });
-                }
-                let key = path.strip_prefix(&self.prefix).and_then(|key| key.parse().ok());
-                last = path;
-                let Some(key) = key else { continue }; // somebody else's object
-                let modified = object.last_modified.as_ref().and_then(time);
-                let version = ObjectVersion(object.e_tag.unwrap_or_default());
-                entries.push(Entry { key, meta: ObjectMeta { size: size(object.size), modified, version } });
-            }
+            let Some(entries) = self.entries(answer.contents.unwrap_or_default(), &mut last) else {
+                let why = "the server does not list in ascending order from start-after".to_owned();
+                return Err(StoreError::Unsupported { doing, why });
+            };
             if !more || !entries.is_empty() {
                 return Ok(ListPage { entries, more, server_time: watch.server_time() });
             }
             // A page of nothing but other people's objects leaves the caller without a key to continue from.
-            after = Some(last);
+            token = answer.next_continuation_token;
         }
+        let why = format!("{FOREIGN_PAGES_MAX} pages in a row with nothing but other objects");
+        Err(StoreError::Unsupported { doing, why })
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -235,6 +235,19 @@ impl fmt::Display for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_readers_panic_and_what_they_accept_reads_back(text in "(s3://|file:///|https?://)?\\PC{0,40}") {
+            if let Ok(url) = text.parse::<StoreUrl>() && !matches!(url, StoreUrl::Directory(_)) {
+                prop_assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url);
+            }
+            if let Ok(endpoint) = text.parse::<Endpoint>() {
+                prop_assert_eq!(endpoint.as_str().parse::<Endpoint>().unwrap(), endpoint.clone());
+            }
+        }
+    }
 
     #[test]
     fn addresses_that_mean_nothing_or_leave_the_folder_are_refused() {

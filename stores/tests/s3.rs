@@ -274,3 +274,14 @@ async fn a_line_that_cuts_transfers_is_survived() {
     assert_eq!(stack.store.get(&key("a"), ALL).await.unwrap(), content);
     assert!(stack.metrics.snapshot().of(lifeboat_stores::Operation::Get).errors > 0, "the line was never cut");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_swallows_everything_is_given_up() {
+    let server = Server::start(Config::default()).unwrap();
+    let proxy = Proxy::start(server.addr()).unwrap();
+    let store = open(&support::region(&proxy.url(), "")).await.unwrap();
+    proxy.change(|network| network.mode = lifeboat_s3_testd::Mode::Blackhole);
+    for result in [create(&store, "a", "x").await, store.get(&key("a"), ALL).await.map(|_| ())] {
+        assert!(matches!(result, Err(StoreError::Transient { .. })), "{result:?}");
+    }
+}
