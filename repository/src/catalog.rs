@@ -110,9 +110,9 @@ pub enum Finding {
         /// The region.
         region: RegionName,
         /// The root key of the first region.
-        expected: VerifyKey,
+        expected: Box<VerifyKey>,
         /// Its own.
-        found: VerifyKey,
+        found: Box<VerifyKey>,
     },
     /// Descriptors of one repository that are not equal; its backups are not shown.
     #[error("region {region} describes the repository otherwise than the first region; its backups are not shown")]
@@ -331,7 +331,7 @@ fn disagreement(first: &Descriptor, other: &Descriptor, region: &RegionName) -> 
         return Some(Finding::OtherRepository { region, expected: first.repo, found: other.repo });
     }
     if first.root != other.root {
-        return Some(Finding::OtherRoot { region, expected: first.root, found: other.root });
+        return Some(Finding::OtherRoot { region, expected: Box::new(first.root), found: Box::new(other.root) });
     }
     (first != other).then_some(Finding::OtherDescriptor { region })
 }

@@ -77,7 +77,7 @@ async fn regions_of_another_repository_are_reported_and_not_mixed_in() {
         ),
         (
             Box::new(move |descriptor| descriptor.root = other_root),
-            Finding::OtherRoot { region: region("us"), expected: root, found: other_root },
+            Finding::OtherRoot { region: region("us"), expected: Box::new(root), found: Box::new(other_root) },
         ),
         (Box::new(|descriptor| descriptor.frame_bytes *= 2), Finding::OtherDescriptor { region: region("us") }),
     ];

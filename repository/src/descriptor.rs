@@ -78,9 +78,9 @@ pub enum DescriptorError {
     #[error("the repository belongs to {found}, not to the expected {expected}")]
     OtherRoot {
         /// The key that was expected.
-        expected: VerifyKey,
+        expected: Box<VerifyKey>,
         /// The key that it names.
-        found: VerifyKey,
+        found: Box<VerifyKey>,
     },
     /// Written by a newer version.
     #[error("the repository has format {found}; this program reads up to {FORMAT_MAJOR}: use a newer one")]
@@ -136,7 +136,10 @@ impl Descriptor {
     pub fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
         self.check()?;
         if signer.verify_key() != self.root {
-            return Err(DescriptorError::OtherRoot { expected: self.root, found: signer.verify_key() });
+            return Err(DescriptorError::OtherRoot {
+                expected: Box::new(self.root),
+                found: Box::new(signer.verify_key()),
+            });
         }
         let text = format!("{}\n", serde_json::to_string(self)?);
         Ok(note::sign(&text, &[signer])?.into())
@@ -150,7 +153,7 @@ impl Descriptor {
     pub fn from_note(bytes: &[u8], pinned: Option<&VerifyKey>) -> Result<Self, DescriptorError> {
         let claims: Claims = serde_json::from_str(note::split(bytes)?.0)?;
         if let Some(expected) = pinned.filter(|pinned| **pinned != claims.root) {
-            return Err(DescriptorError::OtherRoot { expected: *expected, found: claims.root });
+            return Err(DescriptorError::OtherRoot { expected: Box::new(*expected), found: Box::new(claims.root) });
         }
         let text = note::verify(bytes, &[claims.root])?.text;
         if claims.format > FORMAT_MAJOR {

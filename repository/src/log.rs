@@ -231,7 +231,7 @@ impl RegionLog {
             return Ok(Attempt::Written(head));
         }
         if !self.trust.keys.contains(&signer.verify_key()) {
-            return Err(LogError::UnknownSigner { key: signer.verify_key() });
+            return Err(LogError::UnknownSigner { key: Box::new(signer.verify_key()) });
         }
         let seq = self.entries.len() as u64;
         let region = self.trust.region.clone().ok_or(LogError::Nameless)?;

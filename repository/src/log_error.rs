@@ -102,7 +102,7 @@ pub enum LogError {
     #[error("{key} is not one of the keys that may sign this log")]
     UnknownSigner {
         /// The key.
-        key: VerifyKey,
+        key: Box<VerifyKey>,
     },
     /// An empty log, and nobody said of which region.
     #[error("the log is empty, and the name of its region is not known")]
