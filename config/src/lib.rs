@@ -1,1 +1,27 @@
-//! placeholder
+//! From text to checked settings: one TOML file, environment variables on top, every fault at once.
+//!
+//! Only the binaries see a [`Config`]; libraries take the settings types of their own crate. Secrets are never values
+//! in the file, they are references to one ([`SecretRef`]).
+
+mod check;
+mod duration;
+mod environment;
+mod explain;
+mod fields;
+mod file;
+mod finding;
+mod kind;
+mod load;
+mod reader;
+mod region;
+mod secret_ref;
+mod source_text;
+mod tree;
+
+pub use duration::{ParseDurationError, parse_duration, show_duration};
+pub use environment::{Environment, Override};
+pub use explain::{Explained, ValueOrigin};
+pub use file::{BackupOptions, ClusterSettings, Config, DurabilitySettings, KeySettings, LimitSettings};
+pub use finding::{Faults, Finding, Place};
+pub use load::Loaded;
+pub use secret_ref::{ParseSecretRefError, SecretError, SecretRef};

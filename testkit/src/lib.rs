@@ -32,4 +32,5 @@ pub use load::Load;
 pub use process::Stop;
 pub use restored::RestoredServer;
 pub use server::PgServer;
+pub use tempfile::TempDir;
 pub use versions::{bin_dir, majors_under_test};

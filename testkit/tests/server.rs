@@ -69,7 +69,8 @@ fn a_crashed_server_recovers_and_keeps_its_address() {
 #[test]
 fn passwords_are_asked_for_where_the_rules_say_so() {
     for major in majors_under_test() {
-        let server = PgServer::builder(major).hba("host all all 127.0.0.1/32 scram-sha-256").start().unwrap();
+        let scram = PgServer::builder(major).setting("password_encryption", "scram-sha-256");
+        let server = scram.hba("host all all 127.0.0.1/32 scram-sha-256").start().unwrap();
         server.psql("postgres", "create role guest login password 'secret'").unwrap();
         let try_with = |password: &str| {
             let address =

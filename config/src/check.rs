@@ -1,0 +1,86 @@
+//! Rules that no section can judge alone.
+
+use std::collections::BTreeMap;
+
+use crate::file::Config;
+use crate::kind::Wrong;
+use crate::reader::Reader;
+
+/// The recipients of `lifeboat.example.toml`. Nobody has their private keys: they are digests of a sentence.
+const EXAMPLES: [&str; 2] = [
+    "lifeboat-pk-1r0hgq5ltjr09qgeyk6ejkrl0ecns0939pks2fz6dn7vhpvwp9ytqd6637c",
+    "lifeboat-pk-1jc0065qlwukh7tv3x2g394ttrsyzefems6gyt3dc8f0f7cqtjq2s7l9kzz",
+];
+
+/// Notes what does not fit together, and what works but should not stay so.
+pub(crate) fn across(reader: &mut Reader<'_>, config: &Config) {
+    names(reader, config);
+    places(reader, config);
+    quorum(reader, config);
+    recipients(reader, config);
+}
+
+fn twice<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        *seen.entry(name).or_default() += 1;
+    }
+    seen.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name).collect()
+}
+
+fn names(reader: &mut Reader<'_>, config: &Config) {
+    for name in twice(config.clusters.iter().map(|cluster| cluster.name.as_str())) {
+        let wrong = Wrong::new(format!("two clusters have the name `{name}`"), "give each a name of its own");
+        reader.fault_at(&format!("cluster.{name}.name"), wrong);
+    }
+    for name in twice(config.regions.iter().map(|region| region.name.as_str())) {
+        let wrong = Wrong::new(format!("two regions have the name `{name}`"), "give each a name of its own");
+        reader.fault_at(&format!("region.{name}.name"), wrong);
+    }
+    for name in twice(config.keys.wrap_commands.iter().map(|command| command.name())) {
+        let wrong = Wrong::new(format!("two commands have the name `{name}`"), "give each a name of its own");
+        reader.fault_at(&format!("keys.wrap_commands.{name}.name"), wrong);
+    }
+}
+
+/// Two regions in one place would count twice and be lost together.
+fn places(reader: &mut Reader<'_>, config: &Config) {
+    for (index, region) in config.regions.iter().enumerate() {
+        let same =
+            |other: &&lifeboat_stores::RegionSettings| other.url == region.url && other.endpoint == region.endpoint;
+        if let Some(other) = config.regions.iter().take(index).find(same) {
+            let problem = format!("regions `{}` and `{}` are one and the same place", other.name, region.name);
+            let wrong = Wrong::new(problem, "give each region a url of its own, or remove one");
+            reader.fault_at(&format!("region.{}.url", region.name), wrong);
+        }
+    }
+}
+
+fn quorum(reader: &mut Reader<'_>, config: &Config) {
+    let (quorum, regions) = (config.durability.backup_quorum, config.regions.len());
+    // Regions with faults of their own are not counted, and have been told of.
+    if quorum > regions && reader.faults.is_empty() {
+        let problem = format!("`durability.backup_quorum` asks for {quorum} regions, and there are {regions}");
+        let wrong = Wrong::new(problem, format!("give at most {regions}, or add a region"));
+        reader.fault_at("durability.backup_quorum", wrong);
+    }
+}
+
+fn recipients(reader: &mut Reader<'_>, config: &Config) {
+    let texts: Vec<String> = config.keys.recipients.iter().map(ToString::to_string).collect();
+    for text in twice(texts.iter().map(String::as_str)) {
+        let wrong = Wrong::new(format!("recipient {text} is there twice"), "remove one of the two");
+        reader.fault_at("keys.recipients", wrong);
+    }
+    if texts.iter().any(|text| EXAMPLES.contains(&text.as_str())) {
+        let problem =
+            "a recipient is still the example's: nobody has its private key, so nobody could read the backups";
+        let cure = "make a key pair with `lifeboat-restore keygen`, and give its public key";
+        reader.fault_at("keys.recipients", Wrong::new(problem, cure));
+    }
+    if texts.len() == 1 && config.keys.wrap_commands.is_empty() {
+        let problem = "there is only one recipient: whoever loses its private key loses every backup";
+        let cure = "add a second public key, and keep its private key offline";
+        reader.warn_at("keys.recipients", Wrong::new(problem, cure));
+    }
+}

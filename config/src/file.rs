@@ -1,0 +1,295 @@
+//! The shape of the file: sections, keys, ranges and defaults.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat_postgres::{BackupCheckpoint, ConnectionSettings};
+use lifeboat_repository::{COMMAND_TIMEOUT, KeyCommand, Recipient};
+use lifeboat_stores::RegionSettings;
+use lifeboat_vocabulary::{ByteCount, ClusterName};
+
+use crate::kind::{self, Fit, Wrong};
+use crate::reader::{Reader, Section};
+use crate::tree::Node;
+use crate::{SecretRef, region};
+
+/// The most recipients of one repository: each costs a slot in every key object.
+const RECIPIENTS_MAX: usize = 32;
+/// The most words of one command.
+const WORDS_MAX: usize = 64;
+const COMPRESSION_LEVELS: std::ops::RangeInclusive<i64> = 1..=4;
+const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
+const WORKERS_MAX: i64 = 256;
+const MEMORY_DEFAULT: ByteCount = ByteCount::from_mib(128);
+const LAG_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Everything that an operator has decided.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The clusters to protect; at least one.
+    pub clusters: Vec<ClusterSettings>,
+    /// The regions that keep copies; at least one.
+    pub regions: Vec<RegionSettings>,
+    /// When something counts as kept.
+    pub durability: DurabilitySettings,
+    /// Who can read backups, and who vouches for them.
+    pub keys: KeySettings,
+    /// What the program may use of the machine.
+    pub limits: LimitSettings,
+}
+
+/// One cluster: `[[cluster]]`.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// Its name, also the name of its folder in every region.
+    pub name: ClusterName,
+    /// How to reach its server.
+    pub connection: ConnectionSettings,
+    /// How to back it up.
+    pub backup: BackupOptions,
+}
+
+/// How a cluster is backed up: `[cluster.backup]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupOptions {
+    /// How the checkpoint at the start is made.
+    pub checkpoint: BackupCheckpoint,
+    /// The most **bytes per second** that the server may send; `None`: as fast as it goes.
+    pub max_rate: Option<ByteCount>,
+    /// Level of zstd, 1 to 4.
+    pub compression_level: i32,
+}
+
+/// When something counts as kept: `[durability]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurabilitySettings {
+    /// Regions that must hold a backup before it counts; 1 to the number of regions.
+    pub backup_quorum: usize,
+    /// How long a backup waits for a region that falls behind, before it goes on without it.
+    pub region_lag_limit: Duration,
+}
+
+/// Who can read backups, and who vouches for them: `[keys]`.
+#[derive(Clone, Debug)]
+pub struct KeySettings {
+    /// Public keys that everything is sealed to; at least one. Each of them alone opens every backup.
+    pub recipients: Vec<Recipient>,
+    /// Commands that wrap keys beside the recipients, such as a key management service.
+    pub wrap_commands: Vec<KeyCommand>,
+    /// Where the key is that signs records.
+    pub signing_key: SecretRef,
+}
+
+/// What the program may use of the machine: `[limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Memory for data on its way, at least 64 MiB.
+    pub memory: ByteCount,
+    /// Threads that compress and seal, 1 to 256.
+    pub workers: usize,
+}
+
+impl Config {
+    /// Reads every section, noting every fault. `None` only where a fault has been noted.
+    pub(crate) fn read(reader: &mut Reader<'_>, mut root: Section<'_>) -> Option<Self> {
+        let clusters = root.each(reader, "cluster");
+        let given_clusters = clusters.len();
+        let clusters: Vec<_> =
+            clusters.into_iter().filter_map(|section| ClusterSettings::read(reader, section)).collect();
+        let regions = root.each(reader, "region");
+        let given_regions = regions.len();
+        let regions: Vec<_> = regions.iter().filter_map(|section| region::read(reader, section)).collect();
+        if given_clusters == 0 {
+            let cure = "add a [[cluster]] section with name and connection";
+            reader.fault(None, Wrong::new("there is no cluster to protect", cure));
+        }
+        if given_regions == 0 {
+            let cure = "add a [[region]] section with name and url; two are better";
+            reader.fault(None, Wrong::new("there is no region to keep backups in", cure));
+        }
+        let durability = root.below(reader, "durability");
+        let durability = DurabilitySettings::read(reader, durability, given_regions.max(1));
+        let keys = root.below(reader, "keys");
+        let keys = KeySettings::read(reader, keys);
+        let limits = root.below(reader, "limits");
+        let limits = LimitSettings::read(reader, limits);
+        root.finish(reader);
+        Some(Self { clusters, regions, durability, keys: keys?, limits })
+    }
+}
+
+impl ClusterSettings {
+    fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<Self> {
+        let cure = "name the cluster with 1 to 40 of a-z, 0-9 and -; never change the name later";
+        let name = section.required(reader, "name", kind::parsed, cure);
+        let path = section.path_of("connection");
+        let cure = "say how to reach the server, such as connection = \"host=/var/run/postgresql user=lifeboat\"";
+        let connection = section.required(reader, "connection", connection, cure);
+        if let (Some(connection), Some(explained)) = (&connection, reader.explained.last_mut())
+            && explained.path == path
+        {
+            explained.value = format!("{:?}", connection.to_string());
+        }
+        let mut backup = section.below(reader, "backup");
+        let words = [("fast", BackupCheckpoint::Fast), ("spread", BackupCheckpoint::Spread)];
+        let checkpoint =
+            backup.or_default(reader, "checkpoint", |n| kind::word(n, &words), (BackupCheckpoint::Fast, "\"fast\""));
+        let rates = ByteCount::from_bytes(32 << 10)..=ByteCount::from_mib(1024);
+        let rate = |node| kind::amount(node, &rates).map(Some);
+        let max_rate = backup.or_default(reader, "max_rate", rate, (None, "(not set)"));
+        let level = |node| compression_level(node);
+        let shown = COMPRESSION_LEVEL_DEFAULT.to_string();
+        let default = (COMPRESSION_LEVEL_DEFAULT, shown.as_str());
+        let compression_level = backup.or_default(reader, "compression_level", level, default);
+        backup.finish(reader);
+        section.finish(reader);
+        let backup = BackupOptions { checkpoint, max_rate, compression_level };
+        Some(Self { name: name?, connection: connection?, backup })
+    }
+}
+
+fn compression_level(node: &Node) -> Fit<i32> {
+    let level = kind::integer(node, &COMPRESSION_LEVELS)?;
+    i32::try_from(level).map_err(|_| Wrong::new("out of range", "give a level from 1 to 4"))
+}
+
+/// Passwords have places of their own; in this file everybody who may change a schedule would read them.
+fn connection(node: &Node) -> Fit<ConnectionSettings> {
+    let text = kind::text(node)?;
+    if holds_password(text) {
+        let cure = "take it out, and put the password into a file of mode 600 named by passfile=/path (or ~/.pgpass)";
+        return Err(Wrong::new("the connection holds a password", cure));
+    }
+    let wrong = |error| Wrong::from_message(&error, "correct it, see the PostgreSQL manual, \"Parameter Key Words\"");
+    ConnectionSettings::parse(text).map_err(wrong)
+}
+
+/// Whether a connection string sets `password` or `sslpassword`, as a keyword, as a parameter or before the host.
+fn holds_password(text: &str) -> bool {
+    let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
+    let before_host = text.split_once("://").is_some_and(|(_, rest)| {
+        let authority = rest.split(['/', '?']).next().unwrap_or("");
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    });
+    before_host || compact.contains("password=")
+}
+
+impl DurabilitySettings {
+    fn read(reader: &mut Reader<'_>, mut section: Section<'_>, regions: usize) -> Self {
+        let quorum = |node| kind::integer(node, &(1..=i64::MAX)).and_then(size);
+        let shown = format!("{regions} (all regions)");
+        let backup_quorum = section.or_default(reader, "backup_quorum", quorum, (regions, &shown));
+        let limits = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        let limit = |node| kind::duration(node, &limits);
+        let region_lag_limit = section.or_default(reader, "region_lag_limit", limit, (LAG_DEFAULT, "\"60s\""));
+        section.finish(reader);
+        Self { backup_quorum, region_lag_limit }
+    }
+}
+
+fn size(number: i64) -> Fit<usize> {
+    usize::try_from(number).map_err(|_| Wrong::new("out of range", "give a smaller number"))
+}
+
+impl KeySettings {
+    fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<Self> {
+        let cure = "give the public keys that `lifeboat-restore keygen` prints, such as [\"lifeboat-pk-...\"]";
+        let nodes = section.required(reader, "recipients", kind::list, cure);
+        let recipients = nodes.as_ref().map(|nodes| recipients(reader, nodes));
+        let mut wrap_commands = Vec::new();
+        for each in section.each(reader, "wrap_commands") {
+            wrap_commands.extend(wrap_command(reader, each));
+        }
+        let cure = "say where the signing key is: file:/path, env:NAME or credential:NAME";
+        let signing_key = section.required(reader, "signing_key", secret_ref, cure);
+        section.finish(reader);
+        Some(Self { recipients: recipients?, wrap_commands, signing_key: signing_key? })
+    }
+}
+
+fn recipients(reader: &mut Reader<'_>, nodes: &[Node]) -> Vec<Recipient> {
+    if nodes.is_empty() || nodes.len() > RECIPIENTS_MAX {
+        let cure = format!("give 1 to {RECIPIENTS_MAX} public keys; what is sealed to nobody can never be read");
+        reader.fault_at("keys.recipients", Wrong::new(format!("there are {} recipients", nodes.len()), cure));
+    }
+    let mut found = Vec::new();
+    for node in nodes {
+        match kind::parsed::<Recipient>(node) {
+            Ok(recipient) => found.push(recipient),
+            Err(wrong) => {
+                let problem = format!("`keys.recipients`: {}", wrong.problem);
+                let cure = "give a public key as `lifeboat-restore keygen` prints it, lifeboat-pk-...";
+                reader.fault(Some(&node.origin), Wrong::new(problem, cure));
+            }
+        }
+    }
+    found
+}
+
+fn secret_ref(node: &Node) -> Fit<SecretRef> {
+    kind::parsed(node)
+}
+
+/// Reads `[[keys.wrap_commands]]`.
+fn wrap_command(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<KeyCommand> {
+    let cure = "name the command with 1 to 40 of a-z, 0-9 and -; the name is stored with what it wraps";
+    let name = section.required(reader, "name", kind::text, cure);
+    let cure = "give the program and its arguments, such as [\"/usr/bin/age\", \"-r\", \"age1...\"]";
+    let words = section.required(reader, "wrap", command, cure);
+    let path = section.path_of("name");
+    section.finish(reader);
+    match KeyCommand::new(name?, &words?, COMMAND_TIMEOUT) {
+        Ok(command) => Some(command),
+        Err(error) => {
+            reader.fault_at(&path, Wrong::new(error.to_string(), "give 1 to 40 of a-z, 0-9 and -"));
+            None
+        }
+    }
+}
+
+fn command(node: &Node) -> Fit<Vec<String>> {
+    let nodes = kind::list(node)?;
+    let words: Vec<String> = nodes.iter().map(|node| kind::text(node).map(str::to_owned)).collect::<Fit<_>>()?;
+    match words.first() {
+        Some(program) if words.len() <= WORDS_MAX && Path::new(program).is_absolute() => Ok(words),
+        Some(_) if words.len() > WORDS_MAX => Err(Wrong::new("too many words", format!("give at most {WORDS_MAX}"))),
+        _ => Err(Wrong::new("the program is not named by an absolute path", "begin with a path such as /usr/bin/age")),
+    }
+}
+
+impl LimitSettings {
+    fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
+        let range = ByteCount::from_mib(64)..=ByteCount::from_mib(1 << 20);
+        let memory = |node| kind::amount(node, &range);
+        let memory = section.or_default(reader, "memory", memory, (MEMORY_DEFAULT, "\"128MiB\""));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = |node| kind::integer(node, &(1..=WORKERS_MAX)).and_then(size);
+        let workers = section.or_default(reader, "workers", count, (cores, &format!("{cores} (all cores)")));
+        section.finish(reader);
+        Self { memory, workers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_connections_are_found_in_every_dress() {
+        for text in [
+            "password=x",
+            "host=a password = 'x'",
+            "host=a PASSWORD=x",
+            "host=a sslpassword=x",
+            "postgresql://me:x@host/db",
+            "postgresql://me@host/db?password=x",
+        ] {
+            assert!(holds_password(text), "{text}");
+        }
+        for text in
+            ["host=a passfile=/x", "postgresql://me@host:5432/db", "postgresql:///db?host=/run", "user=password"]
+        {
+            assert!(!holds_password(text), "{text}");
+        }
+    }
+}

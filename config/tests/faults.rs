@@ -1,0 +1,190 @@
+//! What is refused, and how it is told.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{RECIPIENTS, load};
+use lifeboat_config::{Config, Environment, Place, SecretRef, ValueOrigin};
+use lifeboat_postgres::BackupCheckpoint;
+use lifeboat_vocabulary::ByteCount;
+
+/// The smallest file that is right; `{}` places take more.
+fn file(cluster: &str, rest: &str) -> String {
+    let [one, two] = RECIPIENTS;
+    format!(
+        "[[cluster]]\nname = 'main'\nconnection = 'host=/tmp user=lifeboat'\n{cluster}\n\
+         [[region]]\nname = 'one'\nurl = 'file:///var/one'\n[[region]]\nname = 'two'\nurl = 'file:///var/two'\n\
+         [keys]\nrecipients = ['{one}', '{two}']\nsigning_key = 'file:/etc/key'\n{rest}\n"
+    )
+}
+
+fn told(text: &str, variables: &[(&str, &str)]) -> String {
+    load(text, variables).err().map_or_else(|| panic!("accepted: {text}"), |faults| faults.to_string())
+}
+
+#[test]
+fn every_single_fault_is_told_with_its_cure() {
+    for (text, problem, cure) in [
+        (file("conection = 'x'", ""), "unknown key `conection` in `cluster.main`", "did you mean `connection`?"),
+        (file("[cluster.bakup]", ""), "unknown key `bakup` in `cluster.main`", "did you mean `backup`?"),
+        (file("[cluster.backup]\nmaxrate = '1MiB'", ""), "unknown key `maxrate`", "did you mean `max_rate`?"),
+        (file("[cluster.backup]\nmax_rate = '1KiB'", ""), "1.0 KiB is out of range", "32.0 KiB to 1.0 GiB"),
+        (file("[cluster.backup]\nmax_rate = 100", ""), "this is a whole number", "a text"),
+        (file("[cluster.backup]\ncompression_level = 5", ""), "5 is out of range", "from 1 to 4"),
+        (file("[cluster.backup]\ncheckpoint = 'slow'", ""), "`slow` is not understood", "\"fast\" or \"spread\""),
+        (file("backup = 'x'", ""), "`cluster.main.backup` is a text", "[cluster.main.backup]"),
+        (file("", "[durability]\nbackup_quorum = 3"), "asks for 3 regions, and there are 2", "add a region"),
+        (file("", "[durability]\nbackup_quorum = 0"), "0 is out of range", "from 1"),
+        (file("", "[durability]\nregion_lag_limit = '90'"), "`90` is not a length of time", "such as 90s"),
+        (file("", "[durability]\nregion_lag_limit = '2d'"), "2d is out of range", "1s to 1d"),
+        (file("", "[durabilty]"), "unknown key `durabilty` at the top of the file", "did you mean `durability`?"),
+        (file("", "[limits]\nmemory = '32MiB'"), "32.0 MiB is out of range", "64.0 MiB"),
+        (file("", "[limits]\nworkers = 1.5"), "this is a fraction", "from 1 to 256"),
+        (file("", "[[keys.wrap_commands]]\nname = 'a'\nwrap = ['age']"), "absolute path", "/usr/bin/age"),
+        (file("", "[[keys.wrap_commands]]\nname = 'A'\nwrap = ['/x']"), "key command `A`", "a-z, 0-9 and -"),
+        (file("", "[[region]]\nname = 'three'"), "`region.three.url` is missing", "s3://bucket"),
+        (file("", "[[region]]\nurl = 'file:///x'"), "`region[2].name` is missing", "never change"),
+        (file("", "[[region]]\nname = 'two'\nurl = 'file:///x'"), "two regions have the name `two`", "of its own"),
+        (
+            file("", "[[region]]\nname = 'c'\nurl = 'file:///var/one'"),
+            "`one` and `c` are one and the same",
+            "remove one",
+        ),
+        (file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nendpont = 'x'"), "unknown key `endpont`", "`endpoint`?"),
+        (file("", "[[region]]\nname = 'c'\nurl = 'bucket'"), "`region.c.url`", "help"),
+        (file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nmax_concurrency = 0"), "max_concurrency", "1 to 64"),
+        (file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nmax_concurrency = 'x'"), "max_concurrency", "help"),
+        (file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nprofile = ['x']"), "this is a list", "single value"),
+        (file("", "[[region]]\nname = 'c'\nurl = 'file:///c'\nca_file = '/x'"), "no meaning for a directory", "leave"),
+        (file("", "[[cluster]]\nname = 'main'\nconnection = 'host=/x'"), "two clusters have the name `main`", "own"),
+        (file("", "[[cluster]]\nname = 'b'"), "`cluster.b.connection` is missing", "host="),
+        ("cluster = 1\n".to_owned() + &file("", "").replace("[[cluster]]", "[x]"), "whole number", "[[cluster]]"),
+        (file("", "[[cluster]]\nname = 'Ü'\nconnection = 'host=/x'"), "is not a cluster name", "a-z, 0-9"),
+        (file("", "[[cluster]]\nname = 'b'\nconnection = 'hots=/x'"), "hots", "help"),
+        (file("", "a = 1\na = 2"), "duplicate key", "correct this line"),
+        (file("", "[keys"), "unclosed", "correct this line"),
+        (file("", "").replace("'file:/etc/key'", "'/etc/key'"), "not a reference to a secret", "file:/path"),
+        (file("", "").replace("recipients", "#"), "`keys.recipients` is missing", "keygen"),
+        (file("", "").replace(RECIPIENTS[1], RECIPIENTS[0]), "is there twice", "remove one"),
+        (file("", "").replace(RECIPIENTS[1], "age1xyz"), "not a public key", "lifeboat-pk-"),
+        ("x = 1".to_owned(), "there is no cluster to protect", "[[cluster]]"),
+    ] {
+        let told = told(&text, &[]);
+        assert!(told.contains(problem) && told.contains(cure), "expected `{problem}` and `{cure}`:\n{told}");
+    }
+}
+
+#[test]
+fn all_faults_come_at_once_in_the_order_of_the_file() {
+    let text = file("conection = 'x'\n[cluster.backup]\ncompression_level = 9", "[limits]\nmemory = '1MiB'\nspeed = 1");
+    let faults = load(&text, &[("LIFEBOAT_LIMITS__WORKERS", "many")]).unwrap_err();
+    let lines: Vec<usize> = faults
+        .as_slice()
+        .iter()
+        .map(|finding| match &finding.place {
+            Place::Line { line, .. } => *line,
+            _ => 0,
+        })
+        .collect();
+    assert_eq!(lines, [4, 6, 17, 18, 0]);
+    let told = faults.to_string();
+    let expected = "error: unknown key `conection` in `cluster.main`
+ --> lifeboat.toml:4:1
+  |
+4 | conection = 'x'
+  | ^^^^^^^^^
+  = help: did you mean `connection`?
+";
+    assert!(told.starts_with(expected), "{told}");
+    assert!(told.ends_with("5 faults in the configuration"), "{told}");
+    assert!(told.contains("environment variable LIFEBOAT_LIMITS__WORKERS"), "{told}");
+}
+
+#[test]
+fn no_fault_shows_a_secret() {
+    for (text, variables) in [
+        (file("connection = 'host=x password=hunter2'", ""), vec![]),
+        (file("", "").replace("host=/tmp", "postgresql://me:hunter2@host/db"), vec![]),
+        (file("", "").replace("user=lifeboat", "hunter2 password"), vec![]),
+        (file("", "").replace("file:/etc/key", "hunter2"), vec![]),
+        (file("", "").replace("'file:/etc/key'", "'''\nhunter2'''"), vec![]),
+        (file("", "").replace(RECIPIENTS[1], "lifeboat-sk-1hunter2"), vec![]),
+        (file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nendpoint = 'https://a:hunter2@host'"), vec![]),
+        (file("", ""), vec![("LIFEBOAT_KEYS__SIGNING_KEY", "hunter2")]),
+        (file("", ""), vec![("LIFEBOAT_CLUSTER__MAIN__CONNECTION", "host=x password=hunter2")]),
+    ] {
+        let told = told(&text, &variables);
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_a_fault_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lifeboat.toml");
+    let told = || Config::load(&path, &Environment::default()).err().unwrap().to_string();
+    assert!(told().contains("read the configuration") && told().contains("--config"), "{}", told());
+    std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), &[0xff]).unwrap();
+    assert!(told().contains("not UTF-8"));
+    std::fs::File::create(&path).unwrap().set_len(2 << 20).unwrap();
+    assert!(told().contains("longer than 1 MiB"));
+}
+
+#[test]
+fn the_smallest_file_that_is_right_has_safe_defaults() {
+    let loaded = load(&file("", ""), &[]).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.clusters[0].name.as_str(), "main");
+    let backup = config.clusters[0].backup;
+    assert_eq!((backup.checkpoint, backup.max_rate, backup.compression_level), (BackupCheckpoint::Fast, None, 3));
+    assert_eq!(config.durability.backup_quorum, 2, "all regions");
+    assert_eq!(config.durability.region_lag_limit, Duration::from_secs(60));
+    assert_eq!(config.keys.recipients.len(), 2);
+    assert_eq!(config.keys.signing_key, SecretRef::File("/etc/key".into()));
+    assert_eq!(config.limits.memory, ByteCount::from_mib(128));
+    assert!(config.limits.workers >= 1);
+    assert!(loaded.warnings.is_empty() && loaded.overrides.is_empty());
+}
+
+#[test]
+fn one_recipient_is_allowed_with_a_warning() {
+    let text = file("", "").replace(&format!(", '{}'", RECIPIENTS[1]), "");
+    let loaded = load(&text, &[]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].problem.contains("only one recipient"));
+    assert!(matches!(loaded.warnings[0].place, Place::Line { .. }));
+}
+
+#[test]
+fn variables_override_the_file_and_are_told() {
+    let variables = [
+        ("LIFEBOAT_DURABILITY__BACKUP_QUORUM", "1"),
+        ("LIFEBOAT_REGION__TWO__URL", "s3://bucket/two"),
+        ("LIFEBOAT_REGION__TWO__MAX_CONCURRENCY", "3"),
+        ("LIFEBOAT_REGION__TWO__ALLOW_PLAIN_HTTP", "true"),
+        ("LIFEBOAT_CLUSTER__MAIN__BACKUP__CHECKPOINT", "spread"),
+        ("LIFEBOAT_KEYS__RECIPIENTS", RECIPIENTS[1]),
+    ];
+    let loaded = load(&file("[cluster.backup]\ncheckpoint = 'fast'", ""), &variables).unwrap();
+    assert_eq!(loaded.config.durability.backup_quorum, 1);
+    assert_eq!(loaded.config.regions[1].url.to_string(), "s3://bucket/two");
+    assert_eq!(loaded.config.regions[1].max_concurrency, 3);
+    assert!(loaded.config.regions[1].allow_plain_http);
+    assert_eq!(loaded.config.clusters[0].backup.checkpoint, BackupCheckpoint::Spread);
+    assert_eq!(loaded.config.keys.recipients.len(), 1);
+    assert_eq!(loaded.overrides.len(), variables.len());
+    assert!(loaded.overrides.iter().any(|given| given.path == "region.two.url" && given.shown == "s3://bucket/two"));
+}
+
+#[test]
+fn every_value_in_force_is_explained_with_its_origin() {
+    let loaded = load(&file("", ""), &[("LIFEBOAT_LIMITS__MEMORY", "256MiB")]).unwrap();
+    let find = |path: &str| loaded.explained.iter().find(|row| row.path == path).unwrap();
+    assert_eq!(find("region.one.max_concurrency").origin, ValueOrigin::Default);
+    assert_eq!(find("region.one.max_concurrency").value, "8");
+    assert_eq!(find("durability.backup_quorum").value, "2 (all regions)");
+    assert_eq!(find("limits.memory").to_string(), "limits.memory = \"256MiB\"   # LIFEBOAT_LIMITS__MEMORY");
+    assert_eq!(find("keys.signing_key").to_string(), "keys.signing_key = \"file:/etc/key\"   # lifeboat.toml:13");
+    assert!(find("cluster.main.connection").value.contains("user=lifeboat"));
+}

@@ -1,0 +1,147 @@
+//! `cargo xtask demo`: a live database under load, two regions, a lost table, and its return.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::scenario::{BALANCES, LEDGER_SUM, Restored, Scenario, TRANSACTIONS, size_of};
+use crate::steps::{self, seconds};
+
+/// How to show it.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave both servers and the regions, and say how to look at them and how to remove them.
+    #[arg(long)]
+    keep: bool,
+    /// Size of the database, in units of 100,000 accounts (about 16 MB each).
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    scale: u32,
+}
+
+/// What was measured on the way.
+struct Measured {
+    database: u64,
+    regions: Vec<(&'static str, u64)>,
+    backup: Duration,
+    during_backup: u64,
+    verify: Duration,
+    restore: Duration,
+    after_backup: u64,
+}
+
+/// Shows it, and fails if the restored database is not what was backed up.
+fn show(args: &DemoArgs) -> Result<(Scenario, Restored)> {
+    let scenario = Scenario::start(args.scale)?;
+    let server = &scenario.server;
+    let ledger = server.psql("postgres", LEDGER_SUM)?;
+    let database = size_of(server.data_dir())?;
+
+    println!("\n--- a backup while four clients write ---");
+    let load = server.load(4, None)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let before = load.transactions(server)?;
+    let begun = Instant::now();
+    steps::run(scenario.lifeboatd().args(["backup", "--type", "full"]))?;
+    let backup = begun.elapsed();
+    let during_backup = load.transactions(server)?.saturating_sub(before);
+    steps::run(scenario.lifeboatd().arg("list"))?;
+
+    println!("\n--- a mistake: drop table ledger ---");
+    server.psql("postgres", "drop table ledger")?;
+    load.stop(server)?;
+    ensure!(server.psql("postgres", LEDGER_SUM).is_err(), "the table is still there");
+
+    println!("\n--- everything that is stored, read and decrypted ---");
+    let begun = Instant::now();
+    steps::run(scenario.lifeboat_restore().arg("verify"))?;
+    let verify = begun.elapsed();
+
+    println!("\n--- a restore from nothing but the regions and a key ---");
+    let begun = Instant::now();
+    let restored = scenario.restore("restored")?;
+    let restore = begun.elapsed();
+    compare(&scenario, &restored, &ledger)?;
+
+    let total: u64 = server.psql("postgres", TRANSACTIONS)?.parse()?;
+    let back: u64 = restored.psql(TRANSACTIONS)?.parse()?;
+    let regions = scenario.region_sizes()?;
+    let after_backup = total.saturating_sub(back);
+    report(&Measured { database, regions, backup, during_backup, verify, restore, after_backup });
+    Ok((scenario, restored))
+}
+
+/// Runs the demonstration, and leaves or removes everything.
+pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+    let (scenario, mut restored) = show(args)?;
+    if !args.keep {
+        return Ok(());
+    }
+    restored.leave_running();
+    let psql = scenario.server.bin_dir().join("psql").display().to_string();
+    let live = format!("{psql} '{}'", scenario.server.connection_string());
+    let (pid, data) = scenario.server.keep()?;
+    let dir = scenario.dir.keep();
+    println!("\nBoth servers go on. Look at them (as root or as the account that they run as):");
+    println!("  the live one:      {live}");
+    println!("  the restored one:  {psql} -h {} -p {} -U postgres", restored.socket_dir.display(), restored.port);
+    println!("  the regions:       {}", dir.display());
+    println!("Stop them and remove everything:");
+    println!("  kill -INT {pid} {}; sleep 2; rm -r {} {}", restored.pid, data.display(), dir.display());
+    Ok(())
+}
+
+fn compare(scenario: &Scenario, restored: &Restored, ledger: &str) -> Result<()> {
+    println!("\n--- is it the same? ---");
+    let back = restored.psql(LEDGER_SUM)?;
+    println!("table ledger before:    {ledger}\ntable ledger restored:  {back}");
+    ensure!(back == ledger, "the restored table is not the one that was backed up");
+    let consistent = restored.psql(BALANCES)?;
+    println!("balances agree with the history of payments: {}", if consistent == "t" { "yes" } else { "NO" });
+    ensure!(consistent == "t", "the restored balances do not agree with each other");
+    let before = scenario.server.psql("postgres", BALANCES)?;
+    ensure!(before == "t", "the live balances do not agree with each other");
+    Ok(())
+}
+
+fn report(measured: &Measured) {
+    println!("\n--- report ---");
+    println!("database       {:>10}", mib(measured.database));
+    for (name, size) in &measured.regions {
+        println!("region {name:<7} {:>10}   1 : {:.1}", mib(*size), ratio(measured.database, *size));
+    }
+    let rate = |took: Duration| format!("{:.0} MiB/s", as_mib(measured.database) / took.as_secs_f64().max(0.001));
+    println!("backup         {:>10}   {}, to both regions at once", seconds(measured.backup), rate(measured.backup));
+    println!("verify         {:>10}   {}", seconds(measured.verify), rate(measured.verify));
+    println!("restore        {:>10}   {}, server started", seconds(measured.restore), rate(measured.restore));
+    println!("{} transactions were committed during the backup;", measured.during_backup);
+    println!("{} came after its end and are not in it", measured.after_backup);
+}
+
+fn as_mib(bytes: u64) -> f64 {
+    // Exact up to 8 PiB, which is more than a demonstration has.
+    f64::from(u32::try_from(bytes >> 20).unwrap_or(u32::MAX))
+        + f64::from(u32::try_from(bytes & 0xf_ffff).unwrap_or(0)) / f64::from(1 << 20)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", as_mib(bytes))
+}
+
+fn ratio(large: u64, small: u64) -> f64 {
+    as_mib(large) / as_mib(small).max(0.001)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_mib_and_ratios_survive_an_empty_region() {
+        assert_eq!(mib(0), "0.0 MiB");
+        assert_eq!(mib(1_572_864), "1.5 MiB");
+        assert_eq!(mib(5 << 30), "5120.0 MiB");
+        assert!((ratio(3 << 20, 1 << 20) - 3.0).abs() < 1e-9);
+        assert!(ratio(1 << 20, 0).is_finite());
+    }
+}

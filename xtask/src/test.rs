@@ -1,0 +1,129 @@
+//! `cargo xtask test`: everything that has to hold, on a machine that may have nothing yet.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::steps::{self, Steps, shown};
+use crate::{house, tools};
+
+/// How to test.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Major versions of PostgreSQL to test with, such as 13,15,17,18 [default: the system's]
+    #[arg(long, value_name = "MAJORS")]
+    pg: Option<String>,
+}
+
+/// Runs all steps and prints a summary whose last line is the verdict.
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    let root = tools::root();
+    let mut steps = Steps::default();
+    steps.step("packages", "what has to be on the machine", tools::ensure_packages);
+    steps.step("postgresql", "the versions to test with", || tools::ensure_postgres(args.pg.as_deref()));
+    if !steps.all_passed() {
+        bail!("nothing was tested\n{}", steps.summary());
+    }
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(tools::cargo());
+        command.args(arguments).current_dir(&root);
+        if let Some(majors) = &args.pg {
+            command.env("LIFEBOAT_TEST_PG", majors);
+        }
+        command
+    };
+    let quiet = |mut command: Command| steps::run(&mut command).map(|()| "clean".to_owned());
+    let format = cargo(&["fmt", "--all", "--check"]);
+    steps.step("format", &shown(&format), || quiet(format));
+    steps.step("rooms", "source files are short", || house::check_lengths(&root));
+    steps.step("documents", "links lead somewhere", || house::check_links(&root));
+    let clippy = cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    steps.step("clippy", &shown(&clippy), || quiet(clippy));
+    let deny = cargo(&["deny", "--workspace", "check"]);
+    steps.step("licences", &shown(&deny), || match tools::works("cargo", &["deny", "--version"]) {
+        true => quiet(deny),
+        false => Ok("not checked: cargo-deny is not installed".to_owned()),
+    });
+    let tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    steps.step("tests", &shown(&tests), || run_tests(tests));
+    println!("\n{}", steps.summary());
+    if steps.all_passed() { Ok(()) } else { bail!("not everything passed") }
+}
+
+/// What the test harnesses said, added up.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Tally {
+    /// Adds a line such as `test result: ok. 8 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for part in counts.split(';') {
+            match part.trim().split_once(' ') {
+                Some((number, "passed")) => self.passed += number.parse().unwrap_or(0),
+                Some((number, "failed")) => self.failed += number.parse().unwrap_or(0),
+                Some((number, "ignored")) => self.ignored += number.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn run_tests(mut command: Command) -> Result<String> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start {}", shown(&command)))?;
+    let stdout = child.stdout.take().context("the tests have no output")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.context("read the output of the tests")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.add(&line);
+    }
+    let status = child.wait().context("wait for the tests")?;
+    if !status.success() || tally.failed > 0 {
+        bail!("{} tests failed, {} passed ({status})", tally.failed, tally.passed);
+    }
+    if tally.ignored > 0 || tally.passed == 0 {
+        bail!("{} tests were skipped, {} passed; a test that does not run proves nothing", tally.ignored, tally.passed);
+    }
+    Ok(format!("{} tests passed, none skipped", tally.passed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(script: &str) -> Result<String> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        run_tests(shell)
+    }
+
+    #[test]
+    fn tests_that_fail_or_are_skipped_fail_the_step() {
+        let line = |passed, failed, ignored| {
+            format!("echo 'test result: ok. {passed} passed; {failed} failed; {ignored} ignored; 0 measured';")
+        };
+        assert!(said(&(line(3, 1, 0))).is_err());
+        assert!(said(&(line(3, 0, 1))).is_err());
+        assert!(said("echo nothing").is_err());
+        assert!(said(&(line(3, 0, 0) + "exit 101")).is_err());
+        assert_eq!(said(&(line(3, 0, 0) + &line(4, 0, 0))).unwrap(), "7 tests passed, none skipped");
+    }
+
+    #[test]
+    fn lines_that_are_not_results_do_not_count() {
+        let mut tally = Tally::default();
+        tally.add("test 7 passed; ... ok");
+        tally.add("test result: FAILED. 2 passed; 5 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.5s");
+        assert_eq!(tally, Tally { passed: 2, failed: 5, ignored: 0 });
+    }
+}

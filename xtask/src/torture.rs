@@ -1,0 +1,110 @@
+//! `cargo xtask torture`: backups that are killed at random moments, over and over.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::scenario::{BALANCES, LEDGER_SUM, Scenario};
+use crate::steps::{self, output_of, seconds};
+
+/// How long to go on.
+#[derive(Debug, Args)]
+pub(crate) struct TortureArgs {
+    /// How many backups to kill.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+    /// Decides the moments; a run with the same seed tries the same ones.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Kills `rounds` backups, each time followed by a whole one, and restores the last.
+pub(crate) fn run(args: &TortureArgs) -> Result<()> {
+    let scenario = Scenario::start(10)?;
+    let ledger = scenario.server.psql("postgres", LEDGER_SUM)?;
+    let load = scenario.server.load(2, Some(200))?;
+    let begun = Instant::now();
+    steps::run(scenario.lifeboatd().arg("backup"))?;
+    let whole = begun.elapsed();
+    println!("a whole backup takes {}; seed {}", seconds(whole), args.seed);
+    let mut chance = Chance(args.seed);
+    let (mut killed, mut finished) = (0, 1);
+    for round in 1..=args.rounds {
+        let moment = whole.mul_f64(chance.fraction() * 1.1);
+        println!("\nround {round} of {}: a backup that is killed after {}", args.rounds, seconds(moment));
+        match kill_after(&scenario, moment)? {
+            Ended::Killed => killed += 1,
+            Ended::Finished => finished += 1,
+        }
+        let listed = listed_backups(&scenario)?;
+        // Killed after its last record was written, a backup exists all the same, and may be listed.
+        ensure!(listed >= finished, "{listed} backups are listed, and {finished} were finished");
+        finished = listed;
+        steps::run(scenario.lifeboat_restore().arg("verify"))?;
+    }
+    steps::run(scenario.lifeboatd().arg("backup"))?;
+    load.stop(&scenario.server)?;
+    let restored = scenario.restore("restored")?;
+    ensure!(restored.psql(LEDGER_SUM)? == ledger, "the restored table is not the one that was backed up");
+    ensure!(restored.psql(BALANCES)? == "t", "the restored balances do not agree with each other");
+    println!("\nPASSED: {killed} backups killed, {} made, the last one restored and compared", finished + 1);
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Killed,
+    Finished,
+}
+
+fn kill_after(scenario: &Scenario, moment: Duration) -> Result<Ended> {
+    let mut backup = scenario.lifeboatd();
+    let mut backup =
+        backup.arg("backup").stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start a backup")?;
+    std::thread::sleep(moment);
+    if backup.try_wait().context("ask for the backup's state")?.is_none() {
+        backup.kill().context("kill the backup")?;
+    }
+    let status = backup.wait().context("wait for the backup")?;
+    Ok(if status.success() { Ended::Finished } else { Ended::Killed })
+}
+
+/// Lines of the list that name a backup: its id ends with eight hexadecimal digits after `Z-`.
+fn listed_backups(scenario: &Scenario) -> Result<usize> {
+    let list = output_of(scenario.lifeboat_restore().arg("list"))?;
+    Ok(list.lines().filter(|line| line.contains("Z-")).count())
+}
+
+/// Numbers that look random and depend on nothing but the seed (Steele, Lea and Flood: SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    /// 0 to 1.
+    fn fraction(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let high = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(u32::MAX);
+        f64::from(high) / f64::from(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_depends_on_the_seed_alone_and_covers_the_whole_range() {
+        let draw = |seed| {
+            let mut chance = Chance(seed);
+            (0..100).map(|_| chance.fraction()).collect::<Vec<f64>>()
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        assert!(draw(1).iter().all(|f| (0.0..=1.0).contains(f)));
+        assert!(draw(1).iter().any(|f| *f < 0.1) && draw(1).iter().any(|f| *f > 0.9));
+    }
+}
