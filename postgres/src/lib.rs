@@ -1,17 +1,25 @@
 //! Everything that knows PostgreSQL: its protocol and its files.
 
 mod auth;
+mod backup_label;
+mod backup_manifest;
 mod base_backup;
 mod certificate_hash;
 mod connect;
 mod conninfo;
 mod conninfo_uri;
+mod control_file;
+mod local_overrides;
+mod local_server;
 mod manifest_lines;
 mod message;
 #[cfg(test)]
 mod message_tests;
 mod page_checksum;
 mod pgpass;
+mod recovery;
+mod run_directory;
+mod server_bin;
 mod server_facts;
 mod session;
 mod session_error;
@@ -43,3 +51,13 @@ pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, judge_r
 pub use server_facts::ServerFacts;
 pub use source_error::SourceError;
 pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
+pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
+pub use backup_manifest::{ManifestVersion, ManifestWriter, WalRange};
+pub use control_file::{ClusterState, ControlFile, ControlFileError, RequiredSettings, WalLevel};
+pub use local_overrides::Listen;
+pub use local_server::{LocalServer, LocalServerError, LocalServerSettings, StopMode};
+pub use recovery::{
+    RECOVERY_SIGNAL, minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, recovered_copy_settings,
+};
+pub use run_directory::RunDirectoryError;
+pub use server_bin::{ServerBinError, find_server_bin};
