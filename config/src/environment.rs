@@ -53,6 +53,12 @@ impl Environment {
     }
 }
 
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sets {} to {}", self.variable, self.path, self.shown)
+    }
+}
+
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Environment({} variables)", self.0.len())
@@ -194,6 +200,8 @@ mod tests {
         let paths: Vec<&str> = overrides.iter().map(|given| given.path.as_str()).collect();
         assert_eq!(paths, ["durability.backup_quorum", "region.eu-1.url", "region.us.deep.er"]);
         assert!(!format!("{overrides:?}").contains("hunter2"));
+        assert_eq!(overrides[0].to_string(), "LIFEBOAT_DURABILITY__BACKUP_QUORUM sets durability.backup_quorum to 1");
+        assert!(overrides[2].to_string().ends_with("(not shown)"));
         let Value::List(regions) = &tree.get("region").unwrap().node.value else { panic!("not a list") };
         let Value::Table(first) = &regions[0].value else { panic!("not a section") };
         let url = &first.get("url").unwrap().node;
