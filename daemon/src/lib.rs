@@ -1,1 +1,10 @@
-//! placeholder
+//! The daemon: everything that `lifeboatd` does.
+
+pub mod backup;
+pub mod backup_report;
+pub mod check_config;
+pub mod cli;
+pub mod doctor;
+pub mod init;
+pub mod page_check;
+pub mod wiring;

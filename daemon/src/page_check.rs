@@ -1,7 +1,7 @@
 //! PostgreSQL's page checksums on the way through the workers, and the second look at pages that failed.
 
-use lifeboat_postgres::{BackupSource, PageVerdict, SourceError, check_pages, judge_reread};
-use lifeboat_repository::{FrameCheck, SuspectPage};
+use lifeboat_postgres::{BackupSource, PAGE_BYTES, PageVerdict, SourceError, check_pages, is_relation, judge_reread};
+use lifeboat_repository::{Checked, FrameCheck, SuspectPage};
 use lifeboat_vocabulary::{Lsn, RelativePath};
 
 /// Checks every page of every relation file.
@@ -11,14 +11,25 @@ pub struct PageCheck {
     pub start: Lsn,
 }
 
-const PAGE: usize = 8192;
-
 impl FrameCheck for PageCheck {
-    fn suspects(&self, path: &RelativePath, offset: u64, bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
-        let found = check_pages(path, offset, bytes, self.start);
+    fn check(&self, path: &RelativePath, offset: u64, bytes: &[u8]) -> Checked {
+        if !is_relation(path) {
+            return Checked::default();
+        }
+        let faults = check_pages(path, offset, bytes, self.start);
         let place = |page: u64| usize::try_from(page.saturating_sub(offset)).ok();
-        found.into_iter().filter_map(|page| place(page.offset)).map(|from| from..from + PAGE).collect()
+        let suspects = faults.into_iter().filter_map(|fault| place(fault.offset)).map(|from| from..from + PAGE_BYTES);
+        Checked { pages: (bytes.len() / PAGE_BYTES) as u64, suspects: suspects.collect() }
     }
+}
+
+/// A page that is damaged in the database itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedPage {
+    /// Its file.
+    pub path: RelativePath,
+    /// Where it stands in the file, in bytes.
+    pub offset: u64,
 }
 
 /// Reads the suspects again and keeps those that are damaged: unchanged since, and still wrong. A page that has changed
@@ -29,13 +40,13 @@ impl FrameCheck for PageCheck {
 pub async fn second_look(
     source: &mut dyn BackupSource,
     suspects: &[SuspectPage],
-) -> Result<Vec<String>, SourceError> {
+) -> Result<Vec<DamagedPage>, SourceError> {
     let mut damaged = Vec::new();
     for suspect in suspects {
         let again = source.reread_page(&suspect.path, suspect.offset).await?;
         let verdict = again.map_or(PageVerdict::Damaged, |again| judge_reread(&suspect.page, &again));
         if verdict == PageVerdict::Damaged {
-            damaged.push(format!("{} block at byte {}", suspect.path, suspect.offset));
+            damaged.push(DamagedPage { path: suspect.path.clone(), offset: suspect.offset });
         }
     }
     Ok(damaged)

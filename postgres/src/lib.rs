@@ -3,6 +3,7 @@
 mod auth;
 mod backup_label;
 mod backup_manifest;
+mod backup_stream;
 mod base_backup;
 mod certificate_hash;
 mod connect;
@@ -15,6 +16,7 @@ mod manifest_lines;
 mod message;
 #[cfg(test)]
 mod message_tests;
+mod not_copied;
 mod page_checksum;
 mod pgpass;
 mod recovery;
@@ -47,7 +49,7 @@ pub use settings::{ConnInfoError, ConnectionSettings, Place, Purpose, TargetSess
 pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
 pub use base_backup::{BackupCheckpoint, BaseBackupOptions, ReplicationSource};
 pub use manifest_lines::{ManifestLineError, ManifestLines};
-pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, judge_reread, page_checksum};
+pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread, page_checksum};
 pub use server_facts::ServerFacts;
 pub use source_error::SourceError;
 pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};

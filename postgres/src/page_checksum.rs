@@ -108,6 +108,12 @@ pub fn judge_reread(first: &[u8], again: &[u8]) -> PageVerdict {
     if first == again { PageVerdict::Damaged } else { PageVerdict::BeingWritten }
 }
 
+/// Whether a file belongs to a relation, so that its pages have checksums where the cluster has them.
+#[must_use]
+pub fn is_relation(path: &RelativePath) -> bool {
+    relation_segment(path).is_some()
+}
+
 /// The segment number of a relation's file, or `None` for a file without page checksums.
 ///
 /// Relations are `base/<database>/<n>`, `global/<n>` and `pg_tblspc/<oid>/PG_.../<database>/<n>`, with `_fsm`, `_vm` or

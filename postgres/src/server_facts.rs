@@ -53,6 +53,8 @@ pub struct ServerFacts {
     pub size_bytes: Option<u64>,
     /// Text of configuration files that lie outside of the data directory, by name (`postgresql.conf`, ...).
     pub config_files: BTreeMap<String, String>,
+    /// The role that the cluster was made with: always a superuser.
+    pub bootstrap_role: String,
     /// Whether the role may replicate.
     pub may_replicate: bool,
     /// Whether the role may read pages again.
@@ -86,6 +88,7 @@ impl ServerFacts {
                  WHERE has_database_privilege(oid, 'connect') OR pg_has_role('pg_read_all_stats', 'member')",
             )
             .await?;
+        let bootstrap_role = session.query_one_text("SELECT rolname FROM pg_roles WHERE oid = 10").await?;
         let in_recovery = session.query_one_text("SELECT pg_is_in_recovery()").await?;
         let mut facts = Self {
             version_num: session.server_version_num(),
@@ -95,6 +98,7 @@ impl ServerFacts {
             databases,
             size_bytes: size.and_then(|text| text.parse().ok()),
             config_files: BTreeMap::new(),
+            bootstrap_role: bootstrap_role.unwrap_or_else(|| "postgres".to_owned()),
             may_replicate,
             may_reread,
         };

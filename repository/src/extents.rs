@@ -5,7 +5,6 @@
 //! frame its stored length. Steps are taken from where the previous frame ended, so in the usual case they are zeros.
 
 use crate::frame::{FRAME_BYTES_MAX, FRAME_OVERHEAD, FramePlace};
-use crate::header::HEAD_BYTES;
 use crate::varint::{self, VarintError};
 
 /// Frames that one file may have: half a tebibyte at the usual frame size. Bounds a reader's memory.
@@ -78,7 +77,8 @@ struct Cursor {
     offset: u32,
 }
 
-const START: Cursor = Cursor { pack: 0, frame: 0, offset: HEAD_BYTES as u32 };
+/// The first frame of a pack lies behind the 144 bytes of its head.
+const START: Cursor = Cursor { pack: 0, frame: 0, offset: 144 };
 
 impl Cursor {
     /// In another pack than before, frames are expected from the beginning.

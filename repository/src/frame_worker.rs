@@ -28,9 +28,17 @@ pub struct SuspectPage {
 
 /// Judges plain bytes on their way: implemented where PostgreSQL's page format is known. Called on worker threads.
 pub trait FrameCheck: Send + Sync {
-    /// Byte offsets (within `bytes`) and lengths of the pages in `bytes` that look damaged. `bytes` stand at `offset`
-    /// of the file at `path`; `offset` is a multiple of the frame size.
-    fn suspects(&self, path: &RelativePath, offset: u64, bytes: &[u8]) -> Vec<std::ops::Range<usize>>;
+    /// Judges the pages in `bytes`, which stand at `offset` (a multiple of the frame size) of the file at `path`.
+    fn check(&self, path: &RelativePath, offset: u64, bytes: &[u8]) -> Checked;
+}
+
+/// What a check has found in a stretch of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Pages that were judged.
+    pub pages: u64,
+    /// Where in the stretch the pages stand that look damaged.
+    pub suspects: Vec<std::ops::Range<usize>>,
 }
 
 /// Buffers that go round: frames are as large as an allocation that the system would map and unmap each time.
@@ -93,6 +101,7 @@ pub(crate) struct FrameDone {
     pub(crate) crc32c: u32,
     pub(crate) codec: Codec,
     pub(crate) payload: Vec<u8>,
+    pub(crate) pages: u64,
     pub(crate) suspects: Vec<SuspectPage>,
     /// Held until the frame is in its pack.
     pub(crate) _permit: OwnedSemaphorePermit,
@@ -143,8 +152,10 @@ impl Worker {
 
     fn frame(&self, job: FrameJob, compressor: &mut Compressor) -> Result<FrameDone, BackupError> {
         let FrameJob { file, offset, plain, permit, .. } = job;
-        let suspects = self.check.as_ref().map(|check| check.suspects(&file.path, offset, &plain)).unwrap_or_default();
-        let suspects = suspects
+        let checked = self.check.as_ref().map(|check| check.check(&file.path, offset, &plain)).unwrap_or_default();
+        let pages = checked.pages;
+        let suspects = checked
+            .suspects
             .into_iter()
             .map(|range| SuspectPage {
                 path: file.path.clone(),
@@ -157,7 +168,7 @@ impl Worker {
         let mut payload = self.pool.take();
         let codec = compressor.compress(&plain, &mut payload)?;
         self.pool.give_back(plain);
-        Ok(FrameDone { file: file.number, raw_len, crc32c, codec, payload, suspects, _permit: permit })
+        Ok(FrameDone { file: file.number, raw_len, crc32c, codec, payload, pages, suspects, _permit: permit })
     }
 }
 

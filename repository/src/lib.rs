@@ -6,6 +6,7 @@
 mod backup_error;
 mod backup_reader;
 mod backup_writer;
+mod commit;
 mod frame_worker;
 mod manifest_check;
 mod memory_plan;
@@ -20,12 +21,13 @@ mod upload_tests;
 pub use backup_error::BackupError;
 pub use backup_reader::{BackupReader, Damage, ReadError};
 pub use backup_writer::{BackupSettings, BackupWriter, SealedBackup};
-pub use frame_worker::{FrameCheck, SuspectPage};
+pub use commit::{BackupDetails, CommitAuthority, CommitError, CommitReport};
+pub use frame_worker::{Checked, FrameCheck, SuspectPage};
 pub use manifest_check::ManifestMismatch;
 pub use memory_plan::{BudgetTooSmall, MemoryPlan};
 pub use packer::{Packed, StoredObject};
 pub use progress::{Progress, ProgressSnapshot};
-pub use read_engine::{FileSink, ReadBackupError, ReadSettings, SinkFile, read_backup};
+pub use read_engine::{FileSink, ReadBackupError, ReadSettings, SinkFile, read_backup, read_facts};
 pub use read_plan::Ranges;
 pub use upload::{LeftReason, RegionStore};
 

@@ -122,6 +122,8 @@ pub struct Packed {
     pub files: u64,
     /// Plain bytes of all files.
     pub raw: ByteCount,
+    /// Pages whose checksum was computed.
+    pub pages_checked: u64,
     /// Pages to look at again, the first thousand.
     pub suspects: Vec<SuspectPage>,
     /// How many there were in all.
@@ -231,6 +233,7 @@ impl Packer {
         file.crc32c = crc::combine(file.crc32c, frame.crc32c, u64::from(frame.raw_len));
         file.size += u64::from(frame.raw_len);
         let room = SUSPECTS_KEPT.saturating_sub(state.result.suspects.len());
+        state.result.pages_checked += frame.pages;
         state.result.suspect_count += frame.suspects.len() as u64;
         state.result.suspects.extend(frame.suspects.into_iter().take(room));
         self.pool.give_back(frame.payload);

@@ -218,6 +218,20 @@ pub async fn read_backup(
     if all_well { Ok(()) } else { Err(ReadBackupError::Thread(std::io::Error::other("a thread panicked"))) }
 }
 
+/// What was recorded of the server at the head of the index (JSON), if anything was. `shard` is the first one.
+///
+/// # Errors
+/// [`ReadBackupError`] if no region has the shard as it was written.
+pub async fn read_facts(reader: &BackupReader, shard: &ObjectKey) -> Result<Option<Vec<u8>>, ReadBackupError> {
+    let bytes = reader.whole(shard).await?;
+    let mut index = IndexReader::new(&reader.key, reader.repository, reader.epoch)?;
+    index.open_shard(bytes)?;
+    Ok(match index.next_item()? {
+        Some(IndexItem::Facts(json)) => Some(json),
+        _ => None,
+    })
+}
+
 fn spawn(
     name: &str,
     engine: &Arc<Engine>,

@@ -1,2 +1,57 @@
-//! placeholder
-fn main() {}
+//! `lifeboat-restore`: arguments, then one command, then an exit code.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use lifeboat_restore::access::Repository;
+use lifeboat_restore::cli::{Cli, Command};
+use lifeboat_restore::exit_code::{Ending, report};
+use lifeboat_restore::terminal::Output;
+use lifeboat_restore::{keygen, list, run, signals, verify};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&anyhow::Error::new(error).context("start")),
+    };
+    match runtime.block_on(command(&cli)) {
+        Ok(ending) => ending.into(),
+        Err(error) => report(&error),
+    }
+}
+
+async fn command(cli: &Cli) -> anyhow::Result<Ending> {
+    let output = if cli.json { Output::Json } else { Output::Text };
+    let stop = signals::stop_token()?;
+    match &cli.command {
+        Command::Keygen(args) => keygen::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "lifeboat-restore", &mut std::io::stdout());
+            Ok(Ending::Done)
+        }
+        Command::List => {
+            list::print_list(&Repository::open(&cli.place).await?, output);
+            Ok(Ending::Done)
+        }
+        Command::Show { backup } => {
+            let repository = Repository::open(&cli.place).await?;
+            list::print_backup(&repository, repository.choose(backup.as_ref())?, output);
+            Ok(Ending::Done)
+        }
+        Command::Verify { backup } => {
+            let repository = Repository::open(&cli.place).await?;
+            let row = repository.choose(backup.as_ref())?;
+            verify::ensure_held(&repository, row)?;
+            verify::run(&cli.place, (&repository, row), output, &stop).await
+        }
+        Command::Restore(args) => {
+            let repository = Repository::open(&cli.place).await?;
+            let row = repository.choose(args.backup.as_ref())?;
+            run::run((&cli.place, args), (&repository, row), output, &stop).await
+        }
+    }
+}

@@ -117,6 +117,12 @@ pub enum RegionUrlError {
     },
 }
 
+/// Escapes what would end or change a parameter (RFC 3986 section 2.1).
+fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 const PARAMETERS: &str =
     "name, endpoint, profile, region, ca, aws_profile, credentials_file, bucket_owner, allow_plain_http";
 
@@ -156,6 +162,24 @@ impl RegionSettings {
             settings.set(key, percent_decoded(value)?)?;
         }
         Ok(settings)
+    }
+
+    /// The region as one address that [`Self::from_url`] reads back, for the command line of a restore. Credentials, bounds
+    /// and roles are not part of it: whoever restores brings their own.
+    #[must_use]
+    pub fn to_address(&self) -> String {
+        let path = |path: &PathBuf| path.display().to_string();
+        let pairs = [
+            ("name", Some(self.name.to_string())),
+            ("endpoint", self.endpoint.as_ref().map(ToString::to_string)),
+            ("profile", self.profile.as_ref().map(ToString::to_string)),
+            ("region", self.s3_region.clone()),
+            ("ca", self.ca_file.as_ref().map(path)),
+            ("bucket_owner", self.bucket_owner.clone()),
+            ("allow_plain_http", self.allow_plain_http.then(|| "true".to_owned())),
+        ];
+        let given = pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", percent_encoded(&value?))));
+        format!("{}?{}", self.url, given.collect::<Vec<_>>().join("&"))
     }
 
     fn set(&mut self, key: &str, value: String) -> Result<(), RegionUrlError> {

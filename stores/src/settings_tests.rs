@@ -107,3 +107,15 @@ fn limits_outside_their_range_are_named() {
         assert_eq!(keys(&settings), expected);
     }
 }
+
+#[test]
+fn a_region_survives_its_own_address() {
+    let name: RegionName = "frankfurt".parse().unwrap();
+    for address in [
+        "file:///srv/backups?name=frankfurt",
+        "s3://bucket/pg/main?name=frankfurt&endpoint=https://minio.example.com:9000&profile=minio&ca=/etc/my%20ca%26b.pem",
+    ] {
+        let region = RegionSettings::from_url(name.clone(), address).unwrap();
+        assert_eq!(RegionSettings::from_url("other".parse().unwrap(), &region.to_address()).unwrap(), region);
+    }
+}

@@ -1,0 +1,270 @@
+//! One base backup, step by step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_postgres::{BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent};
+use lifeboat_repository::{
+    BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, Descriptor, FrameCheck,
+    Holders, LeftReason, MemoryPlan, NoteSigner, PageFacts, RegionLog, RegionStore, SealedBackup,
+};
+use lifeboat_restore::access::read_region;
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::facts::BackupFacts;
+use lifeboat_restore::terminal::{Output, ProgressLine};
+use lifeboat_stores::{Verdict, verdict};
+use lifeboat_vocabulary::{BackupId, Clock, RegionName, SegmentSize, SystemClock};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::page_check::{PageCheck, second_look};
+use crate::{backup_report, wiring};
+
+/// Uploads at the same time per region: enough to hide a store's latency, few enough to leave packs for the others.
+const UPLOADS_PER_REGION: usize = 4;
+
+/// The regions as they were found: descriptor, logs of those that can be used, and why the others cannot.
+struct Regions {
+    descriptor: Descriptor,
+    stores: Vec<RegionStore>,
+    logs: BTreeMap<RegionName, RegionLog>,
+    unusable: Vec<(RegionName, anyhow::Error)>,
+}
+
+/// What was read from the server.
+struct Transfer {
+    start: BackupStart,
+    end: BackupEnd,
+    findings: Vec<String>,
+}
+
+/// What a finished backup reports.
+pub struct BackupOutcome {
+    /// What happened in each region.
+    pub commit: CommitReport,
+    /// Whether it counts.
+    pub verdict: Verdict,
+    /// Pages that are damaged in the database.
+    pub damaged: Vec<String>,
+    /// What the server left out or complained about.
+    pub findings: Vec<String>,
+}
+
+/// Makes a full backup and prints what became of it.
+///
+/// # Errors
+/// Whatever stopped it. Nothing that looks like a backup is left behind then.
+pub async fn run(
+    (config, cluster): (&Config, &ClusterSettings),
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ending> {
+    let outcome = make((config, cluster), output, stop).await;
+    if stop.is_cancelled() && outcome.is_err() {
+        eprintln!("the backup was stopped; nothing that looks like a backup is left behind");
+        return Ok(Ending::Stopped);
+    }
+    let outcome = outcome?;
+    backup_report::print(&outcome, config.durability.backup_quorum, output);
+    Ok(match outcome.verdict {
+        Verdict::Failed => Ending::BelowQuorum,
+        _ if !outcome.damaged.is_empty() => Ending::Damaged,
+        Verdict::Degraded => Ending::Degraded,
+        Verdict::Ok => Ending::Done,
+    })
+}
+
+async fn make(
+    (config, cluster): (&Config, &ClusterSettings),
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<BackupOutcome> {
+    let (begun, start_time) = (Instant::now(), SystemClock.now());
+    let signer = wiring::signer(config, &cluster.name)?;
+    let regions = open_regions(config, cluster, &signer).await?;
+    let plan = memory_plan(config, &regions.descriptor)?;
+    tracing::info!("{plan}");
+    let backup = BackupId::new(start_time, random()?);
+    let options = wiring::base_backup_options(cluster, format!("lifeboat {backup}"));
+    let connected = ReplicationSource::start(&cluster.connection, &options);
+    let mut source = stoppable(stop, connected).await?.context("begin the backup on the server")?;
+    let facts = source.facts().clone();
+    anyhow::ensure!(
+        facts.system_identifier == regions.descriptor.sysid,
+        "this server is system {}, the repository belongs to system {}; check the connection, or give the cluster another name",
+        facts.system_identifier,
+        regions.descriptor.sysid
+    );
+    let Some(SourceEvent::Started(started)) = stoppable(stop, first_event(&mut source)).await?? else {
+        anyhow::bail!("the server sent data before the backup began");
+    };
+    let settings = settings((config, cluster), (&backup, &regions.descriptor), plan, check(&started));
+    let mut writer = BackupWriter::start(settings, regions.stores.clone(), stop).context("start the pipeline")?;
+    for (region, error) in regions.unusable {
+        writer.exclude(&region, LeftReason::Prepare(error.into()));
+    }
+    let line = ProgressLine::start("backup", writer.progress(), started.estimated, output);
+    let transfer = transfer((&mut source, started, &facts), &mut writer, stop).await?;
+    let sealed = writer.finish().await.context("seal the backup")?;
+    drop(line);
+    let (pages, damaged) = judge_pages(&mut source, &sealed, &transfer).await?;
+    drop(source);
+    let details = BackupDetails {
+        kind: BackupKind::Full,
+        pg: record_facts(&facts)?,
+        start: transfer.start.position,
+        stop: transfer.end.position,
+        start_time,
+        stop_time: SystemClock.now(),
+        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        frame_bytes: regions.descriptor.frame_bytes,
+        pages,
+    };
+    let wseq = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max().map_or(1, |last| last + 1);
+    let holders = Holders { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
+    let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, holders };
+    // Not cut short: a request to stop ends the uploads, and what is complete by then is committed or not, for certain.
+    let commit = sealed.commit(details, authority, regions.logs).await.context("commit the backup")?;
+    anyhow::ensure!(!stop.is_cancelled() || commit.committed() > 0, "stopped on request");
+    let verdict = verdict(commit.regions.len(), commit.committed(), config.durability.backup_quorum);
+    Ok(BackupOutcome { commit, verdict, damaged, findings: transfer.findings })
+}
+
+/// Waits for `work`, but not after the request to stop: what is cut short leaves nothing that looks like a backup.
+async fn stoppable<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => anyhow::bail!("stopped on request"),
+        done = work => Ok(done),
+    }
+}
+
+async fn open_regions(
+    config: &Config,
+    cluster: &ClusterSettings,
+    signer: &Arc<NoteSigner>,
+) -> anyhow::Result<Regions> {
+    let (mut stores, mut logs, mut unusable) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let mut descriptor: Option<Descriptor> = None;
+    for settings in &config.regions {
+        let region = wiring::open_region(settings, &cluster.name).await?;
+        let name = region.name.clone();
+        match read_region(&*region.store, Some(&signer.verify_key()), Some(name.clone())).await {
+            Ok((found, _)) if descriptor.as_ref().is_some_and(|first| *first != found) => {
+                let other = anyhow::anyhow!("it holds another repository ({})", found.repo);
+                unusable.push((name.clone(), other));
+            }
+            Ok((found, log)) => {
+                descriptor.get_or_insert(found);
+                logs.insert(name.clone(), log);
+            }
+            Err(error) => unusable.push((name.clone(), error)),
+        }
+        stores.push(region);
+    }
+    let Some(descriptor) = descriptor else {
+        let why: Vec<String> = unusable.iter().map(|(region, error)| format!("{region}: {error:#}")).collect();
+        anyhow::bail!("no region can be used ({}); a new repository is made by `lifeboatd init`", why.join("; "));
+    };
+    Ok(Regions { descriptor, stores, logs, unusable })
+}
+
+fn memory_plan(config: &Config, descriptor: &Descriptor) -> anyhow::Result<MemoryPlan> {
+    let limits = config.limits;
+    let bytes = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
+    let (frame, pack) = (bytes(descriptor.frame_bytes), bytes(descriptor.pack_bytes));
+    Ok(MemoryPlan::new(limits.memory, limits.workers, frame, pack)?)
+}
+
+fn settings(
+    (config, cluster): (&Config, &ClusterSettings),
+    (backup, descriptor): (&BackupId, &Descriptor),
+    plan: MemoryPlan,
+    check: Option<Arc<dyn FrameCheck>>,
+) -> BackupSettings {
+    BackupSettings {
+        backup: backup.clone(),
+        repository: descriptor.repo,
+        plan,
+        compression_level: cluster.backup.compression_level,
+        check,
+        upload_concurrency: UPLOADS_PER_REGION,
+        lag_limit: config.durability.region_lag_limit,
+    }
+}
+
+fn check(started: &BackupStart) -> Option<Arc<dyn FrameCheck>> {
+    let start = started.position.lsn;
+    (started.page_checks == PageChecks::Receiver).then(|| Arc::new(PageCheck { start }) as Arc<dyn FrameCheck>)
+}
+
+async fn first_event(source: &mut ReplicationSource) -> anyhow::Result<Option<SourceEvent>> {
+    loop {
+        match source.next().await.context("wait for the server's checkpoint")? {
+            SourceEvent::Finding(text) => tracing::warn!(%text, "the server says"),
+            event => return Ok(Some(event)),
+        }
+    }
+}
+
+/// Moves everything from the server into the pipeline.
+async fn transfer(
+    (source, start, facts): (&mut ReplicationSource, BackupStart, &ServerFacts),
+    writer: &mut BackupWriter,
+    stop: &CancellationToken,
+) -> anyhow::Result<Transfer> {
+    let tablespaces = start.tablespaces.iter().map(Into::into).collect();
+    let facts = BackupFacts { server: facts.clone(), tablespaces };
+    writer.facts(serde_json::to_vec(&facts).context("write the facts about the cluster")?).await?;
+    let mut findings = Vec::new();
+    loop {
+        match stoppable(stop, source.next()).await?.context("receive the backup")? {
+            SourceEvent::Started(_) => anyhow::bail!("the server began the backup twice"),
+            SourceEvent::FileBegin(number, entry) => writer.begin(number, entry).await?,
+            SourceEvent::Data { file, offset, bytes } => writer.data(file, offset, &bytes).await?,
+            SourceEvent::FileEnd { file, size } => writer.end(file, size).await?,
+            SourceEvent::ManifestFile(file) => writer.listed(file.path, file.size, file.crc32c).await?,
+            SourceEvent::Finding(text) => findings.push(text),
+            SourceEvent::Finished(end) => return Ok(Transfer { start, end, findings }),
+        }
+    }
+}
+
+/// What the record says about pages, and which ones are damaged.
+async fn judge_pages(
+    source: &mut ReplicationSource,
+    sealed: &SealedBackup,
+    transfer: &Transfer,
+) -> anyhow::Result<(Option<PageFacts>, Vec<String>)> {
+    match transfer.start.page_checks {
+        PageChecks::None => Ok((None, Vec::new())),
+        PageChecks::Server => {
+            let damaged = transfer.end.damaged.len() as u64;
+            Ok((Some(PageFacts { checked: 0, damaged, damaged_files: damaged }), transfer.end.damaged.clone()))
+        }
+        PageChecks::Receiver => {
+            let pages = second_look(source, &sealed.packed.suspects).await.context("look at suspect pages again")?;
+            let files: std::collections::BTreeSet<_> = pages.iter().map(|page| &page.path).collect();
+            // Beyond the first thousand nobody looks twice: a cluster with that many is damaged beyond doubt.
+            let unseen = sealed.packed.suspect_count - sealed.packed.suspects.len() as u64;
+            let damaged = pages.len() as u64 + unseen;
+            let facts =
+                PageFacts { checked: sealed.packed.pages_checked, damaged, damaged_files: files.len() as u64 };
+            let names = pages.iter().map(|page| format!("{} at byte {}", page.path, page.offset)).collect();
+            Ok((Some(facts), names))
+        }
+    }
+}
+
+fn record_facts(facts: &ServerFacts) -> anyhow::Result<lifeboat_repository::ServerFacts> {
+    let segment: SegmentSize = facts.setting("wal_segment_size").unwrap_or("16MB").parse().context("read wal_segment_size")?;
+    let wal_segment_bytes = u32::try_from(segment.as_bytes()).context("read wal_segment_size")?;
+    Ok(lifeboat_repository::ServerFacts { version: facts.version_num, sysid: facts.system_identifier, wal_segment_bytes })
+}
+
+fn random() -> anyhow::Result<u32> {
+    let [a, b, c, d, ..] = *lifeboat_repository::ids::ObjectId::random()?.as_bytes();
+    Ok(u32::from_le_bytes([a, b, c, d]))
+}

@@ -1,0 +1,287 @@
+//! From addresses and key files to a repository that can be read: the same for every command, here and in the daemon.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use lifeboat_repository::ids::EpochId;
+use lifeboat_repository::{
+    BackupReader, BackupRecord, COMMAND_TIMEOUT, Catalog, CatalogRow, Descriptor, EpochPlace, Identity, KeyCommand,
+    LogTrust, Openers, PacksList, RegionAnswer, RegionLog, RegionStore, RegionView, SlotsError, VerifyKey, layout,
+    open_slots, parse_identity_file, read_private_file,
+};
+use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest};
+
+use crate::cli::PlaceArgs;
+use crate::exit_code::{Ending, Exit};
+use crate::keygen::ask_passphrase;
+
+/// A repository in all its regions, as far as they could be read.
+pub struct Repository {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Regions that could be opened, in the order they were given.
+    pub regions: Vec<RegionStore>,
+    /// What every region answered.
+    pub views: Vec<RegionView>,
+    /// All backups.
+    pub catalog: Catalog,
+}
+
+/// The regions of the command line, else of the configuration file.
+///
+/// # Errors
+/// If there are none, or one cannot be understood.
+pub fn region_settings(place: &PlaceArgs) -> anyhow::Result<Vec<RegionSettings>> {
+    if place.regions.is_empty() {
+        let default = std::path::PathBuf::from("/etc/lifeboat/lifeboat.toml");
+        let path = place.config.clone().unwrap_or(default);
+        if place.config.is_none() && !path.exists() {
+            let message = "no region was given: name one with --region s3://bucket/prefix (or file:///dir), or a configuration with --config";
+            return Err(Exit::new(Ending::BadConfig, message));
+        }
+        let loaded = lifeboat_config::Config::load(&path, &lifeboat_config::Environment::of_process());
+        return match loaded {
+            Ok(loaded) => Ok(loaded.config.regions),
+            Err(faults) => Err(Exit::new(Ending::BadConfig, format!("{}\n{faults}", path.display()))),
+        };
+    }
+    let parse = |(index, address): (usize, &String)| {
+        let name: RegionName = format!("region-{}", index + 1).parse()?;
+        RegionSettings::from_url(name, address).with_context(|| format!("read the address {address}"))
+    };
+    place.regions.iter().enumerate().map(parse).collect()
+}
+
+/// Opens a region with retries, breaker and limits around it.
+///
+/// # Errors
+/// If its settings cannot work.
+pub async fn open_region(settings: &RegionSettings, cluster: &ClusterName) -> anyhow::Result<RegionStore> {
+    let bare = open_below(settings, Some(cluster)).await?;
+    let stack = standard_stack(bare, StackOptions::of(settings));
+    Ok(RegionStore { name: settings.name.clone(), store: stack.store })
+}
+
+/// Reads and checks a region's descriptor and log.
+///
+/// # Errors
+/// If one of them is missing or not what it should be.
+pub async fn read_region(
+    store: &dyn Store,
+    pinned: Option<&VerifyKey>,
+    name: Option<RegionName>,
+) -> anyhow::Result<(Descriptor, RegionLog)> {
+    let (descriptor, _) = Descriptor::read(store, pinned).await.context("read the repository's descriptor")?;
+    let keys = vec![descriptor.root];
+    let trust = LogTrust { repository: descriptor.repo, keys, region: name, remembered: None };
+    let log = RegionLog::read(store, trust).await.context("read the log")?;
+    Ok((descriptor, log))
+}
+
+impl Repository {
+    /// Opens all regions and reads their histories. A region that cannot be read is a finding, not a failure.
+    ///
+    /// # Errors
+    /// If no region can be used, or the cluster is not clear.
+    pub async fn open(place: &PlaceArgs) -> anyhow::Result<Self> {
+        let settings = region_settings(place)?;
+        let cluster = match &place.cluster {
+            Some(cluster) => cluster.clone(),
+            None => the_only_cluster(&settings).await?,
+        };
+        let named = place.regions.is_empty();
+        Self::read(&settings, cluster, (place.signer.as_ref(), named)).await
+    }
+
+    /// Reads the repository of `cluster` in these regions. With `named`, the settings' names must be those of the logs.
+    ///
+    /// # Errors
+    /// If no region can be used.
+    pub async fn read(
+        settings: &[RegionSettings],
+        cluster: ClusterName,
+        (pinned, named): (Option<&VerifyKey>, bool),
+    ) -> anyhow::Result<Self> {
+        let mut regions = Vec::new();
+        let mut views = Vec::new();
+        for settings in settings {
+            let mut name = settings.name.clone();
+            let answer = async {
+                let region = open_region(settings, &cluster).await?;
+                let expected = named.then(|| settings.name.clone());
+                let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
+                anyhow::Ok((region, descriptor, log))
+            };
+            let answer = match answer.await {
+                Ok((region, descriptor, log)) => {
+                    // On the command line a region need not be named: it knows its own name.
+                    name = log.region().filter(|_| !named).cloned().unwrap_or(name);
+                    regions.push(RegionStore { name: name.clone(), ..region });
+                    RegionAnswer::Read { descriptor: Box::new(descriptor), log }
+                }
+                Err(error) => RegionAnswer::Unreadable { why: format!("{error:#}") },
+            };
+            views.push(RegionView { name, answer });
+        }
+        let catalog = Catalog::merge(&views);
+        if regions.is_empty() {
+            let why: Vec<String> = catalog.findings().iter().map(ToString::to_string).collect();
+            bail!("no region can be read: {}", why.join("; "));
+        }
+        Ok(Self { cluster, regions, views, catalog })
+    }
+
+    /// The backup of this name, or the newest that counts as good.
+    ///
+    /// # Errors
+    /// If there is none, or two signed records of it disagree.
+    pub fn choose(&self, backup: Option<&BackupId>) -> anyhow::Result<&CatalogRow> {
+        let row = match backup {
+            Some(backup) => self.catalog.find(backup).ok_or_else(|| {
+                let message = format!("there is no backup {backup} in cluster {}; see `list`", self.cluster);
+                Exit::new(Ending::NoSuchBackup, message)
+            })?,
+            None => self.catalog.newest_sound().ok_or_else(|| {
+                let message = format!("there is no good backup of cluster {}; see `list`", self.cluster);
+                Exit::new(Ending::NoSuchBackup, message)
+            })?,
+        };
+        if row.is_disputed() {
+            bail!("two signed records of backup {} disagree; nothing decides which one is right", row.record.backup);
+        }
+        Ok(row)
+    }
+
+    /// The regions that hold a backup, in the order they were given.
+    #[must_use]
+    pub fn holders(&self, row: &CatalogRow) -> Vec<RegionStore> {
+        let holders: BTreeSet<&RegionName> = row.holders().collect();
+        self.regions.iter().filter(|region| holders.contains(&region.name)).cloned().collect()
+    }
+
+    /// The descriptor.
+    ///
+    /// # Errors
+    /// If no region could be read.
+    pub fn descriptor(&self) -> anyhow::Result<&Descriptor> {
+        self.catalog.descriptor().context("no region could be read")
+    }
+
+    /// Opens a backup with whatever fits, reading from `regions` only.
+    ///
+    /// # Errors
+    /// If no key fits, or the key object or the list of objects is damaged in every region.
+    pub async fn open_backup(
+        &self,
+        record: &BackupRecord,
+        regions: Vec<RegionStore>,
+        keys: &Keys,
+    ) -> anyhow::Result<Arc<BackupReader>> {
+        let repository = self.descriptor()?.repo;
+        let epoch = record.epochs.first().context("the record names no key")?;
+        let slots_key = layout::slots(epoch.id, epoch.slots);
+        let slots = read_checked(&regions, &slots_key, epoch.keys_sha256).await.context("read the backup's wrapped key")?;
+        let openers = Openers { identities: &keys.identities, commands: &keys.commands };
+        let opened = open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
+        let key = opened.map_err(|error| match error {
+            error @ SlotsError::NoMatchingSlot { .. } => Exit::new(Ending::WrongKey, error.to_string()),
+            error => anyhow::Error::new(error).context("open the backup's key"),
+        })?;
+        let objects = self.objects(record, &regions).await?;
+        let place: (_, EpochId) = (repository, epoch.id);
+        Ok(Arc::new(BackupReader::new(regions, (record.backup.clone(), objects), place, key)))
+    }
+
+    /// The list of a backup's objects, compared with the record.
+    ///
+    /// # Errors
+    /// If no region has it as it was written.
+    pub async fn objects(
+        &self,
+        record: &BackupRecord,
+        regions: &[RegionStore],
+    ) -> anyhow::Result<HashMap<lifeboat_stores::ObjectKey, Sha256Digest>> {
+        let key = layout::packs_list(&record.backup);
+        let bytes = read_checked(regions, &key, record.packs.sha256).await.context("read the backup's list of objects")?;
+        let list = PacksList::parse(&bytes).context("read the backup's list of objects")?;
+        Ok(list.iter().map(|(key, digest)| (key.clone(), digest)).collect())
+    }
+}
+
+async fn read_checked(
+    regions: &[RegionStore],
+    key: &lifeboat_stores::ObjectKey,
+    expected: Sha256Digest,
+) -> anyhow::Result<bytes::Bytes> {
+    let mut tried = Vec::new();
+    for region in regions {
+        let what = match region.store.get(key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
+            Ok(bytes) if lifeboat_repository::aead::sha256(&bytes) == expected => return Ok(bytes),
+            Ok(_) => "it is not what the record says".to_owned(),
+            Err(error) => format!("{:#}", anyhow::Error::new(error)),
+        };
+        tracing::warn!(region = %region.name, %key, %what, "object is damaged or missing");
+        tried.push(format!("{}: {what}", region.name));
+    }
+    bail!("no region has {key} as it was written ({})", tried.join("; "))
+}
+
+async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<ClusterName> {
+    let mut clusters = BTreeSet::new();
+    let mut failures = Vec::new();
+    for settings in settings {
+        match list_folders(settings).await {
+            Ok(found) => clusters.extend(found),
+            Err(error) => failures.push(format!("{}: {:#}", settings.name, anyhow::Error::new(error))),
+        }
+    }
+    let names: Vec<&str> = clusters.iter().map(ClusterName::as_str).collect();
+    match (clusters.first(), clusters.len()) {
+        (Some(only), 1) => Ok(only.clone()),
+        (Some(_), _) => bail!("there are several clusters ({}); choose one with --cluster", names.join(", ")),
+        (None, _) if failures.is_empty() => bail!("there is no repository in these regions; check the addresses"),
+        (None, _) => bail!("no region can be read: {}", failures.join("; ")),
+    }
+}
+
+/// What opens backups.
+pub struct Keys {
+    /// Private keys.
+    pub identities: Vec<Identity>,
+    /// Programs that unwrap.
+    pub commands: Vec<KeyCommand>,
+}
+
+impl Keys {
+    /// Reads all identity files, asking for passphrases where needed.
+    ///
+    /// # Errors
+    /// If one cannot be read, or there is nothing to open a backup with.
+    pub fn load(place: &PlaceArgs) -> anyhow::Result<Self> {
+        let mut identities = Vec::new();
+        for path in &place.identities {
+            let name = path.display().to_string();
+            let text = read_private_file(path)?;
+            let found = parse_identity_file(text.expose(), &mut |_| ask_passphrase(&name));
+            let wrong = |error| Exit::new(Ending::WrongKey, format!("read identity {name}: {:#}", anyhow::Error::new(error)));
+            identities.extend(found.map_err(wrong)?);
+        }
+        let mut commands = Vec::new();
+        if !place.unwrap_command.is_empty() {
+            commands.push(KeyCommand::new("unwrap", &place.unwrap_command, COMMAND_TIMEOUT)?);
+        }
+        if identities.is_empty() && commands.is_empty() {
+            let message = "no key was given: name the identity file with --identity FILE";
+            return Err(Exit::new(Ending::WrongKey, message));
+        }
+        Ok(Self { identities, commands })
+    }
+
+    /// Whether the command line names a key at all.
+    #[must_use]
+    pub fn are_given(place: &PlaceArgs) -> bool {
+        !place.identities.is_empty() || !place.unwrap_command.is_empty()
+    }
+}
