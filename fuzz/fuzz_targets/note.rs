@@ -1,0 +1,16 @@
+#![no_main]
+//! Signed notes, the repository's descriptor, and records.
+
+use lifeboat_repository::{Descriptor, Record, VerifyKey, note};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let known: Vec<_> = VerifyKey::from_bytes(&[9; 32]).into_iter().collect();
+    assert!(note::verify(data, &known).is_err(), "nobody can sign for a key without its private half");
+    assert!(Descriptor::from_note(data, known.first()).is_err());
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(record) = Record::parse(text)
+        && let Ok(written) = record.to_text()
+    {
+        assert_eq!(Record::parse(&written).ok(), Some(record));
+    }
+});
