@@ -3,7 +3,7 @@
 //! Order: start position; tablespaces; archives with the data directory as the last one, then the manifest; stop position.
 //! Source: PostgreSQL manual, section "Streaming Replication Protocol", `BASE_BACKUP`; `basebackup_copy.c`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Buf, Bytes};
 use lifeboat_vocabulary::{
@@ -77,7 +77,8 @@ pub(crate) struct BackupStream {
     next_file: u32,
     current: Option<Current>,
     events: VecDeque<SourceEvent>,
-    findings: usize,
+    /// What was told already: the server warns when it estimates its size, and again when it sends.
+    findings: BTreeSet<String>,
     damaged: Vec<String>,
     damaged_untold: usize,
     checksum_error: bool,
@@ -100,16 +101,17 @@ impl BackupStream {
             next_file: 0,
             current: None,
             events: VecDeque::new(),
-            findings: 0,
+            findings: BTreeSet::new(),
             damaged: Vec::new(),
             damaged_untold: 0,
             checksum_error: false,
         }
     }
 
-    /// What has been understood and not been told yet.
+    /// What has been understood and not been told yet. The start comes first: a server that estimates its size may warn
+    /// before.
     pub(crate) fn pop(&mut self) -> Option<SourceEvent> {
-        self.events.pop_front()
+        if matches!(self.phase, Phase::Start | Phase::Tablespaces) { None } else { self.events.pop_front() }
     }
 
     /// Takes the server's next message. Returns how the backup ended, once it has; everything else is to be had from
@@ -137,12 +139,13 @@ impl BackupStream {
         Ok(None)
     }
 
-    /// Passes on something that an operator has to know; floods are cut.
+    /// Passes on something that an operator has to know, once; floods are cut.
     pub(crate) fn finding(&mut self, text: String) {
-        self.findings += 1;
-        if self.findings < TOLD_MAX {
-            self.events.push_back(SourceEvent::Finding(text));
-        } else if self.findings == TOLD_MAX {
+        if self.findings.len() < TOLD_MAX - 1 {
+            if self.findings.insert(text.clone()) {
+                self.events.push_back(SourceEvent::Finding(text));
+            }
+        } else if !self.findings.contains(&text) && self.findings.insert("...".to_owned()) {
             let last = "the server gave more warnings than are kept; its log has all of them".to_owned();
             self.events.push_back(SourceEvent::Finding(last));
         }
@@ -150,13 +153,17 @@ impl BackupStream {
 
     fn notice(&mut self, notice: &ServerMessage) {
         let text = &notice.message;
-        if text.contains("checksum verification fail") {
+        let is_sum = text.contains("total checksum verification") || text.contains("has a total of");
+        if text.contains("checksum verification fail") && !is_sum {
             if self.damaged.len() < TOLD_MAX {
                 self.damaged.push(text.clone());
             } else {
                 self.damaged_untold += 1;
             }
-        } else if notice.severity == "WARNING" && !text.split(['/', '"']).any(|part| is_socket(part.as_bytes())) {
+        } else if notice.severity == "WARNING"
+            && !is_sum
+            && !text.split(['/', '"']).any(|part| is_socket(part.as_bytes()))
+        {
             // A "special file" that was skipped is most often a link, whose target is missing in the copy.
             self.finding(format!("the server warns: {text}"));
         } else {
@@ -198,7 +205,7 @@ impl BackupStream {
     fn started(&mut self) -> Result<(), SourceError> {
         let position = self.start.ok_or(SourceError::Incomplete { what: "its start position" })?;
         self.phase = Phase::Data;
-        self.events.push_back(SourceEvent::Started(BackupStart {
+        self.events.push_front(SourceEvent::Started(BackupStart {
             position,
             tablespaces: std::mem::take(&mut self.tablespaces),
             estimated: (self.estimated > 0).then_some(ByteCount::from_bytes(self.estimated)),

@@ -70,6 +70,7 @@ impl ReplicationSource {
             return Err(SourceError::TooOld { major: version / 10_000 });
         }
         let facts = ServerFacts::ask(&mut sql).await.map_err(SourceError::session("ask the server for facts"))?;
+        refuse_tablespaces_inside(&mut sql).await?;
         let slot = reserve_wal(settings, &sql).await?;
         let mut main = replication(settings, &sql, "connect for the backup").await?;
         let checks = page_checks(&facts);
@@ -149,7 +150,7 @@ impl BackupSource for ReplicationSource {
         let name = quoted(&path.to_string());
         let question = format!("SELECT encode(pg_read_binary_file({name}, {offset}, {PAGE_BYTES}, true), 'hex')");
         let mut answer = self.sql().await?.query_one_text(&question).await;
-        if !matches!(answer, Ok(_) | Err(SessionError::Server(_))) {
+        if answer.as_ref().is_err_and(is_lost) {
             self.sql = None;
             answer = self.sql().await?.query_one_text(&question).await;
         }
@@ -158,6 +159,11 @@ impl BackupSource for ReplicationSource {
         // Less than a page: the file is gone or was cut, and with it the page.
         Ok((page.len() == PAGE_BYTES).then(|| Bytes::from(page)))
     }
+}
+
+/// Whether the session cannot be used any more.
+fn is_lost(error: &SessionError) -> bool {
+    error.server_message().is_none_or(|message| message.severity == "FATAL" || message.severity == "PANIC")
 }
 
 fn page_checks(facts: &ServerFacts) -> PageChecks {
@@ -170,7 +176,8 @@ fn page_checks(facts: &ServerFacts) -> PageChecks {
 
 /// A session without any of the limits that would end it while it waits.
 async fn sql_session(settings: &ConnectionSettings) -> Result<Session, SourceError> {
-    let mut session = Session::connect(settings, Purpose::Sql).await.map_err(SourceError::session("connect for SQL"))?;
+    let mut session =
+        Session::connect(settings, Purpose::Sql).await.map_err(SourceError::session("connect for SQL"))?;
     let mut limits = "SET statement_timeout = 0; SET lock_timeout = 0".to_owned();
     if session.server_version_num() >= 140_000 {
         limits.push_str("; SET idle_session_timeout = 0");
@@ -185,13 +192,15 @@ async fn replication(
     doing: &'static str,
 ) -> Result<Session, SourceError> {
     // The server notices that we are gone only by TCP: a base backup knows no other time limit.
-    let mut options = vec![("wal_sender_timeout", "0"), ("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10")];
+    let mut options =
+        vec![("wal_sender_timeout", "0"), ("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10")];
     if sql.server_version_num() >= 140_000 {
         options.push(("idle_session_timeout", "0"));
     }
     let add = |settings: ConnectionSettings, (name, value): (&str, &str)| settings.with_option(name, value);
     let settings = options.into_iter().fold(settings.clone(), add);
-    let session = Session::connect(&settings, Purpose::PhysicalReplication).await.map_err(SourceError::session(doing))?;
+    let session =
+        Session::connect(&settings, Purpose::PhysicalReplication).await.map_err(SourceError::session(doing))?;
     same_host(sql, &session)?;
     Ok(session)
 }
@@ -214,6 +223,19 @@ async fn reserve_wal(settings: &ConnectionSettings, sql: &Session) -> Result<Ses
     Ok(session)
 }
 
+/// Up to PostgreSQL 15 the server takes only links for tablespaces (`xlog.c`, `do_pg_backup_start`), while a directory in
+/// place of one (`allow_in_place_tablespaces`) is not part of the data directory's archive either.
+async fn refuse_tablespaces_inside(sql: &mut Session) -> Result<(), SourceError> {
+    let version = sql.server_version_num();
+    if version >= 160_000 {
+        return Ok(());
+    }
+    let question = "SELECT string_agg(spcname, ', ') FROM pg_tablespace \
+        WHERE spcname NOT IN ('pg_default', 'pg_global') AND pg_tablespace_location(oid) NOT LIKE '/%'";
+    let names = sql.query_one_text(question).await.map_err(SourceError::session("ask for tablespaces"))?;
+    names.map_or(Ok(()), |names| Err(SourceError::TablespaceInside { major: version / 10_000, names }))
+}
+
 /// The command, in the grammar of the server's version. WAL is never waited for: the slot keeps it.
 fn command(version: u32, options: &BaseBackupOptions, checks: PageChecks) -> String {
     let one_line = |c: char| if c.is_control() { ' ' } else { c };
@@ -234,7 +256,11 @@ fn command(version: u32, options: &BaseBackupOptions, checks: PageChecks) -> Str
         parts.push(no_verify.to_owned());
     }
     parts.extend(["MANIFEST 'yes'", "MANIFEST_CHECKSUMS 'CRC32C'"].map(str::to_owned));
-    if version >= 150_000 { format!("BASE_BACKUP ({})", parts.join(", ")) } else { format!("BASE_BACKUP {}", parts.join(" ")) }
+    if version >= 150_000 {
+        format!("BASE_BACKUP ({})", parts.join(", "))
+    } else {
+        format!("BASE_BACKUP {}", parts.join(" "))
+    }
 }
 
 #[cfg(test)]

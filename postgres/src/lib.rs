@@ -4,6 +4,8 @@ mod auth;
 mod backup_label;
 mod backup_manifest;
 mod backup_stream;
+#[cfg(test)]
+mod backup_stream_tests;
 mod base_backup;
 mod certificate_hash;
 mod connect;
@@ -37,29 +39,29 @@ mod tar;
 mod tls;
 mod transport;
 
+pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
+pub use backup_manifest::{ManifestVersion, ManifestWriter, WalRange};
+pub use base_backup::{BackupCheckpoint, BaseBackupOptions, ReplicationSource};
 pub use certificate_hash::server_end_point;
+pub use control_file::{ClusterState, ControlFile, ControlFileError, RequiredSettings, WalLevel};
 pub use lifeboat_vocabulary::FileNumber;
+pub use local_overrides::Listen;
+pub use local_server::{LocalServer, LocalServerError, LocalServerSettings, StopMode};
+pub use manifest_lines::{ManifestLineError, ManifestLines};
 pub use message::{
     AuthRequest, BackendMessage, Decoded, MESSAGE_MAX, MessageError, ServerMessage, decode_message, message_length,
     split_message,
 };
-pub use session::{ANSWER_MAX, Rows, Session};
-pub use session_error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
-pub use settings::{ConnInfoError, ConnectionSettings, Place, Purpose, TargetSessionAttrs};
-pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
-pub use base_backup::{BackupCheckpoint, BaseBackupOptions, ReplicationSource};
-pub use manifest_lines::{ManifestLineError, ManifestLines};
 pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread, page_checksum};
-pub use server_facts::ServerFacts;
-pub use source_error::SourceError;
-pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
-pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
-pub use backup_manifest::{ManifestVersion, ManifestWriter, WalRange};
-pub use control_file::{ClusterState, ControlFile, ControlFileError, RequiredSettings, WalLevel};
-pub use local_overrides::Listen;
-pub use local_server::{LocalServer, LocalServerError, LocalServerSettings, StopMode};
 pub use recovery::{
     RECOVERY_SIGNAL, minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, recovered_copy_settings,
 };
 pub use run_directory::RunDirectoryError;
 pub use server_bin::{ServerBinError, find_server_bin};
+pub use server_facts::ServerFacts;
+pub use session::{ANSWER_MAX, Rows, Session};
+pub use session_error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
+pub use settings::{ConnInfoError, ConnectionSettings, Place, Purpose, TargetSessionAttrs};
+pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
+pub use source_error::SourceError;
+pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};

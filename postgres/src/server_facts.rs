@@ -68,7 +68,8 @@ impl ServerFacts {
     /// [`SessionError`] if the server does not answer, or is so old that it does not know a question.
     pub async fn ask(session: &mut Session) -> Result<Self, SessionError> {
         let names: Vec<String> = SETTINGS.iter().map(|name| format!("'{name}'")).collect();
-        let sql = format!("SELECT name, current_setting(name, true) FROM pg_settings WHERE name IN ({})", names.join(","));
+        let sql =
+            format!("SELECT name, current_setting(name, true) FROM pg_settings WHERE name IN ({})", names.join(","));
         let settings: BTreeMap<String, String> = pairs(session, &sql).await?.into_iter().collect();
         let databases = pairs(session, "SELECT oid, datname FROM pg_database ORDER BY oid").await?;
         let databases = databases.into_iter().filter_map(|(oid, name)| Some((oid.parse().ok()?, name))).collect();
@@ -122,12 +123,13 @@ impl ServerFacts {
     /// role may read it, so that a restore on a bare host has it.
     async fn read_config_files(&mut self, session: &mut Session) -> Result<(), SessionError> {
         let may_read = session.query_one_text("SELECT has_function_privilege('pg_read_file(text)', 'execute')").await?;
-        let Some(inside) = self.setting("data_directory").map(|directory| format!("{directory}/")) else { return Ok(()) };
+        let Some(inside) = self.setting("data_directory").map(|directory| format!("{directory}/")) else {
+            return Ok(());
+        };
         if may_read.as_deref() != Some("t") {
             return Ok(());
         }
-        let files =
-            [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
+        let files = [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
         for (setting, name) in files {
             let Some(path) = self.setting(setting).filter(|path| !path.starts_with(&inside)) else { continue };
             let sql = format!("SELECT pg_read_file({})", quoted(path));
@@ -137,7 +139,9 @@ impl ServerFacts {
                 }
                 Ok(_) => {}
                 // The file may be gone, or absolute paths may be forbidden: the backup is whole without it.
-                Err(SessionError::Server(message)) => tracing::warn!(%path, %message, "cannot keep a configuration file"),
+                Err(SessionError::Server(message)) => {
+                    tracing::warn!(%path, %message, "cannot keep a configuration file")
+                }
                 Err(error) => return Err(error),
             }
         }

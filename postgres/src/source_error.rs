@@ -45,6 +45,17 @@ pub enum SourceError {
         /// Its major version.
         major: u32,
     },
+    /// The server would silently leave out tablespaces.
+    #[error(
+        "PostgreSQL {major} leaves tablespaces inside of the data directory out of its base backups, and there is {names}; \
+         move what is in it to another tablespace and drop it, or upgrade to PostgreSQL 16"
+    )]
+    TablespaceInside {
+        /// The server's major version.
+        major: u32,
+        /// The names of the tablespaces, with commas between.
+        names: String,
+    },
     /// The connections of one backup ended up on different servers.
     #[error(
         "{first} and {second} both answered; name one host, or use target_session_attrs, so that all connections of a \
@@ -81,7 +92,8 @@ pub enum SourceError {
     Manifest(#[from] ManifestLineError),
 }
 
-const REMEDY_WAL: &str = "see that nothing ends the backup's sessions, raise max_slot_wal_keep_size, run the backup again";
+const REMEDY_WAL: &str =
+    "see that nothing ends the backup's sessions, raise max_slot_wal_keep_size, run the backup again";
 const REMEDY_PROMOTED: &str = "run the backup again";
 
 /// Whether a text names a WAL segment, whatever language it is in.
@@ -102,10 +114,14 @@ impl SourceError {
     pub(crate) fn server(doing: &'static str, message: ServerMessage) -> Self {
         let (text, message) = (message.message.clone(), Box::new(message));
         let remedy = match message.code.as_str() {
-            "53300" => Some("raise max_wal_senders and max_connections: a backup needs three connections, two of them replicate"),
+            "53300" => Some(
+                "raise max_wal_senders and max_connections: a backup needs three connections, two of them replicate",
+            ),
             "53400" => Some("raise max_replication_slots by one: a backup needs a temporary slot"),
             "42501" => Some("give the role the attribute REPLICATION: ALTER ROLE ... REPLICATION"),
-            "55000" if text.contains("full_page_writes") => Some("set full_page_writes = on at the primary, and try again"),
+            "55000" if text.contains("full_page_writes") => {
+                Some("set full_page_writes = on at the primary, and try again")
+            }
             "55000" if text.contains("wal_level") || text.contains("max_replication_slots") => {
                 Some("set wal_level = replica or higher and max_replication_slots above 0, and restart the server")
             }
