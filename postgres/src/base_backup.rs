@@ -23,6 +23,9 @@ use crate::source_error::SourceError;
 /// How long the session that keeps the WAL may take to answer whether it is still there.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a question may take: asking for the size of all databases walks through all their files.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(900);
+
 /// How the checkpoint at the start of a backup is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupCheckpoint {
@@ -178,6 +181,7 @@ fn page_checks(facts: &ServerFacts) -> PageChecks {
 async fn sql_session(settings: &ConnectionSettings) -> Result<Session, SourceError> {
     let mut session =
         Session::connect(settings, Purpose::Sql).await.map_err(SourceError::session("connect for SQL"))?;
+    session.set_query_timeout(QUESTION_TIMEOUT);
     let mut limits = "SET statement_timeout = 0; SET lock_timeout = 0".to_owned();
     if session.server_version_num() >= 140_000 {
         limits.push_str("; SET idle_session_timeout = 0");

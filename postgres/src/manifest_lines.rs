@@ -72,6 +72,9 @@ impl ManifestLines {
     /// [`ManifestLineError`]; the manifest is of no use then.
     pub fn feed(&mut self, bytes: &[u8], mut found: impl FnMut(ManifestFile)) -> Result<(), ManifestLineError> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.complete {
+                return Err(wrong("something comes after the last line"));
+            }
             if self.line.len() + piece.len() > LINE_MAX {
                 return Err(ManifestLineError::LineTooLong);
             }
@@ -174,6 +177,8 @@ mod tests {
         assert!(matches!(read(BODY, 64), Err(ManifestLineError::Truncated)));
         let outside = manifest(&BODY.replace("base/1/2", "../etc"));
         assert!(matches!(read(&outside, 64), Err(ManifestLineError::Line(_))));
+        let longer = format!("{good}{{ }}\n");
+        assert!(matches!(read(&longer, 64), Err(ManifestLineError::Line(_))));
         assert!(matches!(read(&"x".repeat(LINE_MAX + 1), 4096), Err(ManifestLineError::LineTooLong)));
     }
 }

@@ -1,6 +1,7 @@
 //! What a live server says of itself: everything that a backup records and a restore needs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +38,10 @@ const SETTINGS: [&str; 22] = [
 ];
 
 /// What a live server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// The configuration files may hold passwords (of an LDAP server, of a primary): keep the facts only where they are
+/// encrypted. `Debug` leaves the texts out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
     /// `server_version_num`, such as 170006.
     pub version_num: u32,
@@ -59,6 +63,21 @@ pub struct ServerFacts {
     pub may_replicate: bool,
     /// Whether the role may read pages again.
     pub may_reread: bool,
+}
+
+impl fmt::Debug for ServerFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerFacts")
+            .field("version_num", &self.version_num)
+            .field("system_identifier", &self.system_identifier)
+            .field("in_recovery", &self.in_recovery)
+            .field("settings", &self.settings)
+            .field("databases", &self.databases)
+            .field("config_files", &self.config_files.keys())
+            .field("may_replicate", &self.may_replicate)
+            .field("may_reread", &self.may_reread)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServerFacts {
@@ -122,7 +141,9 @@ impl ServerFacts {
     /// Configuration outside of the data directory is not part of a base backup: its text is kept with the facts, if the
     /// role may read it, so that a restore on a bare host has it.
     async fn read_config_files(&mut self, session: &mut Session) -> Result<(), SessionError> {
-        let may_read = session.query_one_text("SELECT has_function_privilege('pg_read_file(text)', 'execute')").await?;
+        let may_read = session
+            .query_one_text("SELECT has_function_privilege('pg_read_file(text,bigint,bigint,boolean)', 'execute')")
+            .await?;
         let Some(inside) = self.setting("data_directory").map(|directory| format!("{directory}/")) else {
             return Ok(());
         };
@@ -132,13 +153,15 @@ impl ServerFacts {
         let files = [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
         for (setting, name) in files {
             let Some(path) = self.setting(setting).filter(|path| !path.starts_with(&inside)) else { continue };
-            let sql = format!("SELECT pg_read_file({})", quoted(path));
+            // One byte more than is kept tells that there is more.
+            let sql = format!("SELECT pg_read_file({}, 0, {}, true)", quoted(path), CONFIG_FILE_MAX + 1);
             match session.query_one_text(&sql).await {
                 Ok(Some(text)) if text.len() <= CONFIG_FILE_MAX => {
                     self.config_files.insert(name.to_owned(), text);
                 }
-                Ok(_) => {}
-                // The file may be gone, or absolute paths may be forbidden: the backup is whole without it.
+                Ok(Some(_)) => tracing::warn!(%path, "a configuration file is too large to be kept"),
+                Ok(None) => tracing::warn!(%path, "a configuration file is not there"),
+                // Absolute paths may be forbidden, the text may be in no known encoding: the backup is whole without it.
                 Err(SessionError::Server(message)) => {
                     tracing::warn!(%path, %message, "cannot keep a configuration file")
                 }

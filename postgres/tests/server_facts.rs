@@ -1,0 +1,72 @@
+//! What real servers say of themselves, to those who may know and to others.
+
+#![cfg(test)]
+
+use std::io::Write;
+
+use lifeboat_postgres::{ConnectionSettings, Purpose, ServerFacts, Session};
+use lifeboat_testkit::{Checksums, PgServer, majors_under_test, scratch_dir};
+
+async fn ask(conninfo: &str) -> ServerFacts {
+    let mut session = Session::connect(&ConnectionSettings::parse(conninfo).unwrap(), Purpose::Sql).await.unwrap();
+    ServerFacts::ask(&mut session).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_role_that_may_do_little_learns_little_and_a_backup_is_possible_all_the_same() {
+    for major in majors_under_test() {
+        let server = PgServer::builder(major).start().unwrap();
+        server.psql("postgres", "create role copier login replication; create role guest login").unwrap();
+        for (role, may_replicate) in [("copier", true), ("guest", false)] {
+            let conninfo = server.connection_string().replace("user=postgres", &format!("user={role}"));
+            let facts = ask(&conninfo).await;
+            assert_eq!((facts.may_replicate, facts.may_reread), (may_replicate, false), "{major} {role}");
+            assert_eq!(facts.setting("data_directory"), None);
+            assert_eq!(facts.setting("data_checksums"), Some("on"));
+            assert!(facts.config_files.is_empty());
+        }
+        server
+            .psql("postgres", "grant execute on function pg_read_binary_file(text,bigint,bigint,boolean) to copier")
+            .unwrap();
+        let facts = ask(&server.connection_string().replace("user=postgres", "user=copier")).await;
+        assert!(facts.may_reread, "{major}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_a_restore_needs_is_told_and_no_text_of_a_file_gets_into_logs() {
+    for major in majors_under_test() {
+        let outside = scratch_dir("lifeboat-etc-").unwrap();
+        let hba = outside.path().join("hba's.conf");
+        writeln!(std::fs::File::create(&hba).unwrap(), "local all all trust # s3cret").unwrap();
+        let ident = outside.path().join("ident.conf");
+        std::fs::File::create(&ident).unwrap().write_all(&vec![b'#'; 2 << 20]).unwrap();
+        lifeboat_testkit::give_to_postgres(outside.path()).unwrap();
+        let server = PgServer::builder(major)
+            .checksums(Checksums::Off)
+            .wal_segsize_mb(4)
+            .setting("max_connections", "33")
+            .setting("hba_file", hba.to_str().unwrap())
+            .setting("ident_file", ident.to_str().unwrap())
+            .start()
+            .unwrap();
+        server.psql("postgres", "create database \"it's mine\"").unwrap();
+        let facts = ask(&server.connection_string()).await;
+        assert_eq!((facts.major(), facts.in_recovery, facts.may_replicate), (major, false, true));
+        let identifier = server.psql("postgres", "select system_identifier from pg_control_system()").unwrap();
+        assert_eq!(facts.system_identifier.to_string(), identifier);
+        for (name, value) in [("max_connections", "33"), ("wal_segment_size", "4MB"), ("data_checksums", "off")] {
+            assert_eq!(facts.setting(name), Some(value), "{major} {name}");
+        }
+        assert_eq!(facts.setting("data_directory"), server.data_dir().to_str());
+        assert!(facts.databases.iter().any(|(oid, name)| *oid >= 16384 && name == "it's mine"), "{facts:?}");
+        assert!(facts.size_bytes.unwrap() > 10 << 20);
+        assert_eq!(facts.bootstrap_role, "postgres");
+        let kept: Vec<&String> = facts.config_files.keys().collect();
+        assert_eq!(kept, ["pg_hba.conf"], "one is in the data directory, one is too large");
+        assert_eq!(facts.config_files["pg_hba.conf"], "local all all trust # s3cret\n");
+        assert!(!format!("{facts:?}").contains("s3cret"));
+        let json = serde_json::to_string(&facts).unwrap();
+        assert_eq!(serde_json::from_str::<ServerFacts>(&json).unwrap(), facts);
+    }
+}
