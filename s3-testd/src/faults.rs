@@ -41,6 +41,9 @@ pub struct FaultPlan {
     pub wrong_bytes: BTreeMap<String, Bytes>,
     /// `ETag` is not the MD5 of the content, as with KMS encryption. Also spares the server the MD5.
     pub etag_not_md5: bool,
+    /// `Content-MD5` of uploads is not compared with the body: in a benchmark the server would cost clients that send
+    /// it more than others.
+    pub trust_content_md5: bool,
     /// Objects appear in listings this much later than they can be read.
     pub list_lag: Duration,
     /// The server's clock is this many **seconds** ahead (negative: behind): `Date`, `Last-Modified`, retention, and

@@ -104,7 +104,7 @@ impl Shared {
         self.uploads.lock().find(&input.upload_id, &input.bucket, &input.key)?;
         let body = collect(input.body, input.content_length).await?;
         headers.extend(trailing_headers.and_then(|trailers| trailers.take()).unwrap_or_default());
-        let checksum = checksums::check(&headers, &body)?;
+        let checksum = self.check(&headers, &body)?;
         let content = self.content(body, checksum);
         let output = UploadPartOutput {
             e_tag: etag(&content),

@@ -224,6 +224,10 @@ impl RequestLog {
         self.inner.lock().counts.get(&operation).copied().unwrap_or(0)
     }
 
+    pub(crate) fn total(&self) -> u64 {
+        self.inner.lock().counts.values().sum()
+    }
+
     pub(crate) fn in_flight_max(&self) -> usize {
         self.inner.lock().in_flight_max
     }
@@ -285,6 +289,6 @@ mod tests {
         assert_eq!((requests.len(), requests[0].status), (LOG_MAX, Some(1)));
         assert_eq!((requests[0].header("authorization"), requests[0].header("range")), (None, Some("bytes=0-1")));
         assert_eq!(log.count(Operation::GetObject), 20_001);
-        assert_eq!(log.in_flight_max(), 1);
+        assert_eq!((log.total(), log.in_flight_max()), (20_001, 1));
     }
 }

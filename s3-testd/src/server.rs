@@ -138,6 +138,12 @@ impl Server {
         self.log.count(operation)
     }
 
+    /// How many requests of all kinds arrived, answered or not.
+    #[must_use]
+    pub fn count_all(&self) -> u64 {
+        self.log.total()
+    }
+
     /// The most requests that were ever running at the same time.
     #[must_use]
     pub fn in_flight_max(&self) -> usize {

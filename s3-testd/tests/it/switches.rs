@@ -59,6 +59,17 @@ async fn some_servers_refuse_checksum_headers_and_others_insist_on_md5() {
 }
 
 #[tokio::test]
+async fn a_wrong_md5_is_taken_only_where_the_server_trusts_it() {
+    let (server, client) = server().await;
+    let put = || client.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(CHECK));
+    let wrong = || put().content_md5("1B2M2Y8AsgTpgAmY7PhCfg==").send();
+    assert_eq!(refusal(wrong().await), ("BadDigest".to_owned(), 400));
+    server.faults().change(|plan| plan.trust_content_md5 = true);
+    assert_eq!(refusal(wrong().await).1, 200);
+    assert_eq!(refusal(put().checksum_crc32("AAAAAA==").send().await), ("BadDigest".to_owned(), 400), "nothing else");
+}
+
+#[tokio::test]
 async fn requests_fail_when_and_how_the_test_says() {
     let (server, client) = server().await;
     server.faults().change(|plan| plan.slow_down_every = NonZeroU64::new(2));

@@ -1,0 +1,89 @@
+//! One measured run: what the command used, and what its servers and everybody else used meanwhile.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use lifeboat_testkit::run_as_postgres;
+
+use crate::figures::Cost;
+use crate::measured::Usage;
+use crate::proc;
+use crate::stage::{Stage, set_environment};
+use crate::tools::Shell;
+
+/// A run that takes longer than this is killed.
+const LIMIT_SECONDS: u64 = 3600;
+/// How much of a failed command's output is shown, from its end, in characters.
+const SHOWN: usize = 2000;
+
+/// Processor seconds at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    postgres: f64,
+    regions: f64,
+    machine: f64,
+}
+
+impl Clocks {
+    fn read(stage: &Stage) -> Result<Self> {
+        let all = proc::processes()?;
+        let postmaster = stage.cluster().pid().context("the cluster's server has ended")?;
+        Ok(Self {
+            postgres: proc::tree_seconds(&all, postmaster),
+            regions: stage.regions().iter().map(|region| proc::tree_seconds(&all, region.pid())).sum(),
+            machine: proc::machine_busy_seconds()?,
+        })
+    }
+}
+
+/// Runs a command as the servers' account and measures it.
+pub fn measure(stage: &Stage, shell: &Shell, label: &str) -> Result<Cost> {
+    let log = stage.log(label);
+    let mut command = Command::new(stage.harness());
+    command.arg("measured").arg("--log").arg(&log).args(["--limit-seconds", &LIMIT_SECONDS.to_string(), "--"]);
+    command.args(["/bin/bash", "-o", "pipefail", "-c", &shell.text]);
+    set_environment(&mut command, &shell.environment);
+
+    let before = Clocks::read(stage)?;
+    let said = run_as_postgres(&mut command)?;
+    let after = Clocks::read(stage)?;
+
+    let usage: Usage = serde_json::from_str(&said).context("understand what was used")?;
+    if usage.exit_code != 0 {
+        let output = fs::read_to_string(&log).unwrap_or_default();
+        bail!("{label} ended with {}: {}", usage.exit_code, tail(&output));
+    }
+    let own = usage.user_seconds + usage.system_seconds;
+    let (postgres, regions) = (after.postgres - before.postgres, after.regions - before.regions);
+    // The kernel's counters tick in hundredths of a second and not at the same moment.
+    let others = (after.machine - before.machine - own - postgres - regions).max(0.0);
+    Ok(Cost {
+        wall_seconds: usage.wall_seconds,
+        cpu_seconds: own,
+        kernel_seconds: usage.system_seconds,
+        postgres_cpu_seconds: postgres,
+        region_cpu_seconds: regions,
+        other_cpu_seconds: others,
+        largest_process_bytes: usage.largest_bytes,
+        all_processes_bytes: usage.sum_bytes,
+    })
+}
+
+fn tail(text: &str) -> String {
+    let text = text.trim();
+    let skipped = text.chars().count().saturating_sub(SHOWN);
+    text.chars().skip(skipped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_output_the_end_is_shown() {
+        assert_eq!(tail("  short\n"), "short");
+        let long = format!("{}ü the end\n", "x".repeat(SHOWN));
+        assert!(tail(&long).ends_with("xü the end") && tail(&long).chars().count() == SHOWN);
+    }
+}

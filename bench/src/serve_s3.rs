@@ -1,0 +1,100 @@
+//! One region as a process of its own: the project's S3 test server over TLS, which answers commands on its standard
+//! input. It ends when that is closed, so it cannot outlive the benchmark.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use lifeboat_s3_testd::{Bucket, Config, Server, Tls};
+use lifeboat_vocabulary::Secret;
+use serde::{Deserialize, Serialize};
+
+use crate::cli;
+
+/// The only access key of every region. The secret belongs to a server on this machine that lives for one run.
+pub const ACCESS_KEY: &str = "bench-access-key";
+/// Its secret key.
+pub const SECRET_KEY: &str = "bench-secret-key";
+
+/// What a bucket holds, and what was asked of the region.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Contents {
+    /// Objects in the bucket.
+    pub objects: u64,
+    /// Bytes of these objects.
+    pub bytes: u64,
+    /// Requests since the server was told to count from 0, in all buckets.
+    pub requests: u64,
+}
+
+/// Serves until standard input ends.
+pub fn run(arguments: cli::ServeS3) -> Result<()> {
+    let read = |path| std::fs::read_to_string(path).with_context(|| format!("read {path:?}"));
+    let server = Server::start(Config {
+        access_key: ACCESS_KEY.to_owned(),
+        secret_key: Secret::new(SECRET_KEY.to_owned()),
+        buckets: arguments.buckets.iter().map(|name| Bucket::plain(name)).collect(),
+        tls: Some(Tls { certificate_pem: read(&arguments.tls_cert)?, key_pem: Secret::new(read(&arguments.tls_key)?) }),
+        listen: arguments.listen,
+        ..Config::default()
+    })
+    .context("start the region's server")?;
+    // Nobody's MD5 is computed, although one tool sends it: on one machine the server's work is the tool's waiting.
+    server.faults().change(|plan| (plan.etag_not_md5, plan.trust_content_md5) = (true, true));
+    say(&server.port().to_string())?;
+    for line in std::io::stdin().lines() {
+        let line = line.context("read a command")?;
+        say(&answer(&server, &line)?)?;
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> Result<()> {
+    let mut output = std::io::stdout();
+    writeln!(output, "{line}").and_then(|()| output.flush()).context("answer a command")
+}
+
+fn answer(server: &Server, line: &str) -> Result<String> {
+    match line.split_once(' ') {
+        Some(("contents", bucket)) => {
+            let contents = Contents {
+                objects: server.keys(bucket).len() as u64,
+                bytes: server.bytes_stored(bucket),
+                requests: server.count_all(),
+            };
+            serde_json::to_string(&contents).context("write the contents as JSON")
+        }
+        Some(("empty", bucket)) => {
+            for key in server.keys(bucket) {
+                server.remove_raw(bucket, &key).with_context(|| format!("remove {key} from {bucket}"))?;
+            }
+            Ok("emptied".to_owned())
+        }
+        None if line == "count-from-0" => {
+            server.forget_requests();
+            Ok("counting".to_owned())
+        }
+        _ => bail!("`{line}` is not a command"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_tells_what_it_holds_and_forgets_it_on_command() {
+        let server = Server::start(Config::default()).unwrap();
+        assert!(answer(&server, "burn lifeboat").is_err());
+        assert!(answer(&server, "contents").is_err());
+        for (key, body) in [("a", "12345"), ("b", "678")] {
+            server.put_raw("lifeboat", key, body.into()).unwrap();
+        }
+        let contents = |server: &Server| -> Contents {
+            serde_json::from_str(&answer(server, "contents lifeboat").unwrap()).unwrap()
+        };
+        assert_eq!(contents(&server), Contents { objects: 2, bytes: 8, requests: 0 });
+        answer(&server, "empty lifeboat").unwrap();
+        answer(&server, "count-from-0").unwrap();
+        assert_eq!(contents(&server), Contents::default());
+    }
+}

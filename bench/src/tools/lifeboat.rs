@@ -1,0 +1,136 @@
+//! This project: `lifeboatd` backs up, `lifeboat-restore` restores.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Copies, Shell, Tool};
+use crate::region::Region;
+use crate::stage::{S3_REGION, Stage, write_for_postgres};
+
+/// Its bucket.
+pub const BUCKET: &str = "lifeboat";
+/// The folder in the bucket.
+const PREFIX: &str = "bench";
+
+/// `lifeboatd` and `lifeboat-restore` in `bin_dir`, or beside this program.
+pub fn programs(bin_dir: Option<&Path>) -> Result<[PathBuf; 2]> {
+    let own = std::env::current_exe().context("find this program")?;
+    let bin_dir = bin_dir.or(own.parent()).context("this program lies in no directory")?;
+    let programs = ["lifeboatd", "lifeboat-restore"].map(|name| bin_dir.join(name));
+    for program in &programs {
+        let path = program.display();
+        ensure!(program.is_file(), "there is no {path}: build it with `cargo build --release`, or give --bin-dir");
+    }
+    Ok(programs)
+}
+
+/// Both binaries, and a key that they share.
+#[derive(Debug)]
+pub struct Lifeboat {
+    daemon: PathBuf,
+    restore: PathBuf,
+    home: PathBuf,
+    public_key: String,
+    version: String,
+}
+
+impl Lifeboat {
+    /// Takes the binaries from `bin_dir`, or from beside this program, and makes a key.
+    pub fn open(bin_dir: Option<&Path>, stage: &Stage) -> Result<Self> {
+        let [daemon, restore] = programs(bin_dir)?;
+        let (daemon, restore) = (stage.bring(&daemon)?, stage.bring(&restore)?);
+        let home = stage.home(BUCKET)?;
+        let identity = home.join("identity");
+        let keygen = Shell::new(format!("{} keygen --out {}", restore.display(), identity.display()));
+        let public_key = stage.run(&keygen).context("make a key")?.trim().to_owned();
+        let version = stage.run(&Shell::new(format!("{} --version", daemon.display())))?.trim().to_owned();
+        Ok(Self { daemon, restore, home, public_key, version })
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.home.join("lifeboat.toml")
+    }
+
+    fn daemon(&self, command: &str) -> Shell {
+        Shell::new(format!("{} --config {} {command}", self.daemon.display(), self.config_file().display()))
+    }
+
+    fn config(&self, stage: &Stage, copies: Copies) -> Result<String> {
+        let mut text = String::new();
+        let connection = stage.cluster().connection_string();
+        write!(text, "[[cluster]]\nname = \"main\"\nconnection = \"{connection}\"\n")?;
+        for (name, region) in ["one", "two"].iter().zip(stage.regions()).take(copies.count()) {
+            write!(
+                text,
+                "[[region]]\nname = \"{name}\"\nurl = \"s3://{BUCKET}/{PREFIX}\"\nprofile = \"other\"\n\
+                 endpoint = \"{}\"\ns3_region = \"{S3_REGION}\"\nca_file = \"{}\"\ncredentials_file = \"{}\"\n",
+                region.endpoint(),
+                stage.ca().display(),
+                stage.credentials_file().display(),
+            )?;
+        }
+        let signing_key = self.home.join("signing-key");
+        write!(
+            text,
+            "[durability]\nbackup_quorum = {}\n[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n",
+            copies.count(),
+            self.public_key,
+            signing_key.display(),
+        )?;
+        Ok(text)
+    }
+}
+
+fn address(stage: &Stage, region: &Region) -> String {
+    format!(
+        "s3://{BUCKET}/{PREFIX}?endpoint={}&profile=other&region={S3_REGION}&ca={}&credentials_file={}",
+        region.endpoint(),
+        stage.ca().display(),
+        stage.credentials_file().display(),
+    )
+}
+
+impl Tool for Lifeboat {
+    fn title(&self) -> &'static str {
+        "Lifeboat"
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn settings(&self) -> &'static str {
+        "defaults: zstd 3, encrypted to one public key, both regions from one pass, every file synced after a restore"
+    }
+
+    fn bucket(&self) -> &'static str {
+        BUCKET
+    }
+
+    fn prepare(&self, stage: &Stage, copies: Copies) -> Result<()> {
+        write_for_postgres(&self.config_file(), &self.config(stage, copies)?)?;
+        stage.run(&self.daemon("init")).context("prepare Lifeboat")?;
+        Ok(())
+    }
+
+    fn backup(&self, _: &Stage, _: Copies) -> Shell {
+        self.daemon("backup --type full")
+    }
+
+    fn finish(&self, _: &Stage) -> Result<()> {
+        Ok(())
+    }
+
+    fn restore(&self, stage: &Stage) -> Shell {
+        let [region, _] = stage.regions();
+        Shell::new(format!(
+            "{} --region '{}' --identity {} restore --to {}",
+            self.restore.display(),
+            address(stage, region),
+            self.home.join("identity").display(),
+            stage.target().display(),
+        ))
+    }
+}
