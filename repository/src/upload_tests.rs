@@ -20,7 +20,8 @@ fn name(text: &str) -> RegionName {
 
 fn region(text: &str, rules: Vec<Rule>) -> (RegionStore, Arc<MemoryStore>) {
     let memory = Arc::new(MemoryStore::default());
-    let store = Arc::new(WithFaults::scripted(Arc::clone(&memory) as Arc<dyn Store>, rules));
+    let store = Arc::new(WithFaults::new(Arc::clone(&memory) as Arc<dyn Store>));
+    rules.into_iter().for_each(|rule| store.add(rule));
     (RegionStore { name: name(text), store }, memory)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_postgres::{
-    ManifestVersion, ManifestWriter, RECOVERY_SIGNAL, WalRange, minimal_pg_hba_conf, minimal_pg_ident_conf,
+    ManifestVersion, ManifestWriter, RECOVERY_SIGNAL, WalRange, find_server_bin, minimal_pg_hba_conf, minimal_pg_ident_conf,
     minimal_postgresql_conf, recovered_copy_settings,
 };
 use lifeboat_repository::{BackupReader, BackupRecord, CatalogRow, Progress, Ranges, ReadSettings, read_backup, read_facts};
@@ -45,6 +45,7 @@ pub async fn run(
     let facts = facts_of(&reader, record).await?;
     let plan = plan(&args.to, &facts.tablespaces, &args.tablespace_map, record.files.raw_bytes)?;
     print_plan(&plan, row, output);
+    let bin_dir = if args.start { Some(find_server_bin(facts.server.major())?) } else { None };
     if args.dry_run {
         return Ok(Ending::Done);
     }
@@ -59,7 +60,10 @@ pub async fn run(
     };
     finish.await.context("finish the restored directory")??;
     let written = begun.elapsed();
-    let recovered = if args.start { Some(start_server(&plan.root, &facts).await?) } else { None };
+    let recovered = match bin_dir {
+        Some(bin_dir) => Some(start_server(&plan.root, bin_dir, &facts).await?),
+        None => None,
+    };
     report((&plan, record), &reader, (fetched, written), recovered.as_ref(), output);
     Ok(Ending::Done)
 }
@@ -209,7 +213,7 @@ fn report(
     match recovered {
         Some(recovered) => {
             println!("  recovery         {:>10}", spoken(recovered.took));
-            println!("the server runs; connect with: psql '{}'", recovered.connection);
+            println!("the server runs; connect with: psql \"{}\"", recovered.connection);
             println!("stop it with: {}", recovered.stop_command);
         }
         None => println!("start it with: pg_ctl -D {} start", plan.root.display()),

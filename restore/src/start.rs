@@ -1,11 +1,11 @@
 //! `restore --start`: a server on the restored directory, for a first look.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_postgres::{Listen, LocalServer, LocalServerSettings, find_server_bin};
+use lifeboat_postgres::{Listen, LocalServer, LocalServerSettings};
 use tokio::time::Instant;
 
 use crate::facts::BackupFacts;
@@ -17,10 +17,9 @@ const RECOVERY_MAX: Duration = Duration::from_secs(3600);
 /// Starts the restored server with a private socket, waits until it takes writes, and leaves it running.
 ///
 /// # Errors
-/// If no PostgreSQL of that major version is installed, or the server does not start; with the end of its log.
-pub async fn start_server(data_dir: &Path, facts: &BackupFacts) -> anyhow::Result<Recovered> {
+/// If the server does not start; with the end of its log.
+pub async fn start_server(data_dir: &Path, bin_dir: PathBuf, facts: &BackupFacts) -> anyhow::Result<Recovered> {
     let begun = Instant::now();
-    let bin_dir = find_server_bin(facts.server.major())?;
     let mut run_directory = data_dir.as_os_str().to_owned();
     run_directory.push("-run");
     // Asked of the system, so that no running server has it.

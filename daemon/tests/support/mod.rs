@@ -1,0 +1,161 @@
+//! A cluster, its regions and the two programs, as a user has them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use lifeboat_s3_testd::{Bucket, Config, Server};
+use lifeboat_testkit::{PgServer, give_to_postgres, scratch_dir};
+use tempfile::TempDir;
+
+pub const BUCKET: &str = "lifeboat";
+
+/// Two or more S3 regions, an identity, a configuration.
+pub struct Scene {
+    pub dir: TempDir,
+    pub regions: Vec<Server>,
+    pub public_key: String,
+}
+
+/// What a program said.
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// The program of the other crate, which the same test run has built.
+fn restore_program() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_lifeboatd")).with_file_name("lifeboat-restore");
+    assert!(path.exists(), "{} is missing; build it with: cargo build -p lifeboat-restore", path.display());
+    path
+}
+
+impl Scene {
+    /// A scene with `count` regions on S3 servers of its own, listing in small pages.
+    pub fn new(count: usize) -> Self {
+        let dir = scratch_dir("lifeboat-e2e").unwrap();
+        let config = || Config { buckets: vec![Bucket::plain(BUCKET)], page_size: 50, ..Config::default() };
+        let regions: Vec<Server> = (0..count).map(|_| Server::start(config()).unwrap()).collect();
+        let credentials = "[default]\naws_access_key_id = test-access-key\naws_secret_access_key = test-secret-key\n";
+        write_private(&dir.path().join("credentials"), credentials);
+        let identity = dir.path().join("identity.key");
+        let made = Command::new(restore_program()).args(["keygen", "--out"]).arg(&identity).output().unwrap();
+        let made = Said::from(made).expect(0);
+        Self { dir, regions, public_key: made.out.trim().to_owned() }
+    }
+
+    pub fn identity(&self) -> PathBuf {
+        self.dir.path().join("identity.key")
+    }
+
+    /// Writes the configuration for `server`; `more` is added to its end.
+    pub fn configure(&self, server: &PgServer, more: &str) {
+        let mut text = format!("[[cluster]]\nname = \"main\"\nconnection = \"{}\"\n", server.connection_string());
+        for (index, region) in self.regions.iter().enumerate() {
+            text.push_str(&format!(
+                "[[region]]\nname = \"r{index}\"\nurl = \"s3://{BUCKET}/pg\"\nendpoint = \"{}\"\nprofile = \"minio\"\n\
+                 s3_region = \"us-east-1\"\ncredentials_file = \"{}\"\n",
+                region.url(),
+                self.dir.path().join("credentials").display()
+            ));
+        }
+        text.push_str(&format!(
+            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n{more}\n",
+            self.public_key,
+            self.dir.path().join("signing.key").display()
+        ));
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("lifeboat.toml")
+    }
+
+    /// The command for `lifeboatd`, without an argument.
+    pub fn daemon_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboatd"));
+        command.arg("--config").arg(self.config()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn daemon(&self, arguments: &[&str]) -> Said {
+        self.daemon_command().args(arguments).output().unwrap().into()
+    }
+
+    /// The address of a region for the command line.
+    pub fn address(&self, index: usize) -> String {
+        let credentials = self.dir.path().join("credentials");
+        let url = self.regions[index].url();
+        format!(
+            "s3://{BUCKET}/pg?endpoint={url}&profile=minio&region=us-east-1&credentials_file={}",
+            credentials.display()
+        )
+    }
+
+    /// `lifeboat-restore` with these regions and nothing else.
+    pub fn restore_from(&self, regions: &[usize], arguments: &[&str]) -> Said {
+        let mut command = Command::new(restore_program());
+        for index in regions {
+            command.args(["--region", &self.address(*index)]);
+        }
+        command.args(arguments).stdin(Stdio::null()).output().unwrap().into()
+    }
+
+    /// `lifeboat-restore` with all regions and the identity.
+    pub fn restore(&self, arguments: &[&str]) -> Said {
+        let all: Vec<usize> = (0..self.regions.len()).collect();
+        let identity = self.identity();
+        let mut given = vec!["--identity", identity.to_str().unwrap()];
+        given.extend(arguments);
+        self.restore_from(&all, &given)
+    }
+
+    /// A place for a restored directory that the server's account may use.
+    pub fn target(&self, name: &str) -> PathBuf {
+        let parent = self.dir.path().join(name);
+        std::fs::create_dir(&parent).unwrap();
+        give_to_postgres(&parent).unwrap();
+        parent.join("data")
+    }
+
+    /// Initialises the repository and makes a backup.
+    pub fn init_and_back_up(&self, server: &PgServer) -> String {
+        self.configure(server, "");
+        self.daemon(&["init"]).expect(0);
+        let made = self.daemon(&["--json", "backup", "--type", "full"]).expect(0);
+        backup_id(&made.out)
+    }
+
+    /// The keys of all objects of a region that contain `part`.
+    pub fn keys(&self, region: usize, part: &str) -> Vec<String> {
+        self.regions[region].keys(BUCKET).into_iter().filter(|key| key.contains(part)).collect()
+    }
+}
+
+/// The name of the backup in the last line of `backup --json`.
+pub fn backup_id(out: &str) -> String {
+    let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    last["record"]["backup"].as_str().unwrap().to_owned()
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
