@@ -8,9 +8,10 @@ use lifeboat_testkit::{bin_dir, majors_under_test};
 
 use crate::steps::{run, shown};
 
-/// The top of the source tree.
+/// The top of the source tree: where cargo says that we are now, else where we were built.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+    let ours = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    ours.parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 /// The cargo that started us.
