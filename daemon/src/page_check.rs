@@ -44,7 +44,8 @@ pub async fn second_look(
     let mut damaged = Vec::new();
     for suspect in suspects {
         let again = source.reread_page(&suspect.path, suspect.offset).await?;
-        let verdict = again.map_or(PageVerdict::Damaged, |again| judge_reread(&suspect.page, &again));
+        // A file that is gone or was cut meanwhile: the WAL of the backup says so too.
+        let verdict = again.map_or(PageVerdict::BeingWritten, |again| judge_reread(&suspect.page, &again));
         if verdict == PageVerdict::Damaged {
             damaged.push(DamagedPage { path: suspect.path.clone(), offset: suspect.offset });
         }
