@@ -102,7 +102,7 @@ impl Tool for Lifeboat {
     }
 
     fn settings(&self) -> &'static str {
-        "defaults: zstd 3, encrypted to one public key, both regions from one pass, every file synced after a restore"
+        "defaults: zstd 3, encrypted to one public key, both regions from one pass, everything synced before a restore ends"
     }
 
     fn bucket(&self) -> &'static str {
