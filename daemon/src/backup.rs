@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_postgres::{BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent};
+use lifeboat_postgres::{
+    BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
+};
 use lifeboat_repository::{
     BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, Descriptor, FrameCheck,
     Holders, LeftReason, MemoryPlan, NoteSigner, PageFacts, RegionLog, RegionStore, SealedBackup,
@@ -19,7 +21,7 @@ use lifeboat_vocabulary::{BackupId, Clock, RegionName, SegmentSize, SystemClock}
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::page_check::{PageCheck, second_look};
+use crate::page_check::{Judge, PageCheck, second_look};
 use crate::{backup_report, wiring};
 
 /// Uploads at the same time per region: enough to hide a store's latency, few enough to leave packs for the others.
@@ -141,11 +143,7 @@ async fn stoppable<T>(stop: &CancellationToken, work: impl Future<Output = T>) -
     }
 }
 
-async fn open_regions(
-    config: &Config,
-    cluster: &ClusterSettings,
-    signer: &Arc<NoteSigner>,
-) -> anyhow::Result<Regions> {
+async fn open_regions(config: &Config, cluster: &ClusterSettings, signer: &Arc<NoteSigner>) -> anyhow::Result<Regions> {
     let (mut stores, mut logs, mut unusable) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut descriptor: Option<Descriptor> = None;
     for settings in &config.regions {
@@ -196,8 +194,12 @@ fn settings(
 }
 
 fn check(started: &BackupStart) -> Option<Arc<dyn FrameCheck>> {
-    let start = started.position.lsn;
-    (started.page_checks == PageChecks::Receiver).then(|| Arc::new(PageCheck { start }) as Arc<dyn FrameCheck>)
+    let judge = match started.page_checks {
+        PageChecks::None => return None,
+        PageChecks::Receiver => Judge::Workers,
+        PageChecks::Server => Judge::Server,
+    };
+    Some(Arc::new(PageCheck { start: started.position.lsn, judge }))
 }
 
 async fn first_event(source: &mut ReplicationSource) -> anyhow::Result<Option<SourceEvent>> {
@@ -241,8 +243,9 @@ async fn judge_pages(
     match transfer.start.page_checks {
         PageChecks::None => Ok((None, Vec::new())),
         PageChecks::Server => {
-            let damaged = transfer.end.damaged.len() as u64;
-            Ok((Some(PageFacts { checked: 0, damaged, damaged_files: damaged }), transfer.end.damaged.clone()))
+            let checked = sealed.packed.pages_checked;
+            let damaged = (transfer.end.damaged.len() as u64).min(checked);
+            Ok((Some(PageFacts { checked, damaged, damaged_files: damaged }), transfer.end.damaged.clone()))
         }
         PageChecks::Receiver => {
             let pages = second_look(source, &sealed.packed.suspects).await.context("look at suspect pages again")?;
@@ -250,8 +253,7 @@ async fn judge_pages(
             // Beyond the first thousand nobody looks twice: a cluster with that many is damaged beyond doubt.
             let unseen = sealed.packed.suspect_count - sealed.packed.suspects.len() as u64;
             let damaged = pages.len() as u64 + unseen;
-            let facts =
-                PageFacts { checked: sealed.packed.pages_checked, damaged, damaged_files: files.len() as u64 };
+            let facts = PageFacts { checked: sealed.packed.pages_checked, damaged, damaged_files: files.len() as u64 };
             let names = pages.iter().map(|page| format!("{} at byte {}", page.path, page.offset)).collect();
             Ok((Some(facts), names))
         }
@@ -259,9 +261,14 @@ async fn judge_pages(
 }
 
 fn record_facts(facts: &ServerFacts) -> anyhow::Result<lifeboat_repository::ServerFacts> {
-    let segment: SegmentSize = facts.setting("wal_segment_size").unwrap_or("16MB").parse().context("read wal_segment_size")?;
+    let segment: SegmentSize =
+        facts.setting("wal_segment_size").unwrap_or("16MB").parse().context("read wal_segment_size")?;
     let wal_segment_bytes = u32::try_from(segment.as_bytes()).context("read wal_segment_size")?;
-    Ok(lifeboat_repository::ServerFacts { version: facts.version_num, sysid: facts.system_identifier, wal_segment_bytes })
+    Ok(lifeboat_repository::ServerFacts {
+        version: facts.version_num,
+        sysid: facts.system_identifier,
+        wal_segment_bytes,
+    })
 }
 
 fn random() -> anyhow::Result<u32> {

@@ -51,20 +51,27 @@ pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
     let BackupRecord { backup, files, packs, duration_ms, .. } = record;
     let took = Duration::from_millis(*duration_ms);
     println!("backup {backup} is {}", toned(word, tone));
-    println!("  data     {} in {} files, {} ({})", files.raw_bytes, files.count, spoken(took), rate(files.raw_bytes, took));
+    println!(
+        "  data     {} in {} files, {} ({})",
+        files.raw_bytes,
+        files.count,
+        spoken(took),
+        rate(files.raw_bytes, took)
+    );
     println!("  stored   {} in {} objects per region", packs.bytes, packs.objects);
     println!("  WAL      {} to {}", record.start(), record.stop());
     match record.pages {
         None => println!("  pages    the cluster has no page checksums"),
         Some(pages) if pages.damaged > 0 => println!("  pages    {} are damaged in the database", pages.damaged),
-        Some(pages) if pages.checked == 0 => println!("  pages    the server verified their checksums"),
         Some(pages) => println!("  pages    {} checksums verified", pages.checked),
     }
     let mut table = Table::new(&[("  region", Align::Left), ("state", Align::Left), ("", Align::Left)]);
     for (region, result) in &outcome.commit.regions {
         let region = format!("  {region}");
         match result {
-            Ok(_) => table.toned_row(vec![(region, None), ("committed".into(), Some(Tone::Good)), (String::new(), None)]),
+            Ok(_) => {
+                table.toned_row(vec![(region, None), ("committed".into(), Some(Tone::Good)), (String::new(), None)])
+            }
             Err(reason) => {
                 table.toned_row(vec![(region, None), ("left".into(), Some(Tone::Bad)), (cause(reason), None)]);
             }

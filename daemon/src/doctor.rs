@@ -71,7 +71,8 @@ fn keys(config: &Config, cluster: &ClusterSettings, lines: &mut Lines) -> Option
     let recipients = config.keys.recipients.len();
     match recipients {
         0 | 1 => {
-            let cure = "make a second key with `lifeboat-restore keygen`, keep it offline, and add it to keys.recipients";
+            let cure =
+                "make a second key with `lifeboat-restore keygen`, keep it offline, and add it to keys.recipients";
             lines.not("keys", "recipients", (State::Warning, "only one key can read the backups".to_owned(), cure));
         }
         _ => lines.good("keys", "recipients", format!("{recipients} keys can each read the backups")),
@@ -247,7 +248,8 @@ async fn region(
 fn repository(area: &str, (descriptor, records): (&Descriptor, usize), facts: Option<&ServerFacts>, lines: &mut Lines) {
     match facts {
         Some(facts) if facts.system_identifier != descriptor.sysid => {
-            let detail = format!("it belongs to system {}, the server is {}", descriptor.sysid, facts.system_identifier);
+            let detail =
+                format!("it belongs to system {}, the server is {}", descriptor.sysid, facts.system_identifier);
             let cure = "check the connection, or give the new cluster another name";
             lines.not(area, "repository", (State::Bad, detail, cure));
         }
@@ -288,7 +290,11 @@ fn memory(config: &Config, lines: &mut Lines) {
     let limits = config.limits;
     match MemoryPlan::new(limits.memory, limits.workers, 128 << 10, 16 << 20) {
         Ok(plan) => lines.good("memory", "budget", plan.to_string()),
-        Err(error) => lines.not("memory", "budget", (State::Bad, error.to_string(), "raise limits.memory or lower limits.workers")),
+        Err(error) => lines.not(
+            "memory",
+            "budget",
+            (State::Bad, error.to_string(), "raise limits.memory or lower limits.workers"),
+        ),
     }
 }
 

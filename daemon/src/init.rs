@@ -35,7 +35,9 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
     let descriptor = existing(&regions, &signer).await?;
     let descriptor = match descriptor {
         Some(descriptor) => descriptor,
-        None => Descriptor::new(RepositoryId::random()?, facts.system_identifier, SystemClock.now(), signer.verify_key()),
+        None => {
+            Descriptor::new(RepositoryId::random()?, facts.system_identifier, SystemClock.now(), signer.verify_key())
+        }
     };
     anyhow::ensure!(
         descriptor.sysid == facts.system_identifier,
@@ -43,12 +45,8 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
         descriptor.sysid,
         facts.system_identifier
     );
-    let origin = Origin {
-        writer: signer.name().clone(),
-        wseq: 0,
-        time: descriptor.created,
-        tool: wiring::TOOL.to_owned(),
-    };
+    let origin =
+        Origin { writer: signer.name().clone(), wseq: 0, time: descriptor.created, tool: wiring::TOOL.to_owned() };
     let mut failed = Vec::new();
     for region in &regions {
         match create(region, (&descriptor, &origin), &signer).await {
@@ -156,7 +154,9 @@ fn recovery_kit(
     for url in urls {
         page.push_str(&format!("region       {url}\n"));
     }
-    page.push_str("\nTo bring the cluster back on any machine with PostgreSQL of the same major version:\n\n  lifeboat-restore");
+    page.push_str(
+        "\nTo bring the cluster back on any machine with PostgreSQL of the same major version:\n\n  lifeboat-restore",
+    );
     for url in urls {
         page.push_str(&format!(" \\\n      --region '{url}'"));
     }

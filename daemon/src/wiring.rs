@@ -24,7 +24,8 @@ pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 /// All faults at once.
 pub fn load(cli: &Cli) -> anyhow::Result<Loaded> {
     let loaded = Config::load(&cli.config, &Environment::of_process());
-    let loaded = loaded.map_err(|faults| Exit::new(Ending::BadConfig, format!("{}\n{faults}", cli.config.display())))?;
+    let loaded =
+        loaded.map_err(|faults| Exit::error(Ending::BadConfig, format!("{}\n{faults}", cli.config.display())))?;
     for active in &loaded.overrides {
         tracing::info!(variable = active.variable, setting = active.path, value = active.shown, "override in force");
     }
@@ -41,9 +42,10 @@ pub fn load(cli: &Cli) -> anyhow::Result<Loaded> {
 pub fn cluster<'a>(config: &'a Config, name: Option<&ClusterName>) -> anyhow::Result<&'a ClusterSettings> {
     let names: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     match (name, config.clusters.as_slice()) {
-        (Some(name), clusters) => clusters.iter().find(|cluster| cluster.name == *name).with_context(|| {
-            format!("the configuration has no cluster {name}; it has {}", names.join(", "))
-        }),
+        (Some(name), clusters) => clusters
+            .iter()
+            .find(|cluster| cluster.name == *name)
+            .with_context(|| format!("the configuration has no cluster {name}; it has {}", names.join(", "))),
         (None, [only]) => Ok(only),
         (None, _) => bail!("there are several clusters ({}); choose one with --cluster", names.join(", ")),
     }
@@ -52,9 +54,12 @@ pub fn cluster<'a>(config: &'a Config, name: Option<&ClusterName>) -> anyhow::Re
 /// Packs, index and wrapped keys have names with random bits: an object that is there after a lost answer is ours.
 fn key_nature(key: &ObjectKey) -> KeyNature {
     match layout::parse(key) {
-        Some(StoredName::Pack { .. } | StoredName::Slots { .. } | StoredName::IndexShard { .. } | StoredName::PacksList { .. }) => {
-            KeyNature::Unguessable
-        }
+        Some(
+            StoredName::Pack { .. }
+            | StoredName::Slots { .. }
+            | StoredName::IndexShard { .. }
+            | StoredName::PacksList { .. },
+        ) => KeyNature::Unguessable,
         _ => KeyNature::Predictable,
     }
 }

@@ -1,5 +1,7 @@
 //! A live server, two regions, and back: what a user does, with the programs that a user runs.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
+
 mod support;
 
 use std::path::Path;
@@ -145,10 +147,12 @@ fn many_small_relations_and_a_large_one_come_back_in_few_objects() {
     let major = majors_under_test()[0];
     let builder: PgServerBuilder = PgServer::builder(major).checksums(Checksums::On).setting("fsync", "off");
     let mut server = builder.setting("max_locks_per_transaction", "4096").start().unwrap();
-    let many = "DO $$ BEGIN FOR i IN 1..20000 LOOP EXECUTE format('CREATE TABLE small_%s (a int)', i); END LOOP; END $$";
+    let many =
+        "DO $$ BEGIN FOR i IN 1..20000 LOOP EXECUTE format('CREATE TABLE small_%s (a int)', i); END LOOP; END $$";
     server.psql("postgres", many).unwrap();
     // Toast-free rows of random text: more than 1 GiB, so that the relation has a second segment.
-    let large = "CREATE TABLE large AS SELECT i, md5(i::text) || repeat('x', 900) AS t FROM generate_series(1, 1150000) i";
+    let large =
+        "CREATE TABLE large AS SELECT i, md5(i::text) || repeat('x', 900) AS t FROM generate_series(1, 1150000) i";
     server.psql("postgres", large).unwrap();
     let relation = server.psql("postgres", "SELECT pg_relation_filepath('large')").unwrap();
     assert!(server.data_dir().join(format!("{}.1", relation.trim())).exists(), "it has a second segment");

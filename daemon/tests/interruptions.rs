@@ -1,5 +1,7 @@
 //! Whatever stops a backup leaves nothing that looks like one; damage in the database is shown and never counts as good.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
+
 mod support;
 
 use std::io::{Seek, SeekFrom, Write};
@@ -12,7 +14,8 @@ use support::{Said, Scene};
 
 fn server() -> PgServer {
     let server = PgServer::builder(majors_under_test()[0]).checksums(Checksums::On).start().unwrap();
-    let rows = "CREATE TABLE rows AS SELECT i, md5(i::text) || md5((i * 7)::text) AS t FROM generate_series(1, 400000) i";
+    let rows =
+        "CREATE TABLE rows AS SELECT i, md5(i::text) || md5((i * 7)::text) AS t FROM generate_series(1, 400000) i";
     server.psql("postgres", rows).unwrap();
     server.psql("postgres", "CHECKPOINT").unwrap();
     server

@@ -131,7 +131,9 @@ impl BackupReader {
     ) -> Result<(RegionName, T), ReadError> {
         let mut tried = Vec::new();
         for index in self.order() {
-            let Some(region) = self.regions.get(index).filter(|region| !except.contains(&region.name)) else { continue };
+            let Some(region) = self.regions.get(index).filter(|region| !except.contains(&region.name)) else {
+                continue;
+            };
             let begun = Instant::now();
             let outcome = region.store.get(key, range).await;
             let what = match outcome {
@@ -181,7 +183,11 @@ impl BackupReader {
             None => Err("the record does not list this object".to_owned()),
             Some(expected) => {
                 let found = sha256(&bytes);
-                if found == expected { Ok(bytes) } else { Err(format!("SHA-256 is {found}, the record says {expected}")) }
+                if found == expected {
+                    Ok(bytes)
+                } else {
+                    Err(format!("SHA-256 is {found}, the record says {expected}"))
+                }
             }
         };
         self.read(key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX), &[], accept).await

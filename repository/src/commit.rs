@@ -13,7 +13,9 @@ use lifeboat_stores::{PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime, WalPosition};
 
 use crate::aead::sha256;
-use crate::backup_record::{BackupKind, BackupRecord, EpochRef, FilesFacts, PageFacts, PacksRef, ServerFacts, ShardRef};
+use crate::backup_record::{
+    BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
+};
 use crate::backup_writer::SealedBackup;
 use crate::ids::RandomError;
 use crate::layout;
@@ -134,7 +136,8 @@ impl SealedBackup {
         let mut regions = BTreeMap::new();
         for region in self.hub.regions() {
             let log = logs.remove(&region.name);
-            let work = commit_region((Arc::clone(&self.hub), self.backup.clone()), region.clone(), log, Arc::clone(&objects));
+            let work =
+                commit_region((Arc::clone(&self.hub), self.backup.clone()), region.clone(), log, Arc::clone(&objects));
             tasks.spawn(async move { (region.name, work.await) });
         }
         while let Some(done) = tasks.join_next().await {

@@ -77,7 +77,7 @@ pub(crate) struct FileContext {
 /// Work for the worker threads.
 pub(crate) enum Work {
     Frame(FrameJob),
-    Pack(PackJob),
+    Pack(Box<PackJob>),
 }
 
 pub(crate) struct FrameJob {
@@ -142,8 +142,8 @@ impl Worker {
                     self.sink.frame_done(sequence, done)?;
                 }
                 Work::Pack(job) => {
-                    let body = job.builder.seal()?;
-                    self.sink.pack_sealed(job.number, body, job.hold);
+                    let PackJob { number, builder, hold } = *job;
+                    self.sink.pack_sealed(number, builder.seal()?, hold);
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! `docs/FORMAT.md` describes every stored byte for somebody without this code.
 
 // the way out and back
+mod aligned_buffer;
 mod backup_error;
 mod backup_reader;
 mod backup_writer;
@@ -13,6 +14,7 @@ mod memory_plan;
 mod packer;
 mod progress;
 mod read_engine;
+mod read_error;
 mod read_plan;
 mod upload;
 #[cfg(test)]
@@ -27,7 +29,8 @@ pub use manifest_check::ManifestMismatch;
 pub use memory_plan::{BudgetTooSmall, MemoryPlan};
 pub use packer::{Packed, StoredObject};
 pub use progress::{Progress, ProgressSnapshot};
-pub use read_engine::{FileSink, ReadBackupError, ReadSettings, SinkFile, read_backup, read_facts};
+pub use read_engine::{FileSink, ReadSettings, SinkFile, read_backup, read_facts};
+pub use read_error::ReadBackupError;
 pub use read_plan::Ranges;
 pub use upload::{LeftReason, RegionStore};
 

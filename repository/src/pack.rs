@@ -19,6 +19,8 @@ pub const PACK_BYTES_DEFAULT: usize = 16 << 20;
 /// The least room in which a pack makes sense, in **bytes**.
 pub const PACK_BYTES_MIN: usize = 64 << 10;
 const FOOTER_MAGIC: &[u8; 8] = b"LFB1FOOT";
+/// The table of contents gives the length of frames without their plain head.
+const PLAIN_BYTES: u32 = 8;
 /// Three numbers of at most 32 bits.
 const TOC_ENTRY_BYTES_MAX: usize = 15;
 
@@ -217,8 +219,7 @@ impl TocWriter {
     fn push(&mut self, offset: u32, raw_len: u32, stored_len: u32) {
         varint::write(u64::from(offset - self.last_offset), &mut self.encoded);
         varint::write(u64::from(raw_len), &mut self.encoded);
-        let head = u32::try_from(crate::frame::FRAME_HEAD_BYTES).unwrap_or_default();
-        varint::write(u64::from(stored_len - head), &mut self.encoded);
+        varint::write(u64::from(stored_len.saturating_sub(PLAIN_BYTES)), &mut self.encoded);
         self.last_offset = offset;
     }
 }
@@ -234,7 +235,7 @@ pub fn parse_toc(mut bytes: &[u8]) -> Result<Vec<TocEntry>, TocError> {
         let mut number = || varint::read_u32(&mut bytes).map_err(|_| TocError::Malformed);
         let (delta, raw_len, sealed_len) = (number()?, number()?, number()?);
         offset = offset.checked_add(delta).ok_or(TocError::Malformed)?;
-        let stored_len = sealed_len.checked_add(8).ok_or(TocError::Malformed)?;
+        let stored_len = sealed_len.checked_add(PLAIN_BYTES).ok_or(TocError::Malformed)?;
         entries.push(TocEntry { place: FramePlace { frame, offset, stored_len }, raw_len });
         frame = frame.checked_add(1).ok_or(TocError::Malformed)?;
     }

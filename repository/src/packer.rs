@@ -273,7 +273,7 @@ impl Packer {
 
     fn close_pack(&self, pack: OpenPack) -> Result<(), BackupError> {
         let job = PackJob { number: pack.number, builder: pack.builder, hold: pack.hold };
-        self.work.send_blocking(Work::Pack(job)).map_err(|_| BackupError::Stopped)
+        self.work.send_blocking(Work::Pack(Box::new(job))).map_err(|_| BackupError::Stopped)
     }
 
     fn index_pushed(

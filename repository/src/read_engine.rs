@@ -17,18 +17,18 @@ use lifeboat_vocabulary::{EntryKind, FileEntry, RegionName};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup_reader::{BackupReader, ReadError, SharedReader};
+use crate::aligned_buffer::AlignedBuffer;
+use crate::backup_reader::{BackupReader, SharedReader};
 use crate::compression::Decompressor;
 use crate::crc;
+use crate::index::{IndexItem, IndexReader, PackItem};
 use crate::pack::PackReader;
-use crate::index::{IndexError, IndexItem, IndexReader, PackItem};
 use crate::progress::Progress;
+use crate::read_error::ReadBackupError;
 use crate::read_plan::{FramePart, Planner, Ranges, Run};
 
 /// Neighbouring frames of one file that are handed to the sink in one piece, at most: 1 MiB.
 const WRITE_BYTES: usize = 1 << 20;
-/// Alignment that lets a sink write past the page cache.
-const ALIGNMENT: usize = 4096;
 
 /// Where files go. Called on worker threads and on the planner's thread.
 pub trait FileSink: Send + Sync {
@@ -75,62 +75,6 @@ pub struct ReadSettings {
     pub connections: usize,
     /// Threads that decrypt, decompress and write.
     pub workers: usize,
-}
-
-/// Why a backup could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadBackupError {
-    /// An object could not be read from any region.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The index is not what was written.
-    #[error("read the index")]
-    Index(#[from] IndexError),
-    /// The index names a pack that it did not introduce, or that the record does not list.
-    #[error("the index names pack {pack}, which the record does not list")]
-    UnknownPack {
-        /// The pack's number.
-        pack: u32,
-    },
-    /// A pack's key cannot be derived.
-    #[error("open pack {pack}")]
-    Open {
-        /// The pack's number.
-        pack: u32,
-        /// Why.
-        source: crate::unseal::OpenError,
-    },
-    /// A file is not what was backed up although every frame of it is.
-    #[error("{path} has CRC-32C {found:08x}, the index says {expected:08x}")]
-    FileChecksum {
-        /// The file.
-        path: lifeboat_vocabulary::RelativePath,
-        /// What was read.
-        found: u32,
-        /// What was backed up.
-        expected: u32,
-    },
-    /// The facts about the cluster cannot be used.
-    #[error("read the facts about the cluster")]
-    Facts(#[source] std::io::Error),
-    /// zstd has no memory.
-    #[error("prepare to decompress")]
-    Decompressor(#[from] crate::compression::DecompressError),
-    /// A file could not be written.
-    #[error("write {path}")]
-    Write {
-        /// The file.
-        path: lifeboat_vocabulary::RelativePath,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A thread could not be started, or has died.
-    #[error("run a worker thread")]
-    Thread(#[source] std::io::Error),
-    /// The run was asked to stop.
-    #[error("stopped on request")]
-    Stopped,
 }
 
 /// A file on its way back.
@@ -498,50 +442,4 @@ fn open_frame(
 ) -> Result<(), String> {
     let opened = opener.open(part.frame.place, sealed).map_err(|error| crate::upload::chain(&error))?;
     decompressor.decompress(opened.codec, opened.payload, target).map_err(|error| crate::upload::chain(&error))
-}
-
-/// A buffer whose content begins at a multiple of [`ALIGNMENT`].
-struct AlignedBuffer {
-    memory: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl AlignedBuffer {
-    fn new(capacity: usize) -> Self {
-        let memory = vec![0; capacity + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start, end: start }
-    }
-
-    fn clear(&mut self) {
-        self.end = self.start;
-    }
-
-    fn len(&self) -> usize {
-        self.end - self.start
-    }
-
-    /// Adds `count` bytes and gives them out to be filled. A single frame may be larger than the buffer was made for.
-    fn grow(&mut self, count: usize) -> &mut [u8] {
-        let needed = self.end + count;
-        if needed > self.memory.len() {
-            let held = self.filled().to_vec();
-            *self = Self::new(held.len() + count);
-            self.end += held.len();
-            let end = self.end;
-            self.memory[self.start..end].copy_from_slice(&held);
-        }
-        let from = self.end;
-        self.end += count;
-        &mut self.memory[from..self.end]
-    }
-
-    fn tail(&self, count: usize) -> &[u8] {
-        &self.memory[self.end - count..self.end]
-    }
-
-    fn filled(&self) -> &[u8] {
-        &self.memory[self.start..self.end]
-    }
 }

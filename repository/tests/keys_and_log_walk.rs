@@ -1,6 +1,8 @@
 //! A restorer's walk through keys and records, with nothing but the crate's public face: what one process wrote to two
 //! regions, another one finds, checks and opens, and a stranger does not.
 
+#![allow(clippy::unwrap_used, reason = "a scene that cannot be set up is a failed test")]
+
 use std::sync::Arc;
 
 use lifeboat_repository::aead::sha256;

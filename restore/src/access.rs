@@ -10,7 +10,9 @@ use lifeboat_repository::{
     LogTrust, Openers, PacksList, RegionAnswer, RegionLog, RegionStore, RegionView, SlotsError, VerifyKey, layout,
     open_slots, parse_identity_file, read_private_file,
 };
-use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack};
+use lifeboat_stores::{
+    ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,
+};
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest};
 
 use crate::cli::PlaceArgs;
@@ -39,12 +41,12 @@ pub fn region_settings(place: &PlaceArgs) -> anyhow::Result<Vec<RegionSettings>>
         let path = place.config.clone().unwrap_or(default);
         if place.config.is_none() && !path.exists() {
             let message = "no region was given: name one with --region s3://bucket/prefix (or file:///dir), or a configuration with --config";
-            return Err(Exit::new(Ending::BadConfig, message));
+            return Err(Exit::error(Ending::BadConfig, message));
         }
         let loaded = lifeboat_config::Config::load(&path, &lifeboat_config::Environment::of_process());
         return match loaded {
             Ok(loaded) => Ok(loaded.config.regions),
-            Err(faults) => Err(Exit::new(Ending::BadConfig, format!("{}\n{faults}", path.display()))),
+            Err(faults) => Err(Exit::error(Ending::BadConfig, format!("{}\n{faults}", path.display()))),
         };
     }
     let parse = |(index, address): (usize, &String)| {
@@ -141,11 +143,11 @@ impl Repository {
         let row = match backup {
             Some(backup) => self.catalog.find(backup).ok_or_else(|| {
                 let message = format!("there is no backup {backup} in cluster {}; see `list`", self.cluster);
-                Exit::new(Ending::NoSuchBackup, message)
+                Exit::error(Ending::NoSuchBackup, message)
             })?,
             None => self.catalog.newest_sound().ok_or_else(|| {
                 let message = format!("there is no good backup of cluster {}; see `list`", self.cluster);
-                Exit::new(Ending::NoSuchBackup, message)
+                Exit::error(Ending::NoSuchBackup, message)
             })?,
         };
         if row.is_disputed() {
@@ -182,11 +184,12 @@ impl Repository {
         let repository = self.descriptor()?.repo;
         let epoch = record.epochs.first().context("the record names no key")?;
         let slots_key = layout::slots(epoch.id, epoch.slots);
-        let slots = read_checked(&regions, &slots_key, epoch.keys_sha256).await.context("read the backup's wrapped key")?;
+        let slots =
+            read_checked(&regions, &slots_key, epoch.keys_sha256).await.context("read the backup's wrapped key")?;
         let openers = Openers { identities: &keys.identities, commands: &keys.commands };
         let opened = open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
         let key = opened.map_err(|error| match error {
-            error @ SlotsError::NoMatchingSlot { .. } => Exit::new(Ending::WrongKey, error.to_string()),
+            error @ SlotsError::NoMatchingSlot { .. } => Exit::error(Ending::WrongKey, error.to_string()),
             error => anyhow::Error::new(error).context("open the backup's key"),
         })?;
         let objects = self.objects(record, &regions).await?;
@@ -204,7 +207,8 @@ impl Repository {
         regions: &[RegionStore],
     ) -> anyhow::Result<HashMap<lifeboat_stores::ObjectKey, Sha256Digest>> {
         let key = layout::packs_list(&record.backup);
-        let bytes = read_checked(regions, &key, record.packs.sha256).await.context("read the backup's list of objects")?;
+        let bytes =
+            read_checked(regions, &key, record.packs.sha256).await.context("read the backup's list of objects")?;
         let list = PacksList::parse(&bytes).context("read the backup's list of objects")?;
         Ok(list.iter().map(|(key, digest)| (key.clone(), digest)).collect())
     }
@@ -265,7 +269,8 @@ impl Keys {
             let name = path.display().to_string();
             let text = read_private_file(path)?;
             let found = parse_identity_file(text.expose(), &mut |_| ask_passphrase(&name));
-            let wrong = |error| Exit::new(Ending::WrongKey, format!("read identity {name}: {:#}", anyhow::Error::new(error)));
+            let wrong =
+                |error| Exit::error(Ending::WrongKey, format!("read identity {name}: {:#}", anyhow::Error::new(error)));
             identities.extend(found.map_err(wrong)?);
         }
         let mut commands = Vec::new();
@@ -274,7 +279,7 @@ impl Keys {
         }
         if identities.is_empty() && commands.is_empty() {
             let message = "no key was given: name the identity file with --identity FILE";
-            return Err(Exit::new(Ending::WrongKey, message));
+            return Err(Exit::error(Ending::WrongKey, message));
         }
         Ok(Self { identities, commands })
     }

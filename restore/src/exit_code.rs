@@ -61,7 +61,7 @@ pub struct Exit {
 impl Exit {
     /// An error with this ending.
     #[must_use]
-    pub fn new(ending: Ending, message: impl Into<String>) -> anyhow::Error {
+    pub fn error(ending: Ending, message: impl Into<String>) -> anyhow::Error {
         anyhow::Error::new(Self { ending, message: message.into() })
     }
 }

@@ -35,7 +35,7 @@ pub struct Room {
 }
 
 fn unusable(message: String) -> anyhow::Error {
-    Exit::new(Ending::BadTarget, message)
+    Exit::error(Ending::BadTarget, message)
 }
 
 /// Plans where everything goes, and refuses what cannot work.
@@ -59,7 +59,8 @@ pub fn plan(
     for mapping in mappings {
         if !tablespaces.iter().any(|tablespace| tablespace.location == mapping.old) {
             let known: Vec<&str> = tablespaces.iter().map(|tablespace| tablespace.location.as_str()).collect();
-            let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+            let known =
+                if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
             return Err(unusable(format!("the backup has no tablespace at {}; {known}", mapping.old)));
         }
     }
@@ -112,7 +113,8 @@ fn available(directories: &[&Path]) -> anyhow::Result<ByteCount> {
         let device = std::fs::metadata(place).with_context(|| format!("look at {}", place.display()))?.dev();
         if !devices.contains(&device) {
             devices.push(device);
-            let space = rustix::fs::statvfs(place).with_context(|| format!("ask for free space in {}", place.display()))?;
+            let space =
+                rustix::fs::statvfs(place).with_context(|| format!("ask for free space in {}", place.display()))?;
             total = total.plus(ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize)));
         }
     }

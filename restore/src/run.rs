@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_postgres::{
-    ManifestVersion, ManifestWriter, RECOVERY_SIGNAL, WalRange, find_server_bin, minimal_pg_hba_conf, minimal_pg_ident_conf,
-    minimal_postgresql_conf, recovered_copy_settings,
+    ManifestVersion, ManifestWriter, RECOVERY_SIGNAL, WalRange, find_server_bin, minimal_pg_hba_conf,
+    minimal_pg_ident_conf, minimal_postgresql_conf, recovered_copy_settings,
 };
-use lifeboat_repository::{BackupReader, BackupRecord, CatalogRow, Progress, Ranges, ReadSettings, read_backup, read_facts};
+use lifeboat_repository::{
+    BackupReader, BackupRecord, CatalogRow, Progress, Ranges, ReadSettings, read_backup, read_facts,
+};
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -97,7 +99,9 @@ fn finish(target: &TargetDir, facts: &BackupFacts, record: &BackupRecord) -> any
             target.add_file(name, &content).with_context(|| format!("write {name}"))?;
         }
     }
-    target.append("postgresql.auto.conf", &recovered_copy_settings(record.pg.version)).context("write recovery settings")?;
+    target
+        .append("postgresql.auto.conf", &recovered_copy_settings(record.pg.version))
+        .context("write recovery settings")?;
     target.append(RECOVERY_SIGNAL, "").context("write the recovery signal")?;
     let range = WalRange { timeline: record.start_tli, start: record.start_lsn, end: record.stop_lsn };
     let mut out = Vec::new();
@@ -204,7 +208,13 @@ fn report(
         return;
     }
     for damage in &damage {
-        println!("{} {} in region {}: {}; taken from another region", toned("damaged:", Tone::Warning), damage.key, damage.region, damage.what);
+        println!(
+            "{} {} in region {}: {}; taken from another region",
+            toned("damaged:", Tone::Warning),
+            damage.key,
+            damage.region,
+            damage.what
+        );
     }
     let files = record.files;
     println!("{} {} in {} files", toned("restored", Tone::Good), files.raw_bytes, files.count);

@@ -23,7 +23,8 @@ pub async fn start_server(data_dir: &Path, bin_dir: PathBuf, facts: &BackupFacts
     let mut run_directory = data_dir.as_os_str().to_owned();
     run_directory.push("-run");
     // Asked of the system, so that no running server has it.
-    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).context("find a free port")?;
+    let port =
+        TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).context("find a free port")?;
     let settings = LocalServerSettings {
         bin_dir: bin_dir.clone(),
         data_dir: data_dir.to_owned(),

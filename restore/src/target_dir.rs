@@ -79,7 +79,11 @@ impl TargetDir {
                 Some(_) => return Err(at(directory, io::ErrorKind::DirectoryNotEmpty.into())),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|e| at(directory, e))?;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(directory)
+                    .map_err(|e| at(directory, e))?;
             }
             Err(error) => return Err(at(directory, error)),
         }
@@ -145,7 +149,8 @@ impl TargetDir {
     /// Whatever the operating system says.
     pub fn append(&self, name: &str, text: &str) -> io::Result<()> {
         let path = self.root.join(name);
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(|e| at(&path, e))?;
+        let mut file =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(|e| at(&path, e))?;
         io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| at(&path, e))?;
         self.give_away(&path)
     }

@@ -216,7 +216,8 @@ async fn draw(
 
 fn left(now: ProgressSnapshot, total: Option<ByteCount>, elapsed: Duration) -> Option<Duration> {
     let (done, total) = (now.raw.as_bytes(), total?.as_bytes());
-    let micros = elapsed.as_micros().checked_mul(u128::from(total.checked_sub(done)?))?.checked_div(u128::from(done))?;
+    let micros =
+        elapsed.as_micros().checked_mul(u128::from(total.checked_sub(done)?))?.checked_div(u128::from(done))?;
     u64::try_from(micros).ok().map(Duration::from_micros)
 }
 
@@ -236,12 +237,7 @@ fn plain_line(verb: &str, now: ProgressSnapshot, total: Option<ByteCount>, elaps
     line
 }
 
-fn json_line(
-    verb: &str,
-    now: ProgressSnapshot,
-    total: Option<ByteCount>,
-    elapsed: Duration,
-) -> serde_json::Value {
+fn json_line(verb: &str, now: ProgressSnapshot, total: Option<ByteCount>, elapsed: Duration) -> serde_json::Value {
     serde_json::json!({
         "event": "progress",
         "doing": verb,

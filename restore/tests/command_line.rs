@@ -1,5 +1,7 @@
 //! `lifeboat-restore` as a user calls it, without any repository.
 
+#![allow(clippy::unwrap_used, reason = "a scene that cannot be set up is a failed test")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 

@@ -54,6 +54,11 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
+    let mut build = Command::new(tools::cargo());
+    build.args(["build", "--release", "--package", "lifeboat-daemon", "--package", "lifeboat-restore"]);
+    build.args(["--package", "lifeboat-bench"]).current_dir(tools::root());
+    println!("building, optimised: {}", steps::shown(&build));
+    steps::run(&mut build)?;
     let mut run = Command::new(tools::cargo());
     run.args(["run", "--release", "--package", "lifeboat-bench", "--"]).args(arguments).current_dir(tools::root());
     println!("measuring, with an optimised build: {}", steps::shown(&run));

@@ -1,5 +1,7 @@
 //! Sealed objects as a whole: known answers, everything that can be done to one in storage, packs, the index.
 
+#![cfg(test)]
+
 mod index;
 mod known_answer;
 mod negative;

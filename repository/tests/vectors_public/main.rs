@@ -1,5 +1,7 @@
 //! Published test vectors, through the very code that seals backups.
 
+#![cfg(test)]
+
 mod cobblestone;
 mod rfc;
 mod wycheproof_sets;
