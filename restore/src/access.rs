@@ -46,7 +46,10 @@ pub fn region_settings(place: &PlaceArgs) -> anyhow::Result<Vec<RegionSettings>>
         let loaded = lifeboat_config::Config::load(&path, &lifeboat_config::Environment::of_process());
         return match loaded {
             Ok(loaded) => Ok(loaded.config.regions),
-            Err(faults) => Err(Exit::error(Ending::BadConfig, format!("{}\n{faults}", path.display()))),
+            Err(faults) => {
+                eprintln!("{faults}");
+                Err(Exit::error(Ending::BadConfig, format!("{} cannot be used as it is", path.display())))
+            }
         };
     }
     let parse = |(index, address): (usize, &String)| {

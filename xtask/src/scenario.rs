@@ -28,6 +28,15 @@ pub(crate) const TRANSACTIONS: &str = "select count(*) from pgbench_history";
 
 const REGIONS: [&str; 2] = ["near", "far"];
 
+/// Where the two programs come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Programs {
+    /// They are built first.
+    Build,
+    /// The run of all tests has just built them.
+    AsTested,
+}
+
 /// The cluster, the regions, the keys and the configuration. Everything is gone when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Scenario {
@@ -37,14 +46,16 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// Builds the programs, makes a cluster with `scale` times 100,000 accounts, keys, a configuration, repositories.
-    pub(crate) fn start(scale: u32) -> Result<Self> {
-        let mut build = Command::new(tools::cargo());
-        build
-            .args(["build", "--package", "lifeboat-daemon", "--package", "lifeboat-restore"])
-            .current_dir(tools::root());
-        println!("building the programs: {}", shown(&build));
-        run(&mut build)?;
+    /// Makes a cluster with `scale` times 100,000 accounts, keys, a configuration, repositories.
+    pub(crate) fn start(scale: u32, programs: Programs) -> Result<Self> {
+        if programs == Programs::Build {
+            let mut build = Command::new(tools::cargo());
+            build
+                .args(["build", "--package", "lifeboat-daemon", "--package", "lifeboat-restore"])
+                .current_dir(tools::root());
+            println!("building the programs: {}", shown(&build));
+            run(&mut build)?;
+        }
         // We were built into the same directory.
         let programs = std::env::current_exe().context("find our own program")?;
         let programs = programs.parent().context("our own program has no directory")?.to_owned();

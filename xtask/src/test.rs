@@ -7,7 +7,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::steps::{self, Steps, shown};
-use crate::{house, tools};
+use crate::{house, tools, torture};
+
+/// Oldest, and newest two: before and after each change of the replication protocol, beside the system's own.
+const SHORT_VERSIONS: &str = "13,17,18";
 
 /// How to test.
 #[derive(Debug, Args)]
@@ -48,6 +51,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     });
     let tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
     steps.step("tests", &shown(&tests), || run_tests(tests));
+    if args.pg.is_none() {
+        // The whole walk once with every version that has a way of its own; the same programs, no rebuild.
+        let mut versions = cargo(&["test", "--workspace", "--test", "end_to_end", "comes_back"]);
+        versions.env("LIFEBOAT_TEST_PG", SHORT_VERSIONS);
+        steps.step("versions", &shown(&versions), || run_tests(versions));
+    }
+    steps.step("torture", "two backups are killed", || torture::short().map(|()| "all is whole".to_owned()));
     println!("\n{}", steps.summary());
     if steps.all_passed() { Ok(()) } else { bail!("not everything passed") }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::scenario::{BALANCES, LEDGER_SUM, Scenario};
+use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Scenario};
 use crate::steps::{self, output_of, seconds};
 
 /// How long to go on.
@@ -22,7 +22,16 @@ pub(crate) struct TortureArgs {
 
 /// Kills `rounds` backups, each time followed by a whole one, and restores the last.
 pub(crate) fn run(args: &TortureArgs) -> Result<()> {
-    let scenario = Scenario::start(10)?;
+    torture(args, Programs::Build)
+}
+
+/// A few rounds with the programs that the tests have built.
+pub(crate) fn short() -> Result<()> {
+    torture(&TortureArgs { rounds: 2, seed: 1 }, Programs::AsTested)
+}
+
+fn torture(args: &TortureArgs, programs: Programs) -> Result<()> {
+    let scenario = Scenario::start(10, programs)?;
     let ledger = scenario.server.psql("postgres", LEDGER_SUM)?;
     let load = scenario.server.load(2, Some(200))?;
     let begun = Instant::now();
