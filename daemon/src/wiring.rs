@@ -23,9 +23,10 @@ pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 /// # Errors
 /// All faults at once.
 pub fn load(cli: &Cli) -> anyhow::Result<Loaded> {
-    let loaded = Config::load(&cli.config, &Environment::of_process());
-    let loaded =
-        loaded.map_err(|faults| Exit::error(Ending::BadConfig, format!("{}\n{faults}", cli.config.display())))?;
+    let loaded = Config::load(&cli.config, &Environment::of_process()).map_err(|faults| {
+        eprintln!("{faults}");
+        Exit::error(Ending::BadConfig, format!("{} cannot be used as it is", cli.config.display()))
+    })?;
     for active in &loaded.overrides {
         tracing::info!(variable = active.variable, setting = active.path, value = active.shown, "override in force");
     }

@@ -237,6 +237,10 @@ impl Engine {
     fn add_pack(&self, item: &PackItem) -> Result<(), ReadBackupError> {
         let unknown = || ReadBackupError::UnknownPack { pack: item.number };
         let key = match &item.elsewhere {
+            // Only the key of this backup's own epoch was unwrapped.
+            Some(elsewhere) if elsewhere.epoch != self.reader.epoch => {
+                return Err(ReadBackupError::OtherEpoch { pack: item.number, epoch: elsewhere.epoch });
+            }
             Some(elsewhere) => elsewhere.key.clone(),
             None => self.reader.own_pack(item.number, item.object),
         };

@@ -19,6 +19,14 @@ pub enum ReadBackupError {
         /// The pack's number.
         pack: u32,
     },
+    /// A pack is sealed under the key of another backup. No release writes such backups yet.
+    #[error("pack {pack} is sealed under epoch {epoch}, whose key was not opened; a newer release reads it")]
+    OtherEpoch {
+        /// The pack's number.
+        pack: u32,
+        /// Its epoch.
+        epoch: crate::ids::EpochId,
+    },
     /// A pack's key cannot be derived.
     #[error("open pack {pack}")]
     Open {
