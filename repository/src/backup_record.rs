@@ -156,7 +156,7 @@ pub struct FilesFacts {
     pub raw_bytes: ByteCount,
 }
 
-/// What the check of data pages found. Which pages are damaged stands in the encrypted index.
+/// What the check of data pages found: only counts, because paths are not stored in the clear. `backup` prints which pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageFacts {
     /// Pages whose checksum was computed.
