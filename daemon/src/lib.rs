@@ -7,4 +7,5 @@ pub mod cli;
 pub mod doctor;
 pub mod init;
 pub mod page_check;
+pub mod wal;
 pub mod wiring;

@@ -1,0 +1,7 @@
+//! Continuous WAL: from checked bytes to objects in every region.
+
+pub mod positions;
+pub mod shipper;
+
+pub use positions::{LaneState, Offer, Positions, RegionPosition, ResumePoint, ShipError};
+pub use shipper::{CommitMode, KeyHolders, ShipRegion, ShipSettings, Shipper};
