@@ -1,5 +1,6 @@
 //! The daemon: everything that `lifeboatd` does.
 
+pub mod adopt;
 pub mod backup;
 pub mod backup_report;
 pub mod check_config;
@@ -7,5 +8,7 @@ pub mod cli;
 pub mod doctor;
 pub mod init;
 pub mod page_check;
+pub mod run;
+pub mod status;
 pub mod wal;
 pub mod wiring;
