@@ -12,7 +12,7 @@ use lifeboat_restore::terminal::Output;
 use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 
-use crate::run::SENDER_TIMEOUT;
+use crate::wal::upstream::SENDER_TIMEOUT;
 use crate::wiring;
 
 /// Asks the server who it is, and says in every region's log that this one writes from now on.

@@ -25,8 +25,6 @@ use crate::{backup, wiring};
 
 /// What the WAL of one cluster may take of the memory, raw and sealed.
 const WAL_MEMORY: ByteCount = ByteCount::from_mib(64);
-/// The server drops a session from which it hears nothing for this long.
-pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long what was received may take on its way out, when everything stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_secs(1);

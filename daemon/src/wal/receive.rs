@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_config::{ApplyReport, CommitMode};
+use lifeboat_config::ApplyReport;
 use lifeboat_postgres::{
-    ReplyWanted, ScanStart, StandbyStatus, WalConnection, WalEvent, WalFactKind, WalScanner, WalStream,
+    EndOfTimeline, ReplyWanted, ScanStart, StandbyStatus, WalEvent, WalFactKind, WalScanner, WalStream, WalStreamError,
 };
 use lifeboat_vocabulary::{Clock, Lsn, SystemClock, WalPosition};
 use tokio::sync::watch;
@@ -37,7 +37,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// How a stream ended.
 enum Ended {
-    NextTimeline(WalPosition, WalConnection),
+    NextTimeline(Box<EndOfTimeline>),
+    Removed,
     Closed,
     Full,
     Refused(String),
@@ -45,6 +46,13 @@ enum Ended {
     Lost(anyhow::Error),
     LeftToShutDown,
     Stopped,
+}
+
+fn broken(error: WalStreamError) -> Ended {
+    match error {
+        WalStreamError::SegmentRemoved { .. } => Ended::Removed,
+        error => Ended::Lost(error.into()),
+    }
 }
 
 /// Receives the WAL of one cluster.
@@ -59,8 +67,6 @@ pub struct Receiver {
     pub shared: Arc<Shared>,
     /// What is reported as applied.
     pub apply: ApplyReport,
-    /// Whether commits wait.
-    pub commit: CommitMode,
 }
 
 impl Receiver {
@@ -105,12 +111,14 @@ impl Receiver {
             let Upstream { host, start, .. } = &upstream;
             tracing::info!(cluster = %self.shared.cluster(), %host, at = %start, "WAL streams");
             self.shared.connected(host);
+            let wanted = WalPosition { lsn: upstream.from, ..upstream.start };
             let mut pump = Pump::new(self, &upstream);
             match pump.run(upstream.stream, stop).await {
-                Ended::NextTimeline(next, connection) => {
-                    tracing::info!(cluster = %self.shared.cluster(), %next, "the timeline ended; the next one begins");
-                    upstream = self.finder.next_timeline(connection, next).await?;
+                Ended::NextTimeline(end) => {
+                    tracing::info!(cluster = %self.shared.cluster(), next = %end.next, "the timeline ended");
+                    upstream = self.finder.next_timeline(*end).await?;
                 }
+                Ended::Removed => return Err(self.finder.gap(wanted).await),
                 Ended::Stopped => return Ok(()),
                 Ended::Closed => {
                     self.shared.waiting("the server ended the stream: it shuts down or was told to".to_owned());
@@ -192,7 +200,7 @@ impl<'r> Pump<'r> {
     async fn run(&mut self, mut stream: WalStream, stop: &CancellationToken) -> Ended {
         let ended = self.stream(&mut stream, stop).await;
         match ended {
-            Ok(WalEvent::EndOfTimeline { next, connection }) => Ended::NextTimeline(next, connection),
+            Ok(WalEvent::EndOfTimeline(end)) => Ended::NextTimeline(end),
             Ok(_) => Ended::Closed,
             Err(ended) => {
                 // What was confirmed in the last moment saves the server keeping it.
@@ -216,22 +224,28 @@ impl<'r> Pump<'r> {
                 }
                 Ok(()) = self.positions.changed() => self.moved(stream).await?,
                 _ = self.timer.tick() => self.tick(stream).await?,
-                event = stream.next() => match event.map_err(|error| Ended::Lost(error.into()))? {
+                event = stream.next() => match event.map_err(broken)? {
                     WalEvent::Data { start, bytes, server_time, .. } => {
-                        self.receiver.shared.server_time(server_time);
+                        self.server_time(server_time);
                         if self.draining.is_none() {
                             self.data(stream, start, bytes).await?;
                         }
                     }
                     WalEvent::Keepalive { server_time, reply, .. } => {
-                        self.receiver.shared.server_time(server_time);
-                        if reply == ReplyWanted::Yes {
+                        self.server_time(server_time);
+                        if reply == ReplyWanted::Now {
                             self.report(stream).await?;
                         }
                     }
                     end => return Ok(end),
                 },
             }
+        }
+    }
+
+    fn server_time(&self, time: Option<lifeboat_vocabulary::UtcTime>) {
+        if let Some(time) = time {
+            self.receiver.shared.server_time(time);
         }
     }
 
@@ -261,7 +275,7 @@ impl<'r> Pump<'r> {
                 _ = self.timer.tick() => {
                     if self.reported.elapsed() >= STATUS_EVERY {
                         let status = self.status();
-                        stream.report(status).await.map_err(|error| Ended::Lost(error.into()))?;
+                        stream.report(status).await.map_err(broken)?;
                         self.reported = Instant::now();
                     }
                 }
@@ -319,13 +333,13 @@ impl<'r> Pump<'r> {
             ApplyReport::Nothing => None,
             ApplyReport::AsFlushed => flush,
         };
-        StandbyStatus { write: self.at.lsn, flush, apply, now: SystemClock.now() }
+        StandbyStatus { write: self.at.lsn, flush, apply, now: SystemClock.now(), ask_reply: ReplyWanted::Whenever }
     }
 
     async fn report(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
         let status = self.status();
         self.confirmed = status.flush;
         self.reported = Instant::now();
-        stream.report(status).await.map_err(|error| Ended::Lost(error.into()))
+        stream.report(status).await.map_err(broken)
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_postgres::{ConnectionSettings, Purpose, Session, SlotName, WalRoom, wal_room};
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_postgres::{
+    ConnectionSettings, Purpose, Session, SlotName, WalStreamError, server_wal, slot_status,
+};
+use lifeboat_vocabulary::{ByteCount, Lsn};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -120,15 +122,16 @@ pub async fn watch(
             _ = timer.tick() => {}
         }
         match ask(&connection, &slot, &mut session).await {
-            Ok(room) => {
-                let end = room.end.as_bytes();
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                let end = answer.end.as_bytes();
                 if let Some((when, before)) = last {
                     let seconds = when.elapsed().as_secs_f64().max(0.001);
                     let now = end.saturating_sub(before) as f64 / seconds;
                     rate = rate * (1.0 - WEIGHT) + now * WEIGHT;
                 }
                 last = Some((Instant::now(), end));
-                *outlook.0.lock() = Some(look(&room, &shipper, rate));
+                *outlook.0.lock() = Some(look(&answer, &shipper, rate));
             }
             Err(error) => {
                 tracing::debug!(%error, "the server's room for WAL is not known");
@@ -141,32 +144,51 @@ pub async fn watch(
     }
 }
 
+/// What the server said.
+struct Answer {
+    end: Lsn,
+    restart: Option<Lsn>,
+    room: Option<Room>,
+}
+
 async fn ask(
     connection: &ConnectionSettings,
     slot: &SlotName,
     session: &mut Option<Session>,
-) -> Result<WalRoom, lifeboat_postgres::SessionError> {
+) -> Result<Option<Answer>, WalStreamError> {
     let mut open = match session.take() {
         Some(open) => open,
-        None => Session::connect(connection, Purpose::Sql).await?,
+        None => Session::connect(connection, Purpose::Sql)
+            .await
+            .map_err(|source| WalStreamError::Session { doing: "connect to the server", source })?,
     };
-    let room = wal_room(&mut open, slot).await?;
+    let status = slot_status(&mut open, slot).await?;
+    let server = server_wal(&mut open, "").await?;
+    let safe = status.as_ref().and_then(|status| status.safe_wal_size);
+    let safe = safe.map(|bytes| Room::Slot(ByteCount::from_bytes(u64::try_from(bytes).unwrap_or(0))));
+    let room = match safe {
+        None => disk(&mut open).await.map(Room::Disk),
+        limited => limited,
+    };
     *session = Some(open);
-    Ok(room)
+    let restart = status.and_then(|status| status.restart);
+    Ok(server.end.map(|end| Answer { end, restart, room }))
 }
 
-fn look(room: &WalRoom, shipper: &Shipper, rate: f64) -> Outlook {
+fn look(answer: &Answer, shipper: &Shipper, rate: f64) -> Outlook {
     let confirmed = shipper.positions().confirmed.map(|position| position.lsn);
-    let from = room.restart.or(confirmed);
-    let kept = from.and_then(|from| room.end.bytes_since(from)).unwrap_or(ByteCount::ZERO);
-    let slot = room.safe_wal_size.map(Room::Slot);
-    Outlook { kept, room: slot.or_else(|| disk(room).map(Room::Disk)), rate }
+    let from = answer.restart.or(confirmed);
+    let kept = from.and_then(|from| answer.end.bytes_since(from)).unwrap_or(ByteCount::ZERO);
+    Outlook { kept, room: answer.room, rate }
 }
 
-/// Free space for the server's WAL, if its directory can be seen from here and is the one.
-fn disk(room: &WalRoom) -> Option<ByteCount> {
-    let wal = room.data_directory.as_ref()?.join("pg_wal");
-    let space = rustix::fs::statvfs(&wal).ok()?;
+/// Free space for the server's WAL, if the server runs on this host and the role may know where its directory is.
+async fn disk(session: &mut Session) -> Option<ByteCount> {
+    if !session.host().starts_with('/') {
+        return None;
+    }
+    let directory = session.query_one_text("SHOW data_directory").await.ok()??;
+    let space = rustix::fs::statvfs(std::path::Path::new(&directory).join("pg_wal")).ok()?;
     Some(ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize)))
 }
 

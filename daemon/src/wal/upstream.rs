@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use lifeboat_config::ClusterSettings;
 use lifeboat_postgres::{
-    Purpose, ServerIdentity, Session, SlotName, SlotState, SlotStatus, StartedStream, TimelineHistory, WalConnection,
-    WalConnectionOptions, WalStream, WalStreamError, create_slot, drop_slot, slot_status,
+    EndOfTimeline, Purpose, ServerIdentity, Session, SlotCondition, SlotName, TimelineHistory, WalConnection,
+    WalConnectionOptions, WalStart, WalStream, WalStreamError, create_slot, drop_slot, slot_status,
 };
 use lifeboat_repository::GapReason;
 use lifeboat_repository::layout::WalRange;
@@ -16,7 +17,9 @@ use lifeboat_vocabulary::{Lsn, SegmentName, SegmentSize, TimelineId, WalPosition
 
 use super::continuity::{Decision, Situation, decide};
 use super::{ResumePoint, Shipper};
-use crate::run::SENDER_TIMEOUT;
+
+/// The server drops a session from which it hears nothing for this long; we speak every few seconds.
+pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the repository demands of a server.
 #[derive(Clone, Debug)]
@@ -68,6 +71,8 @@ pub struct Finder {
     wanted: Option<WalPosition>,
     /// Behind a gap that has been recorded.
     skip_to: Option<WalPosition>,
+    /// From where on the slot holds WAL, as it was found last.
+    restart: Option<WalPosition>,
     histories: BTreeSet<TimelineId>,
 }
 
@@ -82,7 +87,7 @@ impl Finder {
     ) -> anyhow::Result<Self> {
         let slot = settings.wal.slot.parse().context("name the slot")?;
         let resume = shipper.resume();
-        Ok(Self { settings, belonging, slot, shipper, resume, wanted, skip_to: None, histories: BTreeSet::new() })
+        Ok(Self { settings, belonging, slot, shipper, resume, wanted, skip_to: None, restart: None, histories: BTreeSet::new() })
     }
 
     /// Connects to a server of the connection string and begins to stream.
@@ -110,8 +115,8 @@ impl Finder {
     ///
     /// # Errors
     /// [`NoStream`], by what follows from it.
-    pub async fn next_timeline(&mut self, wal: WalConnection, next: WalPosition) -> Result<Upstream, NoStream> {
-        let mut wal = wal;
+    pub async fn next_timeline(&mut self, end: EndOfTimeline) -> Result<Upstream, NoStream> {
+        let EndOfTimeline { next, connection: mut wal } = end;
         let identity = self.check_identity(&mut wal).await?;
         let history = self.history(&mut wal, identity.timeline).await?;
         if !history.contains(next) {
@@ -135,21 +140,21 @@ impl Finder {
                 WalPosition { lsn, ..server }
             }
         };
-        match self.start(wal, position).await {
-            Err(NoStream::Gap(_)) => Err(self.gap(position, restart.map(|lsn| WalPosition { lsn, ..server })).await),
-            other => other,
-        }
+        self.restart = restart.map(|lsn| WalPosition { lsn, ..server });
+        self.start(wal, position).await
     }
 
     /// Where the stream has to go on, and the highest position that is stored.
     fn known(&self, restart: Option<WalPosition>) -> (Option<WalPosition>, Option<WalPosition>) {
-        if let Some(behind) = self.skip_to {
-            return (Some(behind), Some(behind));
-        }
         let positions = self.shipper.positions();
         if let (Some(timeline), Some(lsn)) = (positions.timeline, positions.received) {
             let received = WalPosition { timeline, lsn };
-            return (Some(received), Some(received));
+            let behind = self.skip_to.filter(|skip| skip.timeline != timeline || skip.lsn > lsn);
+            let from = behind.unwrap_or(received);
+            return (Some(from), Some(from));
+        }
+        if let Some(behind) = self.skip_to {
+            return (Some(behind), Some(behind));
         }
         match &self.resume {
             Some(resume) => {
@@ -197,7 +202,7 @@ impl Finder {
     /// The history of a timeline. Its file, and those of its ancestors, are stored before any WAL that they explain.
     async fn history(&mut self, wal: &mut WalConnection, timeline: TimelineId) -> Result<TimelineHistory, NoStream> {
         if timeline.get() == 1 {
-            return Ok(TimelineHistory::first());
+            return Ok(TimelineHistory::first(timeline));
         }
         let content = wal.timeline_history(timeline).await.context("read the timeline's history")?;
         let history = TimelineHistory::parse(timeline, &content).context("read the timeline's history")?;
@@ -230,20 +235,23 @@ impl Finder {
     /// Makes sure that the slot is there and keeps WAL; returns from where on, where that is known.
     async fn slot(&mut self, sql: &mut Session) -> Result<Option<Lsn>, NoStream> {
         let status = slot_status(sql, &self.slot).await.context("look at the slot")?;
-        match status.state {
-            SlotState::Missing => {
-                tracing::info!(slot = %self.slot, host = sql.host(), "make the slot");
-                create_slot(sql, &self.slot).await.context("make the slot")?;
+        let host = sql.host().to_owned();
+        match status.as_ref().map(|status| status.condition) {
+            Some(SlotCondition::Holds | SlotCondition::AtRisk) => return Ok(status.and_then(|status| status.restart)),
+            Some(SlotCondition::Logical) => {
+                let what = format!("slot {} of {host} is a logical one; give wal.slot another name", self.slot);
+                return Err(NoStream::Refused(what));
             }
-            SlotState::Lost => {
-                tracing::warn!(slot = %self.slot, host = sql.host(), "the slot was invalidated; make it anew");
-                drop_slot(sql, &self.slot).await.context("drop the invalidated slot")?;
-                create_slot(sql, &self.slot).await.context("make the slot anew")?;
+            Some(SlotCondition::Lost) => {
+                tracing::warn!(slot = %self.slot, host, "the server gave the slot up; it is made anew");
+                drop_slot(sql, &self.slot).await.context("drop the slot that the server gave up")?;
             }
-            SlotState::Reserving => return Ok(status.restart),
+            Some(SlotCondition::Empty) => {
+                drop_slot(sql, &self.slot).await.context("drop the slot that holds nothing")?;
+            }
+            None => tracing::info!(slot = %self.slot, host, "the slot is made"),
         }
-        let made: SlotStatus = slot_status(sql, &self.slot).await.context("look at the new slot")?;
-        Ok(made.restart)
+        Ok(Some(create_slot(sql, &self.slot).await.context("make the slot")?))
     }
 
     async fn start(&mut self, mut wal: WalConnection, position: WalPosition) -> Result<Upstream, NoStream> {
@@ -252,26 +260,22 @@ impl Finder {
         let host = wal.host().to_owned();
         let started = match wal.start(&self.slot, start).await {
             Ok(started) => started,
-            Err(WalStreamError::SegmentRemoved { .. }) => return Err(NoStream::Gap(position.to_string())),
+            Err(WalStreamError::SegmentRemoved { .. }) => return Err(self.gap(position).await),
             Err(error) => return Err(anyhow::Error::new(error).context("begin to stream").into()),
         };
         match started {
-            StartedStream::Streaming(stream) => {
+            WalStart::Streaming(stream) => {
                 self.shipper.begin(start, segment).map_err(|error| refused_bytes(&error))?;
-                self.skip_to = None;
                 Ok(Upstream { stream, start, from: position.lsn, segment, host })
             }
             // Nothing of that timeline is left to send.
-            StartedStream::EndOfTimeline { next, connection } => {
-                let again = self.next_timeline(connection, next);
-                Box::pin(again).await
-            }
+            WalStart::EndOfTimeline(end) => Box::pin(self.next_timeline(*end)).await,
         }
     }
 
     /// The server no longer has what is needed. Says so in every region's log, and goes on behind it next time.
-    pub async fn gap(&mut self, from: WalPosition, restart: Option<WalPosition>) -> NoStream {
-        let Some(to) = restart.filter(|to| to.timeline != from.timeline || to.lsn > from.lsn) else {
+    pub async fn gap(&mut self, from: WalPosition) -> NoStream {
+        let Some(to) = self.restart.filter(|to| to.timeline != from.timeline || to.lsn > from.lsn) else {
             return anyhow!("the server removed the WAL at {from}, and the slot does not say what it has left").into();
         };
         let end = if to.timeline == from.timeline { Some(to.lsn) } else { None };
