@@ -64,7 +64,10 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
     }
     let word = incarnation.map_or_else(|| "the original".to_owned(), |id| format!("the restored copy {id}"));
     match output {
-        Output::Json => println!("{}", json!({ "host": host, "incarnation": incarnation.map(|id| id.to_string()), "changed": !known })),
+        Output::Json => println!(
+            "{}",
+            json!({ "host": host, "incarnation": incarnation.map(|id| id.to_string()), "changed": !known })
+        ),
         Output::Text if known => println!("nothing to do: {host} is {word}, which writes already"),
         Output::Text => println!("{host} is {word}: it writes from now on, any other is refused"),
     }

@@ -214,12 +214,9 @@ fn ship_settings(
         memory: WAL_MEMORY,
         repository: known.repository,
         signer: wiring::signer(config, &cluster.name)?,
-        holders: KeyHolders {
-            recipients: config.keys.recipients.clone(),
-            commands: config.keys.wrap_commands.clone(),
-        },
+        holders: KeyHolders { recipients: config.keys.recipients.clone(), commands: config.keys.wrap_commands.clone() },
         tool: wiring::TOOL.to_owned(),
-        incarnation: known.incarnation,
+        incarnation: known.incarnation.map(|incarnation| incarnation.to_string()),
     })
 }
 
@@ -234,7 +231,10 @@ impl BackupMaker for Maker {
     async fn make(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let outcome = backup::make((&self.config, &self.cluster), backup::Shown::Nothing, stop).await?;
         let committed = outcome.commit.committed();
-        anyhow::ensure!(outcome.verdict != Verdict::Failed, "the backup is in {committed} regions, which is below the quorum");
+        anyhow::ensure!(
+            outcome.verdict != Verdict::Failed,
+            "the backup is in {committed} regions, which is below the quorum"
+        );
         Ok(())
     }
 }

@@ -44,7 +44,10 @@ pub fn run(config: &Config, output: Output) -> Ending {
 fn print(cluster: &ClusterSettings, status: Option<&WalStatus>) {
     println!("cluster {}", toned(cluster.name.as_str(), Tone::Strong));
     let Some(status) = status else {
-        println!("  {}: no daemon runs for this cluster; start it with `lifeboatd run`", toned("NOT PROTECTED", Tone::Bad));
+        println!(
+            "  {}: no daemon runs for this cluster; start it with `lifeboatd run`",
+            toned("NOT PROTECTED", Tone::Bad)
+        );
         return;
     };
     match (&status.host, &status.waiting) {
@@ -80,7 +83,10 @@ fn print(cluster: &ClusterSettings, status: Option<&WalStatus>) {
     for (name, region) in &status.regions {
         table.toned_row(row(name, region));
     }
-    let quorum = HolderStatus { state: format!("{} of {} regions", status.wal_quorum, status.regions.len()), ..status.quorum.clone() };
+    let quorum = HolderStatus {
+        state: format!("{} of {} regions", status.wal_quorum, status.regions.len()),
+        ..status.quorum.clone()
+    };
     table.toned_row(row("(quorum)", &quorum));
     print!("{}", indented(&table.to_string()));
     for alarm in &status.alarms {

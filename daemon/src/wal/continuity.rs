@@ -129,7 +129,8 @@ mod tests {
     }
 
     fn history(id: u32, ancestors: &[(u32, u64)]) -> TimelineHistory {
-        let entry = |(id, lsn): &(u32, u64)| HistoryEntry { timeline: timeline(*id), switch: Lsn::from_bytes(*lsn).unwrap() };
+        let entry =
+            |(id, lsn): &(u32, u64)| HistoryEntry { timeline: timeline(*id), switch: Lsn::from_bytes(*lsn).unwrap() };
         TimelineHistory { timeline: timeline(id), entries: ancestors.iter().map(entry).collect() }
     }
 
@@ -169,11 +170,39 @@ mod tests {
         for (why, resume, highest, server, history, expected) in [
             ("nothing new", at(1, 90), at(1, 90), at(1, 90), history(1, &[]), Decision::Continue(at(1, 90))),
             ("one region lags", at(1, 20), at(1, 90), at(1, 95), history(1, &[]), Decision::Continue(at(1, 20))),
-            ("the old timeline's end is missing", at(1, 80), at(1, 80), at(2, 200), history(2, &[(1, 90)]), Decision::Continue(at(1, 80))),
+            (
+                "the old timeline's end is missing",
+                at(1, 80),
+                at(1, 80),
+                at(2, 200),
+                history(2, &[(1, 90)]),
+                Decision::Continue(at(1, 80)),
+            ),
             ("the old timeline is complete", at(1, 90), at(1, 90), at(2, 200), history(2, &[(1, 90)]), next(2, 90)),
-            ("more of the old one is stored than the new one has", at(1, 95), at(1, 99), at(2, 200), history(2, &[(1, 90)]), next(2, 90)),
-            ("two promotions, and numbers that were left out", at(1, 90), at(1, 90), at(9, 300), history(9, &[(1, 90), (4, 120)]), next(4, 90)),
-            ("in the middle of the history", at(4, 120), at(4, 120), at(9, 300), history(9, &[(1, 90), (4, 120)]), next(9, 120)),
+            (
+                "more of the old one is stored than the new one has",
+                at(1, 95),
+                at(1, 99),
+                at(2, 200),
+                history(2, &[(1, 90)]),
+                next(2, 90),
+            ),
+            (
+                "two promotions, and numbers that were left out",
+                at(1, 90),
+                at(1, 90),
+                at(9, 300),
+                history(9, &[(1, 90), (4, 120)]),
+                next(4, 90),
+            ),
+            (
+                "in the middle of the history",
+                at(4, 120),
+                at(4, 120),
+                at(9, 300),
+                history(9, &[(1, 90), (4, 120)]),
+                next(9, 120),
+            ),
         ] {
             let situation = Situation { resume: Some(resume), highest: Some(highest), server, history: &history };
             assert_eq!(decide(situation), expected, "{why}");

@@ -204,8 +204,8 @@ impl<'r> Pump<'r> {
             Ok(_) => Ended::Closed,
             Err(ended) => {
                 // What was confirmed in the last moment saves the server keeping it.
-                if let Err(error) = self.report(&mut stream).await {
-                    tracing::debug!(%error, "the last status was not heard");
+                if self.report(&mut stream).await.is_err() {
+                    tracing::debug!("the last status was not heard");
                 }
                 stream.close().await;
                 ended

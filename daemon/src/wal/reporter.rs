@@ -89,7 +89,10 @@ impl Reporter {
         let mut wrong = BTreeMap::new();
         self.wrong_upward(&self.shared.upward(), &mut wrong);
         if let Some(why) = self.shared.ordered() {
-            wrong.insert(Alarm::Gap, format!("{why}; until the base backup that is ordered is there, recovery cannot cross it"));
+            wrong.insert(
+                Alarm::Gap,
+                format!("{why}; until the base backup that is ordered is there, recovery cannot cross it"),
+            );
         }
         let (exposure, ..) = self.shared.exposure(QUORUM);
         if exposure > self.settings.rpo {
@@ -218,7 +221,10 @@ fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut BTr
             wrong.insert(Alarm::Region(name.clone()), format!("region {name} takes no WAL: {why}"));
         }
         LaneState::Behind { bytes } if long(LAG_PATIENCE) => {
-            wrong.insert(Alarm::Region(name.clone()), format!("region {name} lags behind by {bytes} and does not catch up"));
+            wrong.insert(
+                Alarm::Region(name.clone()),
+                format!("region {name} lags behind by {bytes} and does not catch up"),
+            );
         }
         _ => {}
     }
@@ -230,10 +236,11 @@ fn state_in_words(state: &LaneState) -> String {
         LaneState::Current => "current".to_owned(),
         LaneState::Behind { bytes } => format!("catching up, {bytes} to go"),
         LaneState::Away { since, why } => format!("away since {since}: {why}"),
-        LaneState::Unknown { why } => why.as_ref().map_or_else(|| "not asked yet".to_owned(), |why| format!("unknown: {why}")),
+        LaneState::Unknown { why } => {
+            why.as_ref().map_or_else(|| "not asked yet".to_owned(), |why| format!("unknown: {why}"))
+        }
         LaneState::Leased { holder } => format!("held by another daemon: {holder}"),
         LaneState::Conflict { what } => format!("CONFLICT: {what}"),
-        _ => "in an unknown state".to_owned(),
     }
 }
 
@@ -245,7 +252,6 @@ fn lag(positions: &Positions, durable: Option<WalPosition>) -> u64 {
     }
     received.bytes_since(durable.lsn).map_or(0, ByteCount::as_bytes)
 }
-
 
 #[cfg(test)]
 mod tests {

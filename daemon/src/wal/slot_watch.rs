@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_postgres::{
-    ConnectionSettings, Purpose, Session, SlotName, WalStreamError, server_wal, slot_status,
-};
+use lifeboat_postgres::{ConnectionSettings, Purpose, Session, SlotName, WalStreamError, server_wal, slot_status};
 use lifeboat_vocabulary::{ByteCount, Lsn};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};

@@ -123,7 +123,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(WalStatus::read(dir.path()).is_err());
         let time = "2026-11-20T02:41:07Z".to_owned();
-        let status = WalStatus { cluster: "main".to_owned(), time, received: Some("1/2".to_owned()), ..WalStatus::default() };
+        let status =
+            WalStatus { cluster: "main".to_owned(), time, received: Some("1/2".to_owned()), ..WalStatus::default() };
         status.write(dir.path()).unwrap();
         status.write(dir.path()).unwrap();
         let read = WalStatus::read(dir.path()).unwrap();

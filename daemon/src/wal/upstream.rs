@@ -87,7 +87,17 @@ impl Finder {
     ) -> anyhow::Result<Self> {
         let slot = settings.wal.slot.parse().context("name the slot")?;
         let resume = shipper.resume();
-        Ok(Self { settings, belonging, slot, shipper, resume, wanted, skip_to: None, restart: None, histories: BTreeSet::new() })
+        Ok(Self {
+            settings,
+            belonging,
+            slot,
+            shipper,
+            resume,
+            wanted,
+            skip_to: None,
+            restart: None,
+            histories: BTreeSet::new(),
+        })
     }
 
     /// Connects to a server of the connection string and begins to stream.
@@ -120,7 +130,9 @@ impl Finder {
         let identity = self.check_identity(&mut wal).await?;
         let history = self.history(&mut wal, identity.timeline).await?;
         if !history.contains(next) {
-            return Err(anyhow!("the server names {next} as the next position, which its history does not contain").into());
+            return Err(
+                anyhow!("the server names {next} as the next position, which its history does not contain").into()
+            );
         }
         self.start(wal, next).await
     }
@@ -217,7 +229,9 @@ impl Finder {
                 Err(error @ WalStreamError::NoHistory { .. }) => {
                     tracing::info!(timeline = %ancestor, %error, "the server does not have the history of an earlier timeline");
                 }
-                Err(error) => return Err(anyhow::Error::new(error).context("read an earlier timeline's history").into()),
+                Err(error) => {
+                    return Err(anyhow::Error::new(error).context("read an earlier timeline's history").into());
+                }
             }
         }
         if !self.histories.contains(&timeline) {
@@ -269,7 +283,7 @@ impl Finder {
                 Ok(Upstream { stream, start, from: position.lsn, segment, host })
             }
             // Nothing of that timeline is left to send.
-            WalStart::EndOfTimeline(end) => Box::pin(self.next_timeline(*end)).await,
+            WalStart::EndOfTimeline(end) => Box::pin(self.next_timeline(end)).await,
         }
     }
 
@@ -282,7 +296,7 @@ impl Finder {
         let missing = WalRange { timeline: from.timeline, start: from.lsn, end: end.unwrap_or(to.lsn) };
         let stored = self.shipper.positions().received.is_some() || self.resume.is_some();
         let reason = if stored { GapReason::SegmentRemoved } else { GapReason::FreshSlot };
-        if let Err(error) = self.shipper.record_gap(missing, reason).await {
+        if let Err(error) = self.shipper.record_gap(missing, &reason.to_string()).await {
             return error.context("record that WAL is missing").into();
         }
         self.skip_to = Some(to);
