@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Restored, Scenario, TRANSACTIONS, size_of};
+use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Restored, Scenario, TRANSACTIONS, Wal, size_of};
 use crate::steps::{self, seconds};
 
 /// How to show it.
@@ -32,7 +32,7 @@ struct Measured {
 
 /// Shows it, and fails if the restored database is not what was backed up.
 fn show(args: &DemoArgs) -> Result<(Scenario, Restored)> {
-    let scenario = Scenario::start(args.scale, Programs::Build)?;
+    let scenario = Scenario::start(args.scale, Programs::Build, Wal::Asynchronous)?;
     let server = &scenario.server;
     let ledger = server.psql("postgres", LEDGER_SUM)?;
     // Old WAL lies about in proportion to the load, not to the data; only a little of it belongs to a backup.
@@ -60,7 +60,7 @@ fn show(args: &DemoArgs) -> Result<(Scenario, Restored)> {
 
     println!("\n--- a restore from nothing but the regions and a key ---");
     let begun = Instant::now();
-    let restored = scenario.restore("restored")?;
+    let restored = scenario.restore("restored", &[])?;
     let restore = begun.elapsed();
     compare(&scenario, &restored, &ledger)?;
 
