@@ -24,6 +24,7 @@ mod pgpass;
 mod recovery;
 mod run_directory;
 mod server_bin;
+mod server_clock;
 mod server_facts;
 mod session;
 mod session_error;
@@ -31,13 +32,21 @@ mod settings;
 #[cfg(test)]
 mod settings_tests;
 mod settings_words;
+mod slot;
 mod source;
 mod source_error;
 mod startup;
 mod surroundings;
 mod tar;
+mod timeline_history;
 mod tls;
 mod transport;
+mod wal_connection;
+mod wal_page;
+mod wal_record;
+mod wal_scan;
+mod wal_stream;
+mod wal_stream_error;
 
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
 pub use backup_manifest::{ManifestVersion, ManifestWriter, WalRange};
@@ -62,6 +71,14 @@ pub use server_facts::ServerFacts;
 pub use session::{ANSWER_MAX, Rows, Session};
 pub use session_error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
 pub use settings::{ConnInfoError, ConnectionSettings, Place, Purpose, TargetSessionAttrs};
+pub use slot::{
+    ServerWal, SlotCondition, SlotName, SlotNameError, SlotStatus, create_slot, drop_slot, server_wal, slot_status,
+};
 pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
 pub use source_error::SourceError;
 pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
+pub use timeline_history::{HISTORY_MAX, HistoryEntry, TimelineHistory, TimelineHistoryError};
+pub use wal_connection::{ServerIdentity, WalConnection, WalConnectionOptions, WalStart};
+pub use wal_scan::{ScanStart, WalFact, WalFactKind, WalFault, WalFaultKind, WalScanner};
+pub use wal_stream::{EndOfTimeline, ReplyWanted, StandbyStatus, WalEvent, WalStream};
+pub use wal_stream_error::WalStreamError;
