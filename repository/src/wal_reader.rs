@@ -5,6 +5,7 @@
 //! answered that, and everything that was listed could be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -105,8 +106,13 @@ impl WalReader {
     /// A reader for the WAL of one repository. `regions` come in order of preference; one whose log could not be read has
     /// none. `pieces` is the size of the cluster's pieces, or [`PieceSize::LARGEST`].
     #[must_use]
-    pub fn new(trust: WalTrust, openers: WalOpeners, regions: Vec<WalRegion>, pieces: PieceSize) -> Self {
-        let keys = WalKeys::new(trust.repository(), openers, regions);
+    pub fn new(
+        trust: WalTrust,
+        openers: impl Into<Arc<WalOpeners>>,
+        regions: Vec<WalRegion>,
+        pieces: PieceSize,
+    ) -> Self {
+        let keys = WalKeys::new(trust.repository(), openers.into(), regions);
         Self { source: WalSource::new(trust, keys), pieces, seen: Mutex::default() }
     }
 

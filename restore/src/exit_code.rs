@@ -16,6 +16,7 @@ use std::process::ExitCode;
 /// | 7 | the key does not fit |
 /// | 8 | there is no such backup |
 /// | 9 | the target cannot be used: not empty, too small, or not writable |
+/// | 10 | the recovery target cannot be reached; the message says what can |
 /// | 130 | stopped by SIGINT or SIGTERM |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,6 +39,8 @@ pub enum Ending {
     NoSuchBackup = 8,
     /// 9
     BadTarget = 9,
+    /// 10
+    Unreachable = 10,
     /// 130
     Stopped = 130,
 }

@@ -6,7 +6,7 @@ use lifeboat_repository::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, TimelineId};
 
 /// Why WAL could not be had. It says nothing about whether it exists: "not there" is an answer, not a fault.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct SourceError {
     /// What every region that was asked said.
@@ -28,10 +28,15 @@ pub trait WalSource: Send + Sync {
     /// [`SourceError`] if a region could not be asked and no other has the file.
     async fn history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError>;
 
-    /// How far WAL of `timeline` goes on without a hole from `from`, asked of the regions now; `None` if every one said
-    /// that it has not even the first byte.
-    ///
-    /// # Errors
-    /// [`SourceError`] if a region could not be asked and no other has the first byte.
-    async fn end_from(&self, timeline: TimelineId, from: Lsn) -> Result<Option<Lsn>, SourceError>;
+    /// How far WAL of `timeline` goes on without a hole from `from`, up to `until`: asked of the regions now.
+    async fn extent(&self, timeline: TimelineId, from: Lsn, until: Lsn) -> Extent;
+}
+
+/// See [`WalSource::extent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The end, at most what was asked for; `None` if no region that answered has the first byte.
+    pub end: Option<Lsn>,
+    /// What regions said that could not be asked, if there are any and the others have not everything.
+    pub unanswered: Option<SourceError>,
 }

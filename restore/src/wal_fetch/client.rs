@@ -40,8 +40,10 @@ pub const USAGE: u8 = 203;
 /// A fault of this program.
 pub const FAULT: u8 = 204;
 
-/// How long a prefetcher may take to answer after it was started.
+/// How long another prefetcher, which was there first, may take until it can be asked.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one that we have started may read before it can be asked; it gives up sooner by itself.
+const READ_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often a prefetcher that died in the middle of a request is started anew.
 const ATTEMPTS: u32 = 5;
 const POLL: Duration = Duration::from_millis(10);
@@ -142,15 +144,17 @@ fn connect_or_start(socket: &Path) -> io::Result<UnixStream> {
     loop {
         match connect(socket) {
             Ok(stream) => return Ok(stream),
-            Err(error) if begun.elapsed() > START_PATIENCE => return Err(error),
-            Err(_) => {}
-        }
-        // Another one may hold the place and not listen yet; then this one ends well.
-        if let Some(status) = child.try_wait()?
-            && !status.success()
-        {
-            let log = socket.with_file_name(LOG);
-            return Err(io::Error::other(format!("it ended with {status}; see {}", log.display())));
+            // Another one may hold the place and not listen yet; then ours ends well.
+            Err(error) => match child.try_wait()? {
+                Some(status) if !status.success() => {
+                    let log = socket.with_file_name(LOG);
+                    return Err(io::Error::other(format!("it ended with {status}; see {}", log.display())));
+                }
+                Some(_) if begun.elapsed() > START_PATIENCE => return Err(error),
+                // It reads the repository first, as patiently as its settings say.
+                None if begun.elapsed() > READ_PATIENCE => return Err(error),
+                Some(_) | None => {}
+            },
         }
         std::thread::sleep(POLL);
     }

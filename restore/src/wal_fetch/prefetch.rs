@@ -5,7 +5,6 @@
 //! complete, of the exact size, and was read as WAL from its first record to its last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -263,10 +262,14 @@ impl Shared {
         let (Some(start), Some(next)) = (name.start(), name.next().start()) else { return Answer::Absent };
         let deadline = self.standby_deadline(deadline);
         let look = || async {
-            let Some(end) = self.fetcher.source().end_from(name.timeline, start).await.map_err(|e| e.to_string())? else {
-                return Ok(Answer::Absent);
-            };
-            let end = end.min(next);
+            let extent = self.fetcher.source().extent(name.timeline, start, next).await;
+            match (extent.unanswered, extent.end) {
+                // A standby takes what there is: it asks again.
+                (Some(_), Some(_)) if self.plan.mode == Mode::Standby => {}
+                (Some(what), _) => return Err(what.to_string()),
+                (None, _) => {}
+            }
+            let Some(end) = extent.end else { return Ok(Answer::Absent) };
             if (end < next && how == Unplanned::WholeOnly) || self.is_unchanged(name, end) {
                 return Ok(Answer::Absent);
             }
@@ -385,9 +388,6 @@ async fn work(shared: Arc<Shared>) {
         shared.changed.notify_waiters();
     }
 }
-
-/// Where a file lies.
-pub type FilePath = PathBuf;
 
 #[cfg(test)]
 #[path = "prefetch_tests.rs"]
