@@ -285,6 +285,12 @@ impl Keys {
         Ok(Self { openers: Arc::new(WalOpeners { identities, commands }) })
     }
 
+    /// Nothing that opens anything: enough to see what there is.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { openers: Arc::default() }
+    }
+
     /// The same, for whoever reads WAL.
     #[must_use]
     pub fn openers(&self) -> Arc<WalOpeners> {

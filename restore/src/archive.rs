@@ -1,7 +1,6 @@
 //! The archive of a cluster's WAL, over all regions: what there is, and its bytes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -215,15 +214,16 @@ async fn archive_regions(
     without: &[RegionName],
 ) -> anyhow::Result<Vec<ArchiveRegion>> {
     let descriptor = repository.descriptor()?;
+    let settings = region_settings(place)?;
     for name in without {
         let known: Vec<&str> = repository.views.iter().map(|view| view.name.as_str()).collect();
-        let is_known = known.contains(&name.as_str());
+        let is_known = known.contains(&name.as_str()) || settings.iter().any(|settings| settings.name == *name);
         anyhow::ensure!(is_known, "--without-region {name}: the regions are {}", known.join(", "));
     }
-    let settings = region_settings(place)?;
     let mut regions = Vec::new();
     for (view, settings) in repository.views.iter().zip(&settings) {
-        if without.contains(&view.name) {
+        // On the command line a region has the name of its log, or a number while that cannot be read.
+        if without.contains(&view.name) || without.contains(&settings.name) {
             continue;
         }
         match &view.answer {
@@ -287,6 +287,3 @@ impl WalSource for Archive {
         Extent { end: (end > from).then_some(end), unanswered }
     }
 }
-
-/// An archive that is shared with a prefetcher.
-pub type SharedArchive = Arc<Archive>;

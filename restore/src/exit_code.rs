@@ -25,6 +25,8 @@ pub enum Ending {
     Done = 0,
     /// 1
     Failed = 1,
+    /// 2
+    BadCommandLine = 2,
     /// 3
     BadConfig = 3,
     /// 4

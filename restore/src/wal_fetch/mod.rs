@@ -3,7 +3,9 @@
 pub mod client;
 pub mod fetch;
 pub mod plan;
+
 pub mod prefetch;
+pub mod prepare;
 pub mod protocol;
 pub mod segment_files;
 pub mod serve;

@@ -24,8 +24,6 @@ pub struct FetchPlan {
     pub mode: Mode,
     /// The stretches, oldest first: whole segments from each start.
     pub legs: Vec<ChainLeg>,
-    /// Where the backup is consistent.
-    pub consistent: Lsn,
     /// Where replay begins.
     pub replay_from: Lsn,
 }
@@ -123,7 +121,7 @@ mod tests {
         let leg = |timeline, from, to| ChainLeg { timeline: TimelineId::new(timeline).unwrap(), from: lsn(from), to: lsn(to) };
         let segment = SegmentSize::from_bytes(MIB).unwrap();
         let legs = vec![leg(1, 20, 40), leg(11, 40, 65)];
-        FetchPlan { segment, mode: Mode::Recovery, legs, consistent: lsn(25), replay_from: lsn(22) }
+        FetchPlan { segment, mode: Mode::Recovery, legs, replay_from: lsn(22) }
     }
 
     #[test]

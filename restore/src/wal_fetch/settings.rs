@@ -64,7 +64,6 @@ pub struct WrittenPlan {
     mode: Mode,
     segment_bytes: u64,
     legs: Vec<(u32, String, String)>,
-    consistent: String,
     replay_from: String,
 }
 
@@ -208,7 +207,6 @@ impl WrittenPlan {
             mode: plan.mode,
             segment_bytes: plan.segment.as_bytes(),
             legs: plan.legs.iter().map(leg).collect(),
-            consistent: plan.consistent.to_string(),
             replay_from: plan.replay_from.to_string(),
         }
     }
@@ -226,7 +224,6 @@ impl WrittenPlan {
             segment: SegmentSize::from_bytes(self.segment_bytes)?,
             mode: self.mode,
             legs: self.legs.iter().map(leg).collect::<anyhow::Result<_>>()?,
-            consistent: lsn(&self.consistent)?,
             replay_from: lsn(&self.replay_from)?,
         })
     }
@@ -248,8 +245,7 @@ mod tests {
         let timeline = TimelineId::new(11).unwrap();
         let (from, to) = (lsn("0/2000000").unwrap(), lsn("0/3000060").unwrap());
         let legs = vec![ChainLeg { timeline, from, to }];
-        let plan =
-            FetchPlan { segment: SegmentSize::DEFAULT, mode: Mode::Standby, legs, consistent: to, replay_from: from };
+        let plan = FetchPlan { segment: SegmentSize::DEFAULT, mode: Mode::Standby, legs, replay_from: from };
         let place = PlaceArgs {
             regions: vec!["s3://b/p?credentials_file=/c".to_owned()],
             config: None,
