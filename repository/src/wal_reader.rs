@@ -5,6 +5,7 @@
 //! answered that, and everything that was listed could be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -19,7 +20,7 @@ use crate::upload::{RegionStore, chain};
 use crate::wal_assembly::{Disagreement, assemble};
 use crate::wal_keys::{WalKeys, WalOpeners, WalRegion};
 use crate::wal_list::{self, objects_in};
-use crate::wal_map::{WalChoice, WalMap};
+use crate::wal_map::{HeldWal, WalChoice, WalMap};
 use crate::wal_name::{PieceSize, WalObject};
 use crate::wal_object::WalTrust;
 use crate::wal_source::{Fault, Holders, WalSource, WalTrouble};
@@ -105,8 +106,13 @@ impl WalReader {
     /// A reader for the WAL of one repository. `regions` come in order of preference; one whose log could not be read has
     /// none. `pieces` is the size of the cluster's pieces, or [`PieceSize::LARGEST`].
     #[must_use]
-    pub fn new(trust: WalTrust, openers: WalOpeners, regions: Vec<WalRegion>, pieces: PieceSize) -> Self {
-        let keys = WalKeys::new(trust.repository(), openers, regions);
+    pub fn new(
+        trust: WalTrust,
+        openers: impl Into<Arc<WalOpeners>>,
+        regions: Vec<WalRegion>,
+        pieces: PieceSize,
+    ) -> Self {
+        let keys = WalKeys::new(trust.repository(), openers.into(), regions);
         Self { source: WalSource::new(trust, keys), pieces, seen: Mutex::default() }
     }
 
@@ -185,8 +191,10 @@ impl WalReader {
     async fn gather(&self, work: &mut Gathering) -> WalChoice {
         loop {
             let choice = work.map.choose(work.range);
+            // Owned, and not an async closure: a future that borrows from the choice cannot be sent to another thread.
             let wanted = choice.objects.iter().filter(|held| !work.have.contains_key(&held.object));
-            let fetches = wanted.map(async |held| {
+            let wanted: Vec<HeldWal> = wanted.cloned().collect();
+            let fetches = wanted.into_iter().map(|held| async move {
                 let fetched = self.source.fetch(&held.object.name(), Holders::These(&held.regions)).await;
                 (held.object, fetched)
             });
