@@ -107,7 +107,9 @@ impl Question<'_> {
             Some(path) => Ok(path),
             // A backup of a timeline without any WAL still is a place to start from.
             None if !stored => Ok(self.view.tree.path_or_alone(timeline)),
-            None => Err(self.unreachable(&format!("the history file of timeline {timeline} is missing in every region"))),
+            None => {
+                Err(self.unreachable(&format!("the history file of timeline {timeline} is missing in every region")))
+            }
         }
     }
 
@@ -183,7 +185,8 @@ impl Question<'_> {
             let stop = reach.backup.stop.lsn;
             let Some(chain) = &reach.chain else { continue };
             // The clock that dated the backup need not be the server's: what it holds was dated by the server.
-            let inside = survey.last_decision(&chain.up_to(stop), chain.legs.first().map_or(stop, |leg| leg.from)).await?;
+            let inside =
+                survey.last_decision(&chain.up_to(stop), chain.legs.first().map_or(stop, |leg| leg.from)).await?;
             if inside.is_some_and(passes) {
                 continue;
             }
@@ -295,7 +298,6 @@ impl Question<'_> {
         }
         Ok(None)
     }
-
 }
 
 /// Recovery follows the timeline on which the WAL ends: a newer one of which nothing is stored has nothing to give.
