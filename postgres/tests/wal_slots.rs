@@ -11,7 +11,7 @@ use lifeboat_postgres::{
     SlotCondition, SlotName, WalEvent, WalStart, WalStreamError, create_slot, drop_slot, server_wal, slot_status,
 };
 use lifeboat_testkit::{PgServer, Stop};
-use lifeboat_vocabulary::{ByteCount, Lsn};
+use lifeboat_vocabulary::{ByteCount, Clock, Lsn, SystemClock};
 use wal_support::{
     PATIENCE, drop_own_slot, end_of, next, receive, report, slot, sql, start, start_at_once, stream, with_slot,
 };
@@ -34,6 +34,10 @@ async fn slots_are_made_described_and_dropped() {
         let status = slot_status(&mut session, &slot()).await.unwrap().unwrap();
         assert_eq!((status.condition, status.restart, status.active_pid), (SlotCondition::Holds, Some(held), None));
         assert_eq!((status.wal_status.as_deref(), status.safe_wal_size), (Some("reserved"), None), "{major}");
+        assert_eq!(
+            status.inactive_since.map(|time| SystemClock.now().since(time) < PATIENCE),
+            (major >= 17).then_some(true)
+        );
         assert!(matches!(create_slot(&mut session, &slot()).await, Err(WalStreamError::SlotExists { .. })));
         server.psql("postgres", "select pg_create_physical_replication_slot('empty')").unwrap();
         server.psql("postgres", "select pg_create_logical_replication_slot('logical', 'test_decoding')").unwrap();
@@ -108,6 +112,9 @@ async fn a_lost_slot_is_known_as_such_and_a_new_one_holds() {
             let error = start(&server, 1, end_of(&server).await).await.unwrap_err();
             assert!(error.remedy().unwrap().contains("max_slot_wal_keep_size"), "{error:?}");
         }
+        if major < 18 {
+            what_becomes_of_a_lost_slot_that_is_used(&server).await;
+        }
         drop_own_slot(&server).await;
         let again = create_slot(&mut session, &slot()).await.unwrap();
         assert_eq!(condition(&server).await, Some(SlotCondition::Holds));
@@ -115,6 +122,25 @@ async fn a_lost_slot_is_known_as_such_and_a_new_one_holds() {
         let mut stream = stream(&server, 1, again).await;
         receive(&mut stream, Some(end_of(&server).await)).await;
     }
+}
+
+/// Up to 15 a report brings it back to life, with a hole before it; from 16 on it stays lost and protects nothing.
+async fn what_becomes_of_a_lost_slot_that_is_used(server: &PgServer) {
+    let mut stream = stream(server, 1, end_of(server).await).await;
+    let end = end_of(server).await;
+    receive(&mut stream, Some(end)).await;
+    // Only what is past the start of the stream has been reported.
+    let begun = Instant::now();
+    let expected = if server.major() < 16 { SlotCondition::Holds } else { SlotCondition::Lost };
+    loop {
+        let found = condition(server).await;
+        if found == Some(expected) && begun.elapsed() > Duration::from_millis(200) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}: {found:?}", server.major());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stream.close().await;
 }
 
 #[tokio::test]
