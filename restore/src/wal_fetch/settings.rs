@@ -247,7 +247,7 @@ mod tests {
         let legs = vec![ChainLeg { timeline, from, to }];
         let plan = FetchPlan { segment: SegmentSize::DEFAULT, mode: Mode::Standby, legs, replay_from: from };
         let place = PlaceArgs {
-            regions: vec!["s3://b/p?credentials_file=/c".to_owned()],
+            regions: vec!["s3://bucket/p?credentials_file=/c".to_owned()],
             config: None,
             cluster: None,
             identities: vec!["key.txt".into()],
@@ -276,7 +276,7 @@ mod tests {
         assert!(read.place().unwrap().identities[0].is_absolute());
         assert_eq!(read.without().unwrap().len(), 1);
 
-        let relative = PlaceArgs { regions: vec!["s3://b/p?credentials_file=c".to_owned()], ..place };
+        let relative = PlaceArgs { regions: vec!["s3://bucket/p?credentials_file=c".to_owned()], ..place };
         assert!(WalFetchSettings::new(&relative, &parts).unwrap_err().to_string().contains("absolute"));
     }
 }
