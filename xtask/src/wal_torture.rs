@@ -167,8 +167,7 @@ fn last_of_each(restored: &Restored, run: u32) -> Result<Vec<u64>> {
 
 /// Recovers to just behind a random commit, by position or by time, and compares with what the clients know.
 fn to_a_random_commit(scenario: &Scenario, history: &[Acknowledged], chance: &mut Chance) -> Result<()> {
-    let index = ((history.len() as f64) * chance.fraction()) as usize;
-    let target = history.get(index.min(history.len().saturating_sub(1))).context("nothing was committed")?;
+    let target = chance.choose(history).context("nothing was committed")?;
     let by_position = chance.fraction() < 0.5;
     let arguments = match by_position {
         true => vec!["--target-lsn".to_owned(), target.position.clone(), "--exclusive".to_owned()],
