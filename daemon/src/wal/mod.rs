@@ -1,6 +1,8 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
+mod marks;
 pub mod positions;
+mod ranges;
 pub mod shipper;
 
 pub use positions::{LaneState, Offer, Positions, RegionPosition, ResumePoint, ShipError};
