@@ -8,7 +8,7 @@ use crate::backup_record::{
 };
 use crate::descriptor::Descriptor;
 use crate::ids::{EpochId, RepositoryId};
-use crate::layout;
+use crate::layout::{self, WalRange};
 use crate::note::NoteSigner;
 use crate::record::{InitRecord, Link, Origin, Record, RecordBody};
 use crate::signing::SigningKey;
@@ -94,4 +94,9 @@ pub(crate) fn backup_record() -> BackupRecord {
 pub(crate) fn backup_entry() -> Record {
     let link = Link { region: "eu-1".parse().unwrap(), seq: 1, prev: Some(digest(9)) };
     Record { link, origin: origin(1), body: RecordBody::Backup(Box::new(backup_record())) }
+}
+
+pub(crate) fn wal_range(timeline: u32, start: u64, end: u64) -> WalRange {
+    let lsn = |bytes| Lsn::from_bytes(bytes).unwrap();
+    WalRange { timeline: TimelineId::new(timeline).unwrap(), start: lsn(start), end: lsn(end) }
 }
