@@ -14,8 +14,12 @@ fn at(id: u32, bytes: u64) -> WalPosition {
     WalPosition { timeline: timeline(id), lsn: lsn(bytes) }
 }
 
-fn stretch(start: u64, end: u64) -> Stretch {
-    Stretch { start: lsn(start), end: lsn(end) }
+fn range(id: u32, bytes: std::ops::Range<u64>) -> WalRange {
+    WalRange { timeline: timeline(id), start: lsn(bytes.start), end: lsn(bytes.end) }
+}
+
+fn place((id, bytes): (u32, u64)) -> Place {
+    at(id, bytes).into()
 }
 
 /// A segment in this small world.
@@ -74,6 +78,8 @@ struct World {
     received: u64,
     sealed: u64,
     objects: Vec<Object>,
+    /// The first object of this process.
+    run: usize,
     stored: Vec<BTreeSet<Byte>>,
     spool: BTreeSet<usize>,
     confirmed: Option<Place>,
@@ -92,6 +98,7 @@ impl World {
             received: SEGMENT,
             sealed: SEGMENT,
             objects: Vec::new(),
+            run: 0,
             stored: vec![BTreeSet::new(); REGIONS],
             spool: BTreeSet::new(),
             confirmed: None,
@@ -103,19 +110,17 @@ impl World {
         self.line.last().unwrap().0
     }
 
-    fn span(&self, timeline: u32) -> SpanId {
-        self.marks.span_of(super::TimelineId::new(timeline).unwrap()).unwrap()
-    }
-
     fn seal(&mut self, bytes: std::ops::Range<u64>) {
         let (timeline, end) = (self.timeline(), bytes.end);
+        self.marks.seal(range(timeline, bytes.clone()));
         self.objects.push(Object { timeline, bytes });
         self.sealed = self.sealed.max(end);
-        self.marks.seal(self.span(timeline), lsn(end));
     }
 
+    /// One of the objects that this process has: its own, and those in the spool.
     fn pick(&self, index: usize) -> Option<usize> {
-        (!self.objects.is_empty()).then(|| index % self.objects.len())
+        let known: Vec<_> = (0..self.objects.len()).filter(|o| *o >= self.run || self.spool.contains(o)).collect();
+        known.get(index.checked_rem(known.len())?).copied()
     }
 
     fn spooled_bytes(&self) -> BTreeSet<Byte> {
@@ -142,14 +147,13 @@ impl World {
                 let Some(index) = self.pick(index) else { return };
                 let object = self.objects[index].clone();
                 self.stored[region].extend(object.bytes());
-                let bytes = stretch(object.bytes.start, object.bytes.end);
-                self.marks.hold(region, self.span(object.timeline), bytes);
+                self.marks.hold(region, range(object.timeline, object.bytes));
             }
             Event::Spool(index) => {
                 let Some(index) = self.pick(index) else { return };
                 let object = self.objects[index].clone();
                 self.spool.insert(index);
-                self.marks.spool(self.span(object.timeline), stretch(object.bytes.start, object.bytes.end));
+                self.marks.spool(range(object.timeline, object.bytes));
             }
             Event::Unspool(index) => {
                 let Some(index) = self.pick(index) else { return };
@@ -196,6 +200,7 @@ impl World {
     /// The process is killed; the next one finds regions and spool as they are, and the server begins again where the
     /// one that lacks most goes on.
     fn restart(&mut self) {
+        self.run = self.objects.len();
         let ends: Vec<_> = self.stored.iter().map(|held| self.walk(held)).collect();
         let spooled = self.spooled_bytes();
         let safe: Vec<_> = self.stored.iter().map(|held| self.walk(&(held | &spooled))).collect();
@@ -206,19 +211,17 @@ impl World {
         seen.extend(self.spool.iter().map(|&object| (self.objects[object].timeline, self.objects[object].bytes.start)));
         seen.sort_unstable();
         for (id, bytes) in &seen {
-            marks.found(timeline(*id), lsn(*bytes));
+            marks.found(at(*id, *bytes));
         }
         for object in &self.spool {
             let Object { timeline: id, bytes } = self.objects[*object].clone();
-            marks.spool(marks.span_of(timeline(id)).unwrap(), stretch(bytes.start, bytes.end));
+            marks.spool(range(id, bytes));
         }
         for (region, (id, bytes)) in ends.iter().enumerate() {
             let any = !self.stored[region].is_empty();
             marks.enter(region, any.then(|| at(*id, *bytes)));
             for (id, byte) in &self.stored[region] {
-                if let Some(span) = marks.span_of(timeline(*id)) {
-                    marks.hold(region, span, stretch(*byte, byte + 1));
-                }
+                marks.hold(region, range(*id, *byte..byte + 1));
             }
         }
         self.marks = marks;
@@ -237,13 +240,9 @@ impl World {
             } else if end > from {
                 // Cut again, because it is not known which objects of before arrived.
                 self.objects.push(Object { timeline: id, bytes: from..end });
-                self.marks.seal(self.span(id), lsn(end));
+                self.marks.seal(range(id, from..end));
             }
         }
-    }
-
-    fn place(&self, (id, bytes): (u32, u64)) -> Option<Place> {
-        self.marks.span_of(timeline(id)).map(|span| Place { span, lsn: lsn(bytes) })
     }
 
     fn check(&mut self) {
@@ -251,7 +250,7 @@ impl World {
         let mut places = Vec::new();
         let mut safe = Vec::new();
         for region in 0..REGIONS {
-            let truth = self.place(self.walk(&self.stored[region])).unwrap();
+            let truth = place(self.walk(&self.stored[region]));
             let said = self.marks.durable_place(region);
             if self.stored[region].is_empty() {
                 assert_eq!(said, None, "law 1: nothing is nothing");
@@ -261,12 +260,12 @@ impl World {
                 places.push(truth);
             }
             self.durable[region] = said;
-            safe.push(self.place(self.walk(&(&self.stored[region] | &spooled))).unwrap());
+            safe.push(place(self.walk(&(&self.stored[region] | &spooled))));
         }
         places.sort_unstable_by(|a, b| b.cmp(a));
         assert_eq!(self.marks.quorum_place(), places.get(self.quorum - 1).copied(), "law 2");
-        let received = Place { span: self.marks.current().unwrap(), lsn: lsn(self.received) };
-        let confirmed = self.marks.confirmed().map(|at| self.place((at.timeline.get(), at.lsn.as_bytes())).unwrap());
+        let received = place((self.timeline(), self.received));
+        let confirmed = self.marks.confirmed().map(Place::from);
         if let Some(confirmed) = confirmed {
             assert!(confirmed <= received, "law 4: received");
             assert!(Some(confirmed) <= self.marks.quorum_place(), "law 4: quorum");
@@ -292,17 +291,17 @@ proptest! {
 #[test]
 fn a_region_that_lacks_what_nobody_keeps_has_a_hole() {
     let mut marks = Marks::new(2, 1);
-    marks.found(timeline(1), lsn(20));
+    marks.found(at(1, 20));
     marks.enter(0, Some(at(1, 48)));
     marks.enter(1, Some(at(1, 20)));
     marks.begin(at(1, 40));
     marks.receive(lsn(60));
-    let mut kept = RangeSet::default();
-    kept.add(stretch(24, 32));
-    assert_eq!(marks.holes(0, &[kept.clone()]), []);
-    assert_eq!(marks.holes(1, &[kept]), [(0, stretch(20, 24)), (0, stretch(32, 40))]);
+    let mut kept = Kept::new();
+    kept.entry(timeline(1)).or_default().add(range(1, 24..32).into());
+    assert_eq!(marks.holes(0, &kept), []);
+    assert_eq!(marks.holes(1, &kept), [range(1, 20..24), range(1, 32..40)]);
     assert_eq!(marks.confirmed(), Some(at(1, 20)), "region 1 is not safe");
-    marks.hold(1, 0, stretch(20, 40));
+    marks.hold(1, range(1, 20..40));
     assert_eq!(marks.durable(1), Some(at(1, 40)), "a hole on record is passed");
     assert_eq!(marks.confirmed(), Some(at(1, 40)));
 }
@@ -311,12 +310,12 @@ fn a_region_that_lacks_what_nobody_keeps_has_a_hole() {
 fn a_region_that_is_not_known_holds_up_confirmation_only_where_the_spool_does_not_help() {
     let mut marks = Marks::new(2, 1);
     marks.enter(0, None);
-    let span = marks.begin(at(1, 16));
+    marks.begin(at(1, 16));
     marks.receive(lsn(40));
-    marks.hold(0, span, stretch(16, 40));
+    marks.hold(0, range(1, 16..40));
     assert_eq!(marks.quorum(), Some(at(1, 40)));
     assert_eq!(marks.confirmed(), Some(at(1, 16)));
-    marks.spool(span, stretch(16, 30));
+    marks.spool(range(1, 16..30));
     assert_eq!(marks.confirmed(), Some(at(1, 30)));
     marks.enter(1, Some(at(1, 20)));
     assert_eq!(marks.durable(1), Some(at(1, 20)));
@@ -327,16 +326,16 @@ fn a_region_that_is_not_known_holds_up_confirmation_only_where_the_spool_does_no
 fn a_higher_number_on_an_earlier_timeline_is_not_further() {
     let mut marks = Marks::new(2, 1);
     (0..2).for_each(|region| marks.enter(region, None));
-    let old = marks.begin(at(1, 8));
+    marks.begin(at(1, 8));
     marks.receive(lsn(100));
-    marks.hold(0, old, stretch(8, 100));
-    marks.hold(1, old, stretch(8, 90));
-    let new = marks.begin(at(2, 48));
+    marks.hold(0, range(1, 8..100));
+    marks.hold(1, range(1, 8..90));
+    marks.begin(at(2, 48));
     marks.receive(lsn(60));
-    marks.hold(0, new, stretch(48, 60));
+    marks.hold(0, range(2, 48..60));
     assert_eq!(marks.quorum(), Some(at(2, 60)), "60 on timeline 2 is further than 90 on timeline 1");
     assert_eq!(marks.confirmed(), Some(at(1, 90)));
     assert_eq!(marks.spooled(), None, "the lowest safe place is not on the current timeline");
-    marks.hold(1, old, stretch(90, 100));
+    marks.hold(1, range(1, 90..100));
     assert_eq!(marks.confirmed(), Some(at(2, 48)));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifeboat_repository::layout::WalRange;
 use lifeboat_vocabulary::Lsn;
 
 /// From a first byte up to, but not including, an end.
@@ -9,6 +10,12 @@ use lifeboat_vocabulary::Lsn;
 pub(crate) struct Stretch {
     pub(crate) start: Lsn,
     pub(crate) end: Lsn,
+}
+
+impl From<WalRange> for Stretch {
+    fn from(WalRange { start, end, .. }: WalRange) -> Self {
+        Self { start, end }
+    }
 }
 
 /// Any number of stretches of one timeline; what touches or overlaps is one. So the set stays small however many objects

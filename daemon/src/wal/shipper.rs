@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_repository::ids::RepositoryId;
 use lifeboat_repository::layout::WalRange;
-use lifeboat_repository::{KeyCommand, NoteSigner, Recipient, RegionLog, RegionStore};
-use lifeboat_vocabulary::{ByteCount, Clock, SegmentSize, TimelineId, WalPosition};
+use lifeboat_repository::{GapReason, Incarnation, KeyCommand, NoteSigner, Recipient, RegionLog, RegionStore};
+use lifeboat_vocabulary::{ByteCount, Clock, ClusterName, SegmentSize, TimelineId, WalPosition};
 use tokio::sync::watch;
 
 use super::positions::{Offer, Positions, ResumePoint, ShipError};
@@ -46,6 +46,8 @@ pub struct ShipSettings {
     pub spool_limit: ByteCount,
     /// What may be held in memory, raw and sealed, at least 64 MiB.
     pub memory: ByteCount,
+    /// The cluster, for the lease.
+    pub cluster: ClusterName,
     /// The repository that the objects belong to.
     pub repository: RepositoryId,
     /// Signs objects, records and heads.
@@ -55,7 +57,7 @@ pub struct ShipSettings {
     /// How records name this program.
     pub tool: String,
     /// The incarnation of the server, where it is a copy that was adopted.
-    pub incarnation: Option<String>,
+    pub incarnation: Option<Incarnation>,
 }
 
 /// A region to ship to.
@@ -125,7 +127,7 @@ impl Shipper {
     ///
     /// # Errors
     /// If it cannot be kept.
-    pub async fn record_gap(&self, missing: WalRange, reason: &str) -> anyhow::Result<()> {
+    pub async fn record_gap(&self, missing: WalRange, reason: GapReason) -> anyhow::Result<()> {
         let _ = (missing, reason);
         Ok(())
     }
