@@ -1,6 +1,7 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
 mod marks;
+mod piece;
 pub mod positions;
 mod ranges;
 pub mod shipper;
