@@ -1,10 +1,12 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
 mod marks;
+mod notice;
 mod piece;
 pub mod positions;
 mod ranges;
 pub mod shipper;
+mod spool;
 
 pub use positions::{LaneState, Offer, Positions, RegionPosition, ResumePoint, ShipError};
 pub use shipper::{CommitMode, KeyHolders, ShipRegion, ShipSettings, Shipper};
