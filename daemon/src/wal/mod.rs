@@ -1,6 +1,8 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
+mod ledger;
 mod marks;
+mod memory;
 mod notice;
 mod piece;
 pub mod positions;
