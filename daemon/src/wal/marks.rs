@@ -119,6 +119,16 @@ impl Marks {
 
     /// There is WAL of this timeline in a region or in the spool, from `at` on at the latest.
     pub(crate) fn found(&mut self, at: WalPosition) {
+        let is_left = self.current.is_some_and(|current| at.timeline < current);
+        if is_left && !self.line.contains_key(&at.timeline) {
+            // A region that answered late ends on a timeline that all others have left. What it lacks from there on lies on
+            // the timelines that followed, which continue the same positions.
+            if let Some((_, next)) = self.line.range_mut(at.timeline..).next() {
+                next.start = next.start.min(at.lsn);
+            }
+            self.line.insert(at.timeline, Span { course: Course::Ended(at.lsn), ..Span::new(at.lsn) });
+            return;
+        }
         let span = self.line.entry(at.timeline).or_insert_with(|| Span::new(at.lsn));
         span.start = span.start.min(at.lsn);
     }
@@ -275,13 +285,13 @@ impl Marks {
         self.lowest_safe_place().map(WalPosition::from)
     }
 
-    fn lowest_safe_place(&self) -> Option<Place> {
-        self.regions.iter().map(|region| region.safe).min().flatten()
+    /// Everything before this is in the region or in the spool.
+    pub(crate) fn safe(&self, region: usize) -> Option<WalPosition> {
+        self.regions.get(region)?.safe.map(WalPosition::from)
     }
 
-    /// The furthest that the bytes of any region go, or of the spool.
-    pub(crate) fn highest(&self) -> Option<WalPosition> {
-        self.regions.iter().filter_map(|region| region.safe).max().map(WalPosition::from)
+    fn lowest_safe_place(&self) -> Option<Place> {
+        self.regions.iter().map(|region| region.safe).min().flatten()
     }
 
     /// The timeline that is being received.

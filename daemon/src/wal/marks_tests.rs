@@ -339,3 +339,19 @@ fn a_higher_number_on_an_earlier_timeline_is_not_further() {
     marks.hold(1, range(1, 90..100));
     assert_eq!(marks.confirmed(), Some(at(2, 48)));
 }
+
+#[test]
+fn a_region_that_answers_late_from_an_earlier_timeline_misses_what_came_between() {
+    let mut marks = Marks::new(2, 1);
+    marks.enter(0, None);
+    marks.begin(at(3, 64));
+    marks.receive(lsn(80));
+    marks.hold(0, range(3, 64..80));
+    marks.found(at(1, 50));
+    marks.enter(1, Some(at(1, 50)));
+    assert_eq!(marks.holes(1, &Kept::new()), [range(3, 50..64)]);
+    assert_eq!(marks.holes(0, &Kept::new()), []);
+    marks.hold(1, range(3, 50..64));
+    assert_eq!(marks.durable(1), Some(at(3, 64)));
+    assert_eq!(marks.quorum(), Some(at(3, 80)));
+}
