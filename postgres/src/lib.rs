@@ -46,6 +46,8 @@ mod wal_connection;
 mod wal_page;
 mod wal_record;
 mod wal_scan;
+#[cfg(test)]
+mod wal_scan_tests;
 mod wal_stream;
 mod wal_stream_error;
 
