@@ -74,11 +74,7 @@ impl Archive {
     ///
     /// # Errors
     /// If the keys cannot be read, or nothing has answered for as long as `patience`.
-    pub async fn open_patiently(
-        place: &PlaceArgs,
-        without: &[RegionName],
-        patience: Duration,
-    ) -> anyhow::Result<Self> {
+    pub async fn open_patiently(place: &PlaceArgs, without: &[RegionName], patience: Duration) -> anyhow::Result<Self> {
         let keys = Keys::load(place)?;
         let begun = Instant::now();
         loop {
@@ -129,7 +125,8 @@ impl Archive {
         let histories = self.reader.histories().await;
         histories.troubles.iter().for_each(|trouble| note(&mut unanswered, &trouble.region, &trouble.what));
         let parsed = histories.found.iter().map(|(timeline, content)| {
-            TimelineHistory::parse(*timeline, content).with_context(|| format!("read the history of timeline {timeline}"))
+            TimelineHistory::parse(*timeline, content)
+                .with_context(|| format!("read the history of timeline {timeline}"))
         });
         let tree = TimelineTree::new(parsed.collect::<anyhow::Result<Vec<_>>>()?);
         let mut timelines: Vec<TimelineId> = histories.found.keys().chain(&histories.missing).copied().collect();
@@ -152,9 +149,9 @@ impl Archive {
         let survey = self.reader.survey(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
         let logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
-        let gaps = logs.flat_map(|(log, _)| log.wal_gaps()).filter(|gap| {
-            gap.timeline == from.timeline && gap.scope == GapScope::Everywhere
-        });
+        let gaps = logs
+            .flat_map(|(log, _)| log.wal_gaps())
+            .filter(|gap| gap.timeline == from.timeline && gap.scope == GapScope::Everywhere);
         // What stands on both sides of a recorded gap does not belong together, even where bytes of it are stored.
         let cut = gaps.filter_map(|gap| Some((gap.from, gap.to?)));
         (Coverage::of(ranges).without(cut), survey.troubles)
@@ -177,7 +174,9 @@ impl Archive {
                         facts.push(HeadFact { region: region.store.name.clone(), time, durable });
                     }
                     Ok(_) => {}
-                    Err(error) => tracing::warn!(region = %region.store.name, %writer, %error, "a sign of life is not used"),
+                    Err(error) => {
+                        tracing::warn!(region = %region.store.name, %writer, %error, "a sign of life is not used")
+                    }
                 }
             }
         }

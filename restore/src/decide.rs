@@ -52,8 +52,7 @@ pub async fn decide(
     let survey = Survey::new(source, archive.system_identifier(), archive.segment());
     // A standby goes on when a region comes back.
     let unanswered = if args.standby { &[] } else { inventory.unanswered.as_slice() };
-    let question =
-        Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };
+    let question = Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };
     let proof = question.prove(&survey).await?;
     let row = repository.choose(Some(&proof.backup))?.clone();
     let mut without = args.without_regions.clone();
@@ -79,7 +78,9 @@ fn backup_alone(row: &CatalogRow, target: Target, inventory: &Inventory) -> Deci
         stop: StopAt::End,
         expected: lsn,
         found: "no WAL is stored beside the backups; it recovers from its own".to_owned(),
-        warnings: unread.map(|(region, why)| format!("region {region} does not answer and may have more: {why}")).collect(),
+        warnings: unread
+            .map(|(region, why)| format!("region {region} does not answer and may have more: {why}"))
+            .collect(),
     };
     Decision { row: row.clone(), target, proof, fetch: None, without: Vec::new() }
 }

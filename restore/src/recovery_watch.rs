@@ -229,7 +229,9 @@ impl Recovery<'_> {
             let news = log.read_on().unwrap_or(false);
             match open {
                 Ok(Ok(())) if self.awaited == Awaited::Open => return Ok(()),
-                Ok(Ok(())) => bail!("the server has opened for writes, instead of what it was told; see {}", log.path.display()),
+                Ok(Ok(())) => {
+                    bail!("the server has opened for writes, instead of what it was told; see {}", log.path.display())
+                }
                 Ok(Err(LocalServerError::Ended { .. })) if self.has_stopped_well(log)? => return Ok(()),
                 Ok(Err(error)) => return Err(self.failure(error)),
                 Err(_) => {}
@@ -258,7 +260,12 @@ impl Recovery<'_> {
     }
 
     /// Asks a server that lets people look. `Some` once it is where it should be.
-    async fn look(&self, server: &LocalServer, log: &LogReader, now_at: &mut Option<Lsn>) -> anyhow::Result<Option<()>> {
+    async fn look(
+        &self,
+        server: &LocalServer,
+        log: &LogReader,
+        now_at: &mut Option<Lsn>,
+    ) -> anyhow::Result<Option<()>> {
         let replayed = server.ask("SELECT pg_catalog.pg_last_wal_replay_lsn()::text").await;
         // Nobody is let in before the copy is consistent.
         let Ok(replayed) = replayed else { return Ok(None) };
@@ -345,7 +352,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let mut log = LogReader::new(file.path(), 0);
         assert!(!log.read_on().unwrap());
-        write!(file, "x LOG:  redo starts at 0/2000028\nLOG:  recovery stopping before commit of transaction 7").unwrap();
+        write!(file, "x LOG:  redo starts at 0/2000028\nLOG:  recovery stopping before commit of transaction 7")
+            .unwrap();
         assert!(log.read_on().unwrap());
         assert!(log.redo_begun.is_some() && log.stopped_at.is_none(), "half a line says nothing");
         write!(file, ", time 2026\nLOG:  pausing at the end of recovery\n").unwrap();

@@ -172,6 +172,8 @@ fn print_recovered(decision: &Decision, recovered: &Recovered) {
 fn print_next_steps(restore: &Restore<'_>) {
     println!("start it with: pg_ctl -D {} start", restore.plan.root.display());
     if restore.decision.fetch.is_some() {
-        println!("it fetches its WAL by itself: its account must be able to read the identity and to reach the regions");
+        println!(
+            "it fetches its WAL by itself: its account must be able to read the identity and to reach the regions"
+        );
     }
 }

@@ -123,8 +123,7 @@ impl Restore<'_> {
     ) -> anyhow::Result<()> {
         let record = &self.decision.row.record;
         let progress = Arc::new(Progress::default());
-        let _line =
-            ProgressLine::start("restore", Arc::clone(&progress), Some(record.files.raw_bytes), self.output);
+        let _line = ProgressLine::start("restore", Arc::clone(&progress), Some(record.files.raw_bytes), self.output);
         let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
         let connections = usize::from(self.args.connections);
         let settings = ReadSettings { ranges: Ranges::Parts(RANGE_BYTES), connections, workers: workers() };
@@ -170,8 +169,7 @@ impl Restore<'_> {
         serving: Option<&Serving>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Recovered> {
-        let awaited =
-            if self.args.standby { Awaited::Following } else { Awaited::of(self.decision.target.action) };
+        let awaited = if self.args.standby { Awaited::Following } else { Awaited::of(self.decision.target.action) };
         let recovery = Recovery {
             data_dir: &self.plan.root,
             bin_dir,

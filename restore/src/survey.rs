@@ -78,7 +78,10 @@ impl Survey {
 
     async fn read(&self, leg: ChainLeg) -> anyhow::Result<bytes::Bytes> {
         let range = WalRange { timeline: leg.timeline, start: leg.from, end: leg.to };
-        self.source.read(range).await.with_context(|| format!("read WAL from {} on timeline {}", leg.from, leg.timeline))
+        self.source
+            .read(range)
+            .await
+            .with_context(|| format!("read WAL from {} on timeline {}", leg.from, leg.timeline))
     }
 
     fn scanner(&self, leg: ChainLeg) -> WalScanner {

@@ -203,7 +203,12 @@ fn parse_time(text: &str) -> Result<UtcTime, String> {
         "" if offset.eq_ignore_ascii_case("z") => "Z".to_owned(),
         hours if digits(hours) => format!("{offset}:00"),
         short if short.len() == 4 && !short.contains(':') => {
-            format!("{}{}:{}", offset.get(..1).unwrap_or_default(), short.get(..2).unwrap_or_default(), short.get(2..).unwrap_or_default())
+            format!(
+                "{}{}:{}",
+                offset.get(..1).unwrap_or_default(),
+                short.get(..2).unwrap_or_default(),
+                short.get(2..).unwrap_or_default()
+            )
         }
         _ => offset.to_owned(),
     };

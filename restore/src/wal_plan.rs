@@ -138,8 +138,7 @@ impl ArchiveView {
     /// How far one gets from every backup on a path, in the order of their positions.
     #[must_use]
     pub fn reaches(&self, path: &TimelinePath) -> Vec<Reach> {
-        let mut reaches: Vec<Reach> =
-            self.backups.iter().filter_map(|backup| self.reach(backup, path)).collect();
+        let mut reaches: Vec<Reach> = self.backups.iter().filter_map(|backup| self.reach(backup, path)).collect();
         reaches.sort_by_key(|reach| (reach.backup.stop.lsn, reach.backup.stop_time, reach.backup.id.clone()));
         reaches
     }
@@ -204,7 +203,8 @@ impl ArchiveView {
         let rest = path.legs().iter().skip_while(|leg| leg.timeline != end.timeline);
         rest.enumerate().find_map(|(index, leg)| {
             let coverage = self.covered(leg.timeline)?;
-            let after = if index == 0 { coverage.next_after(end.lsn) } else { coverage.stretches().first().map(|s| s.0) };
+            let after =
+                if index == 0 { coverage.next_after(end.lsn) } else { coverage.stretches().first().map(|s| s.0) };
             let lsn = after.filter(|lsn| leg.end.is_none_or(|end| *lsn < end))?;
             Some(WalPosition { timeline: leg.timeline, lsn })
         })

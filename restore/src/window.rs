@@ -118,7 +118,8 @@ pub fn table(windows: &[Window]) -> String {
     for window in windows {
         if let Some(beyond) = window.beyond_hole {
             // Writing to a String cannot fail.
-            if writeln!(text, "timeline {}: WAL is missing from {} to {}", window.timeline, window.to.lsn, beyond.lsn).is_err()
+            if writeln!(text, "timeline {}: WAL is missing from {} to {}", window.timeline, window.to.lsn, beyond.lsn)
+                .is_err()
             {
                 return text;
             }

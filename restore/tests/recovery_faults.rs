@@ -60,7 +60,7 @@ impl Running {
         std::fs::read_to_string(Path::new(&run)).unwrap_or_default()
     }
 
-    fn end(mut self) -> Said {
+    fn said(&mut self) -> Said {
         Said::from(self.child.take().unwrap().wait_with_output().unwrap())
     }
 }
@@ -104,30 +104,25 @@ fn fail_wal(scene: &Scene, running: &Running, failure: Failure) {
 fn a_store_that_fails_holds_recovery_up_and_never_ends_it() {
     let (scene, _server, _) = shipped(25, 1);
     for (name, failure) in [("500", Failure::status(500)), ("503", Failure::status(503))] {
-        let running = Running::start(&scene, name, &[]);
+        let mut running = Running::start(&scene, name, &[]);
         fail_wal(&scene, &running, failure);
         std::thread::sleep(Duration::from_secs(3));
         assert!(!running.log().contains("redo done"), "{name}: {}", running.log());
         scene.regions[0].faults().clear();
-        let data = running.data.clone();
-        let said = running.end().expect(0);
+        let said = running.said().expect(0);
         assert_eq!(figures(&said), ("25".to_owned(), "f".to_owned()), "{name}");
-        stop_server(&data);
     }
 }
 
 #[test]
 fn when_patience_ends_recovery_stops_and_a_later_start_goes_on() {
     let (scene, _server, _) = shipped(25, 1);
-    let running = Running::start(&scene, "given-up", &["--wal-patience", "4"]);
+    let mut running = Running::start(&scene, "given-up", &["--wal-patience", "4"]);
     fail_wal(&scene, &running, Failure::status(500));
     let data = running.data.clone();
-    let log = {
-        let mut running = running;
-        let said = Said::from(running.child.take().unwrap().wait_with_output().unwrap()).expect(1);
-        assert!(said.err.contains("recovery was stopped"), "{}", said.err);
-        running.log()
-    };
+    let said = running.said().expect(1);
+    assert!(said.err.contains("recovery was stopped; WAL: not fetched in "), "{}", said.err);
+    let log = running.log();
     assert!(log.contains("FATAL") && log.contains("child process exited with exit code 200"), "{log}");
     assert!(!log.contains("redo done") && !data.join("postmaster.pid").exists(), "{log}");
     scene.regions[0].faults().clear();
@@ -213,15 +208,12 @@ fn a_hole_in_the_plan_stops_recovery_and_one_that_is_known_before_is_refused() {
     let hole = pieces[pieces.len() / 2].clone();
     let body = scene.regions[0].object(BUCKET, &hole).unwrap();
     // Listed, but gone when it is read.
-    let running = Running::start(&scene, "gone", &["--wal-patience", "3"]);
+    let mut running = Running::start(&scene, "gone", &["--wal-patience", "3"]);
     wait_for("the server's log", || running.log().contains("starting"));
     scene.regions[0].remove_raw(BUCKET, &hole).unwrap();
-    let log = {
-        let mut running = running;
-        let said = Said::from(running.child.take().unwrap().wait_with_output().unwrap()).expect(1);
-        assert!(said.err.contains("recovery was stopped"), "{}", said.err);
-        running.log()
-    };
+    let said = running.said().expect(1);
+    assert!(said.err.contains("recovery was stopped; WAL: not fetched in "), "{}", said.err);
+    let log = running.log();
     assert!(!log.contains("redo done"), "{log}");
     let target = scene.target("refused");
     let said = scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);

@@ -73,7 +73,11 @@ impl FetchPlan {
                 let skipped = (index as u64).checked_mul(self.segment.as_bytes())?;
                 let start = leg.from.advanced_by(ByteCount::from_bytes(skipped))?;
                 let end = start.advanced_by(self.segment.byte_count())?.min(leg.to);
-                return Some(PlannedSegment { name: SegmentName::holding(leg.timeline, start, self.segment), start, end });
+                return Some(PlannedSegment {
+                    name: SegmentName::holding(leg.timeline, start, self.segment),
+                    start,
+                    end,
+                });
             }
             index -= count;
         }
@@ -118,7 +122,11 @@ mod tests {
     }
 
     fn plan() -> FetchPlan {
-        let leg = |timeline, from, to| ChainLeg { timeline: TimelineId::new(timeline).unwrap(), from: lsn(from), to: lsn(to) };
+        let leg = |timeline, from, to| ChainLeg {
+            timeline: TimelineId::new(timeline).unwrap(),
+            from: lsn(from),
+            to: lsn(to),
+        };
         let segment = SegmentSize::from_bytes(MIB).unwrap();
         let legs = vec![leg(1, 20, 40), leg(11, 40, 65)];
         FetchPlan { segment, mode: Mode::Recovery, legs, replay_from: lsn(22) }

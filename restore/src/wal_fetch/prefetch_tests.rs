@@ -177,9 +177,12 @@ async fn it_never_runs_further_ahead_than_it_may() {
 async fn what_cannot_be_had_inside_of_the_plan_is_a_failure_and_never_absent() {
     for (why, prepare) in [
         ("the store is away", Box::new(|source: &Scripted| *source.away.lock() = true) as Box<dyn FnOnce(&Scripted)>),
-        ("the segment is damaged", Box::new(|source: &Scripted| {
-            source.damaged.lock().insert(2 * MIB);
-        })),
+        (
+            "the segment is damaged",
+            Box::new(|source: &Scripted| {
+                source.damaged.lock().insert(2 * MIB);
+            }),
+        ),
     ] {
         let scene = scene(Mode::Recovery, SHORT, prepare);
         let answer = scene.prefetcher.answer(&name(1, 2)).await;

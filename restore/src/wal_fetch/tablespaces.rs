@@ -65,7 +65,9 @@ mod tests {
             std::fs::create_dir_all(dir.path().join(name)).unwrap();
         }
         std::os::unix::fs::symlink(dir.path().join("own"), dir.path().join("data/pg_tblspc/16400")).unwrap();
-        for (name, allowed) in [("empty", None), ("full", Some("not empty")), ("own", None), ("none", Some("make that"))] {
+        for (name, allowed) in
+            [("empty", None), ("full", Some("not empty")), ("own", None), ("none", Some("make that"))]
+        {
             let path = dir.path().join(name).display().to_string();
             let created = CreatedTablespace { oid: 16400, path, at: Lsn::from_bytes(1 << 24).unwrap() };
             let answer = guard.allows(&created);
