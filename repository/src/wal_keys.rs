@@ -28,7 +28,8 @@ pub struct WalOpeners {
     pub commands: Vec<KeyCommand>,
 }
 
-/// A region that WAL is read from.
+/// A region that WAL is read from. A region that does not answer belongs among them, because it may hold what others lack;
+/// one that has no repository yet does not: it has nothing to say.
 #[derive(Debug)]
 pub struct WalRegion {
     /// The region.
