@@ -56,8 +56,14 @@ impl Scene {
         let credentials = "[default]\naws_access_key_id = test-access-key\naws_secret_access_key = test-secret-key\n";
         write_private(&dir.path().join("credentials"), credentials);
         let identity = dir.path().join("identity.key");
+        // Where the servers' account can run it: it is the restore_command of what it restores.
+        std::fs::copy(restore_program(), dir.path().join("lifeboat-restore")).unwrap();
         let made = Command::new(restore_program()).args(["keygen", "--out"]).arg(&identity).output().unwrap();
         let made = Said::from(made).expect(0);
+        // A restored server that fetches WAL by itself does so with its own account.
+        for name in ["identity.key", "credentials"] {
+            give_to_postgres(&dir.path().join(name)).unwrap();
+        }
         Self { dir, regions, public_key: made.out.trim().to_owned() }
     }
 
@@ -111,7 +117,7 @@ impl Scene {
 
     /// `lifeboat-restore` with these regions and nothing else.
     pub fn restore_from(&self, regions: &[usize], arguments: &[&str]) -> Said {
-        let mut command = Command::new(restore_program());
+        let mut command = Command::new(self.dir.path().join("lifeboat-restore"));
         for index in regions {
             command.args(["--region", &self.address(*index)]);
         }
