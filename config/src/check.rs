@@ -17,6 +17,7 @@ pub(crate) fn across(reader: &mut Reader<'_>, config: &Config) {
     names(reader, config);
     places(reader, config);
     quorum(reader, config);
+    slots(reader, config);
     recipients(reader, config);
 }
 
@@ -57,12 +58,30 @@ fn places(reader: &mut Reader<'_>, config: &Config) {
 }
 
 fn quorum(reader: &mut Reader<'_>, config: &Config) {
-    let (quorum, regions) = (config.durability.backup_quorum, config.regions.len());
-    // Regions with faults of their own are not counted, and have been told of.
-    if quorum > regions && reader.faults.is_empty() {
-        let problem = format!("`durability.backup_quorum` asks for {quorum} regions, and there are {regions}");
-        let wrong = Wrong::new(problem, format!("give at most {regions}, or add a region"));
-        reader.fault_at("durability.backup_quorum", wrong);
+    let regions = config.regions.len();
+    let durability = &config.durability;
+    for (key, quorum) in [("backup_quorum", durability.backup_quorum), ("wal_quorum", durability.wal_quorum)] {
+        // Regions with faults of their own are not counted, and have been told of.
+        if quorum > regions && reader.faults.is_empty() {
+            let problem = format!("`durability.{key}` asks for {quorum} regions, and there are {regions}");
+            let wrong = Wrong::new(problem, format!("give at most {regions}, or add a region"));
+            reader.fault_at(&format!("durability.{key}"), wrong);
+        }
+    }
+}
+
+/// Two receivers on one server need a slot each; the same slot on two servers is fine.
+fn slots(reader: &mut Reader<'_>, config: &Config) {
+    for (index, cluster) in config.clusters.iter().enumerate() {
+        let same = |other: &&crate::ClusterSettings| {
+            other.wal.slot == cluster.wal.slot && other.connection.to_string() == cluster.connection.to_string()
+        };
+        if let Some(other) = config.clusters.iter().take(index).find(same) {
+            let problem =
+                format!("clusters `{}` and `{}` would share the slot `{}`", other.name, cluster.name, cluster.wal.slot);
+            let wrong = Wrong::new(problem, "give each a wal.slot of its own");
+            reader.fault_at(&format!("cluster.{}.wal.slot", cluster.name), wrong);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The shape of the file: sections, keys, ranges and defaults.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_postgres::{BackupCheckpoint, ConnectionSettings};
@@ -11,6 +11,7 @@ use lifeboat_vocabulary::{ByteCount, ClusterName};
 use crate::kind::{self, Fit, Wrong};
 use crate::reader::{Reader, Section};
 use crate::tree::Node;
+use crate::wal::{ObjectiveSettings, WalOptions};
 use crate::{SecretRef, region};
 
 /// The most recipients of one repository: each costs a slot in every key object.
@@ -22,6 +23,9 @@ const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
 const WORKERS_MAX: i64 = 256;
 const MEMORY_DEFAULT: ByteCount = ByteCount::from_mib(128);
 const LAG_DEFAULT: Duration = Duration::from_secs(60);
+const FLUSH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+const SPOOL_DEFAULT: ByteCount = ByteCount::from_mib(10 << 10);
+const STATE_DIRECTORY_DEFAULT: &str = "/var/lib/lifeboat";
 
 /// Everything that an operator has decided.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct Config {
     pub keys: KeySettings,
     /// What the program may use of the machine.
     pub limits: LimitSettings,
+    /// Where the program keeps what must outlive a restart: an absolute path, one folder per cluster below it.
+    pub state_directory: PathBuf,
 }
 
 /// One cluster: `[[cluster]]`.
@@ -47,6 +53,10 @@ pub struct ClusterSettings {
     pub connection: ConnectionSettings,
     /// How to back it up.
     pub backup: BackupOptions,
+    /// How to receive its WAL.
+    pub wal: WalOptions,
+    /// What is to be kept.
+    pub objectives: ObjectiveSettings,
 }
 
 /// How a cluster is backed up: `[cluster.backup]`.
@@ -67,6 +77,10 @@ pub struct DurabilitySettings {
     pub backup_quorum: usize,
     /// How long a backup waits for a region that falls behind, before it goes on without it.
     pub region_lag_limit: Duration,
+    /// Regions that must hold WAL before the server hears that it is flushed; 1 to the number of regions.
+    pub wal_quorum: usize,
+    /// The age at which WAL leaves for the regions, 50 ms to 60 s.
+    pub flush_interval: Duration,
 }
 
 /// Who can read backups, and who vouches for them: `[keys]`.
@@ -87,6 +101,8 @@ pub struct LimitSettings {
     pub memory: ByteCount,
     /// Threads that compress and seal, 1 to 256.
     pub workers: usize,
+    /// Disk space per cluster for WAL that a region has not taken yet, at least 64 MiB.
+    pub spool: ByteCount,
 }
 
 impl Config {
@@ -113,8 +129,10 @@ impl Config {
         let keys = KeySettings::read(reader, keys);
         let limits = root.below(reader, "limits");
         let limits = LimitSettings::read(reader, limits);
+        let state = root.below(reader, "state");
+        let state_directory = state_directory(reader, state);
         root.finish(reader);
-        Some(Self { clusters, regions, durability, keys: keys?, limits })
+        Some(Self { clusters, regions, durability, keys: keys?, limits, state_directory })
     }
 }
 
@@ -142,10 +160,30 @@ impl ClusterSettings {
         let default = (COMPRESSION_LEVEL_DEFAULT, shown.as_str());
         let compression_level = backup.or_default(reader, "compression_level", level, default);
         backup.finish(reader);
+        let wal = section.below(reader, "wal");
+        let wal = WalOptions::read(reader, wal, name.as_ref());
+        let objectives = section.below(reader, "objectives");
+        let objectives = ObjectiveSettings::read(reader, objectives);
         section.finish(reader);
         let backup = BackupOptions { checkpoint, max_rate, compression_level };
-        Some(Self { name: name?, connection: connection?, backup })
+        Some(Self { name: name?, connection: connection?, backup, wal, objectives })
     }
+}
+
+/// Reads `[state]`.
+fn state_directory(reader: &mut Reader<'_>, mut section: Section<'_>) -> PathBuf {
+    let default = (PathBuf::from(STATE_DIRECTORY_DEFAULT), "\"/var/lib/lifeboat\"");
+    let directory = section.or_default(reader, "directory", absolute, default);
+    section.finish(reader);
+    directory
+}
+
+fn absolute(node: &Node) -> Fit<PathBuf> {
+    let path = Path::new(kind::text(node)?);
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    Err(Wrong::new(format!("`{}` is not an absolute path", path.display()), "begin with /, such as /var/lib/lifeboat"))
 }
 
 fn compression_level(node: &Node) -> Fit<i32> {
@@ -182,8 +220,13 @@ impl DurabilitySettings {
         let limits = Duration::from_secs(1)..=Duration::from_secs(86_400);
         let limit = |node| kind::duration(node, &limits);
         let region_lag_limit = section.or_default(reader, "region_lag_limit", limit, (LAG_DEFAULT, "\"60s\""));
+        let wal_quorum = |node| kind::integer(node, &(1..=i64::MAX)).and_then(size);
+        let wal_quorum = section.or_default(reader, "wal_quorum", wal_quorum, (1, "1"));
+        let intervals = Duration::from_millis(50)..=Duration::from_secs(60);
+        let interval = |node| kind::duration(node, &intervals);
+        let flush_interval = section.or_default(reader, "flush_interval", interval, (FLUSH_INTERVAL_DEFAULT, "\"1s\""));
         section.finish(reader);
-        Self { backup_quorum, region_lag_limit }
+        Self { backup_quorum, region_lag_limit, wal_quorum, flush_interval }
     }
 }
 
@@ -265,8 +308,11 @@ impl LimitSettings {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = |node| kind::integer(node, &(1..=WORKERS_MAX)).and_then(size);
         let workers = section.or_default(reader, "workers", count, (cores, &format!("{cores} (all cores)")));
+        let range = ByteCount::from_mib(64)..=ByteCount::from_mib(1 << 30);
+        let spool = |node| kind::amount(node, &range);
+        let spool = section.or_default(reader, "spool", spool, (SPOOL_DEFAULT, "\"10GiB\""));
         section.finish(reader);
-        Self { memory, workers }
+        Self { memory, workers, spool }
     }
 }
 

@@ -89,6 +89,16 @@ pub(crate) fn duration(node: &Node, range: &RangeInclusive<Duration>) -> Fit<Dur
     Err(Wrong::new(format!("{} is out of range", show_duration(duration)), format!("give {least} to {most}")))
 }
 
+/// One of two things that the file says as yes or no; a variable may give it as text.
+pub(crate) fn choice<T>(node: &Node, (no, yes): (T, T)) -> Fit<T> {
+    match (&node.value, &node.origin) {
+        (Value::Boolean(on), _) => Ok(if *on { yes } else { no }),
+        (Value::Text(text), Origin::Variable(_)) if text.trim() == "true" => Ok(yes),
+        (Value::Text(text), Origin::Variable(_)) if text.trim() == "false" => Ok(no),
+        _ => Err(Wrong::kind(node, "true or false")),
+    }
+}
+
 /// One of a few words.
 pub(crate) fn word<T: Copy>(node: &Node, words: &[(&str, T)]) -> Fit<T> {
     let given = text(node)?;

@@ -17,6 +17,7 @@ mod region;
 mod secret_ref;
 mod source_text;
 mod tree;
+mod wal;
 
 pub use duration::{ParseDurationError, parse_duration, show_duration};
 pub use environment::{Environment, Override};
@@ -25,3 +26,4 @@ pub use file::{BackupOptions, ClusterSettings, Config, DurabilitySettings, KeySe
 pub use finding::{Faults, Finding, Place};
 pub use load::Loaded;
 pub use secret_ref::{ParseSecretRefError, SecretError, SecretRef};
+pub use wal::{ApplyReport, CommitMode, ObjectiveSettings, WalOptions};

@@ -74,6 +74,14 @@ fn defaults_in_the_example_are_the_programs() {
         ("region.virginia.allow_plain_http", "allow_plain_http"),
         ("durability.region_lag_limit", "region_lag_limit"),
         ("limits.memory", "memory"),
+        ("limits.spool", "spool"),
+        ("durability.wal_quorum", "wal_quorum"),
+        ("durability.flush_interval", "flush_interval"),
+        ("cluster.main.wal.slot", "slot"),
+        ("cluster.main.wal.application_name", "application_name"),
+        ("cluster.main.wal.synchronous", "synchronous"),
+        ("cluster.main.objectives.rpo", "rpo"),
+        ("state.directory", "directory"),
     ] {
         let row = loaded.explained.iter().find(|row| row.path == path).unwrap();
         assert!(EXAMPLE.contains(&format!("# {key} = {}\n", row.value)), "{path} = {}", row.value);

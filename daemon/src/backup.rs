@@ -10,7 +10,7 @@ use lifeboat_postgres::{
 };
 use lifeboat_repository::{
     BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, Descriptor, FrameCheck,
-    Holders, LeftReason, MemoryPlan, NoteSigner, PageFacts, RegionLog, RegionStore, SealedBackup,
+    Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore, SealedBackup,
 };
 use lifeboat_restore::access::read_region;
 use lifeboat_restore::exit_code::Ending;
@@ -63,7 +63,7 @@ pub async fn run(
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let outcome = make((config, cluster), output, stop).await;
+    let outcome = make((config, cluster), Shown::To(output), stop).await;
     if stop.is_cancelled() && outcome.is_err() {
         eprintln!("the backup was stopped; nothing that looks like a backup is left behind");
         return Ok(Ending::Stopped);
@@ -78,9 +78,22 @@ pub async fn run(
     })
 }
 
-async fn make(
+/// Whether anybody watches a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Progress is drawn for them.
+    To(Output),
+    /// Nobody does.
+    Nothing,
+}
+
+/// Makes a full backup and returns what became of it.
+///
+/// # Errors
+/// Whatever stopped it. Nothing that looks like a backup is left behind then.
+pub async fn make(
     (config, cluster): (&Config, &ClusterSettings),
-    output: Output,
+    shown: Shown,
     stop: &CancellationToken,
 ) -> anyhow::Result<BackupOutcome> {
     let (begun, start_time) = (Instant::now(), SystemClock.now());
@@ -107,7 +120,10 @@ async fn make(
     for (region, error) in regions.unusable {
         writer.exclude(&region, LeftReason::Prepare(error.into()));
     }
-    let line = ProgressLine::start("backup", writer.progress(), started.estimated, output);
+    let line = match shown {
+        Shown::To(output) => Some(ProgressLine::start("backup", writer.progress(), started.estimated, output)),
+        Shown::Nothing => None,
+    };
     let transfer = transfer((&mut source, started, &facts), &mut writer, stop).await?;
     let sealed = writer.finish().await.context("seal the backup")?;
     drop(line);
@@ -124,7 +140,8 @@ async fn make(
         frame_bytes: regions.descriptor.frame_bytes,
         pages,
     };
-    let wseq = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max().map_or(1, |last| last + 1);
+    let last = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max();
+    let wseq = Origin::next_count(last, SystemClock.now());
     let holders = Holders { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
     let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, holders };
     // Not cut short: a request to stop ends the uploads, and what is complete by then is committed or not, for certain.

@@ -38,6 +38,12 @@ pub enum Command {
         #[arg(long = "type", value_enum, default_value_t = BackupKind::Full)]
         kind: BackupKind,
     },
+    /// Protect every cluster: receive its WAL without a break, and make the base backups that it needs.
+    Run,
+    /// Show how it stands: what would be lost now, and how far every region is.
+    Status,
+    /// Let a restored copy take over: it writes into the repository from now on, and the original is refused.
+    Adopt,
     /// List all backups and where they are.
     List,
     /// Print a completion script.

@@ -2,10 +2,12 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
+use lifeboat_config::Config;
 use lifeboat_daemon::cli::{Cli, Command};
-use lifeboat_daemon::{backup, check_config, doctor, init, wiring};
+use lifeboat_daemon::{adopt, backup, check_config, doctor, init, run, status, wiring};
 use lifeboat_restore::access::Repository;
 use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
@@ -43,6 +45,11 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         return Ok(check_config::run(&loaded, output));
     }
     let config = &loaded.config;
+    match &cli.command {
+        Command::Status => return Ok(status::run(config, output)),
+        Command::Run => return run::run(Arc::new(chosen(config, cli)?), &signals::stop_token()?).await,
+        _ => {}
+    }
     let cluster = wiring::cluster(config, cli.cluster.as_ref())?;
     let stop = signals::stop_token()?;
     match &cli.command {
@@ -56,6 +63,16 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             list::print_list(&repository, output);
             Ok(Ending::Done)
         }
-        Command::CheckConfig | Command::Completions { .. } => Ok(Ending::Done),
+        Command::Adopt => adopt::run(config, cluster, output).await,
+        Command::CheckConfig | Command::Completions { .. } | Command::Run | Command::Status => Ok(Ending::Done),
     }
+}
+
+/// The configuration with the chosen cluster only, if one was chosen.
+fn chosen(config: &Config, cli: &Cli) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    if cli.cluster.is_some() {
+        config.clusters = vec![wiring::cluster(&config, cli.cluster.as_ref())?.clone()];
+    }
+    Ok(config)
 }

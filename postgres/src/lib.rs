@@ -18,12 +18,14 @@ mod manifest_lines;
 mod message;
 #[cfg(test)]
 mod message_tests;
+mod minimal_configuration;
 mod not_copied;
 mod page_checksum;
 mod pgpass;
 mod recovery;
 mod run_directory;
 mod server_bin;
+mod server_clock;
 mod server_facts;
 mod session;
 mod session_error;
@@ -31,13 +33,23 @@ mod settings;
 #[cfg(test)]
 mod settings_tests;
 mod settings_words;
+mod slot;
 mod source;
 mod source_error;
 mod startup;
 mod surroundings;
 mod tar;
+mod timeline_history;
 mod tls;
 mod transport;
+mod wal_connection;
+mod wal_page;
+mod wal_record;
+mod wal_scan;
+#[cfg(test)]
+mod wal_scan_tests;
+mod wal_stream;
+mod wal_stream_error;
 
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
 pub use backup_manifest::{ManifestVersion, ManifestWriter, WalRange};
@@ -52,9 +64,11 @@ pub use message::{
     AuthRequest, BackendMessage, Decoded, MESSAGE_MAX, MessageError, ServerMessage, decode_message, message_length,
     split_message,
 };
+pub use minimal_configuration::{minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf};
 pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread, page_checksum};
 pub use recovery::{
-    RECOVERY_SIGNAL, minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, recovered_copy_settings,
+    CopyRole, RECOVERY_SIGNAL, RecoverySettings, RecoverySettingsError, RecoveryTarget, RecoveryTimeline,
+    STANDBY_SIGNAL, Subscriptions, TargetAction, TargetBound, recovered_copy_settings,
 };
 pub use run_directory::RunDirectoryError;
 pub use server_bin::{ServerBinError, find_server_bin};
@@ -62,6 +76,14 @@ pub use server_facts::ServerFacts;
 pub use session::{ANSWER_MAX, Rows, Session};
 pub use session_error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
 pub use settings::{ConnInfoError, ConnectionSettings, Place, Purpose, TargetSessionAttrs};
+pub use slot::{
+    ServerWal, SlotCondition, SlotName, SlotNameError, SlotStatus, create_slot, drop_slot, server_wal, slot_status,
+};
 pub use source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
 pub use source_error::SourceError;
 pub use tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
+pub use timeline_history::{HISTORY_MAX, HistoryEntry, TimelineHistory, TimelineHistoryError};
+pub use wal_connection::{ServerIdentity, WalConnection, WalConnectionOptions, WalStart};
+pub use wal_scan::{ScanStart, WalFact, WalFactKind, WalFault, WalFaultKind, WalScanner};
+pub use wal_stream::{EndOfTimeline, ReplyWanted, StandbyStatus, WalEvent, WalStream};
+pub use wal_stream_error::WalStreamError;

@@ -263,9 +263,15 @@ impl Session {
     /// # Errors
     /// As [`Session::send_copy_data`].
     pub async fn send_copy_done(&mut self) -> Result<(), SessionError> {
+        self.put_copy_done()?;
+        self.flush().await
+    }
+
+    /// Puts the end of our side of the copy behind what is to be sent; [`Session::flush`] sends it.
+    pub(crate) fn put_copy_done(&mut self) -> Result<(), SessionError> {
         self.check_busy()?;
         frontend::copy_done(self.transport.outgoing());
-        self.flush().await
+        Ok(())
     }
 
     fn check_ready(&self) -> Result<(), SessionError> {
@@ -284,7 +290,8 @@ impl Session {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), SessionError> {
+    /// Sends what is collected. Cancel-safe: the rest goes out with the next call.
+    pub(crate) async fn flush(&mut self) -> Result<(), SessionError> {
         self.transport.flush().await
     }
 

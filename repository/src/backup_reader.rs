@@ -11,11 +11,9 @@ use tokio::time::Instant;
 
 use crate::aead::sha256;
 use crate::ids::{EpochId, ObjectId, RepositoryId};
+use crate::region_health::RegionHealth;
 use crate::seal::EpochKey;
 use crate::upload::RegionStore;
-
-/// Weight of the newest measurement in a region's averages.
-const NEWEST: f64 = 0.2;
 
 /// Something that a region did not give back as it was written. The data came from another region, or the read failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,32 +40,10 @@ fn list(tried: &[(RegionName, String)]) -> String {
     tried.iter().map(|(region, what)| format!("{region}: {what}")).collect::<Vec<_>>().join("; ")
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Health {
-    seconds_per_mib: f64,
-    errors: f64,
-}
-
-impl Health {
-    fn score(self) -> f64 {
-        self.seconds_per_mib * (1.0 + 4.0 * self.errors) + self.errors
-    }
-
-    fn learn(&mut self, seconds_per_mib: Option<f64>) {
-        match seconds_per_mib {
-            Some(seconds) if self.seconds_per_mib == 0.0 => self.seconds_per_mib = seconds,
-            Some(seconds) => self.seconds_per_mib += NEWEST * (seconds - self.seconds_per_mib),
-            None => {}
-        }
-        let failed = if seconds_per_mib.is_none() { 1.0 } else { 0.0 };
-        self.errors += NEWEST * (failed - self.errors);
-    }
-}
-
 /// Reads the objects of one backup from the regions that hold it.
 pub struct BackupReader {
     regions: Vec<RegionStore>,
-    health: Mutex<Vec<Health>>,
+    health: RegionHealth,
     damage: Mutex<BTreeMap<Damage, ()>>,
     backup: BackupId,
     objects: HashMap<ObjectKey, Sha256Digest>,
@@ -86,7 +62,7 @@ impl BackupReader {
         (repository, epoch): (RepositoryId, EpochId),
         key: EpochKey,
     ) -> Self {
-        let health = Mutex::new(vec![Health::default(); regions.len()]);
+        let health = RegionHealth::of(regions.len());
         Self { regions, health, damage: Mutex::default(), backup, objects, key, repository, epoch }
     }
 
@@ -110,16 +86,6 @@ impl BackupReader {
         self.damage.lock().insert(Damage { region: region.clone(), key: key.clone(), what }, ());
     }
 
-    fn order(&self) -> Vec<usize> {
-        let health = self.health.lock();
-        let mut order: Vec<usize> = (0..self.regions.len()).collect();
-        order.sort_by(|a, b| {
-            let score = |index: &usize| health.get(*index).copied().unwrap_or_default().score();
-            score(a).total_cmp(&score(b)).then(a.cmp(b))
-        });
-        order
-    }
-
     /// Reads from the best region, else from the next. `accept` judges what came: an `Err` is damage, and the next
     /// region is asked. `except` is a region whose answer was found wrong later.
     pub(crate) async fn read<T>(
@@ -130,7 +96,7 @@ impl BackupReader {
         accept: impl Fn(Bytes) -> Result<T, String>,
     ) -> Result<(RegionName, T), ReadError> {
         let mut tried = Vec::new();
-        for index in self.order() {
+        for index in self.health.order() {
             let Some(region) = self.regions.get(index).filter(|region| !except.contains(&region.name)) else {
                 continue;
             };
@@ -138,8 +104,7 @@ impl BackupReader {
             let outcome = region.store.get(key, range).await;
             let what = match outcome {
                 Ok(bytes) => {
-                    let mib = (bytes.len().max(1) as f64) / f64::from(1 << 20);
-                    self.learn(index, Some(begun.elapsed().as_secs_f64() / mib));
+                    self.health.answered(index, bytes.len(), begun.elapsed());
                     match accept(bytes) {
                         Ok(good) => return Ok((region.name.clone(), good)),
                         Err(what) => {
@@ -149,7 +114,7 @@ impl BackupReader {
                     }
                 }
                 Err(error) => {
-                    self.learn(index, None);
+                    self.health.failed(index);
                     let what = crate::upload::chain(&error);
                     if matches!(error, StoreError::NotFound { .. } | StoreError::Unsupported { .. }) {
                         self.report(&region.name, key, what.clone());
@@ -205,12 +170,6 @@ impl BackupReader {
             found => Err(format!("ends after {found} of {length} bytes from offset {start}")),
         };
         self.read(key, ByteRange::Part { start, length }, except, accept).await
-    }
-
-    fn learn(&self, index: usize, seconds_per_mib: Option<f64>) {
-        if let Some(health) = self.health.lock().get_mut(index) {
-            health.learn(seconds_per_mib);
-        }
     }
 }
 

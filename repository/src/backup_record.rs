@@ -7,7 +7,7 @@ use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, Sha256Digest, TimelineId, Ut
 use serde::{Deserialize, Serialize};
 
 use crate::ids::EpochId;
-use crate::json_text::{as_optional_text, as_text};
+use crate::json_text::{as_optional_text, as_text, timeline};
 use crate::layout;
 
 /// Sizes of frames that a repository may have, in **bytes**.
@@ -242,18 +242,5 @@ mod bytes {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
         u64::deserialize(from).map(ByteCount::from_bytes)
-    }
-}
-
-mod timeline {
-    use super::TimelineId;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(timeline: &TimelineId, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u32(timeline.get())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<TimelineId, D::Error> {
-        TimelineId::new(u32::deserialize(from)?).ok_or_else(|| serde::de::Error::custom("there is no timeline 0"))
     }
 }

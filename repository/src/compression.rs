@@ -61,9 +61,7 @@ impl Compressor {
     /// # Errors
     /// [`CompressError::Level`] or [`CompressError::Zstd`].
     pub fn new(level: i32) -> Result<Self, CompressError> {
-        if !(1..=22).contains(&level) {
-            return Err(CompressError::Level { level });
-        }
+        check_level(level)?;
         let mut zstd = zstd::bulk::Compressor::new(level)?;
         zstd.set_parameter(CParameter::Format(FrameFormat::Magicless))?;
         zstd.set_parameter(CParameter::ContentSizeFlag(false))?;
@@ -71,6 +69,15 @@ impl Compressor {
         zstd.set_parameter(CParameter::DictIdFlag(false))?;
         zstd.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
         Ok(Self(zstd))
+    }
+
+    /// From now on compresses at level `level`, 1 to 22.
+    ///
+    /// # Errors
+    /// [`CompressError::Level`] or [`CompressError::Zstd`].
+    pub fn set_level(&mut self, level: i32) -> Result<(), CompressError> {
+        check_level(level)?;
+        Ok(self.0.set_parameter(CParameter::CompressionLevel(level))?)
     }
 
     /// Replaces the content of `payload` by what is to be stored for `raw`: compressed, or as it is if less than 3 %
@@ -92,6 +99,10 @@ impl Compressor {
         payload.extend_from_slice(raw);
         Ok(Codec::Stored)
     }
+}
+
+fn check_level(level: i32) -> Result<(), CompressError> {
+    if (1..=22).contains(&level) { Ok(()) } else { Err(CompressError::Level { level }) }
 }
 
 /// Decompresses; one per thread.
@@ -207,6 +218,7 @@ mod tests {
     fn levels_and_lengths_out_of_bounds_are_refused() {
         for level in [-1, 0, 23, i32::MAX] {
             assert!(Compressor::new(level).is_err(), "{level}");
+            assert!(Compressor::new(1).unwrap().set_level(level).is_err(), "{level}");
         }
         let mut compressor = Compressor::new(1).unwrap();
         let too_much = vec![0; FRAME_BYTES_MAX + 1];

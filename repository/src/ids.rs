@@ -26,20 +26,21 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
 
 /// A text that is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not {what} (32 hexadecimal digits)")]
+#[error("`{text}` is not {what} ({digits} hexadecimal digits)")]
 pub struct ParseIdError {
     text: String,
     what: &'static str,
+    digits: usize,
 }
 
 macro_rules! random_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; 16]);
+        pub struct $name([u8; $bytes]);
 
         impl $name {
-            /// A new one: 16 random bytes.
+            /// A new one, at random.
             ///
             /// # Errors
             /// [`RandomError`] if the operating system has no random bytes to give.
@@ -47,15 +48,15 @@ macro_rules! random_id {
                 random_bytes().map(Self)
             }
 
-            /// Takes the 16 bytes as they were stored.
+            /// Takes the bytes as they were stored.
             #[must_use]
-            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
 
-            /// The 16 bytes.
+            /// Its bytes.
             #[must_use]
-            pub const fn as_bytes(&self) -> &[u8; 16] {
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
         }
@@ -77,7 +78,8 @@ macro_rules! random_id {
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
-                let refuse = || ParseIdError { text: text.chars().take(80).collect(), what: $what };
+                let text = || text.chars().take(80).collect();
+                let refuse = || ParseIdError { text: text(), what: $what, digits: 2 * $bytes };
                 bytes.map(Self).ok_or_else(refuse)
             }
         }
@@ -86,15 +88,25 @@ macro_rules! random_id {
 
 random_id! {
     /// Names one repository: everything that was ever stored for one PostgreSQL cluster. Shown as 32 hexadecimal digits.
-    RepositoryId, "a repository id"
+    RepositoryId, 16, "a repository id"
 }
 random_id! {
     /// Names the wrapped key under which a group of objects is sealed. Shown as 32 hexadecimal digits.
-    EpochId, "an epoch id"
+    EpochId, 16, "an epoch id"
 }
 random_id! {
     /// Names one sealed object, wherever it is stored. Shown as 32 hexadecimal digits.
-    ObjectId, "an object id"
+    ObjectId, 16, "an object id"
+}
+random_id! {
+    /// Tells a restored copy from the cluster that it was made of. Drawn when a copy is restored, and kept in its
+    /// configuration; the original has none. Shown as 16 hexadecimal digits.
+    Incarnation, 8, "an incarnation"
+}
+random_id! {
+    /// Names one installation of a writer: drawn once and kept in its state directory, so that it knows its own lease
+    /// after a restart. Shown as 16 hexadecimal digits.
+    InstanceId, 8, "an instance id"
 }
 
 /// The 24 random bytes that make the key of an object its own. Drawn when an object is begun, never used twice.

@@ -43,3 +43,17 @@ pub(crate) mod as_optional_text {
         super::as_text::deserialize(from).map(Some)
     }
 }
+
+/// For `#[serde(with = "timeline")]`: the number of a timeline.
+pub(crate) mod timeline {
+    use lifeboat_vocabulary::TimelineId;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(timeline: &TimelineId, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(timeline.get())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<TimelineId, D::Error> {
+        TimelineId::new(u32::deserialize(from)?).ok_or_else(|| serde::de::Error::custom("there is no timeline 0"))
+    }
+}

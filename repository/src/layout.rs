@@ -18,6 +18,13 @@ pub const DATA_PREFIX: &str = "data/";
 /// All wrapped epoch keys begin with this.
 pub const KEYS_PREFIX: &str = "keys/";
 
+/// All lines of WAL in whole pieces, and all timeline histories, begin with this.
+pub const WAL_PREFIX: &str = "wal/";
+/// All slices of WAL begin with this.
+pub const SLICES_PREFIX: &str = "slices/";
+/// The signs of life of all writers begin with this.
+pub const HEADS_PREFIX: &str = "state/head-";
+
 /// What a key names. `Display` gives the key; [`parse`] reads it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -57,14 +64,14 @@ pub enum StoredName {
         /// The backup.
         backup: BackupId,
     },
-    /// A whole WAL segment.
+    /// A whole WAL segment, or a whole piece of a large one.
     WalSegment(WalRange),
     /// A timeline history file.
     TimelineHistory {
         /// The timeline that the file describes.
         timeline: TimelineId,
     },
-    /// A part of a WAL segment.
+    /// A part of a WAL segment, stored before it was complete.
     WalSlice(WalRange),
     /// A writer's lease.
     Lease {
@@ -84,7 +91,7 @@ pub enum StoredName {
 }
 
 /// A piece of WAL on one timeline: from `start` up to, but not including, `end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalRange {
     /// The timeline.
     pub timeline: TimelineId,
@@ -92,6 +99,45 @@ pub struct WalRange {
     pub start: Lsn,
     /// Position after the last byte.
     pub end: Lsn,
+}
+
+/// In which of the two folders a part of the WAL lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WalForm {
+    /// A whole piece: an aligned part of a segment, mostly all of it.
+    Piece,
+    /// What was new when it was stored: a part of a piece.
+    Slice,
+}
+
+impl WalForm {
+    /// What the keys of all objects of this form begin with.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Piece => WAL_PREFIX,
+            Self::Slice => SLICES_PREFIX,
+        }
+    }
+
+    /// What the keys of this form on one timeline begin with.
+    #[must_use]
+    pub fn folder(self, timeline: TimelineId) -> String {
+        format!("{}{:08x}/", self.prefix(), timeline.get())
+    }
+
+    /// List after this to get the objects of `timeline` that begin at `start` **bytes** or later.
+    #[must_use]
+    pub fn before(self, timeline: TimelineId, start: u64) -> ObjectKey {
+        key_of(&format!("{}{start:016x}", self.folder(timeline)))
+    }
+
+    /// List after this to get the timelines behind `timeline`; `None` behind the last that there can be.
+    #[must_use]
+    pub fn behind(self, timeline: TimelineId) -> Option<ObjectKey> {
+        let next = timeline.get().checked_add(1)?;
+        Some(key_of(&format!("{}{next:08x}", self.prefix())))
+    }
 }
 
 impl fmt::Display for WalRange {
@@ -123,11 +169,15 @@ impl StoredName {
     /// The key of the object.
     #[must_use]
     pub fn key(&self) -> ObjectKey {
-        match self.to_string().parse() {
-            Ok(key) => key,
-            // Every part is made of characters that keys may have; the round-trip test covers all variants.
-            Err(error) => unreachable!("{self:?} has a key: {error}"),
-        }
+        key_of(&self.to_string())
+    }
+}
+
+fn key_of(text: &str) -> ObjectKey {
+    match text.parse() {
+        Ok(key) => key,
+        // Every part is made of characters that keys may have; the tests below cover all of them.
+        Err(error) => unreachable!("{error}"),
     }
 }
 
@@ -316,6 +366,9 @@ mod tests {
             "keys/00000000000000000000000000000000/00.json",
             "wal/00000001/0000000a00000028-0000000a00001028.lbs",
             "wal/00000000/0000000a00000028-0000000a00001028.lbw",
+            "wal/0000000a0000000000000028-0000000a00001028.lbw",
+            "wal/0000000A/0000000a00000028-0000000a00001028.lbw",
+            "wal/00000001/0000000a00000028.lbw",
             "state/lease-.json",
             "state/other",
         ] {

@@ -53,6 +53,42 @@ pub mod trailer;
 pub mod unseal;
 pub mod varint;
 
+// the stream of WAL
+mod head;
+mod lease;
+mod region_health;
+mod wal_assembly;
+mod wal_epoch;
+mod wal_keys;
+mod wal_list;
+mod wal_log;
+mod wal_map;
+mod wal_name;
+mod wal_object;
+mod wal_reader;
+mod wal_record;
+#[cfg(test)]
+mod wal_samples;
+mod wal_source;
+
+pub use head::{EarlierHead, HEADS_MAX, Head, HeadError, HeadFile};
+pub use ids::{Incarnation, InstanceId};
+pub use lease::{
+    LEASE_TTL, Lease, LeaseAnswer, LeaseError, LeaseHolder, LeaseJudgement, LeaseRenewal, LeaseTerms, LeaseText, judge,
+};
+pub use wal_epoch::{WalEpoch, WalEpochError};
+pub use wal_keys::{WalKeyError, WalOpeners, WalRegion};
+pub use wal_list::{TIMELINES_MAX, WalPages, contiguous_end, objects_in, timelines};
+pub use wal_log::{CurrentIncarnation, KnownGap, WalRecords};
+pub use wal_map::{HeldWal, WalChoice, WalMap};
+pub use wal_name::{PIECE_BYTES_MAX, PieceSize, WalObject};
+pub use wal_object::{
+    HISTORY_BYTES_MAX, OpenWalError, SealWalError, SealedWal, WalLevels, WalSealer, WalTrust, stored_bytes_max,
+};
+pub use wal_reader::{HistoryRead, READ_BYTES_MAX, WalHistories, WalRead, WalReader, WalSurvey};
+pub use wal_record::{GapReason, GapScope, IncarnationRecord, WalEpochRecord, WalGapRecord};
+pub use wal_source::WalTrouble;
+
 // keys and records
 mod backup_record;
 mod catalog;

@@ -11,6 +11,7 @@ use crate::backup_record::BackupRecord;
 use crate::ids::RepositoryId;
 use crate::json_text::{as_optional_text, as_text};
 use crate::note::KeyName;
+use crate::wal_record::{IncarnationRecord, WalEpochRecord, WalGapRecord};
 
 /// The version of records that this program writes, and the only one that it reads.
 pub const RECORD_VERSION: u32 = 1;
@@ -57,6 +58,18 @@ pub struct Origin {
     pub tool: String,
 }
 
+impl Origin {
+    /// The count of a new event: above `last`, the writer's highest in all logs, and not below the time in microseconds.
+    ///
+    /// So two programs that write under one name (a backup by hand beside the daemon) need not talk to each other: only
+    /// events in the same microsecond would get the same count, and a log refuses the second one.
+    #[must_use]
+    pub fn next_count(last: Option<u64>, now: UtcTime) -> u64 {
+        let now = u64::try_from(now.as_unix_micros()).unwrap_or(0);
+        last.map_or(1, |last| last.saturating_add(1)).max(now)
+    }
+}
+
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordBody {
@@ -64,6 +77,12 @@ pub enum RecordBody {
     Init(InitRecord),
     /// A backup exists in this region.
     Backup(Box<BackupRecord>),
+    /// A new key for WAL.
+    WalEpoch(WalEpochRecord),
+    /// WAL that is missing for ever.
+    WalGap(WalGapRecord),
+    /// Which copy of the cluster may write WAL from here on.
+    Incarnation(IncarnationRecord),
     /// Something that a newer version wrote.
     Unknown {
         /// What it calls it.
@@ -121,6 +140,18 @@ struct Written<'a, T> {
     body: &'a T,
 }
 
+impl<'a, T: Serialize> Written<'a, T> {
+    fn new(kind: &'a str, link: &'a Link, origin: &'a Origin, body: &'a T) -> Self {
+        Self { v: RECORD_VERSION, kind, link, origin, body }
+    }
+
+    fn to_line(&self) -> Result<String, RecordError> {
+        let mut text = serde_json::to_string(self)?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
 #[derive(Deserialize)]
 struct Head {
     v: u32,
@@ -134,6 +165,9 @@ impl RecordBody {
         match self {
             Self::Init(_) => "init",
             Self::Backup(_) => "backup",
+            Self::WalEpoch(_) => "wal-epoch",
+            Self::WalGap(_) => "wal-gap",
+            Self::Incarnation(_) => "incarnation",
             Self::Unknown { kind } => kind,
         }
     }
@@ -148,14 +182,15 @@ impl Record {
     pub fn to_text(&self) -> Result<String, RecordError> {
         self.check()?;
         let Self { link, origin, body } = self;
-        let (v, kind) = (RECORD_VERSION, body.kind());
-        let mut text = match body {
-            RecordBody::Init(body) => serde_json::to_string(&Written { v, kind, link, origin, body })?,
-            RecordBody::Backup(body) => serde_json::to_string(&Written { v, kind, link, origin, body })?,
-            RecordBody::Unknown { .. } => return Err(RecordError::Contradiction { what: "its kind is unknown" }),
-        };
-        text.push('\n');
-        Ok(text)
+        let kind = body.kind();
+        match body {
+            RecordBody::Init(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Backup(body) => Written::new(kind, link, origin, &**body).to_line(),
+            RecordBody::WalEpoch(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::WalGap(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Incarnation(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Unknown { .. } => Err(RecordError::Contradiction { what: "its kind is unknown" }),
+        }
     }
 
     /// Reads the text of a record, whose signature was checked.
@@ -171,6 +206,9 @@ impl Record {
         let body = match head.kind.as_str() {
             "init" => RecordBody::Init(serde_json::from_str(json)?),
             "backup" => RecordBody::Backup(serde_json::from_str(json)?),
+            "wal-epoch" => RecordBody::WalEpoch(serde_json::from_str(json)?),
+            "wal-gap" => RecordBody::WalGap(serde_json::from_str(json)?),
+            "incarnation" => RecordBody::Incarnation(serde_json::from_str(json)?),
             _ => RecordBody::Unknown { kind: head.kind },
         };
         let record = Self { link: serde_json::from_str(json)?, origin: serde_json::from_str(json)?, body };
@@ -192,7 +230,9 @@ impl Record {
         }
         match &self.body {
             RecordBody::Backup(backup) => backup.check().or_else(contradiction),
-            RecordBody::Init(_) | RecordBody::Unknown { .. } => Ok(()),
+            RecordBody::WalEpoch(epoch) => epoch.check().or_else(contradiction),
+            RecordBody::WalGap(gap) => gap.check().or_else(contradiction),
+            RecordBody::Init(_) | RecordBody::Incarnation(_) | RecordBody::Unknown { .. } => Ok(()),
         }
     }
 
@@ -201,7 +241,7 @@ impl Record {
     pub fn backup(&self) -> Option<&BackupRecord> {
         match &self.body {
             RecordBody::Backup(backup) => Some(backup),
-            RecordBody::Init(_) | RecordBody::Unknown { .. } => None,
+            _ => None,
         }
     }
 

@@ -18,6 +18,8 @@ pub enum Stop {
     Fast,
     /// End at once, as a crash would; the next start has to recover.
     Immediate,
+    /// Kill every process of the server, as a host does that loses power. Nobody writes or says anything more.
+    Kill,
 }
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -117,9 +119,51 @@ impl Running {
         let signal = match how {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
+            Stop::Kill => return self.kill(),
         };
         end(&mut self.0, signal, STOP_TIMEOUT)
     }
+
+    /// The postmaster first, so that it neither starts nor warns anybody; then its children.
+    fn kill(&mut self) -> Result<()> {
+        let children = children_of(self.pid())?;
+        end(&mut self.0, Signal::KILL, STOP_TIMEOUT)?;
+        for child in &children {
+            // One that has ended by itself, since its parent is gone, is fine too.
+            match kill_process(*child, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error).context("kill a process of the server"),
+            }
+        }
+        let begun = Instant::now();
+        let runs = |child: &Pid| Path::new("/proc").join(child.as_raw_nonzero().to_string()).join("exe").exists();
+        while children.iter().any(runs) {
+            if begun.elapsed() > STOP_TIMEOUT {
+                bail!("processes of the server do not end");
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
+/// The processes that `parent` has started, by `/proc` (proc(5): the fourth field of `stat`).
+fn children_of(parent: u32) -> Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc").context("list processes")? {
+        let entry = entry.context("list processes")?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        // Processes end while we look.
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        if after_name.split(' ').nth(1).and_then(|field| field.parse().ok()) == Some(parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
 }
 
 /// Signals a child and waits for it; a child that does not listen within `patience` is killed.
@@ -153,6 +197,24 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn children_are_found_by_their_parent() {
+        let mut shell = Command::new("sh").args(["-c", "sleep 60 & sleep 60"]).spawn().unwrap();
+        let begun = Instant::now();
+        let children = loop {
+            let found = children_of(shell.id()).unwrap();
+            if found.len() == 2 || begun.elapsed() > Duration::from_secs(10) {
+                break found;
+            }
+            std::thread::sleep(POLL);
+        };
+        assert_eq!(children.len(), 2);
+        end(&mut shell, Signal::KILL, Duration::from_secs(5)).unwrap();
+        for child in children {
+            kill_process(child, Signal::KILL).unwrap();
+        }
+    }
 
     #[test]
     fn a_process_that_does_not_listen_is_killed_and_told_of() {

@@ -1,5 +1,8 @@
 //! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`.
 
+mod chance;
+mod clients;
+mod daemon;
 mod demo;
 mod house;
 mod scenario;
@@ -7,6 +10,7 @@ mod steps;
 mod test;
 mod tools;
 mod torture;
+mod wal_torture;
 
 use std::process::{Command, ExitCode};
 
@@ -23,7 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Back up a live database under load to two regions, lose a table, bring it back.
+    /// Protect a live database under load in two regions, lose a table and the host, bring back the second before.
     Demo(demo::DemoArgs),
     /// Install what is missing and run every check and test.
     Test(test::TestArgs),
@@ -33,8 +37,17 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Kill backups at random moments, and prove each time that nothing is lost and nothing is claimed.
-    Torture(torture::TortureArgs),
+    /// Break things at random moments, and prove each time that nothing is lost and nothing is claimed.
+    #[command(subcommand)]
+    Torture(Torture),
+}
+
+#[derive(Debug, Subcommand)]
+enum Torture {
+    /// Kill backups.
+    Backups(torture::TortureArgs),
+    /// Lose the whole host, recover from the regions alone, and count the commits that are gone.
+    Wal(wal_torture::WalTortureArgs),
 }
 
 fn main() -> ExitCode {
@@ -42,7 +55,8 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench { arguments } => bench(&arguments),
-        Task::Torture(args) => torture::run(&args),
+        Task::Torture(Torture::Backups(args)) => torture::run(&args),
+        Task::Torture(Torture::Wal(args)) => wal_torture::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,6 +37,15 @@ pub(crate) enum Programs {
     AsTested,
 }
 
+/// Whether commits wait for the regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wal {
+    /// They do not.
+    Asynchronous,
+    /// They wait for both.
+    Synchronous,
+}
+
 /// The cluster, the regions, the keys and the configuration. Everything is gone when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Scenario {
@@ -47,7 +56,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     /// Makes a cluster with `scale` times 100,000 accounts, keys, a configuration, repositories.
-    pub(crate) fn start(scale: u32, programs: Programs) -> Result<Self> {
+    pub(crate) fn start(scale: u32, programs: Programs, wal: Wal) -> Result<Self> {
         if programs == Programs::Build {
             let mut build = Command::new(tools::cargo());
             build
@@ -66,11 +75,11 @@ impl Scenario {
         server.pgbench_init(scale)?;
         server.psql("postgres", LEDGER)?;
         let scenario = Self { server, dir: scratch_dir("lifeboat-demo-")?, programs };
-        scenario.configure()?;
+        scenario.configure(wal)?;
         Ok(scenario)
     }
 
-    fn configure(&self) -> Result<()> {
+    fn configure(&self, wal: Wal) -> Result<()> {
         for region in REGIONS {
             fs::create_dir(self.region_dir(region)).with_context(|| format!("make region {region}"))?;
         }
@@ -79,7 +88,7 @@ impl Scenario {
             let mut keygen = self.program("lifeboat-restore");
             recipients.push(output_of(keygen.arg("keygen").arg("--out").arg(self.path(name)))?.trim().to_owned());
         }
-        let text = configuration(self.dir.path(), &self.server.connection_string(), &recipients);
+        let text = configuration(self.dir.path(), &self.server.connection_string(), &recipients, wal);
         let path = self.path("lifeboat.toml");
         let mut file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
         file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
@@ -126,24 +135,41 @@ impl Scenario {
         REGIONS.iter().map(|region| Ok((*region, size_of(&self.region_dir(region))?))).collect()
     }
 
-    /// Restores the newest good backup into `to`, starts it, and finds out how to reach it.
-    pub(crate) fn restore(&self, to: &str) -> Result<Restored> {
+    /// Restores into `to`, to the end of what is stored or as `more` says, starts it, and finds out how to reach it.
+    pub(crate) fn restore(&self, to: &str, more: &[String]) -> Result<Restored> {
         let to = self.path(to);
-        run(self.lifeboat_restore().arg("restore").arg("--to").arg(&to).arg("--start"))?;
+        run(self.lifeboat_restore().arg("restore").arg("--to").arg(&to).arg("--start").args(more))?;
         Restored::of(&to, self.server.bin_dir())
+    }
+
+    /// Removes what was restored into `to`, once it is stopped.
+    pub(crate) fn remove(&self, to: &str) -> Result<()> {
+        for entry in fs::read_dir(self.dir.path()).context("list the scratch directory")? {
+            let entry = entry.context("list the scratch directory")?;
+            // The directory of the server's socket and that of prefetched WAL lie beside it.
+            if entry.file_name().to_string_lossy().starts_with(to) {
+                fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// The file that an operator would write.
-fn configuration(dir: &Path, connection: &str, recipients: &[String]) -> String {
+fn configuration(dir: &Path, connection: &str, recipients: &[String], wal: Wal) -> String {
     let mut text = format!("[[cluster]]\nname = \"demo\"\nconnection = \"{connection}\"\n\n");
+    let mut durability = "[durability]\nbackup_quorum = 2\n".to_owned();
+    if wal == Wal::Synchronous {
+        text.push_str("[cluster.wal]\nsynchronous = true\n\n");
+        durability.push_str("wal_quorum = 2\n");
+    }
     for region in REGIONS {
         let url = format!("file://{}/region-{region}", dir.display());
         text.push_str(&format!("[[region]]\nname = \"{region}\"\nurl = \"{url}\"\n\n"));
     }
     let recipients: Vec<String> = recipients.iter().map(|recipient| format!("\"{recipient}\"")).collect();
     let signing_key = dir.join("signing.key");
-    text.push_str("[durability]\nbackup_quorum = 2\n\n");
+    text.push_str(&format!("{durability}\n[state]\ndirectory = \"{}\"\n\n", dir.join("state").display()));
     text.push_str(&format!("[keys]\nrecipients = [{}]\n", recipients.join(", ")));
     text.push_str(&format!("signing_key = \"file:{}\"\n", signing_key.display()));
     text
@@ -254,7 +280,8 @@ mod tests {
             "lifeboat-pk-1qvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqdqqgq9e0u".to_owned(),
             "lifeboat-pk-1q5zs2pg9q5zs2pg9q5zs2pg9q5zs2pg9q5zs2pg9q5zs2pg9q4qqdsr6qn".to_owned(),
         ];
-        let text = configuration(Path::new("/tmp/demo"), "host=/tmp/s port=5432 user=postgres", &recipients);
+        let text =
+            configuration(Path::new("/tmp/demo"), "host=/tmp/s port=5432 user=postgres", &recipients, Wal::Synchronous);
         let environment = lifeboat_config::Environment::default();
         let loaded = lifeboat_config::Config::from_text(Path::new("demo.toml"), &text, &environment)
             .unwrap_or_else(|faults| panic!("{faults}"));

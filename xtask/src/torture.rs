@@ -1,4 +1,4 @@
-//! `cargo xtask torture`: backups that are killed at random moments, over and over.
+//! `cargo xtask torture backups`: backups that are killed at random moments, over and over.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Scenario};
+use crate::chance::Chance;
+use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Scenario, Wal};
 use crate::steps::{self, output_of, seconds};
 
 /// How long to go on.
@@ -31,14 +32,14 @@ pub(crate) fn short() -> Result<()> {
 }
 
 fn torture(args: &TortureArgs, programs: Programs) -> Result<()> {
-    let scenario = Scenario::start(10, programs)?;
+    let scenario = Scenario::start(10, programs, Wal::Asynchronous)?;
     let ledger = scenario.server.psql("postgres", LEDGER_SUM)?;
     let load = scenario.server.load(2, Some(200))?;
     let begun = Instant::now();
     steps::run(scenario.lifeboatd().arg("backup"))?;
     let whole = begun.elapsed();
     println!("a whole backup takes {}; seed {}", seconds(whole), args.seed);
-    let mut chance = Chance(args.seed);
+    let mut chance = Chance::new(args.seed);
     let (mut killed, mut finished) = (0, 1);
     for round in 1..=args.rounds {
         let moment = whole.mul_f64(chance.fraction() * 1.1);
@@ -55,7 +56,7 @@ fn torture(args: &TortureArgs, programs: Programs) -> Result<()> {
     }
     steps::run(scenario.lifeboatd().arg("backup"))?;
     load.stop(&scenario.server)?;
-    let restored = scenario.restore("restored")?;
+    let restored = scenario.restore("restored", &[])?;
     ensure!(restored.psql(LEDGER_SUM)? == ledger, "the restored table is not the one that was backed up");
     ensure!(restored.psql(BALANCES)? == "t", "the restored balances do not agree with each other");
     println!("\nPASSED: {killed} backups killed, {} made, the last one restored and compared", finished + 1);
@@ -84,36 +85,4 @@ fn kill_after(scenario: &Scenario, moment: Duration) -> Result<Ended> {
 fn listed_backups(scenario: &Scenario) -> Result<usize> {
     let list = output_of(scenario.lifeboat_restore().arg("list"))?;
     Ok(list.lines().filter(|line| line.contains("Z-")).count())
-}
-
-/// Numbers that look random and depend on nothing but the seed (Steele, Lea and Flood: SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    /// 0 to 1.
-    fn fraction(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let high = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(u32::MAX);
-        f64::from(high) / f64::from(u32::MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chance_depends_on_the_seed_alone_and_covers_the_whole_range() {
-        let draw = |seed| {
-            let mut chance = Chance(seed);
-            (0..100).map(|_| chance.fraction()).collect::<Vec<f64>>()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-        assert!(draw(1).iter().all(|f| (0.0..=1.0).contains(f)));
-        assert!(draw(1).iter().any(|f| *f < 0.1) && draw(1).iter().any(|f| *f > 0.9));
-    }
 }

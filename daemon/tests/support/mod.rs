@@ -1,5 +1,7 @@
 //! A cluster, its regions and the two programs, as a user has them.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -54,8 +56,14 @@ impl Scene {
         let credentials = "[default]\naws_access_key_id = test-access-key\naws_secret_access_key = test-secret-key\n";
         write_private(&dir.path().join("credentials"), credentials);
         let identity = dir.path().join("identity.key");
+        // Where the servers' account can run it: it is the restore_command of what it restores.
+        std::fs::copy(restore_program(), dir.path().join("lifeboat-restore")).unwrap();
         let made = Command::new(restore_program()).args(["keygen", "--out"]).arg(&identity).output().unwrap();
         let made = Said::from(made).expect(0);
+        // A restored server that fetches WAL by itself does so with its own account.
+        for name in ["identity.key", "credentials"] {
+            give_to_postgres(&dir.path().join(name)).unwrap();
+        }
         Self { dir, regions, public_key: made.out.trim().to_owned() }
     }
 
@@ -109,7 +117,7 @@ impl Scene {
 
     /// `lifeboat-restore` with these regions and nothing else.
     pub fn restore_from(&self, regions: &[usize], arguments: &[&str]) -> Said {
-        let mut command = Command::new(restore_program());
+        let mut command = Command::new(self.dir.path().join("lifeboat-restore"));
         for index in regions {
             command.args(["--region", &self.address(*index)]);
         }
@@ -158,4 +166,136 @@ fn write_private(path: &Path, text: &str) {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
+}
+
+/// A running `lifeboatd run`; killed when dropped.
+pub struct Daemon {
+    child: std::process::Child,
+    log: PathBuf,
+}
+
+impl Scene {
+    /// A configuration with continuous WAL: state beside the scene, and `more` at its end.
+    pub fn configure_wal(&self, connection: &str, cluster: &str, more: &str) {
+        let mut text = format!("[[cluster]]\nname = \"main\"\nconnection = \"{connection}\"\n{cluster}\n");
+        for (index, region) in self.regions.iter().enumerate() {
+            text.push_str(&format!(
+                "[[region]]\nname = \"r{index}\"\nurl = \"s3://{BUCKET}/pg\"\nendpoint = \"{}\"\nprofile = \"minio\"\n\
+                 s3_region = \"us-east-1\"\ncredentials_file = \"{}\"\n",
+                region.url(),
+                self.dir.path().join("credentials").display()
+            ));
+        }
+        text.push_str(&format!(
+            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n[state]\ndirectory = \"{}\"\n{more}\n",
+            self.public_key,
+            self.dir.path().join("signing.key").display(),
+            self.dir.path().join("state").display()
+        ));
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    /// Starts `lifeboatd run`, its log in a file.
+    pub fn run_daemon(&self) -> Daemon {
+        let log = self.dir.path().join("lifeboatd.log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let child = self.daemon_command().arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Daemon { child, log }
+    }
+
+    /// What the daemon says of cluster main; null if none runs.
+    pub fn wal_status(&self) -> serde_json::Value {
+        let said = self.daemon(&["--json", "status"]);
+        let all: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        all["clusters"][0]["wal"].clone()
+    }
+
+    /// Waits until the status is as `wanted` says; panics with the last one otherwise.
+    #[track_caller]
+    pub fn wait_for_status(&self, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(90);
+        loop {
+            let status = self.wal_status();
+            if wanted(&status) {
+                return status;
+            }
+            if std::time::Instant::now() > patience {
+                let log = std::fs::read_to_string(self.dir.path().join("lifeboatd.log")).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(30).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                panic!("{what} does not come:\n{status:#}\n{}", tail.join("\n"));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until every region holds everything up to `lsn` (as the server prints it).
+    #[track_caller]
+    pub fn wait_until_durable(&self, lsn: &str) -> serde_json::Value {
+        let wanted = lsn_number(lsn);
+        self.wait_for_status(&format!("WAL up to {lsn} in every region"), |status| {
+            let regions = status["regions"].as_array().cloned().unwrap_or_default();
+            !regions.is_empty()
+                && regions.iter().all(|pair| pair[1]["durable"].as_str().is_some_and(|text| lsn_number(text) >= wanted))
+        })
+    }
+
+    /// Waits until the newest backup is listed.
+    pub fn wait_for_backups(&self, count: usize) {
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while self.daemon(&["list"]).out.lines().filter(|line| line.contains("Z-")).count() < count {
+            assert!(std::time::Instant::now() < patience, "there are no {count} backups: {}", self.daemon_log());
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+
+    pub fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("lifeboatd.log")).unwrap_or_default()
+    }
+}
+
+/// `16/B374D848` as a number.
+pub fn lsn_number(text: &str) -> u64 {
+    let (high, low) = text.trim().split_once('/').unwrap();
+    (u64::from_str_radix(high, 16).unwrap() << 32) | u64::from_str_radix(low, 16).unwrap()
+}
+
+impl Daemon {
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// SIGKILL, and its end.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and its exit code.
+    #[track_caller]
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal("-TERM");
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(std::time::Instant::now() < patience, "the daemon does not stop");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
 }

@@ -1,0 +1,35 @@
+//! Continuous WAL: from checked bytes to objects in every region.
+
+pub mod alarms;
+pub mod commit_clock;
+pub mod continuity;
+mod desk;
+pub mod keeper;
+mod lane;
+mod lane_entry;
+mod lane_keeper;
+mod lane_put;
+pub mod latency;
+mod launch;
+mod ledger;
+mod marks;
+mod memory;
+mod notice;
+mod piece;
+pub mod positions;
+mod ranges;
+pub mod receive;
+pub mod reporter;
+mod sealing;
+pub mod shared;
+pub mod shipper;
+pub mod slot_watch;
+mod spool;
+mod spooling;
+mod standing;
+pub mod status;
+pub mod upstream;
+mod works;
+
+pub use positions::{LaneState, Offer, Positions, RegionPosition, ResumePoint, ShipError};
+pub use shipper::{CommitMode, KeyHolders, ShipRegion, ShipSettings, Shipper};

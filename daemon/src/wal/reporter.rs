@@ -1,0 +1,284 @@
+//! Watches one cluster's positions: keeps the commit clock, decides what is wrong, and writes the status.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, WalPosition};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::alarms::{Alarm, Alarms, tell};
+use super::shared::{QUORUM, Shared, Upward};
+use super::slot_watch::SlotOutlook;
+use super::status::{AlarmStatus, HolderStatus, WalStatus};
+use super::{LaneState, Positions, RegionPosition, Shipper};
+
+/// How long something may be away before anybody is told.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a region may lag behind before anybody is told.
+const LAG_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the reporter is set to.
+#[derive(Clone, Debug)]
+pub struct ReporterSettings {
+    /// Where the status goes.
+    pub state_directory: PathBuf,
+    /// The objective for the age of the oldest commit that the quorum lacks.
+    pub rpo: Duration,
+    /// Regions in the quorum.
+    pub wal_quorum: usize,
+    /// What the spool may hold.
+    pub spool_limit: ByteCount,
+}
+
+/// Reports on one cluster.
+pub struct Reporter {
+    /// How it is set.
+    pub settings: ReporterSettings,
+    /// What the other tasks know.
+    pub shared: Arc<Shared>,
+    /// The shipper.
+    pub shipper: Arc<Shipper>,
+    /// What the server keeps for us.
+    pub outlook: Arc<SlotOutlook>,
+}
+
+impl Reporter {
+    /// Reports until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut positions = self.shipper.watch();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alarms = Alarms::default();
+        let mut behind_since = BTreeMap::new();
+        let mut complained = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Ok(()) = positions.changed() => self.note(&positions.borrow_and_update()),
+                _ = second.tick() => {
+                    let now = positions.borrow().clone();
+                    lagging(&now, &mut behind_since);
+                    let wrong = self.wrong(&now, &behind_since);
+                    tell(&alarms.update(wrong, SystemClock.now()), self.shared.cluster().as_str());
+                    let written = self.status(&now, &alarms).write(&self.settings.state_directory);
+                    if let Err(error) = &written && !complained {
+                        tracing::error!(%error, directory = %self.settings.state_directory.display(), "the status cannot be written");
+                    }
+                    complained = written.is_err();
+                }
+            }
+        }
+    }
+
+    /// What became durable just now.
+    fn note(&self, positions: &Positions) {
+        if let Some(quorum) = positions.quorum {
+            self.shared.durable(QUORUM, quorum);
+        }
+        for (index, region) in positions.regions.iter().enumerate() {
+            if let Some(durable) = region.durable {
+                self.shared.durable(index + 1, durable);
+            }
+        }
+    }
+
+    fn wrong(&self, positions: &Positions, behind_since: &BTreeMap<usize, Instant>) -> BTreeMap<Alarm, String> {
+        let mut wrong = BTreeMap::new();
+        self.wrong_upward(&self.shared.upward(), &mut wrong);
+        if let Some(why) = self.shared.ordered() {
+            wrong.insert(
+                Alarm::Gap,
+                format!("{why}; until the base backup that is ordered is there, recovery cannot cross it"),
+            );
+        }
+        let (exposure, ..) = self.shared.exposure(QUORUM);
+        if exposure > self.settings.rpo {
+            let text = format!(
+                "commits of the last {:.0} s are not in {} region(s): they would be lost with the host; the objective is {:.0} s",
+                exposure.as_secs_f64(),
+                self.settings.wal_quorum,
+                self.settings.rpo.as_secs_f64()
+            );
+            wrong.insert(Alarm::Rpo, text);
+        }
+        if let Some(text) = self.outlook.warning() {
+            wrong.insert(Alarm::SlotAtRisk, text);
+        }
+        for (index, region) in positions.regions.iter().enumerate() {
+            wrong_region(region, behind_since.get(&index).copied(), &mut wrong);
+        }
+        wrong
+    }
+
+    fn wrong_upward(&self, upward: &Upward, wrong: &mut BTreeMap<Alarm, String>) {
+        if let Some(why) = &upward.refused {
+            wrong.insert(Alarm::ServerRefused, why.clone());
+        }
+        if let Some(why) = &upward.damaged {
+            wrong.insert(Alarm::DamagedWal, why.clone());
+        }
+        if let Some((since, why)) = &upward.waiting
+            && upward.refused.is_none()
+            && upward.full.is_none()
+            && since.elapsed() > PATIENCE
+        {
+            wrong.insert(Alarm::Disconnected, format!("no WAL for {} s: {why}", since.elapsed().as_secs()));
+        }
+        if upward.full.is_some() {
+            let outlook = self.outlook.in_words();
+            let text = format!(
+                "the spool of {} is full because a region is away; the server keeps the WAL now. {outlook}",
+                self.settings.spool_limit
+            );
+            wrong.insert(Alarm::SpoolFull, text);
+        }
+    }
+
+    fn status(&self, positions: &Positions, alarms: &Alarms) -> WalStatus {
+        let upward = self.shared.upward();
+        let holder = |number: usize, durable: Option<WalPosition>, state: String| {
+            let (exposure, [p50, p99, longest], commits) = self.shared.exposure(number);
+            HolderStatus {
+                durable: durable.map(|position| position.lsn.to_string()),
+                timeline: durable.map(|position| position.timeline.get()),
+                lag_bytes: lag(positions, durable),
+                exposure_seconds: exposure.as_secs_f64(),
+                commits,
+                latency_p50: p50.as_secs_f64(),
+                latency_p99: p99.as_secs_f64(),
+                latency_max: longest.as_secs_f64(),
+                state,
+            }
+        };
+        let regions = positions.regions.iter().enumerate();
+        let regions = regions.map(|(index, region)| {
+            (region.region.to_string(), holder(index + 1, region.durable, state_in_words(&region.state)))
+        });
+        WalStatus {
+            cluster: self.shared.cluster().to_string(),
+            time: SystemClock.now().to_string(),
+            pid: std::process::id(),
+            host: upward.host.clone(),
+            waiting: upward.waiting.map(|(_, why)| why),
+            timeline: positions.timeline.map(|timeline| timeline.get()),
+            received: positions.received.map(|lsn| lsn.to_string()),
+            confirmed: positions.confirmed.map(|position| position.lsn.to_string()),
+            spool_bytes: positions.spool_bytes.as_bytes(),
+            spool_limit_bytes: self.settings.spool_limit.as_bytes(),
+            wal_quorum: self.settings.wal_quorum,
+            quorum: holder(QUORUM, positions.quorum, String::new()),
+            regions: regions.collect(),
+            rpo_objective_seconds: self.settings.rpo.as_secs_f64(),
+            alarms: alarms
+                .raised()
+                .map(|(alarm, raised)| AlarmStatus {
+                    alarm: alarm.to_string(),
+                    since: raised.since.to_string(),
+                    text: raised.text.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Since when each region has been catching up.
+fn lagging(positions: &Positions, since: &mut BTreeMap<usize, Instant>) {
+    for (index, region) in positions.regions.iter().enumerate() {
+        match region.state {
+            LaneState::Current => {
+                since.remove(&index);
+            }
+            _ => {
+                since.entry(index).or_insert_with(Instant::now);
+            }
+        }
+    }
+}
+
+fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut BTreeMap<Alarm, String>) {
+    let name = &region.region;
+    let long = |patience| since.is_some_and(|since| since.elapsed() > patience);
+    match &region.state {
+        LaneState::Conflict { what } => {
+            let text = format!(
+                "region {name} holds other WAL than this server's: {what}. Another cluster writes into the same place; \
+                 nothing more is written there. Find the other writer before anything else"
+            );
+            wrong.insert(Alarm::Conflict(name.clone()), text);
+        }
+        LaneState::Leased { holder } if long(PATIENCE) => {
+            let text = format!("another daemon ships WAL into region {name} ({holder}); stop one of the two");
+            wrong.insert(Alarm::Conflict(name.clone()), text);
+        }
+        LaneState::Away { why, .. } if long(PATIENCE) => {
+            wrong.insert(Alarm::Region(name.clone()), format!("region {name} takes no WAL: {why}"));
+        }
+        LaneState::Unknown { why } if long(PATIENCE) => {
+            let why = why.as_deref().unwrap_or("it has not answered yet");
+            wrong.insert(Alarm::Region(name.clone()), format!("region {name} takes no WAL: {why}"));
+        }
+        LaneState::Behind { bytes } if long(LAG_PATIENCE) => {
+            wrong.insert(
+                Alarm::Region(name.clone()),
+                format!("region {name} lags behind by {bytes} and does not catch up"),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// A region's state in a few words.
+fn state_in_words(state: &LaneState) -> String {
+    match state {
+        LaneState::Current => "current".to_owned(),
+        LaneState::Behind { bytes } => format!("catching up, {bytes} to go"),
+        LaneState::Away { since, why } => format!("away since {since}: {why}"),
+        LaneState::Unknown { why } => {
+            why.as_ref().map_or_else(|| "not asked yet".to_owned(), |why| format!("unknown: {why}"))
+        }
+        LaneState::Leased { holder } => format!("held by another daemon: {holder}"),
+        LaneState::Conflict { what } => format!("CONFLICT: {what}"),
+    }
+}
+
+/// WAL that was received and that a holder lacks.
+fn lag(positions: &Positions, durable: Option<WalPosition>) -> u64 {
+    let (Some(received), Some(durable)) = (positions.received, durable) else { return 0 };
+    if positions.timeline != Some(durable.timeline) {
+        return 0;
+    }
+    received.bytes_since(durable.lsn).map_or(0, ByteCount::as_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(state: LaneState) -> RegionPosition {
+        RegionPosition { region: "r".parse().unwrap(), durable: None, state }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_is_told_of_when_it_stays_away_and_at_once_when_somebody_else_writes_there() {
+        let since = Instant::now();
+        let away = || LaneState::Away { since: SystemClock.now(), why: "no route".to_owned() };
+        let told = |state: LaneState, since| {
+            let mut wrong = BTreeMap::new();
+            wrong_region(&region(state), since, &mut wrong);
+            wrong.into_keys().next().map(|alarm| alarm.to_string())
+        };
+        assert_eq!(told(away(), Some(since)), None, "a short absence is nobody's business");
+        let conflict = told(LaneState::Conflict { what: "x".to_owned() }, Some(since));
+        assert_eq!(conflict.as_deref(), Some("wal-conflict/r"));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(told(away(), Some(since)).as_deref(), Some("wal-region/r"));
+        let behind = || LaneState::Behind { bytes: ByteCount::from_mib(1) };
+        assert_eq!(told(behind(), Some(since)), None);
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert_eq!(told(behind(), Some(since)).as_deref(), Some("wal-region/r"));
+        assert_eq!(told(LaneState::Current, None), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! What receiver, reporter and keeper of one cluster know together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, WalPosition};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::commit_clock::CommitClock;
+
+/// The quorum's number in the commit clock; regions follow in the order of the configuration.
+pub const QUORUM: usize = 0;
+
+/// What is known about the way upstream.
+#[derive(Clone, Debug, Default)]
+pub struct Upward {
+    /// The server, while a stream runs.
+    pub host: Option<String>,
+    /// Since when there is none, and why.
+    pub waiting: Option<(Instant, String)>,
+    /// Why the last server that was found is refused.
+    pub refused: Option<String>,
+    /// WAL that does not check out.
+    pub damaged: Option<String>,
+    /// When the spool was found full last.
+    pub full: Option<Instant>,
+}
+
+struct Inner {
+    upward: Upward,
+    commits: CommitClock,
+    /// The last commit that was noted: after a reconnect older ones come again.
+    noted: Option<WalPosition>,
+    /// The server's clock minus ours, in **microseconds**.
+    clock_offset: i64,
+}
+
+/// Shared by the tasks of one cluster. No lock is held over an await.
+pub struct Shared {
+    cluster: ClusterName,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+    /// Rung when a base backup is needed.
+    order: Notify,
+    orders: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// For a cluster with this many regions.
+    #[must_use]
+    pub fn new(cluster: ClusterName, regions: usize, clock: Arc<dyn Clock>) -> Self {
+        let waiting = Some((Instant::now(), "not connected yet".to_owned()));
+        let inner = Inner {
+            upward: Upward { waiting, ..Upward::default() },
+            commits: CommitClock::new(regions + 1),
+            noted: None,
+            clock_offset: 0,
+        };
+        Self { cluster, clock, inner: Mutex::new(inner), order: Notify::new(), orders: Mutex::new(None) }
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// What is known about the way upstream.
+    #[must_use]
+    pub fn upward(&self) -> Upward {
+        self.inner.lock().upward.clone()
+    }
+
+    /// A stream runs.
+    pub fn connected(&self, host: &str) {
+        let mut inner = self.inner.lock();
+        inner.upward = Upward {
+            host: Some(host.to_owned()),
+            full: inner.upward.full,
+            damaged: inner.upward.damaged.take(),
+            ..Upward::default()
+        };
+    }
+
+    /// There is no stream.
+    pub fn waiting(&self, why: String) {
+        tracing::warn!(cluster = %self.cluster, why, "no WAL streams");
+        let mut inner = self.inner.lock();
+        inner.upward.host = None;
+        inner.upward.refused = None;
+        let since = inner.upward.waiting.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        inner.upward.waiting = Some((since, why));
+    }
+
+    /// A server must not write into the repository.
+    pub fn refused(&self, why: String) {
+        self.waiting(why.clone());
+        self.inner.lock().upward.refused = Some(why);
+    }
+
+    /// WAL does not check out.
+    pub fn damaged(&self, why: String) {
+        self.inner.lock().upward.damaged = Some(why);
+    }
+
+    /// Bytes were taken: whatever was damaged or full before is over.
+    pub fn received(&self) {
+        let mut inner = self.inner.lock();
+        inner.upward.damaged = None;
+        inner.upward.full = None;
+    }
+
+    /// There is no room in the spool.
+    pub fn full(&self) {
+        self.waiting("the spool is full; the server keeps the WAL until a region takes some".to_owned());
+        let mut inner = self.inner.lock();
+        inner.upward.full.get_or_insert_with(Instant::now);
+    }
+
+    /// WAL is missing: a base backup is needed.
+    pub fn gap(&self, what: &str) {
+        tracing::error!(cluster = %self.cluster, what, "WAL is missing: recovery cannot cross it; a base backup is ordered");
+        self.order_backup(format!("WAL is missing {what}"));
+    }
+
+    /// Orders a base backup.
+    pub fn order_backup(&self, why: String) {
+        self.orders.lock().get_or_insert(why);
+        self.order.notify_one();
+    }
+
+    /// Why a base backup is wanted, if it is.
+    #[must_use]
+    pub fn ordered(&self) -> Option<String> {
+        self.orders.lock().clone()
+    }
+
+    /// Waits for an order.
+    pub async fn wait_for_order(&self) -> String {
+        loop {
+            if let Some(why) = self.ordered() {
+                return why;
+            }
+            self.order.notified().await;
+        }
+    }
+
+    /// The order that said `why` has been carried out. One that came meanwhile stays.
+    pub fn carried_out(&self, why: &str) {
+        let mut orders = self.orders.lock();
+        if orders.as_deref() == Some(why) {
+            *orders = None;
+        }
+    }
+
+    /// The server told its time.
+    pub fn server_time(&self, time: UtcTime) {
+        let offset = time.as_unix_micros() - self.clock.now().as_unix_micros();
+        self.inner.lock().clock_offset = offset;
+    }
+
+    /// A commit was received.
+    pub fn committed(&self, end: WalPosition, time: UtcTime) {
+        let mut inner = self.inner.lock();
+        let again = inner.noted.is_some_and(|noted| noted.timeline == end.timeline && noted.lsn >= end.lsn);
+        if !again {
+            inner.noted = Some(end);
+            inner.commits.committed(end, time);
+        }
+    }
+
+    /// A holder has everything up to `durable`.
+    pub fn durable(&self, holder: usize, durable: WalPosition) {
+        let mut inner = self.inner.lock();
+        let now = self.server_now(inner.clock_offset);
+        inner.commits.durable(holder, durable, now);
+    }
+
+    /// The age of the oldest commit that a holder lacks, and how long the others took: p50, p99, longest, count.
+    #[must_use]
+    pub fn exposure(&self, holder: usize) -> (Duration, [Duration; 3], u64) {
+        let inner = self.inner.lock();
+        let now = self.server_now(inner.clock_offset);
+        let exposure = inner.commits.exposure(holder, now);
+        let Some(latencies) = inner.commits.latencies(holder) else { return (exposure, [Duration::ZERO; 3], 0) };
+        let took = [latencies.percentile(50), latencies.percentile(99), latencies.max()];
+        (exposure, took, latencies.count())
+    }
+
+    /// Now, by the server's clock.
+    fn server_now(&self, offset: i64) -> UtcTime {
+        let now = self.clock.now();
+        UtcTime::from_unix_micros(now.as_unix_micros().saturating_add(offset)).unwrap_or(now)
+    }
+}
