@@ -5,6 +5,7 @@
 mod support;
 
 use std::num::NonZeroU64;
+use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_s3_testd::{Failure, FaultPlan, Operation, Times};
@@ -104,7 +105,8 @@ fn a_promoted_clone_is_kept_out_while_the_original_is_alive() {
 #[test]
 fn an_old_primary_that_was_rewound_is_a_good_standby_and_a_good_primary_again() {
     let major = majors_under_test()[0];
-    let mut first = PgServer::builder(major).checksums(Checksums::On).start().unwrap();
+    let mut first =
+        PgServer::builder(major).checksums(Checksums::On).setting("wal_keep_size", "256MB").start().unwrap();
     first.psql("postgres", LEDGER).unwrap();
     let mut second = first.standby().unwrap();
     let both = format!(
@@ -123,7 +125,7 @@ fn an_old_primary_that_was_rewound_is_a_good_standby_and_a_good_primary_again() 
     first.stop(Stop::Fast).unwrap();
     let end = insert(&second, 101, 200);
     scene.wait_until_durable(&end);
-    let mut rewind = second.client("pg_rewind");
+    let mut rewind = Command::new(second.bin_dir().join("pg_rewind"));
     rewind.arg("--target-pgdata").arg(first.data_dir());
     rewind.arg("--source-server").arg(second.connection_string()).args(["-R", "--no-sync"]);
     run_as_postgres(&mut rewind).unwrap();
