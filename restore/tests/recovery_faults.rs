@@ -137,7 +137,7 @@ fn when_patience_ends_recovery_stops_and_a_later_start_goes_on() {
     let copy = RestoredServer::start(&data, majors_under_test()[0]).unwrap();
     copy.wait_until_promoted(PATIENCE).unwrap();
     assert_eq!(copy.psql("postgres", "SELECT count(*) FROM ledger").unwrap(), "25");
-    end_prefetcher(&data);
+    wait_for("the end of the prefetcher, which nobody needs any more", || prefetcher_of(&data).is_none());
 }
 
 /// The process that listens in the directory beside `data`.
