@@ -1,6 +1,7 @@
 //! The report as a page for `docs/BENCHMARKS.md`.
 
 use crate::report::{HEADS, Report};
+use crate::wal::table::TEXT_COLUMNS;
 
 /// What every reader must know before quoting a figure.
 const RULES: &str = "\
@@ -35,10 +36,23 @@ pub fn of(report: &Report) -> String {
         report.measured_at,
         report.runs
     );
-    page += &line(&HEADS);
-    page += &line(&HEADS.map(|head| if head == "operation" || head == "tool" { "---" } else { "---:" }));
-    for cells in report.cells() {
-        page += &line(&cells);
+    if !report.rows.is_empty() {
+        page += "## Backups and restores\n\n";
+        page += &line(&HEADS);
+        page += &line(&HEADS.map(|head| if head == "operation" || head == "tool" { "---" } else { "---:" }));
+        for cells in report.cells() {
+            page += &line(&cells);
+        }
+    }
+    let sections = report.wal.sections();
+    for section in &sections {
+        page += &format!("\n## {}\n\n", section.title);
+        page += &line(&section.heads);
+        let rules = (0..section.heads.len()).map(|column| if column < TEXT_COLUMNS { "---" } else { "---:" });
+        page += &line(&rules.collect::<Vec<_>>());
+        for cells in &section.lines {
+            page += &line(cells);
+        }
     }
     page += "\n## Tools\n\n";
     page += &line(&["tool", "version", "set up"]);
@@ -46,7 +60,12 @@ pub fn of(report: &Report) -> String {
     for tool in &report.tools {
         page += &line(&[tool.title, &tool.version, &tool.settings.replace('|', "\\|")]);
     }
-    page + "\n## How it was measured\n\n" + RULES
+    page += "\n## How it was measured\n\n";
+    page += RULES;
+    for section in &sections {
+        page += &format!("\n### {}\n\n{}\n", section.title, section.rules);
+    }
+    page
 }
 
 fn line<T: AsRef<str>>(cells: &[T]) -> String {
