@@ -1,4 +1,4 @@
-//! `lifeboatd doctor`: tries everything that a backup needs, and says what to do about each thing that fails.
+//! `lifeboatd doctor`: tries everything that backups and continuous WAL need, and says what to do about each thing that fails.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, prob
 use lifeboat_vocabulary::{ByteCount, SystemClock};
 use serde_json::json;
 
-use crate::wiring;
+use crate::{doctor_wal, wiring};
 
 /// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
 const SKEW_WARNING_MICROS: i64 = 30_000_000;
 
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     Good,
     Warning,
     Bad,
@@ -33,8 +33,9 @@ struct Line {
     cure: Option<String>,
 }
 
+/// What was found.
 #[derive(Default)]
-struct Lines(Vec<Line>);
+pub(crate) struct Lines(Vec<Line>);
 
 impl Lines {
     fn add(&mut self, area: &str, check: &str, state: State, detail: impl Into<String>) -> &mut Option<String> {
@@ -44,11 +45,17 @@ impl Lines {
         &mut self.0[last].cure
     }
 
-    fn good(&mut self, area: &str, check: &str, detail: impl Into<String>) {
+    pub(crate) fn good(&mut self, area: &str, check: &str, detail: impl Into<String>) {
         self.add(area, check, State::Good, detail);
     }
 
-    fn not(&mut self, area: &str, check: &str, (state, detail, cure): (State, String, &str)) {
+    /// The states, in order.
+    #[cfg(test)]
+    pub(crate) fn states(&self) -> Vec<State> {
+        self.0.iter().map(|line| line.state).collect()
+    }
+
+    pub(crate) fn not(&mut self, area: &str, check: &str, (state, detail, cure): (State, String, &str)) {
         *self.add(area, check, state, detail) = Some(cure.to_owned());
     }
 }
@@ -61,6 +68,7 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
     for settings in &config.regions {
         region((settings, cluster), signer.as_ref(), facts.as_ref(), &mut lines).await;
     }
+    doctor_wal::check(config, cluster, &mut lines).await;
     memory(config, &mut lines);
     print(&lines.0, output);
     let worst = lines.0.iter().any(|line| line.state == State::Bad);
@@ -172,8 +180,8 @@ async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
         }
     }
     for (setting, used, needed) in [
-        ("max_wal_senders", "SELECT count(*) FROM pg_stat_replication", 2),
-        ("max_replication_slots", "SELECT count(*) FROM pg_replication_slots", 1),
+        ("max_wal_senders", "SELECT count(*) FROM pg_stat_replication", 3),
+        ("max_replication_slots", "SELECT count(*) FROM pg_replication_slots", 2),
     ] {
         let limit: i64 = facts.setting(setting).and_then(|text| text.parse().ok()).unwrap_or(0);
         let used: i64 = match session.query_one_text(used).await {

@@ -6,6 +6,7 @@ pub mod backup_report;
 pub mod check_config;
 pub mod cli;
 pub mod doctor;
+mod doctor_wal;
 pub mod init;
 pub mod page_check;
 pub mod run;

@@ -212,11 +212,12 @@ fn ship_settings(
         spool_directory: directory.join("spool"),
         spool_limit: config.limits.spool,
         memory: WAL_MEMORY,
+        cluster: cluster.name.clone(),
         repository: known.repository,
         signer: wiring::signer(config, &cluster.name)?,
         holders: KeyHolders { recipients: config.keys.recipients.clone(), commands: config.keys.wrap_commands.clone() },
         tool: wiring::TOOL.to_owned(),
-        incarnation: known.incarnation.map(|incarnation| incarnation.to_string()),
+        incarnation: known.incarnation,
     })
 }
 

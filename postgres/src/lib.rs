@@ -18,6 +18,7 @@ mod manifest_lines;
 mod message;
 #[cfg(test)]
 mod message_tests;
+mod minimal_configuration;
 mod not_copied;
 mod page_checksum;
 mod pgpass;
@@ -45,6 +46,8 @@ mod wal_connection;
 mod wal_page;
 mod wal_record;
 mod wal_scan;
+#[cfg(test)]
+mod wal_scan_tests;
 mod wal_stream;
 mod wal_stream_error;
 
@@ -61,9 +64,11 @@ pub use message::{
     AuthRequest, BackendMessage, Decoded, MESSAGE_MAX, MessageError, ServerMessage, decode_message, message_length,
     split_message,
 };
+pub use minimal_configuration::{minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf};
 pub use page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread, page_checksum};
 pub use recovery::{
-    RECOVERY_SIGNAL, minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, recovered_copy_settings,
+    CopyRole, RECOVERY_SIGNAL, RecoverySettings, RecoverySettingsError, RecoveryTarget, RecoveryTimeline,
+    STANDBY_SIGNAL, Subscriptions, TargetAction, TargetBound, recovered_copy_settings,
 };
 pub use run_directory::RunDirectoryError;
 pub use server_bin::{ServerBinError, find_server_bin};

@@ -238,11 +238,7 @@ impl LocalServer {
         if !self.says_ready() {
             return Ok(false);
         }
-        let text = self.connection_string();
-        // Not the environment of this process: its PGHOSTADDR could lead to another server.
-        let nothing = Surroundings { variables: std::collections::HashMap::new(), user: None, home: None };
-        let settings = ConnectionSettings::parse_in(&text, &nothing)
-            .map_err(|error| system("understand our own connection string")(io::Error::other(error)))?;
+        let settings = self.own_settings()?;
         let question = async {
             let mut session = Session::connect(&settings, Purpose::Sql).await?;
             let answer = session.query_one_text("SELECT pg_catalog.pg_is_in_recovery()").await;
@@ -255,6 +251,31 @@ impl LocalServer {
             Ok(Err(error)) => Ok(error.server_message().is_some_and(|message| is_no_entry(&message.code))),
             Err(_) => Ok(false),
         }
+    }
+
+    fn own_settings(&self) -> Result<ConnectionSettings, LocalServerError> {
+        let text = self.connection_string();
+        // Not the environment of this process: its PGHOSTADDR could lead to another server.
+        let nothing = Surroundings { variables: std::collections::HashMap::new(), user: None, home: None };
+        ConnectionSettings::parse_in(&text, &nothing)
+            .map_err(|error| system("understand our own connection string")(io::Error::other(error)))
+    }
+
+    /// Asks one question in a session of its own; the server may still be in recovery, as long as it lets people look.
+    ///
+    /// # Errors
+    /// If nobody is let in, the statement fails, or five seconds have passed.
+    pub async fn ask(&self, sql: &str) -> Result<Option<String>, LocalServerError> {
+        let settings = self.own_settings()?;
+        let question = async {
+            let mut session = Session::connect(&settings, Purpose::Sql).await?;
+            let answer = session.query_one_text(sql).await;
+            session.close().await;
+            answer
+        };
+        let answer = tokio::time::timeout(QUESTION, question).await;
+        let answer = answer.map_err(|_| system("ask PostgreSQL")(io::ErrorKind::TimedOut.into()))?;
+        answer.map_err(|error| system("ask PostgreSQL")(io::Error::other(error)))
     }
 
     /// Whether the server says that recovery is over. Hot standby is `standby`, anything earlier `starting`.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use lifeboat_vocabulary::{ByteCount, Lsn};
+use lifeboat_vocabulary::{ByteCount, Lsn, UtcTime};
 
 use crate::session::Session;
 use crate::wal_stream_error::WalStreamError;
@@ -81,6 +81,8 @@ pub struct SlotStatus {
     pub safe_wal_size: Option<i64>,
     /// Why it was given up, from 17 on.
     pub invalidation_reason: Option<String>,
+    /// Since when nobody has used it, from 17 on.
+    pub inactive_since: Option<UtcTime>,
 }
 
 fn asked(doing: &'static str) -> impl FnOnce(crate::session_error::SessionError) -> WalStreamError {
@@ -99,16 +101,20 @@ async fn first_row(session: &mut Session, doing: &'static str, sql: &str) -> Res
 /// # Errors
 /// [`WalStreamError::Session`].
 pub async fn slot_status(session: &mut Session, slot: &SlotName) -> Result<Option<SlotStatus>, WalStreamError> {
-    let reason = if session.server_version_num() >= 170_000 { "invalidation_reason" } else { "NULL" };
+    let newer = if session.server_version_num() >= 170_000 {
+        "invalidation_reason, (EXTRACT(epoch FROM inactive_since) * 1000000)::bigint"
+    } else {
+        "NULL, NULL"
+    };
     let sql = format!(
-        "SELECT slot_type, active_pid, restart_lsn, wal_status, safe_wal_size, {reason} \
+        "SELECT slot_type, active_pid, restart_lsn, wal_status, safe_wal_size, {newer} \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = '{slot}'"
     );
     let Some(row) = first_row(session, "ask for the replication slot", &sql).await? else { return Ok(None) };
     let mut values = row.into_iter();
     let mut next = || values.next().flatten();
     let (kind, active_pid, restart) = (next(), next(), next());
-    let (wal_status, safe_wal_size, invalidation_reason) = (next(), next(), next());
+    let (wal_status, safe_wal_size, invalidation_reason, inactive_since) = (next(), next(), next(), next());
     let restart = restart.and_then(|text| text.parse::<Lsn>().ok());
     let condition = if kind.as_deref() == Some("logical") {
         SlotCondition::Logical
@@ -129,6 +135,7 @@ pub async fn slot_status(session: &mut Session, slot: &SlotName) -> Result<Optio
         wal_status,
         safe_wal_size: safe_wal_size.and_then(|text| text.parse().ok()),
         invalidation_reason,
+        inactive_since: inactive_since.and_then(|text| text.parse().ok()).and_then(UtcTime::from_unix_micros),
     }))
 }
 

@@ -254,7 +254,8 @@ mod tests {
             for entry in &expected {
                 let switch = history.switch_from(entry.timeline).unwrap();
                 prop_assert!(switch <= entry.switch);
-                prop_assert!(history.contains(WalPosition { timeline: entry.timeline, lsn: switch }));
+                let last = WalPosition { timeline: entry.timeline, lsn: switch };
+                prop_assert!(history.contains(last));
             }
         }
 

@@ -184,6 +184,8 @@ impl WalConnection {
         if !from.lsn.as_bytes().is_multiple_of(size.as_bytes()) {
             return Err(WalStreamError::NotSegmentStart { at: from.lsn });
         }
+        // Up to 14 a standby must have been asked in this session who it is (walsender.c, StartReplication).
+        self.identify().await?;
         let WalPosition { timeline, lsn } = from;
         let command = format!("START_REPLICATION SLOT \"{slot}\" PHYSICAL {lsn} TIMELINE {timeline}");
         let answer = within(doing, async {

@@ -277,8 +277,9 @@ impl ContentReader {
         }
     }
 
+    /// The part as a number, of one byte or of four.
     fn gathered_u32(&self) -> u32 {
-        u32::from_le_bytes(array(&self.gathered, 0))
+        self.gathered.iter().rev().fold(0, |number, byte| (number << 8) | u32::from(*byte))
     }
 
     /// A part is complete.

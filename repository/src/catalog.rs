@@ -13,6 +13,7 @@ use crate::descriptor::Descriptor;
 use crate::ids::RepositoryId;
 use crate::log::RegionLog;
 use crate::signing::VerifyKey;
+use crate::wal_log::WalRecords;
 
 /// What one region said when it was asked for its history.
 #[derive(Clone, Debug)]
@@ -170,12 +171,13 @@ pub struct Catalog {
     rows: Vec<CatalogRow>,
     findings: Vec<Finding>,
     descriptor: Option<Descriptor>,
+    wal: WalRecords,
 }
 
 #[derive(Default)]
-struct Merge {
+struct Merge<'a> {
     rows: BTreeMap<BackupId, (RegionName, CatalogRow)>,
-    used: Vec<RegionName>,
+    used: Vec<(RegionName, &'a RegionLog)>,
     unknown: Vec<RegionName>,
     findings: Vec<Finding>,
     descriptor: Option<Descriptor>,
@@ -211,6 +213,12 @@ impl Catalog {
         self.descriptor.as_ref()
     }
 
+    /// What the logs of the regions that are used say about the stream of WAL: gaps, keys, incarnation.
+    #[must_use]
+    pub fn wal(&self) -> &WalRecords {
+        &self.wal
+    }
+
     /// The backup of this name.
     #[must_use]
     pub fn find(&self, backup: &BackupId) -> Option<&CatalogRow> {
@@ -237,10 +245,10 @@ impl CatalogRow {
     }
 }
 
-impl Merge {
-    fn add(&mut self, view: &RegionView) {
+impl<'a> Merge<'a> {
+    fn add(&mut self, view: &'a RegionView) {
         let region = view.name.clone();
-        if self.used.contains(&region) || self.unknown.contains(&region) {
+        if self.used.iter().any(|(used, _)| *used == region) || self.unknown.contains(&region) {
             self.findings.push(Finding::SameName { region });
             return;
         }
@@ -264,7 +272,7 @@ impl Merge {
         self.findings
             .extend(log.strays().iter().map(|key| Finding::Stray { region: region.clone(), key: key.clone() }));
         self.add_log(&region, log, descriptor.sysid);
-        self.used.push(region);
+        self.used.push((region, log));
     }
 
     fn add_log(&mut self, region: &RegionName, log: &RegionLog, expected: u64) {
@@ -303,7 +311,7 @@ impl Merge {
         let Self { rows, used, unknown, findings, descriptor } = self;
         let mut rows: Vec<CatalogRow> = rows.into_values().map(|(_, row)| row).collect();
         for row in &mut rows {
-            for region in &used {
+            for (region, _) in &used {
                 row.regions.entry(region.clone()).or_insert(Presence::Absent);
             }
             for region in &unknown {
@@ -312,7 +320,8 @@ impl Merge {
         }
         let age = |row: &CatalogRow| (row.record.stop_time, row.record.stop_lsn, row.record.backup.clone());
         rows.sort_by_cached_key(|row| std::cmp::Reverse(age(row)));
-        Catalog { rows, findings, descriptor }
+        let wal = WalRecords::of(used.iter().map(|(region, log)| (region, *log)));
+        Catalog { rows, findings, descriptor, wal }
     }
 }
 

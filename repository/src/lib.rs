@@ -67,6 +67,8 @@ mod wal_name;
 mod wal_object;
 mod wal_reader;
 mod wal_record;
+#[cfg(test)]
+mod wal_samples;
 mod wal_source;
 
 pub use head::{EarlierHead, HEADS_MAX, Head, HeadError, HeadFile};

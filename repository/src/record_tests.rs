@@ -3,6 +3,7 @@
 use super::*;
 use crate::backup_record::{PageFacts, Soundness};
 use crate::samples;
+use crate::wal_record::GapReason;
 use lifeboat_stores::ObjectKey;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -76,7 +77,7 @@ fn records_that_no_reader_would_accept_are_not_written() {
 
 #[test]
 fn every_record_survives_its_text() {
-    for record in [samples::init_entry(), samples::backup_entry()] {
+    for record in [samples::init_entry(), samples::backup_entry()].into_iter().chain(samples::wal_entries()) {
         let text = record.to_text().unwrap();
         assert_eq!(Record::parse(&text).unwrap(), record, "{text}");
     }
@@ -120,6 +121,70 @@ fn a_record_reads_as_documented() {
     assert!(text.starts_with(beginning), "{text}");
     let keys = samples::backup_record().index.iter().map(|shard| shard.key.clone()).collect::<Vec<ObjectKey>>();
     assert!(keys.iter().all(|key| text.contains(key.as_str())));
+}
+
+#[test]
+fn records_about_wal_are_small_and_read_as_documented() {
+    let common = concat!(
+        r#""region":"eu-1","seq":1,"prev":"0909090909090909090909090909090909090909090909090909090909090909","#,
+        r#""writer":"lifeboat.example/db1","wseq":1,"time":"2026-11-20T02:00:00Z","tool":"lifeboat 0.1.0""#,
+    );
+    let epoch = concat!(
+        r#""epoch":"b0b1b2b3b4b5b6b7b8b9babbbcbdbebf","#,
+        r#""keys_sha256":"0505050505050505050505050505050505050505050505050505050505050505","#,
+        r#""tli":7,"start_lsn":"A/28000000","wal_segment_bytes":16777216"#,
+    );
+    for (record, kind, fields) in [
+        (0, "wal-epoch", format!(r#"{epoch},"incarnation":"c0c1c2c3c4c5c6c7""#)),
+        (1, "wal-epoch", epoch.to_owned()),
+        (
+            2,
+            "wal-gap",
+            r#""tli":7,"from":"A/28000000","to":"A/29000000","reason":"fresh_slot","scope":"everywhere""#.to_owned(),
+        ),
+        (3, "wal-gap", r#""tli":7,"from":"A/28000000","reason":"fresh_slot","scope":"region""#.to_owned()),
+        (4, "incarnation", r#""incarnation":"c0c1c2c3c4c5c6c7""#.to_owned()),
+    ] {
+        let expected = format!("{{\"v\":1,\"kind\":\"{kind}\",{common},{fields}}}\n");
+        assert_eq!(samples::wal_entries()[record].to_text().unwrap(), expected);
+    }
+    let original = format!("{{\"v\":1,\"kind\":\"incarnation\",{common}}}\n");
+    assert_eq!(samples::wal_entries()[5].to_text().unwrap(), original);
+}
+
+#[test]
+fn records_about_wal_that_contradict_themselves_are_refused() {
+    for (record, field, value, expected) in [
+        (0, "wal_segment_bytes", 5.into(), "the record contradicts itself: its WAL segments have a size"),
+        (0, "epoch", "b0".into(), "read the fields of a record: `b0` is not an epoch id (32 hexadecimal digits)"),
+        (0, "incarnation", "c0".into(), "read the fields of a record: `c0` is not an incarnation (16 hexadecimal"),
+        (0, "incarnation", Value::Null, "read the fields of a record: invalid type: null"),
+        (0, "tli", 0.into(), "read the fields of a record: there is no timeline 0"),
+        (2, "to", "A/28000000".into(), "the record contradicts itself: its gap ends before it begins"),
+        (2, "to", "A/27000000".into(), "the record contradicts itself: its gap ends before it begins"),
+        (2, "from", "0/0".into(), "read the fields of a record: `0/0` is not a WAL position"),
+        (2, "scope", "here".into(), "read the fields of a record: unknown variant `here`"),
+        (4, "incarnation", 7.into(), "read the fields of a record: invalid type: integer"),
+    ] {
+        let mut json: Value = serde_json::from_str(&samples::wal_entries()[record].to_text().unwrap()).unwrap();
+        json[field] = value;
+        let error = parsed(&json).unwrap_err();
+        assert!(error.starts_with(expected), "{field}: {error}");
+    }
+}
+
+#[test]
+fn a_gap_of_a_reason_that_is_not_known_stays_a_gap() {
+    let mut json: Value = serde_json::from_str(&samples::wal_entries()[2].to_text().unwrap()).unwrap();
+    json["reason"] = "eaten_by_a_dog".into();
+    let RecordBody::WalGap(gap) = parsed(&json).unwrap().body else { panic!("a gap") };
+    assert_eq!(gap.reason, GapReason::Other);
+    for reason in GapReason::ALL {
+        assert_eq!(reason.to_string().parse(), Ok(reason));
+    }
+    let expected =
+        "WAL is missing from A/28000000 to A/29000000 on timeline 7: a reason that this program does not know";
+    assert_eq!(gap.to_string(), expected);
 }
 
 proptest! {

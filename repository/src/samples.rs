@@ -7,11 +7,12 @@ use crate::backup_record::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
 use crate::descriptor::Descriptor;
-use crate::ids::{EpochId, RepositoryId};
+use crate::ids::{EpochId, Incarnation, RepositoryId};
 use crate::layout::{self, WalRange};
 use crate::note::NoteSigner;
 use crate::record::{InitRecord, Link, Origin, Record, RecordBody};
 use crate::signing::SigningKey;
+use crate::wal_record::{GapReason, GapScope, IncarnationRecord, WalEpochRecord, WalGapRecord};
 
 fn counting<const N: usize>(first: u8) -> [u8; N] {
     std::array::from_fn(|i| first.wrapping_add(u8::try_from(i).unwrap()))
@@ -99,4 +100,28 @@ pub(crate) fn backup_entry() -> Record {
 pub(crate) fn wal_range(timeline: u32, start: u64, end: u64) -> WalRange {
     let lsn = |bytes| Lsn::from_bytes(bytes).unwrap();
     WalRange { timeline: TimelineId::new(timeline).unwrap(), start: lsn(start), end: lsn(end) }
+}
+
+pub(crate) fn wal_entries() -> Vec<Record> {
+    let range = wal_range(7, 0xA_2800_0000, 0xA_2900_0000);
+    let epoch = WalEpochRecord {
+        epoch: epoch(),
+        keys_sha256: digest(5),
+        timeline: range.timeline,
+        start: range.start,
+        wal_segment_bytes: 16 << 20,
+        incarnation: Some(Incarnation::from_bytes(counting(0xc0))),
+    };
+    let (reason, scope) = (GapReason::FreshSlot, GapScope::Everywhere);
+    let gap = WalGapRecord { timeline: range.timeline, from: range.start, to: Some(range.end), reason, scope };
+    let bodies = [
+        RecordBody::WalEpoch(epoch.clone()),
+        RecordBody::WalEpoch(WalEpochRecord { incarnation: None, ..epoch.clone() }),
+        RecordBody::WalGap(gap.clone()),
+        RecordBody::WalGap(WalGapRecord { to: None, scope: GapScope::Region, ..gap }),
+        RecordBody::Incarnation(IncarnationRecord { incarnation: epoch.incarnation }),
+        RecordBody::Incarnation(IncarnationRecord { incarnation: None }),
+    ];
+    let link = Link { region: "eu-1".parse().unwrap(), seq: 1, prev: Some(digest(9)) };
+    bodies.into_iter().map(|body| Record { link: link.clone(), origin: origin(1), body }).collect()
 }

@@ -28,7 +28,8 @@ pub struct WalOpeners {
     pub commands: Vec<KeyCommand>,
 }
 
-/// A region that WAL is read from.
+/// A region that WAL is read from. A region that does not answer belongs among them, because it may hold what others lack;
+/// one that has no repository yet does not: it has nothing to say.
 #[derive(Debug)]
 pub struct WalRegion {
     /// The region.
@@ -82,7 +83,7 @@ fn list(tried: &[(RegionName, String)]) -> String {
 /// The keys of all epochs that were needed so far.
 pub(crate) struct WalKeys {
     repository: RepositoryId,
-    openers: WalOpeners,
+    openers: Arc<WalOpeners>,
     stores: Vec<RegionStore>,
     state: Mutex<State>,
 }
@@ -94,7 +95,7 @@ struct State {
 }
 
 impl WalKeys {
-    pub(crate) fn new(repository: RepositoryId, openers: WalOpeners, regions: Vec<WalRegion>) -> Self {
+    pub(crate) fn new(repository: RepositoryId, openers: Arc<WalOpeners>, regions: Vec<WalRegion>) -> Self {
         let (stores, logs) = regions.into_iter().map(|region| (region.store, region.log)).unzip();
         Self { repository, openers, stores, state: Mutex::new(State { logs, keys: HashMap::new() }) }
     }

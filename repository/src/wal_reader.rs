@@ -5,6 +5,7 @@
 //! answered that, and everything that was listed could be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -19,10 +20,10 @@ use crate::upload::{RegionStore, chain};
 use crate::wal_assembly::{Disagreement, assemble};
 use crate::wal_keys::{WalKeys, WalOpeners, WalRegion};
 use crate::wal_list::{self, objects_in};
-use crate::wal_map::{WalChoice, WalMap};
+use crate::wal_map::{HeldWal, WalChoice, WalMap};
 use crate::wal_name::{PieceSize, WalObject};
 use crate::wal_object::WalTrust;
-use crate::wal_source::{Fault, Holders, WalSource, WalTrouble};
+use crate::wal_source::{Fault, Fetched, Holders, WalSource, WalTrouble};
 
 /// The longest range that is read at once, in **bytes**. Longer ones are read in parts ([`PieceSize::cut`]).
 pub const READ_BYTES_MAX: u64 = 64 << 20;
@@ -46,8 +47,8 @@ pub enum WalRead {
         /// Where the next WAL of this timeline begins, if there was seen to be any.
         later: Option<Lsn>,
     },
-    /// It cannot be said: a region did not answer, or what it has is damaged, and no other region helps out. This is
-    /// never the end of the WAL.
+    /// It cannot be said: a region did not answer, or what it has is damaged, and no other region helps out; or there is
+    /// no region at all. This is never the end of the WAL.
     Undetermined(Vec<WalTrouble>),
 }
 
@@ -105,8 +106,13 @@ impl WalReader {
     /// A reader for the WAL of one repository. `regions` come in order of preference; one whose log could not be read has
     /// none. `pieces` is the size of the cluster's pieces, or [`PieceSize::LARGEST`].
     #[must_use]
-    pub fn new(trust: WalTrust, openers: WalOpeners, regions: Vec<WalRegion>, pieces: PieceSize) -> Self {
-        let keys = WalKeys::new(trust.repository(), openers, regions);
+    pub fn new(
+        trust: WalTrust,
+        openers: impl Into<Arc<WalOpeners>>,
+        regions: Vec<WalRegion>,
+        pieces: PieceSize,
+    ) -> Self {
+        let keys = WalKeys::new(trust.repository(), openers.into(), regions);
         Self { source: WalSource::new(trust, keys), pieces, seen: Mutex::default() }
     }
 
@@ -124,8 +130,9 @@ impl WalReader {
     /// Reads `range`, at most [`READ_BYTES_MAX`]. What was listed before is used if it suffices; else all regions are
     /// asked what they hold now.
     pub async fn read(&self, range: WalRange) -> WalRead {
-        if range.len() > READ_BYTES_MAX {
-            return WalRead::Undetermined(self.too_long());
+        if range.len() > READ_BYTES_MAX || self.source.stores().is_empty() {
+            let what = format!("more than {READ_BYTES_MAX} bytes of WAL cannot be read at once");
+            return WalRead::Undetermined(self.everywhere(&what));
         }
         let map = self.seen.lock().around(range);
         let mut work = Gathering { range, map, have: HashMap::new(), failed: Vec::new() };
@@ -170,26 +177,26 @@ impl WalReader {
         let is_missing = |object: &WalObject| choice.missing.iter().any(|missing| missing.overlaps(&object.range));
         let failed = work.failed.iter().filter(|(object, _)| is_missing(object));
         troubles.extend(failed.map(|(_, trouble)| trouble.clone()));
-        match choice.missing.first() {
-            None => self.finish(&work, &choice),
-            Some(_) if !troubles.is_empty() => WalRead::Undetermined(troubles),
-            Some(missing) => {
-                let at = WalPosition { timeline: range.timeline, lsn: missing.start };
-                let later = earlier(later, work.map.next_start(at));
-                self.finish_beginning(&work, &choice, (missing.start, later))
-            }
+        let Some(missing) = choice.missing.first() else { return self.finish(&work, &choice) };
+        if troubles.is_empty() {
+            troubles = self.source.without_repository().await;
         }
+        if !troubles.is_empty() {
+            return WalRead::Undetermined(troubles);
+        }
+        let at = WalPosition { timeline: range.timeline, lsn: missing.start };
+        let later = earlier(later, work.map.next_start(at));
+        self.finish_beginning(&work, &choice, (missing.start, later))
     }
 
     /// Fetches what is chosen, and chooses anew as long as something of it cannot be had.
     async fn gather(&self, work: &mut Gathering) -> WalChoice {
         loop {
             let choice = work.map.choose(work.range);
-            let wanted = choice.objects.iter().filter(|held| !work.have.contains_key(&held.object));
-            let fetches = wanted.map(async |held| {
-                let fetched = self.source.fetch(&held.object.name(), Holders::These(&held.regions)).await;
-                (held.object, fetched)
-            });
+            let mut fetches = Vec::new();
+            for held in choice.objects.iter().filter(|held| !work.have.contains_key(&held.object)) {
+                fetches.push(self.fetch(held));
+            }
             let fetched: Vec<_> = stream::iter(fetches).buffered(FETCHES).collect().await;
             let mut failed = 0;
             for (object, fetched) in fetched {
@@ -200,6 +207,7 @@ impl WalReader {
                     Err(faults) => {
                         failed += 1;
                         for (region, fault) in faults {
+                            self.seen.lock().remove(&region, object);
                             work.map.remove(&region, object);
                             work.failed.push((object, fault.into_trouble(region, object.key())));
                         }
@@ -210,6 +218,10 @@ impl WalReader {
                 return choice;
             }
         }
+    }
+
+    async fn fetch(&self, held: &HeldWal) -> (WalObject, Fetched) {
+        (held.object, self.source.fetch(&held.object.name(), Holders::These(&held.regions)).await)
     }
 
     fn finish(&self, work: &Gathering, choice: &WalChoice) -> WalRead {
@@ -234,7 +246,7 @@ impl WalReader {
         let parts: Vec<_> = chosen.filter_map(|held| content(held.object)).collect();
         match assemble(range, &parts) {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(self.incomplete(range)),
+            Ok(None) => Err(self.everywhere(&format!("the parts of {range} do not fit together"))),
             Err(disagreement) => Err(self.disagree(work, disagreement)),
         }
     }
@@ -249,14 +261,6 @@ impl WalReader {
             troubles.push(WalTrouble { region: region.clone(), key: Some(object.key()), what });
         }
         troubles
-    }
-
-    fn too_long(&self) -> Vec<WalTrouble> {
-        self.everywhere(&format!("more than {READ_BYTES_MAX} bytes of WAL cannot be read at once"))
-    }
-
-    fn incomplete(&self, range: WalRange) -> Vec<WalTrouble> {
-        self.everywhere(&format!("the parts of {range} do not fit together"))
     }
 
     fn everywhere(&self, what: &str) -> Vec<WalTrouble> {
@@ -307,8 +311,13 @@ impl WalReader {
             Ok((_, content)) => HistoryRead::Found(content),
             Err(faults) => {
                 let faults = faults.into_iter().filter(|(_, fault)| *fault != Fault::NotThere);
-                let troubles: Vec<_> = faults.map(|(region, fault)| fault.into_trouble(region, name.key())).collect();
-                if troubles.is_empty() { HistoryRead::NotThere } else { HistoryRead::Undetermined(troubles) }
+                let mut troubles: Vec<_> =
+                    faults.map(|(region, fault)| fault.into_trouble(region, name.key())).collect();
+                if troubles.is_empty() {
+                    troubles = self.source.without_repository().await;
+                }
+                let is_certain = troubles.is_empty() && !self.source.stores().is_empty();
+                if is_certain { HistoryRead::NotThere } else { HistoryRead::Undetermined(troubles) }
             }
         }
     }

@@ -104,12 +104,12 @@ impl WalGapRecord {
 
 impl fmt::Display for WalGapRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WAL is missing from {} ", self.from)?;
-        match self.to {
+        let Self { timeline, from, to, reason, .. } = self;
+        write!(f, "WAL is missing from {from} ")?;
+        match to {
             Some(to) => write!(f, "to {to} ")?,
-            None => f.write_str("on ")?,
+            None => f.write_str("onwards ")?,
         }
-        let Self { timeline, reason, .. } = self;
         write!(f, "on timeline {timeline}: {}", reason.sentence())
     }
 }

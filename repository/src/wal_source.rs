@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use lifeboat_stores::{ByteRange, ObjectKey, StoreError};
 use lifeboat_vocabulary::{ByteCount, RegionName};
 use parking_lot::Mutex;
@@ -12,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::backup_reader::Damage;
 use crate::compression::Decompressor;
-use crate::layout::StoredName;
+use crate::create_once::small_object;
+use crate::layout::{self, StoredName};
 use crate::region_health::RegionHealth;
 use crate::upload::{RegionStore, chain};
 use crate::wal_keys::{WalKeyError, WalKeys};
@@ -95,6 +97,22 @@ impl WalSource {
         if damage.len() < DAMAGE_KEPT {
             damage.insert(Damage { region: region.clone(), key: key.clone(), what });
         }
+    }
+
+    /// The regions of which it cannot be said that they have no more than they list. A directory that is not mounted and a
+    /// bucket that was emptied list nothing, and answer well: so a repository must be there.
+    pub(crate) async fn without_repository(&self) -> Vec<WalTrouble> {
+        let key = layout::descriptor();
+        let looks = self.stores().iter().map(async |region| {
+            let what = match region.store.get(&key, small_object()).await {
+                Ok(_) => return None,
+                Err(StoreError::NotFound { .. }) => "there is no repository here any more".to_owned(),
+                Err(error) => chain(&error),
+            };
+            tracing::warn!(region = %region.name, %key, %what, "what a region does not have is not known");
+            Some(WalTrouble { region: region.name.clone(), key: Some(key.clone()), what })
+        });
+        join_all(looks).await.into_iter().flatten().collect()
     }
 
     /// Asks those of the `holders` that there are, one after the other, beginning with the best.

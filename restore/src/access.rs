@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use lifeboat_repository::ids::EpochId;
 use lifeboat_repository::{
-    BackupReader, BackupRecord, COMMAND_TIMEOUT, Catalog, CatalogRow, Descriptor, EpochPlace, Identity, KeyCommand,
-    LogTrust, Openers, PacksList, RegionAnswer, RegionLog, RegionStore, RegionView, SlotsError, VerifyKey, layout,
+    BackupReader, BackupRecord, COMMAND_TIMEOUT, Catalog, CatalogRow, Descriptor, EpochPlace, KeyCommand, LogTrust,
+    Openers, PacksList, RegionAnswer, RegionLog, RegionStore, RegionView, SlotsError, VerifyKey, WalOpeners, layout,
     open_slots, parse_identity_file, read_private_file,
 };
 use lifeboat_stores::{
@@ -189,7 +189,7 @@ impl Repository {
         let slots_key = layout::slots(epoch.id, epoch.slots);
         let slots =
             read_checked(&regions, &slots_key, epoch.keys_sha256).await.context("read the backup's wrapped key")?;
-        let openers = Openers { identities: &keys.identities, commands: &keys.commands };
+        let openers = Openers { identities: &keys.openers.identities, commands: &keys.openers.commands };
         let opened = open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
         let key = opened.map_err(|error| match error {
             error @ SlotsError::NoMatchingSlot { .. } => Exit::error(Ending::WrongKey, error.to_string()),
@@ -253,12 +253,10 @@ async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<Cluster
     }
 }
 
-/// What opens backups.
+/// What opens backups and WAL.
+#[derive(Clone)]
 pub struct Keys {
-    /// Private keys.
-    pub identities: Vec<Identity>,
-    /// Programs that unwrap.
-    pub commands: Vec<KeyCommand>,
+    openers: Arc<WalOpeners>,
 }
 
 impl Keys {
@@ -284,7 +282,19 @@ impl Keys {
             let message = "no key was given: name the identity file with --identity FILE";
             return Err(Exit::error(Ending::WrongKey, message));
         }
-        Ok(Self { identities, commands })
+        Ok(Self { openers: Arc::new(WalOpeners { identities, commands }) })
+    }
+
+    /// Nothing that opens anything: enough to see what there is.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { openers: Arc::default() }
+    }
+
+    /// The same, for whoever reads WAL.
+    #[must_use]
+    pub fn openers(&self) -> Arc<WalOpeners> {
+        Arc::clone(&self.openers)
     }
 
     /// Whether the command line names a key at all.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use lifeboat_repository::VerifyKey;
-use lifeboat_vocabulary::{BackupId, ClusterName};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName};
+
+use crate::target::TargetArgs;
 
 /// Brings PostgreSQL back from object storage: a bucket, a key and this program are enough.
 #[derive(Debug, Parser)]
@@ -65,8 +67,17 @@ pub enum Command {
         #[arg(value_name = "BACKUP")]
         backup: Option<BackupId>,
     },
-    /// Restore a backup into a new data directory.
-    Restore(RestoreArgs),
+    /// Restore into a new data directory: the last good state, or any moment that `window` shows.
+    Restore(Box<RestoreArgs>),
+    /// Show which moments can be restored, as times and WAL positions, per timeline. With an identity it tells the last
+    /// commits too.
+    Window,
+    /// PostgreSQL's restore_command, as `restore` writes it: never called by hand. With --serve: the process behind it.
+    WalFetch {
+        /// Serve the files of the restore that these settings describe (wal-fetch.json).
+        #[arg(long, value_name = "FILE")]
+        serve: PathBuf,
+    },
     /// Print a completion script.
     Completions {
         /// For which shell.
@@ -91,9 +102,27 @@ pub struct RestoreArgs {
     /// The new data directory: missing or empty.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Which backup [default: the newest good one]
+    /// Start from this backup [default: the newest good one from which the target can be reached]
     #[arg(long, value_name = "BACKUP")]
     pub backup: Option<BackupId>,
+    /// How far to go.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Go on without what this region may hold; repeat for several.
+    #[arg(long = "without-region", value_name = "NAME")]
+    pub without_regions: Vec<RegionName>,
+    /// Write a standby: it follows what the regions receive, until it is promoted.
+    #[arg(long, conflicts_with_all = ["target-kind", "exclusive", "target_action"])]
+    pub standby: bool,
+    /// The primary that the standby follows too (libpq keywords or URI).
+    #[arg(long, value_name = "CONNINFO", requires = "standby", conflicts_with = "start")]
+    pub primary: Option<String>,
+    /// Let subscriptions of the copy run: they use up the changes that are meant for the original.
+    #[arg(long)]
+    pub keep_subscriptions: bool,
+    /// How many seconds recovery waits for WAL that no region gives before it is told to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub wal_patience: u32,
     /// Put the tablespace that was at OLD into NEW; repeat for several.
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
     pub tablespace_map: Vec<TablespaceMapping>,

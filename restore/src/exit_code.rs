@@ -16,6 +16,7 @@ use std::process::ExitCode;
 /// | 7 | the key does not fit |
 /// | 8 | there is no such backup |
 /// | 9 | the target cannot be used: not empty, too small, or not writable |
+/// | 10 | the recovery target cannot be reached; the message says what can |
 /// | 130 | stopped by SIGINT or SIGTERM |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -24,6 +25,8 @@ pub enum Ending {
     Done = 0,
     /// 1
     Failed = 1,
+    /// 2
+    BadCommandLine = 2,
     /// 3
     BadConfig = 3,
     /// 4
@@ -38,6 +41,8 @@ pub enum Ending {
     NoSuchBackup = 8,
     /// 9
     BadTarget = 9,
+    /// 10
+    Unreachable = 10,
     /// 130
     Stopped = 130,
 }

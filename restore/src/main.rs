@@ -7,12 +7,19 @@ use lifeboat_restore::access::Repository;
 use lifeboat_restore::cli::{Cli, Command};
 use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
-use lifeboat_restore::{keygen, list, run, signals, verify};
+use lifeboat_restore::wal_fetch::{client, serve};
+use lifeboat_restore::{keygen, list, run, show_window, signals, verify};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // Before anything that costs time: PostgreSQL starts this program once for every segment.
+    if let Some(code) = client::run(std::env::args_os()) {
+        return ExitCode::from(code);
+    }
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    // The prefetcher's log is all that tells of it.
+    let usual = if matches!(cli.command, Command::WalFetch { .. }) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -50,8 +57,15 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         }
         Command::Restore(args) => {
             let repository = Repository::open(&cli.place).await?;
-            let row = repository.choose(args.backup.as_ref())?;
-            run::run((&cli.place, args), (&repository, row), output, &stop).await
+            run::run((&cli.place, args), &repository, output, &stop).await
+        }
+        Command::Window => {
+            let repository = Repository::open(&cli.place).await?;
+            show_window::run(&cli.place, &repository, output).await
+        }
+        Command::WalFetch { serve: settings } => {
+            serve::run(settings, &stop).await?;
+            Ok(Ending::Done)
         }
     }
 }

@@ -1,72 +1,82 @@
 //! One restore, step by step.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_postgres::{
-    ManifestVersion, ManifestWriter, RECOVERY_SIGNAL, WalRange, find_server_bin, minimal_pg_hba_conf,
-    minimal_pg_ident_conf, minimal_postgresql_conf, recovered_copy_settings,
-};
-use lifeboat_repository::{
-    BackupReader, BackupRecord, CatalogRow, Progress, Ranges, ReadSettings, read_backup, read_facts,
-};
-use serde_json::json;
+use lifeboat_postgres::find_server_bin;
+use lifeboat_repository::ids::Incarnation;
+use lifeboat_repository::{BackupReader, BackupRecord, Progress, Ranges, ReadSettings, read_backup, read_facts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Keys, Repository};
+use crate::archive::Archive;
 use crate::cli::{PlaceArgs, RestoreArgs};
+use crate::decide::{Decision, decide};
 use crate::exit_code::Ending;
 use crate::facts::BackupFacts;
 use crate::plan::{RestorePlan, plan};
-use crate::start::start_server;
+use crate::recovery_watch::{Awaited, Recovered, Recovery};
 use crate::target_dir::TargetDir;
-use crate::terminal::{Output, ProgressLine, Tone, rate, spoken, toned};
+use crate::terminal::{Output, ProgressLine};
 use crate::verify::workers;
+use crate::wal_fetch::prefetch::Limits;
+use crate::wal_fetch::prepare;
+use crate::wal_fetch::serve::Serving;
+use crate::wal_fetch::settings::{Parts, WalFetchSettings};
+use crate::{recovery_files, report};
 
 /// Bytes that one request asks for.
 const RANGE_BYTES: u64 = 8 << 20;
 
-/// Restores a backup: plan, files, recovery settings, flush, `pg_control` last, and the server if it was asked for.
+/// A restore whose every step is decided.
+pub(crate) struct Restore<'a> {
+    pub(crate) place: &'a PlaceArgs,
+    pub(crate) args: &'a RestoreArgs,
+    pub(crate) repository: &'a Repository,
+    pub(crate) keys: Keys,
+    pub(crate) decision: Decision,
+    pub(crate) plan: RestorePlan,
+    pub(crate) facts: BackupFacts,
+    pub(crate) output: Output,
+}
+
+/// What a restore took.
+pub(crate) struct Done {
+    pub(crate) fetched: Duration,
+    pub(crate) flushed: Duration,
+    pub(crate) recovered: Option<Recovered>,
+}
+
+/// Restores: decision, plan, files, recovery settings, flush, `pg_control` last, and the server if it was asked for.
 ///
 /// # Errors
 /// Whatever stopped it. A target that is not complete has no `pg_control` and cannot be started.
 pub async fn run(
     (place, args): (&PlaceArgs, &RestoreArgs),
-    (repository, row): (&Repository, &CatalogRow),
+    repository: &Repository,
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let begun = Instant::now();
-    let record = &row.record;
     let keys = Keys::load(place)?;
-    let reader = repository.open_backup(record, repository.holders(row), &keys).await?;
+    let decision = decide((place, args), (repository, &keys)).await?;
+    let record = &decision.row.record;
+    let reader = repository.open_backup(record, repository.holders(&decision.row), &keys).await?;
     let facts = facts_of(&reader, record).await?;
     let plan = plan(&args.to, &facts.tablespaces, &args.tablespace_map, record.files.raw_bytes)?;
-    print_plan(&plan, row, output);
+    if decision.fetch.is_some() {
+        prepare::check(&prepare::directory_of(&plan.root))?;
+    }
     let bin_dir = if args.start { Some(find_server_bin(facts.server.major())?) } else { None };
+    let restore = Restore { place, args, repository, keys, decision, plan, facts, output };
+    report::print_plan(&restore);
     if args.dry_run {
         return Ok(Ending::Done);
     }
-    let directories = plan.tablespaces.iter().map(|(oid, (_, place))| (*oid, place.clone())).collect();
-    let target = TargetDir::prepare(&plan.root, directories, plan.owner).context("prepare the target directory")?;
-    let target = Arc::new(target);
-    fetch((&reader, record), &target, usize::from(args.connections), (output, stop)).await?;
-    let fetched = begun.elapsed();
-    let finish = {
-        let (target, facts, record) = (Arc::clone(&target), facts.clone(), record.clone());
-        tokio::task::spawn_blocking(move || finish(&target, &facts, &record))
-    };
-    finish.await.context("finish the restored directory")??;
-    let written = begun.elapsed();
-    let recovered = match bin_dir {
-        Some(bin_dir) => Some(start_server(&plan.root, bin_dir, &facts).await?),
-        None => None,
-    };
-    report((&plan, record), &reader, (fetched, written), recovered.as_ref(), output);
+    let done = restore.carry_out(&reader, bin_dir, stop).await?;
+    report::print(&restore, &reader, &done);
     Ok(Ending::Done)
 }
 
@@ -76,156 +86,99 @@ async fn facts_of(reader: &Arc<BackupReader>, record: &BackupRecord) -> anyhow::
     serde_json::from_slice(&json).context("read the facts about the cluster")
 }
 
-async fn fetch(
-    (reader, record): (&Arc<BackupReader>, &BackupRecord),
-    target: &Arc<TargetDir>,
-    connections: usize,
-    (output, stop): (Output, &CancellationToken),
-) -> anyhow::Result<()> {
-    let progress = Arc::new(Progress::default());
-    let _line = ProgressLine::start("restore", Arc::clone(&progress), Some(record.files.raw_bytes), output);
-    let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
-    let settings = ReadSettings { ranges: Ranges::Parts(RANGE_BYTES), connections, workers: workers() };
-    let sink = Arc::clone(target);
-    read_backup(Arc::clone(reader), shards, sink, settings, (progress, stop)).await.context("restore the files")
-}
+impl Restore<'_> {
+    async fn carry_out(
+        &self,
+        reader: &Arc<BackupReader>,
+        bin_dir: Option<PathBuf>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Done> {
+        let begun = Instant::now();
+        let record = &self.decision.row.record;
+        let directories = self.plan.tablespaces.iter().map(|(oid, (_, place))| (*oid, place.clone())).collect();
+        let target = TargetDir::prepare(&self.plan.root, directories, self.plan.owner);
+        let target = Arc::new(target.context("prepare the target directory")?);
+        self.fetch(reader, &target, stop).await?;
+        let fetched = begun.elapsed();
+        let (serving, command) = self.prefetcher(bin_dir.is_some()).await?;
+        let settings = recovery_files::settings(&self.decision, self.args, command)?;
+        let finish = {
+            let (target, facts, record) = (Arc::clone(&target), self.facts.clone(), record.clone());
+            tokio::task::spawn_blocking(move || recovery_files::finish(&target, (&facts, &record), &settings))
+        };
+        finish.await.context("finish the restored directory")??;
+        let flushed = begun.elapsed().saturating_sub(fetched);
+        let recovered = match bin_dir {
+            Some(bin_dir) => Some(self.recover(bin_dir, serving.as_ref(), stop).await?),
+            None => None,
+        };
+        Ok(Done { fetched, flushed, recovered })
+    }
 
-/// Adds what a copy needs to start by itself, writes its manifest, makes everything durable.
-fn finish(target: &TargetDir, facts: &BackupFacts, record: &BackupRecord) -> anyhow::Result<()> {
-    let files = target.files();
-    let has = |name: &str| files.iter().any(|file| file.entry.path.as_bytes() == name.as_bytes());
-    for (name, content) in missing_config(facts) {
-        if !has(name) {
-            target.add_file(name, &content).with_context(|| format!("write {name}"))?;
+    async fn fetch(
+        &self,
+        reader: &Arc<BackupReader>,
+        target: &Arc<TargetDir>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let record = &self.decision.row.record;
+        let progress = Arc::new(Progress::default());
+        let _line = ProgressLine::start("restore", Arc::clone(&progress), Some(record.files.raw_bytes), self.output);
+        let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
+        let connections = usize::from(self.args.connections);
+        let settings = ReadSettings { ranges: Ranges::Parts(RANGE_BYTES), connections, workers: workers() };
+        let sink = Arc::clone(target);
+        read_backup(Arc::clone(reader), shards, sink, settings, (progress, stop)).await.context("restore the files")
+    }
+
+    /// Writes what the prefetcher has to know. With a server to start, it serves from here on: it fetches while the files
+    /// are flushed.
+    async fn prefetcher(&self, starts: bool) -> anyhow::Result<(Option<Serving>, Option<String>)> {
+        let Some(fetch) = &self.decision.fetch else { return Ok((None, None)) };
+        let descriptor = self.repository.descriptor()?;
+        let restore = Incarnation::random().context("name this restore")?.to_string();
+        let patience = Duration::from_secs(u64::from(self.args.wal_patience));
+        let settings = WalFetchSettings::new(
+            self.place,
+            &Parts {
+                restore: &restore,
+                signer: &descriptor.root,
+                cluster: &self.repository.cluster,
+                without: &self.decision.without,
+                system_identifier: descriptor.sysid,
+                data_dir: &self.plan.root,
+                plan: fetch,
+                limits: Limits { patience, ..Limits::default() },
+            },
+        )?;
+        let directory = prepare::directory_of(&self.plan.root);
+        let place = prepare::take(&directory, self.plan.owner)?;
+        settings.write(&directory, self.plan.owner).context("write the prefetcher's settings")?;
+        let command = prepare::restore_command(&directory, &restore)?;
+        if !starts {
+            return Ok((None, Some(command)));
         }
+        let archive = Archive::new(self.place, (self.repository, &self.keys), &self.decision.without).await?;
+        let serving = Serving::start(place, &settings, Arc::new(archive))?;
+        Ok((Some(serving), Some(command)))
     }
-    target
-        .append("postgresql.auto.conf", &recovered_copy_settings(record.pg.version))
-        .context("write recovery settings")?;
-    target.append(RECOVERY_SIGNAL, "").context("write the recovery signal")?;
-    let range = WalRange { timeline: record.start_tli, start: record.start_lsn, end: record.stop_lsn };
-    let mut out = Vec::new();
-    let version = ManifestVersion::for_server(record.pg.version, record.pg.sysid);
-    let mut manifest = ManifestWriter::new(&mut out, version)?;
-    for file in target.files() {
-        let entry = &file.entry;
-        // PostgreSQL's own manifests leave WAL out: it is checked by reading it.
-        if !entry.path.is_below(b"pg_wal") {
-            manifest.file(&entry.path, entry.size, entry.modified, file.crc32c)?;
-        }
-    }
-    manifest.finish(&[range])?;
-    target.append("backup_manifest", &String::from_utf8(out).context("write the manifest")?)?;
-    target.publish().context("flush the restored files")
-}
 
-/// Configuration that lay outside of the data directory: as it was, if the backup could read it, else a minimal one.
-fn missing_config(facts: &BackupFacts) -> Vec<(&'static str, String)> {
-    let kept = |name: &str| facts.server.config_files.get(name).cloned();
-    let needed = [
-        "max_connections",
-        "max_worker_processes",
-        "max_wal_senders",
-        "max_prepared_transactions",
-        "max_locks_per_transaction",
-        "wal_level",
-        "shared_preload_libraries",
-    ];
-    let settings: Vec<(String, String)> =
-        needed.iter().filter_map(|name| Some(((*name).to_owned(), facts.server.setting(name)?.to_owned()))).collect();
-    let mut original = String::new();
-    if let Some(text) = kept("postgresql.conf") {
-        original = "\n# The configuration of the server that was backed up, for reference:\n".to_owned();
-        original.extend(text.lines().map(|line| format!("# {line}\n")));
-    }
-    vec![
-        ("postgresql.conf", minimal_postgresql_conf(&settings) + &original),
-        ("pg_hba.conf", kept("pg_hba.conf").unwrap_or_else(|| minimal_pg_hba_conf().to_owned())),
-        ("pg_ident.conf", kept("pg_ident.conf").unwrap_or_else(|| minimal_pg_ident_conf().to_owned())),
-    ]
-}
-
-fn print_plan(plan: &RestorePlan, row: &CatalogRow, output: Output) {
-    let record = &row.record;
-    if output == Output::Json {
-        let tablespaces: BTreeMap<&str, &Path> =
-            plan.tablespaces.values().map(|(old, new)| (old.as_str(), new.as_path())).collect();
-        let line = json!({
-            "event": "plan", "backup": record.backup.as_str(), "to": plan.root, "tablespaces": tablespaces,
-            "needed_bytes": plan.room.needed.as_bytes(), "available_bytes": plan.room.available.as_bytes(),
-        });
-        println!("{line}");
-        return;
-    }
-    println!("restore backup {} of {}", toned(record.backup.as_str(), Tone::Strong), record.stop_time);
-    println!("  into       {}", plan.root.display());
-    for (old, new) in plan.tablespaces.values() {
-        println!("  tablespace {old} into {}", new.display());
-    }
-    println!("  to fetch   {} from {}", record.packs.bytes, holders(row));
-    println!("  to write   {} in {} files ({} free)", plan.room.needed, record.files.count, plan.room.available);
-    if let Some((user, group)) = plan.owner {
-        println!("  owner      user {user}, group {group} (those of the directory)");
-    }
-}
-
-fn holders(row: &CatalogRow) -> String {
-    row.holders().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The server that was started.
-#[derive(Clone, Debug)]
-pub struct Recovered {
-    /// How to connect.
-    pub connection: String,
-    /// How to stop it.
-    pub stop_command: String,
-    /// How long recovery took.
-    pub took: Duration,
-}
-
-fn report(
-    (plan, record): (&RestorePlan, &BackupRecord),
-    reader: &BackupReader,
-    (fetched, written): (Duration, Duration),
-    recovered: Option<&Recovered>,
-    output: Output,
-) {
-    let damage = reader.damage();
-    let flushed = written.saturating_sub(fetched);
-    if output == Output::Json {
-        let damage: Vec<_> = damage
-            .iter()
-            .map(|d| json!({ "region": d.region.as_str(), "key": d.key.as_str(), "what": d.what }))
-            .collect();
-        let line = json!({
-            "event": "restored", "backup": record.backup.as_str(), "to": plan.root,
-            "fetch_seconds": fetched.as_secs_f64(), "flush_seconds": flushed.as_secs_f64(),
-            "recovery_seconds": recovered.map(|recovered| recovered.took.as_secs_f64()),
-            "connection": recovered.map(|recovered| recovered.connection.as_str()), "damage_cured": damage,
-        });
-        println!("{line}");
-        return;
-    }
-    for damage in &damage {
-        println!(
-            "{} {} in region {}: {}; taken from another region",
-            toned("damaged:", Tone::Warning),
-            damage.key,
-            damage.region,
-            damage.what
-        );
-    }
-    let files = record.files;
-    println!("{} {} in {} files", toned("restored", Tone::Good), files.raw_bytes, files.count);
-    println!("  fetch and write  {:>10}  {}", spoken(fetched), rate(files.raw_bytes, fetched));
-    println!("  flush to disk    {:>10}", spoken(flushed));
-    match recovered {
-        Some(recovered) => {
-            println!("  recovery         {:>10}", spoken(recovered.took));
-            println!("the server runs; connect with: psql \"{}\"", recovered.connection);
-            println!("stop it with: {}", recovered.stop_command);
-        }
-        None => println!("start it with: pg_ctl -D {} start", plan.root.display()),
+    async fn recover(
+        &self,
+        bin_dir: PathBuf,
+        serving: Option<&Serving>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Recovered> {
+        let awaited = if self.args.standby { Awaited::Following } else { Awaited::of(self.decision.target.action) };
+        let recovery = Recovery {
+            data_dir: &self.plan.root,
+            bin_dir,
+            user: self.facts.server.bootstrap_role.clone(),
+            awaited,
+            replay: (self.decision.row.record.start_lsn, self.decision.proof.expected),
+            serving,
+            output: self.output,
+        };
+        recovery.run(stop).await
     }
 }

@@ -2,6 +2,7 @@
 
 mod chance;
 mod clients;
+mod daemon;
 mod demo;
 mod house;
 mod scenario;
@@ -26,7 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Back up a live database under load to two regions, lose a table, bring it back.
+    /// Protect a live database under load in two regions, lose a table and the host, bring back the second before.
     Demo(demo::DemoArgs),
     /// Install what is missing and run every check and test.
     Test(test::TestArgs),

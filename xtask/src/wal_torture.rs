@@ -1,7 +1,6 @@
 //! `cargo xtask torture wal`: the host is lost at random moments, over and over; what was acknowledged and is gone is
 //! counted after a recovery from the regions alone.
 
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,13 +9,12 @@ use lifeboat_testkit::Stop;
 
 use crate::chance::Chance;
 use crate::clients::{Acknowledged, Clients};
+use crate::daemon::Daemon;
 use crate::scenario::{BALANCES, Programs, Restored, Scenario, Wal};
-use crate::steps::seconds;
 
 /// What may be lost in the default mode: commits that are younger.
 const LOSS_MAX: Duration = Duration::from_secs(2);
 const CLIENTS: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long to go on.
 #[derive(Debug, Args)]
@@ -169,8 +167,7 @@ fn last_of_each(restored: &Restored, run: u32) -> Result<Vec<u64>> {
 
 /// Recovers to just behind a random commit, by position or by time, and compares with what the clients know.
 fn to_a_random_commit(scenario: &Scenario, history: &[Acknowledged], chance: &mut Chance) -> Result<()> {
-    let index = ((history.len() as f64) * chance.fraction()) as usize;
-    let target = history.get(index.min(history.len().saturating_sub(1))).context("nothing was committed")?;
+    let target = chance.choose(history).context("nothing was committed")?;
     let by_position = chance.fraction() < 0.5;
     let arguments = match by_position {
         true => vec!["--target-lsn".to_owned(), target.position.clone(), "--exclusive".to_owned()],
@@ -193,80 +190,6 @@ fn to_a_random_commit(scenario: &Scenario, history: &[Acknowledged], chance: &mu
     scenario.remove("target")
 }
 
-/// A running `lifeboatd run`.
-struct Daemon<'s> {
-    child: Child,
-    status: std::process::Command,
-    scenario: std::marker::PhantomData<&'s ()>,
-}
-
-impl Daemon<'_> {
-    fn start(scenario: &Scenario) -> Result<Self> {
-        let log = std::fs::File::options().create(true).append(true).open(scenario.path("lifeboatd.log"));
-        let child = scenario.lifeboatd().arg("run").stdout(Stdio::null()).stderr(log.context("open the log")?).spawn();
-        let mut status = scenario.lifeboatd();
-        status.args(["--json", "status"]);
-        Ok(Self { child: child.context("start the daemon")?, status, scenario: std::marker::PhantomData })
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        self.child.kill().context("kill the daemon")?;
-        self.child.wait().context("wait for the daemon").map(drop)
-    }
-
-    /// The value of a key in the status, wherever it stands; empty if there is none.
-    fn says(&mut self, key: &str) -> Vec<String> {
-        let said = self.status.output().map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
-        let said = said.unwrap_or_default();
-        let mark = format!("\"{key}\":\"");
-        said.split(&mark).skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
-    }
-
-    fn wait(&mut self, what: &str, done: impl Fn(&mut Self) -> bool) -> Result<()> {
-        let begun = Instant::now();
-        while !done(self) {
-            ensure!(begun.elapsed() < PATIENCE, "{what} does not come within {}", seconds(PATIENCE));
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    }
-
-    fn wait_until_streaming(&mut self) -> Result<()> {
-        self.wait("a stream", |daemon| !daemon.says("host").is_empty())
-    }
-
-    /// A first base backup, and a stream.
-    fn wait_until_protected(&mut self) -> Result<()> {
-        self.wait_until_streaming()?;
-        self.wait("the first base backup", |daemon| !daemon.says("alarm").contains(&"wal-gap".to_owned()))
-    }
-
-    fn wait_until_durable(&mut self, lsn: &str) -> Result<()> {
-        let wanted = number(lsn).context("understand a position")?;
-        // The quorum and every region.
-        self.wait("all WAL in all regions", |daemon| {
-            let durable = daemon.says("durable");
-            durable.len() > 2 && durable.iter().all(|text| number(text).is_some_and(|at| at >= wanted))
-        })
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none())
-            && let Err(error) = self.kill()
-        {
-            eprintln!("end the daemon: {error:#}");
-        }
-    }
-}
-
-/// `16/B374D848` as a number.
-fn number(lsn: &str) -> Option<u64> {
-    let (high, low) = lsn.trim().split_once('/')?;
-    Some((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,7 +202,5 @@ mod tests {
         assert_eq!((toll.oldest(), toll.median()), (Some(Duration::from_millis(30)), Some(Duration::from_millis(20))));
         assert!(None < Some(LOSS_MAX), "no loss is less than any");
         assert_eq!(shown(toll.oldest()), "30 ms");
-        assert_eq!(number("1/10"), Some((1 << 32) + 16));
-        assert_eq!(number("x"), None);
     }
 }

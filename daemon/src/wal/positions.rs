@@ -9,6 +9,8 @@ pub struct Positions {
     pub timeline: Option<TimelineId>,
     /// After the last byte that was taken on `timeline`.
     pub received: Option<Lsn>,
+    /// Up to here on `timeline` the bytes lie in sealed objects.
+    pub sealed: Option<Lsn>,
     /// Up to here on `timeline`, every region has the bytes or the fsynced spool of this host keeps them for it.
     pub spooled: Option<Lsn>,
     /// Up to here, as many regions as the quorum asks for have every byte.
@@ -106,6 +108,14 @@ pub enum ShipError {
     /// `begin` at a position that is not the start of a segment.
     #[error("{at} is not the start of a segment")]
     NotAligned {
+        /// What was asked for.
+        at: WalPosition,
+    },
+    /// `begin` on a timeline that was left before: servers never go back to one.
+    #[error("WAL of timeline {current} was received, and {at} is on an earlier one")]
+    EarlierTimeline {
+        /// The timeline that is being received.
+        current: TimelineId,
         /// What was asked for.
         at: WalPosition,
     },

@@ -296,7 +296,7 @@ impl Finder {
         let missing = WalRange { timeline: from.timeline, start: from.lsn, end: end.unwrap_or(to.lsn) };
         let stored = self.shipper.positions().received.is_some() || self.resume.is_some();
         let reason = if stored { GapReason::SegmentRemoved } else { GapReason::FreshSlot };
-        if let Err(error) = self.shipper.record_gap(missing, &reason.to_string()).await {
+        if let Err(error) = self.shipper.record_gap(missing, reason).await {
             return error.context("record that WAL is missing").into();
         }
         self.skip_to = Some(to);

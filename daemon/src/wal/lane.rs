@@ -1,0 +1,299 @@
+//! A lane: the way into one region. Oldest first, several objects at a time, and whatever happens in one lane, the others
+//! go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lifeboat_repository::layout::StoredName;
+use lifeboat_repository::{Draft, HeadFile, Lease, LogError, Origin, RegionLog, RegionStore};
+use lifeboat_stores::{ObjectKey, PutMode, StoreError};
+use lifeboat_vocabulary::UtcTime;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::lane_entry::{self, Answer, Entry};
+use super::lane_put::{Put, put};
+use super::ledger::{Load, What};
+use super::memory::Body;
+use super::notice::Notice;
+use super::standing::Standing;
+use super::works::Works;
+
+/// Objects on their way into one region at the same time.
+const PUTS: usize = 8;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What the keeper of the region's lease and head takes over once the region was asked.
+pub(crate) struct Keys {
+    pub(crate) lease: Lease,
+    pub(crate) head: HeadFile,
+}
+
+pub(crate) struct Lane {
+    index: usize,
+    works: Arc<Works>,
+    region: RegionStore,
+    log: Option<RegionLog>,
+    keys: mpsc::Sender<Keys>,
+    entered: UtcTime,
+    puts: JoinSet<(Load, Put, u64)>,
+    /// Bytes on their way that were read back from the spool for it.
+    read_back: u64,
+    pause: Duration,
+    /// After a failure: nothing before this, and then one object as a trial.
+    paused_until: Option<Instant>,
+}
+
+impl Lane {
+    /// A lane for region number `index`. `log` is its log, if it was read before.
+    pub(crate) fn new(
+        (index, region): (usize, RegionStore),
+        log: Option<RegionLog>,
+        works: Arc<Works>,
+        keys: mpsc::Sender<Keys>,
+    ) -> Self {
+        let entered = works.now();
+        let puts = JoinSet::new();
+        Self { index, works, region, log, keys, entered, puts, read_back: 0, pause: PAUSE_MIN, paused_until: None }
+    }
+
+    /// Asks the region what it has.
+    pub(crate) async fn ask(&mut self) -> anyhow::Result<Answer> {
+        lane_entry::ask(&self.works, &self.region, self.log.clone()).await
+    }
+
+    /// The region has answered.
+    pub(crate) async fn enter(&mut self, entry: Entry) {
+        let Entry { log, lease, head, found, entered } = entry;
+        (self.log, self.entered) = (Some(log), entered);
+        let (works, index) = (Arc::clone(&self.works), self.index);
+        works.change(|desk| {
+            desk.known(index, found, works.now());
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.lease(None);
+            }
+        });
+        // There is one, and room for it: every region answers once.
+        if self.keys.send(Keys { lease, head }).await.is_err() {
+            tracing::debug!(region = %self.region.name, "nobody keeps the lease any more");
+        }
+    }
+
+    /// The region has not answered, or not let us in.
+    pub(crate) fn outside(&mut self, answer: anyhow::Result<Answer>) {
+        let index = self.index;
+        let (unanswered, leased) = match answer {
+            Ok(Answer::Leased(holder)) => (None, Some(super::lane_keeper::holder_text(&holder))),
+            Ok(Answer::Entry(_)) => (None, None),
+            Err(error) => (Some(format!("{error:#}")), None),
+        };
+        tracing::warn!(region = %self.region.name, unanswered, leased, "the region cannot be used yet");
+        self.works.change(|desk| {
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.lease(leased);
+                unanswered.into_iter().for_each(|why| standing.unanswered(why));
+            }
+        });
+    }
+
+    /// Works until the stop.
+    pub(crate) async fn run(mut self) {
+        let stop = self.works.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
+        while !self.is_known() {
+            tokio::time::sleep(self.next_pause()).await;
+            match self.ask().await {
+                Ok(Answer::Entry(entry)) => self.enter(*entry).await,
+                other => self.outside(other),
+            }
+        }
+        self.pause = PAUSE_MIN;
+        let works = Arc::clone(&self.works);
+        loop {
+            while let Some(load) = self.claim() {
+                match load.what.clone() {
+                    What::Notice(notice) => {
+                        let announced = self.announce(&notice).await;
+                        self.announced(&load, announced);
+                    }
+                    What::Wal(object) => self.send(load, object.key()),
+                    What::History(timeline) => self.send(load, StoredName::TimelineHistory { timeline }.key()),
+                }
+            }
+            let bell = works.bells.lanes.get(self.index);
+            tokio::select! {
+                Some(sent) = self.puts.join_next() => match sent {
+                    Ok((load, put, read_back)) => self.sent(&load, put, read_back),
+                    Err(error) => tracing::error!(%error, region = %self.region.name, "an upload did not end"),
+                },
+                () = wait(self.paused_until) => self.paused_until = None,
+                () = ring(bell) => {}
+            }
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        self.works.look(|desk| desk.regions.get(self.index).is_some_and(Standing::is_known))
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    /// The next load, if one may go now.
+    fn claim(&mut self) -> Option<Load> {
+        // After a failure, one object tries the way for all.
+        let limit = if self.pause > PAUSE_MIN { 1 } else { PUTS };
+        if self.paused_until.is_some() || self.puts.len() >= limit {
+            return None;
+        }
+        // A single object may always be read back.
+        let share = self.works.read_back_share();
+        let room = if self.read_back == 0 { u64::MAX } else { share.saturating_sub(self.read_back) };
+        let index = self.index;
+        self.works.quietly(|desk| {
+            let may_write = desk.regions.get(index).is_some_and(Standing::may_write);
+            if may_write { desk.ledger.claim(index, room) } else { None }
+        })
+    }
+
+    fn send(&mut self, load: Load, key: ObjectKey) {
+        let read_back = if load.body.is_none() { load.file.size } else { 0 };
+        self.read_back += read_back;
+        let (works, region, entered) = (Arc::clone(&self.works), self.region.clone(), self.entered);
+        self.puts.spawn(async move {
+            let body = match load.body.as_deref().map(Body::sealed) {
+                Some(body) => Ok(body),
+                None => works.spool.read(&load.file).await,
+            };
+            let outcome = match body {
+                Ok(body) => put(&region, &key, body, entered).await,
+                Err(error) => Put::Unreadable(error),
+            };
+            (load, outcome, read_back)
+        });
+    }
+
+    fn sent(&mut self, load: &Load, outcome: Put, read_back: u64) {
+        self.read_back = self.read_back.saturating_sub(read_back);
+        match outcome {
+            Put::Stored => self.took(load),
+            Put::Failed(error) => self.refused(load, &error.into()),
+            Put::Conflict(what) => self.conflict(what),
+            Put::Unreadable(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                let (region, sequence) = (&self.region.name, load.file.sequence);
+                tracing::error!(%region, sequence, error, "the spool has lost an object that the region lacks");
+                let (index, time) = (self.index, self.works.now());
+                self.works.change(|desk| desk.lost(index, load, time));
+            }
+        }
+    }
+
+    fn took(&mut self, load: &Load) {
+        (self.pause, self.paused_until) = (PAUSE_MIN, None);
+        let index = self.index;
+        self.works.change(|desk| desk.stored(index, load));
+    }
+
+    fn refused(&mut self, load: &Load, error: &anyhow::Error) {
+        let pause = self.next_pause();
+        self.paused_until = Some(Instant::now() + pause);
+        let why = format!("{error:#}");
+        tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
+        let (index, now) = (self.index, self.works.now());
+        self.works.change(|desk| {
+            desk.ledger.failed(index, load.file.sequence);
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.refused(now, why);
+            }
+        });
+    }
+
+    /// Nothing more is written there: what is on its way ends, and stays in the ledger.
+    fn conflict(&mut self, what: String) {
+        tracing::error!(region = %self.region.name, what, "another writer is in the region; nothing more is written there");
+        let index = self.index;
+        self.works.change(|desk| {
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.conflict(what);
+            }
+        });
+    }
+
+    fn announced(&mut self, load: &Load, announced: anyhow::Result<()>) {
+        match announced {
+            Ok(()) => {
+                self.took(load);
+                let (index, head) = (self.index, self.log.as_ref().and_then(RegionLog::head));
+                self.works.quietly(|desk| {
+                    if let Some(standing) = desk.regions.get_mut(index) {
+                        standing.log = head;
+                    }
+                });
+            }
+            Err(error) => self.refused(load, &error),
+        }
+    }
+
+    /// Puts a notice into the region's log.
+    ///
+    /// CRASH SAFETY: the object, then the record. What was said before, by this process or by the one before, is found in
+    /// the log by its content and not said again.
+    async fn announce(&mut self, notice: &Notice) -> anyhow::Result<()> {
+        let store = &*self.region.store;
+        if let Some((key, body)) = notice.object() {
+            match store.put(&key, body, PutMode::CreateOnly).await {
+                // The name is random: what is there already is ours.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error).context("store a key for WAL"),
+            }
+        }
+        let log = self.log.as_mut().context("the log was not read")?;
+        let settings = &self.works.settings;
+        log.refresh(store).await.context("read the log")?;
+        let body = notice.body();
+        self.works.heard_of(log);
+        while !log.entries().iter().any(|entry| entry.record.body == body) {
+            let origin = Origin {
+                writer: settings.signer.name().clone(),
+                wseq: self.works.next_event(),
+                time: notice.time().unwrap_or(self.entered),
+                tool: settings.tool.clone(),
+            };
+            match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
+                Ok(_) => break,
+                // A backup that ran beside us has taken the number.
+                Err(LogError::CountReused { .. }) => self.works.heard_of(log),
+                Err(error) => return Err(error).context("write to the log"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ring(bell: Option<&tokio::sync::Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,73 @@
+//! One object into one region, and what to think if there is one already.
+
+use std::time::Duration;
+
+use lifeboat_repository::RegionStore;
+use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
+use lifeboat_vocabulary::{ByteCount, UtcTime};
+
+/// A request of a process that was killed may arrive this long after its successor has taken the lease.
+const STRAGGLER: Duration = Duration::from_secs(10);
+
+/// How one put ended.
+#[derive(Debug)]
+pub(crate) enum Put {
+    /// The object is there: ours, or that of an earlier run.
+    Stored,
+    /// Another writer's object is there.
+    Conflict(String),
+    /// To be tried again.
+    Failed(StoreError),
+    /// The spool cannot give it any more.
+    Unreadable(StoreError),
+}
+
+/// Puts an object. `entered` is when we took the lease, by the region's clock.
+pub(crate) async fn put(region: &RegionStore, key: &ObjectKey, body: SealedBody, entered: UtcTime) -> Put {
+    let size = ByteCount::of(&body.bytes);
+    match region.store.put(key, body.clone(), PutMode::CreateOnly).await {
+        Ok(_) => Put::Stored,
+        // Or the answer to our own first request was lost, and a role that may only create cannot look.
+        Err(StoreError::Conflict { .. }) => judge(region, key, (&body, size), entered).await,
+        Err(error) => Put::Failed(error),
+    }
+}
+
+/// Decides whose object it is. Nothing is ever overwritten, so this only decides whether to go on.
+async fn judge(region: &RegionStore, key: &ObjectKey, (body, size): (&SealedBody, ByteCount), entered: UtcTime) -> Put {
+    let content = match region.store.get(key, ByteRange::WholeUpTo(size)).await {
+        Ok(found) if found == body.bytes => return Put::Stored,
+        Ok(_) | Err(StoreError::Unsupported { .. }) => Content::Differs,
+        // The role may not read.
+        Err(StoreError::Misconfigured { .. }) => Content::Unseen,
+        Err(error) => return Put::Failed(error),
+    };
+    let page = match region.store.list(key.as_str(), None).await {
+        Ok(page) => page,
+        Err(error) => return Put::Failed(error),
+    };
+    let Some(Entry { meta, .. }) = page.entries.into_iter().find(|entry| entry.key == *key) else {
+        let doing = format!("find {key} in {}, which was said to exist", region.store);
+        return Put::Failed(StoreError::Transient { doing, source: "it is not listed".into() });
+    };
+    if content == Content::Unseen && meta.size == size {
+        return Put::Stored;
+    }
+    match meta.modified {
+        // The same WAL, sealed by the run before: it was listed a moment too early to be seen.
+        Some(modified) if modified <= entered.plus(STRAGGLER) => {
+            tracing::info!(region = %region.name, %key, %modified, "the object of an earlier run is there already");
+            Put::Stored
+        }
+        _ => {
+            let (theirs, when) = (meta.size, meta.modified.map_or("an unknown time".to_owned(), |at| at.to_string()));
+            Put::Conflict(format!("{key} was written at {when} with {theirs} by another writer"))
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Differs,
+    Unseen,
+}

@@ -1,0 +1,128 @@
+//! The start of the shipper: what lies in the spool, what the regions say, and where the stream has to begin.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use lifeboat_repository::WalObject;
+use lifeboat_repository::layout::{StoredName, WalForm, WalRange};
+use lifeboat_vocabulary::{ByteCount, Clock, WalPosition};
+use tokio::time::Instant;
+
+use super::desk::{Bounds, Desk, Found};
+use super::lane::Lane;
+use super::lane_entry::{Answer, pieces_until};
+use super::ledger::What;
+use super::memory::Memory;
+use super::notice::Notice;
+use super::piece::CutPolicy;
+use super::positions::ResumePoint;
+use super::shipper::{ANSWER_PATIENCE, ShipRegion, ShipSettings};
+use super::spool::{Spool, SpoolFile, SpoolName};
+use super::works::Works;
+
+/// Less memory, or less spool, does not hold enough pieces to work with.
+const BYTES_MIN: ByteCount = ByteCount::from_mib(64);
+
+/// What was found, region by region.
+pub(crate) struct Beginning {
+    spooled: Vec<WalObject>,
+    found: Vec<Option<(Vec<WalObject>, Vec<WalRange>)>>,
+}
+
+/// Opens the spool and lays its content on the desk.
+pub(crate) async fn open(
+    settings: ShipSettings,
+    regions: &[ShipRegion],
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<Works>, Beginning)> {
+    let quorum = settings.wal_quorum;
+    ensure!((1..=regions.len()).contains(&quorum), "{quorum} of {} regions cannot be a quorum", regions.len());
+    ensure!(settings.memory >= BYTES_MIN, "WAL needs {BYTES_MIN} of memory, not {}", settings.memory);
+    ensure!(settings.spool_limit >= BYTES_MIN, "the spool needs {BYTES_MIN}, not {}", settings.spool_limit);
+    let (spool, files) = Spool::open(&settings.spool_directory, settings.spool_limit, clock.now()).await?;
+    let instance = spool.instance().await.context("name this installation")?;
+    let memory = Arc::<Memory>::default();
+    // A quarter is left for what is read back from the spool.
+    let bounds = Bounds { memory: settings.memory.as_bytes() / 4 * 3, wal_quorum: quorum };
+    let policy = CutPolicy { mode: settings.mode, flush_interval: settings.flush_interval };
+    let names = regions.iter().map(|region| region.store.name.clone()).collect();
+    let mut desk = Desk::new(names, bounds, policy, Arc::clone(&memory));
+    for file in files {
+        if let Some(what) = read(&spool, &file).await? {
+            desk.reloaded(what, file, Instant::now());
+        }
+    }
+    let spooled = desk.ledger.objects().copied().collect();
+    let found = regions.iter().map(|_| None).collect();
+    let works = Works::new(settings, (spool, instance), clock, (desk, memory));
+    Ok((Arc::new(works), Beginning { spooled, found }))
+}
+
+async fn read(spool: &Spool, file: &SpoolFile) -> anyhow::Result<Option<What>> {
+    let name = match &file.name {
+        SpoolName::Object(name) => name,
+        SpoolName::Notice => {
+            let notice = match spool.read(file).await {
+                Ok(body) => Notice::parse(&body.bytes).context("read a notice"),
+                Err(error) => Err(error.into()),
+            };
+            return match notice {
+                Ok(notice) => Ok(Some(What::Notice(Arc::new(notice)))),
+                Err(error) => {
+                    let (error, sequence) = (format!("{error:#}"), file.sequence);
+                    tracing::error!(sequence, error, "a notice in the spool is lost");
+                    spool.remove(file).await?;
+                    Ok(None)
+                }
+            };
+        }
+    };
+    let object = match name {
+        StoredName::WalSegment(range) => WalObject::new(WalForm::Piece, *range),
+        StoredName::WalSlice(range) => WalObject::new(WalForm::Slice, *range),
+        StoredName::TimelineHistory { timeline } => return Ok(Some(What::History(*timeline))),
+        _ => None,
+    };
+    Ok(object.map(What::Wal))
+}
+
+/// Asks a region, but not for longer than the start may take.
+pub(crate) async fn ask(mut lane: Lane) -> (Lane, anyhow::Result<Answer>) {
+    let answer = match tokio::time::timeout(ANSWER_PATIENCE, lane.ask()).await {
+        Ok(answer) => answer,
+        Err(_) => Err(anyhow::anyhow!("no answer within {ANSWER_PATIENCE:?}")),
+    };
+    (lane, answer)
+}
+
+impl Beginning {
+    /// A region has answered.
+    pub(crate) fn answered(&mut self, region: usize, found: &Found) {
+        if let Some(known) = self.found.get_mut(region) {
+            *known = found.durable.map(|_| (found.objects.clone(), found.gaps.clone()));
+        }
+    }
+
+    /// Where the stream has to begin, once all answers lie on the desk.
+    pub(crate) fn resume(&self, desk: &Desk) -> Option<ResumePoint> {
+        let of_region = |(region, known): (usize, &Option<(Vec<WalObject>, Vec<WalRange>)>)| {
+            let (objects, gaps) = known.as_ref()?;
+            let objects: Vec<_> = objects.iter().chain(&self.spooled).copied().collect();
+            Some(pieces_until(desk.marks.safe(region)?, &objects, gaps))
+        };
+        let in_order = |at: &WalPosition| (at.timeline, at.lsn);
+        let regions = self.found.iter().enumerate().filter_map(of_region).min_by_key(in_order);
+        let ends = self.spooled.iter().map(|object| object.range);
+        let ends = ends.map(|range| WalPosition { timeline: range.timeline, lsn: range.end });
+        let safe = (0..self.found.len()).filter(|region| self.found.get(*region).is_some_and(Option::is_some));
+        let highest = safe.filter_map(|region| desk.marks.safe(region)).chain(ends.clone()).max_by_key(in_order)?;
+        let spool = || ends.max_by_key(in_order).map(|end| pieces_until(end, &self.spooled, &[]));
+        let unknown = desk.regions.iter().filter(|standing| !standing.is_known());
+        Some(ResumePoint {
+            position: regions.or_else(spool)?,
+            quorum: desk.marks.quorum(),
+            highest,
+            unknown: unknown.map(|standing| standing.name.clone()).collect(),
+        })
+    }
+}

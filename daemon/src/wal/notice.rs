@@ -1,0 +1,82 @@
+//! What goes into a region's log on behalf of WAL: the keys that it is sealed under, and what is missing.
+//!
+//! A notice waits its turn among the sealed objects, and in the spool, so that a region hears of a key before it gets what
+//! is sealed under it.
+
+use bytes::Bytes;
+use lifeboat_repository::aead::sha256;
+use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::{RecordBody, WalEpochRecord, WalGapRecord, layout};
+use lifeboat_stores::{ObjectKey, SealedBody};
+use lifeboat_vocabulary::UtcTime;
+use serde::{Deserialize, Serialize};
+
+/// What there is to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Notice {
+    /// A new key for WAL.
+    Epoch {
+        record: WalEpochRecord,
+        /// The object with the wrapped key, which is JSON itself.
+        slots: String,
+        /// When, in microseconds since 1970.
+        time: i64,
+    },
+    /// Missing WAL.
+    Gap {
+        record: WalGapRecord,
+        /// When, in microseconds since 1970.
+        time: i64,
+    },
+}
+
+impl Notice {
+    /// What stands in the log.
+    pub(crate) fn body(&self) -> RecordBody {
+        match self {
+            Self::Epoch { record, .. } => RecordBody::WalEpoch(record.clone()),
+            Self::Gap { record, .. } => RecordBody::WalGap(record.clone()),
+        }
+    }
+
+    /// When it was said first. A repetition says the same.
+    pub(crate) fn time(&self) -> Option<UtcTime> {
+        match self {
+            Self::Epoch { time, .. } | Self::Gap { time, .. } => UtcTime::from_unix_micros(*time),
+        }
+    }
+
+    /// The object that has to be in the region before the record, if there is one.
+    pub(crate) fn object(&self) -> Option<(ObjectKey, SealedBody)> {
+        match self {
+            Self::Epoch { record, slots, .. } => {
+                let bytes = Bytes::from(slots.clone().into_bytes());
+                Some((layout::slots(record.epoch, 0), SealedBody { sha256: sha256(&bytes), bytes }))
+            }
+            Self::Gap { .. } => None,
+        }
+    }
+
+    /// The WAL that will never come.
+    pub(crate) fn missing(&self) -> Option<WalRange> {
+        match self {
+            Self::Epoch { .. } => None,
+            Self::Gap { record, .. } => gap_range(record),
+        }
+    }
+
+    /// Its bytes in the spool.
+    pub(crate) fn to_bytes(&self) -> serde_json::Result<Bytes> {
+        serde_json::to_vec(self).map(Bytes::from)
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(bytes)
+    }
+}
+
+/// What a recorded gap leaves out; `None` if it is not known where WAL goes on.
+pub(crate) fn gap_range(record: &WalGapRecord) -> Option<WalRange> {
+    record.to.map(|end| WalRange { timeline: record.timeline, start: record.from, end })
+}

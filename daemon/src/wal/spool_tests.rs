@@ -1,0 +1,108 @@
+use super::*;
+use lifeboat_repository::layout::WalRange;
+use lifeboat_vocabulary::{Clock, Lsn, SystemClock};
+use std::os::unix::fs::PermissionsExt;
+
+const LIMIT: ByteCount = ByteCount::from_mib(1);
+
+fn file(sequence: u64, content: &[u8]) -> (SpoolFile, SealedBody) {
+    let timeline = TimelineId::new(10).unwrap();
+    let lsn = |bytes| Lsn::from_bytes(bytes).unwrap();
+    let name = StoredName::WalSlice(WalRange { timeline, start: lsn(sequence + 1), end: lsn(sequence + 2) });
+    let bytes = Bytes::copy_from_slice(content);
+    let sha256 = sha256(&bytes);
+    let file = SpoolFile { sequence, name: SpoolName::Object(name), size: bytes.len() as u64, sha256 };
+    (file, SealedBody { bytes, sha256 })
+}
+
+async fn open(directory: &Path) -> (Spool, Vec<SpoolFile>) {
+    Spool::open(directory, LIMIT, SystemClock.now()).await.unwrap()
+}
+
+#[tokio::test]
+async fn files_come_back_in_order_after_a_restart_and_torn_ones_go() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("state/spool");
+    let (spool, found) = open(&directory).await;
+    assert_eq!(found, []);
+    let instance = spool.instance().await.unwrap();
+    let mut written = Vec::new();
+    for sequence in [3, 1, 200, 20] {
+        let (file, body) = file(sequence, format!("object {sequence}").as_bytes());
+        spool.put(&file, body).await.unwrap();
+        written.push(file);
+    }
+    let notice = SpoolFile { name: SpoolName::Notice, ..file(7, b"{}").0 };
+    spool.put(&notice, file(7, b"{}").1).await.unwrap();
+    written.push(notice);
+    written.sort_by_key(|file| file.sequence);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
+    let used = spool.used();
+    drop(spool);
+
+    std::fs::write(directory.join(".tmp-0000000000000001"), b"half a file").unwrap();
+    let torn = written.remove(2);
+    let path = directory.join(torn.key().unwrap().as_str());
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1).unwrap();
+    let changed = directory.join(written[0].key().unwrap().as_str());
+    std::fs::write(changed, b"OBJECT 1").unwrap();
+    let (spool, found) = open(&directory).await;
+    assert_eq!(found, written);
+    assert_eq!(spool.used(), used - torn.size);
+    assert_eq!(spool.instance().await.unwrap(), instance, "the same installation");
+    assert!(!path.exists());
+    assert!(!directory.join(".tmp-0000000000000001").exists());
+    assert!(matches!(spool.read(&written[0]).await, Err(StoreError::Corrupted { .. })), "one with other bytes");
+    assert_eq!(&spool.read(&written[3]).await.unwrap().bytes[..], b"object 200");
+}
+
+#[tokio::test]
+async fn it_never_holds_more_than_its_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path()).await;
+    let half = vec![7; 512 << 10];
+    for sequence in [1, 2] {
+        let (file, body) = file(sequence, &half);
+        spool.put(&file, body).await.unwrap();
+    }
+    let (third, body) = file(3, b"x");
+    assert!(matches!(spool.put(&third, body.clone()).await, Err(SpoolError::Full { .. })));
+    assert_eq!(spool.used(), LIMIT.as_bytes());
+    spool.remove(&file(1, &half).0).await.unwrap();
+    spool.put(&third, body).await.unwrap();
+    assert_eq!(spool.used(), (512 << 10) + 1);
+}
+
+#[tokio::test]
+async fn only_one_process_uses_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path()).await;
+    let path = directory.path().to_owned();
+    let second = tokio::spawn(async move { Spool::open(&path, LIMIT, SystemClock.now()).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!second.is_finished(), "it waits");
+    drop(spool);
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_timeline_has_one_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path()).await;
+    let timeline = TimelineId::new(2).unwrap();
+    let (one, other) = (Bytes::from("1\t0/5000000\tno recovery target\n"), Bytes::from("1\t0/6000000\t\n"));
+    assert_eq!(spool.history(timeline, &one).await.unwrap(), None);
+    assert_eq!(spool.history(timeline, &one).await.unwrap(), None);
+    assert_eq!(spool.history(timeline, &other).await.unwrap(), Some(one));
+}
+
+#[test]
+fn other_files_are_no_objects() {
+    for key in ["instance", "history-00000002", "00000000000000000001-00000001-ab-notice", "readme"] {
+        assert_eq!(SpoolFile::parse(&key.parse().unwrap()), None, "{key}");
+    }
+}

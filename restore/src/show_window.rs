@@ -1,0 +1,70 @@
+//! `window`: which moments can be restored.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::access::{Keys, Repository};
+use crate::archive::Archive;
+use crate::cli::PlaceArgs;
+use crate::exit_code::Ending;
+use crate::survey::Survey;
+use crate::terminal::{Output, Tone, toned};
+use crate::window::{Window, table, windows};
+
+/// Prints the windows. With a key the newest commits are read from the WAL itself; without, the signed notes of the writer
+/// say until when it was alive.
+///
+/// # Errors
+/// If the archive cannot be read, or a key does not fit.
+pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> anyhow::Result<Ending> {
+    if repository.catalog.rows().is_empty() {
+        match output {
+            Output::Json => println!("{}", json!({ "cluster": repository.cluster.as_str(), "windows": [] })),
+            Output::Text => println!("no backups of cluster {} yet", repository.cluster),
+        }
+        return Ok(Ending::Done);
+    }
+    let keys = if Keys::are_given(place) { Keys::load(place)? } else { Keys::none() };
+    let archive = Arc::new(Archive::new(place, (repository, &keys), &[]).await?);
+    let inventory = archive.inventory(repository, None).await?;
+    let mut windows = windows(&inventory.view);
+    if Keys::are_given(place) {
+        let source = Arc::clone(&archive) as Arc<dyn crate::wal_source::WalSource>;
+        let survey = Survey::new(source, archive.system_identifier(), archive.segment());
+        for window in &mut windows {
+            add_last_commit(window, &inventory.view, &survey).await?;
+        }
+    }
+    if output == Output::Json {
+        let each: Vec<_> = windows.iter().map(Window::json).collect();
+        let unanswered: Vec<_> =
+            inventory.unanswered.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
+        let line = json!({ "cluster": repository.cluster.as_str(), "windows": each, "unanswered": unanswered });
+        println!("{line}");
+        return Ok(Ending::Done);
+    }
+    print!("{}", table(&windows));
+    for (region, why) in &inventory.unanswered {
+        println!("{} region {region} does not answer and may have more: {why}", toned("attention:", Tone::Warning));
+    }
+    Ok(Ending::Done)
+}
+
+/// The newest commit of a window, if it is newer than what is known of its end.
+async fn add_last_commit(
+    window: &mut Window,
+    view: &crate::wal_plan::ArchiveView,
+    survey: &Survey,
+) -> anyhow::Result<()> {
+    let path = view.tree.path_or_alone(window.timeline);
+    let reaches = view.reaches(&path);
+    let Some(reach) = reaches.iter().rev().find(|reach| window.backups.contains(&reach.backup.id)) else {
+        return Ok(());
+    };
+    if let Some(chain) = &reach.chain {
+        let last = survey.last_decision(chain, reach.backup.stop.lsn).await?;
+        window.to_time = window.to_time.max(last).max(Some(reach.backup.stop_time));
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `CREATE TABLESPACE` in replayed WAL: PostgreSQL makes the tablespace at the path that it had on the original server,
+//! whatever any mapping says. On the original's own machine that is the live cluster's directory.
+//!
+//! Source: PostgreSQL manual, section "Continuous Archiving: Caveats"; `src/backend/commands/tablespace.c`
+//! (`create_tablespace_directories`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::fetch::CreatedTablespace;
+
+/// Decides whether a tablespace may be created.
+#[derive(Clone, Debug)]
+pub struct TablespaceGuard {
+    data_dir: PathBuf,
+}
+
+impl TablespaceGuard {
+    /// For the copy in this data directory.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir }
+    }
+
+    /// Whether the copy may replay this record: only into an empty directory, or one that is the copy's own already.
+    ///
+    /// # Errors
+    /// A sentence with what to do.
+    pub fn allows(&self, tablespace: &CreatedTablespace) -> Result<(), String> {
+        let CreatedTablespace { oid, path, at } = tablespace;
+        // In-place tablespaces (for PostgreSQL's own tests) have no path.
+        if path.is_empty() || !path.starts_with('/') {
+            return Ok(());
+        }
+        let what = format!("WAL at {at} creates tablespace {oid} in {path}, where it was on the original server");
+        let link = self.data_dir.join("pg_tblspc").join(oid.to_string());
+        if std::fs::read_link(&link).is_ok_and(|place| place == Path::new(path)) {
+            return Ok(());
+        }
+        match std::fs::read_dir(path).map(|mut members| members.next().is_none()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!(
+                "{what}; that directory is not empty and may belong to a running cluster. Restore on another machine, or \
+                 to a target before that record"
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+                "{what}; make that directory, empty and owned by the account of the server, and start the server again"
+            )),
+            Err(error) => Err(format!("{what}; it cannot be looked at: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifeboat_vocabulary::Lsn;
+
+    #[test]
+    fn a_tablespace_is_created_only_where_nothing_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = TablespaceGuard::new(dir.path().join("data"));
+        std::fs::create_dir_all(dir.path().join("data/pg_tblspc")).unwrap();
+        for name in ["empty", "full/PG_15_202209061", "own/PG_15_202209061"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path().join("own"), dir.path().join("data/pg_tblspc/16400")).unwrap();
+        for (name, allowed) in
+            [("empty", None), ("full", Some("not empty")), ("own", None), ("none", Some("make that"))]
+        {
+            let path = dir.path().join(name).display().to_string();
+            let created = CreatedTablespace { oid: 16400, path, at: Lsn::from_bytes(1 << 24).unwrap() };
+            let answer = guard.allows(&created);
+            match allowed {
+                None => assert_eq!(answer, Ok(()), "{name}"),
+                Some(part) => assert!(answer.as_ref().is_err_and(|text| text.contains(part)), "{name}: {answer:?}"),
+            }
+        }
+    }
+}
