@@ -13,7 +13,8 @@ fn server(major: u32) -> PgServerBuilder {
 
 /// Commits the next line of the ledger, and returns transaction, position after it, and time after it.
 fn commit(server: &PgServer) -> (String, String, String) {
-    let xid = server.psql("postgres", "INSERT INTO ledger DEFAULT VALUES RETURNING pg_current_xact_id()::text").unwrap();
+    let xid =
+        server.psql("postgres", "INSERT INTO ledger DEFAULT VALUES RETURNING pg_current_xact_id()::text").unwrap();
     let lsn = server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap();
     // Times in WAL have microseconds; the next commit must be later than this.
     let time = server.psql("postgres", "SELECT clock_timestamp()::text || pg_sleep(0.01)").unwrap();
@@ -170,7 +171,9 @@ fn segments_of_one_and_of_64_mib_and_a_tail_of_slices_come_back() {
         scene.init_and_back_up(&server);
         let mut shipper = Shipper::new(&scene, &server);
         scene.back_up();
-        server.psql("postgres", "CREATE TABLE filler AS SELECT repeat(md5(i::text), 20) FROM generate_series(1, 60000) i").unwrap();
+        server
+            .psql("postgres", "CREATE TABLE filler AS SELECT repeat(md5(i::text), 20) FROM generate_series(1, 60000) i")
+            .unwrap();
         commit(&server);
         commit(&server);
         shipper.ship(&server);

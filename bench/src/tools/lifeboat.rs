@@ -76,11 +76,12 @@ impl Lifeboat {
         Ok(())
     }
 
-    /// Whether there is a backup.
+    /// Whether there is a backup that is good and in all regions.
     pub(super) fn has_backup(&self, stage: &Stage) -> Result<bool> {
         let said = stage.run(&self.daemon("--json list")).context("list Lifeboat's backups")?;
         let list: serde_json::Value = serde_json::from_str(&said).context("understand the list of backups")?;
-        Ok(list["backups"].as_array().is_some_and(|backups| !backups.is_empty()))
+        let backups = list["backups"].as_array().context("understand the list of backups")?;
+        Ok(backups.iter().any(|backup| backup["state"] == "ok"))
     }
 
     /// The command that restores from the first region into the target directory; `global` and `more` are options.

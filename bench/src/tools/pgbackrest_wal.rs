@@ -12,7 +12,10 @@ use super::{Copies, Shell};
 use crate::meter;
 use crate::stage::{Stage, write_for_postgres};
 use crate::wal::recovered;
-use crate::wal::watch::Crew;
+use crate::wal::watch::{Crew, wait_for_the_last};
+
+/// Its only program.
+const PROGRAMS: &[&str] = &["pgbackrest"];
 
 /// Which WAL positions an archived segment holds: its file is named `000000010000000A000000FF-<digest>.zst`.
 fn range(key: &str) -> Option<Range<u64>> {
@@ -47,7 +50,7 @@ impl WalTool for Pgbackrest {
     }
 
     fn crew(&self) -> Crew {
-        Crew { programs: &["pgbackrest"], helper: "archiver" }
+        Crew { programs: PROGRAMS, helper: "archiver" }
     }
 
     fn range(&self, key: &str) -> Option<Range<u64>> {
@@ -68,7 +71,8 @@ impl WalTool for Pgbackrest {
     }
 
     fn recover(&self, stage: &Stage) -> Result<Phases> {
-        // Segments that an earlier recovery has fetched ahead would be found here.
+        // What an earlier recovery still fetches ahead must not be found here.
+        wait_for_the_last(PROGRAMS)?;
         self.clear_spool()?;
         let restore = format!(
             "{} --repo=1 --pg1-path={} --type=default --archive-mode=off restore",
@@ -116,7 +120,9 @@ impl Archiving for Pushing<'_> {
     }
 
     fn end(self: Box<Self>, stage: &Stage) -> Result<()> {
-        self.tool.archive_settings(stage, &[("archive_command", Some("/bin/true")), ("archive_timeout", None)])
+        self.tool.archive_settings(stage, &[("archive_command", Some("/bin/true")), ("archive_timeout", None)])?;
+        // Its asynchronous process holds a lock that the next one would meet.
+        wait_for_the_last(PROGRAMS)
     }
 }
 

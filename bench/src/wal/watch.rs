@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::Serialize;
 
@@ -17,6 +17,8 @@ use crate::stage::Stage;
 
 /// How often the processes are looked at.
 const SAMPLE: Duration = Duration::from_millis(50);
+/// How long a tool's processes may go on when they should end.
+const END_PATIENCE: Duration = Duration::from_secs(120);
 /// As much of a program's name as the kernel keeps (`TASK_COMM_LEN`).
 const NAME_MAX: usize = 15;
 /// PostgreSQL's processes are never a tool's, whoever has started them.
@@ -161,6 +163,21 @@ fn keep(mut ledger: Ledger, stop: &Receiver<()>) -> Result<Ledger> {
 /// The first line of `postmaster.pid`; `None` if no server runs over the directory.
 pub fn postmaster(data_dir: &Path) -> Option<u32> {
     fs::read_to_string(data_dir.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
+}
+
+/// Waits until none of our descendants runs one of these programs: some tools leave processes behind that end later.
+pub fn wait_for_the_last(programs: &[&str]) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let all = proc::processes()?;
+        let tree = proc::tree(&all, std::process::id());
+        let is_one = |process: &Process| !process.has_ended && programs.contains(&process.name.as_str());
+        if !tree.iter().any(|(_, process)| is_one(process)) {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < END_PATIENCE, "{} does not end", programs.join(", "));
+        std::thread::sleep(SAMPLE);
+    }
 }
 
 /// What was seen of a tool's processes.
