@@ -52,7 +52,7 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
         let last = logs.iter().filter_map(|(_, log)| log.last_count(signer.name())).max();
         let origin = Origin {
             writer: signer.name().clone(),
-            wseq: last.map_or(1, |last| last + 1),
+            wseq: Origin::next_count(last, SystemClock.now()),
             time: SystemClock.now(),
             tool: wiring::TOOL.to_owned(),
         };

@@ -10,7 +10,7 @@ use lifeboat_postgres::{
 };
 use lifeboat_repository::{
     BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, Descriptor, FrameCheck,
-    Holders, LeftReason, MemoryPlan, NoteSigner, PageFacts, RegionLog, RegionStore, SealedBackup,
+    Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore, SealedBackup,
 };
 use lifeboat_restore::access::read_region;
 use lifeboat_restore::exit_code::Ending;
@@ -140,7 +140,8 @@ pub async fn make(
         frame_bytes: regions.descriptor.frame_bytes,
         pages,
     };
-    let wseq = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max().map_or(1, |last| last + 1);
+    let last = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max();
+    let wseq = Origin::next_count(last, SystemClock.now());
     let holders = Holders { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
     let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, holders };
     // Not cut short: a request to stop ends the uploads, and what is complete by then is committed or not, for certain.

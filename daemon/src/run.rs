@@ -231,6 +231,12 @@ struct Maker {
 impl BackupMaker for Maker {
     async fn make(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let outcome = backup::make((&self.config, &self.cluster), backup::Shown::Nothing, stop).await?;
+        for (region, error) in
+            outcome.commit.regions.iter().filter_map(|(region, outcome)| Some((region, outcome.as_ref().err()?)))
+        {
+            let why = format!("{:#}", anyhow::anyhow!("{error}"));
+            tracing::warn!(cluster = %self.cluster.name, %region, why, "the region does not have the base backup");
+        }
         let committed = outcome.commit.committed();
         anyhow::ensure!(
             outcome.verdict != Verdict::Failed,

@@ -5,6 +5,7 @@ use crate::backup_record::PageFacts;
 use crate::log::{Draft, LogTrust};
 use crate::record::RecordBody;
 use crate::samples;
+use crate::wal_samples::Archive;
 use lifeboat_stores::MemoryStore;
 
 const OLD: &str = "20261118T020003Z-00000001";
@@ -147,4 +148,18 @@ async fn a_damaged_backup_is_shown_and_is_not_the_newest_sound_one() {
     assert_eq!(ids(&catalog), [NEW, OLD]);
     assert_eq!(catalog.newest_sound().unwrap().record.backup.as_str(), OLD);
     assert!(Catalog::merge(&[]).newest_sound().is_none());
+}
+
+#[tokio::test]
+async fn what_the_logs_say_about_wal_is_told_of_regions_that_are_used_and_of_no_others() {
+    let (ours, others) = (Archive::new(&["eu", "us"]).await, Archive::new(&["ap"]).await);
+    let view = |region: &crate::wal_samples::Region| {
+        let (descriptor, log) = (Box::new(samples::descriptor()), region.log.clone());
+        RegionView { name: region.name.clone(), answer: RegionAnswer::Read { descriptor, log } }
+    };
+    let foreign = described(view(&others.regions[0]), |descriptor| descriptor.repo = RepositoryId::from_bytes([9; 16]));
+    let catalog = Catalog::merge(&[view(&ours.regions[0]), view(&ours.regions[1]), foreign]);
+    let epochs: Vec<_> = catalog.wal().epochs.keys().copied().collect();
+    assert_eq!(epochs, [ours.epoch.id()]);
+    assert_eq!(Catalog::merge(&[]).wal(), &WalRecords::default());
 }

@@ -58,6 +58,18 @@ pub struct Origin {
     pub tool: String,
 }
 
+impl Origin {
+    /// The count of a new event: above `last`, the writer's highest in all logs, and not below the time in microseconds.
+    ///
+    /// So two programs that write under one name (a backup by hand beside the daemon) need not talk to each other: only
+    /// events in the same microsecond would get the same count, and a log refuses the second one.
+    #[must_use]
+    pub fn next_count(last: Option<u64>, now: UtcTime) -> u64 {
+        let now = u64::try_from(now.as_unix_micros()).unwrap_or(0);
+        last.map_or(1, |last| last.saturating_add(1)).max(now)
+    }
+}
+
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordBody {

@@ -198,3 +198,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn counts_of_events_rise_even_if_the_clock_does_not() {
+    let at = |micros| UtcTime::from_unix_micros(micros).unwrap();
+    assert_eq!(Origin::next_count(None, at(-5)), 1);
+    assert_eq!(Origin::next_count(None, at(1_800_000_000_000_000)), 1_800_000_000_000_000);
+    assert_eq!(Origin::next_count(Some(7), at(1_800_000_000_000_000)), 1_800_000_000_000_000);
+    assert_eq!(Origin::next_count(Some(1_900_000_000_000_000), at(1_800_000_000_000_000)), 1_900_000_000_000_001);
+}

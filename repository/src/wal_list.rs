@@ -66,9 +66,7 @@ impl<'a> WalPages<'a> {
         for entry in page.entries {
             match WalObject::of_key(&entry.key) {
                 Some(object) if object.form == self.form && object.range.timeline == self.timeline => {
-                    if object.range.end.as_bytes() > self.from {
-                        self.page.push_back(object);
-                    }
+                    self.page.extend(Some(object).filter(|object| object.range.end.as_bytes() > self.from));
                 }
                 _ if is_history(&entry.key) => {}
                 _ if self.strays.len() < STRAYS_KEPT => self.strays.push(entry.key),

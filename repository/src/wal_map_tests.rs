@@ -7,6 +7,8 @@ use proptest::prelude::*;
 /// Form, start, end, and the numbers of the regions that hold it.
 type Spec = (char, u64, u64, &'static [usize]);
 
+type Spans = Vec<(u64, u64)>;
+
 fn region(number: usize) -> RegionName {
     format!("r{number}").parse().unwrap()
 }
@@ -30,7 +32,7 @@ fn spans(ranges: &[WalRange]) -> Vec<(u64, u64)> {
     ranges.iter().map(|range| (range.start.as_bytes(), range.end.as_bytes())).collect()
 }
 
-fn chosen(map: &WalMap, start: u64, end: u64) -> (Vec<(char, u64, u64)>, Vec<(u64, u64)>) {
+fn chosen(map: &WalMap, start: u64, end: u64) -> (Vec<(char, u64, u64)>, Spans) {
     let choice = map.choose(wal_range(1, start, end));
     let object = |held: &HeldWal| {
         let form = if held.object.form == WalForm::Piece { 'P' } else { 's' };
@@ -41,7 +43,6 @@ fn chosen(map: &WalMap, start: u64, end: u64) -> (Vec<(char, u64, u64)>, Vec<(u6
 
 #[test]
 fn pieces_come_before_slices_and_of_both_as_few_as_can_be() {
-    type Spans = Vec<(u64, u64)>;
     type Case = (&'static str, Vec<Spec>, (u64, u64), Vec<(char, u64, u64)>, Spans);
     let cases: Vec<Case> = vec![
         ("nothing", vec![], (10, 20), vec![], vec![(10, 20)]),

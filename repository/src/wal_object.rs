@@ -13,6 +13,7 @@ use crate::compression::{CompressError, Compressor, Decompressor};
 use crate::header::{HeaderError, ObjectHeader, Trailer, WalPlace};
 use crate::ids::{EpochId, ObjectId, ObjectKind, RandomError, RepositoryId};
 use crate::layout::{StoredName, WalForm, WalRange};
+use crate::log::LogTrust;
 use crate::note::NoteSigner;
 use crate::seal::{EpochKey, FrameContent, ObjectLayout, SealError};
 use crate::signing::VerifyKey;
@@ -238,6 +239,12 @@ impl WalTrust {
     #[must_use]
     pub fn new(repository: RepositoryId, keys: &[VerifyKey]) -> Self {
         Self { repository, signers: keys.iter().map(|key| *key.as_ed25519()).collect() }
+    }
+
+    /// Objects of the repository, and signed by the keys, that a log was read with.
+    #[must_use]
+    pub fn of(trust: &LogTrust) -> Self {
+        Self::new(trust.repository, &trust.keys)
     }
 
     /// The repository.

@@ -43,7 +43,7 @@ pub(crate) fn trust(region: &str) -> LogTrust {
 }
 
 pub(crate) fn wal_trust() -> WalTrust {
-    WalTrust::new(samples::repository(), &[samples::signer().verify_key()])
+    WalTrust::of(&trust("eu-1"))
 }
 
 pub(crate) fn sealer(signer: NoteSigner) -> WalSealer {

@@ -1,6 +1,7 @@
 //! From a target to a restore that will reach it: which backup, which WAL, and where PostgreSQL is told to stop. Nothing is
 //! written before this has an answer.
 
+use anyhow::Context;
 use lifeboat_postgres::{WalFact, WalFactKind};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, TimelineId, UtcTime};
 
@@ -9,7 +10,7 @@ use crate::survey::Survey;
 use crate::target::{Goal, Inclusion, Target, TargetTimeline};
 use crate::timeline_tree::TimelinePath;
 use crate::wal_plan::{ArchiveView, Chain, Reach};
-use crate::window::{sentence, windows};
+use crate::window::{Window, sentence, windows};
 
 /// Where PostgreSQL is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,15 @@ impl Question<'_> {
     /// # Errors
     /// [`Ending::Unreachable`], with everything that can be reached; or whatever kept the WAL from being read.
     pub async fn prove(&self, survey: &Survey) -> anyhow::Result<Proof> {
+        match self.try_to_prove(survey).await {
+            Err(error) if error.downcast_ref::<Exit>().is_some_and(|exit| exit.ending == Ending::Unreachable) => {
+                Err(self.with_what_can_be(survey, &error).await?)
+            }
+            other => other,
+        }
+    }
+
+    async fn try_to_prove(&self, survey: &Survey) -> anyhow::Result<Proof> {
         let goal = &self.target.goal;
         if *goal == Goal::Immediate {
             return self.immediate();
@@ -80,12 +90,14 @@ impl Question<'_> {
         Ok(proof)
     }
 
-    fn unreachable(&self, why: &str) -> anyhow::Error {
-        let mut text = format!("{why}; {}", sentence(&windows(self.view)));
+    /// A refusal, with everything that can be reached instead.
+    async fn with_what_can_be(&self, survey: &Survey, refusal: &anyhow::Error) -> anyhow::Result<anyhow::Error> {
+        let windows = timed_windows(self.view, survey).await.context("find out what can be reached")?;
+        let mut text = format!("{refusal}; {}", sentence(&windows));
         for (region, what) in self.unanswered {
             text.push_str(&format!("; region {region} could not be asked and may have more: {what}"));
         }
-        Exit::error(Ending::Unreachable, text)
+        Ok(Exit::error(Ending::Unreachable, text))
     }
 
     /// The path to the timeline that was asked for.
@@ -97,19 +109,17 @@ impl Question<'_> {
             TargetTimeline::Latest => self.view.newest_timeline(),
             TargetTimeline::Current => fixed().or_else(newest).map(|backup| backup.stop.timeline),
         };
-        let timeline = timeline.ok_or_else(|| self.unreachable("there is no backup"))?;
+        let timeline = timeline.ok_or_else(|| unreachable("there is no backup"))?;
         let known = self.view.timelines().contains(&timeline);
         if !known {
-            return Err(self.unreachable(&format!("the archive knows no timeline {timeline}")));
+            return Err(unreachable(&format!("the archive knows no timeline {timeline}")));
         }
         let stored = self.view.coverage.get(&timeline).is_some_and(|coverage| !coverage.is_empty());
         match self.view.tree.path(timeline) {
             Some(path) => Ok(path),
             // A backup of a timeline without any WAL still is a place to start from.
             None if !stored => Ok(self.view.tree.path_or_alone(timeline)),
-            None => {
-                Err(self.unreachable(&format!("the history file of timeline {timeline} is missing in every region")))
-            }
+            None => Err(unreachable(&format!("the history file of timeline {timeline} is missing in every region"))),
         }
     }
 
@@ -126,7 +136,7 @@ impl Question<'_> {
         };
         let backups = self.view.backups.iter().filter(|backup| self.backup.is_none_or(|id| backup.id == *id));
         let newest = backups.filter(|backup| usable(backup.stop.timeline)).max_by_key(|b| (b.stop_time, b.stop.lsn));
-        let backup = newest.ok_or_else(|| self.unreachable("there is no such backup"))?;
+        let backup = newest.ok_or_else(|| unreachable("there is no such backup"))?;
         Ok(Proof {
             backup: backup.id.clone(),
             timeline: backup.stop.timeline,
@@ -139,13 +149,13 @@ impl Question<'_> {
     }
 
     fn latest(&self, path: &TimelinePath, reach: Option<&Reach>) -> anyhow::Result<Proof> {
-        let reach = reach.ok_or_else(|| self.unreachable("no backup lies on the way to that timeline"))?;
+        let reach = reach.ok_or_else(|| unreachable("no backup lies on the way to that timeline"))?;
         if let Some((region, why)) = self.unanswered.first() {
             let why = format!(
                 "region {region} does not answer, and may hold newer WAL than all others ({why}); wait for it, or accept \
                  the loss with --without-region {region}"
             );
-            return Err(self.unreachable(&why));
+            return Err(unreachable(&why));
         }
         if let Some(beyond) = reach.beyond_hole {
             let why = format!(
@@ -153,7 +163,7 @@ impl Question<'_> {
                  there, such as --target-lsn {}",
                 reach.end, beyond.lsn, reach.end.lsn
             );
-            return Err(self.unreachable(&why));
+            return Err(unreachable(&why));
         }
         if let Some(head) = self.view.promised_beyond(path, reach.end) {
             let why = format!(
@@ -161,7 +171,7 @@ impl Question<'_> {
                  left, such as --target-lsn {}",
                 head.durable, head.region, head.time, reach.end.lsn
             );
-            return Err(self.unreachable(&why));
+            return Err(unreachable(&why));
         }
         let found = match self.view.alive_until(path, reach.end) {
             Some(time) => format!("WAL ends at {}; its writer was alive at {time}", reach.end),
@@ -211,7 +221,7 @@ impl Question<'_> {
             None if before_all => format!("no backup on this timeline was complete by {time}"),
             None => format!("no WAL leads from a backup to {time}"),
         };
-        Err(self.unreachable(&why))
+        Err(unreachable(&why))
     }
 
     async fn lsn(
@@ -222,11 +232,11 @@ impl Question<'_> {
     ) -> anyhow::Result<Proof> {
         let mut candidates = reaches.iter().rev().filter(|reach| reach.backup.stop.lsn <= lsn).peekable();
         if candidates.peek().is_none() {
-            return Err(self.unreachable(&format!("no backup on this timeline is consistent at or before {lsn}")));
+            return Err(unreachable(&format!("no backup on this timeline is consistent at or before {lsn}")));
         }
         let reach = candidates.find(|reach| reach.end.lsn >= lsn && reach.chain.is_some());
         let Some((reach, chain)) = reach.and_then(|reach| Some((reach, reach.chain.as_ref()?))) else {
-            return Err(self.unreachable(&format!("no WAL without a hole leads to {lsn}")));
+            return Err(unreachable(&format!("no WAL without a hole leads to {lsn}")));
         };
         if survey.has_record_from(chain, lsn).await? {
             let found = format!("WAL goes on to {}", reach.end);
@@ -252,9 +262,9 @@ impl Question<'_> {
                     let found = format!("transaction {xid} was committed at {time} (WAL {})", fact.start);
                     Ok(proof(reach, StopAt::Lsn(fact.start, inclusion), fact.end, found))
                 }
-                _ => Err(self.unreachable(&format!("transaction {xid} was rolled back, at WAL {}", fact.start))),
+                _ => Err(unreachable(&format!("transaction {xid} was rolled back, at WAL {}", fact.start))),
             },
-            None => Err(self.unreachable(&format!("the WAL that can be reached holds no commit of transaction {xid}"))),
+            None => Err(unreachable(&format!("the WAL that can be reached holds no commit of transaction {xid}"))),
         }
     }
 
@@ -272,7 +282,7 @@ impl Question<'_> {
                 let stop = StopAt::Lsn(fact.start, Inclusion::Inclusive);
                 Ok(proof(reach, stop, fact.end, found))
             }
-            None => Err(self.unreachable(&format!("the WAL that can be reached holds no restore point `{name}`"))),
+            None => Err(unreachable(&format!("the WAL that can be reached holds no restore point `{name}`"))),
         }
     }
 
@@ -298,6 +308,28 @@ impl Question<'_> {
         }
         Ok(None)
     }
+}
+
+fn unreachable(why: &str) -> anyhow::Error {
+    Exit::error(Ending::Unreachable, why)
+}
+
+/// All windows, with the newest commit of each as its end where that is the newest moment that is known.
+///
+/// # Errors
+/// If WAL cannot be read.
+pub async fn timed_windows(view: &ArchiveView, survey: &Survey) -> anyhow::Result<Vec<Window>> {
+    let mut windows = windows(view);
+    for window in &mut windows {
+        let path = view.tree.path_or_alone(window.timeline);
+        let reaches = view.reaches(&path);
+        let last = reaches.iter().rev().find(|reach| window.backups.contains(&reach.backup.id));
+        if let Some((reach, chain)) = last.and_then(|reach| Some((reach, reach.chain.as_ref()?))) {
+            let commit = survey.last_decision(chain, reach.backup.stop.lsn).await?;
+            window.to_time = window.to_time.max(commit).max(Some(reach.backup.stop_time));
+        }
+    }
+    Ok(windows)
 }
 
 /// Recovery follows the timeline on which the WAL ends: a newer one of which nothing is stored has nothing to give.

@@ -23,7 +23,7 @@ use crate::wal_fetch::serve::Serving;
 const POLL: Duration = Duration::from_millis(60);
 /// How often a server that lets people look is asked how far it is.
 const ASK: Duration = Duration::from_secs(1);
-/// How long nothing at all may happen before a recovery counts as hung: longer than the patience for WAL.
+/// How long nothing at all may happen, beyond the patience for WAL, before a recovery counts as hung.
 const HUNG: Duration = Duration::from_secs(3600);
 /// The most of a log that is read at once, in **bytes**.
 const LOG_STEP: u64 = 1 << 20;
@@ -65,6 +65,8 @@ pub struct Recovery<'a> {
     pub awaited: Awaited,
     /// Where replay begins and about where it ends.
     pub replay: (Lsn, Lsn),
+    /// How long one file of WAL may be waited for.
+    pub patience: Duration,
     /// The prefetcher, if there is one.
     pub serving: Option<&'a Serving>,
     /// Who is told.
@@ -253,8 +255,8 @@ impl Recovery<'_> {
             if news {
                 last_change = Instant::now();
             }
-            if last_change.elapsed() > HUNG {
-                bail!("nothing has happened for {HUNG:?}; see {}", log.path.display());
+            if last_change.elapsed() > HUNG + self.patience {
+                bail!("nothing has happened for {:?}; see {}", last_change.elapsed(), log.path.display());
             }
         }
     }

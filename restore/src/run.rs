@@ -137,7 +137,6 @@ impl Restore<'_> {
         let Some(fetch) = &self.decision.fetch else { return Ok((None, None)) };
         let descriptor = self.repository.descriptor()?;
         let restore = Incarnation::random().context("name this restore")?.to_string();
-        let patience = Duration::from_secs(u64::from(self.args.wal_patience));
         let settings = WalFetchSettings::new(
             self.place,
             &Parts {
@@ -148,7 +147,7 @@ impl Restore<'_> {
                 system_identifier: descriptor.sysid,
                 data_dir: &self.plan.root,
                 plan: fetch,
-                limits: Limits { patience, ..Limits::default() },
+                limits: Limits { patience: self.patience(), ..Limits::default() },
             },
         )?;
         let directory = prepare::directory_of(&self.plan.root);
@@ -161,6 +160,10 @@ impl Restore<'_> {
         let archive = Archive::new(self.place, (self.repository, &self.keys), &self.decision.without).await?;
         let serving = Serving::start(place, &settings, Arc::new(archive))?;
         Ok((Some(serving), Some(command)))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.args.wal_patience))
     }
 
     async fn recover(
@@ -176,6 +179,7 @@ impl Restore<'_> {
             user: self.facts.server.bootstrap_role.clone(),
             awaited,
             replay: (self.decision.row.record.start_lsn, self.decision.proof.expected),
+            patience: self.patience(),
             serving,
             output: self.output,
         };

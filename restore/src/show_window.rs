@@ -8,8 +8,10 @@ use crate::access::{Keys, Repository};
 use crate::archive::Archive;
 use crate::cli::PlaceArgs;
 use crate::exit_code::Ending;
+use crate::prove::timed_windows;
 use crate::survey::Survey;
 use crate::terminal::{Output, Tone, toned};
+use crate::wal_source::WalSource;
 use crate::window::{Window, table, windows};
 
 /// Prints the windows. With a key the newest commits are read from the WAL itself; without, the signed notes of the writer
@@ -28,14 +30,13 @@ pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> 
     let keys = if Keys::are_given(place) { Keys::load(place)? } else { Keys::none() };
     let archive = Arc::new(Archive::new(place, (repository, &keys), &[]).await?);
     let inventory = archive.inventory(repository, None).await?;
-    let mut windows = windows(&inventory.view);
-    if Keys::are_given(place) {
-        let source = Arc::clone(&archive) as Arc<dyn crate::wal_source::WalSource>;
+    let windows = if Keys::are_given(place) {
+        let source = Arc::clone(&archive) as Arc<dyn WalSource>;
         let survey = Survey::new(source, archive.system_identifier(), archive.segment());
-        for window in &mut windows {
-            add_last_commit(window, &inventory.view, &survey).await?;
-        }
-    }
+        timed_windows(&inventory.view, &survey).await?
+    } else {
+        windows(&inventory.view)
+    };
     if output == Output::Json {
         let each: Vec<_> = windows.iter().map(Window::json).collect();
         let unanswered: Vec<_> =
@@ -49,22 +50,4 @@ pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> 
         println!("{} region {region} does not answer and may have more: {why}", toned("attention:", Tone::Warning));
     }
     Ok(Ending::Done)
-}
-
-/// The newest commit of a window, if it is newer than what is known of its end.
-async fn add_last_commit(
-    window: &mut Window,
-    view: &crate::wal_plan::ArchiveView,
-    survey: &Survey,
-) -> anyhow::Result<()> {
-    let path = view.tree.path_or_alone(window.timeline);
-    let reaches = view.reaches(&path);
-    let Some(reach) = reaches.iter().rev().find(|reach| window.backups.contains(&reach.backup.id)) else {
-        return Ok(());
-    };
-    if let Some(chain) = &reach.chain {
-        let last = survey.last_decision(chain, reach.backup.stop.lsn).await?;
-        window.to_time = window.to_time.max(last).max(Some(reach.backup.stop_time));
-    }
-    Ok(())
 }

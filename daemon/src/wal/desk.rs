@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lifeboat_repository::layout::{WalForm, WalRange};
 use lifeboat_repository::{GapReason, GapScope, LogHead, WalGapRecord, WalObject};
-use lifeboat_vocabulary::{ByteCount, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
+use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use super::ledger::{Ledger, Load, SpoolWork, What};
@@ -34,6 +34,13 @@ pub(crate) enum Job {
     Seal(Raw),
     /// Something for the logs of these regions, or of all.
     Notice(Arc<Notice>, Option<Vec<usize>>),
+}
+
+/// What came before the first `begin`, which tells the size of segments.
+#[derive(Debug)]
+enum Early {
+    History(TimelineId, Bytes),
+    Gap(WalRange, GapReason),
 }
 
 /// What became of bytes that were offered.
@@ -78,8 +85,9 @@ pub(crate) struct Desk {
     slices: Vec<WalRange>,
     /// Missing WAL that was put on record since the start.
     gaps: Kept,
-    /// Histories that came before the segment size was known.
-    histories: Vec<(TimelineId, Bytes)>,
+    early: Vec<Early>,
+    /// Where the oldest key begins that some region has not heard of: an empty region is owed everything from there on.
+    owed: Option<WalPosition>,
 }
 
 impl Desk {
@@ -96,13 +104,15 @@ impl Desk {
             job_bytes: 0,
             slices: Vec::new(),
             gaps: Kept::new(),
-            histories: Vec::new(),
+            early: Vec::new(),
+            owed: None,
         }
     }
 
     /// A region was asked what it has.
     pub(crate) fn known(&mut self, region: usize, found: Found, time: UtcTime) {
         let Found { durable, objects, gaps, log } = found;
+        let durable = durable.or(self.owed);
         for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
             self.marks.found(at);
         }
@@ -122,6 +132,11 @@ impl Desk {
         if let Some(range) = what.range() {
             self.marks.found(start_of(range));
             self.marks.spool(range);
+        }
+        if let What::Notice(notice) = &what
+            && let Notice::Epoch { record, .. } = &**notice
+        {
+            self.owed = self.owed.or(Some(WalPosition { timeline: record.timeline, lsn: record.start }));
         }
         self.ledger.reload(what, file, now);
     }
@@ -152,8 +167,11 @@ impl Desk {
                 let lowest = self.marks.lowest_safe().filter(|lowest| lowest.timeline == at.timeline);
                 let cut_from = lowest.map_or(at.lsn, |lowest| lowest.lsn);
                 self.open = Some(OpenPiece::begin(at, segment, cut_from, self.policy)?);
-                for (timeline, content) in std::mem::take(&mut self.histories) {
-                    self.jobs.push_back(Job::Seal(Raw::History(timeline, content)));
+                for early in std::mem::take(&mut self.early) {
+                    match early {
+                        Early::History(timeline, content) => self.history(timeline, content),
+                        Early::Gap(missing, reason) => self.gap(missing, reason, time),
+                    }
                 }
             }
         }
@@ -184,11 +202,23 @@ impl Desk {
         }
     }
 
-    /// This WAL will never come: every region that lacks it gets it on record.
+    /// This WAL will never come: every region that lacks it gets it on record. Streams begin at the starts of segments, so
+    /// what is missing ends at one; as long as their size is not known, the record waits.
     pub(crate) fn gap(&mut self, missing: WalRange, reason: GapReason, time: UtcTime) {
+        let Some(segment) = self.segment() else {
+            self.early.push(Early::Gap(missing, reason));
+            return;
+        };
+        let end = Lsn::from_bytes(missing.end.as_bytes() / segment.as_bytes() * segment.as_bytes());
+        let is_open = missing.end <= missing.start;
+        let missing = if is_open { missing } else { WalRange { end: end.unwrap_or(missing.start), ..missing } };
+        if !is_open && missing.is_empty() {
+            // The segment comes again from its start: nothing is missing.
+            return;
+        }
         let lacking: Vec<_> = (0..self.regions.len()).filter(|&region| !self.marks.holds(region, missing)).collect();
         self.gaps.entry(missing.timeline).or_default().add(missing.into());
-        if lacking.len() == self.regions.len() || missing.is_empty() {
+        if lacking.len() == self.regions.len() || is_open {
             self.notice_gap(missing, (reason, GapScope::Everywhere), None, time);
         } else if !lacking.is_empty() {
             self.notice_gap(missing, (GapReason::RegionMissed, GapScope::Region), Some(lacking), time);
@@ -213,7 +243,7 @@ impl Desk {
         if self.open.is_some() {
             self.jobs.push_back(Job::Seal(Raw::History(timeline, content)));
         } else {
-            self.histories.push((timeline, content));
+            self.early.push(Early::History(timeline, content));
         }
     }
 

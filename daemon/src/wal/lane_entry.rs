@@ -1,15 +1,14 @@
 //! The way into a region begins here: read its log, take its lease, find out what it has.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
 use lifeboat_repository::layout::{WalForm, WalRange};
 use lifeboat_repository::{
     EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, LogTrust, PieceSize, RegionLog,
-    RegionStore, WalObject, WalPages, timelines,
+    RegionStore, WalEpochRecord, WalObject, WalPages, timelines,
 };
-use lifeboat_vocabulary::{TimelineId, UtcTime, WalPosition};
+use lifeboat_vocabulary::{UtcTime, WalPosition};
 
 use super::desk::Found;
 use super::notice::gap_range;
@@ -116,24 +115,32 @@ async fn find(region: &RegionStore, log: &RegionLog, head: Option<WalPosition>) 
         }
     }
     let gaps: Vec<_> = log.wal_gaps().filter_map(gap_range).collect();
-    let durable = durable(head, &objects, &gaps);
+    let epoch = |record: &WalEpochRecord| WalPosition { timeline: record.timeline, lsn: record.start };
+    let epochs: Vec<_> = log.wal_epochs().map(epoch).collect();
+    let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &gaps);
     Ok(Found { durable, objects, gaps, log: log.head() })
 }
 
-/// Up to where there is everything: on the head's timeline, or, without a head, on the last one from where it begins.
-fn durable(head: Option<WalPosition>, objects: &[WalObject], gaps: &[WalRange]) -> Option<WalPosition> {
-    let mut held: BTreeMap<TimelineId, RangeSet> = BTreeMap::new();
-    for range in objects.iter().map(|object| object.range).chain(gaps.iter().copied()) {
-        held.entry(range.timeline).or_default().add(range.into());
-    }
-    let last = || {
-        let timeline = objects.iter().map(|object| object.range.timeline).max()?;
-        let of_it = objects.iter().filter(|object| object.range.timeline == timeline);
-        of_it.map(|object| object.range.start).min().map(|lsn| WalPosition { timeline, lsn })
+/// Without a head: where the WAL begins. The first object that is there need not be the first that was sent, but a key is
+/// on record, with the place where its first object begins, before anything is sent under it.
+fn beginning(objects: &[WalObject], epochs: &[WalPosition]) -> Option<WalPosition> {
+    let Some(timeline) = objects.iter().map(|object| object.range.timeline).max() else {
+        return epochs.first().copied();
     };
-    let from = head.or_else(last)?;
-    let lsn = held.get(&from.timeline).map_or(from.lsn, |held| held.end_from(from.lsn));
-    Some(WalPosition { lsn, ..from })
+    let of_it = objects.iter().filter(|object| object.range.timeline == timeline);
+    let first = of_it.map(|object| object.range.start).min()?;
+    let before = epochs.iter().filter(|epoch| epoch.timeline == timeline && epoch.lsn <= first);
+    let lsn = before.map(|epoch| epoch.lsn).max().unwrap_or(first);
+    Some(WalPosition { timeline, lsn })
+}
+
+/// Up to where there is everything from `from` on.
+fn durable(from: Option<WalPosition>, objects: &[WalObject], gaps: &[WalRange]) -> Option<WalPosition> {
+    let from = from?;
+    let mut held = RangeSet::default();
+    let ranges = objects.iter().map(|object| object.range).chain(gaps.iter().copied());
+    ranges.filter(|range| range.timeline == from.timeline).for_each(|range| held.add(range.into()));
+    Some(WalPosition { lsn: held.end_from(from.lsn), ..from })
 }
 
 /// Where whole pieces end on the way to `safe`: slices alone are not for ever, so from there on the server is asked again.
@@ -151,7 +158,7 @@ pub(crate) fn pieces_until(safe: WalPosition, objects: &[WalObject], gaps: &[Wal
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifeboat_vocabulary::Lsn;
+    use lifeboat_vocabulary::{Lsn, TimelineId};
 
     const SIZE: u64 = 16;
 
@@ -179,12 +186,25 @@ mod tests {
             ("over pieces and slices", Some(at(1, 20)), vec![], Some(at(1, 44))),
             ("over a gap on record", Some(at(1, 20)), vec![range(1, 44, 46)], Some(at(1, 47))),
             ("not over a hole", Some(at(1, 45)), vec![], Some(at(1, 45))),
-            ("without a head", None, vec![], Some(at(1, 44))),
             ("a timeline that has gone", Some(at(3, 90)), vec![], Some(at(3, 90))),
         ] {
             assert_eq!(durable(head, &objects, &gaps), expected, "{why}");
         }
         assert_eq!(durable(None, &[], &[]), None, "a new region");
+    }
+
+    #[test]
+    fn without_a_head_wal_begins_where_its_key_says() {
+        for (why, objects, epochs, expected) in [
+            ("a new region", vec![], vec![], None),
+            ("nothing has arrived", vec![], vec![at(1, 16), at(1, 20)], Some(at(1, 16))),
+            ("all has arrived", vec![piece(16)], vec![at(1, 16)], Some(at(1, 16))),
+            ("the first has not arrived", vec![piece(32)], vec![at(1, 16), at(1, 33)], Some(at(1, 16))),
+            ("what is older was removed", vec![piece(64)], vec![at(1, 16), at(1, 60)], Some(at(1, 60))),
+            ("keys of another timeline", vec![piece(64)], vec![at(2, 16)], Some(at(1, 64))),
+        ] {
+            assert_eq!(beginning(&objects, &epochs), expected, "{why}");
+        }
     }
 
     #[test]
@@ -194,7 +214,7 @@ mod tests {
             ("a piece was missed", vec![slice(16, 32), piece(32), slice(48, 50)], 16),
             ("pieces alone", vec![piece(16), piece(32)], 48),
         ] {
-            let safe = durable(None, &objects, &[]).unwrap();
+            let safe = durable(Some(at(1, 16)), &objects, &[]).unwrap();
             assert_eq!(pieces_until(safe, &objects, &[]), at(1, expected), "{why}");
         }
         let objects = [slice(16, 32), piece(32)];

@@ -99,30 +99,38 @@ impl Beginning {
     /// A region has answered.
     pub(crate) fn answered(&mut self, region: usize, found: &Found) {
         if let Some(known) = self.found.get_mut(region) {
-            *known = found.durable.map(|_| (found.objects.clone(), found.gaps.clone()));
+            *known = Some((found.objects.clone(), found.gaps.clone()));
         }
     }
 
     /// Where the stream has to begin, once all answers lie on the desk.
     pub(crate) fn resume(&self, desk: &Desk) -> Option<ResumePoint> {
+        let in_order = |at: &WalPosition| (at.timeline, at.lsn);
+        let pieces = |safe, known: &[WalObject], gaps: &[WalRange]| {
+            let objects: Vec<_> = known.iter().chain(&self.spooled).copied().collect();
+            (safe, pieces_until(safe, &objects, gaps))
+        };
         let of_region = |(region, known): (usize, &Option<(Vec<WalObject>, Vec<WalRange>)>)| {
             let (objects, gaps) = known.as_ref()?;
-            let objects: Vec<_> = objects.iter().chain(&self.spooled).copied().collect();
-            Some(pieces_until(desk.marks.safe(region)?, &objects, gaps))
+            Some(pieces(desk.marks.safe(region)?, objects, gaps))
         };
-        let in_order = |at: &WalPosition| (at.timeline, at.lsn);
-        let regions = self.found.iter().enumerate().filter_map(of_region).min_by_key(in_order);
+        let mut points: Vec<_> = self.found.iter().enumerate().filter_map(of_region).collect();
         let ends = self.spooled.iter().map(|object| object.range);
         let ends = ends.map(|range| WalPosition { timeline: range.timeline, lsn: range.end });
-        let safe = (0..self.found.len()).filter(|region| self.found.get(*region).is_some_and(Option::is_some));
-        let highest = safe.filter_map(|region| desk.marks.safe(region)).chain(ends.clone()).max_by_key(in_order)?;
-        let spool = || ends.max_by_key(in_order).map(|end| pieces_until(end, &self.spooled, &[]));
-        let unknown = desk.regions.iter().filter(|standing| !standing.is_known());
+        let spool = ends.max_by_key(in_order).map(|end| pieces(end, &[], &[]));
+        let highest = points.iter().chain(&spool).map(|(safe, _)| *safe).max_by_key(in_order)?;
+        if points.is_empty() {
+            points.extend(spool);
+        }
+        // A region without any WAL may be new, or have been away since the beginning.
+        let safe = |region: usize| desk.marks.safe(region);
+        let unknown = desk.regions.iter().enumerate().filter(|(region, _)| safe(*region).is_none());
         Some(ResumePoint {
-            position: regions.or_else(spool)?,
+            position: points.iter().map(|(safe, _)| *safe).min_by_key(in_order)?,
+            pieces: points.iter().map(|(_, pieces)| *pieces).min_by_key(in_order)?,
             quorum: desk.marks.quorum(),
             highest,
-            unknown: unknown.map(|standing| standing.name.clone()).collect(),
+            unknown: unknown.map(|(_, standing)| standing.name.clone()).collect(),
         })
     }
 }

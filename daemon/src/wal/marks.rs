@@ -133,9 +133,9 @@ impl Marks {
         span.start = span.start.min(at.lsn);
     }
 
-    /// A region answered: it has everything before `at`, or it has nothing at all and goes on where the line begins.
+    /// A region answered: it has everything before `at`, or it has nothing at all and goes on where this process begins.
     pub(crate) fn enter(&mut self, region: usize, at: Option<WalPosition>) {
-        let first = self.line.first_key_value().map(|(&timeline, span)| Place { timeline, lsn: span.start });
+        let begun = self.line.iter().find_map(|(&timeline, span)| Some(Place { timeline, lsn: span.begun? }));
         let known = at.filter(|at| self.line.contains_key(&at.timeline)).map(Place::from);
         let Some(mark) = self.regions.get_mut(region) else { return };
         if let Some(place) = known {
@@ -143,7 +143,7 @@ impl Marks {
             let start = Lsn::from_bytes(place.lsn.as_bytes() - 1).unwrap_or(place.lsn);
             mark.held.entry(place.timeline).or_default().add(Stretch { start, end: place.lsn });
         }
-        let place = known.or(first);
+        let place = known.or(begun);
         mark.knowledge = Knowledge::Known;
         mark.durable = mark.durable.max(place);
         mark.safe = mark.safe.max(place);

@@ -74,15 +74,18 @@ pub enum LaneState {
 /// Where a stream has to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
-    /// Every region that could be asked has all whole pieces before this, or the spool keeps them for it. Begin at the
-    /// start of its segment. It may lie before [`ResumePoint::quorum`].
+    /// Every region that could be asked has everything before this, or the spool keeps it for it. Begin at the start of its
+    /// segment at the latest.
     pub position: WalPosition,
+    /// At or before `position`: behind it some region has only slices where it should have whole pieces. Begin at the start
+    /// of its segment if the server still has that; if not, nothing is missing, only kept in smaller parts.
+    pub pieces: WalPosition,
     /// The highest position that the quorum holds: a server whose WAL ends before it has lost WAL that we keep. `None`
     /// if too few regions could be asked.
     pub quorum: Option<WalPosition>,
     /// The highest position that any region or the spool holds.
     pub highest: WalPosition,
-    /// Regions that could not be asked yet. They may lack more than `position` says: while there are any, begin at the
+    /// Regions that could not be asked yet, or have no WAL at all. They may lack more than `position` says: while there are any, begin at the
     /// slot's `restart_lsn` if that is earlier.
     pub unknown: Vec<RegionName>,
 }

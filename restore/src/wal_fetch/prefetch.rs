@@ -230,8 +230,11 @@ impl Shared {
                 return self.hand_out(fetched);
             }
             if timeout_at(deadline, changed).await.is_err() {
-                let trouble = self.state.lock().trouble.clone().unwrap_or_else(|| "no region answered".to_owned());
-                return Answer::Failed(format!("not fetched in {:?}: {trouble}", self.limits.patience));
+                let mut state = self.state.lock();
+                let trouble = state.trouble.take().unwrap_or_else(|| "no region answered in time".to_owned());
+                let why = format!("not fetched in {:?}: {trouble}", self.limits.patience);
+                state.trouble = Some(why.clone());
+                return Answer::Failed(why);
             }
         }
     }

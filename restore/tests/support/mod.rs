@@ -156,8 +156,13 @@ impl Scene {
         let target = self.target(name);
         let mut arguments = vec!["--json", "restore", "--start", "--to", target.to_str().unwrap()];
         arguments.extend(more);
-        let said = self.command(&arguments).env("LIFEBOAT_PG_BIN", bin_dir(major).unwrap()).output().unwrap();
-        let said = Said::from(said).expect(0);
+        // Into a file: whoever looks for the reason of a test that hangs finds it there.
+        let log = target.with_file_name("restore.log");
+        let mut command = self.command(&arguments);
+        command.env("LIFEBOAT_PG_BIN", bin_dir(major).unwrap()).stderr(std::fs::File::create(&log).unwrap());
+        let mut said = Said::from(command.output().unwrap());
+        said.err = std::fs::read_to_string(&log).unwrap();
+        let said = said.expect(0);
         Copy { report: said.json(), data: target, major }
     }
 

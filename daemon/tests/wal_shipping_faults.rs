@@ -1,0 +1,350 @@
+//! Regions that fail, lag, come back or belong to somebody else; disks that are full; processes that are killed.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+
+#[allow(dead_code, reason = "shared by two test programs")]
+mod wal_support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_daemon::wal::{LaneState, Offer, ShipSettings, Shipper};
+use lifeboat_repository::aead::sha256;
+use lifeboat_repository::layout::{StoredName, WalForm};
+use lifeboat_repository::{GapReason, GapScope};
+use lifeboat_stores::{Chance, Fault, MemoryStore, Operation, PutMode, Rule, SealedBody, Store};
+use lifeboat_vocabulary::{ByteCount, Clock, ManualClock, SystemClock};
+use wal_support::*;
+
+fn puts_of_wal(fault: Fault) -> Rule {
+    Rule { operation: Some(Operation::Put), ..Rule::always(fault) }
+}
+
+fn is_away(state: &LaneState) -> bool {
+    matches!(state, LaneState::Away { .. })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_requests_and_answers_change_nothing_but_the_time_that_it_takes() {
+    let world = World::new(2).await;
+    for (seed, store) in world.stores.iter().enumerate() {
+        let faults = vec![Fault::Lost, Fault::AnswerLost, Fault::Throttled, Fault::Corrupted];
+        store.chance(Chance { seed: seed as u64 + 7, per_mille: 60, faults });
+    }
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let mut sent = 16 * MIB;
+    for bytes in [1000, 3 * MIB, 70, 5 * MIB + 1, 20, 2 * MIB, 9] {
+        sent = offer(&shipper, 1, sent, sent + bytes).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    everywhere(&shipper, 1, sent).await;
+    assert!(world.stores.iter().all(|store| store.hits() > 0), "something did go wrong");
+    world.stores.iter().for_each(|store| store.heal());
+    world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_away_for_long_catches_up_from_the_spool_oldest_first() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let mut sent = offer(&shipper, 1, 16 * MIB, 16 * MIB + 10).await;
+    everywhere(&shipper, 1, sent).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    sent = offer(&shipper, 1, sent, sent + 30 * MIB).await;
+    let now = until(&shipper, "what the spool makes safe", |now| now.confirmed == Some(at(1, sent))).await;
+    assert!(is_away(&now.regions[1].state), "{now:?}");
+    assert_eq!((&now.regions[0].state, now.regions[1].durable), (&LaneState::Current, Some(at(1, 16 * MIB + 10))));
+    assert_eq!(now.spooled, Some(lsn(sent)));
+    until(&shipper, "a spool of pieces alone", |now| now.spool_bytes < ByteCount::from_mib(32)).await;
+    assert!(world.spooled().len() >= 30, "{:?}", world.spooled());
+
+    // While it catches up, slowly, the other region is served as ever.
+    world.stores[1].heal();
+    world.stores[1].add(puts_of_wal(Fault::Slow(Duration::from_millis(40))));
+    until(&shipper, "the way back", |now| !is_away(&now.regions[1].state)).await;
+    for _ in 0..10 {
+        let begun = tokio::time::Instant::now();
+        sent = offer(&shipper, 1, sent, sent + 100).await;
+        until(&shipper, "the other region", |now| now.regions[0].durable == Some(at(1, sent))).await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "the other region waited {:?}", begun.elapsed());
+    }
+    everywhere(&shipper, 1, sent).await;
+    until(&shipper, "an empty spool", |now| now.spool_bytes == ByteCount::ZERO).await;
+    world.stores[1].heal();
+    let mut versions = Vec::new();
+    for object in world.objects(1, WalForm::Piece).await {
+        let version = world.stores[1].head(&object.key()).await.unwrap().version.0;
+        versions.push(version.parse::<i64>().unwrap());
+    }
+    let passed = versions.windows(2).filter(|pair| pair[1] < pair[0] - 8).count();
+    assert_eq!(passed, 0, "oldest first, but for those on their way together: {versions:?}");
+    world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+    let slices = world.objects(1, WalForm::Slice).await.len();
+    assert!(slices < 20, "pieces stand for the slices that were missed, not {slices}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_refuses_bytes_until_there_is_room_again() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 64 * MIB), segment(16)).unwrap();
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let full = tokio::time::timeout(Duration::from_secs(60), offer(&shipper, 1, 64 * MIB, 1024 * MIB)).await.unwrap();
+    assert!((96 * MIB..256 * MIB).contains(&full), "{full}");
+    assert_eq!(shipper.offer(at(1, full), wal(1, full, full + 1)).await.unwrap(), Offer::Full);
+    let now = shipper.positions();
+    assert!(now.spool_bytes <= world.settings().spool_limit, "{now:?}");
+    assert_eq!(now.received, Some(lsn(full)));
+    world.stores[1].heal();
+    until(&shipper, "room", |now| now.spool_bytes < ByteCount::from_mib(30)).await;
+    shipper.begin(at(1, full / (16 * MIB) * 16 * MIB), segment(16)).unwrap();
+    let sent = offer(&shipper, 1, full / (16 * MIB) * 16 * MIB, full + 17 * MIB).await;
+    assert_eq!(sent, full + 17 * MIB);
+    everywhere(&shipper, 1, sent).await;
+    until(&shipper, "an empty spool", |now| now.spool_bytes == ByteCount::ZERO).await;
+    world.all_have(&[0, 1], range(1, 64 * MIB, sent), segment(16)).await;
+}
+
+/// Runs this test program's test `name` again, in a mount namespace of its own with a small disk.
+fn on_a_small_disk(name: &str, mib: u64) {
+    let disk = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size={mib}m tmpfs {disk} && SMALL_DISK={disk} exec {program} --exact {name} --nocapture",
+        disk = disk.path().display(),
+        program = std::env::current_exe().unwrap().display(),
+    );
+    let id = Command::new("id").arg("-u").output().unwrap();
+    let rights: &[&str] = if id.stdout.starts_with(b"0\n") { &["-m"] } else { &["-rm"] };
+    let ended = Command::new("unshare").args(rights).args(["sh", "-c", &script]).output().unwrap();
+    let out = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && out.contains("1 passed"), "{out}");
+}
+
+#[test]
+fn a_full_disk_under_the_spool_refuses_bytes_and_loses_nothing() {
+    let Some(disk) = std::env::var_os("SMALL_DISK") else {
+        return on_a_small_disk("a_full_disk_under_the_spool_refuses_bytes_and_loses_nothing", 8);
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let world = World::new(2).await;
+        let spool_directory = std::path::PathBuf::from(disk).join("spool");
+        let shipper = world.start(ShipSettings { spool_directory, ..world.settings() }).await;
+        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+        world.stores[1].add(Rule::always(Fault::Lost));
+        let full = offer(&shipper, 1, 16 * MIB, 200 * MIB).await;
+        assert!((20 * MIB..100 * MIB).contains(&full), "{full}");
+        let now = shipper.positions();
+        assert!(now.confirmed.unwrap().lsn < lsn(full), "what is not on the disk is not confirmed: {now:?}");
+        assert!(now.confirmed.unwrap().lsn > lsn(18 * MIB), "what is on the disk is: {now:?}");
+        world.stores[1].heal();
+        everywhere(&shipper, 1, full).await;
+        until(&shipper, "room", |now| now.spool_bytes == ByteCount::ZERO).await;
+        let sent = offer(&shipper, 1, full, full + 5 * MIB).await;
+        assert_eq!(sent, full + 5 * MIB);
+        everywhere(&shipper, 1, sent).await;
+        world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+    });
+}
+
+async fn confirmed_is_in_a_region(world: &World, confirmed: u64, start: u64) {
+    let wanted = range(1, start, confirmed);
+    let lacking = [world.lacks(0, wanted, segment(1)).await, world.lacks(1, wanted, segment(1)).await];
+    let lacking = lacking.map(|lacking| lacking.map(|(part, read)| format!("{part}: {read:?}")));
+    assert!(lacking.contains(&None), "nobody has all of what was confirmed, {confirmed:x}: {lacking:#?}");
+}
+
+/// The server's side of a reconnect: where the shipper wants it, and from there on everything. In even rounds the server
+/// has no more than the slot holds, which is what was confirmed.
+async fn resume(shipper: &Shipper, first: u64, (round, confirmed): (u64, u64)) -> u64 {
+    let from = match shipper.resume() {
+        Some(resume) if round.is_multiple_of(2) => {
+            let position = resume.position.lsn.as_bytes();
+            assert!(
+                position >= confirmed,
+                "round {round}: {position:x} is wanted again, and {confirmed:x} was confirmed"
+            );
+            if resume.unknown.is_empty() { position } else { position.min(confirmed) }
+        }
+        Some(resume) if resume.unknown.is_empty() => resume.pieces.lsn.as_bytes(),
+        Some(resume) => resume.pieces.lsn.as_bytes().min(confirmed),
+        None => first,
+    };
+    let from = from / MIB * MIB;
+    shipper.begin(at(1, from), segment(1)).unwrap();
+    from
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_confirmed_survives_a_kill_at_any_moment() {
+    let world = World::new(2).await;
+    let start = 16 * MIB;
+    let (mut confirmed, mut sent) = (start, start);
+    for round in 0..12_u64 {
+        world.stores.iter().for_each(|store| store.heal());
+        let shipper = world.start(world.settings()).await;
+        let from = resume(&shipper, start, (round, confirmed)).await;
+        for (seed, store) in world.stores.iter().enumerate() {
+            let faults = vec![Fault::Lost, Fault::AnswerLost, Fault::Slow(Duration::from_millis(100))];
+            store.chance(Chance { seed: round * 2 + seed as u64 + 1, per_mille: 100, faults });
+        }
+        if round % 3 == 2 {
+            world.stores[1].add(puts_of_wal(Fault::Lost));
+        }
+        let positions = shipper.watch();
+        let feed = async {
+            let mut at = offer(&shipper, 1, from, sent.max(from)).await;
+            loop {
+                at = offer(&shipper, 1, at, at + 40_000 + round * 13_007).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let killed = tokio::time::timeout(Duration::from_millis(150 + round * 97 % 400), feed).await;
+        assert!(killed.is_err());
+        let last = positions.borrow().clone();
+        drop(shipper);
+        sent = last.received.unwrap().as_bytes();
+        confirmed = confirmed.max(last.confirmed.map_or(start, |at| at.lsn.as_bytes()));
+        world.stores.iter().for_each(|store| store.heal());
+        confirmed_is_in_a_region(&world, confirmed, start).await;
+    }
+    assert!(confirmed > start + 3 * MIB, "the rounds did something: {confirmed:x}");
+    let shipper = world.start(world.settings()).await;
+    let from = resume(&shipper, start, (13, confirmed)).await;
+    let end = offer(&shipper, 1, from, sent + 100_000).await;
+    everywhere(&shipper, 1, end).await;
+    until(&shipper, "an empty spool", |now| now.spool_bytes == ByteCount::ZERO).await;
+    let positions = shipper.stop(Duration::from_secs(10)).await;
+    assert!(positions.regions.iter().all(|region| region.state == LaneState::Current), "{positions:?}");
+    world.all_have(&[0, 1], range(1, start, end), segment(1)).await;
+    for region in 0..2 {
+        assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region} misses nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_writer_stops_one_lane_and_what_an_earlier_run_left_stops_none() {
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let stores = (0..2).map(|_| Arc::new(MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock))) as Arc<dyn Store>);
+    let world = World::with(stores.collect()).await;
+    let foreign = async |region: usize, start: u64| {
+        let bytes = Bytes::from(format!("not ours, at {start}"));
+        let key = StoredName::WalSegment(range(1, start, start + MIB)).key();
+        let body = SealedBody { sha256: sha256(&bytes), bytes };
+        world.stores[region].put(&key, body, PutMode::CreateOnly).await.unwrap();
+    };
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    // A request of a run that was killed arrives late.
+    foreign(1, 17 * MIB).await;
+    let sent = offer(&shipper, 1, 16 * MIB, 18 * MIB + 10).await;
+    everywhere(&shipper, 1, sent).await;
+    clock.set(clock.now().plus(Duration::from_secs(3600)));
+    foreign(1, 19 * MIB).await;
+    let sent = offer(&shipper, 1, sent, 22 * MIB).await;
+    let now = until(&shipper, "a conflict", |now| matches!(now.regions[1].state, LaneState::Conflict { .. })).await;
+    assert!(
+        matches!(&now.regions[1].state, LaneState::Conflict { what } if what.contains("another writer")),
+        "{now:?}"
+    );
+    let now = until(&shipper, "the other region", |now| now.confirmed == Some(at(1, sent))).await;
+    assert_eq!((&now.regions[0].state, now.regions[0].durable), (&LaneState::Current, Some(at(1, sent))));
+    let durable = now.regions[1].durable.unwrap().lsn;
+    assert!((lsn(18 * MIB)..lsn(20 * MIB)).contains(&durable), "{durable}");
+    let key = StoredName::WalSegment(range(1, 19 * MIB, 20 * MIB)).key();
+    let kept = world.stores[1].get(&key, lifeboat_stores::ByteRange::WholeUpTo(ByteCount::from_mib(2))).await.unwrap();
+    assert_eq!(&kept[..], b"not ours, at 19922944", "nothing is overwritten");
+    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_only_create_ships_as_well() {
+    let world = World::new(1).await;
+    let unreadable = |key: &str| Rule {
+        operation: Some(Operation::Get),
+        key_contains: key.to_owned(),
+        ..Rule::always(Fault::Denied)
+    };
+    ["wal/", "slices/", "keys/"].iter().for_each(|key| world.stores[0].add(unreadable(key)));
+    let lost = Rule {
+        operation: Some(Operation::Put),
+        key_contains: "slices/".to_owned(),
+        skip: 1,
+        count: 2,
+        fault: Fault::AnswerLost,
+    };
+    world.stores[0].add(lost);
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let mut sent = 16 * MIB;
+    for _ in 0..4 {
+        sent = offer(&shipper, 1, sent, sent + 1000).await;
+        everywhere(&shipper, 1, sent).await;
+    }
+    assert!(world.stores[0].hits() >= 2);
+    world.stores[0].heal();
+    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_cannot_be_asked_at_the_start_gets_everything_later() {
+    let world = World::new(2).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let shipper = world.start(world.settings()).await;
+    assert!(matches!(&shipper.positions().regions[1].state, LaneState::Unknown { why: Some(_) }));
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 20 * MIB + 5).await;
+    until(&shipper, "the quorum and the spool", |now| now.confirmed == Some(at(1, sent))).await;
+    drop(shipper);
+    // The next process cannot ask either; the spool has what the region lacks.
+    let shipper = world.start(world.settings()).await;
+    let found = shipper.resume().unwrap();
+    assert_eq!(found.unknown.len(), 1);
+    shipper.begin(at(1, found.position.lsn.as_bytes() / MIB * MIB), segment(1)).unwrap();
+    let from = found.position.lsn.as_bytes() / MIB * MIB;
+    let end = offer(&shipper, 1, from, 21 * MIB).await;
+    world.stores[1].heal();
+    everywhere(&shipper, 1, end).await;
+    world.all_have(&[0, 1], range(1, 16 * MIB, end), segment(1)).await;
+    for region in 0..2 {
+        assert_eq!(world.log(region).await.wal_gaps().count(), 0);
+    }
+    until(&shipper, "an empty spool", |now| now.spool_bytes == ByteCount::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_give_a_region_any_more_is_on_record_there_alone() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let first = offer(&shipper, 1, 16 * MIB, 16 * MIB + 77).await;
+    everywhere(&shipper, 1, first).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let sent = offer(&shipper, 1, first, 20 * MIB).await;
+    until(&shipper, "the first region", |now| now.regions[0].durable == Some(at(1, sent))).await;
+    drop(shipper);
+    // The host is lost, and its spool with it; the server has only what came last.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.stores[1].heal();
+    let lease = StoredName::Lease { writer: world.signer.name().clone() }.key();
+    for store in &world.stores {
+        store.delete(&lease).await.unwrap();
+    }
+    let spool_directory = world.dir.path().join("new-host");
+    let shipper = world.start(ShipSettings { spool_directory, ..world.settings() }).await;
+    let found = shipper.resume().unwrap();
+    assert_eq!((found.position, found.highest), (at(1, first), at(1, sent)));
+    assert_eq!(found.pieces, at(1, 16 * MIB), "region 1 lacks the first piece");
+    shipper.begin(at(1, 20 * MIB), segment(1)).unwrap();
+    let end = offer(&shipper, 1, 20 * MIB, 21 * MIB + 3).await;
+    everywhere(&shipper, 1, end).await;
+    assert_eq!(world.log(0).await.wal_gaps().count(), 0);
+    let log = world.log(1).await;
+    let gaps: Vec<_> = log.wal_gaps().map(|gap| (gap.from, gap.to, gap.reason, gap.scope)).collect();
+    assert_eq!(gaps, [(lsn(first), Some(lsn(20 * MIB)), GapReason::RegionMissed, GapScope::Region)]);
+    world.all_have(&[0], range(1, 16 * MIB, end), segment(1)).await;
+    world.all_have(&[1], range(1, 20 * MIB, end), segment(1)).await;
+}
