@@ -77,19 +77,23 @@ fn line<T: AsRef<str>>(cells: &[T]) -> String {
 mod tests {
     use super::*;
     use crate::report::tests::report;
+    use crate::wal::table::Measured;
 
     #[test]
     fn every_line_of_a_table_has_the_same_number_of_columns() {
         let mut report = report();
         report.tools[0].settings = "dump | zstd";
+        report.wal.drain = vec![Measured::new("backlog", "Lifeboat", "flush 1 s")];
         let page = of(&report);
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let tables: Vec<_> = page.split("\n\n").filter(|block| block.starts_with('|')).collect();
-        assert_eq!(tables.len(), 2, "{page}");
+        assert_eq!(tables.len(), 3, "{page}");
         for table in tables {
             let first = table.lines().next().map(columns);
             assert!(table.lines().all(|line| Some(columns(line)) == first), "{table}");
         }
         assert!(page.contains("| full backup, 1 region | Lifeboat | 7.50 (6.00-9.00) | 720 |"), "{page}");
+        assert_eq!(page.matches("# A backlog of WAL\n").count(), 2, "its figures, and how they were measured: {page}");
+        assert!(!page.contains("Recovery to the last commit"), "{page}");
     }
 }

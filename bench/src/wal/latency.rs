@@ -63,7 +63,8 @@ is used.
 - A run begins behind a checkpoint and with a new segment. The quiet load of tools that archive segments takes a quarter
   longer than `archive_timeout`; WAL that was still missing in the end counts in `exp`, not in `p50 s`, `p99 s`, `max s`.
 - `CPU s` is that of the tool's programs during the load, whoever has started them; `PG CPU`, `S3 CPU` and `other` as
-  above. A run in which others used more than a tenth of all the work and of one processor is thrown away.",
+  above. A run in which others used more than a tenth both of all the work and of one processor is thrown away. Memory is
+  sampled every 50 ms.",
 );
 
 /// The columns.

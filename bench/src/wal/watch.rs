@@ -57,7 +57,7 @@ pub struct Share {
     pub load_cpu_seconds: f64,
     /// Processor seconds of everybody else.
     pub other_cpu_seconds: f64,
-    /// The most memory of a single process of the tool, in bytes.
+    /// The most memory of a single process of the tool, in bytes: sampled.
     pub largest_process_bytes: u64,
     /// The most memory of all processes of the tool together, in bytes: sampled, shared pages counted in each.
     pub all_processes_bytes: u64,
@@ -236,10 +236,6 @@ impl Ledger {
         let all = proc::processes()?;
         self.find_helper(&all);
         self.note(&all);
-        let of_tool = self.members(&all);
-        for pid in of_tool {
-            self.largest_bytes = self.largest_bytes.max(proc::peak_bytes(pid).unwrap_or(0));
-        }
         self.bury(&all)
     }
 
@@ -264,8 +260,10 @@ impl Ledger {
                 self.ticks.insert(*pid, ticks);
             }
         }
-        let pages: u64 = self.members(all).iter().filter_map(|pid| all.get(pid)).map(|one| one.resident_pages).sum();
-        self.all_bytes = self.all_bytes.max(pages * rustix::param::page_size() as u64);
+        let bytes = |process: &Process| process.resident_pages * rustix::param::page_size() as u64;
+        let members: Vec<u64> = self.members(all).into_iter().map(bytes).collect();
+        self.largest_bytes = members.iter().copied().max().unwrap_or(0).max(self.largest_bytes);
+        self.all_bytes = members.iter().sum::<u64>().max(self.all_bytes);
     }
 
     /// Ticks of a tool's process and its descendants, without servers that it has started.
@@ -277,14 +275,14 @@ impl Ledger {
     }
 
     /// All processes of the tool, also those that a server has started.
-    fn members(&self, all: &BTreeMap<u32, Process>) -> Vec<u32> {
+    fn members<'p>(&self, all: &'p BTreeMap<u32, Process>) -> Vec<&'p Process> {
         let tree = proc::tree(all, self.own);
-        tree.iter().filter(|(_, process)| self.is_of_tool(process)).map(|(pid, _)| *pid).collect()
+        tree.into_iter().map(|(_, process)| process).filter(|process| self.is_of_tool(process)).collect()
     }
 
     fn is_of_tool(&self, process: &Process) -> bool {
         let short = |program: &&str| program.get(..NAME_MAX).unwrap_or(program) == process.name;
-        self.crew.programs.iter().any(|program| short(&program))
+        self.crew.programs.iter().any(short)
     }
 
     /// Orphans have nobody else to wait for them. They are in sessions of their own; our own children, for which
@@ -338,7 +336,8 @@ mod tests {
         let one = proc::seconds(1);
         assert!((ledger.tool_seconds() / one - 30.0).abs() < 1e-6, "20 more, an orphan's 4, the helper's 6");
         assert!((ledger.helper_seconds() / one - 6.0).abs() < 1e-6);
-        assert_eq!(ledger.all_bytes, 3 * rustix::param::page_size() as u64, "that of a stranger does not count");
+        let page = rustix::param::page_size() as u64;
+        assert_eq!((ledger.largest_bytes, ledger.all_bytes), (page, 3 * page), "that of a stranger does not count");
     }
 
     #[test]
