@@ -43,13 +43,13 @@ impl Sampler {
 
 fn sample(mut session: Session, stop: &Receiver<()>) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
-    loop {
+    let mut goes_on = true;
+    while goes_on {
+        // The last question comes after the end of the load, so that all of it is seen.
+        goes_on = samples.is_empty() || matches!(stop.recv_timeout(EVERY), Err(RecvTimeoutError::Timeout));
         // Before the question: what the answer names may be that much younger, never older.
         let at = SystemClock.now().as_unix_micros();
         samples.push(Sample { at, flushed: session.flushed()? });
-        if !matches!(stop.recv_timeout(EVERY), Err(RecvTimeoutError::Timeout)) {
-            break;
-        }
     }
     session.close()?;
     Ok(samples)
