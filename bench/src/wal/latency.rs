@@ -151,8 +151,9 @@ impl Cell<'_> {
 
         let end = samples.last().map_or(from, |sample| sample.flushed);
         // What comes too late for this is told by the exposure.
+        // What is not there by then is told by the exposure; a segment that is not full waits for archive_timeout.
         let in_time = ground.wait_until_stored(tool, (from, end), GRACE);
-        if let Err(error) = in_time.as_ref().map(drop) {
+        if let (Err(error), false) = (in_time, manner == Manner::Segments) {
             eprintln!("{}, {}: {error:#}", tool.title, manner.title());
         }
         let regions = ground.steps(tool, from)?;

@@ -15,10 +15,11 @@ use super::exposure::Delays;
 const DATABASE: &str = "bench";
 /// What pgbench's files with the times of all transactions begin with.
 const TIMES: &str = "times";
-/// Rows of one random update at the most; each mostly writes a page of its own into the WAL.
-const ROWS_MAX: u64 = 25_000;
-/// Updates without an effect: the cluster does not write what it should.
-const UPDATES_MAX: u32 = 10_000;
+/// Rows of one random update at the most. Each mostly writes pages of its own into the WAL, so that this decides by how
+/// much there is more than was asked for.
+const ROWS_MAX: u64 = 5_000;
+/// After so many updates the cluster does not write what it should.
+const UPDATES_MAX: u32 = 100_000;
 
 /// How pgbench works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
