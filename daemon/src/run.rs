@@ -231,11 +231,12 @@ struct Maker {
 impl BackupMaker for Maker {
     async fn make(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let outcome = backup::make((&self.config, &self.cluster), backup::Shown::Nothing, stop).await?;
-        for (region, error) in
-            outcome.commit.regions.iter().filter_map(|(region, outcome)| Some((region, outcome.as_ref().err()?)))
-        {
-            let why = format!("{:#}", anyhow::anyhow!("{error}"));
-            tracing::warn!(cluster = %self.cluster.name, %region, why, "the region does not have the base backup");
+        for (region, outcome) in &outcome.commit.regions {
+            if let Err(error) = outcome {
+                let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+                let why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                tracing::warn!(cluster = %self.cluster.name, %region, why, "the region does not have the base backup");
+            }
         }
         let committed = outcome.commit.committed();
         anyhow::ensure!(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_daemon::wal::{LaneState, Offer, ShipSettings, Shipper};
+use lifeboat_daemon::wal::{CommitMode, LaneState, Offer, ShipSettings, Shipper};
 use lifeboat_repository::aead::sha256;
 use lifeboat_repository::layout::{StoredName, WalForm};
 use lifeboat_repository::{GapReason, GapScope};
@@ -150,11 +150,12 @@ fn a_full_disk_under_the_spool_refuses_bytes_and_loses_nothing() {
     });
 }
 
-async fn confirmed_is_in_a_region(world: &World, confirmed: u64, start: u64) {
+async fn confirmed_is_in_the_quorum(world: &World, quorum: usize, (start, confirmed): (u64, u64)) {
     let wanted = range(1, start, confirmed);
     let lacking = [world.lacks(0, wanted, segment(1)).await, world.lacks(1, wanted, segment(1)).await];
     let lacking = lacking.map(|lacking| lacking.map(|(part, read)| format!("{part}: {read:?}")));
-    assert!(lacking.contains(&None), "nobody has all of what was confirmed, {confirmed:x}: {lacking:#?}");
+    let complete = lacking.iter().filter(|lacking| lacking.is_none()).count();
+    assert!(complete >= quorum, "{complete} of {quorum} have all of what was confirmed, {confirmed:x}: {lacking:#?}");
 }
 
 /// The server's side of a reconnect: where the shipper wants it, and from there on everything. In even rounds the server
@@ -181,11 +182,22 @@ async fn resume(shipper: &Shipper, first: u64, (round, confirmed): (u64, u64)) -
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_was_confirmed_survives_a_kill_at_any_moment() {
     let world = World::new(2).await;
+    kill_again_and_again(&world, world.settings()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_confirmed_for_waiting_commits_survives_a_kill_in_both_regions() {
+    let world = World::new(2).await;
+    kill_again_and_again(&world, ShipSettings { wal_quorum: 2, mode: CommitMode::Synchronous, ..world.settings() })
+        .await;
+}
+
+async fn kill_again_and_again(world: &World, settings: ShipSettings) {
     let start = 16 * MIB;
     let (mut confirmed, mut sent) = (start, start);
     for round in 0..12_u64 {
         world.stores.iter().for_each(|store| store.heal());
-        let shipper = world.start(world.settings()).await;
+        let shipper = world.start(settings.clone()).await;
         let from = resume(&shipper, start, (round, confirmed)).await;
         for (seed, store) in world.stores.iter().enumerate() {
             let faults = vec![Fault::Lost, Fault::AnswerLost, Fault::Slow(Duration::from_millis(100))];
@@ -209,10 +221,10 @@ async fn whatever_was_confirmed_survives_a_kill_at_any_moment() {
         sent = last.received.unwrap().as_bytes();
         confirmed = confirmed.max(last.confirmed.map_or(start, |at| at.lsn.as_bytes()));
         world.stores.iter().for_each(|store| store.heal());
-        confirmed_is_in_a_region(&world, confirmed, start).await;
+        confirmed_is_in_the_quorum(world, settings.wal_quorum, (start, confirmed)).await;
     }
     assert!(confirmed > start + 3 * MIB, "the rounds did something: {confirmed:x}");
-    let shipper = world.start(world.settings()).await;
+    let shipper = world.start(settings.clone()).await;
     let from = resume(&shipper, start, (13, confirmed)).await;
     let end = offer(&shipper, 1, from, sent + 100_000).await;
     everywhere(&shipper, 1, end).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lifeboat_repository::layout::{WalForm, WalRange};
-use lifeboat_repository::{GapReason, GapScope, LogHead, WalGapRecord, WalObject};
+use lifeboat_repository::{GapReason, GapScope, LogHead, PieceSize, WalGapRecord, WalObject};
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
 use tokio::time::Instant;
 
@@ -394,8 +394,20 @@ impl Desk {
             _ => None,
         });
         let lacking = self.ledger.first_piece_lacking(region, durable.timeline);
-        let lsn = queued.chain(lacking).min().map_or(durable.lsn, |piece| piece.min(durable.lsn));
+        let earlier = self.pieces_awaited(region, durable);
+        let lsn = queued.chain(lacking).chain(earlier).min().map_or(durable.lsn, |piece| piece.min(durable.lsn));
         Some(WalPosition { lsn, ..durable })
+    }
+
+    /// From where on a region lacks whole pieces since before the start, as long as the server may still send them.
+    fn pieces_awaited(&self, region: usize, durable: WalPosition) -> Option<Lsn> {
+        let at = self.regions.get(region)?.pieces.filter(|at| at.timeline == durable.timeline)?;
+        let Some(received) = self.marks.received_of(at.timeline) else { return Some(at.lsn) };
+        if received.start > at.lsn || received.end >= durable.lsn {
+            return None;
+        }
+        let open = self.segment().map_or(PieceSize::LARGEST, PieceSize::of).start_of(received.end);
+        Lsn::from_bytes(open).map(|open| open.max(at.lsn))
     }
 
     /// Whether everything that was received is sealed, in every prompt region, and safe for the others.

@@ -1,6 +1,7 @@
 //! A lane: the way into one region. Oldest first, several objects at a time, and whatever happens in one lane, the others
 //! go on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use lifeboat_repository::{Draft, HeadFile, Lease, LogError, Origin, RegionLog, R
 use lifeboat_stores::{ObjectKey, PutMode, StoreError};
 use lifeboat_vocabulary::UtcTime;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::lane_entry::{self, Answer, Entry};
@@ -32,6 +33,13 @@ pub(crate) struct Keys {
     pub(crate) head: HeadFile,
 }
 
+/// An object on its way.
+struct Going {
+    load: Load,
+    /// Its size, if it was read back from the spool for this.
+    read_back: u64,
+}
+
 pub(crate) struct Lane {
     index: usize,
     works: Arc<Works>,
@@ -39,7 +47,8 @@ pub(crate) struct Lane {
     log: Option<RegionLog>,
     keys: mpsc::Sender<Keys>,
     entered: UtcTime,
-    puts: JoinSet<(Load, Put, u64)>,
+    puts: JoinSet<Put>,
+    going: HashMap<Id, Going>,
     /// Bytes on their way that were read back from the spool for it.
     read_back: u64,
     pause: Duration,
@@ -56,8 +65,20 @@ impl Lane {
         keys: mpsc::Sender<Keys>,
     ) -> Self {
         let entered = works.now();
-        let puts = JoinSet::new();
-        Self { index, works, region, log, keys, entered, puts, read_back: 0, pause: PAUSE_MIN, paused_until: None }
+        let (puts, going) = (JoinSet::new(), HashMap::new());
+        Self {
+            index,
+            works,
+            region,
+            log,
+            keys,
+            entered,
+            puts,
+            going,
+            read_back: 0,
+            pause: PAUSE_MIN,
+            paused_until: None,
+        }
     }
 
     /// Asks the region what it has.
@@ -131,10 +152,7 @@ impl Lane {
             }
             let bell = works.bells.lanes.get(self.index);
             tokio::select! {
-                Some(sent) = self.puts.join_next() => match sent {
-                    Ok((load, put, read_back)) => self.sent(&load, put, read_back),
-                    Err(error) => tracing::error!(%error, region = %self.region.name, "an upload did not end"),
-                },
+                Some(ended) = self.puts.join_next_with_id() => self.ended(ended),
                 () = wait(self.paused_until) => self.paused_until = None,
                 () = ring(bell) => {}
             }
@@ -172,21 +190,36 @@ impl Lane {
         let read_back = if load.body.is_none() { load.file.size } else { 0 };
         self.read_back += read_back;
         let (works, region, entered) = (Arc::clone(&self.works), self.region.clone(), self.entered);
-        self.puts.spawn(async move {
-            let body = match load.body.as_deref().map(Body::sealed) {
+        let (held, file) = (load.body.clone(), load.file.clone());
+        let task = self.puts.spawn(async move {
+            let body = match held.as_deref().map(Body::sealed) {
                 Some(body) => Ok(body),
-                None => works.spool.read(&load.file).await,
+                None => works.spool.read(&file).await,
             };
-            let outcome = match body {
+            match body {
                 Ok(body) => put(&region, &key, body, entered).await,
-                Err(error) => Put::Unreadable(error),
-            };
-            (load, outcome, read_back)
+                Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => Put::Unreadable(error),
+                Err(error) => Put::Failed(error),
+            }
         });
+        self.going.insert(task.id(), Going { load, read_back });
     }
 
-    fn sent(&mut self, load: &Load, outcome: Put, read_back: u64) {
-        self.read_back = self.read_back.saturating_sub(read_back);
+    fn ended(&mut self, ended: Result<(Id, Put), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                let doing = format!("put an object into region {}", self.region.name);
+                (error.id(), Put::Failed(StoreError::Transient { doing, source: error.into() }))
+            }
+        };
+        if let Some(Going { load, read_back }) = self.going.remove(&id) {
+            self.read_back = self.read_back.saturating_sub(read_back);
+            self.sent(&load, outcome);
+        }
+    }
+
+    fn sent(&mut self, load: &Load, outcome: Put) {
         match outcome {
             Put::Stored => self.took(load),
             Put::Failed(error) => self.refused(load, &error.into()),
@@ -208,10 +241,13 @@ impl Lane {
     }
 
     fn refused(&mut self, load: &Load, error: &anyhow::Error) {
-        let pause = self.next_pause();
-        self.paused_until = Some(Instant::now() + pause);
         let why = format!("{error:#}");
-        tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
+        // What was on its way together fails together, and counts once.
+        if self.paused_until.is_none() {
+            let pause = self.next_pause();
+            self.paused_until = Some(Instant::now() + pause);
+            tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
+        }
         let (index, now) = (self.index, self.works.now());
         self.works.change(|desk| {
             desk.ledger.failed(index, load.file.sequence);

@@ -26,7 +26,14 @@ const BYTES_MIN: ByteCount = ByteCount::from_mib(64);
 /// What was found, region by region.
 pub(crate) struct Beginning {
     spooled: Vec<WalObject>,
-    found: Vec<Option<(Vec<WalObject>, Vec<WalRange>)>>,
+    /// `None` for regions that have not answered.
+    found: Vec<Option<Answered>>,
+}
+
+/// What a region has.
+struct Answered {
+    objects: Vec<WalObject>,
+    gaps: Vec<WalRange>,
 }
 
 /// Opens the spool and lays its content on the desk.
@@ -99,22 +106,28 @@ impl Beginning {
     /// A region has answered.
     pub(crate) fn answered(&mut self, region: usize, found: &Found) {
         if let Some(known) = self.found.get_mut(region) {
-            *known = Some((found.objects.clone(), found.gaps.clone()));
+            *known = Some(Answered { objects: found.objects.clone(), gaps: found.gaps.clone() });
         }
     }
 
     /// Where the stream has to begin, once all answers lie on the desk.
-    pub(crate) fn resume(&self, desk: &Desk) -> Option<ResumePoint> {
+    pub(crate) fn resume(&self, desk: &mut Desk) -> Option<ResumePoint> {
         let in_order = |at: &WalPosition| (at.timeline, at.lsn);
         let pieces = |safe, known: &[WalObject], gaps: &[WalRange]| {
             let objects: Vec<_> = known.iter().chain(&self.spooled).copied().collect();
             (safe, pieces_until(safe, &objects, gaps))
         };
-        let of_region = |(region, known): (usize, &Option<(Vec<WalObject>, Vec<WalRange>)>)| {
-            let (objects, gaps) = known.as_ref()?;
-            Some(pieces(desk.marks.safe(region)?, objects, gaps))
-        };
-        let mut points: Vec<_> = self.found.iter().enumerate().filter_map(of_region).collect();
+        let mut points = Vec::new();
+        for (region, answered) in self.found.iter().enumerate() {
+            let Some((Answered { objects, gaps }, safe)) = answered.as_ref().zip(desk.marks.safe(region)) else {
+                continue;
+            };
+            let point = pieces(safe, objects, gaps);
+            if let Some(standing) = desk.regions.get_mut(region) {
+                standing.pieces = Some(point.1);
+            }
+            points.push(point);
+        }
         let ends = self.spooled.iter().map(|object| object.range);
         let ends = ends.map(|range| WalPosition { timeline: range.timeline, lsn: range.end });
         let spool = ends.max_by_key(in_order).map(|end| pieces(end, &[], &[]));

@@ -303,6 +303,12 @@ impl Marks {
         self.current.and_then(|current| self.line.get(&current))
     }
 
+    /// What this process has received of a timeline.
+    pub(crate) fn received_of(&self, timeline: TimelineId) -> Option<Stretch> {
+        let span = self.line.get(&timeline)?;
+        Some(Stretch { start: span.begun?, end: span.received? })
+    }
+
     /// After the last byte that was received on the current timeline.
     pub(crate) fn received(&self) -> Option<Lsn> {
         self.current()?.received

@@ -25,7 +25,7 @@ fn piece(mode: CommitMode, segment_mib: u64, start: u64) -> OpenPiece {
 
 /// The byte at a position of the WAL of these tests.
 fn content(from: u64, length: u64) -> Vec<u8> {
-    (from..from + length).map(|at| (at % 251) as u8 ^ (at >> 12) as u8).collect()
+    (from..from + length).map(|at| (at ^ (at >> 12)).to_le_bytes()[0]).collect()
 }
 
 fn take(piece: &mut OpenPiece, length: u64, moment: Moment) -> Vec<Cut> {

@@ -131,7 +131,7 @@ impl Shipper {
             }
             tasks.spawn(lane.run());
         }
-        let resume = works.look(|desk| beginning.resume(desk));
+        let resume = works.quietly(|desk| beginning.resume(desk));
         tasks.spawn(Sealing::new(Arc::clone(&works)).run());
         tasks.spawn(keep_spool(Arc::clone(&works)));
         tasks.spawn(keep_time(Arc::clone(&works)));

@@ -20,6 +20,7 @@ async fn open(directory: &Path) -> (Spool, Vec<SpoolFile>) {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "plants what a crash leaves")]
 async fn files_come_back_in_order_after_a_restart_and_torn_ones_go() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("state/spool");

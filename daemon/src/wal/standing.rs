@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_repository::LogHead;
-use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime};
+use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use super::ledger::Lacking;
@@ -28,6 +28,8 @@ pub(crate) struct Standing {
     away: Option<(UtcTime, String)>,
     leased: Option<String>,
     conflict: Option<String>,
+    /// Where it began to lack whole pieces at the start.
+    pub(crate) pieces: Option<WalPosition>,
     /// The end of its log, as we know it.
     pub(crate) log: Option<LogHead>,
 }
@@ -35,7 +37,7 @@ pub(crate) struct Standing {
 impl Standing {
     pub(crate) fn new(name: RegionName) -> Self {
         let asked = Asked::NotYet { why: None };
-        Self { name, asked, away: None, leased: None, conflict: None, log: None }
+        Self { name, asked, away: None, leased: None, conflict: None, pieces: None, log: None }
     }
 
     pub(crate) fn known(&mut self, log: Option<LogHead>) {

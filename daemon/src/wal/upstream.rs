@@ -170,14 +170,14 @@ impl Finder {
         }
         match &self.resume {
             Some(resume) => {
-                // Regions that did not answer may lack more: what the slot still has is what they can get.
-                let earlier = |slot: &WalPosition| {
-                    !resume.unknown.is_empty()
-                        && slot.timeline == resume.position.timeline
-                        && slot.lsn < resume.position.lsn
+                let holds = |position: WalPosition| {
+                    restart.is_some_and(|slot| slot.timeline == position.timeline && slot.lsn <= position.lsn)
                 };
-                let position = restart.filter(earlier).unwrap_or(resume.position);
-                (Some(position), Some(resume.highest))
+                // Whole pieces take the place of slices again, if the server still has what it takes.
+                let position = if holds(resume.pieces) { resume.pieces } else { resume.position };
+                // Regions that did not answer may lack more: what the slot still has is what they can get.
+                let all = restart.filter(|_| !resume.unknown.is_empty() && holds(position));
+                (Some(all.unwrap_or(position)), Some(resume.highest))
             }
             None => (self.wanted, self.wanted),
         }
