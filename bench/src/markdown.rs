@@ -29,7 +29,7 @@ pub fn of(report: &Report) -> String {
         "# Benchmarks\n\nWritten by `cargo xtask bench`; see [bench/README.md](../bench/README.md).\n\n".to_owned();
     page += &format!(
         "{}. PostgreSQL {} with data checksums, {:.2} GB without WAL: pgbench tables, JSON documents, random bytes.\n\
-         Measured {}; medians of {} runs (min-max).\n\n",
+         Measured {}; medians of {} runs (min-max).\n",
         report.machine.line(),
         report.postgres,
         report.data_bytes as f64 / 1e9,
@@ -37,7 +37,7 @@ pub fn of(report: &Report) -> String {
         report.runs
     );
     if !report.rows.is_empty() {
-        page += "## Backups and restores\n\n";
+        page += "\n## Backups and restores\n\n";
         page += &line(&HEADS);
         page += &line(&HEADS.map(|head| if head == "operation" || head == "tool" { "---" } else { "---:" }));
         for cells in report.cells() {
