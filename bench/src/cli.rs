@@ -159,8 +159,8 @@ pub struct Measured {
 const QUICK: Amounts = Amounts {
     bytes: 50_000_000,
     foreign_percent_max: u32::MAX,
-    cell_seconds: 2,
-    archive_timeout: Duration::from_secs(3),
+    cell_seconds: 1,
+    archive_timeout: Duration::from_secs(2),
     wal_bytes: 20_000_000,
     recovery_seconds: 1,
 };
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!((plan.cell_seconds, plan.wal_bytes, plan.recovery_seconds), (30, 1 << 30, 60));
         let quick = Arguments::try_parse_from(["lifeboat-bench", "--quick", "--runs", "1"]).unwrap().plan();
         assert_eq!((quick.bytes, quick.runs, quick.foreign_percent_max), (50_000_000, 1, u32::MAX));
-        assert_eq!((quick.cell_seconds, quick.archive_timeout.as_secs()), (2, 3));
+        assert_eq!((quick.cell_seconds, quick.archive_timeout.as_secs()), (1, 2));
     }
 
     #[test]
