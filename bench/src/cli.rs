@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::rounds::Plan;
 use crate::tools::Copies;
+use crate::tools::wal::ARCHIVE_TIMEOUT;
 
-/// Measures full backups and restores of Lifeboat, pgBackRest and a hand-made script on a PostgreSQL cluster that it
-/// makes for the purpose. Nothing else should run on the machine.
+/// Measures backups, restores, continuous WAL and recovery of Lifeboat, pgBackRest and a hand-made script on a
+/// PostgreSQL cluster that it makes for the purpose. Nothing else should run on the machine.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat-bench", version, about, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -17,7 +19,7 @@ pub struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lifeboat,pgbackrest,script")]
     pub tools: Vec<ToolName>,
     /// Which operations.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "backup,backup-two,restore")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = ALL_SCENARIOS)]
     pub scenarios: Vec<Scenario>,
     /// Size of the cluster, in GiB.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -25,8 +27,18 @@ pub struct Arguments {
     /// Measured runs of each tool and operation; medians are shown.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub runs: u32,
-    /// A cluster of some 50 MB and no run thrown away: shows that everything works, its figures mean nothing.
-    #[arg(long, conflicts_with = "gib")]
+    /// Seconds of each load in wal-latency; tools that archive segments get at least 75 for the quiet one.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub cell_seconds: u32,
+    /// WAL in wal-drain, and at least so much in recovery, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=65536))]
+    pub wal_mib: u32,
+    /// Seconds of load between base backup and recovery.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub recovery_seconds: u32,
+    /// A cluster of some 50 MB, short loads, and no run thrown away: shows that everything works, its figures mean
+    /// nothing.
+    #[arg(long, conflicts_with_all = ["gib", "cell_seconds", "wal_mib", "recovery_seconds"])]
     pub quick: bool,
     /// Throw a run away when other processes used more than this share of its own processor time, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -59,8 +71,11 @@ pub enum ToolName {
     Script,
 }
 
-/// An operation to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// The default of `--scenarios`.
+const ALL_SCENARIOS: &str = "backup,backup-two,restore,wal-latency,wal-drain,recovery";
+
+/// An operation to measure. Those that change the cluster come last, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Scenario {
     /// A full backup to one region.
     Backup,
@@ -68,6 +83,12 @@ pub enum Scenario {
     BackupTwo,
     /// A restore from one region.
     Restore,
+    /// How long commits are on the server only, under load and without.
+    WalLatency,
+    /// How fast a backlog of WAL gets to two regions.
+    WalDrain,
+    /// A restore from one region and the replay of all WAL.
+    Recovery,
 }
 
 impl Scenario {
@@ -77,14 +98,17 @@ impl Scenario {
             Self::Backup => "full backup, 1 region",
             Self::BackupTwo => "full backup, 2 regions",
             Self::Restore => "restore, 1 region",
+            Self::WalLatency => "from commit to 2 regions",
+            Self::WalDrain => "backlog of WAL, 2 regions",
+            Self::Recovery => "recovery, 1 region",
         }
     }
 
     /// In how many regions the backup is.
     pub fn copies(self) -> Copies {
         match self {
-            Self::Backup | Self::Restore => Copies::One,
-            Self::BackupTwo => Copies::Two,
+            Self::Backup | Self::Restore | Self::Recovery => Copies::One,
+            Self::BackupTwo | Self::WalLatency | Self::WalDrain => Copies::Two,
         }
     }
 }
@@ -131,22 +155,52 @@ pub struct Measured {
     pub command: Vec<String>,
 }
 
-/// Size of the cluster for `--quick`, in bytes.
-const QUICK_BYTES: u64 = 50_000_000;
-/// Nobody else's work is too much for `--quick`.
-const ANY_PERCENT: u32 = u32::MAX;
+/// What everything comes to with `--quick`.
+const QUICK: Amounts = Amounts {
+    bytes: 50_000_000,
+    foreign_percent_max: u32::MAX,
+    cell_seconds: 1,
+    archive_timeout: Duration::from_secs(2),
+    wal_bytes: 20_000_000,
+    recovery_seconds: 1,
+};
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+struct Amounts {
+    bytes: u64,
+    foreign_percent_max: u32,
+    cell_seconds: u32,
+    archive_timeout: Duration,
+    wal_bytes: u64,
+    recovery_seconds: u32,
+}
 
 impl Arguments {
-    /// What to do, with the defaults of `--quick` applied.
+    /// What to do, with the defaults of `--quick` applied, and in an order in which nothing changes what comes after.
     pub fn plan(&self) -> Plan {
-        let (bytes, foreign_percent_max) =
-            if self.quick { (QUICK_BYTES, ANY_PERCENT) } else { (u64::from(self.gib) << 30, self.foreign_limit) };
+        let asked = Amounts {
+            bytes: u64::from(self.gib) << 30,
+            foreign_percent_max: self.foreign_limit,
+            cell_seconds: self.cell_seconds,
+            archive_timeout: ARCHIVE_TIMEOUT,
+            wal_bytes: u64::from(self.wal_mib) << 20,
+            recovery_seconds: self.recovery_seconds,
+        };
+        let amounts = if self.quick { QUICK } else { asked };
+        let mut scenarios = self.scenarios.clone();
+        scenarios.sort_unstable();
+        scenarios.dedup();
         Plan {
             tools: self.tools.clone(),
-            scenarios: self.scenarios.clone(),
-            bytes,
+            scenarios,
+            bytes: amounts.bytes,
             runs: self.runs,
-            foreign_percent_max,
+            foreign_percent_max: amounts.foreign_percent_max,
+            cell_seconds: amounts.cell_seconds,
+            archive_timeout: amounts.archive_timeout,
+            wal_bytes: amounts.wal_bytes,
+            recovery_seconds: amounts.recovery_seconds,
             postgres: self.postgres,
             bin_dir: self.bin_dir.clone(),
         }
@@ -162,6 +216,9 @@ mod tests {
     fn a_command_line_that_contradicts_itself_is_refused_and_the_definition_does_not() {
         for arguments in [
             ["--gib", "4", "--quick"].as_slice(),
+            &["--quick", "--cell-seconds", "30"],
+            &["--wal-mib", "1"],
+            &["--recovery-seconds", "0"],
             &["--runs", "0"],
             &["--gib", "0"],
             &["--tools", "barman"],
@@ -180,9 +237,19 @@ mod tests {
     fn the_default_plan_is_the_one_that_is_published() {
         let plan = Arguments::try_parse_from(["lifeboat-bench"]).unwrap().plan();
         assert_eq!(plan.tools, [ToolName::Lifeboat, ToolName::Pgbackrest, ToolName::Script]);
-        assert_eq!(plan.scenarios, [Scenario::Backup, Scenario::BackupTwo, Scenario::Restore]);
+        let wal = [Scenario::WalLatency, Scenario::WalDrain, Scenario::Recovery];
+        assert_eq!(plan.scenarios, [[Scenario::Backup, Scenario::BackupTwo, Scenario::Restore], wal].concat());
         assert_eq!((plan.bytes, plan.runs, plan.foreign_percent_max, plan.postgres), (4 << 30, 5, 10, 15));
+        assert_eq!((plan.cell_seconds, plan.wal_bytes, plan.recovery_seconds), (30, 1 << 30, 60));
         let quick = Arguments::try_parse_from(["lifeboat-bench", "--quick", "--runs", "1"]).unwrap().plan();
-        assert_eq!((quick.bytes, quick.runs, quick.foreign_percent_max), (QUICK_BYTES, 1, ANY_PERCENT));
+        assert_eq!((quick.bytes, quick.runs, quick.foreign_percent_max), (50_000_000, 1, u32::MAX));
+        assert_eq!((quick.cell_seconds, quick.archive_timeout.as_secs()), (1, 2));
+    }
+
+    #[test]
+    fn scenarios_that_change_the_cluster_come_last_and_none_comes_twice() {
+        let arguments = ["lifeboat-bench", "--scenarios", "recovery,backup,wal-drain,backup"];
+        let plan = Arguments::try_parse_from(arguments).unwrap().plan();
+        assert_eq!(plan.scenarios, [Scenario::Backup, Scenario::WalDrain, Scenario::Recovery]);
     }
 }

@@ -103,9 +103,14 @@ fn orders(count: u64) -> String {
 
 /// What the cluster says about its content; the same text from two clusters means the same rows.
 pub fn facts(server: &PgServer) -> Result<String> {
+    facts_of(|database, query| server.psql(database, query))
+}
+
+/// The same, from whoever answers a query to a database.
+pub fn facts_of(ask: impl Fn(&str, &str) -> Result<String>) -> Result<String> {
     let mut text = String::new();
     for (database, query) in FACTS {
-        text += &server.psql(database, query).with_context(|| format!("ask for facts of {database}"))?;
+        text += &ask(database, query).with_context(|| format!("ask for facts of {database}"))?;
         text.push('\n');
     }
     Ok(text)

@@ -15,6 +15,7 @@ mod rounds;
 mod serve_s3;
 mod stage;
 mod tools;
+mod wal;
 
 use std::fs::File;
 use std::io::Write;

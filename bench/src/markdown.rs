@@ -1,6 +1,7 @@
 //! The report as a page for `docs/BENCHMARKS.md`.
 
 use crate::report::{HEADS, Report};
+use crate::wal::table::TEXT_COLUMNS;
 
 /// What every reader must know before quoting a figure.
 const RULES: &str = "\
@@ -28,17 +29,30 @@ pub fn of(report: &Report) -> String {
         "# Benchmarks\n\nWritten by `cargo xtask bench`; see [bench/README.md](../bench/README.md).\n\n".to_owned();
     page += &format!(
         "{}. PostgreSQL {} with data checksums, {:.2} GB without WAL: pgbench tables, JSON documents, random bytes.\n\
-         Measured {}; medians of {} runs (min-max).\n\n",
+         Measured {}; medians of {} runs (min-max).\n",
         report.machine.line(),
         report.postgres,
         report.data_bytes as f64 / 1e9,
         report.measured_at,
         report.runs
     );
-    page += &line(&HEADS);
-    page += &line(&HEADS.map(|head| if head == "operation" || head == "tool" { "---" } else { "---:" }));
-    for cells in report.cells() {
-        page += &line(&cells);
+    if !report.rows.is_empty() {
+        page += "\n## Backups and restores\n\n";
+        page += &line(&HEADS);
+        page += &line(&HEADS.map(|head| if head == "operation" || head == "tool" { "---" } else { "---:" }));
+        for cells in report.cells() {
+            page += &line(&cells);
+        }
+    }
+    let sections = report.wal.sections();
+    for section in &sections {
+        page += &format!("\n## {}\n\n", section.title);
+        page += &line(&section.heads);
+        let rules = (0..section.heads.len()).map(|column| if column < TEXT_COLUMNS { "---" } else { "---:" });
+        page += &line(&rules.collect::<Vec<_>>());
+        for cells in &section.lines {
+            page += &line(cells);
+        }
     }
     page += "\n## Tools\n\n";
     page += &line(&["tool", "version", "set up"]);
@@ -46,7 +60,12 @@ pub fn of(report: &Report) -> String {
     for tool in &report.tools {
         page += &line(&[tool.title, &tool.version, &tool.settings.replace('|', "\\|")]);
     }
-    page + "\n## How it was measured\n\n" + RULES
+    page += "\n## How it was measured\n\n";
+    page += RULES;
+    for section in &sections {
+        page += &format!("\n### {}\n\n{}\n", section.title, section.rules);
+    }
+    page
 }
 
 fn line<T: AsRef<str>>(cells: &[T]) -> String {
@@ -58,19 +77,23 @@ fn line<T: AsRef<str>>(cells: &[T]) -> String {
 mod tests {
     use super::*;
     use crate::report::tests::report;
+    use crate::wal::table::Measured;
 
     #[test]
     fn every_line_of_a_table_has_the_same_number_of_columns() {
         let mut report = report();
         report.tools[0].settings = "dump | zstd";
+        report.wal.drain = vec![Measured::new("backlog", "Lifeboat", "flush 1 s")];
         let page = of(&report);
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let tables: Vec<_> = page.split("\n\n").filter(|block| block.starts_with('|')).collect();
-        assert_eq!(tables.len(), 2, "{page}");
+        assert_eq!(tables.len(), 3, "{page}");
         for table in tables {
             let first = table.lines().next().map(columns);
             assert!(table.lines().all(|line| Some(columns(line)) == first), "{table}");
         }
         assert!(page.contains("| full backup, 1 region | Lifeboat | 7.50 (6.00-9.00) | 720 |"), "{page}");
+        assert_eq!(page.matches("# A backlog of WAL\n").count(), 2, "its figures, and how they were measured: {page}");
+        assert!(!page.contains("Recovery to the last commit"), "{page}");
     }
 }

@@ -39,21 +39,9 @@ impl Clocks {
 
 /// Runs a command as the servers' account and measures it.
 pub fn measure(stage: &Stage, shell: &Shell, label: &str) -> Result<Cost> {
-    let log = stage.log(label);
-    let mut command = Command::new(stage.harness());
-    command.arg("measured").arg("--log").arg(&log).args(["--limit-seconds", &LIMIT_SECONDS.to_string(), "--"]);
-    command.args(["/bin/bash", "-o", "pipefail", "-c", &shell.text]);
-    set_environment(&mut command, &shell.environment);
-
     let before = Clocks::read(stage)?;
-    let said = run_as_postgres(&mut command)?;
+    let usage = usage(stage, shell, label)?;
     let after = Clocks::read(stage)?;
-
-    let usage: Usage = serde_json::from_str(&said).context("understand what was used")?;
-    if usage.exit_code != 0 {
-        let output = fs::read_to_string(&log).unwrap_or_default();
-        bail!("{label} ended with {}: {}", usage.exit_code, tail(&output));
-    }
     let own = usage.user_seconds + usage.system_seconds;
     let (postgres, regions) = (after.postgres - before.postgres, after.regions - before.regions);
     // The kernel's counters tick in hundredths of a second and not at the same moment.
@@ -70,7 +58,24 @@ pub fn measure(stage: &Stage, shell: &Shell, label: &str) -> Result<Cost> {
     })
 }
 
-fn tail(text: &str) -> String {
+/// Runs a command as the servers' account, its output into a log; fails if it does.
+pub fn usage(stage: &Stage, shell: &Shell, label: &str) -> Result<Usage> {
+    let log = stage.log(label);
+    let mut command = Command::new(stage.harness());
+    command.arg("measured").arg("--log").arg(&log).args(["--limit-seconds", &LIMIT_SECONDS.to_string(), "--"]);
+    command.args(["/bin/bash", "-o", "pipefail", "-c", &shell.text]);
+    set_environment(&mut command, &shell.environment);
+    let said = run_as_postgres(&mut command)?;
+    let usage: Usage = serde_json::from_str(&said).context("understand what was used")?;
+    if usage.exit_code != 0 {
+        let output = fs::read_to_string(&log).unwrap_or_default();
+        bail!("{label} ended with {}: {}", usage.exit_code, tail(&output));
+    }
+    Ok(usage)
+}
+
+/// The end of a command's output.
+pub fn tail(text: &str) -> String {
     let text = text.trim();
     let skipped = text.chars().count().saturating_sub(SHOWN);
     text.chars().skip(skipped).collect()

@@ -6,14 +6,22 @@ use std::fs;
 use anyhow::{Context, Result};
 
 /// One process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
+    /// Its program's name, cut to 15 bytes by the kernel.
+    pub name: String,
+    /// Whether it has ended and nobody has waited for it yet.
+    pub has_ended: bool,
     /// Its parent's id.
     pub parent: u32,
     /// The process group that it belongs to.
     pub group: u32,
+    /// The session that it belongs to.
+    pub session: u32,
     /// Clock ticks that it and the children it has waited for have used.
     pub ticks: u64,
+    /// Of these, the children's.
+    pub children_ticks: u64,
     /// Pages in memory.
     pub resident_pages: u64,
 }
@@ -35,24 +43,41 @@ pub fn processes() -> Result<BTreeMap<u32, Process>> {
 
 fn parse_process(stat: &str) -> Option<Process> {
     // The second field is the program's name in parentheses, which may itself hold spaces and parentheses.
-    let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let group = fields.next()?.parse().ok()?;
+    let (head, rest) = stat.rsplit_once(") ")?;
+    let (_, name) = head.split_once('(')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let has_ended = fields.next()? == "Z";
+    let mut number = || fields.next()?.parse().ok();
+    let (parent, group, session) = (number()?, number()?, number()?);
     // utime, stime, cutime and cstime are the fields 14 to 17 of the line.
-    let ticks = fields.by_ref().skip(8).take(4).map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
+    let mut ticks = fields.by_ref().skip(7).take(4).map(|field| field.parse::<u64>().ok());
+    let own = ticks.next()?? + ticks.next()??;
+    let children_ticks = ticks.next()?? + ticks.next()??;
     let resident_pages = fields.nth(6)?.parse().ok()?;
-    Some(Process { parent, group, ticks, resident_pages })
+    let (name, ticks) = (name.to_owned(), own + children_ticks);
+    Some(Process { name, has_ended, parent, group, session, ticks, children_ticks, resident_pages })
 }
 
 /// Seconds that a process and all its descendants have used, the ended ones included; 0 if there is no such process.
 pub fn tree_seconds(all: &BTreeMap<u32, Process>, root: u32) -> f64 {
-    let (mut ticks, mut todo) = (0, vec![root]);
+    seconds(tree(all, root).iter().map(|(_, process)| process.ticks).sum())
+}
+
+/// A process and all its descendants; empty if there is no such process.
+pub fn tree(all: &BTreeMap<u32, Process>, root: u32) -> Vec<(u32, &Process)> {
+    let (mut found, mut todo) = (Vec::new(), vec![root]);
     while let Some(pid) = todo.pop() {
         let Some(process) = all.get(&pid) else { continue };
-        ticks += process.ticks;
+        found.push((pid, process));
         todo.extend(all.iter().filter(|(_, other)| other.parent == pid).map(|(pid, _)| *pid));
     }
-    seconds(ticks)
+    found
+}
+
+/// What a process calls itself: its command line, or what it has written over it.
+pub fn title(pid: u32) -> Option<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(String::from_utf8_lossy(&line).replace('\0', " "))
 }
 
 /// Bytes of memory of all processes of a group, shared pages counted once per process.
@@ -75,7 +100,8 @@ fn parse_busy(stat: &str) -> Option<u64> {
     working.into_iter().map(|field| field?.ok()).sum()
 }
 
-fn seconds(ticks: u64) -> f64 {
+/// Clock ticks in seconds.
+pub fn seconds(ticks: u64) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
@@ -97,14 +123,23 @@ mod tests {
     fn the_name_of_a_program_may_look_like_fields() {
         let line =
             "4711 (a) R 1 (b) S 12 34 5 0 -1 4194304 9 9 9 9 100 20 3 4 20 0 1 0 777 12345678 250 184467 1 1 0\n";
-        let expected = Process { parent: 12, group: 34, ticks: 127, resident_pages: 250 };
+        let expected = Process {
+            name: "a) R 1 (b".to_owned(),
+            has_ended: false,
+            parent: 12,
+            group: 34,
+            session: 5,
+            ticks: 127,
+            children_ticks: 7,
+            resident_pages: 250,
+        };
         assert_eq!(parse_process(line), Some(expected));
         assert_eq!(parse_busy("cpu  100 1 20 5000 300 4 5 60 0 0\ncpu0 1 1 1 1 1 1 1"), Some(130));
     }
 
     #[test]
     fn a_tree_is_counted_with_its_grandchildren_and_without_strangers() {
-        let process = |parent, ticks| Process { parent, group: 2, ticks, resident_pages: 1 };
+        let process = |parent, ticks| Process { parent, group: 2, ticks, resident_pages: 1, ..Process::default() };
         let all =
             BTreeMap::from([(2, process(1, 100)), (3, process(2, 200)), (4, process(3, 300)), (5, process(1, 7))]);
         let second = tree_seconds(&BTreeMap::from([(2, process(1, 1))]), 2);
@@ -116,7 +151,10 @@ mod tests {
     #[test]
     fn this_process_is_among_those_that_the_kernel_shows() {
         let all = processes().unwrap();
-        assert!(all.get(&std::process::id()).is_some_and(|own| own.resident_pages > 0));
+        let own = std::process::id();
+        assert!(all.get(&own).is_some_and(|process| process.resident_pages > 0 && !process.has_ended));
+        assert!(tree(&all, own).iter().any(|(pid, _)| *pid == own) && tree(&all, 0).is_empty());
+        assert!(title(own).is_some_and(|title| !title.is_empty()) && title(0).is_none());
         assert!(machine_busy_seconds().unwrap() > 0.0);
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::serve_s3::Contents;
+use crate::serve_s3::{Arrival, Contents};
 
 /// A running region. Dropping it ends the process.
 #[derive(Debug)]
@@ -51,6 +51,12 @@ impl Region {
     /// What is in a bucket, and how many requests there were since [`Region::count_from_0`].
     pub fn contents(&mut self, bucket: &str) -> Result<Contents> {
         let answer = self.ask(&format!("contents {bucket}"))?;
+        serde_json::from_str(&answer).context("understand the region's answer")
+    }
+
+    /// When each object of a bucket was completely there, by the machine's clock.
+    pub fn arrivals(&mut self, bucket: &str) -> Result<Vec<Arrival>> {
+        let answer = self.ask(&format!("arrivals {bucket}"))?;
         serde_json::from_str(&answer).context("understand the region's answer")
     }
 

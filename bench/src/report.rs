@@ -5,6 +5,8 @@ use serde::Serialize;
 use crate::cli::Scenario;
 use crate::figures::{Run, Spread, ratio};
 use crate::machine::Machine;
+use crate::wal::WalReport;
+use crate::wal::table::{TEXT_COLUMNS, aligned};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -23,6 +25,8 @@ pub struct Report {
     pub tools: Vec<ToolReport>,
     /// One per operation and tool.
     pub rows: Vec<Row>,
+    /// Continuous WAL and recovery.
+    pub wal: WalReport,
 }
 
 /// A tool.
@@ -116,17 +120,8 @@ impl Report {
         ]
     }
 
-    /// An aligned table with a line about the machine above and a legend below.
+    /// Aligned tables with a line about the machine above and a legend below.
     pub fn table(&self) -> String {
-        let lines: Vec<Vec<String>> = std::iter::once(HEADS.map(str::to_owned).to_vec())
-            .chain(self.cells().into_iter().map(|cells| cells.to_vec()))
-            .collect();
-        let mut widths = [0; HEADS.len()];
-        for line in &lines {
-            for (width, cell) in widths.iter_mut().zip(line) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
         let mut text = format!(
             "{}\nPostgreSQL {}, {:.2} GB without WAL, {}\n\n",
             self.machine.line(),
@@ -134,15 +129,17 @@ impl Report {
             self.data_bytes as f64 / 1e9,
             self.measured_at
         );
-        for line in &lines {
-            let columns = line.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-                0 | 1 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
-            });
-            text += columns.collect::<Vec<_>>().join("  ").trim_end();
+        if !self.rows.is_empty() {
+            let cells = self.cells().into_iter().map(|cells| cells.to_vec());
+            let lines: Vec<_> = std::iter::once(HEADS.map(str::to_owned).to_vec()).chain(cells).collect();
+            text += &aligned(&lines, 2);
             text.push('\n');
         }
-        text + "\nMedians (min-max). RSS in MiB. wall x, CPU x: times the first tool's. runs: counted+thrown away.\n"
+        for section in self.wal.sections() {
+            let lines: Vec<_> = std::iter::once(section.heads).chain(section.lines).collect();
+            text += &format!("{}\n{}\n", section.title, aligned(&lines, TEXT_COLUMNS));
+        }
+        text + "Medians (min-max). RSS in MiB. Columns with x: times the first tool's. runs: counted+thrown away.\n"
     }
 }
 
@@ -196,6 +193,7 @@ pub mod tests {
                 row(Scenario::Restore, "Lifeboat", vec![run(1.0, 2.0)], 0),
                 row(Scenario::Restore, "other", vec![], 8),
             ],
+            wal: WalReport::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The order of the runs: tools take turns, so that a machine that grows slower does so for all of them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lifeboat_testkit::{RestoredServer, Stop};
@@ -14,6 +15,7 @@ use crate::meter;
 use crate::report::{Report, Row, ToolReport};
 use crate::stage::{Stage, warm};
 use crate::tools::{self, Tool};
+use crate::wal::{self, WalReport, watch};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -28,6 +30,14 @@ pub struct Plan {
     pub runs: u32,
     /// The most that others may use of a run's own processor time, in percent.
     pub foreign_percent_max: u32,
+    /// **Seconds** of each load under which the way of commits is measured.
+    pub cell_seconds: u32,
+    /// `archive_timeout` of tools that archive segments.
+    pub archive_timeout: Duration,
+    /// Bytes of WAL in a backlog, and at least in a recovery.
+    pub wal_bytes: u64,
+    /// **Seconds** of load before a recovery.
+    pub recovery_seconds: u32,
     /// PostgreSQL's major version.
     pub postgres: u32,
     /// Where Lifeboat's binaries are; `None`: beside this program.
@@ -36,7 +46,7 @@ pub struct Plan {
 
 impl Plan {
     /// Turns of each tool at the most: a machine that is never quiet must not keep us for ever.
-    fn turns_max(&self) -> u32 {
+    pub fn turns_max(&self) -> u32 {
         self.runs * 2 + 2
     }
 }
@@ -46,12 +56,20 @@ pub fn run(plan: &Plan) -> Result<Report> {
     for name in &plan.tools {
         tools::check(*name, plan)?;
     }
+    watch::adopt_orphans()?;
     let mut stage = Stage::set(plan)?;
     let tools = plan.tools.iter().map(|name| tools::open(*name, plan, &stage)).collect::<Result<Vec<_>>>()?;
-    let mut rows = Vec::new();
+    let (mut rows, mut wal) = (Vec::new(), WalReport::default());
     for scenario in &plan.scenarios {
-        let mut round = Round { plan, stage: &mut stage, scenario: *scenario };
-        rows.extend(round.measure(&tools)?);
+        match scenario {
+            Scenario::Backup | Scenario::BackupTwo | Scenario::Restore => {
+                let mut round = Round { plan, stage: &mut stage, scenario: *scenario };
+                rows.extend(round.measure(&tools)?);
+            }
+            Scenario::WalLatency | Scenario::WalDrain | Scenario::Recovery => {
+                wal::measure((plan, &mut stage), *scenario, &tools, &mut wal).context(scenario.title())?;
+            }
+        }
     }
     let described = |tool: &dyn Tool| ToolReport {
         title: tool.title(),
@@ -66,6 +84,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
         runs: plan.runs,
         tools: tools.iter().map(|tool| described(tool.as_ref())).collect(),
         rows,
+        wal,
     })
 }
 
@@ -98,8 +117,8 @@ impl Round<'_> {
     fn turn(&mut self, tool: &dyn Tool) -> Result<Run> {
         let (scenario, title) = (self.scenario.title(), tool.title());
         let turn = match self.scenario {
-            Scenario::Backup | Scenario::BackupTwo => self.backup(tool),
             Scenario::Restore => self.restore(tool),
+            _ => self.backup(tool),
         };
         turn.with_context(|| format!("{scenario} with {title}"))
     }

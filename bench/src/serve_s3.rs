@@ -26,6 +26,15 @@ pub struct Contents {
     pub requests: u64,
 }
 
+/// An object, and when it was completely there.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Arrival {
+    /// Its key.
+    pub key: String,
+    /// **Microseconds** since 1970 by the machine's clock.
+    pub unix_micros: i64,
+}
+
 /// Serves until standard input ends.
 pub fn run(arguments: cli::ServeS3) -> Result<()> {
     let read = |path| std::fs::read_to_string(path).with_context(|| format!("read {path:?}"));
@@ -63,6 +72,11 @@ fn answer(server: &Server, line: &str) -> Result<String> {
             };
             serde_json::to_string(&contents).context("write the contents as JSON")
         }
+        Some(("arrivals", bucket)) => {
+            let arrivals = server.arrivals(bucket).into_iter();
+            let arrivals = arrivals.map(|(key, at)| Arrival { key, unix_micros: at.as_unix_micros() });
+            serde_json::to_string(&arrivals.collect::<Vec<_>>()).context("write the arrivals as JSON")
+        }
         Some(("empty", bucket)) => {
             for key in server.keys(bucket) {
                 server.remove_raw(bucket, &key).with_context(|| format!("remove {key} from {bucket}"))?;
@@ -80,6 +94,7 @@ fn answer(server: &Server, line: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lifeboat_vocabulary::{Clock, SystemClock};
 
     #[test]
     fn a_region_tells_what_it_holds_and_forgets_it_on_command() {
@@ -93,6 +108,12 @@ mod tests {
             serde_json::from_str(&answer(server, "contents lifeboat").unwrap()).unwrap()
         };
         assert_eq!(contents(&server), Contents { objects: 2, bytes: 8, requests: 0 });
+        let later = SystemClock.now().as_unix_micros();
+        server.put_raw("lifeboat", "a", "again".into()).unwrap();
+        let arrivals: Vec<Arrival> = serde_json::from_str(&answer(&server, "arrivals lifeboat").unwrap()).unwrap();
+        let at = |index: usize| arrivals[index].unix_micros;
+        assert_eq!(arrivals.iter().map(|arrival| arrival.key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(at(0) >= later && at(1) <= later, "{arrivals:?}");
         answer(&server, "empty lifeboat").unwrap();
         answer(&server, "count-from-0").unwrap();
         assert_eq!(contents(&server), Contents::default());

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lifeboat_testkit::{PgServer, give_to_postgres, run_as_postgres, scratch_dir};
@@ -23,6 +24,9 @@ pub const S3_REGION: &str = "us-east-1";
 /// The harness under the name that it has on stage.
 const HARNESS: &str = "lifeboat-bench";
 
+/// Where restores go.
+const RESTORED: &str = "restored";
+
 /// A cluster between two regions. Dropping it stops everything and removes all files.
 #[derive(Debug)]
 pub struct Stage {
@@ -32,6 +36,7 @@ pub struct Stage {
     dir: TempDir,
     data_bytes: u64,
     facts: String,
+    archive_timeout: Duration,
 }
 
 impl Stage {
@@ -54,7 +59,7 @@ impl Stage {
         let cluster = cluster::make(plan.postgres, plan.bytes)?;
         let data_bytes = cluster::data_bytes(cluster.data_dir())?;
         let facts = cluster::facts(&cluster)?;
-        Ok(Self { cluster, regions, dir, data_bytes, facts })
+        Ok(Self { cluster, regions, dir, data_bytes, facts, archive_timeout: plan.archive_timeout })
     }
 
     /// The cluster to back up.
@@ -70,6 +75,11 @@ impl Stage {
     /// What a restored copy must say; see [`cluster::facts`].
     pub fn facts(&self) -> &str {
         &self.facts
+    }
+
+    /// After how long a segment is archived although it is not full.
+    pub fn archive_timeout(&self) -> Duration {
+        self.archive_timeout
     }
 
     /// The two regions.
@@ -107,14 +117,18 @@ impl Stage {
 
     /// Where restores go.
     pub fn target(&self) -> PathBuf {
-        self.dir.path().join("restored")
+        self.dir.path().join(RESTORED)
     }
 
     /// Makes the target an empty directory of the servers' account, as `initdb` would.
     pub fn clear_target(&self) -> Result<()> {
         let target = self.target();
-        if target.is_dir() {
-            fs::remove_dir_all(&target).with_context(|| format!("remove {}", target.display()))?;
+        // What a tool needs for recovery lies beside it, under its name and more.
+        for entry in fs::read_dir(self.dir.path()).context("list the scratch directory")? {
+            let entry = entry.context("list the scratch directory")?;
+            if entry.file_name().to_string_lossy().starts_with(RESTORED) {
+                fs::remove_dir_all(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+            }
         }
         fs::create_dir(&target).with_context(|| format!("make {}", target.display()))?;
         fs::set_permissions(&target, Permissions::from_mode(0o700)).context("close the target directory")?;

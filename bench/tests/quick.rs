@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::{Command, Output};
 
     use serde_json::Value;
@@ -50,5 +51,50 @@ mod tests {
         }
         let page = std::fs::read_to_string(page).unwrap();
         assert!(page.contains("| restore, 1 region | script |"), "{page}");
+    }
+
+    #[test]
+    fn wal_reaches_the_regions_and_comes_back_and_every_figure_is_there() {
+        let daemon = Path::new(env!("CARGO_BIN_EXE_lifeboat-bench")).with_file_name("lifeboatd");
+        assert!(daemon.exists(), "{} is missing; build it with: cargo build --workspace", daemon.display());
+        let scenarios = "wal-latency,wal-drain,recovery";
+        let output =
+            bench(&["--quick", "--runs", "1", "--tools", "lifeboat,pgbackrest", "--scenarios", scenarios, "--json"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("Lifeboat recovers every row") && said.contains("pgBackRest recovers every row"),
+            "{said}"
+        );
+
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = |kind: &str| report["wal"][kind].as_array().unwrap().clone();
+        assert_eq!(report["rows"].as_array().unwrap().len(), 0, "no backups were asked for");
+        let shapes = ["latency", "drain", "recovery"].map(|kind| rows(kind).len());
+        assert_eq!(shapes, [8, 2, 2], "two loads, three manners and one; two tools; two tools");
+        for row in ["latency", "drain", "recovery"].into_iter().flat_map(rows) {
+            let run = &row["runs"][0];
+            for name in ["wall_seconds", "cpu_seconds", "largest_process_bytes", "all_processes_bytes", "wal_bytes"] {
+                assert!(run[name].as_f64().unwrap() > 0.0, "{name} of {row}");
+            }
+        }
+        for row in rows("latency") {
+            let run = &row["runs"][0];
+            assert!(run["pgbench"]["transactions"].as_u64().unwrap() > 0, "{row}");
+            let (one, both) = (&run["one"]["latency"], &run["both"]["latency"]);
+            assert!(both["count"].as_u64().unwrap() > 0, "{row}");
+            assert!(one["p50"].as_f64() <= both["p50"].as_f64(), "{row}");
+            assert!(both["p50"].as_f64() <= both["max"].as_f64(), "{row}");
+        }
+        for row in rows("drain") {
+            let run = &row["runs"][0];
+            assert!(
+                run["wal_bytes"].as_f64().unwrap() >= 20e6 && run["seconds"].as_f64() >= run["flow_seconds"].as_f64()
+            );
+        }
+        for row in rows("recovery") {
+            let run = &row["runs"][0];
+            assert!(run["found"].as_u64().unwrap() > 0 && run["found"] == run["transactions"], "{row}");
+        }
     }
 }

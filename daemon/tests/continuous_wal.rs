@@ -156,14 +156,14 @@ fn a_primary_that_shuts_down_is_not_kept_waiting_by_dead_regions() {
     let mut server = server(majors_under_test()[0]);
     server.psql("postgres", LEDGER).unwrap();
     let (scene, daemon) = protected(&server, "", "");
-    for region in &scene.regions {
+    for region in scene.regions.iter() {
         region.faults().change(|plan| plan.dead = true);
     }
     insert(&server, 1, 1000);
     let begun = std::time::Instant::now();
     server.stop(Stop::Fast).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
-    for region in &scene.regions {
+    for region in scene.regions.iter() {
         region.faults().clear();
     }
     server.start().unwrap();
@@ -318,7 +318,7 @@ fn nothing_that_is_written_can_be_read_without_a_key() {
     let end = flushed(&server);
     scene.wait_until_durable(&end);
     drop(daemon);
-    for region in &scene.regions {
+    for region in scene.regions.iter() {
         for key in region.keys(support::BUCKET) {
             let bytes = region.object(support::BUCKET, &key).unwrap();
             let found = bytes.windows(22).any(|window| window == b"xyzzy-plaintext-canary");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aead::sha256;
 use crate::create_once::small_object;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, ObjectId, RandomError};
 use crate::json_text::as_text;
 use crate::layout::StoredName;
 use crate::note::KeyName;
@@ -54,6 +54,10 @@ pub struct LeaseText {
     pub since: UtcTime,
     /// How long it lasts after it was written, in **seconds**; 0 once it was given back.
     pub ttl_seconds: u64,
+    /// Drawn at random for each writing. Stores name a version by its content: without this, a lease that was renewed
+    /// would be the same version as before, and whoever saw it expire could take it from its holder.
+    #[serde(default)]
+    pub nonce: String,
 }
 
 /// Another installation, as its lease describes it.
@@ -112,6 +116,9 @@ pub enum LeaseError {
     /// It cannot be written as text.
     #[error("write a lease")]
     Json(#[from] serde_json::Error),
+    /// There is no randomness.
+    #[error("make a lease one of its kind")]
+    Random(#[from] RandomError),
     /// The object changes faster than it can be read.
     #[error("the lease {key} changed {ATTEMPTS} times in a row")]
     Contended {
@@ -157,7 +164,7 @@ impl Lease {
                     LeaseJudgement::HeldByOther(holder) => return Ok(LeaseAnswer::HeldByOther(holder)),
                 },
             };
-            let text = LeaseText::new(&terms, since, terms.ttl);
+            let text = LeaseText::new(&terms, since, terms.ttl)?;
             match store.put(&key, text.to_body()?, mode).await {
                 Ok(outcome) => {
                     let (version, exact) = (outcome.version, store.capabilities().conditional_put);
@@ -177,7 +184,7 @@ impl Lease {
     /// [`LeaseError`]; the lease may still be held, until its time is over.
     pub async fn renew(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<LeaseRenewal, LeaseError> {
         let key = key_of(&self.terms);
-        let text = LeaseText::new(&self.terms, self.since, self.terms.ttl);
+        let text = LeaseText::new(&self.terms, self.since, self.terms.ttl)?;
         match store.put(&key, text.to_body()?, PutMode::IfUnchanged(self.version.clone())).await {
             Ok(outcome) => {
                 self.version = outcome.version;
@@ -202,7 +209,7 @@ impl Lease {
     /// [`LeaseError`]; then it ends by itself. That somebody else has it by now is none.
     pub async fn release(self, store: &dyn Store) -> Result<(), LeaseError> {
         let key = key_of(&self.terms);
-        let text = LeaseText::new(&self.terms, self.since, Duration::ZERO);
+        let text = LeaseText::new(&self.terms, self.since, Duration::ZERO)?;
         match store.put(&key, text.to_body()?, PutMode::IfUnchanged(self.version)).await {
             Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(source) => Err(LeaseError::Store { key, source }),
@@ -239,10 +246,11 @@ pub enum LeaseRenewal {
 }
 
 impl LeaseText {
-    fn new(terms: &LeaseTerms, since: UtcTime, ttl: Duration) -> Self {
+    fn new(terms: &LeaseTerms, since: UtcTime, ttl: Duration) -> Result<Self, LeaseError> {
         let (instance, cluster) = (terms.instance, terms.cluster.clone());
         let ttl_seconds = u64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
-        Self { v: VERSION, instance, cluster, since, ttl_seconds }
+        let nonce = ObjectId::random()?.to_string();
+        Ok(Self { v: VERSION, instance, cluster, since, ttl_seconds, nonce })
     }
 
     fn to_body(&self) -> Result<SealedBody, LeaseError> {

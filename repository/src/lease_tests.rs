@@ -20,7 +20,7 @@ fn at(second: u64) -> UtcTime {
 }
 
 fn text(instance: InstanceId, ttl_seconds: u64) -> LeaseText {
-    LeaseText { v: 1, instance, cluster: "main".parse().unwrap(), since: at(0), ttl_seconds }
+    LeaseText { v: 1, instance, cluster: "main".parse().unwrap(), since: at(0), ttl_seconds, nonce: String::new() }
 }
 
 #[test]
@@ -176,11 +176,28 @@ async fn in_a_directory_the_machine_s_clock_counts() {
 
 #[test]
 fn a_lease_reads_as_documented() {
-    let expected =
-        r#"{"v":1,"instance":"0a0a0a0a0a0a0a0a","cluster":"main","since":"2026-11-20T02:00:00Z","ttl_seconds":60}"#;
-    let body = LeaseText::new(&terms(A), at(0), Duration::from_secs(60)).to_body().unwrap();
+    let expected = r#"{"v":1,"instance":"0a0a0a0a0a0a0a0a","cluster":"main","since":"2026-11-20T02:00:00Z","ttl_seconds":60,"nonce":""}"#;
+    let written = LeaseText::new(&terms(A), at(0), Duration::from_secs(60)).unwrap();
+    let body = LeaseText { nonce: String::new(), ..written }.to_body().unwrap();
     assert_eq!(body.bytes, format!("{expected}\n"));
     assert_eq!(LeaseText::parse(&body.bytes), Some(text(A, 60)));
-    let short = LeaseText::new(&terms(A), at(0), Duration::from_millis(1500));
+    let short = LeaseText::new(&terms(A), at(0), Duration::from_millis(1500)).unwrap();
     assert_eq!(short.ttl_seconds, 2, "never shorter than asked for");
+}
+
+#[tokio::test]
+async fn a_lease_that_was_renewed_cannot_be_taken_by_who_saw_it_expire() {
+    let store = MemoryStore::default();
+    let clock = ManualClock::at(at(0));
+    let LeaseAnswer::Held(mut lease) = Lease::acquire(&store, terms(A), &clock).await.unwrap() else {
+        panic!("nobody else asks")
+    };
+    let key = key_of(&terms(A));
+    let seen = store.head(&key).await.unwrap().version;
+    assert_eq!(lease.renew(&store, &clock).await.unwrap(), LeaseRenewal::Held);
+    let body = LeaseText::new(&terms(B), at(0), Duration::from_secs(60)).unwrap().to_body().unwrap();
+    let taken = store.put(&key, body, PutMode::IfUnchanged(seen)).await;
+    assert!(matches!(taken, Err(StoreError::Conflict { .. })), "{taken:?}");
+    let texts: Vec<_> = [1, 2].map(|_| LeaseText::new(&terms(A), at(0), Duration::from_secs(60)).unwrap()).to_vec();
+    assert_ne!(texts[0], texts[1], "the same words are another version");
 }

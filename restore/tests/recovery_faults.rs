@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lifeboat_s3_testd::{CorruptGet, Failure, KeyPattern, TruncateGet, Truncation};
+use lifeboat_s3_testd::{CorruptGet, Failure, FaultPlan, KeyPattern, TruncateGet, Truncation};
 use lifeboat_testkit::{PgServer, RestoredServer, bin_dir, majors_under_test};
 use support::{BUCKET, Said, Scene, Shipper, stop_server};
 
@@ -95,17 +95,24 @@ fn figures(said: &Said) -> (String, String) {
 }
 
 /// Takes the WAL away from the one region as soon as the files are restored.
-fn fail_wal(scene: &Scene, running: &Running, failure: Failure) {
+fn fail_wal(scene: &Scene, running: &Running, change: impl FnOnce(&mut FaultPlan)) {
     wait_for("the server's log", || running.log().contains("starting"));
-    scene.regions[0].faults().change(|plan| plan.fail_all = Some(failure));
+    scene.regions[0].faults().change(change);
 }
 
 #[test]
 fn a_store_that_fails_holds_recovery_up_and_never_ends_it() {
     let (scene, _server, _) = shipped(25, 1);
-    for (name, failure) in [("500", Failure::status(500)), ("503", Failure::status(503))] {
-        let mut running = Running::start(&scene, name, &[]);
-        fail_wal(&scene, &running, failure);
+    type Fault = fn(&mut FaultPlan);
+    let faults: [(&str, Fault); 4] = [
+        ("500", |plan| plan.fail_all = Some(Failure::status(500))),
+        ("503", |plan| plan.fail_all = Some(Failure::status(503))),
+        ("silence", |plan| plan.delay.fixed = Duration::from_secs(20)),
+        ("no connection", |plan| plan.dead = true),
+    ];
+    for (name, fault) in faults {
+        let mut running = Running::start(&scene, &name.replace(' ', "-"), &[]);
+        fail_wal(&scene, &running, fault);
         std::thread::sleep(Duration::from_secs(3));
         assert!(!running.log().contains("redo done"), "{name}: {}", running.log());
         scene.regions[0].faults().clear();
@@ -118,7 +125,7 @@ fn a_store_that_fails_holds_recovery_up_and_never_ends_it() {
 fn when_patience_ends_recovery_stops_and_a_later_start_goes_on() {
     let (scene, _server, _) = shipped(25, 1);
     let mut running = Running::start(&scene, "given-up", &["--wal-patience", "4"]);
-    fail_wal(&scene, &running, Failure::status(500));
+    fail_wal(&scene, &running, |plan| plan.fail_all = Some(Failure::status(500)));
     let data = running.data.clone();
     let said = running.said().expect(1);
     assert!(said.err.contains("recovery was stopped; WAL: not fetched in "), "{}", said.err);
@@ -130,7 +137,7 @@ fn when_patience_ends_recovery_stops_and_a_later_start_goes_on() {
     let copy = RestoredServer::start(&data, majors_under_test()[0]).unwrap();
     copy.wait_until_promoted(PATIENCE).unwrap();
     assert_eq!(copy.psql("postgres", "SELECT count(*) FROM ledger").unwrap(), "25");
-    end_prefetcher(&data);
+    wait_for("the end of the prefetcher, which nobody needs any more", || prefetcher_of(&data).is_none());
 }
 
 /// The process that listens in the directory beside `data`.

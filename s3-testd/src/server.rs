@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lifeboat_vocabulary::UtcTime;
 use parking_lot::Mutex;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -174,6 +175,17 @@ impl Server {
         let Ok(bucket) = objects.bucket(bucket) else { return Vec::new() };
         let lives = |versions: &[crate::objects::Version]| versions.last().is_some_and(|last| last.content.is_some());
         bucket.keys.iter().filter(|(_, versions)| lives(versions)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The keys that have a current content, ascending, and when each was completely there by the server's clock.
+    #[must_use]
+    pub fn arrivals(&self, bucket: &str) -> Vec<(String, UtcTime)> {
+        let objects = self.shared.objects.lock();
+        let Ok(bucket) = objects.bucket(bucket) else { return Vec::new() };
+        let arrival = |versions: &[crate::objects::Version]| {
+            versions.last().filter(|last| last.content.is_some()).map(|last| last.modified)
+        };
+        bucket.keys.iter().filter_map(|(key, versions)| Some((key.clone(), arrival(versions)?))).collect()
     }
 
     /// Sizes of all current contents together, in bytes; also of those whose bodies were not kept.

@@ -61,7 +61,7 @@ fn account_named(passwd: &str, name: &str) -> Option<Account> {
 }
 
 /// Makes `command` run as the servers' account, in `/`, with English messages and without libpq settings of ours.
-pub(crate) fn as_postgres(command: &mut Command) -> &mut Command {
+pub fn as_postgres(command: &mut Command) -> &mut Command {
     for name in MISLEADING {
         command.env_remove(name);
     }

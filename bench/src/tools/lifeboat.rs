@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use super::lifeboat_wal::{cluster_settings, durability_settings};
+use super::wal::{Manner, WalTool};
 use super::{Copies, Shell, Tool};
 use crate::region::Region;
 use crate::stage::{S3_REGION, Stage, write_for_postgres};
@@ -57,10 +59,47 @@ impl Lifeboat {
         Shell::new(format!("{} --config {} {command}", self.daemon.display(), self.config_file().display()))
     }
 
-    fn config(&self, stage: &Stage, copies: Copies) -> Result<String> {
+    /// The daemon's program, and its configuration.
+    pub(super) fn daemon_program(&self) -> (&Path, PathBuf) {
+        (&self.daemon, self.config_file())
+    }
+
+    /// Where the daemon keeps what must outlive a restart.
+    pub(super) fn state_directory(&self) -> PathBuf {
+        self.home.join("state")
+    }
+
+    /// Writes the configuration and makes the repository.
+    pub(super) fn init(&self, stage: &Stage, copies: Copies, manner: Manner) -> Result<()> {
+        write_for_postgres(&self.config_file(), &self.config(stage, copies, manner)?)?;
+        stage.run(&self.daemon("init")).context("prepare Lifeboat")?;
+        Ok(())
+    }
+
+    /// Whether there is a backup that is good and in all regions.
+    pub(super) fn has_backup(&self, stage: &Stage) -> Result<bool> {
+        let said = stage.run(&self.daemon("--json list")).context("list Lifeboat's backups")?;
+        let list: serde_json::Value = serde_json::from_str(&said).context("understand the list of backups")?;
+        let backups = list["backups"].as_array().context("understand the list of backups")?;
+        Ok(backups.iter().any(|backup| backup["state"] == "ok"))
+    }
+
+    /// The command that restores from the first region into the target directory; `global` and `more` are options.
+    pub(super) fn restore_command(&self, stage: &Stage, global: &str, more: &str) -> Shell {
+        let [region, _] = stage.regions();
+        Shell::new(format!(
+            "{} {global} --region '{}' --identity {} restore --to {} {more}",
+            self.restore.display(),
+            address(stage, region),
+            self.home.join("identity").display(),
+            stage.target().display(),
+        ))
+    }
+
+    fn config(&self, stage: &Stage, copies: Copies, manner: Manner) -> Result<String> {
         let mut text = String::new();
         let connection = stage.cluster().connection_string();
-        write!(text, "[[cluster]]\nname = \"main\"\nconnection = \"{connection}\"\n")?;
+        write!(text, "[[cluster]]\nname = \"main\"\nconnection = \"{connection}\"\n{}", cluster_settings(manner))?;
         for (name, region) in ["one", "two"].iter().zip(stage.regions()).take(copies.count()) {
             write!(
                 text,
@@ -74,10 +113,13 @@ impl Lifeboat {
         let signing_key = self.home.join("signing-key");
         write!(
             text,
-            "[durability]\nbackup_quorum = {}\n[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n",
+            "[durability]\nbackup_quorum = {}\n{}[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n\
+             [state]\ndirectory = \"{}\"\n",
             copies.count(),
+            durability_settings(manner),
             self.public_key,
             signing_key.display(),
+            self.state_directory().display(),
         )?;
         Ok(text)
     }
@@ -102,7 +144,9 @@ impl Tool for Lifeboat {
     }
 
     fn settings(&self) -> &'static str {
-        "defaults: zstd 3, encrypted to one public key, both regions from one pass, everything synced before a restore ends"
+        "defaults: zstd 3, encrypted to one public key, both regions from one pass, everything synced before a restore \
+         ends; WAL: wal_quorum 1, flush interval as the table says; synchronous: synchronous_standby_names = \
+         'ANY 1 (lifeboat)'"
     }
 
     fn bucket(&self) -> &'static str {
@@ -110,9 +154,7 @@ impl Tool for Lifeboat {
     }
 
     fn prepare(&self, stage: &Stage, copies: Copies) -> Result<()> {
-        write_for_postgres(&self.config_file(), &self.config(stage, copies)?)?;
-        stage.run(&self.daemon("init")).context("prepare Lifeboat")?;
-        Ok(())
+        self.init(stage, copies, Manner::EverySecond)
     }
 
     fn backup(&self, _: &Stage, _: Copies) -> Shell {
@@ -124,13 +166,10 @@ impl Tool for Lifeboat {
     }
 
     fn restore(&self, stage: &Stage) -> Shell {
-        let [region, _] = stage.regions();
-        Shell::new(format!(
-            "{} --region '{}' --identity {} restore --to {}",
-            self.restore.display(),
-            address(stage, region),
-            self.home.join("identity").display(),
-            stage.target().display(),
-        ))
+        self.restore_command(stage, "", "")
+    }
+
+    fn wal(&self) -> Option<&dyn WalTool> {
+        Some(self)
     }
 }

@@ -1,13 +1,17 @@
 //! What is measured: one struct per tool, which knows its programs, its settings and its commands.
 
 mod lifeboat;
+mod lifeboat_wal;
 mod pgbackrest;
+mod pgbackrest_wal;
 mod script;
+pub mod wal;
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use self::wal::WalTool;
 use crate::cli::ToolName;
 use crate::prerequisites;
 use crate::rounds::Plan;
@@ -69,6 +73,8 @@ pub trait Tool {
     fn finish(&self, stage: &Stage) -> Result<()>;
     /// The command that restores the backup from the first region into the empty target directory.
     fn restore(&self, stage: &Stage) -> Shell;
+    /// What it does with continuous WAL; `None` if it has no such thing.
+    fn wal(&self) -> Option<&dyn WalTool>;
 }
 
 /// Finds a tool's programs, or installs them: before a large cluster is made for nothing.

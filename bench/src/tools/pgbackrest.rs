@@ -1,10 +1,11 @@
 //! pgBackRest as its users set it up: zstd, encryption, bundles, block incremental where the version has it.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::wal::WalTool;
 use super::{Copies, Shell, Tool};
 use crate::prerequisites;
 use crate::serve_s3::{ACCESS_KEY, SECRET_KEY};
@@ -32,15 +33,23 @@ impl Pgbackrest {
         Ok(Self { program, home, version })
     }
 
-    fn config_file(&self) -> PathBuf {
+    /// Where its own files are.
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Its configuration.
+    pub(super) fn config_file(&self) -> PathBuf {
         self.home.join("pgbackrest.conf")
     }
 
-    fn command(&self) -> String {
+    /// The program and the options that all its commands have.
+    pub(super) fn command(&self) -> String {
         format!("{} --config={} --stanza=main", self.program.display(), self.config_file().display())
     }
 
-    fn config(&self, stage: &Stage, copies: Copies) -> Result<String> {
+    /// Its configuration, with `[main]` as the last section.
+    pub(super) fn config(&self, stage: &Stage, copies: Copies) -> Result<String> {
         let mut text = "[global]\n".to_owned();
         for (number, region) in (1..).zip(stage.regions()).take(copies.count()) {
             // By name, because this tool does not look for addresses in certificates.
@@ -98,7 +107,8 @@ impl Tool for Pgbackrest {
 
     fn settings(&self) -> &'static str {
         "zstd 3, aes-256-cbc, process-max 2, bundles, block incremental from version 2.46; two regions are two runs \
-         in sequence, because one run writes one repository"
+         in sequence, because one run writes one repository; WAL: archive-async, archive_timeout 60 s, both \
+         repositories at once, archive-get-queue-max 512MB"
     }
 
     fn bucket(&self) -> &'static str {
@@ -130,6 +140,10 @@ impl Tool for Pgbackrest {
             self.command(),
             target.display()
         ))
+    }
+
+    fn wal(&self) -> Option<&dyn WalTool> {
+        Some(self)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::wal::WalTool;
 use super::{Copies, Shell, Tool};
 use crate::prerequisites;
 use crate::region::Region;
@@ -136,5 +137,9 @@ impl Tool for Script {
             passphrase = self.passphrase(),
             target = stage.target().display(),
         ))
+    }
+
+    fn wal(&self) -> Option<&dyn WalTool> {
+        None
     }
 }

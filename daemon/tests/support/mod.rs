@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use lifeboat_s3_testd::{Bucket, Config, Server};
 use lifeboat_testkit::{PgServer, give_to_postgres, scratch_dir};
@@ -13,9 +14,11 @@ pub const BUCKET: &str = "lifeboat";
 
 /// Two or more S3 regions, an identity, a configuration.
 pub struct Scene {
-    pub dir: TempDir,
-    pub regions: Vec<Server>,
+    pub dir: Arc<TempDir>,
+    pub regions: Arc<Vec<Server>>,
     pub public_key: String,
+    /// The name of the state directory.
+    pub state: &'static str,
 }
 
 /// What a program said.
@@ -64,7 +67,14 @@ impl Scene {
         for name in ["identity.key", "credentials"] {
             give_to_postgres(&dir.path().join(name)).unwrap();
         }
-        Self { dir, regions, public_key: made.out.trim().to_owned() }
+        let (dir, regions) = (Arc::new(dir), Arc::new(regions));
+        Self { dir, regions, state: "state", public_key: made.out.trim().to_owned() }
+    }
+
+    /// Another host with the same regions and keys.
+    pub fn beside(other: &Self, state: &'static str) -> Self {
+        let (dir, regions) = (Arc::clone(&other.dir), Arc::clone(&other.regions));
+        Self { dir, regions, public_key: other.public_key.clone(), state }
     }
 
     pub fn identity(&self) -> PathBuf {
@@ -91,7 +101,7 @@ impl Scene {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.dir.path().join("lifeboat.toml")
+        self.dir.path().join(format!("lifeboat-{}.toml", self.state))
     }
 
     /// The command for `lifeboatd`, without an argument.
@@ -190,14 +200,14 @@ impl Scene {
             "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n[state]\ndirectory = \"{}\"\n{more}\n",
             self.public_key,
             self.dir.path().join("signing.key").display(),
-            self.dir.path().join("state").display()
+            self.dir.path().join(self.state).display()
         ));
         std::fs::write(self.config(), text).unwrap();
     }
 
     /// Starts `lifeboatd run`, its log in a file.
     pub fn run_daemon(&self) -> Daemon {
-        let log = self.dir.path().join("lifeboatd.log");
+        let log = self.dir.path().join(format!("lifeboatd-{}.log", self.state));
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let child = self.daemon_command().arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
         Daemon { child, log }
@@ -220,7 +230,8 @@ impl Scene {
                 return status;
             }
             if std::time::Instant::now() > patience {
-                let log = std::fs::read_to_string(self.dir.path().join("lifeboatd.log")).unwrap_or_default();
+                let log = std::fs::read_to_string(self.dir.path().join(format!("lifeboatd-{}.log", self.state)))
+                    .unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(30).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
                 panic!("{what} does not come:\n{status:#}\n{}", tail.join("\n"));
@@ -250,7 +261,7 @@ impl Scene {
     }
 
     pub fn daemon_log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("lifeboatd.log")).unwrap_or_default()
+        std::fs::read_to_string(self.dir.path().join(format!("lifeboatd-{}.log", self.state))).unwrap_or_default()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use lifeboat_postgres::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -27,6 +28,8 @@ use crate::target_dir::Owner;
 
 /// How long a process of its own stays when nobody asks any more. The next request starts another one.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+/// Likewise, once the server has finished its recovery.
+const RECOVERED_IDLE: Duration = Duration::from_secs(10);
 /// How long a client may take to say what it wants, and to hear the answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK: &str = "lock";
@@ -187,8 +190,8 @@ impl Door {
     }
 }
 
-/// `wal-fetch --serve FILE`: a prefetcher as a process of its own, started by its client. Ends when nobody has asked for
-/// ten minutes.
+/// `wal-fetch --serve FILE`: a prefetcher as a process of its own, started by its client. Ends soon after the
+/// recovery, and when nobody has asked for ten minutes.
 ///
 /// # Errors
 /// If the settings cannot be used, or the repository cannot be read.
@@ -206,7 +209,13 @@ pub async fn run(path: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
     let archive = Archive::open_patiently(&settings.place()?, &settings.without()?, settings.limits().patience).await?;
     let serving = Serving::start(place, &settings, Arc::new(archive))?;
     tracing::info!(restore = settings.restore, "the prefetcher serves");
+    let recovers = |signal: &str| settings.data_dir.join(signal).exists();
     while serving.idle() < IDLE_MAX {
+        // The server removes the file when it opens; a copy that was removed has none either.
+        if serving.idle() > RECOVERED_IDLE && !recovers(RECOVERY_SIGNAL) && !recovers(STANDBY_SIGNAL) {
+            tracing::info!("recovery is over; the prefetcher ends");
+            return Ok(());
+        }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = stop.cancelled() => return Ok(()),

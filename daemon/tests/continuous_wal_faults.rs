@@ -1,0 +1,148 @@
+//! Continuous WAL over regions that misbehave, and beside servers that must not write.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
+
+mod support;
+
+use std::num::NonZeroU64;
+use std::process::Command;
+use std::time::Duration;
+
+use lifeboat_s3_testd::{Failure, FaultPlan, Operation, Times};
+use lifeboat_testkit::{Checksums, PgServer, RestoredServer, Stop, majors_under_test, run_as_postgres};
+use support::{Daemon, Scene};
+
+const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
+
+fn protected(connection: &str) -> (Scene, Daemon) {
+    let scene = Scene::new(2);
+    scene.configure_wal(connection, "", "");
+    scene.daemon(&["init"]).expect(0);
+    let daemon = scene.run_daemon();
+    scene.wait_for_backups(1);
+    (scene, daemon)
+}
+
+fn insert(server: &PgServer, from: u32, to: u32) -> String {
+    server.psql("postgres", &format!("INSERT INTO ledger SELECT generate_series({from}, {to})")).unwrap();
+    server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap().trim().to_owned()
+}
+
+/// How many rows come back from this region alone.
+fn rows_from(scene: &Scene, region: usize, major: u32) -> String {
+    let target = scene.target(&format!("from-{region}"));
+    let identity = scene.identity();
+    let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
+    scene.restore_from(&[region], &arguments).expect(0);
+    let copy = RestoredServer::start(&target, major).unwrap();
+    copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
+    copy.psql("postgres", "SELECT count(*) FROM ledger").unwrap().trim().to_owned()
+}
+
+fn has_alarm(status: &serde_json::Value, name: &str) -> bool {
+    let alarms = status["alarms"].as_array().cloned().unwrap_or_default();
+    alarms.iter().any(|alarm| alarm["alarm"].as_str().is_some_and(|alarm| alarm.starts_with(name)))
+}
+
+#[test]
+fn whatever_a_region_does_it_ends_up_with_every_commit() {
+    type Fault = fn(&mut FaultPlan);
+    let faults: [(&str, Fault); 9] = [
+        ("slow down", |plan| plan.slow_down_every = NonZeroU64::new(3)),
+        ("500", |plan| plan.fail_all = Some(Failure::status(500))),
+        ("503", |plan| plan.fail_all = Some(Failure::status(503))),
+        ("no connection", |plan| plan.dead = true),
+        ("lost answers", |plan| plan.lose_response_after_commit = Some(Times::of(Operation::PutObject, 5))),
+        ("errors with status 200", |plan| plan.error_in_200 = Some(Times::any(3))),
+        ("listings that lag", |plan| plan.list_lag = Duration::from_secs(3)),
+        ("a clock that is off", |plan| plan.clock_offset_seconds = 120),
+        ("slow answers", |plan| plan.delay.fixed = Duration::from_millis(1500)),
+    ];
+    let major = majors_under_test()[0];
+    let server = PgServer::builder(major).start().unwrap();
+    server.psql("postgres", LEDGER).unwrap();
+    let (scene, daemon) = protected(&server.connection_string());
+    let (mut rows, mut end) = (0, String::new());
+    for (name, fault) in faults {
+        scene.regions[1].faults().change(fault);
+        for _ in 0..4 {
+            end = insert(&server, rows + 1, rows + 100);
+            rows += 100;
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        scene.regions[1].faults().clear();
+        println!("{name}: {rows} rows");
+    }
+    scene.wait_until_durable(&end);
+    drop(daemon);
+    assert_eq!(rows_from(&scene, 1, major), rows.to_string(), "the region that misbehaved has all of it");
+    assert_eq!(rows_from(&scene, 0, major), rows.to_string());
+}
+
+#[test]
+fn a_promoted_clone_is_kept_out_while_the_original_is_alive() {
+    let major = majors_under_test()[0];
+    let server = PgServer::builder(major).start().unwrap();
+    server.psql("postgres", LEDGER).unwrap();
+    let (scene, _daemon) = protected(&server.connection_string());
+    let clone = server.standby().unwrap();
+    clone.promote().unwrap();
+    clone.psql("postgres", "INSERT INTO ledger VALUES (-1)").unwrap();
+    // The clone's host has a copy of the configuration and of the keys, and a state directory of its own.
+    let stranger = Scene::beside(&scene, "state-of-the-clone");
+    stranger.configure_wal(&clone.connection_string(), "", "");
+    let other = stranger.run_daemon();
+    stranger.wait_for_status("a daemon that is kept out", |status| has_alarm(status, "wal-conflict/"));
+    for region in 0..2 {
+        assert_eq!(scene.keys(region, "/00000002/").len(), 0, "nothing of the clone was stored");
+    }
+    drop(other);
+    scene.configure_wal(&server.connection_string(), "", "");
+    let end = insert(&server, 1, 50);
+    scene.wait_until_durable(&end);
+}
+
+#[test]
+fn an_old_primary_that_was_rewound_is_a_good_standby_and_a_good_primary_again() {
+    let major = majors_under_test()[0];
+    let mut first =
+        PgServer::builder(major).checksums(Checksums::On).setting("wal_keep_size", "256MB").start().unwrap();
+    first.psql("postgres", LEDGER).unwrap();
+    let mut second = first.standby().unwrap();
+    let both = format!(
+        "host={},{} port={},{} user=postgres dbname=postgres target_session_attrs=read-write",
+        first.socket_dir().display(),
+        second.socket_dir().display(),
+        first.port(),
+        second.port()
+    );
+    let (scene, daemon) = protected(&both);
+    let end = insert(&first, 1, 100);
+    scene.wait_until_durable(&end);
+    // The first one writes on after the second was promoted: that has to be undone.
+    second.promote().unwrap();
+    insert(&first, 9001, 9100);
+    first.stop(Stop::Fast).unwrap();
+    let end = insert(&second, 101, 200);
+    scene.wait_until_durable(&end);
+    let mut rewind = Command::new(second.bin_dir().join("pg_rewind"));
+    rewind.arg("--target-pgdata").arg(first.data_dir());
+    rewind.arg("--source-server").arg(second.connection_string()).args(["-R", "--no-sync"]);
+    run_as_postgres(&mut rewind).unwrap();
+    first.start().unwrap();
+    let end = insert(&second, 201, 300);
+    scene.wait_until_durable(&end);
+    let caught_up = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+    let patience = std::time::Instant::now() + Duration::from_secs(60);
+    while first.psql("postgres", &caught_up).unwrap().trim() != "t" {
+        assert!(std::time::Instant::now() < patience, "the rewound server does not follow: {}", first.log_text());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    second.stop(Stop::Kill).unwrap();
+    first.promote().unwrap();
+    let end = insert(&first, 301, 400);
+    let status = scene.wait_until_durable(&end);
+    assert_eq!(status["timeline"], 3, "{status:#}");
+    drop(daemon);
+    assert_eq!(rows_from(&scene, 0, major), "400", "and nothing of what was undone");
+}
