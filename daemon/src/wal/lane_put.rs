@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use lifeboat_repository::RegionStore;
+use lifeboat_repository::header::ObjectHeader;
 use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 
@@ -37,7 +39,11 @@ pub(crate) async fn put(region: &RegionStore, key: &ObjectKey, body: SealedBody,
 async fn judge(region: &RegionStore, key: &ObjectKey, (body, size): (&SealedBody, ByteCount), entered: UtcTime) -> Put {
     let content = match region.store.get(key, ByteRange::WholeUpTo(size)).await {
         Ok(found) if found == body.bytes => return Put::Stored,
-        Ok(_) | Err(StoreError::Unsupported { .. }) => Content::Differs,
+        Ok(found) => match look_again(region, key, (body, size), found).await {
+            Ok(content) => content,
+            Err(put) => return put,
+        },
+        Err(StoreError::Unsupported { .. }) => Content::Differs,
         // The role may not read.
         Err(StoreError::Misconfigured { .. }) => Content::Unseen,
         Err(error) => return Put::Failed(error),
@@ -66,8 +72,63 @@ async fn judge(region: &RegionStore, key: &ObjectKey, (body, size): (&SealedBody
     }
 }
 
+/// An object that differs is read a second time: what stops a region for good must not be a bit that flipped on the way,
+/// or an error that came with status 200.
+async fn look_again(
+    region: &RegionStore,
+    key: &ObjectKey,
+    (body, size): (&SealedBody, ByteCount),
+    first: Bytes,
+) -> Result<Content, Put> {
+    let unclear = |what: &'static str| {
+        let doing = format!("compare {key} in {} with what was sent", region.store);
+        Err(Put::Failed(StoreError::Transient { doing, source: what.into() }))
+    };
+    match region.store.get(key, ByteRange::WholeUpTo(size)).await {
+        Ok(second) if second == body.bytes => return Err(Put::Stored),
+        Ok(second) if second != first => return unclear("it reads differently each time"),
+        Ok(_) => {}
+        Err(StoreError::Unsupported { .. }) => return Ok(Content::Differs),
+        Err(error) => return Err(Put::Failed(error)),
+    }
+    match (ObjectHeader::parse(&first), ObjectHeader::parse(&body.bytes)) {
+        (Ok(theirs), Ok(ours)) if theirs.object == ours.object => {
+            unclear("it is ours and does not read as it was sent")
+        }
+        (Ok(_), _) => Ok(Content::Differs),
+        (Err(_), _) => unclear("what is read there is not a sealed object"),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Differs,
     Unseen,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use lifeboat_repository::aead::sha256;
+    use lifeboat_stores::{MemoryStore, Store};
+    use lifeboat_vocabulary::{Clock, SystemClock};
+
+    fn body(text: &'static [u8]) -> SealedBody {
+        SealedBody { bytes: Bytes::from_static(text), sha256: sha256(text) }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_sealed_object_is_tried_again_and_never_stops_a_region() {
+        let store = Arc::new(MemoryStore::default());
+        let key: ObjectKey = "slices/00000001/a.lbs".parse().unwrap();
+        store.put(&key, body(b"<Error>SlowDown</Error>"), PutMode::CreateOnly).await.unwrap();
+        let region = RegionStore { name: "r".parse().unwrap(), store };
+        let long_ago = UtcTime::from_unix_micros(0).unwrap();
+        let put = put(&region, &key, body(b"<a sealed object of the same length>"), long_ago).await;
+        assert!(matches!(put, Put::Failed(StoreError::Transient { .. })), "{put:?}");
+        let same = super::put(&region, &key, body(b"<Error>SlowDown</Error>"), SystemClock.now()).await;
+        assert!(matches!(same, Put::Stored), "{same:?}");
+    }
 }
