@@ -16,7 +16,7 @@ pub struct Process {
     pub parent: u32,
     /// The process group that it belongs to.
     pub group: u32,
-    /// The session that it belongs to.
+    /// The session that it belongs to; 0 if its leader is outside of our PID namespace.
     pub session: u32,
     /// Clock ticks that it and the children it has waited for have used.
     pub ticks: u64,
@@ -39,6 +39,12 @@ pub fn processes() -> Result<BTreeMap<u32, Process>> {
         }
     }
     Ok(found)
+}
+
+/// This process.
+pub fn own() -> Result<Process> {
+    let text = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    parse_process(&text).with_context(|| format!("/proc/self/stat is not as expected: {text:?}"))
 }
 
 fn parse_process(stat: &str) -> Option<Process> {

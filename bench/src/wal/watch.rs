@@ -200,12 +200,13 @@ struct Ledger {
 impl Ledger {
     fn new(crew: Crew, data_dir: PathBuf) -> Result<Self> {
         let own = std::process::id();
-        let session = rustix::process::getsid(None).context("ask for our session")?.as_raw_nonzero().get();
+        // getsid(2) would do, but rustix takes its answer 0, which a PID namespace makes possible, for a broken kernel.
+        let session = proc::own()?.session;
         Ok(Self {
             crew,
             data_dir,
             own,
-            session: u32::try_from(session).context("session id out of range")?,
+            session,
             ticks: BTreeMap::new(),
             before: BTreeMap::new(),
             helper: None,
