@@ -83,8 +83,9 @@ mod tests {
         }
         for row in rows("latency") {
             let run = &row["runs"][0];
-            // A tool that archives whole segments may have nothing to do in the one second of such a cell.
-            let works = row["tool"] == "Lifeboat";
+            // The kernel counts hundredths of a second: ten transactions may take less, and a tool that archives whole
+            // segments may have nothing to do in the one second of such a cell.
+            let works = row["tool"] == "Lifeboat" && row["what"] != "10 transactions/s";
             assert!(!works || run["cpu_seconds"].as_f64().unwrap() > 0.0, "{row}");
             assert!(run["pgbench"]["transactions"].as_u64().unwrap() > 0, "{row}");
             let (one, both) = (&run["one"]["latency"], &run["both"]["latency"]);
