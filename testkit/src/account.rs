@@ -166,6 +166,17 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> Result<()> {
     own(path)
 }
 
+/// Copies a program to `to`, ready to be run. By `cp`: a copy made by this process would have its writable descriptor
+/// inherited by whatever another thread starts just then, and could not be run (`ETXTBSY`) until that ends.
+///
+/// # Errors
+/// If `cp` fails.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let said = Command::new("cp").arg("--").args([from, to]).output().context("run cp")?;
+    anyhow::ensure!(said.status.success(), "copy {}: {}", from.display(), String::from_utf8_lossy(&said.stderr).trim());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

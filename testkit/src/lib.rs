@@ -25,7 +25,7 @@ mod restored;
 mod server;
 mod versions;
 
-pub use account::{as_postgres, give_to_postgres, let_postgres_pass, run_as_postgres, scratch_dir};
+pub use account::{as_postgres, copy_program, give_to_postgres, let_postgres_pass, run_as_postgres, scratch_dir};
 pub use builder::{Checksums, PgServerBuilder};
 pub use checks::pg_verifybackup;
 pub use load::Load;

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use lifeboat_s3_testd::{Bucket, Config, Server};
-use lifeboat_testkit::{PgServer, give_to_postgres, scratch_dir};
+use lifeboat_testkit::{PgServer, copy_program, give_to_postgres, scratch_dir};
 use tempfile::TempDir;
 
 pub const BUCKET: &str = "lifeboat";
@@ -60,7 +60,7 @@ impl Scene {
         write_private(&dir.path().join("credentials"), credentials);
         let identity = dir.path().join("identity.key");
         // Where the servers' account can run it: it is the restore_command of what it restores.
-        std::fs::copy(restore_program(), dir.path().join("lifeboat-restore")).unwrap();
+        copy_program(&restore_program(), &dir.path().join("lifeboat-restore")).unwrap();
         let made = Command::new(restore_program()).args(["keygen", "--out"]).arg(&identity).output().unwrap();
         let made = Said::from(made).expect(0);
         // A restored server that fetches WAL by itself does so with its own account.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use lifeboat_s3_testd::{Bucket, Config, Server};
-use lifeboat_testkit::{PgServer, bin_dir, give_to_postgres, scratch_dir};
+use lifeboat_testkit::{PgServer, bin_dir, copy_program, give_to_postgres, scratch_dir};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -66,7 +66,7 @@ impl Scene {
         let credentials = "[default]\naws_access_key_id = test-access-key\naws_secret_access_key = test-secret-key\n";
         write_private(&dir.path().join("credentials"), credentials);
         let program = dir.path().join("lifeboat-restore");
-        std::fs::copy(env!("CARGO_BIN_EXE_lifeboat-restore"), &program).unwrap();
+        copy_program(Path::new(env!("CARGO_BIN_EXE_lifeboat-restore")), &program).unwrap();
         let identity = dir.path().join("identity.key");
         let made = Command::new(&program).args(["keygen", "--out"]).arg(&identity).output().unwrap();
         let public_key = Said::from(made).expect(0).out.trim().to_owned();
