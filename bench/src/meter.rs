@@ -1,6 +1,7 @@
 //! One measured run: what the command used, and what its servers and everybody else used meanwhile.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -68,14 +69,21 @@ pub fn usage(stage: &Stage, shell: &Shell, label: &str) -> Result<Usage> {
     let said = run_as_postgres(&mut command)?;
     let usage: Usage = serde_json::from_str(&said).context("understand what was used")?;
     if usage.exit_code != 0 {
-        let output = fs::read_to_string(&log).unwrap_or_default();
-        bail!("{label} ended with {}: {}", usage.exit_code, tail(&output));
+        bail!("{label} ended with {}: {}", usage.exit_code, log_tail(&log));
     }
     Ok(usage)
 }
 
+/// The end of a log, or why it cannot be read.
+pub fn log_tail(log: &Path) -> String {
+    match fs::read_to_string(log) {
+        Ok(text) => tail(&text),
+        Err(error) => format!("its log {} cannot be read: {error}", log.display()),
+    }
+}
+
 /// The end of a command's output.
-pub fn tail(text: &str) -> String {
+fn tail(text: &str) -> String {
     let text = text.trim();
     let skipped = text.chars().count().saturating_sub(SHOWN);
     text.chars().skip(skipped).collect()
@@ -88,6 +96,7 @@ mod tests {
     #[test]
     fn of_a_long_output_the_end_is_shown() {
         assert_eq!(tail("  short\n"), "short");
+        assert!(log_tail(Path::new("/nonexistent/log")).contains("/nonexistent/log cannot be read"));
         let long = format!("{}ü the end\n", "x".repeat(SHOWN));
         assert!(tail(&long).ends_with("xü the end") && tail(&long).chars().count() == SHOWN);
     }

@@ -87,7 +87,7 @@ impl WalTool for Lifeboat {
     fn recover(&self, stage: &Stage) -> Result<Phases> {
         let label = "lifeboat-recovery";
         let mut shell = self.restore_command(stage, "--json", "--target latest --start");
-        let path = std::env::var("PATH").unwrap_or_default();
+        let path = std::env::var("PATH").context("read PATH")?;
         shell.environment.insert("PATH", format!("{}:{path}", stage.cluster().bin_dir().display()));
         let usage = meter::usage(stage, &shell, label)?;
         let said = fs::read_to_string(stage.log(label)).context("read what was restored")?;
@@ -160,9 +160,9 @@ impl Archiving for Receiver<'_> {
         // The daemon makes a base backup by itself where there is none.
         while !self.tool.has_backup(stage)? {
             let ended = self.daemon.as_mut().map_or(Ok(None), Child::try_wait).context("look at the daemon")?;
-            let log = || fs::read_to_string(stage.log("lifeboatd")).unwrap_or_default();
-            ensure!(ended.is_none(), "the daemon has ended: {}", meter::tail(&log()));
-            ensure!(begun.elapsed() < BACKUP_PATIENCE, "there is no base backup: {}", meter::tail(&log()));
+            let log = || meter::log_tail(&stage.log("lifeboatd"));
+            ensure!(ended.is_none(), "the daemon has ended: {}", log());
+            ensure!(begun.elapsed() < BACKUP_PATIENCE, "there is no base backup: {}", log());
             std::thread::sleep(POLL);
         }
         Ok(())

@@ -10,6 +10,7 @@ use lifeboat_testkit::run_as_postgres;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::watch::postmaster;
+use crate::meter::log_tail;
 use crate::stage::Stage;
 
 /// How often the server's state is looked at.
@@ -39,14 +40,10 @@ pub fn start_and_wait(stage: &Stage) -> Result<Duration> {
     pg_ctl.args(["start", "-W", "-s", "-D"]).arg(&target).arg("-l").arg(&log);
     pg_ctl.arg("-o").arg(format!("{options} -p 5432 -k {}", home.display()));
     run_as_postgres(&mut pg_ctl).context("start the restored server")?;
-    let log_tail = || {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        text.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
-    };
     while !is_open(&target) {
         let is_there = postmaster(&target).is_some() || begun.elapsed() < LAUNCH;
-        ensure!(is_there, "the restored server has ended; its log:\n{}", log_tail());
-        ensure!(begun.elapsed() < PATIENCE, "the restored server does not open; its log:\n{}", log_tail());
+        ensure!(is_there, "the restored server has ended; its log:\n{}", log_tail(&log));
+        ensure!(begun.elapsed() < PATIENCE, "the restored server does not open; its log:\n{}", log_tail(&log));
         std::thread::sleep(POLL);
     }
     Ok(begun.elapsed())
