@@ -83,9 +83,6 @@ pub enum Command {
         /// For which shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, for packages.
-    #[command(hide = true)]
-    Manual,
 }
 
 /// How to make a key.

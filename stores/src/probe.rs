@@ -12,7 +12,7 @@ use crate::store::{ByteRange, ObjectVersion, PutMode, PutOutcome, SealedBody, St
 use crate::{ObjectKey, StoreError};
 
 /// What is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     /// A new object can be created.
     Create,
@@ -45,11 +45,6 @@ pub enum Finding {
         /// In words for the operator.
         what: String,
     },
-    /// The request failed on its way: nothing was found out.
-    Unclear {
-        /// What happened.
-        why: String,
-    },
 }
 
 /// The findings about one region.
@@ -74,7 +69,7 @@ impl ProbeReport {
     pub fn faults(&self) -> impl Iterator<Item = (Check, &str)> {
         self.findings.iter().filter_map(|(check, finding)| match finding {
             Finding::Lacks { what } => Some((*check, what.as_str())),
-            Finding::Holds | Finding::NotAllowed { .. } | Finding::Unclear { .. } => None,
+            Finding::Holds | Finding::NotAllowed { .. } => None,
         })
     }
 }
@@ -148,10 +143,6 @@ fn lacks(what: &str) -> Finding {
 fn failed(error: &StoreError) -> Finding {
     match error {
         StoreError::Misconfigured { .. } => Finding::NotAllowed { said: said(error) },
-        StoreError::Transient { .. }
-        | StoreError::DeadlineExceeded { .. }
-        | StoreError::Throttled { .. }
-        | StoreError::BreakerOpen { .. } => Finding::Unclear { why: said(error) },
         _ => Finding::Lacks { what: said(error) },
     }
 }

@@ -94,10 +94,9 @@ impl Scene {
         }
         let signing_key = self.signing_key();
         text.push_str(&format!(
-            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n[state]\ndirectory = \"{}\"\n",
+            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n",
             self.public_key,
-            signing_key.display(),
-            self.dir.path().join("state").display()
+            signing_key.display()
         ));
         std::fs::write(self.dir.path().join("lifeboat.toml"), text).unwrap();
         self.daemon(&["init"]).expect(0);
