@@ -1,6 +1,7 @@
 //! Rules that no section can judge alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::file::Config;
 use crate::kind::Wrong;
@@ -19,6 +20,10 @@ pub(crate) fn across(reader: &mut Reader<'_>, config: &Config) {
     quorum(reader, config);
     slots(reader, config);
     recipients(reader, config);
+    http(reader, config);
+    for cluster in &config.clusters {
+        retention(reader, cluster);
+    }
 }
 
 fn twice<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
@@ -101,5 +106,45 @@ fn recipients(reader: &mut Reader<'_>, config: &Config) {
         let problem = "there is only one recipient: whoever loses its private key loses every backup";
         let cure = "add a second public key, and keep its private key offline";
         reader.warn_at("keys.recipients", Wrong::new(problem, cure));
+    }
+}
+
+/// Whoever is not on this machine must show a token, and must not be able to listen in on it.
+fn http(reader: &mut Reader<'_>, config: &Config) {
+    let Some(address) = config.http.listen.filter(|address| !address.ip().is_loopback()) else { return };
+    let problem = |what: &str| format!("`http.listen` is open to other machines ({address}), and there is no {what}");
+    if config.http.token.is_none() {
+        let cure = "give http.token (file:/path or credential:NAME), or listen on 127.0.0.1";
+        reader.fault_at("http.listen", Wrong::new(problem("token"), cure));
+    }
+    if config.http.tls.is_none() {
+        let cure = "give http.tls_certificate and http.tls_key, or listen on 127.0.0.1 behind a proxy that speaks TLS";
+        reader.fault_at("http.listen", Wrong::new(problem("certificate"), cure));
+    }
+}
+
+/// A restore that reads a backup while it goes must be able to end.
+const GRACE_SENSIBLE: Duration = Duration::from_secs(86_400);
+
+fn retention(reader: &mut Reader<'_>, cluster: &crate::ClusterSettings) {
+    let kept = cluster.retention;
+    let path = |key: &str| format!("cluster.{}.retention.{key}", cluster.name);
+    if kept.daily == 0 && kept.weekly == 0 && kept.monthly == 0 {
+        let problem = format!(
+            "no days, weeks or months are kept: cluster `{}` keeps its newest {} backups and what pitr_window needs",
+            cluster.name, kept.min_keep
+        );
+        reader.warn_at(
+            &path("daily"),
+            Wrong::new(problem, "give daily, weekly or monthly, unless that is what you want"),
+        );
+    }
+    if kept.grace < GRACE_SENSIBLE {
+        let problem = format!(
+            "`{}` is {}: a restore that takes longer may lose the backup that it reads",
+            path("grace"),
+            crate::show_duration(kept.grace)
+        );
+        reader.warn_at(&path("grace"), Wrong::new(problem, "give at least 24h"));
     }
 }

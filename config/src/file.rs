@@ -10,6 +10,8 @@ use lifeboat_vocabulary::{ByteCount, ClusterName};
 
 use crate::kind::{self, Fit, Wrong};
 use crate::reader::{Reader, Section};
+use crate::schedule::{RetentionSettings, ScheduleSettings};
+use crate::service::{DaemonSettings, HealSettings, HttpSettings, ScrubSettings};
 use crate::tree::Node;
 use crate::wal::{ObjectiveSettings, WalOptions};
 use crate::{SecretRef, region};
@@ -21,6 +23,8 @@ const WORDS_MAX: usize = 64;
 const COMPRESSION_LEVELS: std::ops::RangeInclusive<i64> = 1..=4;
 const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
 const WORKERS_MAX: i64 = 256;
+const BACKUPS_MAX: i64 = 64;
+const BACKUPS_DEFAULT: usize = 2;
 const MEMORY_DEFAULT: ByteCount = ByteCount::from_mib(128);
 const LAG_DEFAULT: Duration = Duration::from_secs(60);
 const FLUSH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
@@ -40,6 +44,14 @@ pub struct Config {
     pub keys: KeySettings,
     /// What the program may use of the machine.
     pub limits: LimitSettings,
+    /// What the daemon does.
+    pub daemon: DaemonSettings,
+    /// How regions are brought up to date.
+    pub heal: HealSettings,
+    /// How what is stored is proved.
+    pub scrub: ScrubSettings,
+    /// Where the daemon is seen.
+    pub http: HttpSettings,
     /// Where the program keeps what must outlive a restart: an absolute path, one folder per cluster below it.
     pub state_directory: PathBuf,
 }
@@ -57,6 +69,10 @@ pub struct ClusterSettings {
     pub wal: WalOptions,
     /// What is to be kept.
     pub objectives: ObjectiveSettings,
+    /// When backups are made.
+    pub schedule: ScheduleSettings,
+    /// How long they are kept.
+    pub retention: RetentionSettings,
 }
 
 /// How a cluster is backed up: `[cluster.backup]`.
@@ -97,10 +113,12 @@ pub struct KeySettings {
 /// What the program may use of the machine: `[limits]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitSettings {
-    /// Memory for data on its way, at least 64 MiB.
+    /// Memory for the data of one backup on its way, at least 64 MiB.
     pub memory: ByteCount,
-    /// Threads that compress and seal, 1 to 256.
+    /// Threads that compress and seal, 1 to 256; those of several clusters take turns.
     pub workers: usize,
+    /// Backups of different clusters that may run at the same time, 1 to 64. Each takes `memory`; others wait their turn.
+    pub backups: usize,
     /// Disk space per cluster for WAL that a region has not taken yet, at least 64 MiB.
     pub spool: ByteCount,
 }
@@ -129,10 +147,18 @@ impl Config {
         let keys = KeySettings::read(reader, keys);
         let limits = root.below(reader, "limits");
         let limits = LimitSettings::read(reader, limits);
+        let daemon = root.below(reader, "daemon");
+        let daemon = DaemonSettings::read(reader, daemon);
+        let heal = root.below(reader, "heal");
+        let heal = HealSettings::read(reader, heal);
+        let scrub = root.below(reader, "scrub");
+        let scrub = ScrubSettings::read(reader, scrub);
+        let http = root.below(reader, "http");
+        let http = HttpSettings::read(reader, http);
         let state = root.below(reader, "state");
         let state_directory = state_directory(reader, state);
         root.finish(reader);
-        Some(Self { clusters, regions, durability, keys: keys?, limits, state_directory })
+        Some(Self { clusters, regions, durability, keys: keys?, limits, daemon, heal, scrub, http, state_directory })
     }
 }
 
@@ -164,26 +190,23 @@ impl ClusterSettings {
         let wal = WalOptions::read(reader, wal, name.as_ref());
         let objectives = section.below(reader, "objectives");
         let objectives = ObjectiveSettings::read(reader, objectives);
+        let schedule = section.below(reader, "schedule");
+        let schedule = ScheduleSettings::read(reader, schedule);
+        let retention = section.below(reader, "retention");
+        let retention = RetentionSettings::read(reader, retention);
         section.finish(reader);
         let backup = BackupOptions { checkpoint, max_rate, compression_level };
-        Some(Self { name: name?, connection: connection?, backup, wal, objectives })
+        let (name, connection, schedule) = (name?, connection?, schedule?);
+        Some(Self { name, connection, backup, wal, objectives, schedule, retention })
     }
 }
 
 /// Reads `[state]`.
 fn state_directory(reader: &mut Reader<'_>, mut section: Section<'_>) -> PathBuf {
     let default = (PathBuf::from(STATE_DIRECTORY_DEFAULT), "\"/var/lib/lifeboat\"");
-    let directory = section.or_default(reader, "directory", absolute, default);
+    let directory = section.or_default(reader, "directory", kind::absolute_path, default);
     section.finish(reader);
     directory
-}
-
-fn absolute(node: &Node) -> Fit<PathBuf> {
-    let path = Path::new(kind::text(node)?);
-    if path.is_absolute() {
-        return Ok(path.to_owned());
-    }
-    Err(Wrong::new(format!("`{}` is not an absolute path", path.display()), "begin with /, such as /var/lib/lifeboat"))
 }
 
 fn compression_level(node: &Node) -> Fit<i32> {
@@ -308,11 +331,13 @@ impl LimitSettings {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = |node| kind::integer(node, &(1..=WORKERS_MAX)).and_then(size);
         let workers = section.or_default(reader, "workers", count, (cores, &format!("{cores} (all cores)")));
+        let count = |node| kind::integer(node, &(1..=BACKUPS_MAX)).and_then(size);
+        let backups = section.or_default(reader, "backups", count, (BACKUPS_DEFAULT, "2"));
         let range = ByteCount::from_mib(64)..=ByteCount::from_mib(1 << 30);
         let spool = |node| kind::amount(node, &range);
         let spool = section.or_default(reader, "spool", spool, (SPOOL_DEFAULT, "\"10GiB\""));
         section.finish(reader);
-        Self { memory, workers, spool }
+        Self { memory, workers, backups, spool }
     }
 }
 

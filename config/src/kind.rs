@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -69,6 +70,21 @@ pub(crate) fn integer(node: &Node, range: &RangeInclusive<i64>) -> Fit<i64> {
     }
 }
 
+/// A whole number that is not large.
+pub(crate) fn count(node: &Node, range: &RangeInclusive<i64>) -> Fit<u32> {
+    let number = integer(node, range)?;
+    u32::try_from(number).map_err(|_| Wrong::new("out of range", "give a smaller number"))
+}
+
+/// A path that does not depend on where the program was started.
+pub(crate) fn absolute_path(node: &Node) -> Fit<PathBuf> {
+    let path = Path::new(text(node)?);
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    Err(Wrong::new(format!("`{}` is not an absolute path", path.display()), "begin with /, such as /var/lib/lifeboat"))
+}
+
 /// An amount of data.
 pub(crate) fn amount(node: &Node, range: &RangeInclusive<ByteCount>) -> Fit<ByteCount> {
     let amount: ByteCount = parsed(node)?;
@@ -132,15 +148,19 @@ pub(crate) fn shown(node: &Node) -> String {
     }
 }
 
-/// The name that was probably meant, or the names there are.
-pub(crate) fn nearest<'n>(given: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
+/// The name that was probably meant.
+pub(crate) fn near<'n>(given: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near = known
-        .clone()
         .map(|name| (strsim::damerau_levenshtein(given, name), name))
         .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
         .min_by_key(|(distance, _)| *distance);
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`?"),
+    near.map(|(_, name)| name)
+}
+
+/// The name that was probably meant, or the names there are.
+pub(crate) fn nearest<'n>(given: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
+    match near(given, known.clone()) {
+        Some(name) => format!("did you mean `{name}`?"),
         None => format!("there are: {}", known.collect::<Vec<_>>().join(", ")),
     }
 }

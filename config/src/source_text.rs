@@ -55,7 +55,17 @@ fn shown(line: &str) -> String {
 /// line by its number.
 pub(crate) fn may_hold_secret(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    let private = ["password", "passwd", "secret", "token", "lifeboat-sk-", "lifeboat-sign-", "private", "signing_key"];
+    let private = [
+        "password",
+        "passwd",
+        "secret",
+        "token",
+        "lifeboat-sk-",
+        "lifeboat-sign-",
+        "private",
+        "signing_key",
+        "tls_key",
+    ];
     let in_address = lower.split("://").skip(1).any(|rest| {
         let host = rest.split(['/', '?', ' ', '"', '\'']).next().unwrap_or("");
         host.contains('@') && host.contains(':')
@@ -93,6 +103,7 @@ mod tests {
             "recipients = ['lifeboat-sk-1abc']",
             "x = 'LIFEBOAT-SIGN-1abc'",
             "signing_key = 'hunter2'",
+            "tls_key = 'hunter2'",
         ] {
             assert_eq!(line(text, 0..1).3, None, "{text}");
         }

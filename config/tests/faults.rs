@@ -5,8 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::{RECIPIENTS, load};
-use lifeboat_config::{Config, Environment, Place, SecretRef, ValueOrigin};
+use lifeboat_config::{Config, Environment, Place, Role, SecretRef, ValueOrigin};
 use lifeboat_postgres::BackupCheckpoint;
+use lifeboat_stores::ObjectLock;
 use lifeboat_vocabulary::ByteCount;
 
 /// The smallest file that is right; `{}` places take more.
@@ -92,6 +93,64 @@ fn every_single_fault_is_told_with_its_cure() {
 }
 
 #[test]
+fn faults_of_schedules_retention_and_the_daemon_are_told_with_their_cure() {
+    for (text, problem, cure) in [
+        (file("[cluster.schedule]\nfull = '0 2 * *'", ""), "has 4 fields", "five fields: minute, hour"),
+        (file("[cluster.schedule]\nfull = '0 2 * * 8'", ""), "`8` is not a weekday", "0 to 7"),
+        (file("[cluster.schedule]\nfull = '0 2 31 2 *'", ""), "`0 2 31 2 *` never comes", "give `0 2 29 2 *`"),
+        (file("[cluster.schedule]\nfull = '@daily'", ""), "is a name for a schedule", "such as `0 2 * * *`"),
+        (file("[cluster.schedule]\nful = '0 2 * * *'", ""), "unknown key `ful`", "did you mean `full`?"),
+        (
+            file("[cluster.schedule]\ntimezone = 'Europe/Berlln'", ""),
+            "`Europe/Berlln` is not a time zone",
+            "did you mean `Europe/Berlin`?",
+        ),
+        (file("[cluster.schedule]\ntimezone = 'CET-1CEST'", ""), "is not a time zone", "such as Europe/Berlin"),
+        (file("[cluster.schedule]\njitter = '1d'", ""), "1d is out of range", "0s to 12h"),
+        (
+            file("[cluster.schedule]\nblackout = ['8-18']", ""),
+            "`8-18` is not a window of time",
+            "such as Mon-Fri 08:00-18:00",
+        ),
+        (
+            file("[cluster.schedule]\nblackout = ['06:00-18:00', '18:00-06:00']", ""),
+            "the windows cover the whole week",
+            "leave some hours free",
+        ),
+        (file("[cluster.retention]\ndaily = -1", ""), "-1 is out of range", "from 0 to 1200"),
+        (file("[cluster.retention]\nmin_keep = 0", ""), "0 is out of range", "from 1 to 1200"),
+        (file("[cluster.retention]\npitr_window = '7'", ""), "`7` is not a length of time", "such as 90s"),
+        (file("[cluster.retention]\ngrace = '2y'", ""), "`2y` is not a length of time", "such as 90s"),
+        (file("", "[heal]\nmax_bandwidth = '1KiB'"), "1.0 KiB is out of range", "64.0 KiB"),
+        (file("", "[scrub]\nperiod = '1s'"), "1s is out of range", "1m to 366d"),
+        (file("", "[daemon]\nroles = []"), "does nothing", "at least one role"),
+        (file("", "[daemon]\nroles = ['prun']"), "`prun` is not understood", "\"prune\""),
+        (file("", "[daemon]\nstop_timeout = '0s'"), "0s is out of range", "1s to 1h"),
+        (file("", "[http]\nlisten = ':9432'"), "is not an address with a port", "127.0.0.1:9432"),
+        (file("", "[http]\nlisten = '0.0.0.0:9432'"), "there is no token", "listen on 127.0.0.1"),
+        (file("", "[http]\nlisten = '[::]:9432'\ntoken = 'env:T'"), "there is no certificate", "http.tls_key"),
+        (file("", "[http]\ntls_key = 'env:K'"), "given without `http.tls_certificate`", "give both"),
+        (file("", "[http]\ntls_certificate = '/c'"), "given without `http.tls_key`", "give both"),
+        (file("", "[http]\ntls_certificate = 'c'"), "`c` is not an absolute path", "begin with /"),
+        (file("", "[http]\ntoken = 'hunter2'"), "not a reference to a secret", "file:/path"),
+        (file("", "[limits]\nbackups = 0"), "0 is out of range", "from 1 to 64"),
+        (
+            file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nobject_lock = 'on'"),
+            "`on` is not a mode of Object Lock",
+            "none, governance or compliance",
+        ),
+        (
+            file("", "[[region]]\nname = 'c'\nurl = 'file:///c'\nobject_lock = 'governance'"),
+            "no meaning for a directory",
+            "leave it out",
+        ),
+    ] {
+        let told = told(&text, &[]);
+        assert!(told.contains(problem) && told.contains(cure), "expected `{problem}` and `{cure}`:\n{told}");
+    }
+}
+
+#[test]
 fn all_faults_come_at_once_in_the_order_of_the_file() {
     let text = file("conection = 'x'\n[cluster.backup]\ncompression_level = 9", "[limits]\nmemory = '1MiB'\nspeed = 1");
     let faults = load(&text, &[("LIFEBOAT_LIMITS__WORKERS", "many")]).unwrap_err();
@@ -127,6 +186,8 @@ fn no_fault_shows_a_secret() {
         (file("", "").replace("'file:/etc/key'", "'''\nhunter2'''"), vec![]),
         (file("", "").replace(RECIPIENTS[1], "lifeboat-sk-1hunter2"), vec![]),
         (file("", "[[region]]\nname = 'c'\nurl = 's3://bkt'\nendpoint = 'https://a:hunter2@host'"), vec![]),
+        (file("", "[http]\ntoken = 'hunter2'"), vec![]),
+        (file("", "[http]\ntls_key = 'hunter2'"), vec![]),
         (file("", ""), vec![("LIFEBOAT_KEYS__SIGNING_KEY", "hunter2")]),
         (file("", ""), vec![("LIFEBOAT_CLUSTER__MAIN__CONNECTION", "host=x password=hunter2")]),
     ] {
@@ -160,6 +221,15 @@ fn the_smallest_file_that_is_right_has_safe_defaults() {
     assert_eq!(config.keys.signing_key, SecretRef::File("/etc/key".into()));
     assert_eq!(config.limits.memory, ByteCount::from_mib(128));
     assert!(config.limits.workers >= 1);
+    let schedule = &config.clusters[0].schedule;
+    assert_eq!((schedule.timezone_name(), schedule.full.to_string().as_str()), ("UTC", "0 2 * * *"));
+    assert_eq!((schedule.jitter, schedule.blackout.len()), (Duration::ZERO, 0));
+    let kept = config.clusters[0].retention;
+    assert_eq!((kept.daily, kept.weekly, kept.monthly, kept.min_keep), (7, 4, 12, 2));
+    assert_eq!((kept.pitr_window.as_secs(), kept.grace.as_secs()), (7 * 86_400, 72 * 3600));
+    assert!(Role::ALL.iter().all(|(_, role)| config.daemon.does(*role)));
+    assert!(config.http.listen.is_some_and(|address| address.ip().is_loopback()), "open to nobody else");
+    assert_eq!(config.regions[0].object_lock, ObjectLock::Off);
     assert!(loaded.warnings.is_empty() && loaded.overrides.is_empty());
 }
 
@@ -170,6 +240,34 @@ fn one_recipient_is_allowed_with_a_warning() {
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].problem.contains("only one recipient"));
     assert!(matches!(loaded.warnings[0].place, Place::Line { .. }));
+}
+
+#[test]
+fn what_works_but_should_not_stay_so_is_warned_of() {
+    for (text, problem) in [
+        (file("[cluster.retention]\ngrace = '1h'", ""), "may lose the backup that it reads"),
+        (file("[cluster.retention]\ndaily = 0\nweekly = 0\nmonthly = 0", ""), "keeps its newest 2 backups"),
+    ] {
+        let loaded = load(&text, &[]).unwrap();
+        assert_eq!(loaded.warnings.len(), 1, "{text}");
+        assert!(loaded.warnings[0].problem.contains(problem), "{}", loaded.warnings[0]);
+    }
+}
+
+#[test]
+fn schedules_windows_and_roles_are_read_as_they_are_written() {
+    let cluster = "[cluster.schedule]\ntimezone = 'Europe/Berlin'\nfull = '30  1 * * Mon-Sat'\njitter = '10m'\n\
+                   blackout = ['Mon-Fri 08:00-18:00', '22:00-01:00']";
+    let rest = "[daemon]\nroles = ['wal', 'backup']\n[http]\nlisten = 'localhost:0'";
+    let loaded = load(&file(cluster, rest), &[("LIFEBOAT_HEAL__MAX_BANDWIDTH", "1MiB")]).unwrap();
+    let schedule = &loaded.config.clusters[0].schedule;
+    assert_eq!((schedule.timezone_name(), schedule.full.to_string().as_str()), ("Europe/Berlin", "30 1 * * Mon-Sat"));
+    assert_eq!(schedule.blackout.len(), 2);
+    assert!(loaded.config.daemon.does(Role::Wal) && !loaded.config.daemon.does(Role::Prune));
+    assert_eq!(loaded.config.heal.max_bandwidth, ByteCount::from_mib(1));
+    let off = load(&file("", "[http]\nlisten = 'off'"), &[("LIFEBOAT_DAEMON__ROLES", "heal, scrub")]).unwrap();
+    assert_eq!(off.config.http.listen, None);
+    assert_eq!(off.config.daemon.roles.len(), 2);
 }
 
 #[test]

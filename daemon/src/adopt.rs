@@ -12,6 +12,7 @@ use lifeboat_restore::terminal::Output;
 use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 
+use crate::regions::OpenRegions;
 use crate::wal::upstream::SENDER_TIMEOUT;
 use crate::wiring;
 
@@ -34,8 +35,7 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
         incarnation.map(|text| text.parse().context("read the server's incarnation")).transpose()?;
     let signer = wiring::signer(config, &cluster.name)?;
     let mut logs = Vec::new();
-    for settings in &config.regions {
-        let region = wiring::open_region(settings, &cluster.name).await?;
+    for region in OpenRegions::open(config, &cluster.name).await?.stores() {
         let read = read_region(&*region.store, Some(&signer.verify_key()), Some(region.name.clone())).await;
         // All or none: a region that does not hear of it would go on refusing the new one.
         let (descriptor, log) = read.with_context(|| format!("read region {}", region.name))?;

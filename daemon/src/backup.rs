@@ -1,7 +1,9 @@
 //! One base backup, step by step.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config};
@@ -10,22 +12,30 @@ use lifeboat_postgres::{
 };
 use lifeboat_repository::{
     BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, Descriptor, FrameCheck,
-    Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore, SealedBackup,
+    Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore, SealedBackup, Seat,
 };
-use lifeboat_restore::access::read_region;
-use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::exit_code::{Ending, Exit};
 use lifeboat_restore::facts::BackupFacts;
 use lifeboat_restore::terminal::{Output, ProgressLine};
 use lifeboat_stores::{Verdict, verdict};
-use lifeboat_vocabulary::{BackupId, Clock, RegionName, SegmentSize, SystemClock};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::causes::causes;
+use crate::guard::{GuardError, RunGuard};
 use crate::page_check::{Judge, PageCheck, second_look};
+use crate::progress::Progress;
+use crate::regions::OpenRegions;
+use crate::run::state_directory;
+use crate::runs::{RunEnding, RunHistory, RunKind, RunResult};
 use crate::{backup_report, wiring};
 
 /// Uploads at the same time per region: enough to hide a store's latency, few enough to leave packs for the others.
 const UPLOADS_PER_REGION: usize = 4;
+/// How often somebody looks whether a backup gets on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The regions as they were found: descriptor, logs of those that can be used, and why the others cannot.
 struct Regions {
@@ -54,7 +64,7 @@ pub struct BackupOutcome {
     pub findings: Vec<String>,
 }
 
-/// Makes a full backup and prints what became of it.
+/// Makes a full backup and prints what became of it. A daemon beside it makes none meanwhile, and remembers this one.
 ///
 /// # Errors
 /// Whatever stopped it. Nothing that looks like a backup is left behind then.
@@ -63,7 +73,16 @@ pub async fn run(
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let outcome = make((config, cluster), Shown::To(output), stop).await;
+    let directory = state_directory(config, cluster);
+    let _guard = by_hand(&directory)?;
+    let (history, _) = RunHistory::open(&directory);
+    let (number, begun) = history.begin(RunKind::ByHand, None, SystemClock.now()).await;
+    let regions = OpenRegions::open(config, &cluster.name).await?;
+    let outcome = make((config, cluster, &regions), Shown::To(output), stop).await;
+    let ended = history.end(number, SystemClock.now(), result_of(&outcome, stop)).await;
+    if let Err(error) = begun.and(ended) {
+        eprintln!("warning: the daemon will not know of this backup until it reads the regions: {}", causes(&error));
+    }
     if stop.is_cancelled() && outcome.is_err() {
         eprintln!("the backup was stopped; nothing that looks like a backup is left behind");
         return Ok(Ending::Stopped);
@@ -78,31 +97,124 @@ pub async fn run(
     })
 }
 
-/// Whether anybody watches a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// Progress is drawn for them.
-    To(Output),
-    /// Nobody does.
-    Nothing,
+/// Only one backup of a cluster at a time, whoever makes it.
+fn by_hand(directory: &Path) -> anyhow::Result<RunGuard> {
+    match RunGuard::try_acquire(directory, "a backup by hand", &SystemClock) {
+        Ok(guard) => Ok(guard),
+        Err(busy @ GuardError::Busy(_)) => {
+            let text =
+                format!("{busy}; `lifeboatd status` shows how it goes, and it can be asked for again afterwards");
+            Err(Exit::error(Ending::Busy, text))
+        }
+        Err(error) => Err(anyhow::Error::new(error)
+            .context("the state directory is needed, so that two backups never run at once (key state.directory)")),
+    }
 }
 
-/// Makes a full backup and returns what became of it.
+/// What is remembered of a backup.
+#[must_use]
+pub fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &CancellationToken) -> RunResult {
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(_) if stop.is_cancelled() => return RunResult::without_backup(RunEnding::Stopped, "it was told to stop"),
+        Err(error) => return RunResult::without_backup(RunEnding::Failed, format!("{error:#}")),
+    };
+    let left = outcome.commit.regions.iter().filter_map(|(region, result)| {
+        let reason = result.as_ref().err()?;
+        Some(format!("{region}: {}", causes(reason)))
+    });
+    let left: Vec<String> = left.collect();
+    RunResult {
+        ending: match outcome.verdict {
+            Verdict::Ok => RunEnding::Done,
+            Verdict::Degraded => RunEnding::Degraded,
+            Verdict::Failed => RunEnding::BelowQuorum,
+        },
+        backup: Some(outcome.commit.record.backup.to_string()),
+        bytes: Some(outcome.commit.record.files.raw_bytes.as_bytes()),
+        why: (!left.is_empty()).then(|| left.join("; ")),
+        damaged_pages: outcome.commit.record.pages.map_or(0, |pages| pages.damaged),
+    }
+}
+
+/// Who watches a backup.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'w> {
+    /// A person, for whom progress is drawn.
+    To(Output),
+    /// The daemon.
+    Daemon {
+        /// Where it looks whether the backup gets on.
+        progress: &'w Progress,
+        /// Where backups of other clusters take turns with this one.
+        seat: &'w Seat,
+    },
+}
+
+impl Shown<'_> {
+    /// The server or the regions have to do something first.
+    fn waits(self, reason: &str) {
+        if let Self::Daemon { progress, .. } = self {
+            progress.waiting(reason);
+        }
+    }
+
+    fn seat(self) -> Option<Seat> {
+        match self {
+            Self::Daemon { seat, .. } => Some(seat.clone()),
+            Self::To(_) => None,
+        }
+    }
+
+    /// Lets whoever watches see how the counters grow, until it is dropped.
+    fn follow(self, counters: Arc<lifeboat_repository::Progress>, estimated: Option<ByteCount>) -> Following {
+        match self {
+            Self::To(output) => Following::Line(ProgressLine::start("backup", counters, estimated, output)),
+            Self::Daemon { progress, .. } => {
+                progress.working("a backup");
+                Following::Task(AbortOnDropHandle::new(tokio::spawn(tell_steps(progress.clone(), counters))))
+            }
+        }
+    }
+}
+
+/// See [`Shown::follow`]; it ends when it is dropped.
+#[expect(dead_code, reason = "they are held, not used")]
+enum Following {
+    Line(ProgressLine),
+    Task(AbortOnDropHandle<()>),
+}
+
+async fn tell_steps(progress: Progress, counters: Arc<lifeboat_repository::Progress>) {
+    let mut known = counters.snapshot();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = counters.snapshot();
+        if now != known {
+            progress.moved();
+            known = now;
+        }
+    }
+}
+
+/// Makes a full backup into the regions of a cluster and returns what became of it.
 ///
 /// # Errors
 /// Whatever stopped it. Nothing that looks like a backup is left behind then.
 pub async fn make(
-    (config, cluster): (&Config, &ClusterSettings),
-    shown: Shown,
+    (config, cluster, regions): (&Config, &ClusterSettings, &OpenRegions),
+    shown: Shown<'_>,
     stop: &CancellationToken,
 ) -> anyhow::Result<BackupOutcome> {
+    shown.waits("the regions");
     let (begun, start_time) = (Instant::now(), SystemClock.now());
     let signer = wiring::signer(config, &cluster.name)?;
-    let regions = open_regions(config, cluster, &signer).await?;
+    let regions = read_regions(regions, &signer).await?;
     let plan = memory_plan(config, &regions.descriptor)?;
     tracing::info!("{plan}");
     let backup = BackupId::new(start_time, random()?);
     let options = wiring::base_backup_options(cluster, format!("lifeboat {backup}"));
+    shown.waits("the server's checkpoint");
     let connected = ReplicationSource::start(&cluster.connection, &options);
     let mut source = stoppable(stop, connected).await?.context("begin the backup on the server")?;
     let facts = source.facts().clone();
@@ -116,17 +228,16 @@ pub async fn make(
         anyhow::bail!("the server sent data before the backup began");
     };
     let settings = settings((config, cluster), (&backup, &regions.descriptor), plan, check(&started));
+    let settings = BackupSettings { seat: shown.seat(), ..settings };
     let mut writer = BackupWriter::start(settings, regions.stores.clone(), stop).context("start the pipeline")?;
     for (region, error) in regions.unusable {
         writer.exclude(&region, LeftReason::Prepare(error.into()));
     }
-    let line = match shown {
-        Shown::To(output) => Some(ProgressLine::start("backup", writer.progress(), started.estimated, output)),
-        Shown::Nothing => None,
-    };
+    let following = shown.follow(writer.progress(), started.estimated);
     let transfer = transfer((&mut source, started, &facts), &mut writer, stop).await?;
     let sealed = writer.finish().await.context("seal the backup")?;
-    drop(line);
+    drop(following);
+    shown.waits("the regions to take what is left");
     let (pages, damaged) = judge_pages(&mut source, &sealed, &transfer).await?;
     drop(source);
     let details = BackupDetails {
@@ -160,13 +271,12 @@ async fn stoppable<T>(stop: &CancellationToken, work: impl Future<Output = T>) -
     }
 }
 
-async fn open_regions(config: &Config, cluster: &ClusterSettings, signer: &Arc<NoteSigner>) -> anyhow::Result<Regions> {
+async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>) -> anyhow::Result<Regions> {
     let (mut stores, mut logs, mut unusable) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut descriptor: Option<Descriptor> = None;
-    for settings in &config.regions {
-        let region = wiring::open_region(settings, &cluster.name).await?;
+    for region in regions.stores() {
         let name = region.name.clone();
-        match read_region(&*region.store, Some(&signer.verify_key()), Some(name.clone())).await {
+        match regions.logs().read(&region, &signer.verify_key()).await {
             Ok((found, _)) if descriptor.as_ref().is_some_and(|first| *first != found) => {
                 let other = anyhow::anyhow!("it holds another repository ({})", found.repo);
                 unusable.push((name.clone(), other));
@@ -207,6 +317,7 @@ fn settings(
         check,
         upload_concurrency: UPLOADS_PER_REGION,
         lag_limit: config.durability.region_lag_limit,
+        seat: None,
     }
 }
 

@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use lifeboat_vocabulary::ClusterName;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lifeboat_repository::HoldId;
+use lifeboat_vocabulary::{BackupId, ClusterName};
+
+use crate::expiry::Expiry;
+
+use crate::pause::{PauseArgs, ResumeArgs};
 
 /// Backs up PostgreSQL to several regions in one pass, encrypted and signed.
 #[derive(Debug, Parser)]
@@ -42,15 +47,92 @@ pub enum Command {
     Run,
     /// Show how it stands: what would be lost now, and how far every region is.
     Status,
+    /// Stop deletion, scheduled backups, healing or scrub by hand, with a reason, an owner and an end.
+    Pause(PauseArgs),
+    /// Let go on what was paused; for deletion also what froze by itself.
+    Resume(ResumeArgs),
     /// Let a restored copy take over: it writes into the repository from now on, and the original is refused.
     Adopt,
+    /// Bring every region what it lacks of what is kept, from regions that have it.
+    Heal(crate::care::heal_command::HealArgs),
+    /// Check that everything that is stored is there; with `--full`, read it back and prove it.
+    Scrub(crate::care::scrub_command::ScrubArgs),
     /// List all backups and where they are.
     List,
+    /// Show or carry out what the retention policy says.
+    Retention {
+        /// Which of both.
+        #[command(subcommand)]
+        command: RetentionCommand,
+    },
+    /// Keep backups whatever the retention policy says.
+    Hold {
+        /// What to do.
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
     /// Print a completion script.
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, for packages.
+    #[command(hide = true)]
+    Manual,
+}
+
+/// What to do about retention.
+#[derive(Debug, Subcommand)]
+pub enum RetentionCommand {
+    /// Show what stays and why, what goes, and what that frees. Changes nothing.
+    Plan,
+    /// Forget what no rule keeps, and delete what was forgotten longer ago than the grace.
+    Apply(ApplyArgs),
+}
+
+/// How to carry out a plan.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ApplyArgs {
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Carry out a plan that is unusual: look at `retention plan` first.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What to do about holds.
+#[derive(Debug, Subcommand)]
+pub enum HoldCommand {
+    /// Keep a backup. Saying it again brings the hold to regions that were away.
+    Add {
+        /// Which backup.
+        #[arg(value_name = "BACKUP")]
+        backup: BackupId,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Who wants it.
+        #[arg(long, value_name = "NAME")]
+        owner: String,
+        /// When the hold ends by itself: a time with an offset (2026-12-31T12:00:00Z), or how long (36h, 30d).
+        #[arg(long, value_name = "END")]
+        expires: Option<Expiry>,
+    },
+    /// End a hold.
+    Remove {
+        /// Which hold; `hold list` shows them.
+        #[arg(value_name = "HOLD")]
+        hold: HoldId,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Who ends it [default: whose hold it is]
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
+    },
+    /// Show the holds that are in force.
+    List,
 }
 
 /// Kinds of backup.

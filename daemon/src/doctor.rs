@@ -238,6 +238,10 @@ async fn region(
             }
             Finding::Holds => lines.good(&area, &check.to_string(), "yes"),
             Finding::NotAllowed { .. } => lines.good(&area, &check.to_string(), "not allowed for this role"),
+            Finding::Unclear { why } => {
+                let cure = "run `lifeboatd doctor` again; see how the region is reached if it stays";
+                lines.not(&area, &check.to_string(), (State::Warning, why.clone(), cure));
+            }
             Finding::Lacks { what } => {
                 let cure = "only one writer may use this region; choose another provider if you can";
                 lines.not(&area, &check.to_string(), (State::Warning, what.clone(), cure));

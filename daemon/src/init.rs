@@ -15,6 +15,7 @@ use lifeboat_restore::terminal::{Output, Tone, toned};
 use lifeboat_vocabulary::{Clock, Sha256Digest, SystemClock, UtcTime};
 use serde_json::json;
 
+use crate::regions::OpenRegions;
 use crate::wiring;
 
 /// Creates what is missing, region by region. A repetition finds what is there and is content.
@@ -28,10 +29,7 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
     session.close().await;
     let made_key = make_signing_key(config)?;
     let signer = wiring::signer(config, &cluster.name)?;
-    let mut regions = Vec::new();
-    for settings in &config.regions {
-        regions.push(wiring::open_region(settings, &cluster.name).await?);
-    }
+    let regions = OpenRegions::open(config, &cluster.name).await?.stores();
     let descriptor = existing(&regions, &signer).await?;
     let descriptor = match descriptor {
         Some(descriptor) => descriptor,

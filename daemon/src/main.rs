@@ -1,22 +1,22 @@
 //! `lifeboatd`: arguments, configuration, one command, an exit code.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
-use lifeboat_config::Config;
-use lifeboat_daemon::cli::{Cli, Command};
-use lifeboat_daemon::{adopt, backup, check_config, doctor, init, run, status, wiring};
+use lifeboat_config::{Config, Loaded};
+use lifeboat_daemon::cli::{Cli, Command, RetentionCommand};
+use lifeboat_daemon::reload::ConfigSource;
+use lifeboat_daemon::{
+    adopt, backup, care, check_config, doctor, hold, init, logs, pause, retention, run, status, wiring,
+};
 use lifeboat_restore::access::Repository;
 use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
-use lifeboat_restore::{list, signals};
-use tracing_subscriber::EnvFilter;
+use lifeboat_restore::{list, manual, signals};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr();
+    logs::init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("start")),
@@ -27,17 +27,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Text on a terminal, JSON elsewhere. `LIFEBOAT_LOG` takes tracing's filter syntax.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::io::stderr().is_terminal() { log.compact().init() } else { log.json().init() }
-}
-
 async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     let output = if cli.json { Output::Json } else { Output::Text };
     if let Command::Completions { shell } = &cli.command {
         clap_complete::generate(*shell, &mut Cli::command(), "lifeboatd", &mut std::io::stdout());
+        return Ok(Ending::Done);
+    }
+    if matches!(cli.command, Command::Manual) {
+        print!("{}", manual());
         return Ok(Ending::Done);
     }
     let loaded = wiring::load(cli)?;
@@ -46,9 +43,12 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     }
     let config = &loaded.config;
     match &cli.command {
-        Command::Status => return Ok(status::run(config, output)),
-        Command::Run => return run::run(Arc::new(chosen(config, cli)?), &signals::stop_token()?).await,
+        Command::Status => return Ok(status::run(&chosen(cli, config)?, output)),
+        Command::Pause(args) if args.list => return Ok(pause::list(config, output)),
         _ => {}
+    }
+    if matches!(cli.command, Command::Run) {
+        return protect(cli, loaded).await;
     }
     let cluster = wiring::cluster(config, cli.cluster.as_ref())?;
     let stop = signals::stop_token()?;
@@ -64,15 +64,55 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             Ok(Ending::Done)
         }
         Command::Adopt => adopt::run(config, cluster, output).await,
-        Command::CheckConfig | Command::Completions { .. } | Command::Run | Command::Status => Ok(Ending::Done),
+        Command::Pause(args) => pause::pause(config, cluster, args),
+        Command::Resume(args) => pause::resume(config, cluster, args),
+        Command::Heal(args) => care::heal_command::run((config, cluster), args, output, &stop).await,
+        Command::Scrub(args) => care::scrub_command::run((config, cluster), args, output, &stop).await,
+        Command::Retention { command: RetentionCommand::Plan } => retention::plan(config, cluster, output).await,
+        Command::Retention { command: RetentionCommand::Apply(args) } => {
+            retention::apply::run((config, cluster), *args, output, &stop).await
+        }
+        Command::Hold { command } => hold::run((config, cluster), command, output).await,
+        Command::CheckConfig | Command::Completions { .. } | Command::Manual | Command::Run | Command::Status => {
+            Ok(Ending::Done)
+        }
     }
 }
 
 /// The configuration with the chosen cluster only, if one was chosen.
-fn chosen(config: &Config, cli: &Cli) -> anyhow::Result<Config> {
+fn chosen(cli: &Cli, config: &Config) -> anyhow::Result<Config> {
     let mut config = config.clone();
     if cli.cluster.is_some() {
         config.clusters = vec![wiring::cluster(&config, cli.cluster.as_ref())?.clone()];
     }
     Ok(config)
+}
+
+/// Runs the daemon, for the chosen cluster only, if one was chosen.
+async fn protect(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<Ending> {
+    loaded.config = chosen(cli, &loaded.config)?;
+    let source = ConfigSource { path: cli.config.clone(), cluster: cli.cluster.clone() };
+    run::run(source, loaded, &signals::stop_token()?).await
+}
+
+/// The manual page; the package is made with it.
+fn manual() -> String {
+    let about = manual::About {
+        section: 8,
+        files: &[
+            ("/etc/lifeboat/lifeboat.toml", "the configuration"),
+            ("/etc/lifeboat/credentials/", "the signing key and access keys, for the account lifeboat alone"),
+            ("/var/lib/lifeboat/", "what must outlive a restart, one folder per cluster"),
+            ("/usr/share/doc/lifeboat/", "INSTALL.md, CONFIGURE.md, CHECKLIST.md, and a runbook for every alarm"),
+        ],
+        variables: &[
+            ("LIFEBOAT_SECTION__KEY", "overrides a key of the configuration, as lifeboat.toml(5) says"),
+            ("LIFEBOAT_LOG", "what is logged to standard error: error, info, lifeboat_stores=debug"),
+            ("CREDENTIALS_DIRECTORY", "where credential:NAME is looked for; set by systemd"),
+            ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SHARED_CREDENTIALS_FILE", "as for every program of AWS"),
+            ("NO_COLOR", "no colours, even on a terminal"),
+        ],
+        see_also: &["lifeboat.toml(5)", "lifeboat-restore(1)", "systemd.exec(5)"],
+    };
+    manual::page(Cli::command(), about)
 }

@@ -1,68 +1,40 @@
-//! `lifeboatd run`: continuous WAL of every cluster, until it is told to stop.
+//! `lifeboatd run`: protects every cluster of the configuration until it is told to stop.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{Catalog, CurrentIncarnation, RegionAnswer, RegionView, WalRecords};
-use lifeboat_restore::access::read_region;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_stores::Verdict;
-use lifeboat_vocabulary::{ByteCount, SystemClock, WalPosition};
-use tokio::task::JoinSet;
+use lifeboat_config::{ClusterSettings, Config, Environment, Loaded};
+use lifeboat_restore::exit_code::{Ending, Exit};
+use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::wal::keeper::{BackupMaker, keep, needed};
-use crate::wal::receive::Receiver;
-use crate::wal::reporter::{Reporter, ReporterSettings};
-use crate::wal::shared::Shared;
-use crate::wal::slot_watch::{self, SlotOutlook};
-use crate::wal::upstream::{Belonging, Finder};
-use crate::wal::{self, KeyHolders, ShipRegion, ShipSettings, Shipper};
-use crate::{backup, wiring};
+use crate::alarm_board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::capacity::Capacity;
+use crate::causes::causes;
+use crate::cluster_tasks::{self, Common};
+use crate::freeze::Freezer;
+use crate::guard::{DaemonGuard, GuardError};
+use crate::housekeeping::{self, House};
+use crate::overrides::{ActiveOverride, Overrides};
+use crate::readiness::Readiness;
+use crate::reload::{ConfigSource, Plan, Refused, plan};
+use crate::renewed::renewed;
+use crate::state;
+use crate::status::board::{self as status_board, StatusBoard};
+use crate::status::snapshot::OverrideStatus;
+use crate::supervisor::{Supervisor, TaskSettings, Watchdog};
+use crate::systemd::ServiceManager;
+use crate::web::{self, WebParts};
 
-/// What the WAL of one cluster may take of the memory, raw and sealed.
-const WAL_MEMORY: ByteCount = ByteCount::from_mib(64);
-/// How long what was received may take on its way out, when everything stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// Protects every cluster of the configuration.
-///
-/// # Errors
-/// If nothing could be begun at all.
-pub async fn run(config: Arc<Config>, stop: &CancellationToken) -> anyhow::Result<Ending> {
-    let mut clusters = JoinSet::new();
-    for cluster in config.clusters.clone() {
-        clusters.spawn(protect(Arc::clone(&config), cluster, stop.clone()));
-    }
-    while let Some(ended) = clusters.join_next().await {
-        ended.context("protect a cluster")?;
-    }
-    Ok(Ending::Done)
-}
-
-/// Protects one cluster; what fails as a whole is begun again, so that one cluster never ends the others.
-async fn protect(config: Arc<Config>, cluster: ClusterSettings, stop: CancellationToken) {
-    let mut pause = PAUSE_MIN;
-    while !stop.is_cancelled() {
-        match attempt(&config, &cluster, &stop).await {
-            Ok(()) => pause = PAUSE_MIN,
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(cluster = %cluster.name, error, again_in = ?pause, "the cluster is not protected");
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-        }
-    }
-}
+/// How long housekeeping may take for one look.
+const HOUSE_CEILING: Duration = Duration::from_secs(60);
+/// What an orderly stop may take beyond the time that its tasks have.
+const STOP_MARGIN: Duration = Duration::from_secs(15);
 
 /// The folder of one cluster below the state directory.
 #[must_use]
@@ -70,179 +42,252 @@ pub fn state_directory(config: &Config, cluster: &ClusterSettings) -> PathBuf {
     config.state_directory.join(cluster.name.as_str())
 }
 
-fn make_private(directory: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.with_context(|| format!("make the state directory {}", directory.display()))
+/// Protects every cluster of the configuration; reads it again at SIGHUP.
+///
+/// # Errors
+/// If nothing could be begun at all.
+pub async fn run(source: ConfigSource, loaded: Loaded, stop: &CancellationToken) -> anyhow::Result<Ending> {
+    let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let manager = Arc::new(ServiceManager::of(&Environment::of_process()));
+    let mut daemon = Daemon::begin(source, loaded, Arc::clone(&manager))?;
+    let common = daemon.common.clone();
+    let seen = (Arc::clone(&common.board), Arc::clone(&common.readiness));
+    let watch = housekeeping::watch_tasks(Arc::clone(&common.supervisor), seen, Arc::clone(&manager));
+    let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
+    daemon.work(hangup, stop).await;
+    let patience = daemon.loaded.config.daemon.stop_timeout;
+    manager.stopping(patience + STOP_MARGIN);
+    let cut_off = common.supervisor.stop_all(patience).await;
+    if !cut_off.is_empty() {
+        let tasks = cut_off.join(", ");
+        tracing::warn!(tasks, "tasks did not end in time and were cut off; the next start makes up for what they lost");
+    }
+    common.board.save().await;
+    tracing::info!("stopped");
+    Ok(Ending::Done)
 }
 
-/// What the regions tell before anything is received.
-struct Known {
-    regions: Vec<ShipRegion>,
-    belonging: Belonging,
-    repository: lifeboat_repository::ids::RepositoryId,
-    incarnation: Option<lifeboat_repository::ids::Incarnation>,
-    /// Where WAL is wanted from, if none is stored: the end of the newest good backup.
-    wanted: Option<WalPosition>,
-    /// Why a base backup is needed.
-    order: Option<String>,
+/// The running daemon.
+struct Daemon {
+    source: ConfigSource,
+    loaded: Loaded,
+    manager: Arc<ServiceManager>,
+    config: watch::Sender<Arc<Config>>,
+    clusters: watch::Sender<Vec<ClusterName>>,
+    overrides: Overrides,
+    /// Of every cluster, for as long as this process lives.
+    guards: Vec<DaemonGuard>,
+    common: Common,
 }
 
-async fn learn(config: &Config, cluster: &ClusterSettings) -> anyhow::Result<Known> {
-    let signer = wiring::signer(config, &cluster.name)?;
-    let (mut regions, mut views, mut descriptor) = (Vec::new(), Vec::new(), None);
-    for settings in &config.regions {
-        let store = wiring::open_region(settings, &cluster.name).await?;
-        let name = store.name.clone();
-        let read = read_region(&*store.store, Some(&signer.verify_key()), Some(name.clone())).await;
-        let (log, answer) = match read {
-            Ok((found, log)) => {
-                anyhow::ensure!(
-                    descriptor.as_ref().is_none_or(|first| *first == found),
-                    "region {name} holds another repository ({}); correct its url",
-                    found.repo
-                );
-                descriptor.get_or_insert(found.clone());
-                (Some(log.clone()), RegionAnswer::Read { descriptor: Box::new(found), log })
-            }
-            Err(error) => {
-                let why = format!("{error:#}");
-                tracing::warn!(cluster = %cluster.name, region = %name, why, "the region cannot be read yet");
-                (None, RegionAnswer::Unreadable { why })
-            }
-        };
-        views.push(RegionView { name, answer });
-        regions.push(ShipRegion { store, log });
-    }
-    let descriptor = descriptor.context("no region can be read; a new repository is made by `lifeboatd init`")?;
-    let logs = regions.iter().filter_map(|region| Some((&region.store.name, region.log.as_ref()?)));
-    let records = WalRecords::of(logs);
-    let incarnation = match records.incarnation {
-        CurrentIncarnation::One(incarnation) => incarnation,
-        CurrentIncarnation::Disputed(ref regions) => anyhow::bail!(
-            "the regions disagree about which copy of the cluster may write ({}); decide with `lifeboatd adopt` on the right server",
-            regions.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        ),
-    };
-    let catalog = Catalog::merge(&views);
-    let newest = catalog.newest_sound().map(|row| &row.record);
-    let start = newest.map(|record| WalPosition { timeline: record.start_tli, lsn: record.start_lsn });
-    let wanted = newest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn });
-    let order = needed(start, records.gaps_everywhere());
-    let belonging = Belonging {
-        system_identifier: descriptor.sysid,
-        incarnation: incarnation.map(|incarnation| incarnation.to_string()),
-    };
-    Ok(Known { regions, belonging, repository: descriptor.repo, incarnation, wanted, order })
-}
-
-async fn attempt(config: &Arc<Config>, cluster: &ClusterSettings, stop: &CancellationToken) -> anyhow::Result<()> {
-    let directory = state_directory(config, cluster);
-    make_private(&directory)?;
-    let known = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        known = learn(config, cluster) => known?,
-    };
-    let settings = ship_settings((config, cluster), &known, &directory)?;
-    let clock: Arc<SystemClock> = Arc::new(SystemClock);
-    let count = known.regions.len();
-    let shipper = Shipper::start(settings, known.regions, Arc::<SystemClock>::clone(&clock)).await;
-    let shipper = Arc::new(shipper.context("begin to ship WAL")?);
-    let shared = Arc::new(Shared::new(cluster.name.clone(), count, clock));
-    if let Some(why) = known.order {
-        shared.order_backup(why);
-    }
-    let finder = Finder::new(cluster.clone(), known.belonging.clone(), Arc::clone(&shipper), known.wanted)?;
-    let receiver = Receiver {
-        finder,
-        belonging: known.belonging,
-        shipper: Arc::clone(&shipper),
-        shared: Arc::clone(&shared),
-        apply: cluster.wal.apply,
-    };
-    let outlook = Arc::<SlotOutlook>::default();
-    let reporter = Reporter {
-        settings: ReporterSettings {
-            state_directory: directory,
-            rpo: cluster.objectives.rpo,
-            wal_quorum: config.durability.wal_quorum,
-            spool_limit: config.limits.spool,
-        },
-        shared: Arc::clone(&shared),
-        shipper: Arc::clone(&shipper),
-        outlook: Arc::clone(&outlook),
-    };
-    let maker = Arc::new(Maker { config: Arc::clone(config), cluster: cluster.clone() });
-    // A task that ends by itself has failed: then all of them end, and the cluster is begun again.
-    let inner = stop.child_token();
-    let slot = cluster.wal.slot.parse().context("name the slot")?;
-    let watched = (cluster.connection.clone(), slot);
-    let mut tasks = JoinSet::new();
-    let seen = (outlook, Arc::clone(&shipper));
-    tasks.spawn(reporter.run(inner.clone()));
-    tasks.spawn(keep(shared, maker, inner.clone()));
-    tasks.spawn(slot_watch::watch(watched, seen, inner.clone()));
-    tasks.spawn(receiver.run(inner.clone()));
-    let first = tasks.join_next().await;
-    inner.cancel();
-    let mut failed = first.and_then(Result::err);
-    while let Some(ended) = tasks.join_next().await {
-        failed = failed.or(ended.err());
-    }
-    if let Some(shipper) = Arc::into_inner(shipper) {
-        let positions = shipper.stop(STOP_PATIENCE).await;
-        let (received, quorum) = (positions.received, positions.quorum);
-        tracing::info!(cluster = %cluster.name, ?received, ?quorum, "WAL shipping has ended");
-    }
-    failed.map_or(Ok(()), |error| Err(anyhow::Error::new(error).context("a task of continuous WAL failed")))
-}
-
-fn ship_settings(
-    (config, cluster): (&Config, &ClusterSettings),
-    known: &Known,
-    directory: &Path,
-) -> anyhow::Result<ShipSettings> {
-    Ok(ShipSettings {
-        flush_interval: config.durability.flush_interval,
-        mode: match cluster.wal.commit {
-            lifeboat_config::CommitMode::Asynchronous => wal::CommitMode::Asynchronous,
-            lifeboat_config::CommitMode::Synchronous => wal::CommitMode::Synchronous,
-        },
-        wal_quorum: config.durability.wal_quorum,
-        spool_directory: directory.join("spool"),
-        spool_limit: config.limits.spool,
-        memory: WAL_MEMORY,
-        cluster: cluster.name.clone(),
-        repository: known.repository,
-        signer: wiring::signer(config, &cluster.name)?,
-        holders: KeyHolders { recipients: config.keys.recipients.clone(), commands: config.keys.wrap_commands.clone() },
-        tool: wiring::TOOL.to_owned(),
-        incarnation: known.incarnation,
+/// Of two daemons with one state directory, the second ends at once.
+fn guard(config: &Config, cluster: &ClusterName) -> anyhow::Result<DaemonGuard> {
+    let directory = config.state_directory.join(cluster.as_str());
+    DaemonGuard::try_acquire(&directory, &SystemClock).map_err(|error| match error {
+        GuardError::Busy(_) => {
+            let text = format!("cluster {cluster} is protected already: {error}; stop that one first");
+            Exit::error(Ending::Busy, text)
+        }
+        _ => anyhow::Error::new(error).context(format!("begin to protect cluster {cluster}")),
     })
 }
 
-/// Makes base backups the way `lifeboatd backup` does.
-struct Maker {
-    config: Arc<Config>,
-    cluster: ClusterSettings,
+fn names(config: &Config) -> Vec<ClusterName> {
+    config.clusters.iter().map(|cluster| cluster.name.clone()).collect()
 }
 
-#[async_trait::async_trait]
-impl BackupMaker for Maker {
-    async fn make(&self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let outcome = backup::make((&self.config, &self.cluster), backup::Shown::Nothing, stop).await?;
-        for (region, outcome) in &outcome.commit.regions {
-            if let Err(error) = outcome {
-                let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-                let why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-                tracing::warn!(cluster = %self.cluster.name, %region, why, "the region does not have the base backup");
+impl Daemon {
+    fn begin(source: ConfigSource, loaded: Loaded, manager: Arc<ServiceManager>) -> anyhow::Result<Self> {
+        let directory = &loaded.config.state_directory;
+        // A disk that is full does not keep anybody from protecting; one that is not there at all does.
+        state::make_directory(directory)
+            .with_context(|| format!("make the state directory {}", directory.display()))?;
+        let names = names(&loaded.config);
+        let guards = names.iter().map(|name| guard(&loaded.config, name)).collect::<anyhow::Result<_>>()?;
+        let (board, damage) = AlarmBoard::open(directory, Arc::new(SystemClock));
+        if let state::Loaded::Damaged { why, .. } = damage {
+            let mut wrong = Wrongs::default();
+            wrong.add(
+                AlarmName::about("state-damaged", "alarms"),
+                format!("what was alarmed before is not known: {why}"),
+            );
+            board.report(&Source::daemon("alarms"), wrong);
+        } else {
+            board.forget(&Source::daemon("alarms"));
+        }
+        board.forget(&Source::daemon("config"));
+        let watchdog = if manager.watchdog.is_some() { Watchdog::Outside } else { Watchdog::Nobody };
+        let config = watch::Sender::new(Arc::new(loaded.config.clone()));
+        let board = Arc::new(board);
+        let supervisor = Arc::new(Supervisor::new(watchdog));
+        let freezer = Arc::new(Freezer::new(directory, Arc::new(SystemClock)));
+        let status = StatusBoard::new(Arc::clone(&board), Arc::clone(&freezer), Arc::clone(&supervisor));
+        status.expect(&loaded.config);
+        let common = Common {
+            config: config.subscribe(),
+            supervisor,
+            board,
+            freezer,
+            status: Arc::new(status),
+            readiness: Arc::new(Readiness::of(&names)),
+            capacity: Capacity::new(&loaded.config.limits),
+        };
+        let overrides = Overrides::open(directory);
+        let daemon =
+            Self { source, manager, config, clusters: watch::Sender::new(names), overrides, guards, common, loaded };
+        daemon.note_overrides();
+        daemon.begin_tasks();
+        Ok(daemon)
+    }
+
+    fn begin_tasks(&self) {
+        let Common { supervisor, board, freezer, .. } = &self.common;
+        let keeper = Arc::clone(board);
+        supervisor.spawn(None, TaskSettings::new("alarms", HOUSE_CEILING).last(), move |context| {
+            let board = Arc::clone(&keeper);
+            async move {
+                context.progress.waiting("a change");
+                board.keep(&context.stop).await;
+                Ok(())
+            }
+        });
+        let house = House {
+            state_directory: self.loaded.config.state_directory.clone(),
+            clusters: self.clusters.subscribe(),
+            freezer: Arc::clone(freezer),
+            overrides: self.overrides.clone(),
+            board: Arc::clone(board),
+        };
+        supervisor.spawn(None, TaskSettings::new("housekeeping", HOUSE_CEILING), move |context| {
+            housekeeping::keep(context, house.clone())
+        });
+        self.begin_status();
+        for cluster in self.clusters.borrow().iter() {
+            cluster_tasks::begin(&self.common, cluster);
+        }
+    }
+
+    /// What others see: the status, and the web server, which begins again when its settings change.
+    fn begin_status(&self) {
+        let Common { supervisor, board, status, config, .. } = &self.common;
+        let (shown, directory) = (Arc::clone(status), self.loaded.config.state_directory.clone());
+        supervisor.spawn(None, TaskSettings::new("status", HOUSE_CEILING).last(), move |context| {
+            status_board::keep(context, Arc::clone(&shown), directory.clone())
+        });
+        let (status, alarms, config) = (Arc::clone(status), Arc::clone(board), config.clone());
+        supervisor.spawn(None, TaskSettings::new("web", HOUSE_CEILING).last(), move |context| {
+            let (status, alarms) = (Arc::clone(&status), Arc::clone(&alarms));
+            renewed(
+                context,
+                config.clone(),
+                |config| config.http.clone(),
+                move |context, config| {
+                    let parts = WebParts {
+                        settings: config.http.clone(),
+                        environment: Environment::of_process(),
+                        board: Arc::clone(&status),
+                        alarms: Arc::clone(&alarms),
+                    };
+                    web::serve(context, parts)
+                },
+            )
+        });
+    }
+
+    fn note_overrides(&self) {
+        let (now, names) = (SystemClock.now(), self.clusters.borrow().clone());
+        let seen = self.overrides.seen(&self.loaded.overrides, now, (self.common.freezer.audit(), &names));
+        if let Err(error) = seen {
+            tracing::warn!(error = %causes(&error), "since when overrides are in force may be forgotten");
+        }
+        let shown = |active: ActiveOverride| OverrideStatus {
+            variable: active.variable,
+            setting: active.setting,
+            since: active.since,
+        };
+        self.common.status.overridden(self.overrides.active().into_iter().map(shown).collect());
+    }
+
+    /// Says when it is ready, and reads the configuration again when it is told to, until it is told to stop.
+    async fn work(&mut self, mut hangup: Signal, stop: &CancellationToken) {
+        let readiness = Arc::clone(&self.common.readiness);
+        let mut ready = std::pin::pin!(readiness.wait());
+        let mut said = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                status = &mut ready, if !said => {
+                    tracing::info!(status, "ready");
+                    self.manager.ready(&status);
+                    said = true;
+                }
+                told = hangup.recv() => {
+                    if told.is_none() {
+                        stop.cancelled().await;
+                        return;
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = self.reload() => {}
+                    }
+                }
             }
         }
-        let committed = outcome.commit.committed();
-        anyhow::ensure!(
-            outcome.verdict != Verdict::Failed,
-            "the backup is in {committed} regions, which is below the quorum"
-        );
-        Ok(())
+    }
+
+    /// Reads the configuration again. A bad one changes nothing.
+    ///
+    /// CRASH SAFETY: nothing is written for it. The next start reads the file as it is then, and begins or refuses as at any
+    /// start; what was running is begun again by what the regions and the state say.
+    async fn reload(&mut self) {
+        self.manager.reloading();
+        let source = Source::daemon("config");
+        match self.take_over().await {
+            Ok(plan) => {
+                tracing::info!(changes = %plan, "the configuration was read again");
+                self.common.board.forget(&source);
+            }
+            Err(refused) => {
+                let mut wrong = Wrongs::default();
+                let path = self.source.path.display();
+                let text = format!("the configuration in {path} was refused, the one before stays in force: {refused}");
+                wrong.add(AlarmName::of("config-refused"), text);
+                self.common.board.report(&source, wrong);
+            }
+        }
+        self.manager.ready(&self.common.readiness.in_words());
+    }
+
+    async fn take_over(&mut self) -> Result<Plan, Refused> {
+        let new = self.source.load()?;
+        let plan = plan(&self.loaded, &new)?;
+        for cluster in &plan.added {
+            let guard = guard(&new.config, cluster).map_err(|error| Refused::NewCluster(format!("{error:#}")))?;
+            self.guards.push(guard);
+        }
+        self.loaded = new;
+        for active in &self.loaded.overrides {
+            tracing::info!(
+                variable = active.variable,
+                setting = active.path,
+                value = active.shown,
+                "override in force"
+            );
+        }
+        self.common.status.expect(&self.loaded.config);
+        self.config.send_replace(Arc::new(self.loaded.config.clone()));
+        self.clusters.send_replace(names(&self.loaded.config));
+        self.note_overrides();
+        let patience = self.loaded.config.daemon.stop_timeout;
+        for (cluster, why) in &plan.again {
+            let why = why.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            tracing::info!(%cluster, why, "the tasks of the cluster end in order and begin again");
+            self.common.supervisor.stop_cluster(cluster, patience).await;
+            cluster_tasks::begin(&self.common, cluster);
+        }
+        for cluster in &plan.added {
+            cluster_tasks::begin(&self.common, cluster);
+        }
+        Ok(plan)
     }
 }

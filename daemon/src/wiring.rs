@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use lifeboat_config::{ClusterSettings, Config, Environment, Loaded, SecretRef};
 use lifeboat_postgres::BaseBackupOptions;
 use lifeboat_repository::layout::{self, StoredName};
-use lifeboat_repository::{NoteSigner, RegionStore, SigningKey};
+use lifeboat_repository::{NoteSigner, SigningKey};
 use lifeboat_restore::exit_code::{Ending, Exit};
-use lifeboat_stores::{KeyNature, ObjectKey, RegionSettings, RetryPolicy, StackOptions, open_below, standard_stack};
+use lifeboat_stores::{KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack};
 use lifeboat_vocabulary::ClusterName;
 
 use crate::cli::Cli;
@@ -65,16 +65,12 @@ fn key_nature(key: &ObjectKey) -> KeyNature {
     }
 }
 
-/// Opens a region for writing, with retries, breaker and limits around it.
-///
-/// # Errors
-/// If its settings cannot work.
-pub async fn open_region(settings: &RegionSettings, cluster: &ClusterName) -> anyhow::Result<RegionStore> {
-    let bare = open_below(settings, Some(cluster)).await.with_context(|| format!("open region {}", settings.name))?;
+/// Puts retries, breaker and limits around a region's bare store.
+#[must_use]
+pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
-    let stack = standard_stack(bare, StackOptions { retry, ..options });
-    Ok(RegionStore { name: settings.name.clone(), store: stack.store })
+    standard_stack(bare, StackOptions { retry, ..options })
 }
 
 /// The key that signs records.

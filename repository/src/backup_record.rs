@@ -7,7 +7,7 @@ use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, Sha256Digest, TimelineId, Ut
 use serde::{Deserialize, Serialize};
 
 use crate::ids::EpochId;
-use crate::json_text::{as_optional_text, as_text, timeline};
+use crate::json_text::{as_optional_text, as_text, bytes, timeline};
 use crate::layout;
 
 /// Sizes of frames that a repository may have, in **bytes**.
@@ -229,18 +229,5 @@ impl BackupRecord {
             Some(pages) if pages.damaged > pages.checked => Err("it has more damaged pages than pages"),
             _ => Ok(()),
         }
-    }
-}
-
-mod bytes {
-    use super::ByteCount;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(count: &ByteCount, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(count.as_bytes())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
-        u64::deserialize(from).map(ByteCount::from_bytes)
     }
 }

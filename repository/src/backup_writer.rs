@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup_error::BackupError;
+use crate::fair_share::Seat;
 use crate::frame_worker::{BufferPool, FileContext, FrameCheck, FrameJob, Work, Worker, start_workers, work_lane};
 use crate::ids::{EpochId, RepositoryId};
 use crate::index::IndexWriter;
@@ -48,6 +49,8 @@ pub struct BackupSettings {
     pub upload_concurrency: usize,
     /// How long one region may hold up the others.
     pub lag_limit: std::time::Duration,
+    /// Where other backups take turns with this one at the processor; `None`: it is alone.
+    pub seat: Option<Seat>,
 }
 
 /// A backup that is being written. Dropping it abandons the backup: uploads stop, threads end, nothing is committed.
@@ -129,6 +132,7 @@ impl BackupWriter {
             pool: Arc::clone(&pool),
             check: settings.check.clone(),
             level: settings.compression_level,
+            seat: settings.seat.clone(),
         })
         .map_err(BackupError::Thread)?;
         let index = IndexWriter::new(&identity.key, identity.repository, identity.epoch)?;

@@ -3,16 +3,18 @@
 //! Regions are written independently, so they may differ; where they *disagree*, somebody has to look. Nothing is
 //! decided by majority, and nothing is hidden.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::ObjectKey;
-use lifeboat_vocabulary::{BackupId, RegionName};
+use lifeboat_vocabulary::{BackupId, RegionName, UtcTime};
 
 use crate::backup_record::{BackupRecord, Soundness};
+use crate::care_record::HoldRecord;
 use crate::descriptor::Descriptor;
 use crate::ids::RepositoryId;
 use crate::log::RegionLog;
 use crate::signing::VerifyKey;
+use crate::standing::{Leaving, unreleased_holds};
 use crate::wal_log::WalRecords;
 
 /// What one region said when it was asked for its history.
@@ -48,6 +50,12 @@ pub struct CatalogRow {
     pub record: BackupRecord,
     /// What each region has, in order of names.
     pub regions: BTreeMap<RegionName, Presence>,
+    /// The regions that are to give it up, and when.
+    pub leaving: BTreeMap<RegionName, Leaving>,
+    /// The regions in which objects of it are damaged or missing.
+    pub damaged: BTreeSet<RegionName>,
+    /// The holds on it that nobody has released; some may have ended by themselves.
+    pub holds: Vec<HoldRecord>,
 }
 
 /// What one region has of a backup.
@@ -63,6 +71,8 @@ pub enum Presence {
         /// Place of its record in the region's log.
         seq: u64,
     },
+    /// It existed there, and was given up: what is left of it is being deleted.
+    Swept,
     /// It does not exist there.
     Absent,
     /// The region cannot be asked, or is not part of the same repository.
@@ -177,6 +187,7 @@ pub struct Catalog {
 #[derive(Default)]
 struct Merge<'a> {
     rows: BTreeMap<BackupId, (RegionName, CatalogRow)>,
+    swept: BTreeSet<(RegionName, BackupId)>,
     used: Vec<(RegionName, &'a RegionLog)>,
     unknown: Vec<RegionName>,
     findings: Vec<Finding>,
@@ -194,7 +205,7 @@ impl Catalog {
         merge.finish()
     }
 
-    /// All backups, newest first: by the time when they were complete, then by WAL position, then by name. The time is
+    /// All backups that exist in any region, newest first: by the time when they were complete, then by WAL position, then by name. The time is
     /// the writer's; the timeline is not looked at, because it starts anew with every major upgrade.
     #[must_use]
     pub fn rows(&self) -> &[CatalogRow] {
@@ -233,9 +244,25 @@ impl Catalog {
 }
 
 impl CatalogRow {
+    fn new(record: BackupRecord) -> Self {
+        let (regions, leaving, damaged) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { record, regions, leaving, damaged, holds: Vec::new() }
+    }
+
+    /// Whether it was given up wherever it is known to have been.
+    fn is_gone(&self) -> bool {
+        let exists = |presence: &Presence| matches!(presence, Presence::Committed { .. } | Presence::Different { .. });
+        !self.regions.values().any(exists)
+    }
+
     /// The regions that have the backup as [`Self::record`] describes it.
     pub fn holders(&self) -> impl Iterator<Item = &RegionName> {
         self.regions.iter().filter(|(_, presence)| matches!(presence, Presence::Committed { .. })).map(|(name, _)| name)
+    }
+
+    /// The holds on it that are in force at `now`.
+    pub fn holds_at(&self, now: UtcTime) -> impl Iterator<Item = &HoldRecord> {
+        self.holds.iter().filter(move |hold| hold.lasts_at(now))
     }
 
     /// Whether two signed records disagree about it. Nobody may guess which one is right.
@@ -272,6 +299,7 @@ impl<'a> Merge<'a> {
         self.findings
             .extend(log.strays().iter().map(|key| Finding::Stray { region: region.clone(), key: key.clone() }));
         self.add_log(&region, log, descriptor.sysid);
+        self.add_care(&region, log);
         self.used.push((region, log));
     }
 
@@ -283,7 +311,7 @@ impl<'a> Merge<'a> {
                 let (region, backup) = (region.clone(), backup.clone());
                 self.findings.push(Finding::OtherSystem { backup, region, expected, found });
             }
-            let new_row = || (region.clone(), CatalogRow { record: record.clone(), regions: BTreeMap::new() });
+            let new_row = || (region.clone(), CatalogRow::new(record.clone()));
             let (first, row) = self.rows.entry(backup.clone()).or_insert_with(new_row);
             let same = row.record == *record;
             let presence = if same { Presence::Committed { seq } } else { Presence::Different { seq } };
@@ -307,17 +335,35 @@ impl<'a> Merge<'a> {
         }
     }
 
+    /// What became of the region's backups since they were made.
+    fn add_care(&mut self, region: &RegionName, log: &RegionLog) {
+        let standing = log.standing_without_holds();
+        self.swept.extend(standing.swept.into_keys().map(|backup| (region.clone(), backup)));
+        for (backup, standing) in standing.backups {
+            let Some((_, row)) = self.rows.get_mut(&backup) else { continue };
+            row.leaving.extend(standing.leaving.map(|leaving| (region.clone(), leaving)));
+            row.damaged.extend(standing.damaged.map(|_| region.clone()));
+        }
+    }
+
     fn finish(self) -> Catalog {
-        let Self { rows, used, unknown, findings, descriptor } = self;
+        let Self { mut rows, swept, used, unknown, findings, descriptor } = self;
+        for hold in unreleased_holds(used.iter().map(|(_, log)| *log)).into_values() {
+            rows.get_mut(&hold.backup).into_iter().for_each(|(_, row)| row.holds.push(hold.clone()));
+        }
         let mut rows: Vec<CatalogRow> = rows.into_values().map(|(_, row)| row).collect();
         for row in &mut rows {
             for (region, _) in &used {
-                row.regions.entry(region.clone()).or_insert(Presence::Absent);
+                let presence = row.regions.entry(region.clone()).or_insert(Presence::Absent);
+                if swept.contains(&(region.clone(), row.record.backup.clone())) {
+                    *presence = Presence::Swept;
+                }
             }
             for region in &unknown {
                 row.regions.entry(region.clone()).or_insert(Presence::Unknown);
             }
         }
+        rows.retain(|row| !row.is_gone());
         let age = |row: &CatalogRow| (row.record.stop_time, row.record.stop_lsn, row.record.backup.clone());
         rows.sort_by_cached_key(|row| std::cmp::Reverse(age(row)));
         let wal = WalRecords::of(used.iter().map(|(region, log)| (region, *log)));
@@ -329,7 +375,7 @@ impl Presence {
     fn seq(self) -> Option<u64> {
         match self {
             Self::Committed { seq } | Self::Different { seq } => Some(seq),
-            Self::Absent | Self::Unknown => None,
+            Self::Swept | Self::Absent | Self::Unknown => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backup_record::PageFacts;
+use crate::care_record::{DamageRecord, FoundBy, SweepIntentRecord};
 use crate::log::{Draft, LogTrust};
 use crate::record::RecordBody;
 use crate::samples;
@@ -18,6 +19,11 @@ fn backup(id: &str) -> BackupRecord {
 }
 
 async fn view(name: &str, backups: &[BackupRecord]) -> RegionView {
+    let bodies: Vec<_> = backups.iter().map(|record| RecordBody::Backup(Box::new(record.clone()))).collect();
+    view_of(name, &bodies).await
+}
+
+async fn view_of(name: &str, bodies: &[RecordBody]) -> RegionView {
     let store = MemoryStore::new();
     let signer = samples::signer();
     let region: RegionName = name.parse().unwrap();
@@ -26,8 +32,7 @@ async fn view(name: &str, backups: &[BackupRecord]) -> RegionView {
     let trust = LogTrust { repository, keys, region: Some(region.clone()), remembered: None };
     let mut log = RegionLog::read(&store, trust).await.unwrap();
     let init = RecordBody::Init(samples::init_record());
-    let bodies = backups.iter().map(|record| RecordBody::Backup(Box::new(record.clone())));
-    for (wseq, body) in (0..).zip(std::iter::once(init).chain(bodies)) {
+    for (wseq, body) in (0..).zip(std::iter::once(init).chain(bodies.iter().cloned())) {
         log.append(&store, &signer, &Draft { origin: samples::origin(wseq), body }).await.unwrap();
     }
     RegionView { name: region, answer: RegionAnswer::Read { descriptor: Box::new(descriptor), log } }
@@ -162,4 +167,73 @@ async fn what_the_logs_say_about_wal_is_told_of_regions_that_are_used_and_of_no_
     let epochs: Vec<_> = catalog.wal().epochs.keys().copied().collect();
     assert_eq!(epochs, [ours.epoch.id()]);
     assert_eq!(Catalog::merge(&[]).wal(), &WalRecords::default());
+}
+
+fn unreadable(name: &str) -> RegionView {
+    RegionView { name: region(name), answer: RegionAnswer::Unreadable { why: "no route".to_owned() } }
+}
+
+fn committed(id: &str) -> RecordBody {
+    RecordBody::Backup(Box::new(backup(id)))
+}
+
+fn sweep(id: &str) -> RecordBody {
+    let backups = vec![id.parse().unwrap()];
+    RecordBody::SweepIntent(SweepIntentRecord { backups, ..SweepIntentRecord::default() })
+}
+
+fn forget(id: &str) -> RecordBody {
+    RecordBody::Forget(samples::forget(&[id], "2026-11-23T02:00:00Z"))
+}
+
+#[tokio::test]
+async fn a_backup_that_a_region_gave_up_is_not_there_any_more_and_shown_while_another_has_it() {
+    let eu = [committed(OLD), committed(MIDDLE), committed(NEW), forget(OLD), sweep(OLD), forget(MIDDLE)];
+    let us = [committed(OLD), committed(MIDDLE), committed(NEW), forget(OLD)];
+    let catalog = Catalog::merge(&[view_of("eu", &eu).await, view_of("us", &us).await]);
+    assert_eq!(ids(&catalog), [NEW, MIDDLE, OLD]);
+    assert_eq!(
+        (presence(&catalog, OLD, "eu"), presence(&catalog, OLD, "us")),
+        (Presence::Swept, Presence::Committed { seq: 1 })
+    );
+    let row = |id: &str| catalog.find(&id.parse().unwrap()).unwrap();
+    assert_eq!(row(OLD).holders().collect::<Vec<_>>(), [&region("us")], "nobody restores from where it was given up");
+    for (id, leaving) in [(OLD, vec!["us"]), (MIDDLE, vec!["eu"]), (NEW, vec![])] {
+        let found: Vec<_> = row(id).leaving.keys().map(RegionName::as_str).collect();
+        assert_eq!(found, leaving, "{id}");
+    }
+    assert_eq!(row(OLD).leaving[&region("us")].not_before, samples::time("2026-11-23T02:00:00Z"));
+}
+
+#[tokio::test]
+async fn a_backup_that_all_regions_gave_up_is_gone() {
+    let swept = [committed(OLD), committed(NEW), sweep(OLD)];
+    let without = [committed(NEW)];
+    let left_over = [committed(NEW), sweep(OLD)];
+    for (why, other) in [("swept too", &swept[..]), ("never had it", &without), ("only leftovers of it", &left_over)] {
+        let catalog = Catalog::merge(&[view_of("eu", &swept).await, view_of("us", other).await, unreadable("ap")]);
+        assert_eq!(ids(&catalog), [NEW], "{why}");
+    }
+    let still_there = Catalog::merge(&[view_of("eu", &left_over).await, view("us", &[backup(OLD)]).await]);
+    assert_eq!(presence(&still_there, OLD, "eu"), Presence::Swept, "what is left over cannot become a backup");
+}
+
+#[tokio::test]
+async fn holds_and_damage_are_known_of_each_backup() {
+    let (for_ever, until) = (samples::hold(1, OLD, None), samples::hold(2, OLD, Some("2026-12-01T00:00:00Z")));
+    let released = samples::hold(3, OLD, None);
+    let damage = |id: &str| {
+        let (backup, objects) = (Some(id.parse().unwrap()), Vec::new());
+        RecordBody::Damage(DamageRecord { backup, objects, count: 1, found_by: FoundBy::Scrub })
+    };
+    let eu = [committed(OLD), committed(NEW), RecordBody::Hold(for_ever), RecordBody::Hold(released), damage(NEW)];
+    let us = [committed(OLD), RecordBody::Hold(until), RecordBody::Release(samples::release(3))];
+    let catalog = Catalog::merge(&[view_of("eu", &eu).await, view_of("us", &us).await]);
+    let row = catalog.find(&OLD.parse().unwrap()).unwrap();
+    for (now, holds) in [("2026-11-30T23:59:59Z", 2), ("2026-12-01T00:00:00Z", 1)] {
+        assert_eq!(row.holds_at(samples::time(now)).count(), holds, "{now}");
+    }
+    assert!(row.damaged.is_empty());
+    let damaged: Vec<_> = catalog.find(&NEW.parse().unwrap()).unwrap().damaged.iter().collect();
+    assert_eq!(damaged, [&region("eu")]);
 }

@@ -3,9 +3,10 @@
 //! CRASH SAFETY, in each region by itself: 1. every pack and index shard is there; 2. the wrapped key and the list of
 //! objects are there; 3. the record is appended to the log. Crash before 3: objects that no record names, which is not a
 //! backup. Crash or lost answer during 3: appending is create-only at one place, and a repetition with the same draft
-//! finds its own record. Hence: a record never names an object that is missing from its own region.
+//! finds its own record. If a sweep has named this backup, or one that it relies on, before 3, appending is refused: it
+//! took the backup for what a crash left. Hence: a record never names an object that is missing from its own region.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,6 +99,8 @@ impl CommitReport {
 struct Objects {
     keys: SealedBody,
     list: SealedBody,
+    /// The backups below whose folders the listed objects lie.
+    folders: BTreeSet<BackupId>,
     draft: Draft,
     signer: Arc<NoteSigner>,
 }
@@ -121,6 +124,7 @@ impl SealedBackup {
         for object in self.packs.iter().chain(&self.packed.shards) {
             list.insert(object.key.clone(), object.sha256)?;
         }
+        let folders = list.iter().filter_map(|(key, _)| layout::folder_of(key)).collect();
         let list = list.to_body()?;
         let record = self.record(&details, (&keys, &list));
         let body = RecordBody::Backup(Box::new(record.clone()));
@@ -131,7 +135,7 @@ impl SealedBackup {
             tool: authority.tool.to_owned(),
         };
         let signer = Arc::clone(authority.signer);
-        let objects = Arc::new(Objects { keys, list, draft: Draft { origin, body }, signer });
+        let objects = Arc::new(Objects { keys, list, folders, draft: Draft { origin, body }, signer });
         let mut tasks = tokio::task::JoinSet::new();
         let mut regions = BTreeMap::new();
         for region in self.hub.regions() {
@@ -192,7 +196,7 @@ async fn commit_region(
     hub.drained(&region.name).await?;
     let commit = |error: Box<dyn std::error::Error + Send + Sync>| LeftReason::Commit(error);
     let Some(mut log) = log else { return Err(commit("its log could not be read".into())) };
-    let Objects { keys, list, draft, signer } = &*objects;
+    let Objects { keys, list, folders, draft, signer } = &*objects;
     let RecordBody::Backup(record) = &draft.body else { return Err(commit("there is no record".into())) };
     let slots = record.epochs.first().map(|epoch| layout::slots(epoch.id, epoch.slots));
     let slots = slots.ok_or_else(|| commit("the record names no key".into()))?;
@@ -203,5 +207,8 @@ async fn commit_region(
             Err(source) => return Err(LeftReason::Upload { key, source }),
         }
     }
-    log.append(&*region.store, signer, draft).await.map_err(|error| commit(error.into()))
+    // Somebody may have tidied away what this backup relies on, taking it for what a crash left: then it does not exist.
+    let relied_on = |log: &RegionLog| log.refuse_backups(folders);
+    let appended = log.append_while(&*region.store, signer, draft, relied_on).await;
+    appended.map_err(|error| commit(error.into()))
 }

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::backup_error::BackupError;
 use crate::compression::{Codec, Compressor};
 use crate::crc;
+use crate::fair_share::Seat;
 use crate::pack::PackBuilder;
 use crate::upload::Hold;
 
@@ -121,6 +122,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) check: Option<Arc<dyn FrameCheck>>,
     pub(crate) level: i32,
+    /// Where other backups take turns with this one.
+    pub(crate) seat: Option<Seat>,
 }
 
 impl Worker {
@@ -138,16 +141,25 @@ impl Worker {
             match work {
                 Work::Frame(job) => {
                     let sequence = job.sequence;
-                    let done = self.frame(job, &mut compressor)?;
+                    let done = self.in_turn(|| self.frame(job, &mut compressor))?;
                     self.sink.frame_done(sequence, done)?;
                 }
                 Work::Pack(job) => {
                     let PackJob { number, builder, hold } = *job;
-                    self.sink.pack_sealed(number, builder.seal()?, hold);
+                    let sealed = self.in_turn(|| builder.seal())?;
+                    self.sink.pack_sealed(number, sealed, hold);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Works when it is our turn. Nothing may be waited for in `work`: a turn is a core that others want.
+    fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.seat {
+            Some(seat) => seat.work(work),
+            None => work(),
+        }
     }
 
     fn frame(&self, job: FrameJob, compressor: &mut Compressor) -> Result<FrameDone, BackupError> {

@@ -108,6 +108,10 @@ random_id! {
     /// after a restart. Shown as 16 hexadecimal digits.
     InstanceId, 8, "an instance id"
 }
+random_id! {
+    /// Names one hold on a backup, so that it can be released. Shown as 16 hexadecimal digits.
+    HoldId, 8, "a hold"
+}
 
 /// The 24 random bytes that make the key of an object its own. Drawn when an object is begun, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

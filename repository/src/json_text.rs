@@ -57,3 +57,38 @@ pub(crate) mod timeline {
         TimelineId::new(u32::deserialize(from)?).ok_or_else(|| serde::de::Error::custom("there is no timeline 0"))
     }
 }
+
+/// For `#[serde(with = "as_texts", default, skip_serializing_if = "Vec::is_empty")]`: a list of such texts.
+pub(crate) mod as_texts {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    }
+}
+
+/// For `#[serde(with = "bytes")]`: an amount of data as a number of bytes.
+pub(crate) mod bytes {
+    use lifeboat_vocabulary::ByteCount;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(count: &ByteCount, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(count.as_bytes())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ByteCount, D::Error> {
+        u64::deserialize(from).map(ByteCount::from_bytes)
+    }
+}

@@ -22,6 +22,8 @@ pub const KEYS_PREFIX: &str = "keys/";
 pub const WAL_PREFIX: &str = "wal/";
 /// All slices of WAL begin with this.
 pub const SLICES_PREFIX: &str = "slices/";
+/// Everything that is overwritten or tried out begins with this: leases, heads, probes.
+pub const STATE_PREFIX: &str = "state/";
 /// The signs of life of all writers begin with this.
 pub const HEADS_PREFIX: &str = "state/head-";
 
@@ -292,6 +294,32 @@ pub fn packs_list(backup: &BackupId) -> ObjectKey {
 #[must_use]
 pub fn backup_prefix(backup: &BackupId) -> String {
     format!("{DATA_PREFIX}{backup}/")
+}
+
+/// What the keys of all sets of an epoch's slots begin with.
+#[must_use]
+pub fn epoch_prefix(epoch: EpochId) -> String {
+    format!("{KEYS_PREFIX}{epoch}/")
+}
+
+/// The backup below whose folder the key lies, whether it names anything of ours there or not.
+#[must_use]
+pub fn folder_of(key: &ObjectKey) -> Option<BackupId> {
+    key.as_str().strip_prefix(DATA_PREFIX)?.split_once('/')?.0.parse().ok()
+}
+
+/// List after this to get what lies behind a backup's folder: `z` is the greatest character that keys may have.
+#[must_use]
+pub fn behind_backup(backup: &BackupId) -> ObjectKey {
+    let folder = backup_prefix(backup);
+    let rest = "z".repeat(512_usize.saturating_sub(folder.len()));
+    key_of(&format!("{folder}{rest}"))
+}
+
+/// The key of a pack that no backup has written: to ask whether it could be deleted.
+#[must_use]
+pub fn no_pack(backup: &BackupId) -> ObjectKey {
+    pack(backup, u32::MAX, ObjectId::from_bytes([0; 16]))
 }
 
 /// The key of a trial of what the store can do.

@@ -139,6 +139,23 @@ pub fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> Leas
     }
 }
 
+/// Another installation than `ours` that holds the lease of `writer` in a region, if there is one. Nothing is written.
+///
+/// # Errors
+/// [`LeaseError`]: then nothing is known.
+pub async fn other_holder(
+    store: &dyn Store,
+    (writer, ours): (&KeyName, InstanceId),
+    clock: &dyn Clock,
+) -> Result<Option<LeaseHolder>, LeaseError> {
+    let key = StoredName::Lease { writer: writer.clone() }.key();
+    let Some(found) = look(store, &key, clock.now()).await? else { return Ok(None) };
+    Ok(match judge(found.lease.as_ref(), found.age, ours) {
+        LeaseJudgement::HeldByOther(holder) => Some(holder),
+        LeaseJudgement::Ours { .. } | LeaseJudgement::Expired => None,
+    })
+}
+
 /// What was found at the place of a lease.
 struct Found {
     version: ObjectVersion,
@@ -176,6 +193,18 @@ impl Lease {
             }
         }
         Err(LeaseError::Contended { key })
+    }
+
+    /// Whether a writer is at work in a region: whether its lease lasts. Takes nothing.
+    ///
+    /// # Errors
+    /// [`LeaseError::Store`]; nobody can tell then.
+    pub async fn is_held(store: &dyn Store, writer: &KeyName, clock: &dyn Clock) -> Result<bool, LeaseError> {
+        let key = StoredName::Lease { writer: writer.clone() }.key();
+        let Some(found) = look(store, &key, clock.now()).await? else { return Ok(false) };
+        // No writer is this one.
+        let nobody = InstanceId::from_bytes([0; 8]);
+        Ok(matches!(judge(found.lease.as_ref(), found.age, nobody), LeaseJudgement::HeldByOther(_)))
     }
 
     /// Makes the lease last for its whole time again. To be called every third of it.

@@ -154,8 +154,19 @@ impl RegionLog {
         Ok(())
     }
 
+    /// Whether it was checked against the same keys, for the same repository.
+    pub(crate) fn trusts_like(&self, trust: &LogTrust) -> bool {
+        let same_region = trust.region.is_none() || trust.region == self.trust.region;
+        same_region && trust.repository == self.trust.repository && trust.keys == self.trust.keys
+    }
+
     fn compare_with_remembered(&self) -> Result<(), LogError> {
-        let Some(remembered) = self.trust.remembered else { return Ok(()) };
+        self.compare_with(self.trust.remembered)
+    }
+
+    /// Whether the log goes on from what was seen before.
+    pub(crate) fn compare_with(&self, remembered: Option<LogHead>) -> Result<(), LogError> {
+        let Some(remembered) = remembered else { return Ok(()) };
         let at_that_place = usize::try_from(remembered.seq).ok().and_then(|place| self.entries.get(place));
         match at_that_place {
             None => Err(LogError::RolledBack { remembered: remembered.seq, found: self.entries.len() as u64 }),
@@ -221,6 +232,7 @@ impl RegionLog {
     ///
     /// # Errors
     /// [`LogError`]; after [`LogError::Store`] the record may or may not stand there: repeat with the same draft.
+    /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names.
     pub async fn try_append(
         &mut self,
         store: &dyn Store,
@@ -230,6 +242,7 @@ impl RegionLog {
         if let Some(head) = self.find(draft)? {
             return Ok(Attempt::Written(head));
         }
+        self.refuse_swept(&draft.body)?;
         if !self.trust.keys.contains(&signer.verify_key()) {
             return Err(LogError::UnknownSigner { key: Box::new(signer.verify_key()) });
         }
@@ -262,7 +275,22 @@ impl RegionLog {
     /// # Errors
     /// As [`Self::try_append`]; [`LogError::Contended`] if others were first every time.
     pub async fn append(&mut self, store: &dyn Store, signer: &NoteSigner, draft: &Draft) -> Result<LogHead, LogError> {
+        self.append_while(store, signer, draft, |_| Ok(())).await
+    }
+
+    /// Appends as long as `holds` says so: it is asked before the first attempt, and again whenever others were first.
+    ///
+    /// # Errors
+    /// As [`Self::append`], and what `holds` says.
+    pub async fn append_while(
+        &mut self,
+        store: &dyn Store,
+        signer: &NoteSigner,
+        draft: &Draft,
+        holds: impl Fn(&Self) -> Result<(), LogError>,
+    ) -> Result<LogHead, LogError> {
         for _ in 0..APPEND_ATTEMPTS {
+            holds(self)?;
             if let Attempt::Written(head) = self.try_append(store, signer, draft).await? {
                 return Ok(head);
             }
@@ -289,7 +317,7 @@ impl RegionLog {
     }
 }
 
-async fn fetch(store: &dyn Store, seq: u64) -> Result<Option<Bytes>, LogError> {
+pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Option<Bytes>, LogError> {
     match store.get(&layout::log_note(seq), small_object()).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(StoreError::NotFound { .. }) => Ok(None),

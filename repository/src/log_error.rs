@@ -117,6 +117,14 @@ pub enum LogError {
         /// Where it was used.
         seq: u64,
     },
+    /// What the record is about was deleted here, or is being deleted: a record would name what is gone.
+    #[error("{what} was given up in this region by record {seq} of its log: nothing can be written about it any more")]
+    Swept {
+        /// A backup or a key.
+        what: String,
+        /// Place of the `sweep-intent`.
+        seq: u64,
+    },
     /// Others append all the time.
     #[error("others were first {attempts} times in a row")]
     Contended {

@@ -8,6 +8,10 @@ use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backup_record::BackupRecord;
+use crate::care_record::{
+    AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, ReleaseRecord, SweepDoneRecord,
+    SweepIntentRecord,
+};
 use crate::ids::RepositoryId;
 use crate::json_text::{as_optional_text, as_text};
 use crate::note::KeyName;
@@ -83,6 +87,22 @@ pub enum RecordBody {
     WalGap(WalGapRecord),
     /// Which copy of the cluster may write WAL from here on.
     Incarnation(IncarnationRecord),
+    /// Backups that leave the kept set.
+    Forget(ForgetRecord),
+    /// What is about to be deleted; from here on it does not exist in this region.
+    SweepIntent(SweepIntentRecord),
+    /// What was deleted.
+    SweepDone(SweepDoneRecord),
+    /// A backup stays until further notice.
+    Hold(HoldRecord),
+    /// A hold has ended.
+    Release(ReleaseRecord),
+    /// Objects that are not what was stored.
+    Damage(DamageRecord),
+    /// Objects that were brought back from another region.
+    Healed(HealedRecord),
+    /// What a person, or the program on its own, did and why.
+    Audit(AuditRecord),
     /// Something that a newer version wrote.
     Unknown {
         /// What it calls it.
@@ -168,6 +188,14 @@ impl RecordBody {
             Self::WalEpoch(_) => "wal-epoch",
             Self::WalGap(_) => "wal-gap",
             Self::Incarnation(_) => "incarnation",
+            Self::Forget(_) => "forget",
+            Self::SweepIntent(_) => "sweep-intent",
+            Self::SweepDone(_) => "sweep-done",
+            Self::Hold(_) => "hold",
+            Self::Release(_) => "release",
+            Self::Damage(_) => "damage",
+            Self::Healed(_) => "healed",
+            Self::Audit(_) => "audit",
             Self::Unknown { kind } => kind,
         }
     }
@@ -189,6 +217,14 @@ impl Record {
             RecordBody::WalEpoch(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::WalGap(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Incarnation(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Forget(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::SweepIntent(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::SweepDone(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Hold(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Release(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Damage(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Healed(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Audit(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Unknown { .. } => Err(RecordError::Contradiction { what: "its kind is unknown" }),
         }
     }
@@ -209,6 +245,14 @@ impl Record {
             "wal-epoch" => RecordBody::WalEpoch(serde_json::from_str(json)?),
             "wal-gap" => RecordBody::WalGap(serde_json::from_str(json)?),
             "incarnation" => RecordBody::Incarnation(serde_json::from_str(json)?),
+            "forget" => RecordBody::Forget(serde_json::from_str(json)?),
+            "sweep-intent" => RecordBody::SweepIntent(serde_json::from_str(json)?),
+            "sweep-done" => RecordBody::SweepDone(serde_json::from_str(json)?),
+            "hold" => RecordBody::Hold(serde_json::from_str(json)?),
+            "release" => RecordBody::Release(serde_json::from_str(json)?),
+            "damage" => RecordBody::Damage(serde_json::from_str(json)?),
+            "healed" => RecordBody::Healed(serde_json::from_str(json)?),
+            "audit" => RecordBody::Audit(serde_json::from_str(json)?),
             _ => RecordBody::Unknown { kind: head.kind },
         };
         let record = Self { link: serde_json::from_str(json)?, origin: serde_json::from_str(json)?, body };
@@ -232,6 +276,14 @@ impl Record {
             RecordBody::Backup(backup) => backup.check().or_else(contradiction),
             RecordBody::WalEpoch(epoch) => epoch.check().or_else(contradiction),
             RecordBody::WalGap(gap) => gap.check().or_else(contradiction),
+            RecordBody::Forget(forget) => forget.check().or_else(contradiction),
+            RecordBody::SweepIntent(intent) => intent.check().or_else(contradiction),
+            RecordBody::SweepDone(done) => done.check(*seq).or_else(contradiction),
+            RecordBody::Hold(hold) => hold.check().or_else(contradiction),
+            RecordBody::Release(release) => release.check().or_else(contradiction),
+            RecordBody::Damage(damage) => damage.check().or_else(contradiction),
+            RecordBody::Healed(healed) => healed.check().or_else(contradiction),
+            RecordBody::Audit(audit) => audit.check().or_else(contradiction),
             RecordBody::Init(_) | RecordBody::Incarnation(_) | RecordBody::Unknown { .. } => Ok(()),
         }
     }

@@ -77,7 +77,8 @@ fn records_that_no_reader_would_accept_are_not_written() {
 
 #[test]
 fn every_record_survives_its_text() {
-    for record in [samples::init_entry(), samples::backup_entry()].into_iter().chain(samples::wal_entries()) {
+    let entries = [samples::init_entry(), samples::backup_entry()].into_iter();
+    for record in entries.chain(samples::wal_entries()).chain(samples::care_entries()) {
         let text = record.to_text().unwrap();
         assert_eq!(Record::parse(&text).unwrap(), record, "{text}");
     }

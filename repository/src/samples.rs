@@ -6,8 +6,12 @@ use zeroize::Zeroizing;
 use crate::backup_record::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
+use crate::care_record::{
+    AuditRecord, DamageRecord, ForgetRecord, Forgotten, FoundBy, HealedRecord, HoldRecord, PolicyText, ReleaseRecord,
+    SweepDoneRecord, SweepIntentRecord, WalFloor,
+};
 use crate::descriptor::Descriptor;
-use crate::ids::{EpochId, Incarnation, RepositoryId};
+use crate::ids::{EpochId, HoldId, Incarnation, RepositoryId};
 use crate::layout::{self, WalRange};
 use crate::note::NoteSigner;
 use crate::record::{InitRecord, Link, Origin, Record, RecordBody};
@@ -124,4 +128,69 @@ pub(crate) fn wal_entries() -> Vec<Record> {
     ];
     let link = Link { region: "eu-1".parse().unwrap(), seq: 1, prev: Some(digest(9)) };
     bodies.into_iter().map(|body| Record { link: link.clone(), origin: origin(1), body }).collect()
+}
+
+pub(crate) fn policy_text() -> PolicyText {
+    let timezone = "Europe/Berlin".to_owned();
+    PolicyText { timezone, daily: 7, weekly: 4, monthly: 12, min_keep: 2, window_seconds: 604_800 }
+}
+
+pub(crate) fn forget(backups: &[&str], not_before: &str) -> ForgetRecord {
+    let forgotten = |id: &&str| Forgotten { backup: id.parse().unwrap(), why: "no rule keeps it".to_owned() };
+    let backups = backups.iter().map(forgotten).collect();
+    ForgetRecord { backups, policy: policy_text(), not_before: time(not_before) }
+}
+
+pub(crate) fn hold(first: u8, backup: &str, expires: Option<&str>) -> HoldRecord {
+    let (hold, backup) = (HoldId::from_bytes(counting(first)), backup.parse().unwrap());
+    let (reason, owner) = ("case 4711".to_owned(), "mia".to_owned());
+    HoldRecord { hold, backup, reason, owner, expires: expires.map(time) }
+}
+
+pub(crate) fn release(first: u8) -> ReleaseRecord {
+    let (reason, owner) = ("case closed".to_owned(), "mia".to_owned());
+    ReleaseRecord { hold: HoldId::from_bytes(counting(first)), reason, owner }
+}
+
+pub(crate) fn care_entries() -> Vec<Record> {
+    let id = "20261120T020003Z-5f1c09ab";
+    let backup: BackupId = id.parse().unwrap();
+    let range = wal_range(7, 0xA_2800_0000, 0xA_2900_0000);
+    let floor = WalFloor { timeline: range.timeline, before: range.start };
+    let intent = SweepIntentRecord {
+        backups: vec![backup.clone()],
+        leftovers: vec!["20261119T020003Z-00000002".parse().unwrap()],
+        epochs: vec![epoch()],
+        wal: vec![floor],
+        slices: vec![WalFloor { before: range.end, ..floor }],
+    };
+    let bytes = ByteCount::from_bytes(1 << 20);
+    let audit = AuditRecord {
+        action: "pause".to_owned(),
+        subject: Some("delete".to_owned()),
+        reason: "moving the bucket".to_owned(),
+        owner: "mia".to_owned(),
+        expires: Some(time("2026-11-21T02:00:00Z")),
+    };
+    let damage = DamageRecord {
+        backup: Some(backup.clone()),
+        objects: vec![layout::index_shard(&backup, 0)],
+        count: 2,
+        found_by: FoundBy::Scrub,
+    };
+    let bodies = [
+        RecordBody::Forget(forget(&[id], "2026-11-23T02:00:00Z")),
+        RecordBody::SweepIntent(intent),
+        RecordBody::SweepDone(SweepDoneRecord { intent: 4, objects: 9, bytes, locked: 1 }),
+        RecordBody::Hold(hold(0xd0, id, Some("2027-01-01T00:00:00Z"))),
+        RecordBody::Hold(hold(0xd0, id, None)),
+        RecordBody::Release(release(0xd0)),
+        RecordBody::Damage(damage.clone()),
+        RecordBody::Damage(DamageRecord { backup: None, ..damage }),
+        RecordBody::Healed(HealedRecord { backups: vec![backup], objects: 2, bytes, from: "us".parse().unwrap() }),
+        RecordBody::Audit(audit.clone()),
+        RecordBody::Audit(AuditRecord { subject: None, expires: None, ..audit }),
+    ];
+    let link = Link { region: "eu-1".parse().unwrap(), seq: 5, prev: Some(digest(9)) };
+    bodies.into_iter().map(|body| Record { link: link.clone(), origin: origin(5), body }).collect()
 }

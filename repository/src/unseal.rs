@@ -213,6 +213,28 @@ impl ExpectedObject {
     }
 }
 
+/// Checks what can be checked of a whole object without its key: the header, and the signature over every byte. Returns
+/// the header and the length of what comes before the trailer. Without `signers`, an object may be unsigned.
+pub(crate) fn check_signed(
+    expected: &ExpectedObject,
+    signers: &[VerifyingKey],
+    object: &[u8],
+) -> Result<(ObjectHeader, usize), OpenError> {
+    let header = parse_header(object)?;
+    expected.compare(&header)?;
+    let body = match header.trailer {
+        Trailer::Absent if signers.is_empty() => object.len(),
+        Trailer::Absent => return Err(SignatureFault::Missing.into()),
+        Trailer::Present => {
+            let truncated = OpenError::Truncated { bytes: object.len() };
+            let (body, found) = object.split_last_chunk::<TRAILER_BYTES>().ok_or(truncated)?;
+            trailer::verify(body, found, signers)?;
+            body.len()
+        }
+    };
+    Ok((header, body))
+}
+
 /// What a whole object turned out to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectSummary {
@@ -262,18 +284,7 @@ impl ObjectReader {
         signers: &[VerifyingKey],
         object: Bytes,
     ) -> Result<Self, OpenError> {
-        let header = parse_header(&object)?;
-        expected.compare(&header)?;
-        let body = match header.trailer {
-            Trailer::Absent if signers.is_empty() => object.len(),
-            Trailer::Absent => return Err(SignatureFault::Missing.into()),
-            Trailer::Present => {
-                let truncated = OpenError::Truncated { bytes: object.len() };
-                let (body, found) = object.split_last_chunk::<TRAILER_BYTES>().ok_or(truncated)?;
-                trailer::verify(body, found, signers)?;
-                body.len()
-            }
-        };
+        let (header, body) = check_signed(expected, signers, &object)?;
         let opener = Opener::new(key, expected, object.get(..body).unwrap_or_default())?;
         let mut buffer = BytesMut::from(object);
         buffer.truncate(body);

@@ -17,7 +17,7 @@ use crate::log::LogTrust;
 use crate::note::NoteSigner;
 use crate::seal::{EpochKey, FrameContent, ObjectLayout, SealError};
 use crate::signing::VerifyKey;
-use crate::unseal::{ExpectedObject, ObjectReader, OpenError};
+use crate::unseal::{ExpectedObject, ObjectReader, OpenError, check_signed};
 use crate::wal_epoch::WalEpoch;
 use crate::wal_name::{PIECE_BYTES_MAX, WalObject};
 
@@ -262,6 +262,21 @@ impl WalTrust {
             HeaderError::Truncated => OpenError::Truncated { bytes: object.len() },
             other => other.into(),
         })
+    }
+
+    /// Checks an object that was found at `name` without any key: that it was signed for exactly this place, and that
+    /// every byte is as its writer left it. Returns the epoch that it is sealed under, which the caller compares with the
+    /// logs. What the WAL says cannot be seen this way; two runs of a writer may have sealed the same WAL differently.
+    ///
+    /// # Errors
+    /// [`OpenWalError`], by meaning.
+    pub fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<EpochId, OpenWalError> {
+        let expected = Expected::of(name).ok_or_else(|| OpenWalError::Name { name: name.clone() })?;
+        let epoch = Self::claimed_epoch(object)?;
+        let place = Some(expected.place);
+        let (kind, repository) = (expected.kind, self.repository);
+        check_signed(&ExpectedObject { kind, repository, epoch, object: None, place }, &self.signers, object)?;
+        Ok(epoch)
     }
 
     /// Opens an object that was found at `name`: proves who signed it, that it is what its name says, and that it is

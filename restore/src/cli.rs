@@ -83,6 +83,9 @@ pub enum Command {
         /// For which shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, for packages.
+    #[command(hide = true)]
+    Manual,
 }
 
 /// How to make a key.

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 /// | 8 | there is no such backup |
 /// | 9 | the target cannot be used: not empty, too small, or not writable |
 /// | 10 | the recovery target cannot be reached; the message says what can |
+/// | 11 | busy: a backup of the cluster, or another daemon for it, is under way already |
 /// | 130 | stopped by SIGINT or SIGTERM |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -43,8 +44,33 @@ pub enum Ending {
     BadTarget = 9,
     /// 10
     Unreachable = 10,
+    /// 11
+    Busy = 11,
     /// 130
     Stopped = 130,
+}
+
+impl Ending {
+    /// Every ending with its meaning, for the manual pages; `docs/COMMANDS.md` has the same.
+    pub const MEANINGS: [(Self, &'static str); 13] = [
+        (Self::Done, "done, all is well"),
+        (Self::Failed, "failed; the message says why and what to do"),
+        (Self::BadCommandLine, "the command line was not understood"),
+        (Self::BadConfig, "the configuration has faults; all are listed"),
+        (Self::Degraded, "degraded: done in enough regions, but not in all"),
+        (Self::BelowQuorum, "below the quorum: done in fewer regions than required; it does not count"),
+        (Self::Damaged, "damaged: pages of the database, or stored objects, are not what they should be"),
+        (Self::WrongKey, "the key does not fit, or none was given"),
+        (Self::NoSuchBackup, "there is no such backup"),
+        (Self::BadTarget, "the target cannot be used: not empty, too small, or not writable"),
+        (Self::Unreachable, "the recovery target cannot be reached; the message says what can"),
+        (
+            Self::Busy,
+            "busy: a backup of the cluster, or another daemon for it, is under way already; the message says which \
+             process, and since when",
+        ),
+        (Self::Stopped, "stopped by SIGINT or SIGTERM; nothing that looks like a backup is left behind"),
+    ];
 }
 
 impl From<Ending> for ExitCode {
@@ -77,4 +103,25 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
     eprintln!("error: {}", chain.join(": "));
     error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(Ending::Failed, |exit| exit.ending).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paper_has_the_same_codes_with_the_same_meanings() {
+        let paper = include_str!("../../docs/COMMANDS.md");
+        for (ending, meaning) in Ending::MEANINGS {
+            let row = format!("| {} | {meaning} |", ending as u8);
+            assert!(paper.contains(&row), "docs/COMMANDS.md lacks {row:?}");
+        }
+        let codes = paper
+            .lines()
+            .skip_while(|line| *line != "## Exit codes")
+            .skip(1)
+            .take_while(|line| !line.starts_with("## "));
+        let codes = codes.filter(|line| line.starts_with("| ") && !line.starts_with("| code")).count();
+        assert_eq!(codes, Ending::MEANINGS.len(), "an exit code of the paper has no meaning in the manual");
+    }
 }

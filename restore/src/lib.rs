@@ -10,6 +10,7 @@ pub mod exit_code;
 pub mod facts;
 pub mod keygen;
 pub mod list;
+pub mod manual;
 pub mod plan;
 pub mod prove;
 pub mod recovery_files;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::{BackupRecord, CatalogRow, Presence, Soundness};
+use lifeboat_repository::{BackupRecord, CatalogRow, HoldRecord, Presence, Soundness};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use serde_json::{Value, json};
 
 use crate::access::Repository;
@@ -10,9 +11,9 @@ use crate::terminal::{Align, Output, Table, Tone, spoken, toned};
 
 /// Prints all backups, newest first, then what a person has to look at.
 pub fn print_list(repository: &Repository, output: Output) {
-    let catalog = &repository.catalog;
+    let (catalog, now) = (&repository.catalog, SystemClock.now());
     if output == Output::Json {
-        let rows: Vec<Value> = catalog.rows().iter().map(row_json).collect();
+        let rows: Vec<Value> = catalog.rows().iter().map(|row| row_json(row, now)).collect();
         let findings: Vec<String> = catalog.findings().iter().map(ToString::to_string).collect();
         println!("{}", json!({ "cluster": repository.cluster.as_str(), "backups": rows, "findings": findings }));
         return;
@@ -34,7 +35,8 @@ pub fn print_list(repository: &Repository, output: Output) {
         let mut table = Table::new(&columns);
         for row in catalog.rows() {
             let BackupRecord { backup, kind, files, packs, .. } = &row.record;
-            let (state, tone) = state(row);
+            let (state, tone) = state(row, now);
+            let held = if row.holds_at(now).next().is_some() { ", held" } else { "" };
             let mut cells: Vec<(String, Option<Tone>)> = [
                 backup.to_string(),
                 kind.to_string(),
@@ -46,8 +48,8 @@ pub fn print_list(repository: &Repository, output: Output) {
             ]
             .map(|text| (text, None))
             .into();
-            cells.push((state.to_owned(), Some(tone)));
-            cells.push((regions(row), None));
+            cells.push((format!("{state}{held}"), Some(tone)));
+            cells.push((regions(row, now), None));
             table.toned_row(cells);
         }
         print!("{table}");
@@ -57,52 +59,79 @@ pub fn print_list(repository: &Repository, output: Output) {
     }
 }
 
-fn regions(row: &CatalogRow) -> String {
+fn regions(row: &CatalogRow, now: UtcTime) -> String {
+    let leaving = leaving(row, now);
     let each = row.regions.iter().map(|(region, presence)| match presence {
-        Presence::Committed { .. } => region.to_string(),
+        Presence::Committed { .. } => match leaving.iter().find(|(leaving, _)| leaving == region) {
+            _ if row.damaged.contains(region) => format!("{region} (damaged)"),
+            Some((_, not_before)) => format!("{region} (leaves {} UTC)", not_before.for_tables()),
+            None => region.to_string(),
+        },
         Presence::Different { .. } => format!("{region} (different!)"),
+        Presence::Swept => format!("{region} (left)"),
         Presence::Absent => format!("{region} (missing)"),
         Presence::Unknown => format!("{region} (?)"),
     });
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// The regions that are to give the backup up, and from when on they may. A hold keeps it in all of them.
+fn leaving(row: &CatalogRow, now: UtcTime) -> Vec<(RegionName, UtcTime)> {
+    match row.holds_at(now).next() {
+        Some(_) => Vec::new(),
+        None => row.leaving.iter().map(|(region, leaving)| (region.clone(), leaving.not_before)).collect(),
+    }
+}
+
 /// One word for what a backup is worth.
-fn state(row: &CatalogRow) -> (&'static str, Tone) {
+fn state(row: &CatalogRow, now: UtcTime) -> (&'static str, Tone) {
     let everywhere = row.regions.values().all(|presence| matches!(presence, Presence::Committed { .. }));
+    let leaves = row.regions.values().any(|presence| *presence == Presence::Swept) || !leaving(row, now).is_empty();
     match row.record.soundness() {
         _ if row.is_disputed() => ("disputed", Tone::Bad),
         Soundness::Damaged => ("damaged", Tone::Bad),
-        Soundness::Sound if everywhere => ("ok", Tone::Good),
+        Soundness::Sound if leaves => ("leaving", Tone::Quiet),
+        Soundness::Sound if everywhere && row.damaged.is_empty() => ("ok", Tone::Good),
         Soundness::Sound => ("degraded", Tone::Warning),
     }
 }
 
-fn row_json(row: &CatalogRow) -> Value {
+fn row_json(row: &CatalogRow, now: UtcTime) -> Value {
     let regions = row.regions.iter().map(|(region, presence)| {
         let word = match presence {
             Presence::Committed { .. } => "committed",
             Presence::Different { .. } => "different",
+            Presence::Swept => "swept",
             Presence::Absent => "absent",
             Presence::Unknown => "unknown",
         };
         (region.to_string(), Value::from(word))
     });
+    let leaving = leaving(row, now).into_iter().map(|(region, at)| (region.to_string(), Value::from(at.to_string())));
     json!({
-        "state": state(row).0,
+        "state": state(row, now).0,
         "regions": regions.collect::<serde_json::Map<String, Value>>(),
+        "leaving": leaving.collect::<serde_json::Map<String, Value>>(),
+        "damaged_in": row.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "holds": row.holds_at(now).collect::<Vec<_>>(),
         "record": row.record,
     })
 }
 
+fn hold_text(hold: &HoldRecord) -> String {
+    let until = hold.expires.map_or_else(String::new, |expires| format!(", until {expires}"));
+    format!("{} by {}: {}{until}", hold.hold, hold.owner, hold.reason)
+}
+
 /// Prints everything that is known of one backup without a key.
 pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
+    let now = SystemClock.now();
     if output == Output::Json {
-        println!("{}", row_json(row));
+        println!("{}", row_json(row, now));
         return;
     }
     let record = &row.record;
-    let (word, tone) = state(row);
+    let (word, tone) = state(row, now);
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     let mut line = |name: &str, value: String| table.row(&[name, &value]);
     line("backup", record.backup.to_string());
@@ -122,7 +151,10 @@ pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
             line("pages", text);
         }
     }
-    line("regions", regions(row));
+    line("regions", regions(row, now));
+    let why = row.leaving.values().next().filter(|_| !leaving(row, now).is_empty());
+    why.into_iter().for_each(|leaving| line("leaves because", leaving.why.clone()));
+    row.holds_at(now).for_each(|hold| line("hold", hold_text(hold)));
     println!("{}", toned(word, tone));
     // The first line is the table's empty heading.
     print!("{}", table.to_string().split_once('\n').map_or("", |(_, rows)| rows));

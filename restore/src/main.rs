@@ -8,7 +8,7 @@ use lifeboat_restore::cli::{Cli, Command};
 use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
 use lifeboat_restore::wal_fetch::{client, serve};
-use lifeboat_restore::{keygen, list, run, show_window, signals, verify};
+use lifeboat_restore::{keygen, list, manual, run, show_window, signals, verify};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -40,6 +40,10 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             clap_complete::generate(*shell, &mut Cli::command(), "lifeboat-restore", &mut std::io::stdout());
             Ok(Ending::Done)
         }
+        Command::Manual => {
+            print!("{}", manual());
+            Ok(Ending::Done)
+        }
         Command::List => {
             list::print_list(&Repository::open(&cli.place).await?, output);
             Ok(Ending::Done)
@@ -68,4 +72,23 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             Ok(Ending::Done)
         }
     }
+}
+
+/// The manual page; the package is made with it.
+fn manual() -> String {
+    let about = manual::About {
+        section: 1,
+        files: &[
+            ("/etc/lifeboat/lifeboat.toml", "the regions, where no --region is given"),
+            ("DIR-wal-fetch/", "beside a restored data directory DIR: WAL that was fetched ahead, and the log of that"),
+        ],
+        variables: &[
+            ("LIFEBOAT_LOG", "what is logged to standard error: error, info, lifeboat_stores=debug"),
+            ("LIFEBOAT_PASSPHRASE_FILE", "a file with the passphrase of an identity, where there is no terminal"),
+            ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SHARED_CREDENTIALS_FILE", "as for every program of AWS"),
+            ("NO_COLOR", "no colours, even on a terminal"),
+        ],
+        see_also: &["lifeboatd(8)", "lifeboat.toml(5)"],
+    };
+    manual::page(Cli::command(), about)
 }

@@ -38,6 +38,17 @@ impl BreakerState {
     }
 }
 
+/// What of an open breaker outlives the process: a restart must not knock at a dead region with every queue at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerMemory {
+    /// Until the next call may be the probe.
+    pub wait: Duration,
+    /// Transient failures in a row.
+    pub failures: u32,
+    /// How often it was opened without a success in between.
+    pub openings: u32,
+}
+
 /// What a call said about the region's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -146,6 +157,24 @@ impl Breaker {
             Phase::Closed => Duration::ZERO,
             Phase::HalfOpen => PROBE_WAIT,
             Phase::Open { until } => until.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// What to remember; `None` while it is closed.
+    #[must_use]
+    pub fn memory(&self) -> Option<BreakerMemory> {
+        let wait = self.wait();
+        let state = self.state.lock();
+        let remembered = BreakerMemory { wait, failures: state.failures, openings: state.openings };
+        (!matches!(state.phase, Phase::Closed)).then_some(remembered)
+    }
+
+    /// Opens a breaker that nobody has used yet as an earlier process left it.
+    pub fn recall(&self, earlier: BreakerMemory) {
+        let mut state = self.state.lock();
+        if state.generation == 0 && state.failures == 0 {
+            (state.failures, state.openings) = (earlier.failures, earlier.openings);
+            state.move_to(Phase::Open { until: Instant::now() + earlier.wait.min(OPEN_MAX) });
         }
     }
 
@@ -274,6 +303,26 @@ mod tests {
         breaker.enter().unwrap().report(Verdict::Success);
         fail(&breaker, 3);
         assert_eq!(breaker.wait(), 30 * SECOND, "a success forgets the doubling");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_breaker_that_was_open_stays_open_over_a_restart() {
+        let breaker = Breaker::new();
+        assert_eq!(breaker.memory(), None);
+        fail(&breaker, 3);
+        tokio::time::advance(30 * SECOND).await;
+        fail(&breaker, 1);
+        tokio::time::advance(20 * SECOND).await;
+        let memory = breaker.memory().unwrap();
+        assert_eq!(memory, BreakerMemory { wait: 40 * SECOND, failures: 4, openings: 2 });
+        let after = Breaker::new();
+        after.recall(memory);
+        assert_eq!((after.state(), after.wait()), (BreakerState::Open, 40 * SECOND));
+        tokio::time::advance(40 * SECOND).await;
+        fail(&after, 1);
+        assert_eq!(after.wait(), 120 * SECOND, "the pauses go on doubling");
+        breaker.recall(BreakerMemory { wait: SECOND, ..memory });
+        assert_ne!(breaker.wait(), SECOND, "one that is in use knows better");
     }
 
     #[tokio::test(start_paused = true)]

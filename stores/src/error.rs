@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lifeboat_vocabulary::UtcTime;
+
 use crate::ObjectKey;
 
 /// A boxed cause from a provider's library.
@@ -65,6 +67,14 @@ pub enum StoreError {
         doing: String,
         /// What the store said.
         source: Cause,
+    },
+    /// The object is under Object Lock or a legal hold: it goes when that has ended, and not before. An answer.
+    #[error("object {key} is locked{}", until.map_or_else(|| " by a legal hold".to_owned(), |until| format!(" until {until}")))]
+    Locked {
+        /// The object that was to be deleted.
+        key: ObjectKey,
+        /// When the lock ends, where the store says so; a legal hold has no end of its own.
+        until: Option<UtcTime>,
     },
     /// The circuit breaker is open: the region failed repeatedly and is not being asked just now.
     #[error("the region failed {failures} times in a row and is not asked again before {wait:?} have passed")]

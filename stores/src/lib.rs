@@ -20,6 +20,7 @@ mod s3_body;
 mod s3_client;
 mod s3_credentials;
 mod s3_error;
+mod s3_lock;
 mod settings;
 mod sha256;
 mod stack;
@@ -32,19 +33,19 @@ mod with_limit;
 mod with_metrics;
 mod with_retry;
 
-pub use breaker::{Breaker, BreakerState, FAILURES_TO_OPEN};
+pub use breaker::{Breaker, BreakerMemory, BreakerState, FAILURES_TO_OPEN};
 pub use error::{Cause, StoreError};
 pub use fan_out::{RegionResult, Verdict, put_everywhere, verdict};
 pub use key::{KeyError, ObjectKey};
 pub use local_dir::{LEFTOVER_AGE, LocalDir};
 pub use memory::MemoryStore;
-pub use metrics::{Metrics, MetricsSnapshot, Operation, OperationCounts};
+pub use metrics::{Averages, DURATION_BOUNDS, Durations, Metrics, MetricsSnapshot, Operation, OperationCounts};
 pub use open::{CLUSTER_MARK, OpenError, clusters_in, list_folders, open, open_below};
 pub use probe::{Check, Finding, ProbeReport, probe};
 pub use profile::{Addressing, ChecksumHeader, EndpointRule, Profile, ProfileError, ProfileName};
 pub use ranking::{ranked, score};
 pub use s3::S3Store;
-pub use settings::{CONCURRENCY_MAX, RegionSettings, RegionUrlError, SettingsFault};
+pub use settings::{CONCURRENCY_MAX, ObjectLock, ObjectLockError, RegionSettings, RegionUrlError, SettingsFault};
 pub use stack::{Stack, StackOptions, standard_stack};
 pub use store::{
     ByteRange, Capabilities, Entry, ListPage, OBJECT_BYTES_MAX, ObjectMeta, ObjectVersion, PutMode, PutOutcome,

@@ -54,8 +54,42 @@ impl Operation {
 pub struct OperationCounts {
     /// Requests that came to an end, each attempt by itself.
     pub requests: u64,
-    /// Of these, the ones that failed. `NotFound` and `Conflict` are answers and do not count.
+    /// Of these, the ones that failed. `NotFound`, `Conflict` and `Locked` are answers and do not count.
     pub errors: u64,
+}
+
+/// Upper bounds in **seconds** of the buckets that durations are counted in; a last bucket takes the rest.
+pub const DURATION_BOUNDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// How long requests took, each attempt by itself, whether it failed or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Durations {
+    /// Requests per bucket of [`DURATION_BOUNDS`], and those that took longer.
+    pub counts: [u64; DURATION_BOUNDS.len() + 1],
+    /// All of them together, in **seconds**.
+    pub sum_seconds: f64,
+}
+
+impl Durations {
+    fn note(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let place = DURATION_BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(DURATION_BOUNDS.len());
+        if let Some(count) = self.counts.get_mut(place) {
+            *count += 1;
+        }
+        self.sum_seconds += seconds;
+    }
+}
+
+/// What of a region's averages outlives the process, so that a restart does not begin with a blank page.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Averages {
+    /// See [`MetricsSnapshot::latency`].
+    pub latency: Option<Duration>,
+    /// See [`MetricsSnapshot::throughput`].
+    pub throughput: Option<f64>,
+    /// See [`MetricsSnapshot::error_rate`].
+    pub error_rate: f64,
 }
 
 /// Everything that is known about a region's behaviour, at one moment.
@@ -81,6 +115,8 @@ pub struct MetricsSnapshot {
     pub error_rate: f64,
     /// The server's clock minus ours in **microseconds**, at the latest answer that told.
     pub clock_skew_micros: Option<i64>,
+    /// How long requests took.
+    pub durations: Durations,
 }
 
 impl MetricsSnapshot {
@@ -88,6 +124,15 @@ impl MetricsSnapshot {
     #[must_use]
     pub fn of(&self, operation: Operation) -> OperationCounts {
         self.operations[operation.index()]
+    }
+
+    /// All requests together.
+    #[must_use]
+    pub fn total(&self) -> OperationCounts {
+        self.operations.iter().fold(OperationCounts::default(), |sum, one| OperationCounts {
+            requests: sum.requests + one.requests,
+            errors: sum.errors + one.errors,
+        })
     }
 }
 
@@ -122,6 +167,16 @@ impl Metrics {
         *self.inner.lock()
     }
 
+    /// Takes over what an earlier process had learned. What this one has learned already stays.
+    pub fn recall(&self, earlier: Averages) {
+        let mut inner = self.inner.lock();
+        inner.latency = inner.latency.or(earlier.latency);
+        inner.throughput = inner.throughput.or(earlier.throughput.filter(|rate| rate.is_finite() && *rate > 0.0));
+        if inner.total().requests == 0 {
+            inner.error_rate = earlier.error_rate.clamp(0.0, 1.0);
+        }
+    }
+
     pub(crate) fn begin(&self) {
         self.inner.lock().in_flight += 1;
     }
@@ -133,10 +188,14 @@ impl Metrics {
 
     pub(crate) fn record(&self, seen: Observation, error: Option<&StoreError>) {
         let mut inner = self.inner.lock();
-        let failed = error.is_some_and(|e| !matches!(e, StoreError::NotFound { .. } | StoreError::Conflict { .. }));
+        let answer = |e: &StoreError| {
+            matches!(e, StoreError::NotFound { .. } | StoreError::Conflict { .. } | StoreError::Locked { .. })
+        };
+        let failed = error.is_some_and(|e| !answer(e));
         let counts = &mut inner.operations[seen.operation.index()];
         counts.requests += 1;
         counts.errors += u64::from(failed);
+        inner.durations.note(seen.took);
         inner.error_rate = average(Some(inner.error_rate), f64::from(u8::from(failed)));
         match error {
             Some(StoreError::Throttled { .. }) => inner.throttled += 1,
@@ -182,6 +241,31 @@ mod tests {
 
     fn seen(operation: Operation, millis: u64, bytes: u64) -> Observation {
         Observation { operation, took: Duration::from_millis(millis), bytes: ByteCount::from_bytes(bytes) }
+    }
+
+    #[test]
+    fn durations_fall_into_the_bucket_that_bounds_them() {
+        let metrics = Metrics::default();
+        for millis in [1, 10, 11, 700, 45_000] {
+            metrics.record(seen(Operation::Get, millis, 0), None);
+        }
+        let durations = metrics.snapshot().durations;
+        assert_eq!(durations.counts, [2, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]);
+        assert!((durations.sum_seconds - 45.722).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_an_earlier_process_learned_counts_until_there_is_something_newer() {
+        let earlier = Averages { latency: Some(Duration::from_millis(80)), throughput: Some(5e6), error_rate: 0.5 };
+        let metrics = Metrics::default();
+        metrics.recall(earlier);
+        let known = metrics.snapshot();
+        assert_eq!((known.latency, known.throughput, known.error_rate), (earlier.latency, Some(5e6), 0.5));
+        let metrics = Metrics::default();
+        metrics.record(seen(Operation::Get, 10, 0), None);
+        metrics.recall(earlier);
+        let known = metrics.snapshot();
+        assert_eq!((known.latency, known.error_rate), (Some(Duration::from_millis(10)), 0.0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::store::{ByteRange, ObjectVersion, PutMode, PutOutcome, SealedBody, St
 use crate::{ObjectKey, StoreError};
 
 /// What is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Check {
     /// A new object can be created.
     Create,
@@ -45,6 +45,11 @@ pub enum Finding {
         /// In words for the operator.
         what: String,
     },
+    /// The request failed on its way: nothing was found out.
+    Unclear {
+        /// What happened.
+        why: String,
+    },
 }
 
 /// The findings about one region.
@@ -69,7 +74,7 @@ impl ProbeReport {
     pub fn faults(&self) -> impl Iterator<Item = (Check, &str)> {
         self.findings.iter().filter_map(|(check, finding)| match finding {
             Finding::Lacks { what } => Some((*check, what.as_str())),
-            Finding::Holds | Finding::NotAllowed { .. } => None,
+            Finding::Holds | Finding::NotAllowed { .. } | Finding::Unclear { .. } => None,
         })
     }
 }
@@ -143,6 +148,10 @@ fn lacks(what: &str) -> Finding {
 fn failed(error: &StoreError) -> Finding {
     match error {
         StoreError::Misconfigured { .. } => Finding::NotAllowed { said: said(error) },
+        StoreError::Transient { .. }
+        | StoreError::DeadlineExceeded { .. }
+        | StoreError::Throttled { .. }
+        | StoreError::BreakerOpen { .. } => Finding::Unclear { why: said(error) },
         _ => Finding::Lacks { what: said(error) },
     }
 }

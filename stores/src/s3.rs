@@ -20,7 +20,7 @@ use crate::profile::{ChecksumHeader, Profile};
 use crate::s3_body::{self, Expected};
 use crate::s3_client::{self, Watch};
 use crate::s3_error::{Class, Seen};
-use crate::settings::RegionSettings;
+use crate::settings::{ObjectLock, RegionSettings};
 use crate::store::{
     ByteRange, Capabilities, Entry, ListPage, ObjectMeta, ObjectVersion, PutMode, PutOutcome, SealedBody, Store,
     Support,
@@ -41,10 +41,11 @@ pub struct S3Store {
     config: aws_sdk_s3::Config,
     /// Replaced when the server says that the credentials have expired: that empties the SDK's cache of them.
     client: RwLock<Client>,
-    bucket: String,
+    pub(crate) bucket: String,
     /// Goes before every key: empty, or ending in `/`.
     prefix: String,
-    owner: Option<String>,
+    pub(crate) owner: Option<String>,
+    pub(crate) lock: ObjectLock,
     profile: Profile,
     headers: Arc<BTreeMap<String, String>>,
 }
@@ -71,25 +72,26 @@ impl S3Store {
             bucket,
             prefix: prefix.map_or_else(String::new, |prefix| format!("{prefix}/")),
             owner: settings.bucket_owner.clone(),
+            lock: settings.object_lock,
             headers: Arc::new(profile.headers.clone()),
             profile,
         })
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client.read().clone()
     }
 
-    fn path(&self, key: &ObjectKey) -> String {
+    pub(crate) fn path(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.prefix)
     }
 
-    fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> Watch {
         Watch::new(&self.headers, None)
     }
 
     /// Runs one request within the time that `bytes` may take.
-    async fn call<T, E, F>(&self, what: What<'_>, bytes: ByteCount, request: F) -> Result<T, StoreError>
+    pub(crate) async fn call<T, E, F>(&self, what: What<'_>, bytes: ByteCount, request: F) -> Result<T, StoreError>
     where
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, Response>>>,
@@ -139,9 +141,9 @@ impl S3Store {
 }
 
 /// What a request is about, for its error.
-struct What<'a> {
-    doing: String,
-    key: Option<&'a ObjectKey>,
+pub(crate) struct What<'a> {
+    pub(crate) doing: String,
+    pub(crate) key: Option<&'a ObjectKey>,
 }
 
 /// How long one attempt to move `bytes` may take.
@@ -149,7 +151,7 @@ fn attempt_timeout(bytes: ByteCount) -> Duration {
     ATTEMPT_MIN.max(Duration::from_secs(bytes.as_bytes() / SLOWEST_BYTES_PER_SECOND))
 }
 
-fn time(date: &DateTime) -> Option<UtcTime> {
+pub(crate) fn time(date: &DateTime) -> Option<UtcTime> {
     let micros = date.secs().checked_mul(1_000_000)?.checked_add(i64::from(date.subsec_nanos() / 1000))?;
     UtcTime::from_unix_micros(micros)
 }
@@ -267,6 +269,9 @@ impl Store for S3Store {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        if self.lock != ObjectLock::Off {
+            return self.delete_versions(key).await;
+        }
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
         let what = What { doing: format!("delete {key} from {self}"), key: Some(key) };
@@ -274,6 +279,14 @@ impl Store for S3Store {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        self.lock_until(key, until).await
+    }
+
+    async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        self.locked_until(key).await
     }
 
     fn capabilities(&self) -> Capabilities {

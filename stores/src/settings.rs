@@ -58,6 +58,50 @@ pub struct RegionSettings {
     /// Bytes per second in both directions together, such as `50MiB`; at least `64KiB`. Default: unlimited.
     #[serde(default, deserialize_with = "optional_text")]
     pub max_bandwidth: Option<ByteCount>,
+    /// Whether what is stored is locked until retention lets it go, by the bucket's Object Lock: `none`, `governance`,
+    /// `compliance`. Default: none.
+    #[serde(default, deserialize_with = "text")]
+    pub object_lock: ObjectLock,
+}
+
+/// How a bucket's Object Lock keeps objects from being deleted before their time.
+///
+/// Source: Amazon S3 User Guide, "Locking objects with Object Lock", section "Retention modes".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ObjectLock {
+    /// It does not.
+    #[default]
+    Off,
+    /// Whoever has the right `s3:BypassGovernanceRetention` can delete them all the same.
+    Governance,
+    /// Nobody can, not even the account's owner.
+    Compliance,
+}
+
+impl ObjectLock {
+    /// As the configuration spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "none",
+            Self::Governance => "governance",
+            Self::Compliance => "compliance",
+        }
+    }
+}
+
+/// A text that is not a mode of Object Lock.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a mode of Object Lock (none, governance or compliance)")]
+pub struct ObjectLockError(String);
+
+impl FromStr for ObjectLock {
+    type Err = ObjectLockError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let modes = [Self::Off, Self::Governance, Self::Compliance];
+        modes.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| ObjectLockError(text.to_owned()))
+    }
 }
 
 fn default_concurrency() -> u16 {
@@ -144,6 +188,7 @@ impl RegionSettings {
             allow_plain_http: false,
             max_concurrency: CONCURRENCY_DEFAULT,
             max_bandwidth: None,
+            object_lock: ObjectLock::Off,
         }
     }
 
@@ -243,7 +288,7 @@ impl RegionSettings {
         faults
     }
 
-    fn keys_for_s3(&self) -> [(&'static str, bool); 9] {
+    fn keys_for_s3(&self) -> [(&'static str, bool); 10] {
         [
             ("profile", self.profile.is_some()),
             ("endpoint", self.endpoint.is_some()),
@@ -254,6 +299,7 @@ impl RegionSettings {
             ("role_arn", self.role_arn.is_some()),
             ("bucket_owner", self.bucket_owner.is_some()),
             ("allow_plain_http", self.allow_plain_http),
+            ("object_lock", self.object_lock != ObjectLock::Off),
         ]
     }
 

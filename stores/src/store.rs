@@ -119,8 +119,22 @@ pub trait Store: fmt::Display + fmt::Debug + Send + Sync {
     /// One page of the keys that begin with `prefix`; empty `prefix` means all.
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError>;
 
-    /// Removes an object.
+    /// Removes an object. Where the region's settings say that it has Object Lock, all its versions, or
+    /// [`StoreError::Locked`].
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Makes an object impossible to delete before `until`. A lock is only ever extended: one that ends later stays.
+    ///
+    /// Only regions whose settings name a mode of [`crate::ObjectLock`] can; all others say `Unsupported`.
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        let doing = format!("lock {key} in {self} until {until}");
+        Err(StoreError::Unsupported { doing, why: "this store has no Object Lock".to_owned() })
+    }
+
+    /// Until when an object cannot be deleted; `None` if it is not locked, or the store knows no locks.
+    async fn retained_until(&self, _key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        Ok(None)
+    }
 
     /// What this store can and cannot do, as far as is known without asking it.
     fn capabilities(&self) -> Capabilities;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use lifeboat_vocabulary::UtcTime;
 
 use crate::breaker::{Breaker, Verdict};
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
@@ -59,6 +60,14 @@ impl Store for WithBreaker {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.guarded(self.inner.delete(key)).await
+    }
+
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        self.guarded(self.inner.retain(key, until)).await
+    }
+
+    async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        self.guarded(self.inner.retained_until(key)).await
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use lifeboat_vocabulary::UtcTime;
 use parking_lot::Mutex;
 
 use crate::metrics::Operation;
@@ -244,6 +245,16 @@ impl Store for WithFaults {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let fault = self.before(Operation::Delete, key.as_str()).await?;
         self.after(fault, self.inner.delete(key).await)
+    }
+
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        let fault = self.before(Operation::Put, key.as_str()).await?;
+        self.after(fault, self.inner.retain(key, until).await)
+    }
+
+    async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        let fault = self.before(Operation::Head, key.as_str()).await?;
+        self.after(fault, self.inner.retained_until(key).await)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_vocabulary::{ByteCount, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
@@ -180,6 +180,20 @@ impl Store for WithLimit {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let permit = self.permit().await?;
         let result = self.inner.delete(key).await;
+        self.settle(permit, &result);
+        result
+    }
+
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        let permit = self.permit().await?;
+        let result = self.inner.retain(key, until).await;
+        self.settle(permit, &result);
+        result
+    }
+
+    async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        let permit = self.permit().await?;
+        let result = self.inner.retained_until(key).await;
         self.settle(permit, &result);
         result
     }

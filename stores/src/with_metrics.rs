@@ -104,6 +104,14 @@ impl Store for WithMetrics {
         self.counted(Operation::Delete, self.inner.delete(key), |()| ByteCount::ZERO).await
     }
 
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        self.counted(Operation::Put, self.inner.retain(key, until), |()| ByteCount::ZERO).await
+    }
+
+    async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        self.counted(Operation::Head, self.inner.retained_until(key), |_| ByteCount::ZERO).await
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

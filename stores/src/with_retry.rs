@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_vocabulary::{ByteCount, UtcTime};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::store::{ByteRange, Capabilities, Entry, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
@@ -244,6 +244,16 @@ impl Store for WithRetry {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let doing = format!("delete {key} from {self}");
         self.attempts(&doing, self.deadline(), || self.inner.delete(key)).await.result
+    }
+
+    async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
+        let doing = format!("lock {key} in {self}");
+        self.attempts(&doing, self.deadline(), || self.inner.retain(key, until)).await.result
+    }
+
+    async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
+        let doing = format!("look at the lock of {key} in {self}");
+        self.attempts(&doing, self.deadline(), || self.inner.retained_until(key)).await.result
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 /// A point in time in UTC, exact to the **microsecond** like PostgreSQL's `timestamptz`, shown as RFC 3339 with `Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +51,12 @@ impl UtcTime {
     pub fn plus(self, duration: Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self::from_unix_micros(self.as_unix_micros().saturating_add(micros)).unwrap_or(Self(Timestamp::MAX))
+    }
+
+    /// What calendars and clocks show in `zone` at this point.
+    #[must_use]
+    pub fn civil_in(self, zone: &TimeZone) -> DateTime {
+        zone.to_datetime(self.0)
     }
 
     /// `20261120T024107Z`: the form that names backups. Sorts like the time itself.

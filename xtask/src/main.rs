@@ -1,10 +1,17 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`.
+//! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`, `deb`.
 
 mod chance;
 mod clients;
+mod config_manual;
 mod daemon;
+mod deb;
 mod demo;
 mod house;
+mod package_scene;
+mod package_test;
+mod papers;
+mod private_systemd;
+mod region_torture;
 mod scenario;
 mod steps;
 mod test;
@@ -31,6 +38,14 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Install what is missing and run every check and test.
     Test(test::TestArgs),
+    /// Build a Debian package.
+    Deb(deb::DebArgs),
+    /// Try the package of a debug build in a systemd of its own, as its papers say.
+    Package {
+        /// Build nothing: take what the tests have built.
+        #[arg(long)]
+        as_built: bool,
+    },
     /// Measure; everything after `--` goes to the measuring program.
     Bench {
         /// Arguments of the measuring program.
@@ -48,15 +63,21 @@ enum Torture {
     Backups(torture::TortureArgs),
     /// Lose the whole host, recover from the regions alone, and count the commits that are gone.
     Wal(wal_torture::WalTortureArgs),
+    /// Three regions fail, lie and come back at random; in the end they are alike and nothing claimed is missing.
+    Regions(region_torture::RegionTortureArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Deb(args) => deb::main(&args),
+        Task::Package { as_built: true } => package_test::run().map(|seen| println!("{seen}")),
+        Task::Package { as_built: false } => package(),
         Task::Bench { arguments } => bench(&arguments),
         Task::Torture(Torture::Backups(args)) => torture::run(&args),
         Task::Torture(Torture::Wal(args)) => wal_torture::run(&args),
+        Task::Torture(Torture::Regions(args)) => region_torture::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +86,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds what the trial takes, and tries it.
+fn package() -> Result<()> {
+    let mut build = Command::new(tools::cargo());
+    build.args(["build", "--package", "lifeboat-daemon", "--package", "lifeboat-restore"]);
+    build.args(["--package", "lifeboat-s3-testd"]).current_dir(tools::root());
+    println!("building: {}", steps::shown(&build));
+    steps::run(&mut build)?;
+    println!("{}", package_test::run()?);
+    Ok(())
 }
 
 fn bench(arguments: &[String]) -> Result<()> {

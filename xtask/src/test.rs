@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::steps::{self, Steps, shown};
-use crate::{house, tools, torture, wal_torture};
+use crate::{house, package_test, tools, torture, wal_torture};
 
 /// Oldest, and newest two: before and after each change of the replication protocol, beside the system's own.
 const SHORT_VERSIONS: &str = "13,17,18";
@@ -60,6 +60,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     steps.step("torture", "two backups are killed", || torture::short().map(|()| "all is whole".to_owned()));
     let lost = || wal_torture::short().map(|()| "only the youngest commits are gone".to_owned());
     steps.step("lost host", "the host is lost four times", lost);
+    steps.step("package", "it is installed in a systemd of its own, as the papers say", package_test::run);
     println!("\n{}", steps.summary());
     if steps.all_passed() { Ok(()) } else { bail!("not everything passed") }
 }

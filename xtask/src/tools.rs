@@ -33,7 +33,22 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 3] = [
+const PACKAGES: [Package; 6] = [
+    Package {
+        what_for: "commands of the papers for operators",
+        packages: &["procps"],
+        present: || works("ps", &["--version"]),
+    },
+    Package {
+        what_for: "to build and to read Debian packages",
+        packages: &["dpkg-dev"],
+        present: || works("dpkg-shlibdeps", &["--version"]),
+    },
+    Package {
+        what_for: "a systemd to try the package in",
+        packages: &["systemd"],
+        present: || std::path::Path::new("/lib/systemd/systemd").exists() && works("systemctl", &["--version"]),
+    },
     Package {
         what_for: "a C compiler for the cryptography",
         packages: &["build-essential"],
@@ -75,7 +90,7 @@ pub(crate) fn ensure_packages() -> Result<String> {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|about| std::os::unix::fs::MetadataExt::uid(&about) == 0)
 }
 

@@ -176,7 +176,7 @@ impl Desk {
             }
         }
         if let Some(hole) = hole.filter(|hole| !self.is_on_record(*hole)) {
-            tracing::error!(timeline = %hole.timeline, from = %hole.start, to = %hole.end, "WAL goes on behind a hole");
+            tracing::warn!(timeline = %hole.timeline, from = %hole.start, to = %hole.end, "WAL goes on behind a hole");
             self.gap(hole, GapReason::Other, time);
         }
         (0..self.regions.len()).for_each(|region| self.record_holes(region, time));
@@ -196,7 +196,7 @@ impl Desk {
         for hole in self.marks.holes(region, &kept) {
             if let Some(standing) = self.regions.get(region) {
                 let (from, to) = (hole.start, hole.end);
-                tracing::error!(region = %standing.name, timeline = %hole.timeline, %from, %to, "the region misses WAL that nobody has for it");
+                tracing::warn!(region = %standing.name, timeline = %hole.timeline, %from, %to, "the region misses WAL that nobody has for it");
             }
             self.notice_gap(hole, (GapReason::RegionMissed, GapScope::Region), Some(vec![region]), time);
         }

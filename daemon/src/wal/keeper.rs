@@ -1,23 +1,7 @@
-//! Makes the base backups that continuous WAL needs: a first one, and one behind every gap.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Which base backups continuous WAL needs: a first one, and one behind every gap. Pure.
 
 use lifeboat_repository::WalGapRecord;
 use lifeboat_vocabulary::WalPosition;
-use tokio_util::sync::CancellationToken;
-
-use super::shared::Shared;
-
-const PAUSE_MIN: Duration = Duration::from_secs(10);
-const PAUSE_MAX: Duration = Duration::from_secs(600);
-
-/// Makes one base backup.
-#[async_trait::async_trait]
-pub trait BackupMaker: Send + Sync {
-    /// Makes it, or says why there is none that counts.
-    async fn make(&self, stop: &CancellationToken) -> anyhow::Result<()>;
-}
 
 /// Why a base backup is needed before recovery can reach the present; `None` if the newest one will do.
 ///
@@ -33,42 +17,11 @@ pub fn needed<'a>(newest: Option<WalPosition>, gaps: impl IntoIterator<Item = &'
     gaps.into_iter().find(behind).map(ToString::to_string)
 }
 
-/// Carries out orders until it is told to stop. A backup that fails is tried again, with longer pauses each time.
-pub async fn keep(shared: Arc<Shared>, maker: Arc<dyn BackupMaker>, stop: CancellationToken) {
-    let mut pause = PAUSE_MIN;
-    while !stop.is_cancelled() {
-        let why = tokio::select! {
-            () = stop.cancelled() => break,
-            why = shared.wait_for_order() => why,
-        };
-        tracing::info!(cluster = %shared.cluster(), why, "a base backup begins");
-        match maker.make(&stop).await {
-            Ok(()) => {
-                tracing::info!(cluster = %shared.cluster(), "the base backup is done");
-                shared.carried_out(&why);
-                pause = PAUSE_MIN;
-            }
-            Err(_) if stop.is_cancelled() => break,
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(cluster = %shared.cluster(), error, pause = ?pause, "no base backup; it is tried again");
-                tokio::select! {
-                    () = stop.cancelled() => break,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use lifeboat_repository::{GapReason, GapScope};
-    use lifeboat_vocabulary::{Lsn, SystemClock, TimelineId};
+    use lifeboat_vocabulary::{Lsn, TimelineId};
 
     fn at(timeline: u32, lsn: u64) -> WalPosition {
         WalPosition { timeline: TimelineId::new(timeline).unwrap(), lsn: Lsn::from_bytes(lsn).unwrap() }
@@ -94,35 +47,5 @@ mod tests {
         ] {
             assert_eq!(needed(newest, &gaps).is_some(), expected, "{why}");
         }
-    }
-
-    struct FailsTwice(AtomicU32);
-
-    #[async_trait::async_trait]
-    impl BackupMaker for FailsTwice {
-        async fn make(&self, _: &CancellationToken) -> anyhow::Result<()> {
-            match self.0.fetch_add(1, Ordering::SeqCst) {
-                0 | 1 => anyhow::bail!("no"),
-                _ => Ok(()),
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_order_is_repeated_until_it_is_carried_out() {
-        let shared = Arc::new(Shared::new("main".parse().unwrap(), 1, Arc::new(SystemClock)));
-        let maker = Arc::new(FailsTwice(AtomicU32::new(0)));
-        let stop = CancellationToken::new();
-        let work = tokio::spawn(keep(Arc::clone(&shared), Arc::<FailsTwice>::clone(&maker), stop.clone()));
-        shared.order_backup("a gap".to_owned());
-        let waited = tokio::time::Instant::now();
-        while shared.ordered().is_some() {
-            assert!(waited.elapsed() < Duration::from_secs(3600));
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        assert_eq!(maker.0.load(Ordering::SeqCst), 3);
-        assert!(waited.elapsed() >= PAUSE_MIN * 3, "10 s, then 20 s");
-        stop.cancel();
-        work.await.unwrap();
     }
 }

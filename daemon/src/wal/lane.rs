@@ -259,7 +259,7 @@ impl Lane {
 
     /// Nothing more is written there: what is on its way ends, and stays in the ledger.
     fn conflict(&mut self, what: String) {
-        tracing::error!(region = %self.region.name, what, "another writer is in the region; nothing more is written there");
+        tracing::warn!(region = %self.region.name, what, "another writer is in the region; nothing more is written there");
         let index = self.index;
         self.works.change(|desk| {
             if let Some(standing) = desk.regions.get_mut(index) {

@@ -73,7 +73,7 @@ impl LaneKeeper {
             Ok(LeaseRenewal::Held) => self.leased(None),
             Ok(LeaseRenewal::Lost(holder)) => {
                 let holder = holder_text(&holder);
-                tracing::error!(region = %self.region.name, holder, "another installation holds the lease");
+                tracing::warn!(region = %self.region.name, holder, "another installation holds the lease");
                 self.leased(Some(holder));
             }
             Err(error) => {
@@ -117,7 +117,7 @@ impl LaneKeeper {
             Ok(()) => {}
             Err(error @ HeadError::Overtaken { .. }) => {
                 let error = error.to_string();
-                tracing::error!(region = %self.region.name, error, "another installation writes the head");
+                tracing::warn!(region = %self.region.name, error, "another installation writes the head");
                 self.leased(Some(error));
             }
             Err(error) => {

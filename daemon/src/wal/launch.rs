@@ -77,7 +77,7 @@ async fn read(spool: &Spool, file: &SpoolFile) -> anyhow::Result<Option<What>> {
                 Ok(notice) => Ok(Some(What::Notice(Arc::new(notice)))),
                 Err(error) => {
                     let (error, sequence) = (format!("{error:#}"), file.sequence);
-                    tracing::error!(sequence, error, "a notice in the spool is lost");
+                    tracing::warn!(sequence, error, "a notice in the spool is lost");
                     spool.remove(file).await?;
                     Ok(None)
                 }

@@ -1,6 +1,5 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
-pub mod alarms;
 pub mod commit_clock;
 pub mod continuity;
 mod desk;
@@ -11,6 +10,7 @@ mod lane_keeper;
 mod lane_put;
 pub mod latency;
 mod launch;
+mod learn;
 mod ledger;
 mod marks;
 mod memory;
@@ -28,8 +28,11 @@ mod spool;
 mod spooling;
 mod standing;
 pub mod status;
+pub mod task;
 pub mod upstream;
 mod works;
 
+pub(crate) use lane_keeper::holder_text;
 pub use positions::{LaneState, Offer, Positions, RegionPosition, ResumePoint, ShipError};
 pub use shipper::{CommitMode, KeyHolders, ShipRegion, ShipSettings, Shipper};
+pub(crate) use spool::installation;

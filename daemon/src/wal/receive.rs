@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::shared::Shared;
 use super::upstream::{Belonging, Finder, NoStream, Upstream};
 use super::{Offer, Positions, Shipper};
+use crate::progress::Progress;
 
 /// How often the server hears from us at least; it drops us after a minute of silence.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -67,6 +68,8 @@ pub struct Receiver {
     pub shared: Arc<Shared>,
     /// What is reported as applied.
     pub apply: ApplyReport,
+    /// Whether WAL that has arrived is taken care of.
+    pub progress: Progress,
 }
 
 impl Receiver {
@@ -74,6 +77,7 @@ impl Receiver {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
+            self.progress.waiting("a server");
             let found = tokio::select! {
                 () = stop.cancelled() => break,
                 found = self.finder.connect() => found,
@@ -228,7 +232,10 @@ impl<'r> Pump<'r> {
                     WalEvent::Data { start, bytes, server_time, .. } => {
                         self.server_time(server_time);
                         if self.draining.is_none() {
-                            self.data(stream, start, bytes).await?;
+                            self.receiver.progress.working("WAL that has arrived");
+                            let taken = self.data(stream, start, bytes).await;
+                            self.receiver.progress.waiting("WAL from the server");
+                            taken?;
                         }
                     }
                     WalEvent::Keepalive { server_time, reply, .. } => {

@@ -1,7 +1,6 @@
-//! Watches one cluster's positions: keeps the commit clock, decides what is wrong, and writes the status.
+//! Watches one cluster's positions: keeps the commit clock, decides what is wrong, and tells how it stands.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +8,12 @@ use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, WalPosition};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::alarms::{Alarm, Alarms, tell};
 use super::shared::{QUORUM, Shared, Upward};
 use super::slot_watch::SlotOutlook;
 use super::status::{AlarmStatus, HolderStatus, WalStatus};
 use super::{LaneState, Positions, RegionPosition, Shipper};
+use crate::alarm_board::{AlarmBoard, AlarmName, RaisedAlarm, Source, Wrongs};
+use crate::status::facts::ClusterFacts;
 
 /// How long something may be away before anybody is told.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,8 +23,6 @@ const LAG_PATIENCE: Duration = Duration::from_secs(300);
 /// What the reporter is set to.
 #[derive(Clone, Debug)]
 pub struct ReporterSettings {
-    /// Where the status goes.
-    pub state_directory: PathBuf,
     /// The objective for the age of the oldest commit that the quorum lacks.
     pub rpo: Duration,
     /// Regions in the quorum.
@@ -43,6 +41,10 @@ pub struct Reporter {
     pub shipper: Arc<Shipper>,
     /// What the server keeps for us.
     pub outlook: Arc<SlotOutlook>,
+    /// Where alarms go.
+    pub board: Arc<AlarmBoard>,
+    /// Where it is told how it stands.
+    pub facts: Arc<ClusterFacts>,
 }
 
 impl Reporter {
@@ -51,9 +53,8 @@ impl Reporter {
         let mut positions = self.shipper.watch();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut alarms = Alarms::default();
+        let source = Source::of(self.shared.cluster(), "wal");
         let mut behind_since = BTreeMap::new();
-        let mut complained = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -61,13 +62,8 @@ impl Reporter {
                 _ = second.tick() => {
                     let now = positions.borrow().clone();
                     lagging(&now, &mut behind_since);
-                    let wrong = self.wrong(&now, &behind_since);
-                    tell(&alarms.update(wrong, SystemClock.now()), self.shared.cluster().as_str());
-                    let written = self.status(&now, &alarms).write(&self.settings.state_directory);
-                    if let Err(error) = &written && !complained {
-                        tracing::error!(%error, directory = %self.settings.state_directory.display(), "the status cannot be written");
-                    }
-                    complained = written.is_err();
+                    self.board.report(&source, self.wrong(&now, &behind_since));
+                    self.facts.wal(self.status(&now));
                 }
             }
         }
@@ -85,12 +81,12 @@ impl Reporter {
         }
     }
 
-    fn wrong(&self, positions: &Positions, behind_since: &BTreeMap<usize, Instant>) -> BTreeMap<Alarm, String> {
-        let mut wrong = BTreeMap::new();
+    fn wrong(&self, positions: &Positions, behind_since: &BTreeMap<usize, Instant>) -> Wrongs {
+        let mut wrong = Wrongs::default();
         self.wrong_upward(&self.shared.upward(), &mut wrong);
         if let Some(why) = self.shared.ordered() {
-            wrong.insert(
-                Alarm::Gap,
+            wrong.add(
+                AlarmName::of("wal-gap"),
                 format!("{why}; until the base backup that is ordered is there, recovery cannot cross it"),
             );
         }
@@ -102,10 +98,10 @@ impl Reporter {
                 self.settings.wal_quorum,
                 self.settings.rpo.as_secs_f64()
             );
-            wrong.insert(Alarm::Rpo, text);
+            wrong.add(AlarmName::of("wal-rpo"), text);
         }
         if let Some(text) = self.outlook.warning() {
-            wrong.insert(Alarm::SlotAtRisk, text);
+            wrong.add(AlarmName::of("wal-slot-at-risk"), text);
         }
         for (index, region) in positions.regions.iter().enumerate() {
             wrong_region(region, behind_since.get(&index).copied(), &mut wrong);
@@ -113,19 +109,19 @@ impl Reporter {
         wrong
     }
 
-    fn wrong_upward(&self, upward: &Upward, wrong: &mut BTreeMap<Alarm, String>) {
+    fn wrong_upward(&self, upward: &Upward, wrong: &mut Wrongs) {
         if let Some(why) = &upward.refused {
-            wrong.insert(Alarm::ServerRefused, why.clone());
+            wrong.add(AlarmName::of("wal-server-refused"), why.clone());
         }
         if let Some(why) = &upward.damaged {
-            wrong.insert(Alarm::DamagedWal, why.clone());
+            wrong.add(AlarmName::of("wal-damaged"), why.clone());
         }
         if let Some((since, why)) = &upward.waiting
             && upward.refused.is_none()
             && upward.full.is_none()
             && since.elapsed() > PATIENCE
         {
-            wrong.insert(Alarm::Disconnected, format!("no WAL for {} s: {why}", since.elapsed().as_secs()));
+            wrong.add(AlarmName::of("wal-disconnected"), format!("no WAL for {} s: {why}", since.elapsed().as_secs()));
         }
         if upward.full.is_some() {
             let outlook = self.outlook.in_words();
@@ -133,11 +129,11 @@ impl Reporter {
                 "the spool of {} is full because a region is away; the server keeps the WAL now. {outlook}",
                 self.settings.spool_limit
             );
-            wrong.insert(Alarm::SpoolFull, text);
+            wrong.add(AlarmName::of("wal-spool-full"), text);
         }
     }
 
-    fn status(&self, positions: &Positions, alarms: &Alarms) -> WalStatus {
+    fn status(&self, positions: &Positions) -> WalStatus {
         let upward = self.shared.upward();
         let holder = |number: usize, durable: Option<WalPosition>, state: String| {
             let (exposure, [p50, p99, longest], commits) = self.shared.exposure(number);
@@ -172,16 +168,13 @@ impl Reporter {
             quorum: holder(QUORUM, positions.quorum, String::new()),
             regions: regions.collect(),
             rpo_objective_seconds: self.settings.rpo.as_secs_f64(),
-            alarms: alarms
-                .raised()
-                .map(|(alarm, raised)| AlarmStatus {
-                    alarm: alarm.to_string(),
-                    since: raised.since.to_string(),
-                    text: raised.text.clone(),
-                })
-                .collect(),
+            alarms: self.board.raised(Some(self.shared.cluster())).into_iter().map(alarm_status).collect(),
         }
     }
+}
+
+fn alarm_status(raised: RaisedAlarm) -> AlarmStatus {
+    AlarmStatus { alarm: raised.name.to_string(), since: raised.since.to_string(), text: raised.text }
 }
 
 /// Since when each region has been catching up.
@@ -198,7 +191,7 @@ fn lagging(positions: &Positions, since: &mut BTreeMap<usize, Instant>) {
     }
 }
 
-fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut BTreeMap<Alarm, String>) {
+fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut Wrongs) {
     let name = &region.region;
     let long = |patience| since.is_some_and(|since| since.elapsed() > patience);
     match &region.state {
@@ -207,22 +200,22 @@ fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut BTr
                 "region {name} holds other WAL than this server's: {what}. Another cluster writes into the same place; \
                  nothing more is written there. Find the other writer before anything else"
             );
-            wrong.insert(Alarm::Conflict(name.clone()), text);
+            wrong.add(AlarmName::of_region("wal-conflict", name), text);
         }
         LaneState::Leased { holder } if long(PATIENCE) => {
             let text = format!("another daemon ships WAL into region {name} ({holder}); stop one of the two");
-            wrong.insert(Alarm::Conflict(name.clone()), text);
+            wrong.add(AlarmName::of_region("wal-conflict", name), text);
         }
         LaneState::Away { why, .. } if long(PATIENCE) => {
-            wrong.insert(Alarm::Region(name.clone()), format!("region {name} takes no WAL: {why}"));
+            wrong.add(AlarmName::of_region("wal-region", name), format!("region {name} takes no WAL: {why}"));
         }
         LaneState::Unknown { why } if long(PATIENCE) => {
             let why = why.as_deref().unwrap_or("it has not answered yet");
-            wrong.insert(Alarm::Region(name.clone()), format!("region {name} takes no WAL: {why}"));
+            wrong.add(AlarmName::of_region("wal-region", name), format!("region {name} takes no WAL: {why}"));
         }
         LaneState::Behind { bytes } if long(LAG_PATIENCE) => {
-            wrong.insert(
-                Alarm::Region(name.clone()),
+            wrong.add(
+                AlarmName::of_region("wal-region", name),
                 format!("region {name} lags behind by {bytes} and does not catch up"),
             );
         }
@@ -266,9 +259,9 @@ mod tests {
         let since = Instant::now();
         let away = || LaneState::Away { since: SystemClock.now(), why: "no route".to_owned() };
         let told = |state: LaneState, since| {
-            let mut wrong = BTreeMap::new();
+            let mut wrong = Wrongs::default();
             wrong_region(&region(state), since, &mut wrong);
-            wrong.into_keys().next().map(|alarm| alarm.to_string())
+            wrong.iter().next().map(|(alarm, _)| alarm.to_string())
         };
         assert_eq!(told(away(), Some(since)), None, "a short absence is nobody's business");
         let conflict = told(LaneState::Conflict { what: "x".to_owned() }, Some(since));

@@ -63,7 +63,7 @@ impl Sealing {
             // Never skipped: a hole in the objects would be one in the archive.
             while let Err(error) = self.job(&job).await {
                 let error = format!("{error:#}");
-                tracing::error!(error, again_in = ?PAUSE, "WAL could not be sealed");
+                tracing::warn!(error, again_in = ?PAUSE, "WAL could not be sealed");
                 tokio::select! {
                     () = works.stop.cancelled() => return,
                     () = tokio::time::sleep(PAUSE) => {}

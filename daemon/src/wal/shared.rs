@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, WalPosition};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::commit_clock::CommitClock;
+use crate::orders::Orders;
 
 /// The quorum's number in the commit clock; regions follow in the order of the configuration.
 pub const QUORUM: usize = 0;
@@ -42,9 +42,7 @@ pub struct Shared {
     cluster: ClusterName,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
-    /// Rung when a base backup is needed.
-    order: Notify,
-    orders: Mutex<Option<String>>,
+    orders: Arc<Orders>,
 }
 
 impl Shared {
@@ -58,7 +56,7 @@ impl Shared {
             noted: None,
             clock_offset: 0,
         };
-        Self { cluster, clock, inner: Mutex::new(inner), order: Notify::new(), orders: Mutex::new(None) }
+        Self { cluster, clock, inner: Mutex::new(inner), orders: Arc::default() }
     }
 
     /// The cluster.
@@ -121,38 +119,25 @@ impl Shared {
 
     /// WAL is missing: a base backup is needed.
     pub fn gap(&self, what: &str) {
-        tracing::error!(cluster = %self.cluster, what, "WAL is missing: recovery cannot cross it; a base backup is ordered");
+        tracing::warn!(cluster = %self.cluster, what, "WAL is missing: recovery cannot cross it; a base backup is ordered");
         self.order_backup(format!("WAL is missing {what}"));
     }
 
     /// Orders a base backup.
     pub fn order_backup(&self, why: String) {
-        self.orders.lock().get_or_insert(why);
-        self.order.notify_one();
+        self.orders.order(why);
     }
 
     /// Why a base backup is wanted, if it is.
     #[must_use]
     pub fn ordered(&self) -> Option<String> {
-        self.orders.lock().clone()
+        self.orders.ordered()
     }
 
-    /// Waits for an order.
-    pub async fn wait_for_order(&self) -> String {
-        loop {
-            if let Some(why) = self.ordered() {
-                return why;
-            }
-            self.order.notified().await;
-        }
-    }
-
-    /// The order that said `why` has been carried out. One that came meanwhile stays.
-    pub fn carried_out(&self, why: &str) {
-        let mut orders = self.orders.lock();
-        if orders.as_deref() == Some(why) {
-            *orders = None;
-        }
+    /// The orders, for whoever carries them out.
+    #[must_use]
+    pub fn orders(&self) -> Arc<Orders> {
+        Arc::clone(&self.orders)
     }
 
     /// The server told its time.

@@ -95,6 +95,12 @@ pub(crate) struct Spool {
     _lock: OwnedFd,
 }
 
+/// The name of the installation whose spool this is; `None` before WAL was first received.
+pub(crate) async fn installation(spool_directory: &Path) -> Option<InstanceId> {
+    let text = tokio::fs::read_to_string(spool_directory.join(INSTANCE_KEY)).await.ok()?;
+    text.trim().parse().ok()
+}
+
 impl Spool {
     /// Takes the directory, makes it if it is missing, and returns what lies in it, in order. Files that are not as long
     /// as their name says are removed: they are remains of a file system that lost what it had promised.
@@ -125,7 +131,7 @@ impl Spool {
                     self.used.fetch_add(file.size, Ordering::Relaxed);
                     files.push(file);
                 } else {
-                    tracing::error!(key = %entry.key, size = %entry.meta.size, "a file of the spool is torn and goes");
+                    tracing::warn!(key = %entry.key, size = %entry.meta.size, "a file of the spool is torn and goes");
                     self.store.delete(&entry.key).await?;
                 }
             }

@@ -1,6 +1,4 @@
-//! What continuous WAL looks like from outside: a file that is replaced every second, which `lifeboatd status` reads.
-
-use std::path::{Path, PathBuf};
+//! What continuous WAL looks like from outside.
 
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
@@ -74,64 +72,10 @@ pub struct WalStatus {
     pub alarms: Vec<AlarmStatus>,
 }
 
-/// The file of a cluster.
-#[must_use]
-pub fn path(state_directory: &Path) -> PathBuf {
-    state_directory.join("wal-status.json")
-}
-
 impl WalStatus {
-    /// Replaces the file. A reader sees the old one or the new one. Nothing is flushed: after a crash it would be stale
-    /// anyway.
-    ///
-    /// # Errors
-    /// If the directory cannot be written to.
-    pub fn write(&self, state_directory: &Path) -> std::io::Result<()> {
-        let text = serde_json::to_vec(self)?;
-        let new = state_directory.join("wal-status.json.new");
-        {
-            use std::io::Write;
-            use std::os::unix::fs::OpenOptionsExt;
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&text)?;
-        }
-        rustix::fs::rename(&new, path(state_directory)).map_err(std::io::Error::from)
-    }
-
-    /// Reads the file.
-    ///
-    /// # Errors
-    /// If it is missing or not one of ours.
-    pub fn read(state_directory: &Path) -> std::io::Result<Self> {
-        Ok(serde_json::from_slice(&std::fs::read(path(state_directory))?)?)
-    }
-
     /// How long ago it was written; `None` if the time in it makes no sense.
     #[must_use]
     pub fn age(&self, now: UtcTime) -> Option<std::time::Duration> {
         self.time.parse::<UtcTime>().ok().map(|written| now.since(written))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_read_as_it_was_written_and_garbage_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(WalStatus::read(dir.path()).is_err());
-        let time = "2026-11-20T02:41:07Z".to_owned();
-        let status =
-            WalStatus { cluster: "main".to_owned(), time, received: Some("1/2".to_owned()), ..WalStatus::default() };
-        status.write(dir.path()).unwrap();
-        status.write(dir.path()).unwrap();
-        let read = WalStatus::read(dir.path()).unwrap();
-        assert_eq!(read, status);
-        let later = "2026-11-20T02:41:09Z".parse().unwrap();
-        assert_eq!(read.age(later), Some(std::time::Duration::from_secs(2)));
-        std::os::unix::fs::symlink("/dev/null", dir.path().join("x")).unwrap();
-        assert!(WalStatus::read(&dir.path().join("x")).is_err());
     }
 }

@@ -83,21 +83,7 @@ impl Scene {
 
     /// Writes the configuration for `server`; `more` is added to its end.
     pub fn configure(&self, server: &PgServer, more: &str) {
-        let mut text = format!("[[cluster]]\nname = \"main\"\nconnection = \"{}\"\n", server.connection_string());
-        for (index, region) in self.regions.iter().enumerate() {
-            text.push_str(&format!(
-                "[[region]]\nname = \"r{index}\"\nurl = \"s3://{BUCKET}/pg\"\nendpoint = \"{}\"\nprofile = \"minio\"\n\
-                 s3_region = \"us-east-1\"\ncredentials_file = \"{}\"\n",
-                region.url(),
-                self.dir.path().join("credentials").display()
-            ));
-        }
-        text.push_str(&format!(
-            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n{more}\n",
-            self.public_key,
-            self.dir.path().join("signing.key").display()
-        ));
-        std::fs::write(self.config(), text).unwrap();
+        self.configure_wal(&server.connection_string(), "", more);
     }
 
     pub fn config(&self) -> PathBuf {
@@ -171,7 +157,7 @@ pub fn backup_id(out: &str) -> String {
     last["record"]["backup"].as_str().unwrap().to_owned()
 }
 
-fn write_private(path: &Path, text: &str) {
+pub fn write_private(path: &Path, text: &str) {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
@@ -196,8 +182,10 @@ impl Scene {
                 self.dir.path().join("credentials").display()
             ));
         }
+        // Tests run beside each other, and there is only one port 9432.
+        let http = if more.contains("[http]") { "" } else { "[http]\nlisten = \"off\"\n" };
         text.push_str(&format!(
-            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n[state]\ndirectory = \"{}\"\n{more}\n",
+            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n[state]\ndirectory = \"{}\"\n{http}{more}\n",
             self.public_key,
             self.dir.path().join("signing.key").display(),
             self.dir.path().join(self.state).display()
@@ -207,10 +195,35 @@ impl Scene {
 
     /// Starts `lifeboatd run`, its log in a file.
     pub fn run_daemon(&self) -> Daemon {
+        self.run_daemon_with(&[])
+    }
+
+    /// As `run_daemon`, with these variables.
+    pub fn run_daemon_with(&self, variables: &[(&str, &str)]) -> Daemon {
         let log = self.dir.path().join(format!("lifeboatd-{}.log", self.state));
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let child = self.daemon_command().arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        Daemon { child, log }
+        let mut command = self.daemon_command();
+        command.arg("run").envs(variables.iter().copied()).stdout(Stdio::null()).stderr(file);
+        Daemon { child: command.spawn().unwrap(), log }
+    }
+
+    /// As `run_daemon`, with a small disk of its own under the state directory.
+    pub fn run_daemon_on_a_small_disk(&self, mib: u32) -> Daemon {
+        let state = self.dir.path().join(self.state);
+        std::fs::create_dir_all(&state).unwrap();
+        let log = self.dir.path().join(format!("lifeboatd-{}.log", self.state));
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={mib}m tmpfs {state} && exec {program} --config {config} run",
+            state = state.display(),
+            program = env!("CARGO_BIN_EXE_lifeboatd"),
+            config = self.config().display()
+        );
+        let id = Command::new("id").arg("-u").output().unwrap();
+        let rights: &[&str] = if id.stdout.starts_with(b"0\n") { &["-m"] } else { &["-rm"] };
+        let mut command = Command::new("unshare");
+        command.args(rights).args(["sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        Daemon { child: command.spawn().unwrap(), log }
     }
 
     /// What the daemon says of cluster main; null if none runs.
@@ -272,6 +285,10 @@ pub fn lsn_number(text: &str) -> u64 {
 }
 
 impl Daemon {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());

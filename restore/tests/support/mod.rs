@@ -94,9 +94,10 @@ impl Scene {
         }
         let signing_key = self.signing_key();
         text.push_str(&format!(
-            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n",
+            "[keys]\nrecipients = [\"{}\"]\nsigning_key = \"file:{}\"\n[state]\ndirectory = \"{}\"\n",
             self.public_key,
-            signing_key.display()
+            signing_key.display(),
+            self.dir.path().join("state").display()
         ));
         std::fs::write(self.dir.path().join("lifeboat.toml"), text).unwrap();
         self.daemon(&["init"]).expect(0);

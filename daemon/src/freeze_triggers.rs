@@ -1,0 +1,166 @@
+//! What freezes deletion by itself, judged from what the logs say. Pure: records and the time come in, findings come out.
+//!
+//! The words of a finding name what it was found in and nothing that changes from look to look, so that a finding that a
+//! person has lifted is known again.
+
+use std::time::Duration;
+
+use lifeboat_repository::{BackupKind, BackupRecord};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
+
+use crate::freeze::Trigger;
+
+/// Backups that a new one is measured against.
+const COMPARED: usize = 5;
+/// With fewer than this before it, nothing can be said about a backup.
+const COMPARED_MIN: usize = 3;
+/// Stored bytes per raw byte that hardly anything but encrypted data comes to.
+const INCOMPRESSIBLE: f64 = 0.9;
+/// How far clocks may be apart.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(300);
+/// So many failures in a row are no accident.
+const FAILURES_MAX: usize = 3;
+
+/// What was found: by which trigger, and in what.
+pub type Finding = (Trigger, String);
+
+/// A backup, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenBackup {
+    /// Its name.
+    pub backup: BackupId,
+    /// How it was made.
+    pub kind: BackupKind,
+    /// Its files, before compression.
+    pub raw: ByteCount,
+    /// Its objects.
+    pub stored: ByteCount,
+    /// When its data was complete.
+    pub stop_time: UtcTime,
+    /// Pages that are damaged in the database itself.
+    pub damaged: u64,
+}
+
+impl From<&BackupRecord> for SeenBackup {
+    fn from(record: &BackupRecord) -> Self {
+        Self {
+            backup: record.backup.clone(),
+            kind: record.kind,
+            raw: record.files.raw_bytes,
+            stored: record.packs.bytes,
+            stop_time: record.stop_time,
+            damaged: record.pages.map_or(0, |pages| pages.damaged),
+        }
+    }
+}
+
+/// Everything that a look at the logs tells about a cluster.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// All backups, oldest first.
+    pub backups: Vec<SeenBackup>,
+    /// The newest record of each region's log that could be read, by its writer's clock.
+    pub newest_records: Vec<(RegionName, UtcTime)>,
+    /// The time between two backups by the schedule.
+    pub interval: Option<Duration>,
+    /// Now.
+    pub now: UtcTime,
+}
+
+/// Every reason to freeze that the logs give.
+#[must_use]
+pub fn judge(observed: &Observed) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(size_collapsed(&observed.backups));
+    findings.extend(compression_collapsed(&observed.backups));
+    findings.extend(
+        observed.newest_records.iter().filter_map(|(region, time)| clock_backwards(region, *time, observed.now)),
+    );
+    findings.extend(no_good_backup(observed));
+    findings
+}
+
+/// The newest backup, and those of the same kind before it that it is measured against.
+fn newest(backups: &[SeenBackup]) -> Option<(&SeenBackup, Vec<&SeenBackup>)> {
+    let newest = backups.last()?;
+    let before = backups.iter().rev().skip(1).filter(|backup| backup.kind == newest.kind).take(COMPARED);
+    let before: Vec<_> = before.collect();
+    (before.len() >= COMPARED_MIN).then_some((newest, before))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.len() % 2, values.get(middle), middle.checked_sub(1).and_then(|below| values.get(below))) {
+        (0, Some(above), Some(below)) => f64::midpoint(*above, *below),
+        (_, Some(middle), _) => *middle,
+        (_, None, _) => 0.0,
+    }
+}
+
+fn raw(backup: &SeenBackup) -> f64 {
+    backup.raw.as_bytes() as f64
+}
+
+/// Stored bytes per raw byte.
+fn ratio(backup: &SeenBackup) -> f64 {
+    backup.stored.as_bytes() as f64 / raw(backup).max(1.0)
+}
+
+fn size_collapsed(backups: &[SeenBackup]) -> Option<Finding> {
+    let (newest, before) = newest(backups)?;
+    let usual = median(before.iter().map(|backup| raw(backup)).collect());
+    (raw(newest) < usual / 2.0).then(|| {
+        let (id, size) = (&newest.backup, newest.raw);
+        let why = format!("the database in backup {id} has {size}, less than half of what it had in the ones before");
+        (Trigger::SizeCollapsed, why)
+    })
+}
+
+fn compression_collapsed(backups: &[SeenBackup]) -> Option<Finding> {
+    let (newest, before) = newest(backups)?;
+    let usual = median(before.iter().map(|backup| ratio(backup)).collect());
+    let now = ratio(newest);
+    (now > INCOMPRESSIBLE && now > 2.0 * usual).then(|| {
+        let id = &newest.backup;
+        let why = format!(
+            "the data in backup {id} can hardly be compressed ({:.0} % of its size; before: {:.0} %): somebody may have \
+             encrypted it",
+            now * 100.0,
+            usual * 100.0
+        );
+        (Trigger::CompressionCollapsed, why)
+    })
+}
+
+fn clock_backwards(region: &RegionName, newest: UtcTime, now: UtcTime) -> Option<Finding> {
+    (now.plus(CLOCK_PATIENCE) < newest).then(|| {
+        let why = format!("this host's clock is behind the newest record of region {region}, which is of {newest}");
+        (Trigger::ClockBackwards, why)
+    })
+}
+
+fn no_good_backup(observed: &Observed) -> Option<Finding> {
+    let good = observed.backups.iter().filter(|backup| backup.damaged == 0).max_by_key(|backup| backup.stop_time)?;
+    let interval = observed.interval?;
+    (observed.now.since(good.stop_time) > interval * 2).then(|| {
+        let why = format!(
+            "there has been no good backup since {}, for more than twice the time of the schedule",
+            good.backup
+        );
+        (Trigger::NoGoodBackup, why)
+    })
+}
+
+/// Verifications, newest last: whether so many have failed in a row that it is no accident.
+#[must_use]
+pub fn verify_failures(failed: &[(String, bool)]) -> Option<Finding> {
+    let row: Vec<&str> = failed.iter().rev().take_while(|(_, failed)| *failed).map(|(what, _)| what.as_str()).collect();
+    // The first of the row names it: those that follow are the same finding.
+    let first = row.last().filter(|_| row.len() >= FAILURES_MAX)?;
+    Some((Trigger::VerifyFailures, format!("verification has failed {FAILURES_MAX} times in a row, first of {first}")))
+}
+
+#[cfg(test)]
+#[path = "freeze_triggers_tests.rs"]
+mod tests;

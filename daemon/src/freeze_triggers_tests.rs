@@ -1,0 +1,94 @@
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn at(days: u32) -> UtcTime {
+    UtcTime::from_unix_micros(1_800_000_000_000_000).unwrap().plus(DAY * days)
+}
+
+/// One backup a day with these sizes, raw and stored, in MiB.
+fn backups(sizes: &[(u64, u64)]) -> Vec<SeenBackup> {
+    let backup = |(day, (raw, stored)): (u32, &(u64, u64))| SeenBackup {
+        backup: BackupId::new(at(day), day),
+        kind: BackupKind::Full,
+        raw: ByteCount::from_mib(*raw),
+        stored: ByteCount::from_mib(*stored),
+        stop_time: at(day),
+        damaged: 0,
+    };
+    (0..).zip(sizes).map(backup).collect()
+}
+
+fn found(backups: Vec<SeenBackup>) -> Vec<Trigger> {
+    let now = backups.last().map_or(at(0), |backup| backup.stop_time);
+    let observed = Observed { backups, newest_records: Vec::new(), interval: Some(DAY), now };
+    judge(&observed).into_iter().map(|(trigger, _)| trigger).collect()
+}
+
+#[test]
+fn a_database_that_collapses_or_turns_to_noise_freezes_deletion() {
+    for (why, sizes, expected) in [
+        ("nothing yet", vec![], vec![]),
+        ("a steady database", vec![(100, 30); 8], vec![]),
+        ("growing", vec![(100, 30), (120, 40), (150, 50), (400, 90)], vec![]),
+        ("too few to say anything", vec![(100, 30), (100, 30), (10, 3)], vec![]),
+        ("shrunk a little", vec![(100, 30), (100, 30), (100, 30), (51, 15)], vec![]),
+        ("collapsed", vec![(100, 30), (100, 30), (100, 30), (49, 15)], vec![Trigger::SizeCollapsed]),
+        ("one odd one before does not matter", vec![(100, 30), (1, 1), (100, 30), (60, 15)], vec![]),
+        ("encrypted", vec![(100, 30), (100, 30), (100, 30), (100, 101)], vec![Trigger::CompressionCollapsed]),
+        ("never could be compressed", vec![(100, 95), (100, 95), (100, 95), (100, 101)], vec![]),
+        ("compresses worse, but does", vec![(100, 20), (100, 20), (100, 20), (100, 80)], vec![]),
+        ("only the five before count", [vec![(1000, 30); 20], vec![(100, 30); 6]].concat(), vec![]),
+    ] {
+        assert_eq!(found(backups(&sizes)), expected, "{why}");
+    }
+}
+
+#[test]
+fn backups_are_compared_with_their_own_kind() {
+    let mut mixed = backups(&[(100, 30), (100, 30), (100, 30), (100, 30), (10, 3)]);
+    mixed.last_mut().unwrap().kind = BackupKind::Logical;
+    assert_eq!(found(mixed), []);
+}
+
+#[test]
+fn a_clock_that_runs_backwards_and_backups_that_stay_away_freeze_deletion() {
+    let frankfurt: RegionName = "frankfurt".parse().unwrap();
+    let seconds = Duration::from_secs;
+    let newest = at(2).plus(seconds(600));
+    for (why, now, interval, expected) in [
+        ("all is well", at(3), Some(DAY), vec![]),
+        ("clocks differ a little", at(2).plus(seconds(301)), Some(DAY), vec![]),
+        ("the clock was set back", at(2).plus(seconds(299)), Some(DAY), vec![Trigger::ClockBackwards]),
+        ("just in time", at(4), Some(DAY), vec![]),
+        ("too late", at(4).plus(seconds(1)), Some(DAY), vec![Trigger::NoGoodBackup]),
+        ("weekly is early enough", at(4).plus(seconds(1)), Some(DAY * 7), vec![]),
+        ("no schedule", at(100), None, vec![]),
+    ] {
+        let backups = backups(&[(100, 30), (100, 30), (100, 30)]);
+        let observed = Observed { backups, newest_records: vec![(frankfurt.clone(), newest)], interval, now };
+        let triggers: Vec<_> = judge(&observed).into_iter().map(|(trigger, _)| trigger).collect();
+        assert_eq!(triggers, expected, "{why}");
+    }
+    let mut damaged = backups(&[(100, 30), (100, 30), (100, 30)]);
+    damaged.iter_mut().skip(1).for_each(|backup| backup.damaged = 1);
+    let observed = Observed { backups: damaged, newest_records: Vec::new(), interval: Some(DAY), now: at(3) };
+    assert!(matches!(judge(&observed).as_slice(), [(Trigger::NoGoodBackup, _)]), "a damaged one is none");
+}
+
+#[test]
+fn a_finding_keeps_its_words_while_time_goes_on() {
+    let words = |days| {
+        let observed =
+            Observed { backups: backups(&[(100, 30)]), newest_records: Vec::new(), interval: Some(DAY), now: at(days) };
+        judge(&observed)
+    };
+    assert_eq!(words(3), words(30));
+    let row = |count: usize| -> Vec<(String, bool)> { (0..count).map(|n| (format!("b{n}"), n > 0)).collect() };
+    assert_eq!(verify_failures(&row(3)), None, "two failures");
+    assert_eq!(verify_failures(&row(4)).map(|(trigger, _)| trigger), Some(Trigger::VerifyFailures));
+    assert_eq!(verify_failures(&row(4)), verify_failures(&row(9)));
+    let mut mended = row(9);
+    mended.push(("good".to_owned(), false));
+    assert_eq!(verify_failures(&mended), None);
+}

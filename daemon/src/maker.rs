@@ -1,0 +1,106 @@
+//! Makes the backups of the daemon, and knows whether it may.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use lifeboat_config::{Config, Role};
+use lifeboat_repository::{BackupRecord, Catalog, InstanceId, RegionAnswer, RegionView, Seat, other_holder};
+use lifeboat_vocabulary::{ClusterName, SystemClock};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::{Shown, make, result_of};
+use crate::causes::causes;
+use crate::progress::Progress;
+use crate::regions::OpenRegions;
+use crate::run::state_directory;
+use crate::runs::{RunEnding, RunResult};
+use crate::wal::{holder_text, installation};
+use crate::wiring;
+
+/// Makes backups of one cluster.
+#[async_trait::async_trait]
+pub trait BackupMaker: Send + Sync {
+    /// Makes one; what went wrong stands in the result.
+    async fn make(&self, progress: &Progress, stop: &CancellationToken) -> RunResult;
+
+    /// Another installation that protects the cluster in some region: two must not.
+    async fn other_writer(&self) -> Option<String>;
+
+    /// The newest good backup that the regions know.
+    ///
+    /// # Errors
+    /// If no region can be read.
+    async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>>;
+}
+
+/// Makes them into the regions, by the configuration that is in force when each begins.
+pub struct Maker {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The configuration.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// The cluster's regions.
+    pub regions: Arc<OpenRegions>,
+    /// Where it takes turns with backups of other clusters.
+    pub seat: Seat,
+}
+
+#[async_trait::async_trait]
+impl BackupMaker for Maker {
+    async fn make(&self, progress: &Progress, stop: &CancellationToken) -> RunResult {
+        let config = Arc::clone(&self.config.borrow());
+        let cluster = match wiring::cluster(&config, Some(&self.cluster)) {
+            Ok(cluster) => cluster,
+            Err(error) => return RunResult::without_backup(RunEnding::Failed, format!("{error:#}")),
+        };
+        let shown = Shown::Daemon { progress, seat: &self.seat };
+        result_of(&make((&config, cluster, &self.regions), shown, stop).await, stop)
+    }
+
+    /// Where this daemon receives WAL, it holds the lease of each region, or waits for it. A region that gives no answer
+    /// says nothing; the log of each region orders writers in any case.
+    async fn other_writer(&self) -> Option<String> {
+        let config = Arc::clone(&self.config.borrow());
+        if !config.daemon.does(Role::Wal) {
+            return None;
+        }
+        let cluster = wiring::cluster(&config, Some(&self.cluster)).ok()?;
+        let signer = wiring::signer(&config, &self.cluster).ok()?;
+        // Before WAL has begun here, there is no name yet, and whoever holds a lease is somebody else.
+        let ours = match installation(&state_directory(&config, cluster).join("spool")).await {
+            Some(ours) => ours,
+            None => InstanceId::random().ok()?,
+        };
+        for region in self.regions.stores() {
+            match other_holder(&*region.store, (signer.name(), ours), &SystemClock).await {
+                Ok(None) => {}
+                Ok(Some(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder))),
+                Err(error) => {
+                    let (region, why) = (&region.name, causes(&error));
+                    tracing::debug!(cluster = %self.cluster, %region, why, "who holds the lease is not known");
+                }
+            }
+        }
+        None
+    }
+
+    async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
+        let config = Arc::clone(&self.config.borrow());
+        let key = wiring::signer(&config, &self.cluster)?.verify_key();
+        let key = &key;
+        let reads = self.regions.stores().into_iter().map(|region| async move {
+            let read = self.regions.logs().read(&region, key).await;
+            let answer = match read {
+                Ok((descriptor, log)) => RegionAnswer::Read { descriptor: Box::new(descriptor), log },
+                Err(error) => RegionAnswer::Unreadable { why: format!("{error:#}") },
+            };
+            RegionView { name: region.name, answer }
+        });
+        let views: Vec<RegionView> = futures_util::future::join_all(reads).await;
+        let catalog = Catalog::merge(&views);
+        let why = || catalog.findings().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        catalog.descriptor().with_context(why)?;
+        Ok(catalog.newest_sound().map(|row| row.record.clone()))
+    }
+}

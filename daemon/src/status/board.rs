@@ -1,0 +1,382 @@
+//! Gathers what is known into one snapshot, every second: for the file, the page, the metrics and the API.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_stores::{BreakerState, DURATION_BOUNDS, MetricsSnapshot, Operation};
+use lifeboat_vocabulary::{Clock, ClusterName, SystemClock, UtcTime};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::facts::{ClusterFacts, Told};
+use super::file;
+use super::snapshot::{
+    AlarmLine, ClusterCounters, ClusterStatus, DaemonStatus, DurationCounts, OverrideStatus, Point, Protection,
+    RegionStatus, RequestCounts, RpoStatus, RunStatus, StatusSnapshot, StopStatus, TaskStatus, VERSION, Verdict,
+    WindowStatus,
+};
+use super::verdict::{WalReceiver, judge};
+use crate::alarm_board::{AlarmBoard, RaisedAlarm};
+use crate::freeze::Freezer;
+use crate::progress::Doing;
+use crate::region_book::RegionBook;
+use crate::region_health::Health;
+use crate::regions::{OpenRegion, OpenRegions, Writers};
+use crate::supervisor::{Supervisor, TaskContext};
+use crate::wal::status::WalStatus;
+
+/// How often a snapshot is taken.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Continuous WAL that has said nothing for so long does not run.
+const WAL_STALE: Duration = Duration::from_secs(10);
+
+/// What there is to know about runs, from whoever keeps their history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunsView {
+    /// The last five, the newest first.
+    pub last: Vec<RunStatus>,
+    /// Counters of this process.
+    pub counters: ClusterCounters,
+}
+
+/// One cluster, as the board sees it.
+pub struct ClusterView {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// The objective in **seconds** for the age of the oldest commit that the quorum lacks.
+    pub rpo_seconds: f64,
+    /// Regions that must hold a backup before it counts.
+    pub backup_quorum: usize,
+    /// Whether this daemon receives its WAL.
+    pub receiver: WalReceiver,
+    /// Its regions.
+    pub regions: Arc<OpenRegions>,
+    /// What is known of them.
+    pub book: Arc<RegionBook>,
+    /// What the tasks tell.
+    pub facts: Arc<ClusterFacts>,
+    /// The history of its runs.
+    pub runs: Arc<dyn Fn() -> RunsView + Send + Sync>,
+}
+
+/// What is known of a cluster before anything was begun for it.
+#[derive(Clone)]
+struct Expected {
+    cluster: ClusterName,
+    rpo_seconds: f64,
+    backup_quorum: usize,
+}
+
+impl Expected {
+    fn of(cluster: &ClusterSettings, config: &Config) -> Self {
+        let rpo_seconds = cluster.objectives.rpo.as_secs_f64();
+        Self { cluster: cluster.name.clone(), rpo_seconds, backup_quorum: config.durability.backup_quorum }
+    }
+}
+
+/// Where everything comes together.
+pub struct StatusBoard {
+    started: UtcTime,
+    alarms: Arc<AlarmBoard>,
+    freezer: Arc<Freezer>,
+    supervisor: Arc<Supervisor>,
+    expected: Mutex<Vec<Expected>>,
+    clusters: Mutex<Vec<Arc<ClusterView>>>,
+    overrides: Mutex<Vec<OverrideStatus>>,
+    http: Mutex<Option<String>>,
+    latest: watch::Sender<Arc<StatusSnapshot>>,
+}
+
+impl StatusBoard {
+    /// Without clusters.
+    #[must_use]
+    pub fn new(alarms: Arc<AlarmBoard>, freezer: Arc<Freezer>, supervisor: Arc<Supervisor>) -> Self {
+        let started = SystemClock.now();
+        let (latest, _) = watch::channel(Arc::new(empty(started)));
+        let (expected, clusters) = (Mutex::default(), Mutex::default());
+        let (overrides, http) = (Mutex::default(), Mutex::default());
+        Self { started, alarms, freezer, supervisor, expected, clusters, overrides, http, latest }
+    }
+
+    /// Says all about a cluster that is expected, in the place of what was said of it before.
+    pub fn show(&self, view: ClusterView) {
+        let mut clusters = self.clusters.lock();
+        let view = Arc::new(view);
+        match clusters.iter_mut().find(|known| known.cluster == view.cluster) {
+            Some(known) => *known = view,
+            None => clusters.push(view),
+        }
+    }
+
+    /// Shows the clusters of this configuration and no others, in its order; also those that could not be begun with yet.
+    pub fn expect(&self, config: &Config) {
+        let expected: Vec<_> = config.clusters.iter().map(|cluster| Expected::of(cluster, config)).collect();
+        self.clusters.lock().retain(|view| expected.iter().any(|known| known.cluster == view.cluster));
+        *self.expected.lock() = expected;
+    }
+
+    /// Says which settings are overridden.
+    pub fn overridden(&self, overrides: Vec<OverrideStatus>) {
+        *self.overrides.lock() = overrides;
+    }
+
+    /// Says where the daemon answers over HTTP.
+    pub fn serves(&self, address: Option<String>) {
+        *self.http.lock() = address;
+    }
+
+    /// The latest snapshot, and those that follow.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<StatusSnapshot>> {
+        self.latest.subscribe()
+    }
+
+    /// Takes a snapshot.
+    #[must_use]
+    pub fn gather(&self, now: UtcTime) -> StatusSnapshot {
+        let views = self.clusters.lock().clone();
+        let tasks = self.supervisor.tasks();
+        let stuck = self.supervisor.judge();
+        let wedged = |cluster: &Option<ClusterName>, task: &str| {
+            let wrong = stuck.wrong.get(cluster);
+            wrong.is_some_and(|wrong| wrong.iter().any(|(name, _)| name.to_string() == format!("task-wedged/{task}")))
+        };
+        let tasks = tasks.into_iter().map(|task| TaskStatus {
+            wedged: wedged(&task.cluster, task.name),
+            name: task.cluster.map_or_else(|| task.name.to_owned(), |cluster| format!("{cluster}/{}", task.name)),
+            doing: match task.doing {
+                Doing::Working(on) => on,
+                Doing::Waiting(reason) => format!("waits for {reason}"),
+            },
+        });
+        StatusSnapshot {
+            version: VERSION,
+            time: now,
+            daemon: DaemonStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started: self.started,
+                http: self.http.lock().clone(),
+                core_stuck: stuck.stuck,
+                tasks: tasks.collect(),
+            },
+            clusters: self.clusters(&views, now),
+            overrides: self.overrides.lock().clone(),
+            alarms: self.alarms.raised(None).iter().map(alarm_line).collect(),
+        }
+    }
+
+    /// In the order of the configuration.
+    fn clusters(&self, views: &[Arc<ClusterView>], now: UtcTime) -> Vec<ClusterStatus> {
+        let expected = self.expected.lock().clone();
+        let shown = expected.iter().map(|known| match views.iter().find(|view| view.cluster == known.cluster) {
+            Some(view) => self.cluster(view, now),
+            None => self.not_begun(known),
+        });
+        shown.collect()
+    }
+
+    fn not_begun(&self, known: &Expected) -> ClusterStatus {
+        let alarms: Vec<AlarmLine> = self.alarms.raised(Some(&known.cluster)).iter().map(alarm_line).collect();
+        let mut reasons = vec!["nothing could be begun for it yet".to_owned()];
+        reasons.extend(alarms.iter().map(|alarm| alarm.text.clone()));
+        ClusterStatus {
+            cluster: known.cluster.to_string(),
+            verdict: Verdict { protection: Protection::NotProtected, not_ready: reasons.clone(), reasons },
+            wal: None,
+            window: None,
+            rpo: RpoStatus { seconds: None, bytes: None, objective_seconds: known.rpo_seconds },
+            last_backup: None,
+            next_run: None,
+            running: None,
+            forecast: None,
+            regions: Vec::new(),
+            freezes: Vec::new(),
+            pauses: Vec::new(),
+            alarms,
+            runs: Vec::new(),
+            counters: ClusterCounters::default(),
+            backup_quorum: known.backup_quorum,
+        }
+    }
+
+    fn cluster(&self, view: &ClusterView, now: UtcTime) -> ClusterStatus {
+        let told = view.facts.told();
+        let alarms: Vec<AlarmLine> = self.alarms.raised(Some(&view.cluster)).iter().map(alarm_line).collect();
+        let wal = told.wal.clone().filter(|wal| wal.age(now).is_some_and(|age| age < WAL_STALE));
+        let standstill = self.freezer.standstill(&view.cluster);
+        let stopped = |what: String, (since, who, why), expires| StopStatus { what, since, who, why, expires };
+        let freezes = standstill.frozen.iter().map(|frozen| {
+            stopped("delete".to_owned(), (frozen.since, frozen.trigger.to_string(), frozen.why.clone()), None)
+        });
+        let pauses = standstill.pauses.iter().filter(|pause| pause.in_force(now)).map(|pause| {
+            let said = (pause.since, pause.owner.clone(), pause.reason.clone());
+            stopped(pause.action.to_string(), said, pause.expires)
+        });
+        let runs = (view.runs)();
+        let mut status = ClusterStatus {
+            cluster: view.cluster.to_string(),
+            verdict: Verdict { protection: Protection::Ok, reasons: Vec::new(), not_ready: Vec::new() },
+            window: window(&told, wal.as_ref()),
+            rpo: rpo(wal.as_ref(), view.rpo_seconds),
+            last_backup: told.survey.as_ref().and_then(|survey| survey.last.clone()),
+            next_run: told.next_run.clone(),
+            running: told.running.clone(),
+            forecast: told.forecast.clone(),
+            regions: view.regions.iter().map(|region| region_status(region, &view.book, &told)).collect(),
+            freezes: freezes.collect(),
+            pauses: pauses.collect(),
+            alarms,
+            runs: runs.last,
+            counters: runs.counters,
+            backup_quorum: view.backup_quorum,
+            wal,
+        };
+        status.verdict = judge(&status, view.receiver);
+        status
+    }
+}
+
+/// Takes a snapshot every second, writes it to the state directory and hands it to whoever waits, until it is told to stop.
+///
+/// # Errors
+/// None so far; the supervisor wants to know.
+pub async fn keep(context: TaskContext, board: Arc<StatusBoard>, state_directory: PathBuf) -> anyhow::Result<()> {
+    let mut second = tokio::time::interval(PERIOD);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut complained = false;
+    loop {
+        context.progress.waiting("the next second");
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            _ = second.tick() => {}
+        }
+        context.progress.working("a status");
+        let status = Arc::new(board.gather(SystemClock.now()));
+        let written = write(Arc::clone(&status), &state_directory).await;
+        if let Err(error) = &written
+            && !complained
+        {
+            let directory = state_directory.display();
+            tracing::warn!(%error, %directory, "the status cannot be written; it can still be asked for over HTTP");
+        }
+        complained = written.is_err();
+        board.latest.send_replace(status);
+    }
+}
+
+async fn write(status: Arc<StatusSnapshot>, state_directory: &Path) -> std::io::Result<()> {
+    let directory = state_directory.to_owned();
+    let written = tokio::task::spawn_blocking(move || file::write(&status, &directory)).await;
+    written.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+fn empty(now: UtcTime) -> StatusSnapshot {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let daemon = DaemonStatus {
+        version,
+        pid: std::process::id(),
+        started: now,
+        http: None,
+        core_stuck: None,
+        tasks: Vec::new(),
+    };
+    let (clusters, overrides, alarms) = (Vec::new(), Vec::new(), Vec::new());
+    StatusSnapshot { version: VERSION, time: now, daemon, clusters, overrides, alarms }
+}
+
+fn alarm_line(alarm: &RaisedAlarm) -> AlarmLine {
+    AlarmLine {
+        name: alarm.name.to_string(),
+        severity: alarm.severity.to_string(),
+        since: alarm.since,
+        text: alarm.text.clone(),
+        runbook: alarm.runbook.clone(),
+    }
+}
+
+/// From the end of the oldest backup to what the quorum holds; without WAL, to the end of the newest backup.
+fn window(told: &Told, wal: Option<&WalStatus>) -> Option<WindowStatus> {
+    let survey = told.survey.as_ref()?;
+    let (backup, from) = survey.oldest.clone()?;
+    let streamed = wal.and_then(|wal| {
+        let (lsn, timeline) = (wal.quorum.durable.clone()?, wal.quorum.timeline?);
+        let lag = Duration::try_from_secs_f64(wal.quorum.exposure_seconds).ok()?;
+        let micros = wal.time.parse::<UtcTime>().ok()?.as_unix_micros();
+        let time = UtcTime::from_unix_micros(micros.saturating_sub(i64::try_from(lag.as_micros()).ok()?));
+        Some(Point { time, lsn, timeline })
+    });
+    let to = streamed.unwrap_or_else(|| survey.newest.clone().unwrap_or_else(|| from.clone()));
+    Some(WindowStatus { oldest_backup: backup.to_string(), from, to, gaps: survey.gaps.clone() })
+}
+
+fn rpo(wal: Option<&WalStatus>, objective_seconds: f64) -> RpoStatus {
+    // While nothing streams, commits that nobody has seen may be on the host: what is known is only a lower bound.
+    let seen = wal.filter(|wal| wal.host.is_some() || wal.quorum.exposure_seconds > objective_seconds);
+    RpoStatus {
+        seconds: seen.map(|wal| wal.quorum.exposure_seconds),
+        bytes: seen.map(|wal| wal.quorum.lag_bytes),
+        objective_seconds,
+    }
+}
+
+fn region_status(region: &OpenRegion, book: &RegionBook, told: &Told) -> RegionStatus {
+    let seen = region.metrics.snapshot();
+    let memory = book.of(&region.name);
+    let health = memory.as_ref().map(|memory| &memory.health);
+    let log = told.survey.as_ref().and_then(|survey| survey.regions.get(&region.name));
+    RegionStatus {
+        name: region.name.to_string(),
+        health: health.map_or(Health::Healthy, |health| health.state()),
+        health_since: health.map_or_else(|| SystemClock.now(), |health| health.since()),
+        breaker: breaker_word(region.breaker.state()).to_owned(),
+        writers: if region.writers() == Writers::One { "one" } else { "many" }.to_owned(),
+        latency_seconds: seen.latency.map(|latency| latency.as_secs_f64()),
+        error_share: health.map_or(0.0, |health| health.error_share()),
+        clock_skew_seconds: seen.clock_skew_micros.map(seconds_of),
+        requests: requests(&seen),
+        durations: durations(&seen),
+        uploaded_bytes: seen.bytes_written.as_bytes(),
+        downloaded_bytes: seen.bytes_read.as_bytes(),
+        log: log.cloned(),
+        heal: told.heal.get(&region.name).cloned(),
+        scrub: told.scrub.get(&region.name).cloned(),
+    }
+}
+
+fn breaker_word(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "closed",
+        BreakerState::HalfOpen => "half-open",
+        BreakerState::Open => "open",
+    }
+}
+
+fn seconds_of(micros: i64) -> f64 {
+    let seconds = Duration::from_micros(micros.unsigned_abs()).as_secs_f64();
+    if micros < 0 { -seconds } else { seconds }
+}
+
+fn requests(seen: &MetricsSnapshot) -> std::collections::BTreeMap<String, RequestCounts> {
+    let counts = |operation: Operation| {
+        let counted = seen.of(operation);
+        RequestCounts { ok: counted.requests.saturating_sub(counted.errors), failed: counted.errors }
+    };
+    Operation::ALL.iter().map(|operation| (operation.as_str().to_owned(), counts(*operation))).collect()
+}
+
+fn durations(seen: &MetricsSnapshot) -> DurationCounts {
+    let counts = &seen.durations.counts;
+    DurationCounts {
+        buckets: DURATION_BOUNDS.iter().copied().zip(counts.iter().copied()).collect(),
+        longer: counts.last().copied().unwrap_or(0),
+        sum_seconds: seen.durations.sum_seconds,
+    }
+}
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

@@ -1,0 +1,159 @@
+//! Continuous WAL of one cluster, as one task: begun as a whole, ended as a whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_vocabulary::{ByteCount, SystemClock};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::learn::{Known, learn};
+use super::receive::Receiver;
+use super::reporter::{Reporter, ReporterSettings};
+use super::shared::Shared;
+use super::slot_watch::{self, SlotOutlook};
+use super::upstream::Finder;
+use super::{CommitMode, KeyHolders, ShipSettings, Shipper};
+use crate::alarm_board::AlarmBoard;
+use crate::readiness::{Looked, Readiness};
+use crate::regions::OpenRegions;
+use crate::status::facts::ClusterFacts;
+use crate::supervisor::TaskContext;
+use crate::wiring;
+
+/// What the WAL of one cluster may take of the memory, raw and sealed.
+const WAL_MEMORY: ByteCount = ByteCount::from_mib(64);
+/// How long what was received may take on its way out, when everything stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What continuous WAL works with.
+#[derive(Clone)]
+pub struct WalParts {
+    /// The configuration that it was begun with.
+    pub config: Arc<Config>,
+    /// The cluster.
+    pub cluster: ClusterSettings,
+    /// Its folder in the state directory.
+    pub directory: PathBuf,
+    /// Its regions.
+    pub regions: Arc<OpenRegions>,
+    /// What others of this cluster know and want to know.
+    pub shared: Arc<Shared>,
+    /// Where alarms go.
+    pub board: Arc<AlarmBoard>,
+    /// Where it is told how it stands.
+    pub facts: Arc<ClusterFacts>,
+    /// Who waits for the first look at the regions.
+    pub readiness: Arc<Readiness>,
+}
+
+/// Receives and ships until it is told to stop. What fails as a whole ends as a whole, and is begun again by whoever
+/// supervises it.
+///
+/// # Errors
+/// If the regions tell nothing or contradict each other, if the spool cannot be used, or if a part of it failed.
+pub async fn run(context: TaskContext, parts: WalParts) -> anyhow::Result<()> {
+    let outcome = attempt(&context, &parts).await;
+    if let Err(error) = &outcome {
+        let why = format!("{error:#}");
+        parts.readiness.looked(&parts.cluster.name, Looked::Failed(why.clone()));
+        parts.shared.waiting(why);
+    }
+    outcome
+}
+
+async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> {
+    let WalParts { config, cluster, directory, shared, .. } = parts;
+    crate::state::make_directory(directory)
+        .with_context(|| format!("make the state directory {}", directory.display()))?;
+    // Regions and spool have deadlines of their own.
+    context.progress.waiting("the regions");
+    let known = tokio::select! {
+        () = context.stop.cancelled() => return Ok(()),
+        known = learn(config, cluster, &parts.regions) => known?,
+    };
+    let looked = Looked::Regions { read: known.read(), quorum: config.durability.wal_quorum };
+    parts.readiness.looked(&cluster.name, looked);
+    let settings = ship_settings((config, cluster), &known, directory)?;
+    let Known { regions, belonging, wanted, order, .. } = known;
+    let shipper = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
+    let shipper = Arc::new(shipper.context("begin to ship WAL")?);
+    if let Some(why) = order {
+        shared.order_backup(why);
+    }
+    let finder = Finder::new(cluster.clone(), belonging.clone(), Arc::clone(&shipper), wanted)?;
+    let receiver = Receiver {
+        finder,
+        belonging,
+        shipper: Arc::clone(&shipper),
+        shared: Arc::clone(shared),
+        apply: cluster.wal.apply,
+        progress: context.progress.clone(),
+    };
+    let outlook = Arc::<SlotOutlook>::default();
+    let reporter = Reporter {
+        settings: ReporterSettings {
+            rpo: cluster.objectives.rpo,
+            wal_quorum: config.durability.wal_quorum,
+            spool_limit: config.limits.spool,
+        },
+        shared: Arc::clone(shared),
+        shipper: Arc::clone(&shipper),
+        outlook: Arc::clone(&outlook),
+        board: Arc::clone(&parts.board),
+        facts: Arc::clone(&parts.facts),
+    };
+    let slot = cluster.wal.slot.parse().context("name the slot")?;
+    // A part that ends by itself has failed: then all of them end.
+    let inner = context.stop.child_token();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(reporter.run(inner.clone()));
+    tasks.spawn(slot_watch::watch((cluster.connection.clone(), slot), (outlook, Arc::clone(&shipper)), inner.clone()));
+    tasks.spawn(receiver.run(inner.clone()));
+    let ended = end_together(tasks, &inner).await;
+    context.progress.waiting("the regions to take what was received");
+    if let Some(shipper) = Arc::into_inner(shipper) {
+        let patience = STOP_PATIENCE.min(config.daemon.stop_timeout / 4);
+        let positions = shipper.stop(patience).await;
+        let (received, quorum) = (positions.received, positions.quorum);
+        tracing::info!(cluster = %cluster.name, ?received, ?quorum, "WAL shipping has ended");
+    }
+    ended
+}
+
+async fn end_together(mut tasks: JoinSet<()>, inner: &CancellationToken) -> anyhow::Result<()> {
+    let first = tasks.join_next().await;
+    inner.cancel();
+    let mut failed = first.and_then(Result::err);
+    while let Some(ended) = tasks.join_next().await {
+        failed = failed.or(ended.err());
+    }
+    failed.map_or(Ok(()), |error| Err(anyhow::Error::new(error).context("a part of continuous WAL failed")))
+}
+
+fn ship_settings(
+    (config, cluster): (&Config, &ClusterSettings),
+    known: &Known,
+    directory: &Path,
+) -> anyhow::Result<ShipSettings> {
+    Ok(ShipSettings {
+        flush_interval: config.durability.flush_interval,
+        mode: match cluster.wal.commit {
+            lifeboat_config::CommitMode::Asynchronous => CommitMode::Asynchronous,
+            lifeboat_config::CommitMode::Synchronous => CommitMode::Synchronous,
+        },
+        wal_quorum: config.durability.wal_quorum,
+        spool_directory: directory.join("spool"),
+        spool_limit: config.limits.spool,
+        memory: WAL_MEMORY,
+        cluster: cluster.name.clone(),
+        repository: known.repository,
+        signer: wiring::signer(config, &cluster.name)?,
+        holders: KeyHolders { recipients: config.keys.recipients.clone(), commands: config.keys.wrap_commands.clone() },
+        tool: wiring::TOOL.to_owned(),
+        incarnation: known.incarnation,
+    })
+}

@@ -1,0 +1,153 @@
+//! Turns: the laws in a seeded simulation, and real threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// xorshift64*: the same seed always gives the same run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % end
+    }
+}
+
+fn check_laws(turns: &Turns, seed: u64) {
+    let running: usize = turns.parties.iter().map(|party| party.running).sum();
+    assert_eq!(running + turns.free, turns.capacity, "seed {seed}: no turn is lost or made up");
+    for index in 0..turns.parties.len() {
+        let waits = turns.parties[index].waiting > 0;
+        assert!(!(waits && turns.may(index)), "seed {seed}: a core idles while one waits that may work");
+    }
+    let waiting = turns.parties.iter().filter(|party| party.waiting > 0).count();
+    assert!(waiting == 0 || turns.free == 0, "seed {seed}: a core idles while somebody waits");
+}
+
+#[test]
+fn no_turn_is_lost_none_idles_and_while_others_wait_none_gets_more_than_half() {
+    for seed in 1..=400_u64 {
+        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let capacity = 1 + chance.below(9);
+        let mut turns = Turns::new(capacity);
+        let count = 1 + chance.below(5);
+        for _ in 0..count {
+            turns.join();
+        }
+        // Threads of each party: as many as there are turns.
+        let mut busy = vec![0_usize; count];
+        for _ in 0..2000 {
+            let index = chance.below(count);
+            let waiting = turns.parties[index].waiting;
+            let running = turns.parties[index].running;
+            if chance.below(2) == 0 && running + waiting < capacity {
+                let others_wait =
+                    turns.parties.iter().enumerate().any(|(other, party)| other != index && party.waiting > 0);
+                if turns.ask(index) {
+                    busy[index] += 1;
+                    let half = capacity.div_ceil(2);
+                    assert!(!others_wait || busy[index] <= half, "seed {seed}: {} of {capacity}", busy[index]);
+                }
+            } else if running > 0 {
+                busy[index] -= 1;
+                if let Some(next) = turns.done(index) {
+                    assert!(turns.take_granted(next), "seed {seed}");
+                    busy[next] += 1;
+                    let others_wait =
+                        turns.parties.iter().enumerate().any(|(other, party)| other != next && party.waiting > 0);
+                    assert!(!others_wait || busy[next] <= capacity.div_ceil(2), "seed {seed}");
+                }
+            }
+            assert_eq!(busy, turns.parties.iter().map(|party| party.running).collect::<Vec<_>>(), "seed {seed}");
+            check_laws(&turns, seed);
+        }
+    }
+}
+
+#[test]
+fn one_that_comes_later_has_half_of_the_turns_as_soon_as_as_many_frames_are_done() {
+    let mut turns = Turns::new(4);
+    let (first, second) = (turns.join(), turns.join());
+    for _ in 0..4 {
+        assert!(turns.ask(first), "alone it gets all");
+    }
+    for _ in 0..4 {
+        assert!(!turns.ask(second));
+    }
+    assert_eq!(turns.done(first), Some(second));
+    assert!(!turns.ask(first), "the other one waits");
+    assert_eq!(turns.done(first), Some(second));
+    assert!(!turns.ask(first));
+    // Two each: from now on each gets what it gives back.
+    assert_eq!(turns.done(first), Some(first));
+    assert_eq!(turns.done(second), Some(second));
+    assert_eq!((turns.parties[first].running, turns.parties[second].running), (2, 2));
+}
+
+#[test]
+fn among_several_that_wait_the_poorest_goes_first_and_nobody_waits_for_ever() {
+    let mut turns = Turns::new(2);
+    let parties: Vec<usize> = (0..5).map(|_| turns.join()).collect();
+    let mut holders = vec![parties[0], parties[0]];
+    assert!(turns.ask(parties[0]) && turns.ask(parties[0]));
+    for party in &parties {
+        turns.ask(*party);
+        turns.ask(*party);
+    }
+    let mut served = [0; 5];
+    for _ in 0..50 {
+        let done = holders.remove(0);
+        let next = turns.done(done).unwrap();
+        assert!(turns.take_granted(next));
+        served[next] += 1;
+        holders.push(next);
+        // Whoever had a turn wants another.
+        turns.ask(done);
+    }
+    assert!(served.iter().all(|turns| (9..=11).contains(turns)), "{served:?}");
+}
+
+#[test]
+fn threads_of_two_clusters_share_and_their_times_are_counted() {
+    let share = FairShare::new(2);
+    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let clusters: Vec<ClusterName> = ["a", "b"].iter().map(|name| name.parse().unwrap()).collect();
+    std::thread::scope(|scope| {
+        for cluster in &clusters {
+            for _ in 0..2 {
+                let (seat, now, most) = (share.seat(cluster), &now, &most);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        seat.work(|| {
+                            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            let until = Instant::now() + Duration::from_micros(200);
+                            while Instant::now() < until {
+                                std::hint::spin_loop();
+                            }
+                            now.fetch_sub(1, Ordering::SeqCst);
+                        });
+                    }
+                });
+            }
+        }
+    });
+    assert!(most.load(Ordering::SeqCst) <= 2, "never more at once than there are turns");
+    let times = share.times();
+    assert_eq!(times.len(), 2);
+    assert!(times.values().all(|times| times.running >= Duration::from_millis(80)), "{times:?}");
+    assert!(times.values().any(|times| times.waiting > Duration::ZERO), "{times:?}");
+}
+
+#[test]
+fn a_panic_gives_the_turn_back() {
+    let share = FairShare::new(1);
+    let seat = share.seat(&"a".parse().unwrap());
+    let other = seat.clone();
+    let panicked = std::thread::spawn(move || other.work(|| panic!("on purpose"))).join();
+    assert!(panicked.is_err());
+    assert_eq!(seat.work(|| 5), 5);
+}

@@ -1,0 +1,58 @@
+//! Tests of what may not be appended any more, and of ends that are not there any more.
+
+use super::*;
+use crate::backup_record::BackupRecord;
+use crate::ids::EpochId;
+use crate::record::RecordBody;
+use crate::samples;
+use crate::sweep_samples::{SmallBackup, World, at, draft};
+use crate::wal_record::WalEpochRecord;
+
+#[tokio::test]
+async fn nothing_can_be_said_to_exist_that_an_intent_has_named() {
+    let mut world = World::new().await;
+    let named = SmallBackup::new(1, at(0), (1, 1), &[]);
+    let leftover = SmallBackup::new(2, at(0), (1, 1), &[]);
+    let epoch = EpochId::from_bytes([5; 16]);
+    let intent = SweepIntentRecord {
+        backups: vec![named.id()],
+        leftovers: vec![leftover.id()],
+        epochs: vec![epoch],
+        ..SweepIntentRecord::default()
+    };
+    world.say(RecordBody::SweepIntent(intent)).await;
+    let other = SmallBackup::new(3, at(0), (1, 1), &[]).record;
+    let mut under_old_key = other.clone();
+    under_old_key.epochs[0].id = epoch;
+    let with_parent = BackupRecord { parent: Some(named.id()), ..other.clone() };
+    let RecordBody::WalEpoch(wal) = samples::wal_entries().remove(0).body else { unreachable!() };
+    let backup = |record: &BackupRecord| RecordBody::Backup(Box::new(record.clone()));
+    for (why, body, is_refused) in [
+        ("its own name", backup(&named.record), true),
+        ("a leftover's name", backup(&leftover.record), true),
+        ("its parent is gone", backup(&with_parent), true),
+        ("its key is gone", backup(&under_old_key), true),
+        ("WAL under a key that is gone", RecordBody::WalEpoch(WalEpochRecord { epoch, ..wal.clone() }), true),
+        ("WAL under another key", RecordBody::WalEpoch(wal), false),
+        ("another backup", backup(&other), false),
+    ] {
+        let draft = draft(&world.log, body, at(1));
+        let appended = world.log.append(&*world.memory, &samples::signer(), &draft).await;
+        assert_eq!(matches!(appended, Err(LogError::Swept { .. })), is_refused, "{why}: {appended:?}");
+        assert_eq!(appended.is_ok(), !is_refused, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_end_where_it_ended_is_noticed_with_one_request() {
+    let (world, _) = World::with_days(3).await;
+    let end = world.log.head().unwrap();
+    world.log.confirm_head(&*world.memory).await.unwrap();
+    let key = crate::layout::log_note(end.seq);
+    world.memory.delete(&key).await.unwrap();
+    let gone = world.log.confirm_head(&*world.memory).await;
+    assert!(matches!(gone, Err(LogError::RolledBack { .. })), "{gone:?}");
+    crate::sweep_samples::put(&*world.memory, &key, "another record").await.unwrap();
+    let other = world.log.confirm_head(&*world.memory).await;
+    assert!(matches!(other, Err(LogError::Forked { .. })), "{other:?}");
+}

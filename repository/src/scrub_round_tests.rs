@@ -1,0 +1,75 @@
+//! How far a scrub has come, over restarts.
+
+use super::*;
+use proptest::prelude::*;
+
+const PERIOD: Duration = Duration::from_secs(30 * 86_400);
+
+fn at(hours: i64) -> UtcTime {
+    UtcTime::from_unix_micros((1_800_000_000 + hours * 3600) * 1_000_000).unwrap()
+}
+
+fn key(number: u64) -> ObjectKey {
+    format!("data/{number:04}").parse().unwrap()
+}
+
+fn restarted(state: &ScrubState) -> ScrubState {
+    let text = serde_json::to_string(state).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
+    let mut state = ScrubState::new(at(0));
+    assert!(state.is_due(PERIOD, at(1)));
+    for number in 0..10 {
+        state.proved(&key(number), ByteCount::from_mib(1), (PERIOD, at(2)));
+        state = restarted(&state);
+    }
+    assert_eq!(state.after(), Some(&key(9)));
+    state.finish();
+    assert!(!state.is_due(PERIOD, at(3)), "everything is proved");
+    assert!(!state.is_due(PERIOD, at(24 * 24 - 1)));
+    assert!(state.is_due(PERIOD, at(24 * 24)), "after four fifths of the period");
+    assert_eq!(state.after(), None, "from the beginning");
+    assert!(state.oldest(at(24 * 24 + 1)) < PERIOD);
+}
+
+#[test]
+fn it_is_as_fast_as_it_has_to_be_and_never_faster_than_it_may() {
+    let mut state = ScrubState::new(at(0));
+    let rate = |state: &ScrubState, bound| state.rate(PERIOD, bound).as_bytes();
+    assert_eq!(rate(&state, None), 64 << 10, "a small repository is done early");
+    state.was_listed(ByteCount::from_mib(24 * 86_400), at(0));
+    assert_eq!(rate(&state, None), 1 << 20);
+    assert_eq!(rate(&state, Some(ByteCount::from_bytes(1000))), 1000);
+}
+
+proptest! {
+    #[test]
+    fn the_age_of_the_oldest_proof_is_never_told_too_low(steps in proptest::collection::vec((0i64..20, any::<bool>()), 1..300)) {
+        let objects = 40;
+        let mut state = ScrubState::new(at(0));
+        let mut proved = vec![at(0); objects];
+        let (mut now, mut next) = (0, 0);
+        for (hours, restart) in steps {
+            now += hours;
+            if restart {
+                state = restarted(&state);
+            }
+            if state.is_due(PERIOD, at(now)) {
+                if state.after().is_none() {
+                    next = 0;
+                }
+                state.proved(&key(next as u64), ByteCount::from_mib(1), (PERIOD, at(now)));
+                proved[next] = at(now);
+                next += 1;
+                if next == objects {
+                    state.finish();
+                }
+            }
+            let oldest = proved.iter().map(|time| at(now).since(*time)).max().unwrap();
+            prop_assert!(state.oldest(at(now)) >= oldest, "{:?} < {oldest:?}", state.oldest(at(now)));
+        }
+    }
+}

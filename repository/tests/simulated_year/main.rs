@@ -1,0 +1,192 @@
+//! 400 days of backups, retention and deletion against real stores with a clock of their own: missed days, failed runs,
+//! regions that are away, clocks that jump, and another policy in the middle.
+
+#![allow(clippy::unwrap_used, reason = "a scene that cannot be set up is a failed test")]
+
+mod cluster;
+mod region;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use lifeboat_repository::{
+    Candidate, DeleteMode, Elsewhere, Force, Others, RetentionLimits, RetentionPolicy, SweepError, SweepRegion,
+    SweepSettings, forget, holds_in_force, plan, plan_region, sweep,
+};
+use lifeboat_vocabulary::{BackupId, UtcTime};
+
+use cluster::{Cluster, Ending};
+use region::Region;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAYS: u32 = 400;
+/// From this day on another policy is in force.
+const POLICY_CHANGES: u32 = 250;
+const GRACE: Duration = Duration::from_secs(72 * 3600);
+
+fn policy(day: u32) -> RetentionPolicy {
+    let limits = RetentionLimits { backup_every: Some(3 * DAY), share_max_percent: 30 };
+    let timezone = TimeZone::get("Europe/Berlin").unwrap();
+    let usual = RetentionPolicy { timezone, daily: 7, weekly: 4, monthly: 12, min_keep: 2, window: 7 * DAY, limits };
+    if day < POLICY_CHANGES { usual } else { RetentionPolicy { daily: 5, weekly: 3, monthly: 4, ..usual } }
+}
+
+/// 02:00 UTC of the day.
+fn at(day: u32) -> UtcTime {
+    "2026-01-01T02:00:00Z".parse::<UtcTime>().unwrap().plus(DAY * day)
+}
+
+/// What happens on a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Today {
+    Usual,
+    /// The host is off.
+    Missed,
+    /// The backup is killed before its end; its objects stay.
+    Fails,
+    /// The clock of the host is wrong by so many days, after the backup.
+    Clock(i64),
+}
+
+fn today(day: u32) -> Today {
+    match day {
+        40 | 41 | 130 | 222 | 223 | 224 => Today::Missed,
+        55 | 56 | 180 | 301 => Today::Fails,
+        77 | 160 => Today::Clock(-40),
+        90 | 260 => Today::Clock(200),
+        _ => Today::Usual,
+    }
+}
+
+/// Whether the region in the bucket is away.
+fn is_away(day: u32) -> bool {
+    matches!(day, 100..=103 | 200..=208 | 330)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_year_of_retention_keeps_what_the_plan_says_and_nothing_else() {
+    let cluster = Cluster::new();
+    let mut regions = [Region::directory("disk", &cluster).await, Region::bucket("eu", &cluster).await];
+    let mut requests = Vec::new();
+    let mut restored = 0;
+    for day in 0..DAYS {
+        let now = at(day);
+        for region in &regions {
+            region.set_clock(now);
+            region.set_away(region.is_bucket() && is_away(day));
+        }
+        let counted = regions[1].requests();
+        let what = today(day);
+        if what != Today::Missed {
+            let ending = if what == Today::Fails { Ending::Killed } else { Ending::Done };
+            cluster.back_up(&mut regions, (day, now), ending).await;
+        }
+        let ours = match what {
+            Today::Clock(days) => off_by(now, days),
+            _ => now,
+        };
+        if let Today::Clock(_) = what {
+            refuse_wrong_clock(&cluster, &mut regions, (day, ours)).await;
+        }
+        retain_all(&cluster, &mut regions, (day, now)).await;
+        requests.push(regions[1].requests() - counted);
+        for region in &mut regions {
+            if !(region.is_bucket() && is_away(day)) {
+                check(region, (day, now)).await;
+                if day % 25 == 24 {
+                    restored += cluster.restore_some(region, day).await;
+                }
+            }
+        }
+    }
+    assert!(restored > 30, "sampled backups were restored: {restored}");
+    let mean = |days: std::ops::Range<usize>| requests[days.clone()].iter().sum::<u64>() / days.len() as u64;
+    let (early, late) = (mean(230..245), mean(385..400));
+    eprintln!("requests a day: {early} before day 245, {late} before day 400");
+    assert!(late <= early + early / 5, "a day costs {late} requests after a year, and cost {early}");
+}
+
+/// A clock that is wrong deletes nothing, and forgets nothing where the region knows better.
+async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], (day, ours): (u32, UtcTime)) {
+    let settings = settings(regions, day, ours);
+    let before = regions[1].keys("data/").await;
+    let region = &mut regions[1];
+    let (store, log) = (Arc::clone(&region.store), &mut region.log);
+    let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
+    for result in
+        [forget(&mut target, &settings, ours).await.map(|_| ()), sweep(&mut target, &settings, ours).await.map(|_| ())]
+    {
+        assert!(matches!(result, Err(SweepError::Clock { .. })), "day {day}: {result:?}");
+    }
+    assert_eq!(regions[1].keys("data/").await, before);
+}
+
+fn settings(regions: &[Region; 2], day: u32, now: UtcTime) -> SweepSettings {
+    let logs = || regions.iter().map(|region| &region.log);
+    SweepSettings {
+        policy: policy(day),
+        grace: GRACE,
+        mode: DeleteMode::LogOrdered,
+        // A person has looked at the new policy, on the day of the change.
+        force: if day == POLICY_CHANGES { Force::Yes } else { Force::No },
+        elsewhere: Elsewhere::Known(Others::of(logs(), now)),
+        holds: holds_in_force(logs(), now),
+    }
+}
+
+async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (u32, UtcTime)) {
+    let settings = settings(regions, day, now);
+    for region in regions.iter_mut() {
+        let read = region.read_log(cluster).await;
+        let away = region.is_bucket() && is_away(day);
+        assert_eq!(read.is_err(), away, "day {day}: {read:?}");
+        if away {
+            continue;
+        }
+        let (store, log) = (Arc::clone(&region.store), &mut region.log);
+        let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
+        forget(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
+        sweep(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
+    }
+}
+
+/// The kept set is the plan; nothing lies there that nobody needs, beyond its grace.
+async fn check(region: &mut Region, (day, now): (u32, UtcTime)) {
+    let standing = region.log.standing(now);
+    let of_plan = plan_region(&standing, &policy(day), now);
+    let kept: BTreeSet<BackupId> = of_plan.kept.iter().map(|(backup, _)| backup.clone()).collect();
+    let staying = standing.backups.iter().filter(|(_, backup)| backup.leaving.is_none());
+    let staying: BTreeSet<BackupId> = staying.map(|(backup, _)| backup.clone()).collect();
+    // With fewer days than the window is long, a backup that was forgotten may become the anchor: then it is not swept.
+    assert!(staying.is_subset(&kept), "day {day}, {}: {staying:?} of {kept:?}", region.name());
+    if day < POLICY_CHANGES {
+        assert_eq!(staying, kept, "day {day}, {}", region.name());
+        // The same as if nothing had ever been deleted.
+        let all: Vec<Candidate> = region.history();
+        let never_pruned = plan(&all, &policy(day), now);
+        let expected: BTreeSet<BackupId> = never_pruned.kept.into_iter().map(|(backup, _)| backup).collect();
+        assert_eq!(kept, expected, "day {day}, {}: history independence", region.name());
+    }
+    for (backup, leaving) in standing.backups.iter().filter_map(|(id, backup)| Some((id, backup.leaving.as_ref()?))) {
+        let due = now.since(leaving.not_before);
+        assert!(kept.contains(backup) || due < 2 * DAY, "day {day}: {backup} should be gone");
+    }
+    let known: BTreeSet<String> = standing.backups.keys().map(ToString::to_string).collect();
+    for key in region.keys("data/").await {
+        let folder = key.split('/').nth(1).unwrap().to_owned();
+        let young = || now.since(region::start_of(&folder)) < GRACE + DAY;
+        assert!(known.contains(&folder) || young(), "day {day}, {}: {key} is an orphan", region.name());
+    }
+    let epochs = standing.backups.values().flat_map(|backup| &backup.record.epochs);
+    let epochs: BTreeSet<String> = epochs.map(|epoch| epoch.id.to_string()).collect();
+    for key in region.keys("keys/").await {
+        assert!(epochs.contains(key.split('/').nth(1).unwrap()), "day {day}, {}: {key} is an orphan", region.name());
+    }
+}
+
+/// A clock that is wrong by so many days.
+fn off_by(now: UtcTime, days: i64) -> UtcTime {
+    UtcTime::from_unix_micros(now.as_unix_micros() + days * 86_400 * 1_000_000).unwrap()
+}
