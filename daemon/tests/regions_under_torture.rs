@@ -1,5 +1,5 @@
-//! Three regions under random outages, kills and lies, while backups, WAL, retention, healing and scrubbing go on. In the
-//! end all three are alike, nothing that was claimed durable is missing, and memory stayed in its budget.
+//! Three regions under random outages, kills and lies, while backups, WAL, deletion, healing and scrubbing go on. In the
+//! end all three are alike, nothing that was claimed durable and had to be kept is missing, and memory stayed in its budget.
 //!
 //! `LIFEBOAT_TORTURE_SECONDS` says how long (default: what a test run can afford), `LIFEBOAT_TORTURE_SEED` which chances.
 
@@ -23,7 +23,9 @@ const CONVERGENCE: Duration = Duration::from_secs(240);
 const MORE: &str = "[durability]\nbackup_quorum = 2\nwal_quorum = 2\nflush_interval = \"200ms\"\n[limits]\nmemory = \"128MiB\"\n\
     [scrub]\nperiod = \"1d\"\n";
 const CLUSTER: &str = "[cluster.schedule]\nfull = \"* * * * *\"\n[cluster.retention]\ndaily = 2\nweekly = 1\nmonthly = 1\n\
-    min_keep = 2\npitr_window = \"1h\"\n";
+    min_keep = 2\npitr_window = \"90s\"\ngrace = \"20s\"\n";
+/// A run of this length sees backups leave.
+const LONG: u64 = 600;
 
 /// SplitMix64 (Steele, Lea and Flood): the same seed gives the same chances.
 struct Chance(u64);
@@ -71,11 +73,16 @@ impl Claims {
         if let Some(durable) = status["quorum"]["durable"].as_str() {
             self.durable = self.durable.max(lsn_number(durable));
         }
-        let listed = scene.daemon(&["--json", "list"]);
-        let document: serde_json::Value = serde_json::from_str(&listed.out).unwrap_or_default();
-        let ids = document["backups"].as_array().cloned().unwrap_or_default();
-        self.backups.extend(ids.iter().filter_map(|row| row["record"]["backup"].as_str().map(str::to_owned)));
+        self.backups.extend(listed(scene));
     }
+}
+
+/// The backups that the regions have, as far as they answer.
+fn listed(scene: &Scene) -> BTreeSet<String> {
+    let listed = scene.daemon(&["--json", "list"]);
+    let document: serde_json::Value = serde_json::from_str(&listed.out).unwrap_or_default();
+    let rows = document["backups"].as_array().cloned().unwrap_or_default();
+    rows.iter().filter_map(|row| row["record"]["backup"].as_str().map(str::to_owned)).collect()
 }
 
 /// Resident memory of the daemon in MiB, as the kernel counts it.
@@ -225,23 +232,27 @@ impl Torture {
         // No new backups from here on: what there is has to be everywhere.
         let stopped = self.daemon.take().unwrap().stop();
         assert_eq!(stopped, Some(0), "{}", self.scene.daemon_log());
+        self.claims.listen(&self.scene);
         let begun = Instant::now();
         loop {
             let scrubbed = self.scene.daemon(&["scrub", "--full"]);
             let healed = self.scene.daemon(&["heal"]);
+            let swept = self.scene.daemon(&["retention", "apply", "--yes", "--force"]);
             let all: Vec<BTreeSet<String>> = (0..3).map(|region| content(&self.scene, region)).collect();
-            if all.windows(2).all(|pair| pair[0] == pair[1]) && healed.code == Some(0) {
+            if all.windows(2).all(|pair| pair[0] == pair[1]) && healed.code == Some(0) && swept.code == Some(0) {
                 return;
             }
             let different: Vec<&String> =
                 all[0].symmetric_difference(&all[1]).chain(all[1].symmetric_difference(&all[2])).collect();
             assert!(
                 begun.elapsed() < CONVERGENCE,
-                "the regions stay different: {different:?}\nscrub: {}{}\nheal: {}{}",
+                "the regions stay different: {different:?}\nscrub: {}{}\nheal: {}{}\nretention: {}{}",
                 scrubbed.out,
                 scrubbed.err,
                 healed.out,
-                healed.err
+                healed.err,
+                swept.out,
+                swept.err
             );
         }
     }
@@ -268,14 +279,18 @@ fn three_regions_that_fail_and_lie_at_random_end_up_alike_and_nothing_claimed_is
     for region in 0..3 {
         let found = rows_of(&torture.scene, &[region], &format!("from-{region}"));
         assert_eq!(found.len(), torture.rows.len(), "region {region} alone has every row");
+        let identity = torture.scene.identity();
+        torture.scene.restore_from(&[region], &["--identity", identity.to_str().unwrap(), "verify"]).expect(0);
     }
-    let listed = torture.scene.daemon(&["--json", "list"]).expect(0).out;
+    let kept = listed(&torture.scene);
     println!(
-        "{} rows, {} backups were claimed, the daemon took {} MiB",
+        "{} rows, {} backups were claimed, {} are kept, the daemon took {} MiB",
         torture.rows.len(),
         torture.claims.backups.len(),
+        kept.len(),
         torture.largest_mib
     );
-    assert!(!listed.is_empty());
+    assert!(kept.len() >= 2 && kept.is_subset(&torture.claims.backups), "{kept:?}");
+    assert!(seconds < LONG || kept.len() < torture.claims.backups.len(), "nothing was ever deleted");
     assert!(torture.largest_mib < MEMORY_MAX_MIB, "{} MiB", torture.largest_mib);
 }

@@ -35,12 +35,20 @@ async fn servers_that_ignore_what_backups_rely_on_are_found_out() {
     for (rule, check) in [
         (Rule::nth(Operation::Get, 1, Fault::BitFlip), Check::ReadBack),
         (Rule::nth(Operation::Get, 1, Fault::Truncated), Check::ReadBack),
-        (Rule::nth(Operation::Delete, 1, Fault::Lost), Check::Delete),
     ] {
         let store = WithFaults::new(Arc::new(MemoryStore::new()));
         store.add(rule);
         assert_eq!(lacking(&probe(&store, &SystemClock).await.unwrap()), [check]);
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_lost_proves_nothing_about_the_region() {
+    let store = WithFaults::new(Arc::new(MemoryStore::new()));
+    store.add(Rule::nth(Operation::Delete, 1, Fault::Lost));
+    let report = probe(&store, &SystemClock).await.unwrap();
+    assert_eq!(lacking(&report), []);
+    assert!(matches!(report.of(Check::Delete), Some(Finding::Unclear { .. })), "{report:?}");
 }
 
 #[tokio::test]
