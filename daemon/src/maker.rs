@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::regions::OpenRegions;
 use crate::run::state_directory;
 use crate::runs::{RunEnding, RunResult};
+use crate::wal::shared::Shared;
 use crate::wal::{holder_text, installation};
 use crate::wiring;
 
@@ -26,6 +27,9 @@ pub trait BackupMaker: Send + Sync {
 
     /// Another installation that protects the cluster in some region: two must not.
     async fn other_writer(&self) -> Option<String>;
+
+    /// Why the server must not write into the repository, as far as continuous WAL has found out.
+    fn refused(&self) -> Option<String>;
 
     /// The newest good backup that the regions know.
     ///
@@ -44,6 +48,8 @@ pub struct Maker {
     pub regions: Arc<OpenRegions>,
     /// Where it takes turns with backups of other clusters.
     pub seat: Seat,
+    /// What continuous WAL knows of the server.
+    pub shared: Arc<Shared>,
 }
 
 #[async_trait::async_trait]
@@ -83,6 +89,10 @@ impl BackupMaker for Maker {
             }
         }
         None
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.shared.upward().refused
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
