@@ -77,27 +77,17 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// # Errors
-    /// If the slot's name cannot be one.
+    /// Nothing is known of any server yet.
+    #[must_use]
     pub fn new(
         settings: ClusterSettings,
         belonging: Belonging,
         shipper: Arc<Shipper>,
         wanted: Option<WalPosition>,
-    ) -> anyhow::Result<Self> {
-        let slot = settings.wal.slot.parse().context("name the slot")?;
-        let resume = shipper.resume();
-        Ok(Self {
-            settings,
-            belonging,
-            slot,
-            shipper,
-            resume,
-            wanted,
-            skip_to: None,
-            restart: None,
-            histories: BTreeSet::new(),
-        })
+    ) -> Self {
+        let (slot, resume) = (settings.wal.slot.clone(), shipper.resume());
+        let (skip_to, restart, histories) = (None, None, BTreeSet::new());
+        Self { settings, belonging, slot, shipper, resume, wanted, skip_to, restart, histories }
     }
 
     /// Connects to a server of the connection string and begins to stream.

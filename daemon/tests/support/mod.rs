@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lifeboat_s3_testd::{Bucket, Config, Server};
 use lifeboat_testkit::{PgServer, copy_program, give_to_postgres, scratch_dir};
+use lifeboat_vocabulary::Lsn;
 use tempfile::TempDir;
 
 pub const BUCKET: &str = "lifeboat";
@@ -280,8 +281,7 @@ impl Scene {
 
 /// `16/B374D848` as a number.
 pub fn lsn_number(text: &str) -> u64 {
-    let (high, low) = text.trim().split_once('/').unwrap();
-    (u64::from_str_radix(high, 16).unwrap() << 32) | u64::from_str_radix(low, 16).unwrap()
+    text.trim().parse::<Lsn>().unwrap().as_bytes()
 }
 
 impl Daemon {
