@@ -28,8 +28,8 @@ pub trait BackupMaker: Send + Sync {
     /// Another installation that protects the cluster in some region: two must not.
     async fn other_writer(&self) -> Option<String>;
 
-    /// Why the server must not write into the repository, as far as continuous WAL has found out.
-    fn refused(&self) -> Option<String>;
+    /// Why the server is another one than the repository is of, as far as continuous WAL has found out.
+    fn foreign(&self) -> Option<String>;
 
     /// The newest good backup that the regions know.
     ///
@@ -91,8 +91,8 @@ impl BackupMaker for Maker {
         None
     }
 
-    fn refused(&self) -> Option<String> {
-        self.shared.upward().refused
+    fn foreign(&self) -> Option<String> {
+        self.shared.upward().foreign
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {

@@ -233,8 +233,10 @@ impl Scheduler {
         match answer {
             Ok(Some(record)) => {
                 let (started, ended) = (record.start_time, record.stop_time);
-                self.remember(Attempt { planned: None, started, ended, outcome: Outcome::Good });
                 let saved = self.parts.history.learn(record).await;
+                if saved.is_err() {
+                    self.remember(Attempt { planned: None, started, ended, outcome: Outcome::Good });
+                }
                 self.saved(saved);
             }
             Ok(None) => {}
@@ -317,9 +319,13 @@ impl Scheduler {
             return self.hold(&intent, format!("another installation protects the cluster: {who}"), WRITER_PAUSE);
         }
         self.other_writer = None;
-        if let Some(why) = self.parts.maker.refused() {
+        if let Some(why) = self.parts.maker.foreign() {
             // WAL tells of it as an alarm: a former primary, a copy, another cluster.
-            return self.hold(&intent, format!("this server must not write into the repository: {why}"), WRITER_PAUSE);
+            return self.hold(
+                &intent,
+                format!("another server than the one to be protected was found: {why}"),
+                WRITER_PAUSE,
+            );
         }
         if self.context.stop.is_cancelled() {
             return Some(Duration::ZERO);

@@ -39,7 +39,7 @@ struct TestMaker {
     made: AtomicU32,
     running: AtomicU32,
     other_writer: Mutex<Option<String>>,
-    refused: Mutex<Option<String>>,
+    foreign: Mutex<Option<String>>,
 }
 
 #[async_trait::async_trait]
@@ -60,8 +60,8 @@ impl BackupMaker for TestMaker {
         self.other_writer.lock().clone()
     }
 
-    fn refused(&self) -> Option<String> {
-        self.refused.lock().clone()
+    fn foreign(&self) -> Option<String> {
+        self.foreign.lock().clone()
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
@@ -351,12 +351,12 @@ async fn a_run_that_never_ends_does_not_hide_that_backups_are_overdue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_backup_is_made_of_a_server_whose_wal_is_refused() {
+async fn no_backup_is_made_of_another_server_than_the_one_to_be_protected() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
-    *scene.maker.refused.lock() = Some("it is a former primary".to_owned());
+    *scene.maker.foreign.lock() = Some("it is a former primary".to_owned());
     assert_eq!(scene.after(125).await, 0);
     assert!(scene.why().contains("former primary"), "{}", scene.why());
-    *scene.maker.refused.lock() = None;
+    *scene.maker.foreign.lock() = None;
     assert_eq!(scene.after(3).await, 1);
     scene.stop().await;
 }

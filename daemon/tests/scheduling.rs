@@ -96,8 +96,21 @@ fn a_schedule_of_every_minute_is_kept_to_the_second_by_one_of_two_daemons() {
     assert_eq!(planned.as_unix_seconds() % 60, 0, "{run}");
     assert!(started >= planned && started.since(planned) < Duration::from_secs(10), "{run}");
     wait("a refusal by the other daemon", 30, || log(&beside).contains("another installation protects the cluster"));
+    let told = || {
+        let said = beside.daemon(&["--json", "status"]);
+        let status: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        status["clusters"][0]["alarms"].to_string().contains("backup-second-writer")
+    };
+    wait("an alarm of the other daemon", 120, told);
     assert!(runs(&beside).iter().all(|run| run["kind"] == "found"), "{:?}", runs(&beside));
-    drop((daemon, other));
+    assert!(beside.daemon_log().matches("\"a backup begins\"").count() == 0, "{}", log(&beside));
+    // The first host is lost: its leases end by themselves, and the other takes over.
+    daemon.kill();
+    let before = done(&beside, "scheduled").len() + done(&beside, "ordered").len();
+    let good = || done(&beside, "scheduled").len() + done(&beside, "ordered").len();
+    wait("a backup by the other daemon", 240, || good() > before);
+    wait("the end of its alarm", 60, || !told());
+    drop(other);
 }
 
 #[test]

@@ -95,6 +95,10 @@ impl Receiver {
                     self.shared.refused(why);
                     REFUSED_PAUSE
                 }
+                Err(NoStream::Foreign(why)) => {
+                    self.shared.foreign(why);
+                    REFUSED_PAUSE
+                }
                 Err(NoStream::Retry(error)) => {
                     self.shared.waiting(format!("{error:#}"));
                     pause = (pause * 2).min(PAUSE_MAX);
