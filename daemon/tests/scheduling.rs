@@ -166,3 +166,18 @@ fn a_run_that_was_missed_is_made_up_for_once_at_the_start() {
     assert_eq!(runs(&scene).len(), 1, "{:?}", runs(&scene));
     drop(daemon);
 }
+
+#[test]
+fn a_region_that_hangs_does_not_keep_the_others_from_the_first_backup() {
+    let server = server();
+    let scene = scene_of(&server, "full = \"0 0 1 1 *\"", &format!("{BACKUP_ALONE}[durability]\nbackup_quorum = 1\n"));
+    scene.regions[0].faults().change(|plan| plan.delay.fixed = Duration::from_secs(600));
+    let daemon = scene.run_daemon();
+    let begun = || log(&scene).contains("\"a backup begins\"");
+    wait("the beginning of the first backup", 60, begun);
+    scene.regions[0].faults().change(|plan| plan.delay.fixed = Duration::ZERO);
+    wait("a good backup", 200, || {
+        runs(&scene).iter().any(|run| run["result"]["ending"] == "done" || run["result"]["ending"] == "degraded")
+    });
+    drop(daemon);
+}
