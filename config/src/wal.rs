@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lifeboat_postgres::SlotName;
 use lifeboat_vocabulary::ClusterName;
 
 use crate::kind::{self, Fit, Wrong};
@@ -17,7 +18,7 @@ const RPO_DEFAULT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalOptions {
     /// The physical replication slot, made where it is missing. 1 to 63 of `a-z`, `0-9` and `_`.
-    pub slot: String,
+    pub slot: SlotName,
     /// The name that the server knows the receiver by, as `synchronous_standby_names` spells it.
     pub application_name: String,
     /// Whether commits wait for the regions.
@@ -53,9 +54,8 @@ pub struct ObjectiveSettings {
 
 impl WalOptions {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>, cluster: Option<&ClusterName>) -> Self {
-        let name = cluster.map_or("main", ClusterName::as_str);
-        let slot = format!("lifeboat_{}", name.replace('-', "_"));
-        let shown = format!("{slot:?}");
+        let slot = SlotName::of_cluster(cluster);
+        let shown = format!("{:?}", slot.as_str());
         let slot = section.or_default(reader, "slot", slot_name, (slot, &shown));
         let shown = format!("{APPLICATION_NAME_DEFAULT:?}");
         let default = (APPLICATION_NAME_DEFAULT.to_owned(), shown.as_str());
@@ -79,14 +79,10 @@ impl ObjectiveSettings {
     }
 }
 
-/// Source: PostgreSQL `slot.c`, `ReplicationSlotValidateName`.
-fn slot_name(node: &Node) -> Fit<String> {
+fn slot_name(node: &Node) -> Fit<SlotName> {
     let name = kind::text(node)?;
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits) {
-        return Ok(name.to_owned());
-    }
-    Err(Wrong::new(format!("`{name}` cannot name a replication slot"), "give 1 to 63 of a-z, 0-9 and _"))
+    let wrong = |_| Wrong::new(format!("`{name}` cannot name a replication slot"), "give 1 to 63 of a-z, 0-9 and _");
+    name.parse().map_err(wrong)
 }
 
 fn application_name(node: &Node) -> Fit<String> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use lifeboat_vocabulary::{ClusterName, UtcTime};
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::causes::causes;
@@ -167,7 +167,7 @@ impl AuditTrail {
     fn append(&self, entry: &AuditEntry) -> io::Result<()> {
         state::make_directory(&self.state_directory)?;
         let file = state::open_own(&self.file(), OFlags::RDWR | OFlags::CREATE | OFlags::APPEND)?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+        state::lock_file(&file)?;
         let mut file = File::from(file);
         let mut line = if ends_its_line(&file)? { Vec::new() } else { b"\n".to_vec() };
         serde_json::to_writer(&mut line, entry)?;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use lifeboat_repository::{
-    AuditRecord, Draft, NoteSigner, OWNER_BYTES_MAX, Origin, REASON_BYTES_MAX, RecordBody, RegionLog, RegionStore,
-    SUBJECT_BYTES_MAX,
+    AuditRecord, Draft, LogError, NoteSigner, OWNER_BYTES_MAX, Origin, REASON_BYTES_MAX, RecordBody, RegionLog,
+    RegionStore, SUBJECT_BYTES_MAX,
 };
 use lifeboat_vocabulary::{RegionName, UtcTime};
 
@@ -32,13 +32,13 @@ pub async fn deliver(
     (signer, now): (&NoteSigner, UtcTime),
 ) -> anyhow::Result<()> {
     let waiting = queue.try_read()?.waiting;
-    if waiting.is_empty() {
+    if waiting.is_empty() || logs.is_empty() {
         return Ok(());
     }
     for entry in waiting.into_iter().take(BATCH) {
         let wseq = number(queue, &entry, logs, (signer, now)).await?;
         let draft = draft(&entry.entry, (signer, wseq));
-        let mut written = entry.written.clone();
+        let (mut written, mut reused) = (entry.written.clone(), false);
         for region in regions.iter().filter(|region| !entry.written.contains(region.name.as_str())) {
             let Some(log) = logs.get_mut(&region.name) else { continue };
             match log.append(&*region.store, signer, &draft).await {
@@ -46,6 +46,7 @@ pub async fn deliver(
                     written.insert(region.name.to_string());
                 }
                 Err(error) => {
+                    reused |= matches!(error, LogError::CountReused { .. });
                     let error = crate::causes::causes(&error);
                     tracing::warn!(region = %region.name, error, "an audit entry was not written; it is tried again");
                 }
@@ -56,6 +57,10 @@ pub async fn deliver(
             if everywhere {
                 queue.waiting.retain(|waiting| waiting.number != entry.number);
             } else if let Some(waiting) = queue.waiting.iter_mut().find(|waiting| waiting.number == entry.number) {
+                // Another program had the same count for something else. As long as nobody has it, it gets another.
+                if reused && written.is_empty() {
+                    waiting.wseq = None;
+                }
                 waiting.written = written;
             }
         };
@@ -64,7 +69,7 @@ pub async fn deliver(
     Ok(())
 }
 
-/// The count of an entry, chosen once.
+/// The count of an entry, chosen once, and above those of all entries before it: the logs need not have them yet.
 async fn number(
     queue: &Durable<Queue>,
     entry: &Waiting,
@@ -75,14 +80,16 @@ async fn number(
         return Ok(chosen);
     }
     let last = logs.values().filter_map(|log| log.last_count(signer.name())).max();
-    let (chosen, number) = (Origin::next_count(last, now), entry.number);
+    let number = entry.number;
     let choose = move |queue: &mut Queue| {
+        let chosen = queue.waiting.iter().filter_map(|waiting| waiting.wseq).max().max(last);
+        let chosen = Origin::next_count(chosen, now);
         if let Some(waiting) = queue.waiting.iter_mut().find(|waiting| waiting.number == number) {
             waiting.wseq = Some(chosen);
         }
+        chosen
     };
-    queue.change_in_background(choose).await.context("number an audit entry")?;
-    Ok(chosen)
+    queue.change_in_background(choose).await.context("number an audit entry")
 }
 
 fn draft(entry: &AuditEntry, (signer, wseq): (&NoteSigner, u64)) -> Draft {
@@ -115,10 +122,11 @@ pub fn recalled(logs: &BTreeMap<RegionName, RegionLog>) -> Standstill {
         RecordBody::Audit(audit) => Some((entry.record.origin.time, entry.record.origin.wseq, audit)),
         _ => None,
     });
-    // The same event stands in every log that got it.
+    // The same event stands in every log that got it. The count says what came first, not the time: a clock may have been
+    // set back, and that alone is a reason to freeze.
     let mut records: Vec<_> = records.collect();
-    records.sort_by_key(|(time, wseq, _)| (*time, *wseq));
-    records.dedup_by_key(|(time, wseq, _)| (*time, *wseq));
+    records.sort_by_key(|(time, wseq, _)| (*wseq, *time));
+    records.dedup_by_key(|(time, wseq, _)| (*wseq, *time));
     let mut standstill = Standstill::default();
     for (since, _, audit) in records {
         let subject = audit.subject.as_deref().unwrap_or_default();
@@ -128,7 +136,7 @@ pub fn recalled(logs: &BTreeMap<RegionName, RegionLog>) -> Standstill {
                 let Ok(trigger) = serde_json::from_value(word(subject)) else { continue };
                 standstill.frozen.push(Frozen { trigger, why: audit.reason.clone(), since });
             }
-            "thaw" => standstill.frozen.clear(),
+            "thaw" => drop(standstill.lift()),
             "pause" | "resume" => {
                 let Ok(action) = serde_json::from_value(word(subject)) else { continue };
                 standstill.pauses.retain(|pause| pause.action != action);
@@ -142,3 +150,7 @@ pub fn recalled(logs: &BTreeMap<RegionName, RegionLog>) -> Standstill {
     }
     standstill
 }
+
+#[cfg(test)]
+#[path = "audit_courier_tests.rs"]
+mod tests;

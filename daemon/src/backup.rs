@@ -11,14 +11,15 @@ use lifeboat_postgres::{
     BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
 use lifeboat_repository::{
-    BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, Descriptor, FrameCheck,
-    Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore, SealedBackup, Seat,
+    BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, CurrentIncarnation,
+    Descriptor, FrameCheck, Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore,
+    SealedBackup, Seat, WalRecords,
 };
 use lifeboat_restore::exit_code::{Ending, Exit};
 use lifeboat_restore::facts::BackupFacts;
 use lifeboat_restore::terminal::{Output, ProgressLine};
 use lifeboat_stores::{Verdict, verdict};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,6 +35,9 @@ use crate::{backup_report, wiring};
 
 /// Uploads at the same time per region: enough to hide a store's latency, few enough to leave packs for the others.
 const UPLOADS_PER_REGION: usize = 4;
+/// A server that sends nothing for so long in the middle of a backup is given up: less than what the scheduler may go
+/// without a step, because it is this backup that has failed and not the daemon.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// How often somebody looks whether a backup gets on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -227,6 +231,7 @@ pub async fn make(
     let Some(SourceEvent::Started(started)) = stoppable(stop, first_event(&mut source)).await?? else {
         anyhow::bail!("the server sent data before the backup began");
     };
+    belongs(facts.incarnation.as_deref(), started.position, &regions.logs)?;
     let settings = settings((config, cluster), (&backup, &regions.descriptor), plan, check(&started));
     let settings = BackupSettings { seat: shown.seat(), ..settings };
     let mut writer = BackupWriter::start(settings, regions.stores.clone(), stop).context("start the pipeline")?;
@@ -269,6 +274,38 @@ async fn stoppable<T>(stop: &CancellationToken, work: impl Future<Output = T>) -
         () = stop.cancelled() => anyhow::bail!("stopped on request"),
         done = work => Ok(done),
     }
+}
+
+/// A copy of the cluster has its system identifier, and so has a primary from before a failover: a backup of one of them
+/// would be the newest in the history of another server, and what that one needs would be dropped for it.
+fn belongs(server: Option<&str>, start: WalPosition, logs: &BTreeMap<RegionName, RegionLog>) -> anyhow::Result<()> {
+    let word = |incarnation: Option<&str>| match incarnation {
+        Some(id) => format!("the restored copy {id}"),
+        None => "the original".to_owned(),
+    };
+    let current = match WalRecords::of(logs).incarnation {
+        CurrentIncarnation::One(current) => current.map(|current| current.to_string()),
+        CurrentIncarnation::Disputed(_) => anyhow::bail!(
+            "the regions disagree about which copy of the cluster may write; decide with `lifeboatd adopt` on the right server"
+        ),
+    };
+    anyhow::ensure!(
+        current.as_deref() == server,
+        "this server is {}, the repository belongs to {}: two clusters would write into one history. If this server has \
+         taken over for good, say so with `lifeboatd adopt`",
+        word(server),
+        word(current.as_deref())
+    );
+    let records = logs.values().flat_map(RegionLog::entries).filter_map(|entry| entry.record.backup());
+    let newest = records.map(|record| record.stop_tli).max();
+    anyhow::ensure!(
+        newest.is_none_or(|newest| newest <= start.timeline),
+        "this server is on timeline {}, and there is a backup of timeline {}: it is a former primary or a copy. Take it out \
+         of the connection string, or rebuild it with pg_rewind as a standby",
+        start.timeline,
+        newest.unwrap_or(start.timeline)
+    );
+    Ok(())
 }
 
 async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>) -> anyhow::Result<Regions> {
@@ -350,7 +387,9 @@ async fn transfer(
     writer.facts(serde_json::to_vec(&facts).context("write the facts about the cluster")?).await?;
     let mut findings = Vec::new();
     loop {
-        match stoppable(stop, source.next()).await?.context("receive the backup")? {
+        let next = stoppable(stop, tokio::time::timeout(SILENCE_MAX, source.next())).await?;
+        let next = next.with_context(|| format!("the server has sent nothing for {} s", SILENCE_MAX.as_secs()))?;
+        match next.context("receive the backup")? {
             SourceEvent::Started(_) => anyhow::bail!("the server began the backup twice"),
             SourceEvent::FileBegin(number, entry) => writer.begin(number, entry).await?,
             SourceEvent::Data { file, offset, bytes } => writer.data(file, offset, &bytes).await?,

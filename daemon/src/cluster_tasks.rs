@@ -11,7 +11,7 @@ use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::alarm_board::AlarmBoard;
+use crate::alarm_board::{AlarmBoard, Source};
 use crate::capacity::Capacity;
 use crate::care::{self, CareBoard, CareParts};
 use crate::expire::{self, ExpireParts};
@@ -42,6 +42,16 @@ const WAL_CEILING: Duration = Duration::from_secs(120);
 /// How long a backup may go without a byte, and the scheduler without a decision.
 const SCHEDULE_CEILING: Duration = Duration::from_secs(900);
 const ORDINARY_CEILING: Duration = Duration::from_secs(900);
+
+/// Who raises alarms, by the role that it belongs to.
+const ALARMS_BY_ROLE: [(Role, &[&str]); 6] = [
+    (Role::Wal, &["wal"]),
+    (Role::Backup, &["schedule"]),
+    (Role::Watch, &["regions", "agreement"]),
+    (Role::Prune, &["prune"]),
+    (Role::Heal, &["heal"]),
+    (Role::Scrub, &["scrub"]),
+];
 
 /// What the tasks of all clusters share.
 #[derive(Clone)]
@@ -130,6 +140,12 @@ impl Tasks {
         let signer = wiring::signer(&self.config, &self.cluster.name)?;
         let view = Arc::<Mutex<RunsView>>::default();
         self.show(&view);
+        for (role, sources) in ALARMS_BY_ROLE {
+            if !has(role) {
+                // Nobody would ever say that it is cured.
+                sources.iter().for_each(|source| self.common.board.forget(&Source::of(&self.cluster.name, source)));
+            }
+        }
         if has(Role::Wal) {
             self.begin_wal();
         } else {
@@ -200,6 +216,7 @@ impl Tasks {
             config: self.common.config.clone(),
             regions: Arc::clone(&self.regions),
             seat: seat.clone(),
+            shared: Arc::clone(&self.shared),
         };
         let parts = SchedulerParts {
             cluster: self.cluster.name.clone(),
@@ -333,7 +350,11 @@ async fn ring(context: TaskContext, mut good: watch::Receiver<u64>, news: [Arc<N
         context.progress.waiting("a good backup");
         tokio::select! {
             () = context.stop.cancelled() => return Ok(()),
-            changed = good.changed() => changed?,
+            changed = good.changed() => if changed.is_err() {
+                // The scheduler has ended, because everything does.
+                context.stop.cancelled().await;
+                return Ok(());
+            }
         }
         // Whoever is busy hears of it when he is done.
         news.iter().for_each(|waiting| waiting.notify_one());

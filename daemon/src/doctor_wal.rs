@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lifeboat_config::{ClusterSettings, CommitMode, Config};
-use lifeboat_postgres::{Purpose, Session, SlotCondition, SlotName, server_wal, slot_status};
+use lifeboat_postgres::{Purpose, Session, SlotCondition, server_wal, slot_status};
 use lifeboat_vocabulary::ByteCount;
 
 use crate::doctor::{Lines, State};
@@ -25,8 +25,7 @@ pub(crate) async fn check(config: &Config, cluster: &ClusterSettings, lines: &mu
 
 async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Lines) {
     let name = &cluster.wal.slot;
-    let Ok(slot) = name.parse::<SlotName>() else { return };
-    match slot_status(session, &slot).await {
+    match slot_status(session, name).await {
         Ok(None) => lines.good("wal", "slot", format!("{name} will be made by `lifeboatd run`")),
         Ok(Some(status)) => match status.condition {
             SlotCondition::Holds => lines.good("wal", "slot", format!("{name} holds WAL")),

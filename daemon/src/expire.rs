@@ -23,7 +23,7 @@ use crate::freeze::{Action, Freezer};
 use crate::regions::{OpenRegion, OpenRegions, Writers};
 use crate::retention::policy;
 use crate::supervisor::TaskContext;
-use crate::wiring;
+use crate::{vigil, wiring};
 
 /// How often it runs without a good backup.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
@@ -162,6 +162,15 @@ impl Expiry {
         let logs: BTreeMap<RegionName, RegionLog> = views.iter().filter_map(readable).collect();
         let holds = holds_in_force(logs.values(), now);
         let is_complete = logs.len() == self.parts.regions.len();
+        // Whatever smells is found before anything is deleted, and not some minutes later.
+        vigil::look(&freezer, (&config, settings), (&logs, self.parts.regions.len()), now).await?;
+        if freezer.may_have_forgotten(&cluster) {
+            let why = "what was frozen and paused before is not known here; all regions have to be read first";
+            return Ok(Round::Stopped(why.to_owned()));
+        }
+        if let Err(stopped) = freezer.check(&cluster, Action::Delete) {
+            return Ok(Round::Stopped(stopped.to_string()));
+        }
         let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), Arc::new(FreezeGate { freezer, cluster }));
         let mut outcomes = BTreeMap::new();
         for view in views {
@@ -296,7 +305,7 @@ impl Expiry {
     }
 }
 
-fn readable(view: &RegionView) -> Option<(RegionName, RegionLog)> {
+pub(crate) fn readable(view: &RegionView) -> Option<(RegionName, RegionLog)> {
     match &view.answer {
         RegionAnswer::Read { log, .. } => Some((view.name.clone(), log.clone())),
         RegionAnswer::Unreadable { .. } => None,
@@ -330,3 +339,7 @@ pub(crate) async fn one_region(
     };
     Ok(Done { forgot, swept, retained, locked_since })
 }
+
+#[cfg(test)]
+#[path = "expire_tests.rs"]
+mod tests;

@@ -142,6 +142,57 @@ pub struct Standstill {
     /// Findings that a person has lifted.
     #[serde(default)]
     lifted: Vec<(Trigger, String)>,
+    /// Whether the regions' logs have been asked what was frozen and paused before this file was there.
+    #[serde(default)]
+    recalled: bool,
+}
+
+impl Standstill {
+    fn knows(&self, trigger: Trigger, why: &str) -> bool {
+        let frozen = self.frozen.iter().map(|frozen| (frozen.trigger, frozen.why.as_str()));
+        let lifted = self.lifted.iter().map(|(trigger, why)| (*trigger, why.as_str()));
+        frozen.chain(lifted).any(|finding| finding == (trigger, why))
+    }
+
+    fn add(&mut self, finding: &Frozen) -> bool {
+        let is_new = !self.knows(finding.trigger, &finding.why) && self.frozen.len() < FINDINGS_MAX;
+        if is_new {
+            self.frozen.push(finding.clone());
+        }
+        is_new
+    }
+
+    /// Everything that is frozen has been looked into; returns what it was.
+    pub(crate) fn lift(&mut self) -> Vec<Frozen> {
+        let thawed = std::mem::take(&mut self.frozen);
+        self.lifted.extend(thawed.iter().map(|frozen| (frozen.trigger, frozen.why.clone())));
+        let old = self.lifted.len().saturating_sub(FINDINGS_MAX);
+        self.lifted.drain(..old);
+        thawed
+    }
+
+    /// Why nothing must be deleted now, if it must not.
+    pub(crate) fn keeps_from_deleting(&self, now: UtcTime) -> Option<String> {
+        let pause = self.pauses.iter().find(|pause| pause.action == Action::Delete && pause.in_force(now));
+        let frozen = self.frozen.first().map(|frozen| format!("{}: {}", frozen.trigger, frozen.why));
+        frozen.or_else(|| pause.map(|pause| format!("paused by {}: {}", pause.owner, pause.reason)))
+    }
+
+    /// Adds what the logs of the regions say; what is known here counts more.
+    fn recall(&mut self, logged: Self) {
+        let known = |lifted: &(Trigger, String)| self.knows(lifted.0, &lifted.1);
+        let lifted: Vec<_> = logged.lifted.into_iter().filter(|lifted| !known(lifted)).collect();
+        self.lifted.splice(..0, lifted);
+        for frozen in &logged.frozen {
+            self.add(frozen);
+        }
+        for pause in logged.pauses {
+            if !self.pauses.iter().any(|known| known.action == pause.action) {
+                self.pauses.push(pause);
+            }
+        }
+        self.recalled = true;
+    }
 }
 
 /// Why an action must not be done now.
@@ -196,6 +247,8 @@ pub struct Freezer {
     clock: Arc<dyn Clock>,
     audit: AuditTrail,
     clusters: Mutex<BTreeMap<ClusterName, Durable<Standstill>>>,
+    /// Findings that the disk did not take: in force, and saved as soon as it does.
+    unsaved: Mutex<BTreeMap<ClusterName, Vec<Frozen>>>,
 }
 
 impl Freezer {
@@ -203,8 +256,8 @@ impl Freezer {
     #[must_use]
     pub fn new(state_directory: &Path, clock: Arc<dyn Clock>) -> Self {
         let audit = AuditTrail::new(state_directory);
-        let clusters = Mutex::default();
-        Self { state_directory: state_directory.to_owned(), clock, audit, clusters }
+        let (clusters, unsaved) = <(Mutex<_>, Mutex<_>)>::default();
+        Self { state_directory: state_directory.to_owned(), clock, audit, clusters, unsaved }
     }
 
     /// Where everything that is done here is written down.
@@ -230,7 +283,8 @@ impl Freezer {
             }
             Err(_) => return Ok(()),
         };
-        if let (Action::Delete, Some(frozen)) = (action, standstill.frozen.first()) {
+        let unsaved = self.unsaved.lock().get(cluster).and_then(|findings| findings.first().cloned());
+        if let (Action::Delete, Some(frozen)) = (action, standstill.frozen.first().or(unsaved.as_ref())) {
             return stopped(frozen.since, &frozen.trigger.to_string(), &frozen.why, None);
         }
         match standstill.pauses.iter().find(|pause| pause.action == action && pause.in_force(now)) {
@@ -246,29 +300,50 @@ impl Freezer {
     /// If it could not be saved; it is in force in this process nevertheless.
     pub fn freeze(&self, cluster: &ClusterName, trigger: Trigger, why: &str) -> Result<(), StateError> {
         let state = self.of(cluster);
-        let known = |standstill: &Standstill| {
-            let frozen = standstill.frozen.iter().map(|frozen| (frozen.trigger, frozen.why.as_str()));
-            let lifted = standstill.lifted.iter().map(|(trigger, why)| (*trigger, why.as_str()));
-            frozen.chain(lifted).any(|finding| finding == (trigger, why))
-        };
         // Most findings are found again and again: that must not cost a write.
-        if state.try_read().is_ok_and(|standstill| known(&standstill)) {
+        if state.try_read().is_ok_and(|standstill| standstill.knows(trigger, why)) {
             return Ok(());
         }
         let since = self.clock.now();
-        let saved = state.change(|standstill| {
-            let new = !known(standstill) && standstill.frozen.len() < FINDINGS_MAX;
-            if new {
-                standstill.frozen.push(Frozen { trigger, why: why.to_owned(), since });
-            }
-            new
-        });
+        let finding = Frozen { trigger, why: why.to_owned(), since };
+        let saved = state.change(|standstill| standstill.add(&finding));
         if matches!(saved, Ok(false)) {
             return Ok(());
         }
+        if saved.is_err() {
+            let mut unsaved = self.unsaved.lock();
+            let waiting = unsaved.entry(cluster.clone()).or_default();
+            if waiting.len() >= FINDINGS_MAX
+                || waiting.iter().any(|known| (known.trigger, &known.why) == (trigger, &finding.why))
+            {
+                return saved.map(drop);
+            }
+            waiting.push(finding);
+        }
         let entry = AuditEntry::new(since, Some(cluster), ("freeze", trigger.to_string()), (why, "lifeboatd"));
         self.audit.note(&entry);
-        saved.map(|_| ())
+        saved.map(drop)
+    }
+
+    /// Saves the findings that the disk did not take, whatever others have written there meanwhile.
+    ///
+    /// # Errors
+    /// If it still does not; they stay in force in this process.
+    pub fn save_again(&self, cluster: &ClusterName) -> Result<(), StateError> {
+        let Some(waiting) = self.unsaved.lock().get(cluster).cloned() else { return Ok(()) };
+        self.of(cluster).change(|standstill| {
+            for finding in &waiting {
+                standstill.add(finding);
+            }
+        })?;
+        let mut unsaved = self.unsaved.lock();
+        if let Some(left) = unsaved.get_mut(cluster) {
+            left.retain(|finding| !waiting.contains(finding));
+            if left.is_empty() {
+                unsaved.remove(cluster);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a person has lifted a freeze because of this finding, and so accepted what was found.
@@ -311,10 +386,7 @@ impl Freezer {
             (resumed.ended, standstill.pauses) =
                 std::mem::take(&mut standstill.pauses).into_iter().partition(|pause| pause.action == action);
             if action == Action::Delete {
-                resumed.thawed = std::mem::take(&mut standstill.frozen);
-                standstill.lifted.extend(resumed.thawed.iter().map(|frozen| (frozen.trigger, frozen.why.clone())));
-                let old = standstill.lifted.len().saturating_sub(FINDINGS_MAX);
-                standstill.lifted.drain(..old);
+                resumed.thawed = standstill.lift();
             }
             resumed
         })?;
@@ -330,20 +402,19 @@ impl Freezer {
         Ok(resumed)
     }
 
-    /// Whether nothing was ever frozen or paused here, as far as this host remembers: it may have forgotten.
+    /// Whether this host may have forgotten what was frozen and paused: it has not asked the regions yet. Until then
+    /// nothing is deleted.
     #[must_use]
-    pub fn remembers_nothing(&self, cluster: &ClusterName) -> bool {
-        self.of(cluster).try_read().is_ok_and(|standstill| standstill == Standstill::default())
-            && !self.of(cluster).path().exists()
+    pub fn may_have_forgotten(&self, cluster: &ClusterName) -> bool {
+        !self.of(cluster).try_read().is_ok_and(|standstill| standstill.recalled)
     }
 
-    /// Takes over what the logs of the regions say was frozen and paused, on a host that has forgotten it. From now on it
-    /// remembers, even that there was nothing.
+    /// Adds what the logs of all regions say was frozen and paused, and remembers that they were asked.
     ///
     /// # Errors
     /// If it could not be saved; it is in force in this process nevertheless.
-    pub fn recall(&self, cluster: &ClusterName, recalled: Standstill) -> Result<(), StateError> {
-        self.of(cluster).change(|standstill| *standstill = recalled)
+    pub fn recall(&self, cluster: &ClusterName, logged: Standstill) -> Result<(), StateError> {
+        self.of(cluster).change(|standstill| standstill.recall(logged))
     }
 
     /// What is frozen and paused.
@@ -356,6 +427,9 @@ impl Freezer {
     pub fn look(&self, cluster: &ClusterName) -> Wrongs {
         let (now, state) = (self.clock.now(), self.of(cluster));
         let mut wrong = Wrongs::default();
+        if let Err(error) = self.save_again(cluster) {
+            tracing::debug!(%cluster, error = %causes(&error), "the freeze is in force and still not saved");
+        }
         let standstill = match state.try_read() {
             Ok(standstill) => standstill,
             Err(error) => {
@@ -364,7 +438,8 @@ impl Freezer {
                 return wrong;
             }
         };
-        for Frozen { trigger, why, since } in &standstill.frozen {
+        let unsaved = self.unsaved.lock().get(cluster).cloned().unwrap_or_default();
+        for Frozen { trigger, why, since } in standstill.frozen.iter().chain(&unsaved) {
             let text = format!(
                 "deletion stopped by itself at {since}: {why}. Look into it, then `lifeboatd resume --cluster {cluster} \
                  --action delete --reason ... --owner ...`"

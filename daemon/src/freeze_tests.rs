@@ -120,3 +120,23 @@ fn a_freeze_that_the_disk_does_not_take_is_in_force_nevertheless() {
     assert!(freezer.freeze(&main_cluster(), Trigger::ClockBackwards, "it is yesterday").is_err());
     assert!(freezer.check(&main_cluster(), Action::Delete).is_err());
 }
+
+#[test]
+fn a_freeze_that_the_disk_did_not_take_is_saved_when_it_does_whatever_others_wrote_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocker = dir.path().join("main/standstill.json.new");
+    std::fs::create_dir_all(&blocker).unwrap();
+    let (daemon, _) = freezer(dir.path());
+    assert!(daemon.freeze(&main_cluster(), Trigger::ClockBackwards, "it is yesterday").is_err());
+    daemon.freeze(&main_cluster(), Trigger::ClockBackwards, "it is yesterday").unwrap();
+    assert_eq!(alarms(&daemon), ["deletion-frozen/clock-backwards"]);
+    std::fs::remove_dir(&blocker).unwrap();
+    // A command, before the daemon has saved anything.
+    freezer(dir.path()).0.pause(&main_cluster(), Action::Scrub, &anna(), None).unwrap();
+    assert!(daemon.check(&main_cluster(), Action::Delete).is_err());
+    assert_eq!(alarms(&daemon), ["deletion-frozen/clock-backwards"]);
+    let (restarted, _) = freezer(dir.path());
+    assert!(restarted.check(&main_cluster(), Action::Delete).is_err(), "over a restart");
+    assert!(restarted.check(&main_cluster(), Action::Scrub).is_err(), "and the pause too");
+    assert_eq!(audited(&restarted).iter().filter(|entry| entry.starts_with("freeze")).count(), 1, "audited once");
+}

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::{BackupKind, BackupRecord};
+use lifeboat_repository::{BackupKind, BackupRecord, DamageRecord, RecordBody, RegionLog};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
 use crate::freeze::Trigger;
@@ -18,8 +18,10 @@ const COMPARED_MIN: usize = 3;
 const INCOMPRESSIBLE: f64 = 0.9;
 /// How far clocks may be apart.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(300);
-/// So many failures in a row are no accident.
-const FAILURES_MAX: usize = 3;
+/// So many objects that do not verify are no accident.
+const FAILURES_MAX: u64 = 3;
+/// What another region can heal is healed by then.
+const HEALING_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What was found: by which trigger, and in what.
 pub type Finding = (Trigger, String);
@@ -54,6 +56,40 @@ impl From<&BackupRecord> for SeenBackup {
     }
 }
 
+/// Stored objects of a region that did not verify, whoever looked, and that nothing has healed since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenDamage {
+    /// The region.
+    pub region: RegionName,
+    /// How many objects.
+    pub objects: u64,
+    /// When the first of them was put on record.
+    pub since: UtcTime,
+}
+
+impl SeenDamage {
+    /// What is left of the damage in a region's log. Damage of a backup that is gone concerns nobody.
+    #[must_use]
+    pub fn of(region: &RegionName, log: &RegionLog, now: UtcTime) -> Option<Self> {
+        let mut open: Vec<(UtcTime, &DamageRecord)> = Vec::new();
+        for entry in log.entries() {
+            match &entry.record.body {
+                RecordBody::Damage(damage) => open.push((entry.record.origin.time, damage)),
+                RecordBody::Healed(healed) => open.retain(|(_, damage)| match &damage.backup {
+                    Some(backup) => !healed.backups.contains(backup),
+                    None => !healed.backups.is_empty(),
+                }),
+                _ => {}
+            }
+        }
+        let standing = log.standing(now);
+        open.retain(|(_, damage)| damage.backup.as_ref().is_none_or(|id| standing.backups.contains_key(id)));
+        let (since, _) = *open.first()?;
+        let objects = open.iter().fold(0, |sum: u64, (_, damage)| sum.saturating_add(damage.count));
+        Some(Self { region: region.clone(), objects, since })
+    }
+}
+
 /// Everything that a look at the logs tells about a cluster.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -61,6 +97,8 @@ pub struct Observed {
     pub backups: Vec<SeenBackup>,
     /// The newest record of each region's log that could be read, by its writer's clock.
     pub newest_records: Vec<(RegionName, UtcTime)>,
+    /// Damage in the regions that is not healed.
+    pub damage: Vec<SeenDamage>,
     /// The time between two backups by the schedule.
     pub interval: Option<Duration>,
     /// Now.
@@ -76,6 +114,7 @@ pub fn judge(observed: &Observed) -> Vec<Finding> {
     findings.extend(
         observed.newest_records.iter().filter_map(|(region, time)| clock_backwards(region, *time, observed.now)),
     );
+    findings.extend(observed.damage.iter().filter_map(|damage| verify_failures(damage, observed.now)));
     findings.extend(no_good_backup(observed));
     findings
 }
@@ -152,13 +191,15 @@ fn no_good_backup(observed: &Observed) -> Option<Finding> {
     })
 }
 
-/// Verifications, newest last: whether so many have failed in a row that it is no accident.
-#[must_use]
-pub fn verify_failures(failed: &[(String, bool)]) -> Option<Finding> {
-    let row: Vec<&str> = failed.iter().rev().take_while(|(_, failed)| *failed).map(|(what, _)| what.as_str()).collect();
-    // The first of the row names it: those that follow are the same finding.
-    let first = row.last().filter(|_| row.len() >= FAILURES_MAX)?;
-    Some((Trigger::VerifyFailures, format!("verification has failed {FAILURES_MAX} times in a row, first of {first}")))
+fn verify_failures(damage: &SeenDamage, now: UtcTime) -> Option<Finding> {
+    let SeenDamage { region, objects, since } = damage;
+    (*objects >= FAILURES_MAX && now.since(*since) > HEALING_PATIENCE).then(|| {
+        let why = format!(
+            "{FAILURES_MAX} or more stored objects of region {region} do not verify, the first since {since}, and nothing \
+             has healed them"
+        );
+        (Trigger::VerifyFailures, why)
+    })
 }
 
 #[cfg(test)]

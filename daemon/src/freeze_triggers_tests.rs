@@ -19,9 +19,13 @@ fn backups(sizes: &[(u64, u64)]) -> Vec<SeenBackup> {
     (0..).zip(sizes).map(backup).collect()
 }
 
+fn nothing(now: UtcTime) -> Observed {
+    Observed { backups: Vec::new(), newest_records: Vec::new(), damage: Vec::new(), interval: None, now }
+}
+
 fn found(backups: Vec<SeenBackup>) -> Vec<Trigger> {
     let now = backups.last().map_or(at(0), |backup| backup.stop_time);
-    let observed = Observed { backups, newest_records: Vec::new(), interval: Some(DAY), now };
+    let observed = Observed { backups, interval: Some(DAY), ..nothing(now) };
     judge(&observed).into_iter().map(|(trigger, _)| trigger).collect()
 }
 
@@ -66,29 +70,37 @@ fn a_clock_that_runs_backwards_and_backups_that_stay_away_freeze_deletion() {
         ("no schedule", at(100), None, vec![]),
     ] {
         let backups = backups(&[(100, 30), (100, 30), (100, 30)]);
-        let observed = Observed { backups, newest_records: vec![(frankfurt.clone(), newest)], interval, now };
+        let observed =
+            Observed { backups, newest_records: vec![(frankfurt.clone(), newest)], interval, ..nothing(now) };
         let triggers: Vec<_> = judge(&observed).into_iter().map(|(trigger, _)| trigger).collect();
         assert_eq!(triggers, expected, "{why}");
     }
     let mut damaged = backups(&[(100, 30), (100, 30), (100, 30)]);
     damaged.iter_mut().skip(1).for_each(|backup| backup.damaged = 1);
-    let observed = Observed { backups: damaged, newest_records: Vec::new(), interval: Some(DAY), now: at(3) };
+    let observed = Observed { backups: damaged, interval: Some(DAY), ..nothing(at(3)) };
     assert!(matches!(judge(&observed).as_slice(), [(Trigger::NoGoodBackup, _)]), "a damaged one is none");
 }
 
 #[test]
 fn a_finding_keeps_its_words_while_time_goes_on() {
     let words = |days| {
-        let observed =
-            Observed { backups: backups(&[(100, 30)]), newest_records: Vec::new(), interval: Some(DAY), now: at(days) };
+        let observed = Observed { backups: backups(&[(100, 30)]), interval: Some(DAY), ..nothing(at(days)) };
         judge(&observed)
     };
     assert_eq!(words(3), words(30));
-    let row = |count: usize| -> Vec<(String, bool)> { (0..count).map(|n| (format!("b{n}"), n > 0)).collect() };
-    assert_eq!(verify_failures(&row(3)), None, "two failures");
-    assert_eq!(verify_failures(&row(4)).map(|(trigger, _)| trigger), Some(Trigger::VerifyFailures));
-    assert_eq!(verify_failures(&row(4)), verify_failures(&row(9)));
-    let mut mended = row(9);
-    mended.push(("good".to_owned(), false));
-    assert_eq!(verify_failures(&mended), None);
+}
+
+#[test]
+fn stored_objects_that_do_not_verify_freeze_deletion_unless_they_are_healed_in_time() {
+    let hour = Duration::from_secs(3600);
+    for (why, objects, later, expected) in [
+        ("two may be an accident", 2, hour * 24, vec![]),
+        ("another region may heal them", 3, hour, vec![]),
+        ("nothing did", 3, hour * 2, vec![Trigger::VerifyFailures]),
+        ("nor for years", 1000, hour * 10_000, vec![Trigger::VerifyFailures]),
+    ] {
+        let damage = vec![SeenDamage { region: "a".parse().unwrap(), objects, since: at(0) }];
+        let observed = Observed { damage, ..nothing(at(0).plus(later)) };
+        assert_eq!(judge(&observed).into_iter().map(|(trigger, _)| trigger).collect::<Vec<_>>(), expected, "{why}");
+    }
 }

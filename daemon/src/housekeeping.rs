@@ -95,11 +95,32 @@ impl House {
             wrong.add(AlarmName::of("state-not-writable"), text);
         }
         self.board.report(&Source::daemon("state"), wrong);
+        self.board.report(&Source::daemon("damage"), damaged(&self.state_directory, clusters));
         self.board.report(&Source::daemon("overrides"), self.overrides.look(SystemClock.now()));
         for cluster in clusters {
             self.board.report(&Source::of(cluster, "freeze"), self.freezer.look(cluster));
         }
     }
+}
+
+/// What was damaged and lies aside, until a person has removed it.
+fn damaged(state_directory: &Path, clusters: &[ClusterName]) -> Wrongs {
+    let mut wrong = Wrongs::default();
+    let folders = clusters.iter().map(|cluster| state_directory.join(cluster.as_str()));
+    for directory in std::iter::once(state_directory.to_owned()).chain(folders) {
+        // One that cannot be read is told of as one that takes no writes.
+        for name in state::damaged_files(&directory).unwrap_or_default() {
+            let file = directory.join(&name);
+            let about = file.strip_prefix(state_directory).unwrap_or(&file).display().to_string();
+            let text = format!(
+                "{} could not be understood and was put aside; work goes on without what it held. Find out why, then \
+                 remove it",
+                file.display()
+            );
+            wrong.add(AlarmName::about("state-damaged", about), text);
+        }
+    }
+    wrong
 }
 
 /// Proves that a file can be made, filled and flushed.

@@ -26,6 +26,8 @@ pub mod hold;
 pub mod housekeeping;
 pub mod init;
 pub mod late_store;
+#[cfg(test)]
+mod log_samples;
 pub mod logs;
 pub mod maker;
 pub mod orders;

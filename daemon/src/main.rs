@@ -1,6 +1,7 @@
 //! `lifeboatd`: arguments, configuration, one command, an exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use lifeboat_config::{Config, Loaded};
@@ -14,6 +15,9 @@ use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
 use lifeboat_restore::{list, manual, signals};
 
+/// How long threads that are still at work may take at the end.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::init();
@@ -21,7 +25,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("start")),
     };
-    match runtime.block_on(command(&cli)) {
+    let ended = runtime.block_on(command(&cli));
+    // A thread that waits for a disk that does not answer must not keep the process: nothing depends on it any more.
+    runtime.shutdown_timeout(LAST_PATIENCE);
+    match ended {
         Ok(ending) => ending.into(),
         Err(error) => report(&error),
     }

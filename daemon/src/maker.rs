@@ -1,12 +1,15 @@
 //! Makes the backups of the daemon, and knows whether it may.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use lifeboat_config::{Config, Role};
 use lifeboat_repository::{BackupRecord, Catalog, InstanceId, RegionAnswer, RegionView, Seat, other_holder};
 use lifeboat_vocabulary::{ClusterName, SystemClock};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::{Shown, make, result_of};
@@ -15,8 +18,12 @@ use crate::progress::Progress;
 use crate::regions::OpenRegions;
 use crate::run::state_directory;
 use crate::runs::{RunEnding, RunResult};
+use crate::wal::shared::Shared;
 use crate::wal::{holder_text, installation};
 use crate::wiring;
+
+/// How long one region may take for an answer: one that hangs must not hide what the others say.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Makes backups of one cluster.
 #[async_trait::async_trait]
@@ -26,6 +33,9 @@ pub trait BackupMaker: Send + Sync {
 
     /// Another installation that protects the cluster in some region: two must not.
     async fn other_writer(&self) -> Option<String>;
+
+    /// Why the server is another one than the repository is of, as far as continuous WAL has found out.
+    fn foreign(&self) -> Option<String>;
 
     /// The newest good backup that the regions know.
     ///
@@ -44,6 +54,8 @@ pub struct Maker {
     pub regions: Arc<OpenRegions>,
     /// Where it takes turns with backups of other clusters.
     pub seat: Seat,
+    /// What continuous WAL knows of the server.
+    pub shared: Arc<Shared>,
 }
 
 #[async_trait::async_trait]
@@ -72,17 +84,22 @@ impl BackupMaker for Maker {
             Some(ours) => ours,
             None => InstanceId::random().ok()?,
         };
-        for region in self.regions.stores() {
-            match other_holder(&*region.store, (signer.name(), ours), &SystemClock).await {
-                Ok(None) => {}
-                Ok(Some(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder))),
-                Err(error) => {
-                    let (region, why) = (&region.name, causes(&error));
-                    tracing::debug!(cluster = %self.cluster, %region, why, "who holds the lease is not known");
-                }
-            }
-        }
-        None
+        let name = signer.name();
+        let asked = self.regions.stores().into_iter().map(|region| async move {
+            let asked = other_holder(&*region.store, (name, ours), &SystemClock);
+            let why = match timeout(ANSWER_PATIENCE, asked).await {
+                Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
+                Ok(Err(error)) => causes(&error),
+                Err(late) => late.to_string(),
+            };
+            tracing::debug!(cluster = %self.cluster, region = %region.name, why, "who holds the lease is not known");
+            None
+        });
+        join_all(asked).await.into_iter().flatten().next()
+    }
+
+    fn foreign(&self) -> Option<String> {
+        self.shared.upward().foreign
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
@@ -90,14 +107,15 @@ impl BackupMaker for Maker {
         let key = wiring::signer(&config, &self.cluster)?.verify_key();
         let key = &key;
         let reads = self.regions.stores().into_iter().map(|region| async move {
-            let read = self.regions.logs().read(&region, key).await;
+            let read = timeout(ANSWER_PATIENCE, self.regions.logs().read(&region, key)).await;
             let answer = match read {
-                Ok((descriptor, log)) => RegionAnswer::Read { descriptor: Box::new(descriptor), log },
-                Err(error) => RegionAnswer::Unreadable { why: format!("{error:#}") },
+                Ok(Ok((descriptor, log))) => RegionAnswer::Read { descriptor: Box::new(descriptor), log },
+                Ok(Err(error)) => RegionAnswer::Unreadable { why: format!("{error:#}") },
+                Err(late) => RegionAnswer::Unreadable { why: late.to_string() },
             };
             RegionView { name: region.name, answer }
         });
-        let views: Vec<RegionView> = futures_util::future::join_all(reads).await;
+        let views: Vec<RegionView> = join_all(reads).await;
         let catalog = Catalog::merge(&views);
         let why = || catalog.findings().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         catalog.descriptor().with_context(why)?;

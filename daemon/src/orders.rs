@@ -6,21 +6,68 @@ use tokio::sync::Notify;
 /// The standing order of one cluster. It is no queue: one backup carries out all that was ordered before it began.
 #[derive(Debug, Default)]
 pub struct Orders {
-    why: Mutex<Option<String>>,
+    book: Mutex<Book>,
     bell: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Book {
+    standing: Option<Standing>,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct Standing {
+    /// The first reason; it stays until it is carried out.
+    why: String,
+    /// The last one, which may have come while a backup was under way.
+    latest: String,
+    /// The number of the last one.
+    number: u64,
+}
+
+/// What was ordered before a backup began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// Why.
+    pub why: String,
+    number: u64,
+}
+
 impl Orders {
-    /// Orders a base backup; the first reason stays until it is carried out.
+    /// Orders a base backup. The same reason twice is one order.
     pub fn order(&self, why: String) {
-        self.why.lock().get_or_insert(why);
+        let mut book = self.book.lock();
+        let number = book.last_number + 1;
+        let is_new = match &mut book.standing {
+            Some(standing) if standing.why == why || standing.latest == why => false,
+            Some(standing) => {
+                (standing.latest, standing.number) = (why, number);
+                true
+            }
+            None => {
+                book.standing = Some(Standing { latest: why.clone(), why, number });
+                true
+            }
+        };
+        if is_new {
+            book.last_number = number;
+        }
+        drop(book);
         self.bell.notify_one();
+    }
+
+    /// What stands now; to be asked before a backup begins, because what is ordered later may lie behind its beginning.
+    #[must_use]
+    pub fn standing(&self) -> Option<Ordered> {
+        let book = self.book.lock();
+        book.standing.as_ref().map(|Standing { why, number, .. }| Ordered { why: why.clone(), number: *number })
     }
 
     /// Why a base backup is wanted, if it is.
     #[must_use]
     pub fn ordered(&self) -> Option<String> {
-        self.why.lock().clone()
+        self.standing().map(|ordered| ordered.why)
     }
 
     /// Waits until there is an order.
@@ -33,11 +80,13 @@ impl Orders {
         }
     }
 
-    /// The order that said `why` has been carried out. One that came meanwhile stays.
-    pub fn carried_out(&self, why: &str) {
-        let mut standing = self.why.lock();
-        if standing.as_deref() == Some(why) {
-            *standing = None;
+    /// What stood when a good backup began has been carried out. What was ordered meanwhile stays.
+    pub fn carried_out(&self, done: &Ordered) {
+        let mut book = self.book.lock();
+        match &mut book.standing {
+            Some(standing) if standing.number > done.number => standing.why.clone_from(&standing.latest),
+            Some(_) => book.standing = None,
+            None => {}
         }
     }
 }
@@ -52,9 +101,26 @@ mod tests {
         orders.order("a gap at 1".to_owned());
         orders.order("a gap at 2".to_owned());
         assert_eq!(orders.wait().await, "a gap at 1", "the first reason");
-        orders.carried_out("something else");
-        assert!(orders.ordered().is_some());
-        orders.carried_out("a gap at 1");
-        assert_eq!(orders.ordered(), None);
+        orders.carried_out(&orders.standing().unwrap());
+        assert_eq!(orders.ordered(), None, "one backup carries out all that came before it");
+    }
+
+    #[test]
+    fn what_is_ordered_while_a_backup_runs_is_not_carried_out_by_it() {
+        for (why, meanwhile, expected) in
+            [("another gap", "a gap at 2", Some("a gap at 2")), ("the same gap, told again", "a gap at 1", None)]
+        {
+            let orders = Orders::default();
+            orders.order("a gap at 1".to_owned());
+            let before = orders.standing().unwrap();
+            orders.order(meanwhile.to_owned());
+            assert_eq!(orders.ordered().as_deref(), Some("a gap at 1"), "{why}");
+            orders.carried_out(&before);
+            assert_eq!(orders.ordered().as_deref(), expected, "{why}");
+            if let Some(standing) = orders.standing() {
+                orders.carried_out(&standing);
+                assert_eq!(orders.ordered(), None, "{why}");
+            }
+        }
     }
 }

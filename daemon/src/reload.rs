@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use lifeboat_config::{Config, Environment, Faults, Loaded};
+use lifeboat_postgres::ConnectionSettings;
 use lifeboat_vocabulary::ClusterName;
 
 /// Where the configuration comes from, each time anew.
@@ -109,9 +110,17 @@ pub fn plan(old: &Loaded, new: &Loaded) -> Result<Plan, Refused> {
             }
         }
     }
+    // Not all of a connection is shown, so that another one may look like the same setting.
+    for cluster in before.iter().filter(|name| connection(old, name) != connection(new, name)) {
+        plan.again.entry(cluster.clone()).or_default().insert(format!("cluster.{cluster}.connection"));
+    }
     // What is decided for clusters that are not protected here is nobody's business.
     plan.at_once.retain(|path| !path.starts_with("cluster.") || before.iter().any(|name| is_of(path, name)));
     Ok(plan)
+}
+
+fn connection<'a>(loaded: &'a Loaded, cluster: &ClusterName) -> Option<&'a ConnectionSettings> {
+    loaded.config.clusters.iter().find(|settings| settings.name == *cluster).map(|settings| &settings.connection)
 }
 
 fn is_of(path: &str, cluster: &ClusterName) -> bool {
@@ -204,6 +213,10 @@ directory = "/var/lib/lifeboat"
             (vec![("0 2 * * *", "0 3 * * *")], "in force at once: cluster.main.schedule.full"),
             (vec![("50MiB", "10MiB")], "heal begins again"),
             (vec![("9432", "9433")], "the web server begins again"),
+            (
+                vec![("host=/run/a", "host=/run/a passfile=/etc/lifeboat/pgpass connect_timeout=3")],
+                "cluster main begins again (cluster.main.connection)",
+            ),
             (vec![("/run/a", "/run/z")], "cluster main begins again (cluster.main.connection)"),
             (
                 vec![("backup_quorum = 1", "backup_quorum = 2")],

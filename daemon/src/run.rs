@@ -104,17 +104,8 @@ impl Daemon {
             .with_context(|| format!("make the state directory {}", directory.display()))?;
         let names = names(&loaded.config);
         let guards = names.iter().map(|name| guard(&loaded.config, name)).collect::<anyhow::Result<_>>()?;
-        let (board, damage) = AlarmBoard::open(directory, Arc::new(SystemClock));
-        if let state::Loaded::Damaged { why, .. } = damage {
-            let mut wrong = Wrongs::default();
-            wrong.add(
-                AlarmName::about("state-damaged", "alarms"),
-                format!("what was alarmed before is not known: {why}"),
-            );
-            board.report(&Source::daemon("alarms"), wrong);
-        } else {
-            board.forget(&Source::daemon("alarms"));
-        }
+        // One that was damaged is told of for as long as it lies aside.
+        let (board, _) = AlarmBoard::open(directory, Arc::new(SystemClock));
         board.forget(&Source::daemon("config"));
         let watchdog = if manager.watchdog.is_some() { Watchdog::Outside } else { Watchdog::Nobody };
         let config = watch::Sender::new(Arc::new(loaded.config.clone()));
@@ -261,10 +252,9 @@ impl Daemon {
     async fn take_over(&mut self) -> Result<Plan, Refused> {
         let new = self.source.load()?;
         let plan = plan(&self.loaded, &new)?;
-        for cluster in &plan.added {
-            let guard = guard(&new.config, cluster).map_err(|error| Refused::NewCluster(format!("{error:#}")))?;
-            self.guards.push(guard);
-        }
+        // All or none: a lock that is kept for nothing would refuse ourselves at the next attempt.
+        let guards = plan.added.iter().map(|cluster| guard(&new.config, cluster)).collect::<anyhow::Result<Vec<_>>>();
+        self.guards.extend(guards.map_err(|error| Refused::NewCluster(format!("{error:#}")))?);
         self.loaded = new;
         for active in &self.loaded.overrides {
             tracing::info!(
@@ -282,7 +272,11 @@ impl Daemon {
         for (cluster, why) in &plan.again {
             let why = why.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             tracing::info!(%cluster, why, "the tasks of the cluster end in order and begin again");
-            self.common.supervisor.stop_cluster(cluster, patience).await;
+            let cut_off = self.common.supervisor.stop_cluster(cluster, patience).await;
+            if !cut_off.is_empty() {
+                let tasks = cut_off.join(", ");
+                tracing::warn!(%cluster, tasks, "tasks did not end in time and were cut off; they make up for what they lost");
+            }
             cluster_tasks::begin(&self.common, cluster);
         }
         for cluster in &plan.added {

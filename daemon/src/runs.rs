@@ -73,7 +73,7 @@ impl RunEnding {
         matches!(self, Self::Done | Self::Degraded)
     }
 
-    fn outcome(self) -> Outcome {
+    pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Done | Self::Degraded => Outcome::Good,
             Self::BelowQuorum | Self::Failed | Self::Interrupted => Outcome::Failed,

@@ -4,6 +4,7 @@
 //! so that there is one guard and one history. It looks again at least every half minute, because the machine's clock
 //! may be set, and because commands change the history and the pauses from outside.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,9 @@ use crate::causes::causes;
 use crate::freeze::{Action, Freezer};
 use crate::guard::{GuardError, RunGuard};
 use crate::maker::BackupMaker;
-use crate::orders::Orders;
-use crate::runs::{RunEnding, RunHistory, RunKind, Runs};
-use crate::schedule::{Decision, Why, decide};
+use crate::orders::{Ordered, Orders};
+use crate::runs::{RunEnding, RunHistory, RunKind, RunResult, Runs};
+use crate::schedule::{Attempt, Decision, Outcome, Past, Why, decide};
 use crate::state::StateError;
 use crate::supervisor::TaskContext;
 use crate::timetable::Timetable;
@@ -45,6 +46,8 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses between failures of what WAL has ordered.
 const ORDER_PAUSE_MIN: Duration = Duration::from_secs(10);
 const ORDER_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Runs that the process itself remembers: all that matter for what is due next.
+const OWN_MAX: usize = 32;
 
 /// What a scheduler works with.
 #[derive(Clone)]
@@ -147,6 +150,8 @@ struct Scheduler {
     unsaved: Option<String>,
     /// Why the guard cannot be asked for.
     unguarded: Option<String>,
+    /// What was run, as far as this process knows by itself.
+    own: VecDeque<Attempt>,
 }
 
 fn timetable(parts: &SchedulerParts) -> anyhow::Result<Timetable> {
@@ -172,6 +177,7 @@ impl Scheduler {
             other_writer: None,
             unsaved: None,
             unguarded: None,
+            own: VecDeque::new(),
         })
     }
 
@@ -226,7 +232,11 @@ impl Scheduler {
         let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no region answers within {REGIONS_PATIENCE:?}")));
         match answer {
             Ok(Some(record)) => {
+                let (started, ended) = (record.start_time, record.stop_time);
                 let saved = self.parts.history.learn(record).await;
+                if saved.is_err() {
+                    self.remember(Attempt { planned: None, started, ended, outcome: Outcome::Good });
+                }
                 self.saved(saved);
             }
             Ok(None) => {}
@@ -267,7 +277,7 @@ impl Scheduler {
         {
             return Step::Run(Intent { kind: RunKind::Ordered, planned: None, why });
         }
-        let decision = decide(&self.timetable, &runs.past(), now);
+        let decision = decide(&self.timetable, &self.past(runs), now);
         let (planned, why) = match decision {
             Decision::Run { planned, why } => (planned, why),
             Decision::Wait { until } => {
@@ -309,6 +319,14 @@ impl Scheduler {
             return self.hold(&intent, format!("another installation protects the cluster: {who}"), WRITER_PAUSE);
         }
         self.other_writer = None;
+        if let Some(why) = self.parts.maker.foreign() {
+            // WAL tells of it as an alarm: a former primary, a copy, another cluster.
+            return self.hold(
+                &intent,
+                format!("another server than the one to be protected was found: {why}"),
+                WRITER_PAUSE,
+            );
+        }
         if self.context.stop.is_cancelled() {
             return Some(Duration::ZERO);
         }
@@ -365,14 +383,14 @@ impl Scheduler {
     async fn make(&mut self, intent: &Intent) {
         let Intent { kind, planned, why } = intent;
         let cluster = self.parts.cluster.clone();
-        let ordered = self.parts.orders.ordered();
+        let ordered = self.parts.orders.standing();
         let since = self.now();
         tracing::info!(%cluster, why, "a backup begins");
         let (number, saved) = self.parts.history.begin(*kind, *planned, since).await;
         self.saved(saved);
         let running = Some(Running { kind: *kind, since });
         self.parts.outlook.send_replace(RunOutlook { next: *planned, why: Some(why.clone()), running });
-        let result = self.parts.maker.make(&self.context.progress, &self.context.hurry).await;
+        let result = self.made_and_judged().await;
         self.context.progress.waiting("the next run");
         let (ending, detail) = (result.ending, result.why.clone().unwrap_or_default());
         let backup = result.backup.clone().unwrap_or_default();
@@ -383,17 +401,53 @@ impl Scheduler {
             // Told as an alarm: here is what led to it.
             _ => tracing::warn!(%cluster, backup, detail, ending = ending.as_str(), "there is no backup that counts"),
         }
-        let saved = self.parts.history.end(number, self.now(), result).await;
+        let ended = self.now();
+        let saved = self.parts.history.end(number, ended, result).await;
         self.saved(saved);
+        self.remember(Attempt { planned: *planned, started: since, ended, outcome: ending.outcome() });
         self.after(ending, ordered);
     }
 
+    /// A run may take days, or hang: what is wrong is told meanwhile, too.
+    async fn made_and_judged(&self) -> RunResult {
+        let (progress, hurry) = (self.context.progress.clone(), self.context.hurry.clone());
+        let mut made = self.parts.maker.make(&progress, &hurry);
+        loop {
+            tokio::select! {
+                result = &mut made => return result,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    let runs = self.runs().await;
+                    self.report(&runs);
+                }
+            }
+        }
+    }
+
+    /// What this process has run it knows, whether or not the history can be kept: otherwise a good backup that is not
+    /// remembered would be made again at once, without end.
+    fn remember(&mut self, attempt: Attempt) {
+        self.own.push_back(attempt);
+        let old = self.own.len().saturating_sub(OWN_MAX);
+        self.own.drain(..old);
+    }
+
+    fn past(&self, runs: &Runs) -> Past {
+        let mut past = runs.past();
+        for own in &self.own {
+            let is_known = |known: &Attempt| known.started == own.started && known.planned == own.planned;
+            if !past.attempts.iter().any(is_known) {
+                past.attempts.push(*own);
+            }
+        }
+        past
+    }
+
     /// Whatever was ordered before a good run began is carried out by it.
-    fn after(&mut self, ending: RunEnding, ordered: Option<String>) {
+    fn after(&mut self, ending: RunEnding, ordered: Option<Ordered>) {
         if ending.is_good() {
             (self.order_failures, self.order_pause) = (0, None);
-            if let Some(why) = ordered {
-                self.parts.orders.carried_out(&why);
+            if let Some(ordered) = ordered {
+                self.parts.orders.carried_out(&ordered);
             }
         } else if ordered.is_some() {
             let pause = ORDER_PAUSE_MIN.saturating_mul(1 << self.order_failures.min(8)).min(ORDER_PAUSE_MAX);

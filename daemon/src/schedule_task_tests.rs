@@ -39,6 +39,7 @@ struct TestMaker {
     made: AtomicU32,
     running: AtomicU32,
     other_writer: Mutex<Option<String>>,
+    foreign: Mutex<Option<String>>,
 }
 
 #[async_trait::async_trait]
@@ -57,6 +58,10 @@ impl BackupMaker for TestMaker {
 
     async fn other_writer(&self) -> Option<String> {
         self.other_writer.lock().clone()
+    }
+
+    fn foreign(&self) -> Option<String> {
+        self.foreign.lock().clone()
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
@@ -222,7 +227,6 @@ async fn an_order_is_carried_out_at_once_and_repeated_until_it_works() {
     scene.parts.orders.order("another".to_owned());
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(scene.parts.outlook.borrow().running.as_ref().map(|running| running.kind), Some(RunKind::Ordered));
-    scene.parts.orders.carried_out("another");
     scene.parts.orders.order("one that came while it ran".to_owned());
     assert_eq!(scene.after(3).await, 5, "it may have come too late for that run");
     assert_eq!(scene.parts.orders.ordered(), None);
@@ -314,5 +318,45 @@ async fn a_state_directory_that_takes_nothing_is_told_and_backups_go_on() {
     scene.after(2).await;
     assert_eq!(scene.alarms(), [""; 0]);
     assert_eq!(scene.endings(), ["done"], "and what was not saved is saved now");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_cannot_be_read_does_not_make_a_good_backup_be_made_again() {
+    let mut scene = Scene::new("full = '0 14 * * *'").await;
+    scene.stop().await;
+    // A directory in its place can neither be read nor replaced.
+    let file = scene.parts.directory.join("runs.json");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("something")).unwrap();
+    scene.start();
+    // Nothing is known: a first one is made.
+    assert_eq!(scene.after(10).await, 1);
+    assert_eq!(scene.alarms(), ["state-not-writable"]);
+    assert_eq!(scene.after(105).await, 1, "there is one, whether or not it can be written down");
+    assert_eq!(scene.after(10).await, 2, "the next one at its time");
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_never_ends_does_not_hide_that_backups_are_overdue() {
+    let mut scene = Scene::new("full = '0 14 * * *'").await;
+    *scene.maker.takes.lock() = MINUTE * 60 * 24 * 7;
+    assert_eq!(scene.after(121).await, 0);
+    assert_eq!(scene.alarms(), [""; 0]);
+    // Half of the time between two, and an hour.
+    scene.after(13 * 60 + 5).await;
+    assert_eq!(scene.alarms(), ["backup-overdue"]);
+    scene.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_backup_is_made_of_another_server_than_the_one_to_be_protected() {
+    let mut scene = Scene::new("full = '0 14 * * *'").await;
+    *scene.maker.foreign.lock() = Some("it is a former primary".to_owned());
+    assert_eq!(scene.after(125).await, 0);
+    assert!(scene.why().contains("former primary"), "{}", scene.why());
+    *scene.maker.foreign.lock() = None;
+    assert_eq!(scene.after(3).await, 1);
     scene.stop().await;
 }

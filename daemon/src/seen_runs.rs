@@ -62,7 +62,10 @@ pub async fn tell(context: TaskContext, seen: SeenRuns) -> anyhow::Result<()> {
         context.progress.waiting("news");
         tokio::select! {
             () = context.stop.cancelled() => {}
-            changed = outlook.changed() => changed?,
+            changed = outlook.changed() => if changed.is_err() {
+                // The scheduler has ended, because everything does.
+                context.stop.cancelled().await;
+            },
             () = tokio::time::sleep(LOOK) => {}
         }
     }

@@ -28,6 +28,10 @@ use serde::de::DeserializeOwned;
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Nobody holds the lock for longer than one write takes.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// What the name of a file that was put aside has behind that of the file.
+const DAMAGED: &str = ".damaged-";
+/// So many of them are told of one by one.
+const DAMAGED_TOLD: usize = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why state was not saved.
@@ -219,7 +223,7 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
 
     fn set_aside(&self, why: String) -> Loaded {
         let mut name = self.path().as_os_str().to_owned();
-        name.push(format!(".damaged-{}", SystemClock.now().compact()));
+        name.push(format!("{DAMAGED}{}", SystemClock.now().compact()));
         let aside = PathBuf::from(name);
         let moved = rustix::fs::rename(self.path(), &aside);
         let (file, aside) = (self.path().display(), moved.is_ok().then_some(aside));
@@ -247,15 +251,8 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
             make_directory(directory)?;
         }
         let file = open_own(&self.path().with_extension("lock"), OFlags::RDWR | OFlags::CREATE)?;
-        let patience = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                // Anything but "held by another" is trouble with the file itself.
-                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < patience => std::thread::sleep(LOCK_PAUSE),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        lock_file(&file)?;
+        Ok(file)
     }
 
     fn not_saved(&self, source: io::Error) -> StateError {
@@ -265,6 +262,35 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
     fn not_read(&self, source: io::Error) -> StateError {
         StateError::NotRead { path: self.path().to_owned(), source }
     }
+}
+
+/// Waits until nobody else holds the lock of a file, but not for ever.
+pub(crate) fn lock_file(file: &impl AsFd) -> io::Result<()> {
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            // Anything but "held by another" is trouble with the file itself.
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < patience => std::thread::sleep(LOCK_PAUSE),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The names of files of the state that were damaged and lie aside in a directory.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub(crate) fn damaged_files(directory: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.contains(DAMAGED) && found.len() < DAMAGED_TOLD {
+            found.push(name);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Makes a directory that only its owner can enter, with its parents. Made by root, it belongs to the owner of its parent,

@@ -204,7 +204,8 @@ impl Supervisor {
                 if chosen.is_empty() {
                     break;
                 }
-                cut_off.extend(end(chosen, deadlines).await);
+                let mut taken = Taken { supervisor: self, tasks: chosen };
+                cut_off.extend(end(&mut taken.tasks, deadlines).await);
             }
         }
         cut_off
@@ -218,10 +219,25 @@ impl Supervisor {
     }
 }
 
+/// Tasks that are being ended. Whoever gives up waiting for them gives them back, so that they end in order all the same: a
+/// reload that waits for a backup is itself cut short when the daemon is told to stop.
+struct Taken<'s> {
+    supervisor: &'s Supervisor,
+    tasks: Vec<Kept>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.tasks.is_empty() {
+            self.supervisor.tasks.lock().append(&mut self.tasks);
+        }
+    }
+}
+
 /// Ends tasks: asked at once, told to hurry at one deadline, cut off at the other.
-async fn end(mut tasks: Vec<Kept>, (hurry, cut): (Instant, Instant)) -> Vec<&'static str> {
+async fn end(tasks: &mut Vec<Kept>, (hurry, cut): (Instant, Instant)) -> Vec<&'static str> {
     tasks.iter().for_each(|kept| kept.stop.cancel());
-    for kept in &mut tasks {
+    for kept in tasks.iter_mut() {
         if tokio::time::timeout_at(hurry, &mut kept.keeper).await.is_err() {
             break;
         }
@@ -229,11 +245,13 @@ async fn end(mut tasks: Vec<Kept>, (hurry, cut): (Instant, Instant)) -> Vec<&'st
     tasks.retain(|kept| !kept.keeper.is_finished());
     tasks.iter().for_each(|kept| kept.hurry.cancel());
     let mut cut_off = Vec::new();
-    for mut kept in tasks {
+    while let Some(kept) = tasks.last_mut() {
         if tokio::time::timeout_at(cut, &mut kept.keeper).await.is_err() {
             cut_off.push(kept.entry.settings.name);
         }
+        tasks.pop();
     }
+    cut_off.reverse();
     cut_off
 }
 

@@ -196,3 +196,26 @@ async fn the_tasks_of_one_cluster_end_without_the_others() {
     supervisor.stop_cluster(&a, Duration::from_secs(6)).await;
     assert_eq!(left(), [format!("{:?} wal", Some(b)), "None web".to_owned()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_is_given_up_leaves_the_tasks_to_whoever_stops_them_next() {
+    let supervisor = Supervisor::new(Watchdog::Nobody);
+    let (cluster, finished) = ("a".parse().unwrap(), Arc::new(AtomicU32::new(0)));
+    let counter = Arc::clone(&finished);
+    supervisor.spawn(Some(&cluster), TaskSettings::new("wal", CEILING).last(), move |context| {
+        let counter = Arc::clone(&counter);
+        async move {
+            context.progress.waiting("the end");
+            context.stop.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    });
+    pass(1).await;
+    let reload = supervisor.stop_cluster(&cluster, Duration::from_secs(60));
+    assert!(tokio::time::timeout(Duration::from_secs(1), reload).await.is_err(), "it takes longer than that");
+    assert_eq!(counted(&finished), 0);
+    assert_eq!(supervisor.stop_all(Duration::from_secs(60)).await, [""; 0]);
+    assert_eq!(counted(&finished), 1, "what it had in hand was finished");
+}

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::audit_courier::{deliver, recalled};
 use crate::causes::causes;
 use crate::freeze::{Freezer, Standstill};
-use crate::freeze_triggers::{Finding, Observed, SeenBackup, judge};
+use crate::freeze_triggers::{Finding, Observed, SeenBackup, SeenDamage, judge};
 use crate::regions::OpenRegions;
 use crate::supervisor::TaskContext;
 use crate::wiring;
@@ -61,14 +61,13 @@ pub async fn run(context: TaskContext, parts: VigilParts) -> anyhow::Result<()> 
             let signer = wiring::signer(&config, &cluster.name)?;
             refresh(regions, &mut logs, &signer.verify_key()).await;
             if due {
-                let recalled = (logs.len() == regions.len()).then(|| recalled(&logs));
-                let findings = judge(&observe((&config, cluster), &logs, SystemClock.now()));
-                let (freezer, cluster) = (Arc::clone(freezer), cluster.name.clone());
-                // What is found is written down on a thread that may wait for the disk.
-                tokio::task::spawn_blocking(move || act(&freezer, &cluster, recalled, &findings)).await?;
+                look(freezer, (&config, cluster), (&logs, regions.len()), SystemClock.now()).await?;
                 looked = Some(Instant::now());
             }
-            deliver(&queue, &regions.stores(), &mut logs, (&signer, SystemClock.now())).await?;
+            if let Err(error) = deliver(&queue, &regions.stores(), &mut logs, (&signer, SystemClock.now())).await {
+                // A full disk has an alarm of its own; what waits is delivered when it can be noted.
+                tracing::debug!(cluster = %cluster.name, error = format!("{error:#}"), "audit entries wait");
+            }
             tried = (!queue.read().waiting.is_empty()).then(Instant::now);
         }
         context.progress.waiting("the next look");
@@ -109,16 +108,35 @@ async fn refresh(
     }
 }
 
-/// Freezes what is to be frozen. A host that has lost its state takes over from the regions what was frozen and paused, if
-/// all of them could be asked, because one may not know.
+/// Judges what the logs say: freezes what is to be frozen, and recalls what a host that has lost its state may have
+/// forgotten. `regions` is how many there are: one that cannot be read may know what the others do not.
+///
+/// # Errors
+/// If the thread that writes it down has ended.
+pub(crate) async fn look(
+    freezer: &Arc<Freezer>,
+    (config, cluster): (&Config, &ClusterSettings),
+    (logs, regions): (&BTreeMap<RegionName, RegionLog>, usize),
+    now: UtcTime,
+) -> anyhow::Result<()> {
+    let recalled = (logs.len() == regions).then(|| recalled(logs));
+    let findings = judge(&observe((config, cluster), logs, now));
+    let (freezer, cluster) = (Arc::clone(freezer), cluster.name.clone());
+    // What is found is written down on a thread that may wait for the disk.
+    tokio::task::spawn_blocking(move || act(&freezer, &cluster, recalled, &findings)).await?;
+    Ok(())
+}
+
 fn act(freezer: &Freezer, cluster: &ClusterName, recalled: Option<Standstill>, findings: &[Finding]) {
-    if let Some(recalled) = recalled.filter(|_| freezer.remembers_nothing(cluster)) {
-        let (frozen, pauses) = (recalled.frozen.len(), recalled.pauses.len());
-        if frozen + pauses > 0 {
-            tracing::warn!(%cluster, frozen, pauses, "what was frozen and paused is taken from the regions' logs");
-        }
+    if let Some(recalled) = recalled.filter(|_| freezer.may_have_forgotten(cluster)) {
+        let before = freezer.standstill(cluster);
         if let Err(error) = freezer.recall(cluster, recalled) {
             tracing::warn!(%cluster, error = %causes(&error), "what is frozen could not be saved");
+        }
+        let after = freezer.standstill(cluster);
+        let (frozen, pauses) = (after.frozen.len(), after.pauses.len());
+        if (frozen, pauses) != (before.frozen.len(), before.pauses.len()) {
+            tracing::warn!(%cluster, frozen, pauses, "what was frozen and paused is taken from the regions' logs");
         }
     }
     for (trigger, why) in findings {
@@ -141,8 +159,10 @@ fn observe(
     }
     let newest = |log: &RegionLog| log.entries().iter().map(|entry| entry.record.origin.time).max();
     let newest_records = logs.iter().filter_map(|(region, log)| Some((region.clone(), newest(log)?))).collect();
+    let damage = logs.iter().filter_map(|(region, log)| SeenDamage::of(region, log, now)).collect();
     let cluster = config.clusters.iter().find(|other| other.name == cluster.name).unwrap_or(cluster);
-    Observed { backups: backups.into_values().collect(), newest_records, interval: interval(cluster, now), now }
+    let backups = backups.into_values().collect();
+    Observed { backups, newest_records, damage, interval: interval(cluster, now), now }
 }
 
 /// The longest time between two of the next scheduled backups.
@@ -157,3 +177,7 @@ fn interval(cluster: &ClusterSettings, now: UtcTime) -> Option<Duration> {
     });
     gaps.max()
 }
+
+#[cfg(test)]
+#[path = "vigil_tests.rs"]
+mod tests;

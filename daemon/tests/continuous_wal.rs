@@ -259,6 +259,10 @@ fn a_promoted_standby_is_followed_twice_and_the_old_primary_is_refused() {
     assert_eq!(ledger(&restored(&scene, "back", primary.major(), &[])), "4000 to 4000");
 }
 
+fn backups(scene: &Scene) -> usize {
+    scene.daemon(&["list"]).expect(0).out.lines().filter(|line| line.contains("Z-")).count()
+}
+
 #[test]
 fn a_restored_copy_cannot_write_into_the_originals_repository_until_it_is_adopted() {
     let major = majors_under_test()[0];
@@ -269,6 +273,7 @@ fn a_restored_copy_cannot_write_into_the_originals_repository_until_it_is_adopte
     scene.wait_until_durable(&end);
     drop(daemon);
     let copy = restored(&scene, "copy", major, &[]);
+    let before = backups(&scene);
     scene.configure_wal(&copy.connection_string(), "", "");
     let daemon = scene.run_daemon();
     let status = scene.wait_for_status("a refusal", |status| {
@@ -276,8 +281,12 @@ fn a_restored_copy_cannot_write_into_the_originals_repository_until_it_is_adopte
     });
     assert!(status.to_string().contains("lifeboatd adopt"), "the way out is named: {status:#}");
     assert_eq!(scene.keys(0, "wal/00000002").len(), 0);
+    let refused = scene.daemon(&["backup"]).expect(1);
+    assert!(refused.err.contains("the restored copy") && refused.err.contains("lifeboatd adopt"), "{}", refused.err);
     drop(daemon);
+    assert_eq!(backups(&scene), before, "nor is there a backup of it");
     scene.daemon(&["adopt"]).expect(0);
+    scene.daemon(&["backup"]).expect(0);
     let daemon = scene.run_daemon();
     copy.psql("postgres", "INSERT INTO ledger SELECT generate_series(101, 150)").unwrap();
     let end = copy.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap();

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use lifeboat_daemon::freeze::{Action, Freezer, Responsible};
 use lifeboat_repository::{
-    BackupRecord, Draft, NoteSigner, Origin, RecordBody, RegionLog, RegionStore, SigningKey, layout,
+    AuditRecord, BackupRecord, Draft, NoteSigner, Origin, RecordBody, RegionLog, RegionStore, SigningKey, layout,
 };
 use lifeboat_restore::access::{open_region, read_region};
 use lifeboat_stores::RegionSettings;
 use lifeboat_testkit::{PgServer, majors_under_test};
-use lifeboat_vocabulary::{BackupId, SystemClock, UtcTime};
+use lifeboat_vocabulary::{BackupId, Clock, SystemClock, UtcTime};
 use serde_json::Value;
 use support::{BUCKET, Scene};
 
@@ -128,6 +128,30 @@ async fn copy_into_the_past(scene: &Scene, real: &BackupId, days: u32) -> Vec<Ba
         }
     }
     ids
+}
+
+#[test]
+fn a_host_that_knows_of_no_freeze_is_told_by_the_logs() {
+    let history = History::new("3s", 3);
+    let scene = &history.scene;
+    history.runtime.block_on(async {
+        let (store, mut log) = log_of(scene, 1).await;
+        let signer = signer(scene);
+        let wseq = Origin::next_count(log.last_count(signer.name()), SystemClock.now());
+        let origin = Origin { writer: signer.name().clone(), wseq, time: SystemClock.now(), tool: "test".to_owned() };
+        let body = RecordBody::Audit(AuditRecord {
+            action: "freeze".to_owned(),
+            subject: Some("size-collapsed".to_owned()),
+            reason: "half of it is gone".to_owned(),
+            owner: "lifeboatd".to_owned(),
+            expires: None,
+        });
+        log.append(&*store.store, &signer, &Draft { origin, body }).await.unwrap();
+    });
+    let records = history.records();
+    let refused = scene.daemon(&["retention", "apply", "--yes", "--force"]).expect(1);
+    assert!(refused.err.contains("half of it is gone"), "{}", refused.err);
+    assert_eq!(history.records(), records, "nothing was changed");
 }
 
 #[test]

@@ -96,8 +96,21 @@ fn a_schedule_of_every_minute_is_kept_to_the_second_by_one_of_two_daemons() {
     assert_eq!(planned.as_unix_seconds() % 60, 0, "{run}");
     assert!(started >= planned && started.since(planned) < Duration::from_secs(10), "{run}");
     wait("a refusal by the other daemon", 30, || log(&beside).contains("another installation protects the cluster"));
+    let told = || {
+        let said = beside.daemon(&["--json", "status"]);
+        let status: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        status["clusters"][0]["alarms"].to_string().contains("backup-second-writer")
+    };
+    wait("an alarm of the other daemon", 120, told);
     assert!(runs(&beside).iter().all(|run| run["kind"] == "found"), "{:?}", runs(&beside));
-    drop((daemon, other));
+    assert!(beside.daemon_log().matches("\"a backup begins\"").count() == 0, "{}", log(&beside));
+    // The first host is lost: its leases end by themselves, and the other takes over.
+    daemon.kill();
+    let before = done(&beside, "scheduled").len() + done(&beside, "ordered").len();
+    let good = || done(&beside, "scheduled").len() + done(&beside, "ordered").len();
+    wait("a backup by the other daemon", 240, || good() > before);
+    wait("the end of its alarm", 60, || !told());
+    drop(other);
 }
 
 #[test]
@@ -151,5 +164,20 @@ fn a_run_that_was_missed_is_made_up_for_once_at_the_start() {
     wait("the backup that the regions know", 60, || done(&scene, "found").len() == 1);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(runs(&scene).len(), 1, "{:?}", runs(&scene));
+    drop(daemon);
+}
+
+#[test]
+fn a_region_that_hangs_does_not_keep_the_others_from_the_first_backup() {
+    let server = server();
+    let scene = scene_of(&server, "full = \"0 0 1 1 *\"", &format!("{BACKUP_ALONE}[durability]\nbackup_quorum = 1\n"));
+    scene.regions[0].faults().change(|plan| plan.delay.fixed = Duration::from_secs(600));
+    let daemon = scene.run_daemon();
+    let begun = || log(&scene).contains("\"a backup begins\"");
+    wait("the beginning of the first backup", 60, begun);
+    scene.regions[0].faults().change(|plan| plan.delay.fixed = Duration::ZERO);
+    wait("a good backup", 200, || {
+        runs(&scene).iter().any(|run| run["result"]["ending"] == "done" || run["result"]["ending"] == "degraded")
+    });
     drop(daemon);
 }

@@ -8,9 +8,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lifeboat_daemon::freeze::{Freezer, Trigger};
 use lifeboat_testkit::{PgServer, majors_under_test};
+use lifeboat_vocabulary::SystemClock;
 use support::{BUCKET, Daemon, Scene, lsn_number};
 
 /// Nothing of this test is worth a port.
@@ -74,9 +77,12 @@ fn status(scene: &Scene) -> serde_json::Value {
     serde_json::from_str(&scene.daemon(&["--json", "status"]).out).unwrap()
 }
 
+/// Of the daemon and of its cluster.
 fn alarms(scene: &Scene) -> Vec<String> {
-    let all = status(scene)["alarms"].as_array().cloned().unwrap_or_default();
-    all.iter().map(|alarm| alarm["name"].as_str().unwrap().to_owned()).collect()
+    let status = status(scene);
+    let of = |part: &serde_json::Value| part["alarms"].as_array().cloned().unwrap_or_default();
+    let all = of(&status).into_iter().chain(of(&status["clusters"][0]));
+    all.map(|alarm| alarm["name"].as_str().unwrap().to_owned()).collect()
 }
 
 #[track_caller]
@@ -84,6 +90,20 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     let patience = Instant::now() + Duration::from_secs(90);
     while !is_so() {
         assert!(Instant::now() < patience, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// As [`until`], for alarms.
+#[track_caller]
+fn until_alarms(scene: &Scene, what: &str, are_so: impl Fn(&[String]) -> bool) {
+    let patience = Instant::now() + Duration::from_secs(90);
+    loop {
+        let now = alarms(scene);
+        if are_so(&now) {
+            return;
+        }
+        assert!(Instant::now() < patience, "{what} does not come, there is {now:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -142,31 +162,90 @@ fn a_good_configuration_is_taken_over_and_a_bad_one_changes_nothing() {
     assert_eq!(daemon.stop(), Some(0));
 }
 
+/// The runs that the daemon remembers.
+fn runs(scene: &Scene) -> Vec<serde_json::Value> {
+    let text = std::fs::read(scene.dir.path().join("state/main/runs.json")).unwrap();
+    let all: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    all["runs"].as_array().unwrap().clone()
+}
+
+/// What may still have to be looked into after a stop that was in order: nothing.
+#[track_caller]
+fn assert_silent(log: &str) {
+    let told = |line: &&str| line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"");
+    assert_eq!(log.lines().filter(told).collect::<Vec<_>>(), [""; 0], "{log}");
+}
+
 #[test]
-fn a_kill_at_any_moment_of_a_reload_leaves_what_can_be_started() {
+fn a_kill_at_any_moment_of_a_reload_leaves_what_can_be_started_and_forgets_nothing() {
     let server = server();
     let scene = Scene::new(2);
-    let configure = |interval: u32| {
+    let configure = |interval: u32, minute: u32| {
         let more = format!("{NO_HTTP}[durability]\nflush_interval = \"{interval}ms\"\n");
-        scene.configure_wal(&server.connection_string(), "", &more);
+        let schedule = format!("[cluster.schedule]\nfull = \"{minute} 4 1 1 *\"");
+        scene.configure_wal(&server.connection_string(), &schedule, &more);
     };
-    configure(1000);
+    configure(1000, 0);
     scene.daemon(&["init"]).expect(0);
     let manager = Manager::new(&scene);
-    for round in 0..6_u32 {
-        configure(500 + round);
+    let daemon = manager.daemon(&scene, &[]);
+    scene.wait_for_backups(1);
+    let pause = ["pause", "--action", "scrub", "--reason", "upgrade of the disks", "--owner", "anna"];
+    scene.daemon(&pause).expect(0);
+    let state = scene.dir.path().join("state");
+    Freezer::new(&state, Arc::new(SystemClock))
+        .freeze(&"main".parse().unwrap(), Trigger::LogMismatch, "the log of region r0 is shorter than it was")
+        .unwrap();
+    until("its good end", || runs(&scene).iter().any(|run| run["result"]["ending"] == "done"));
+    daemon.kill();
+    for round in 0..12_u32 {
+        configure(500 + round, round);
         let daemon = manager.daemon(&scene, &[]);
         manager.wait("READY=1");
-        configure(700 + round);
+        // In turns: what takes effect at once, and what stops and begins the tasks of the cluster again.
+        configure(if round % 3 == 0 { 500 + round } else { 700 + round }, round + 30);
         daemon.signal("-HUP");
-        std::thread::sleep(Duration::from_millis(u64::from(round * round * 20)));
+        std::thread::sleep(Duration::from_millis(u64::from(round * round * 5)));
         daemon.kill();
+        // Whatever was being written: each file is whole, old or new.
+        for file in ["alarms.json", "main/runs.json", "main/standstill.json", "main/audit-queue.json"] {
+            let Ok(text) = std::fs::read(state.join(file)) else { continue };
+            assert!(serde_json::from_slice::<serde_json::Value>(&text).is_ok(), "round {round}: {file}");
+        }
+        let listed = scene.daemon(&["pause", "--list"]).expect(0).out;
+        assert!(listed.contains("upgrade of the disks") && listed.contains("log-mismatch"), "round {round}: {listed}");
     }
+    let before = scene.daemon_log().len();
     let daemon = manager.daemon(&scene, &[]);
     manager.wait("READY=1");
     until("a stream", || streams(&scene));
-    until("a daemon without alarms", || alarms(&scene).is_empty());
+    until_alarms(&scene, "one, about the freeze", |now| now == ["deletion-frozen/log-mismatch"]);
+    let all = runs(&scene);
+    assert!(all.iter().all(|run| run["result"]["ending"] == "done"), "{all:?}");
+    assert_eq!(all.len(), 1, "nothing was run twice: {all:?}");
+    assert_eq!(scene.daemon(&["list"]).out.lines().filter(|line| line.contains("Z-")).count(), 1);
+    let log = scene.daemon_log();
+    assert!(!log[before..].contains("damaged"), "{log}");
     assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn an_orderly_stop_says_nothing_that_anybody_has_to_look_into() {
+    let server = server();
+    let scene = Scene::new(2);
+    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
+    scene.daemon(&["init"]).expect(0);
+    let manager = Manager::new(&scene);
+    for round in 0..3 {
+        let daemon = manager.daemon(&scene, &[]);
+        manager.wait("READY=1");
+        scene.wait_for_backups(1);
+        until("a stream", || streams(&scene));
+        server.psql("postgres", &format!("CREATE TABLE t{round} AS SELECT generate_series(1, 1000)")).unwrap();
+        let before = scene.daemon_log().len();
+        assert_eq!(daemon.stop(), Some(0));
+        assert_silent(&scene.daemon_log()[before..]);
+    }
 }
 
 #[test]
@@ -182,13 +261,15 @@ fn an_orderly_stop_hands_a_running_backup_back_and_the_next_start_makes_up_for_i
     manager.wait("READY=1");
     until("a running backup", || status(&scene)["clusters"][0]["running"]["what"].is_string());
     server.psql("postgres", "CREATE TABLE t AS SELECT 1").unwrap();
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), daemon.log().len());
     daemon.signal("-TERM");
     let stopping = manager.wait("STOPPING=1");
     assert!(stopping.contains("EXTEND_TIMEOUT_USEC=27000000"), "{stopping}");
     let end = server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap();
     until("the end", || daemon.log().contains("\"stopped\""));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_silent(&daemon.log()[before..]);
+    assert_eq!(runs(&scene).pop().unwrap()["result"]["ending"], "stopped");
     assert!(!scene.daemon(&["list"]).out.contains("Z-"), "nothing that looks like a backup");
     let told = format!("SELECT bool_and(restart_lsn >= '{}') FROM pg_replication_slots", end.trim());
     assert_eq!(server.psql("postgres", &told).unwrap().trim(), "t", "what was received has been shipped and told");
@@ -337,4 +418,69 @@ fn a_full_disk_under_the_state_is_told_and_stops_nothing() {
     until("the end of the alarm", || !told());
     until("what is known", || std::fs::read(state.join("alarms.json")).is_ok_and(|text| !text.is_empty()));
     assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn damaged_files_of_the_state_are_told_of_until_somebody_has_removed_them() {
+    let server = server();
+    let scene = Scene::new(2);
+    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
+    scene.daemon(&["init"]).expect(0);
+    let daemon = scene.run_daemon();
+    scene.wait_for_backups(1);
+    daemon.kill();
+    let folder = scene.dir.path().join("state/main");
+    for file in ["runs.json", "standstill.json"] {
+        std::fs::write(folder.join(file), b"{ torn").unwrap();
+    }
+    let daemon = scene.run_daemon();
+    let damaged = |now: &[String]| now.iter().filter(|name| name.starts_with("state-damaged/main/")).count();
+    until_alarms(&scene, "one for each file", |now| damaged(now) == 2);
+    until_alarms(&scene, "a freeze, because nobody knows what was frozen", |now| {
+        now.contains(&"deletion-frozen/state-lost".to_owned())
+    });
+    until("what the regions know", || runs(&scene).len() == 1);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(scene.daemon(&["list"]).out.lines().filter(|line| line.contains("Z-")).count(), 1, "no backup for that");
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains(".damaged-") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    until_alarms(&scene, "their end", |now| damaged(now) == 0);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_daemon_that_is_killed_on_a_full_disk_starts_on_it_and_protects() {
+    let server = server();
+    let scene = Scene::new(2);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    scene.configure_wal(&server.connection_string(), "", &format!("[http]\nlisten = \"127.0.0.1:{port}\"\n"));
+    scene.daemon(&["init"]).expect(0);
+    let shell = scene.run_daemon_twice_on_a_small_disk(16);
+    scene.wait_for_backups(1);
+    let children = format!("/proc/{0}/task/{0}/children", shell.pid());
+    let first = std::fs::read_to_string(children).unwrap().trim().to_owned();
+    let inside = PathBuf::from(format!("/proc/{}/root", shell.pid()));
+    let state = inside.join(scene.dir.path().join("state").strip_prefix("/").unwrap());
+    let mut filler = std::fs::File::create(state.join("filler")).unwrap();
+    while filler.write(&[7; 4096]).is_ok() {}
+    let killed = std::process::Command::new("kill").args(["-KILL", &first]).status().unwrap();
+    assert!(killed.success());
+    until("its end", || !PathBuf::from(format!("/proc/{first}")).exists());
+    until("the alarm of the second", || asked(port)["alarms"].to_string().contains("state-not-writable"));
+    server.psql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000)").unwrap();
+    let end = server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap();
+    until("WAL beside the full disk", || {
+        let durable = asked(port)["clusters"][0]["wal"]["quorum"]["durable"].clone();
+        durable.as_str().is_some_and(|durable| lsn_number(durable) >= lsn_number(end.trim()))
+    });
+    scene.wait_for_backups(1);
+    drop(filler);
+    std::fs::remove_file(state.join("filler")).unwrap();
+    until("the end of the alarm", || !asked(port)["alarms"].to_string().contains("state-not-writable"));
+    assert_eq!(scene.daemon(&["list"]).out.lines().filter(|line| line.contains("Z-")).count(), 1, "nothing twice");
+    assert_eq!(shell.stop(), Some(0));
 }

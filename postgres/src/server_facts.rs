@@ -63,6 +63,10 @@ pub struct ServerFacts {
     pub may_replicate: bool,
     /// Whether the role may read pages again.
     pub may_reread: bool,
+    /// `lifeboat.incarnation`, which a restored copy carries; `None` in an original. Not kept with a backup: it says who
+    /// the server is now.
+    #[serde(skip)]
+    pub incarnation: Option<String>,
 }
 
 impl fmt::Debug for ServerFacts {
@@ -110,6 +114,8 @@ impl ServerFacts {
             .await?;
         let bootstrap_role = session.query_one_text("SELECT rolname FROM pg_roles WHERE oid = 10").await?;
         let in_recovery = session.query_one_text("SELECT pg_is_in_recovery()").await?;
+        // Settings that no module defines are not in pg_settings.
+        let incarnation = session.query_one_text("SELECT current_setting('lifeboat.incarnation', true)").await?;
         let mut facts = Self {
             version_num: session.server_version_num(),
             system_identifier: identifier.and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -121,6 +127,7 @@ impl ServerFacts {
             bootstrap_role: bootstrap_role.unwrap_or_else(|| "postgres".to_owned()),
             may_replicate,
             may_reread,
+            incarnation: incarnation.filter(|text| !text.is_empty()),
         };
         facts.read_config_files(session).await?;
         Ok(facts)

@@ -69,7 +69,7 @@ impl fmt::Display for HostSettings {
 }
 
 /// Everything about TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsSettings {
     pub(crate) mode: SslMode,
     pub(crate) negotiation: SslNegotiation,
@@ -210,6 +210,21 @@ impl ConnectionSettings {
     #[must_use]
     pub fn database(&self) -> &str {
         &self.database
+    }
+}
+
+/// Whether sessions would be opened in the same way. What is not shown, such as the password, counts too.
+impl PartialEq for ConnectionSettings {
+    fn eq(&self, other: &Self) -> bool {
+        let password = |settings: &Self| settings.password.as_ref().map(|password| password.expose().clone());
+        let Self { hosts, user, database, password: _, password_file, application_name, options, .. } = self;
+        let Self { connect_timeout, target, tls, channel_binding, require_auth, require_peer, line, .. } = self;
+        (hosts, user, database, password_file) == (&other.hosts, &other.user, &other.database, &other.password_file)
+            && (application_name, options) == (&other.application_name, &other.options)
+            && (connect_timeout, target, tls) == (&other.connect_timeout, &other.target, &other.tls)
+            && (channel_binding, require_auth) == (&other.channel_binding, &other.require_auth)
+            && (require_peer, line) == (&other.require_peer, &other.line)
+            && password(self) == password(other)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use lifeboat_vocabulary::{ByteCount, Lsn, UtcTime};
+use lifeboat_vocabulary::{ByteCount, ClusterName, Lsn, UtcTime};
 
 use crate::session::Session;
 use crate::wal_stream_error::WalStreamError;
@@ -24,6 +24,13 @@ pub struct SlotNameError {
 pub struct SlotName(String);
 
 impl SlotName {
+    /// The name that a cluster's slot has unless somebody chooses another: clusters are named with `a-z`, `0-9` and `-`, in
+    /// at most 40 bytes.
+    #[must_use]
+    pub fn of_cluster(cluster: Option<&ClusterName>) -> Self {
+        Self(format!("lifeboat_{}", cluster.map_or("main", ClusterName::as_str).replace('-', "_")))
+    }
+
     /// The name as text. It needs no quoting anywhere.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -4,6 +4,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lifeboat_vocabulary::Lsn;
+use serde_json::Value;
 
 use crate::scenario::Scenario;
 use crate::steps::seconds;
@@ -32,21 +34,15 @@ impl Daemon {
         self.child.wait().context("wait for the daemon").map(drop)
     }
 
-    /// The value of a key with a text in the status, wherever it stands; empty if there is none.
-    fn says(&mut self, key: &str) -> Vec<String> {
-        let said = self.status.output().map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
-        let said = said.unwrap_or_default();
-        let mark = format!("\"{key}\":\"");
-        said.split(&mark).skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
+    /// All that it says of itself; null while it says nothing.
+    fn says(&mut self) -> Value {
+        let said = self.status.output().map(|said| said.stdout).unwrap_or_default();
+        serde_json::from_slice(&said).unwrap_or_default()
     }
 
     /// The largest value of a key with a number in the status, wherever it stands.
     pub(crate) fn largest(&mut self, key: &str) -> f64 {
-        let said = self.status.output().map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
-        let said = said.unwrap_or_default();
-        let mark = format!("\"{key}\":");
-        let numbers = said.split(&mark).skip(1).filter_map(|rest| rest.split([',', '}']).next()?.parse::<f64>().ok());
-        numbers.fold(0.0, f64::max)
+        found(&self.says(), key).into_iter().filter_map(Value::as_f64).fold(0.0, f64::max)
     }
 
     fn wait(&mut self, what: &str, done: impl Fn(&mut Self) -> bool) -> Result<()> {
@@ -60,22 +56,40 @@ impl Daemon {
 
     /// WAL comes in.
     pub(crate) fn wait_until_streaming(&mut self) -> Result<()> {
-        self.wait("a stream", |daemon| !daemon.says("host").is_empty())
+        self.wait("a stream", |daemon| found(&daemon.says(), "host").into_iter().any(Value::is_string))
     }
 
     /// A first base backup, and a stream.
     pub(crate) fn wait_until_protected(&mut self) -> Result<()> {
         self.wait_until_streaming()?;
-        self.wait("the first base backup", |daemon| !daemon.says("alarm").contains(&"wal-gap".to_owned()))
+        self.wait("the first base backup", |daemon| {
+            let status = daemon.says();
+            status.is_object() && !found(&status, "alarm").into_iter().any(|alarm| alarm == "wal-gap")
+        })
     }
 
     /// The quorum and every region have everything up to `lsn`.
     pub(crate) fn wait_until_durable(&mut self, lsn: &str) -> Result<()> {
-        let wanted = number(lsn).context("understand a position")?;
+        let wanted: Lsn = lsn.trim().parse()?;
         self.wait("all WAL in all regions", |daemon| {
-            let durable = daemon.says("durable");
-            durable.len() > 2 && durable.iter().all(|text| number(text).is_some_and(|at| at >= wanted))
+            let status = daemon.says();
+            let durable: Vec<_> = found(&status, "durable").into_iter().filter_map(Value::as_str).collect();
+            durable.len() > 2 && durable.iter().all(|text| text.parse::<Lsn>().is_ok_and(|at| at >= wanted))
         })
+    }
+}
+
+/// All values of a key, wherever it stands.
+fn found<'v>(value: &'v Value, key: &str) -> Vec<&'v Value> {
+    match value {
+        Value::Object(map) => {
+            let below = map
+                .iter()
+                .flat_map(|(name, value)| (name == key).then_some(value).into_iter().chain(found(value, key)));
+            below.collect()
+        }
+        Value::Array(list) => list.iter().flat_map(|value| found(value, key)).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -89,19 +103,14 @@ impl Drop for Daemon {
     }
 }
 
-/// `16/B374D848` as a number.
-fn number(lsn: &str) -> Option<u64> {
-    let (high, low) = lsn.trim().split_once('/')?;
-    Some((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_hexadecimal() {
-        assert_eq!(number("x"), None);
-        assert_eq!(number(" 1/10\n"), Some((1 << 32) + 16));
+    fn a_key_is_found_wherever_it_stands() {
+        let status = serde_json::json!({"a": [{"lsn": 1, "b": {"lsn": 2}}], "lsn": {"lsn": 3}, "c": "lsn"});
+        let found: Vec<_> = found(&status, "lsn").into_iter().filter_map(Value::as_u64).collect();
+        assert_eq!(found, [1, 2, 3]);
     }
 }

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ClusterPlan, page, page_json, read};
 use crate::audit::{AuditEntry, AuditTrail};
+use crate::audit_courier::recalled;
 use crate::causes::causes;
 use crate::cli::ApplyArgs;
 use crate::everywhere::Everywhere;
-use crate::expire::{Done, FreezeGate, disagreements, one_region};
+use crate::expire::{Done, FreezeGate, disagreements, one_region, readable};
 use crate::freeze::{Action, Freezer};
 use crate::guard::DaemonGuard;
 use crate::regions::{OpenRegions, Writers};
@@ -57,6 +58,7 @@ pub async fn run(
     refuse_disagreement(&repository)?;
     let freezer = Arc::new(Freezer::new(&config.state_directory, Arc::new(SystemClock)));
     freezer.check(&cluster.name, Action::Delete).context("nothing was changed")?;
+    refuse_what_is_forgotten(&freezer, &repository)?;
     let unusual = plan.regions.iter().any(|region| !region.plan.unusual.is_empty());
     if unusual && !args.force {
         bail!("the plan is unusual, see above, and nothing was changed: repeat with --force if it is right");
@@ -89,6 +91,22 @@ fn refuse_disagreement(repository: &Repository) -> anyhow::Result<()> {
         "the regions disagree, and nothing was changed ({}): find out why before anything is deleted",
         disagreements.join("; ")
     );
+    Ok(())
+}
+
+/// A host that has not asked the regions yet, because its state was lost or no daemon ran on it, knows nothing of freezes and
+/// pauses; the logs do.
+fn refuse_what_is_forgotten(freezer: &Freezer, repository: &Repository) -> anyhow::Result<()> {
+    if !freezer.may_have_forgotten(&repository.cluster) {
+        return Ok(());
+    }
+    let logs = repository.views.iter().filter_map(readable).collect();
+    if let Some(why) = recalled(&logs).keeps_from_deleting(SystemClock.now()) {
+        bail!(
+            "deletion is stopped by what the regions' logs say, and nothing was changed ({why}): look into it on the host of \
+             the daemon, and lift it there with `lifeboatd resume`"
+        );
+    }
     Ok(())
 }
 

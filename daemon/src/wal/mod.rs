@@ -32,7 +32,9 @@ pub mod task;
 pub mod upstream;
 mod works;
 
+pub use lifeboat_config::CommitMode;
+
 pub(crate) use lane_keeper::holder_text;
 pub use positions::{LaneState, Offer, Positions, RegionPosition, ResumePoint, ShipError};
-pub use shipper::{CommitMode, KeyHolders, ShipRegion, ShipSettings, Shipper};
+pub use shipper::{KeyHolders, ShipRegion, ShipSettings, Shipper};
 pub(crate) use spool::installation;

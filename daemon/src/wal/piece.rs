@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_config::CommitMode;
 use lifeboat_repository::PieceSize;
 use lifeboat_repository::layout::{WalForm, WalRange};
 use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 
 use super::positions::ShipError;
-use super::shipper::CommitMode;
 
 /// A slice is cut at this length, however young it is.
 pub(crate) const SLICE_BYTES: u64 = 1 << 20;

@@ -29,8 +29,6 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(250);
 /// How long a server that shuts down waits for the regions.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the regions may take for what was received before an orderly stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A server that was refused is looked at again this often.
@@ -70,6 +68,8 @@ pub struct Receiver {
     pub apply: ApplyReport,
     /// Whether WAL that has arrived is taken care of.
     pub progress: Progress,
+    /// How long the regions may take for what was received before an orderly stop.
+    pub drain: Duration,
 }
 
 impl Receiver {
@@ -93,6 +93,10 @@ impl Receiver {
                 }
                 Err(NoStream::Refused(why)) => {
                     self.shared.refused(why);
+                    REFUSED_PAUSE
+                }
+                Err(NoStream::Foreign(why)) => {
+                    self.shared.foreign(why);
                     REFUSED_PAUSE
                 }
                 Err(NoStream::Retry(error)) => {
@@ -224,7 +228,7 @@ impl<'r> Pump<'r> {
                 biased;
                 () = stop.cancelled(), if self.draining.is_none() => {
                     self.receiver.shipper.flush();
-                    self.draining = Some(Instant::now() + STOP_PATIENCE);
+                    self.draining = Some(Instant::now() + self.receiver.drain);
                 }
                 Ok(()) = self.positions.changed() => self.moved(stream).await?,
                 _ = self.timer.tick() => self.tick(stream).await?,

@@ -22,6 +22,8 @@ pub struct Upward {
     pub waiting: Option<(Instant, String)>,
     /// Why the last server that was found is refused.
     pub refused: Option<String>,
+    /// Why it is another server than the one that is to be protected, if it is.
+    pub foreign: Option<String>,
     /// WAL that does not check out.
     pub damaged: Option<String>,
     /// When the spool was found full last.
@@ -87,7 +89,7 @@ impl Shared {
         tracing::warn!(cluster = %self.cluster, why, "no WAL streams");
         let mut inner = self.inner.lock();
         inner.upward.host = None;
-        inner.upward.refused = None;
+        (inner.upward.refused, inner.upward.foreign) = (None, None);
         let since = inner.upward.waiting.as_ref().map_or_else(Instant::now, |(since, _)| *since);
         inner.upward.waiting = Some((since, why));
     }
@@ -96,6 +98,12 @@ impl Shared {
     pub fn refused(&self, why: String) {
         self.waiting(why.clone());
         self.inner.lock().upward.refused = Some(why);
+    }
+
+    /// The server that was reached is not the one that is to be protected.
+    pub fn foreign(&self, why: String) {
+        self.refused(why.clone());
+        self.inner.lock().upward.foreign = Some(why);
     }
 
     /// WAL does not check out.

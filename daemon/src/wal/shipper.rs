@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use lifeboat_config::CommitMode;
 use lifeboat_repository::ids::RepositoryId;
 use lifeboat_repository::layout::WalRange;
 use lifeboat_repository::{
@@ -35,15 +36,6 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the regions have for the last heads and leases.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 const SETTLE_LOOK: Duration = Duration::from_millis(100);
-
-/// When commits are worth a slice of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitMode {
-    /// Slices are cut every flush interval.
-    Asynchronous,
-    /// Commits wait for the quorum: a slice is cut as soon as there is anything, as long as few are on their way.
-    Synchronous,
-}
 
 /// Who can open what is sealed.
 #[derive(Clone, Debug)]

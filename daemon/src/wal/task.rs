@@ -16,7 +16,7 @@ use super::reporter::{Reporter, ReporterSettings};
 use super::shared::Shared;
 use super::slot_watch::{self, SlotOutlook};
 use super::upstream::Finder;
-use super::{CommitMode, KeyHolders, ShipSettings, Shipper};
+use super::{KeyHolders, ShipSettings, Shipper};
 use crate::alarm_board::AlarmBoard;
 use crate::readiness::{Looked, Readiness};
 use crate::regions::OpenRegions;
@@ -26,8 +26,9 @@ use crate::wiring;
 
 /// What the WAL of one cluster may take of the memory, raw and sealed.
 const WAL_MEMORY: ByteCount = ByteCount::from_mib(64);
-/// How long what was received may take on its way out, when everything stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long what was received may take on its way out when everything stops, first while the server still listens, then
+/// without it: each at most a sixth of the stop time-out, of which those that end last have five twelfths.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What continuous WAL works with.
 #[derive(Clone)]
@@ -84,7 +85,7 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     if let Some(why) = order {
         shared.order_backup(why);
     }
-    let finder = Finder::new(cluster.clone(), belonging.clone(), Arc::clone(&shipper), wanted)?;
+    let finder = Finder::new(cluster.clone(), belonging.clone(), Arc::clone(&shipper), wanted);
     let receiver = Receiver {
         finder,
         belonging,
@@ -92,6 +93,7 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
         shared: Arc::clone(shared),
         apply: cluster.wal.apply,
         progress: context.progress.clone(),
+        drain: STOP_PATIENCE.min(config.daemon.stop_timeout / 6),
     };
     let outlook = Arc::<SlotOutlook>::default();
     let reporter = Reporter {
@@ -106,7 +108,7 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
         board: Arc::clone(&parts.board),
         facts: Arc::clone(&parts.facts),
     };
-    let slot = cluster.wal.slot.parse().context("name the slot")?;
+    let slot = cluster.wal.slot.clone();
     // A part that ends by itself has failed: then all of them end.
     let inner = context.stop.child_token();
     let mut tasks = JoinSet::new();
@@ -116,7 +118,7 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     let ended = end_together(tasks, &inner).await;
     context.progress.waiting("the regions to take what was received");
     if let Some(shipper) = Arc::into_inner(shipper) {
-        let patience = STOP_PATIENCE.min(config.daemon.stop_timeout / 4);
+        let patience = STOP_PATIENCE.min(config.daemon.stop_timeout / 6);
         let positions = shipper.stop(patience).await;
         let (received, quorum) = (positions.received, positions.quorum);
         tracing::info!(cluster = %cluster.name, ?received, ?quorum, "WAL shipping has ended");
@@ -141,10 +143,7 @@ fn ship_settings(
 ) -> anyhow::Result<ShipSettings> {
     Ok(ShipSettings {
         flush_interval: config.durability.flush_interval,
-        mode: match cluster.wal.commit {
-            lifeboat_config::CommitMode::Asynchronous => CommitMode::Asynchronous,
-            lifeboat_config::CommitMode::Synchronous => CommitMode::Synchronous,
-        },
+        mode: cluster.wal.commit,
         wal_quorum: config.durability.wal_quorum,
         spool_directory: directory.join("spool"),
         spool_limit: config.limits.spool,

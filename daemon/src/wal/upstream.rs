@@ -15,7 +15,7 @@ use lifeboat_repository::GapReason;
 use lifeboat_repository::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentName, SegmentSize, TimelineId, WalPosition};
 
-use super::continuity::{Decision, Situation, decide};
+use super::continuity::{Decision, Refusal, Situation, decide};
 use super::{ResumePoint, Shipper};
 
 /// The server drops a session from which it hears nothing for this long; we speak every few seconds.
@@ -48,9 +48,12 @@ pub struct Upstream {
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 pub enum NoStream {
-    /// This server must not write into the repository.
+    /// Nothing of this server can be written into the repository as things are.
     #[error("{0}")]
     Refused(String),
+    /// It is another server than the one that the repository is of: a copy, a former primary, another cluster.
+    #[error("{0}")]
+    Foreign(String),
     /// WAL is missing, which has been recorded; the next attempt goes on behind it.
     #[error("WAL is missing: {0}")]
     Gap(String),
@@ -77,27 +80,17 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// # Errors
-    /// If the slot's name cannot be one.
+    /// Nothing is known of any server yet.
+    #[must_use]
     pub fn new(
         settings: ClusterSettings,
         belonging: Belonging,
         shipper: Arc<Shipper>,
         wanted: Option<WalPosition>,
-    ) -> anyhow::Result<Self> {
-        let slot = settings.wal.slot.parse().context("name the slot")?;
-        let resume = shipper.resume();
-        Ok(Self {
-            settings,
-            belonging,
-            slot,
-            shipper,
-            resume,
-            wanted,
-            skip_to: None,
-            restart: None,
-            histories: BTreeSet::new(),
-        })
+    ) -> Self {
+        let (slot, resume) = (settings.wal.slot.clone(), shipper.resume());
+        let (skip_to, restart, histories) = (None, None, BTreeSet::new());
+        Self { settings, belonging, slot, shipper, resume, wanted, skip_to, restart, histories }
     }
 
     /// Connects to a server of the connection string and begins to stream.
@@ -144,7 +137,11 @@ impl Finder {
         let server = WalPosition { timeline: identity.timeline, lsn: identity.flush };
         let (resume, highest) = self.known(restart.map(|lsn| WalPosition { lsn, ..server }));
         let position = match decide(Situation { resume, highest, server, history: &history }) {
-            Decision::Refuse(refusal) => return Err(NoStream::Refused(refusal.to_string())),
+            // It may be the right one that has lost something.
+            Decision::Refuse(refusal @ Refusal::Behind { .. }) => {
+                return Err(NoStream::Refused(refusal.to_string()));
+            }
+            Decision::Refuse(refusal) => return Err(NoStream::Foreign(refusal.to_string())),
             Decision::Continue(position) => position,
             Decision::NextTimeline { to, fork } => WalPosition { timeline: to, lsn: fork },
             Decision::Fresh => {
@@ -186,7 +183,7 @@ impl Finder {
     async fn check_identity(&self, wal: &mut WalConnection) -> Result<ServerIdentity, NoStream> {
         let identity = wal.identify().await.context("identify the server")?;
         if identity.system_identifier != self.belonging.system_identifier {
-            return Err(NoStream::Refused(format!(
+            return Err(NoStream::Foreign(format!(
                 "{} is system {}, the repository belongs to system {}; check the connection string, or give the new \
                  cluster another name",
                 wal.host(),
@@ -200,7 +197,7 @@ impl Finder {
                 Some(id) => format!("the restored copy {id}"),
                 None => "the original".to_owned(),
             };
-            return Err(NoStream::Refused(format!(
+            return Err(NoStream::Foreign(format!(
                 "{} is {}, the repository belongs to {}: two clusters would write into one history. If this server has \
                  taken over for good, say so with `lifeboatd adopt`",
                 wal.host(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lifeboat_s3_testd::{Bucket, Config, Server};
 use lifeboat_testkit::{PgServer, copy_program, give_to_postgres, scratch_dir};
+use lifeboat_vocabulary::Lsn;
 use tempfile::TempDir;
 
 pub const BUCKET: &str = "lifeboat";
@@ -209,20 +210,26 @@ impl Scene {
 
     /// As `run_daemon`, with a small disk of its own under the state directory.
     pub fn run_daemon_on_a_small_disk(&self, mib: u32) -> Daemon {
+        self.on_a_small_disk(mib, "exec $0 --config $1 run")
+    }
+
+    /// As `run_daemon_on_a_small_disk`; when the first one ends, it is begun again, as by a service manager. It is a child
+    /// of the process that is returned, which becomes the second one.
+    pub fn run_daemon_twice_on_a_small_disk(&self, mib: u32) -> Daemon {
+        self.on_a_small_disk(mib, "{ $0 --config $1 run; exec $0 --config $1 run; }")
+    }
+
+    fn on_a_small_disk(&self, mib: u32, then: &str) -> Daemon {
         let state = self.dir.path().join(self.state);
         std::fs::create_dir_all(&state).unwrap();
         let log = self.dir.path().join(format!("lifeboatd-{}.log", self.state));
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let script = format!(
-            "mount -t tmpfs -o size={mib}m tmpfs {state} && exec {program} --config {config} run",
-            state = state.display(),
-            program = env!("CARGO_BIN_EXE_lifeboatd"),
-            config = self.config().display()
-        );
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs {} && {then}", state.display());
         let id = Command::new("id").arg("-u").output().unwrap();
         let rights: &[&str] = if id.stdout.starts_with(b"0\n") { &["-m"] } else { &["-rm"] };
         let mut command = Command::new("unshare");
-        command.args(rights).args(["sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command.args(rights).args(["sh", "-c", &script, env!("CARGO_BIN_EXE_lifeboatd")]).arg(self.config());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         Daemon { child: command.spawn().unwrap(), log }
     }
 
@@ -280,8 +287,7 @@ impl Scene {
 
 /// `16/B374D848` as a number.
 pub fn lsn_number(text: &str) -> u64 {
-    let (high, low) = text.trim().split_once('/').unwrap();
-    (u64::from_str_radix(high, 16).unwrap() << 32) | u64::from_str_radix(low, 16).unwrap()
+    text.trim().parse::<Lsn>().unwrap().as_bytes()
 }
 
 impl Daemon {
