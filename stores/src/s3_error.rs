@@ -192,8 +192,12 @@ impl Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status.map(|status| status.to_string());
-        let words = [status.as_deref(), self.code.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let message: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        let printable = |text: &str, most: usize| -> String {
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+        };
+        let code = self.code.as_deref().map(|code| printable(code, 100));
+        let words = [status, code].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let message = printable(&self.message, 300);
         match (words.is_empty(), message.is_empty()) {
             (true, _) => f.write_str(&message),
             (false, true) => f.write_str(&words),

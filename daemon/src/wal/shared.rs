@@ -20,6 +20,8 @@ pub struct Upward {
     pub host: Option<String>,
     /// Since when there is none, and why.
     pub waiting: Option<(Instant, String)>,
+    /// When the last stream ended; `None` while one runs, and if there was none since the start.
+    pub ended: Option<Instant>,
     /// Why the last server that was found is refused.
     pub refused: Option<String>,
     /// WAL that does not check out.
@@ -86,7 +88,9 @@ impl Shared {
     pub fn waiting(&self, why: String) {
         tracing::warn!(cluster = %self.cluster, why, "no WAL streams");
         let mut inner = self.inner.lock();
-        inner.upward.host = None;
+        if inner.upward.host.take().is_some() {
+            inner.upward.ended = Some(Instant::now());
+        }
         inner.upward.refused = None;
         let since = inner.upward.waiting.as_ref().map_or_else(Instant::now, |(since, _)| *since);
         inner.upward.waiting = Some((since, why));
