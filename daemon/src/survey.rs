@@ -149,9 +149,8 @@ fn side_by_side(standings: &BTreeMap<RegionName, RegionStanding>, quorum: usize,
     }
     let counted = held.values().filter(|(_, regions, _)| regions.len() >= quorum);
     let last = counted.max_by_key(|(record, ..)| record.stop_time);
-    let that = |wanted: Staying| {
-        held.values().filter(move |(_, _, staying)| *staying >= wanted).map(|(record, ..)| *record)
-    };
+    let that =
+        |wanted: Staying| held.values().filter(move |(_, _, staying)| *staying >= wanted).map(|(record, ..)| *record);
     let staying: Vec<&BackupRecord> = that(Staying::Alone).collect();
     let oldest = that(Staying::WithWal).min_by_key(|record| record.stop_time);
     let islands = || held.values().filter(|(_, _, staying)| *staying == Staying::Alone).map(|(record, ..)| *record);

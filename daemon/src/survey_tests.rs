@@ -95,9 +95,8 @@ fn the_window_begins_with_the_oldest_that_nobody_gives_up() {
 fn a_backup_that_is_kept_for_longer_than_its_wal_leads_to_its_own_end_only() {
     use As::Good;
     let all = &[(1, Good), (4, Good), (9, Good)][..];
-    let floor = |timeline: u32, lsn: &str| -> (TimelineId, Lsn) {
-        (TimelineId::new(timeline).unwrap(), lsn.parse().unwrap())
-    };
+    let floor =
+        |timeline: u32, lsn: &str| -> (TimelineId, Lsn) { (TimelineId::new(timeline).unwrap(), lsn.parse().unwrap()) };
     for (why, floors, expected) in [
         ("nothing was swept", [vec![], vec![]], ("0/1000100", 0, ["0/1000100", "0/1000100"])),
         (
@@ -121,8 +120,7 @@ fn a_backup_that_is_kept_for_longer_than_its_wal_leads_to_its_own_end_only() {
             (format!("r{number}").parse().unwrap(), standing)
         });
         let survey = side_by_side(&standings.collect(), 1, day(30).parse().unwrap());
-        let windows: Vec<_> =
-            survey.regions.values().map(|region| region.window_from.clone().unwrap().lsn).collect();
+        let windows: Vec<_> = survey.regions.values().map(|region| region.window_from.clone().unwrap().lsn).collect();
         let (from, islands, regions) = expected;
         assert_eq!((survey.oldest.unwrap().1.lsn.as_str(), survey.islands), (from, islands), "{why}");
         assert_eq!(windows, regions, "{why}");

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectVersion, PutMode, Ranking, SealedBody, StoreError};
+use lifeboat_stores::{
+    ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectVersion, PutMode, Ranking, SealedBody, StoreError,
+};
 use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;

@@ -47,11 +47,18 @@ impl Ranking {
         Self(std::iter::repeat_with(Metrics::default).take(regions).collect())
     }
 
-    /// All regions, the best for reading `size` first; equal ones in the order of the list.
+    /// All regions, the best for reading `size` first; equal ones in the order of the list. One that was not measured yet is
+    /// tried before the others: nothing else will tell how it does.
     #[must_use]
     pub fn order(&self, size: ByteCount) -> Vec<usize> {
-        let regions: Vec<_> = self.0.iter().map(|region| (region.snapshot(), BreakerState::Closed)).collect();
-        ranked(&regions, size)
+        let regions = self.0.iter().map(|region| {
+            let mut seen = region.snapshot();
+            if seen.latency.is_none() && seen.throughput.is_none() {
+                (seen.latency, seen.throughput) = (Some(Duration::ZERO), Some(f64::MAX));
+            }
+            (seen, BreakerState::Closed)
+        });
+        ranked(&regions.collect::<Vec<_>>(), size)
     }
 
     /// A region gave `bytes` in `took`.
@@ -128,6 +135,16 @@ mod tests {
         assert_eq!(ranking.order(large), [0, 2, 1], "it has recovered");
         (0..20).for_each(|_| ranking.failed(0));
         assert_eq!(ranking.order(small), [2, 1, 0], "however quickly it fails");
+    }
+
+    #[test]
+    fn every_region_is_tried_once() {
+        let size = ByteCount::from_mib(1);
+        let ranking = Ranking::of(3);
+        ranking.answered(1, size, Duration::from_micros(5));
+        assert_eq!(ranking.order(size), [0, 2, 1]);
+        ranking.failed(0);
+        assert_eq!(ranking.order(size), [2, 1, 0]);
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Seen {
             SdkError::ServiceError(service) => {
                 answered(service.err().code(), service.err().message().unwrap_or("").to_owned())
             }
+            SdkError::DispatchFailure(failure) if failure.is_io() && kind(error) == Kind::Way => {
+                let message = format!("the connection failed (endpoint, network, proxy?): {}", innermost(error));
+                Self { kind: Kind::Way, message, ..Self::default() }
+            }
             other => Self { kind: kind(other), message: chain(other), ..Self::default() },
         }
     }
@@ -127,7 +131,9 @@ impl Seen {
                 Class::Corrupted
             }
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Class::Expired,
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" => Class::Misconfigured(BAD_KEY),
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "NotSignedUp" => {
+                Class::Misconfigured(BAD_KEY)
+            }
             "NoSuchBucket" => Class::Misconfigured(NO_BUCKET),
             "PermanentRedirect"
             | "AuthorizationHeaderMalformed"
@@ -241,6 +247,11 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 
 fn is_certificate_fault(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Layers above the cause only repeat that something failed.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

@@ -34,10 +34,7 @@ impl RoundOfRegion {
     pub(crate) fn of(log: &RegionLog, others: &[&RegionLog], scope: &HealScope, now: UtcTime) -> Self {
         let plan = plan_records(log, others, scope, now);
         let damaged = log.standing(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
-        Self {
-            damaged: damaged as u64 + plan.wal_damage.len() as u64,
-            left: Vec::new(),
-        }
+        Self { damaged: damaged as u64 + plan.wal_damage.len() as u64, left: Vec::new() }
     }
 
     pub(crate) fn report(&mut self, report: &HealReport) {
@@ -50,11 +47,7 @@ impl RoundOfRegion {
 
 impl HealFile {
     /// Takes a round into account, and says what is wrong.
-    pub(crate) fn update(
-        &mut self,
-        round: &BTreeMap<RegionName, RoundOfRegion>,
-        now: UtcTime,
-    ) -> Wrongs {
+    pub(crate) fn update(&mut self, round: &BTreeMap<RegionName, RoundOfRegion>, now: UtcTime) -> Wrongs {
         let mut wrong = Wrongs::default();
         for (region, found) in round {
             let stuck = since(&mut self.stuck, region, !found.left.is_empty(), now);

@@ -58,10 +58,7 @@ pub fn run(cli: &Cli, args: &StatusArgs, output: Output) -> anyhow::Result<Endin
             let probable = || Config::probable_state_directory(&cli.config, &environment);
             let only = cli.cluster.as_ref().map(ToString::to_string);
             let refused = refusal(&cli.config, &faults);
-            Wanted {
-                state_directory: named.unwrap_or_else(probable),
-                clusters: Clusters::Shown { only, refused },
-            }
+            Wanted { state_directory: named.unwrap_or_else(probable), clusters: Clusters::Shown { only, refused } }
         }
     };
     Ok(wanted.show(SystemClock.now(), output))

@@ -167,3 +167,21 @@ fn long_durations_are_rough() {
         assert_eq!(rough(Duration::from_secs(seconds)), text);
     }
 }
+
+#[test]
+fn the_readme_shows_the_page_as_it_is() {
+    let readme = include_str!("../../../README.md");
+    let from = readme.find("--- protected: ").unwrap();
+    let shown = &readme[from..from + readme[from..].find("--- a mistake: ").unwrap()];
+    let labels = |page: &str| -> Vec<String> {
+        let lines = page.lines().filter(|line| line.starts_with("  ") && !line.starts_with("      "));
+        let words = lines.filter_map(|line| line.split("  ").find(|part| !part.is_empty()).map(str::to_owned));
+        words.filter(|word| word.starts_with(char::is_alphabetic)).collect()
+    };
+    let mut expected = labels(&page(&snapshot(vec![judged(cluster("demo"))])));
+    for (sample, demo) in [("frankfurt", "near"), ("virginia", "far")] {
+        expected.iter_mut().filter(|label| *label == sample).for_each(|label| *label = demo.to_owned());
+    }
+    assert_eq!(labels(shown), expected);
+    assert!(shown.contains("\ndemo  OK  a disaster now would cost "), "{shown}");
+}
