@@ -29,7 +29,7 @@ const MEMORY_DEFAULT: ByteCount = ByteCount::from_mib(128);
 const LAG_DEFAULT: Duration = Duration::from_secs(60);
 const FLUSH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 const SPOOL_DEFAULT: ByteCount = ByteCount::from_mib(10 << 10);
-const STATE_DIRECTORY_DEFAULT: &str = "/var/lib/lifeboat";
+pub(crate) const STATE_DIRECTORY_DEFAULT: &str = "/var/lib/lifeboat";
 
 /// Everything that an operator has decided.
 #[derive(Clone, Debug)]

@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::check;
 use crate::environment::{Environment, Override, apply};
 use crate::explain::Explained;
-use crate::file::Config;
+use crate::file::{Config, STATE_DIRECTORY_DEFAULT};
 use crate::finding::{Faults, Finding, Place};
 use crate::reader::{Reader, Section};
 use crate::source_text::SourceText;
-use crate::tree;
+use crate::tree::{self, Value};
 
 /// The longest file that is read, in bytes.
 const FILE_MAX: usize = 1024 * 1024;
@@ -68,6 +68,24 @@ impl Config {
             }
             _ => Err(Faults::new(reader.faults)),
         }
+    }
+}
+
+impl Config {
+    /// Where the state lies, by a configuration that may have faults: as far as it can be made out, else by default. For
+    /// those who only look.
+    #[must_use]
+    pub fn probable_state_directory(path: &Path, environment: &Environment) -> PathBuf {
+        let mut tree = read(path).map(|text| tree::parse_what_can_be_parsed(&text)).unwrap_or_default();
+        apply(environment, &mut tree, &mut Vec::new());
+        let Some(Value::Table(state)) = tree.get("state").map(|entry| &entry.node.value) else {
+            return PathBuf::from(STATE_DIRECTORY_DEFAULT);
+        };
+        let named = match state.get("directory").map(|entry| &entry.node.value) {
+            Some(Value::Text(named)) => Some(PathBuf::from(named)),
+            _ => None,
+        };
+        named.filter(|named| named.is_absolute()).unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY_DEFAULT))
     }
 }
 

@@ -97,6 +97,11 @@ pub(crate) fn parse(text: &str) -> Result<Table, Vec<SyntaxFault>> {
     Err(errors.iter().map(fault).collect())
 }
 
+/// What can be made out of a text, whether or not it keeps the grammar.
+pub(crate) fn parse_what_can_be_parsed(text: &str) -> Table {
+    table_from(DeTable::parse_recoverable(text).0.get_ref())
+}
+
 fn table_from(table: &DeTable<'_>) -> Table {
     let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| Entry {
         key: key.get_ref().to_string(),

@@ -74,7 +74,7 @@ pub const RULES: &[Rule] = &[
     warning("region-clock-skew", "A region's clock and this host's are more than five minutes apart."),
     warning("region-failing", "A quarter or more of the requests to a region fail."),
     warning("region-slow", "A region takes far longer than it used to."),
-    warning("region-behind", "A region has lacked backups that are kept for more than an hour."),
+    warning("region-behind", "A region that answers has lacked backups that are kept, or WAL, for more than an hour."),
     critical("region-damaged", "Stored objects in a region are damaged, and no other region could replace them yet."),
     warning("scrub-late", "Stored objects have not been read back for longer than the period."),
     critical(

@@ -46,7 +46,7 @@ pub enum Command {
     /// Protect every cluster: receive its WAL without a break, and make the base backups that it needs.
     Run,
     /// Show how it stands: what would be lost now, and how far every region is.
-    Status,
+    Status(StatusArgs),
     /// Stop deletion, scheduled backups, healing or scrub by hand, with a reason, an owner and an end.
     Pause(PauseArgs),
     /// Let go on what was paused; for deletion also what froze by itself.
@@ -79,6 +79,14 @@ pub enum Command {
     /// Print the manual page, for packages.
     #[command(hide = true)]
     Manual,
+}
+
+/// Where to look.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Where the daemon keeps its state [default: as the configuration says, even if it has faults].
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_directory: Option<PathBuf>,
 }
 
 /// What to do about retention.

@@ -255,6 +255,7 @@ impl Tasks {
             regions: Arc::clone(&self.regions),
             book: Arc::clone(&self.book),
             board: Arc::clone(&self.common.board),
+            facts: Arc::clone(&self.facts),
             quorum: self.config.durability.wal_quorum.max(self.config.durability.backup_quorum),
             probing: if writes { Probing::Allowed } else { Probing::ReadOnly },
         };

@@ -36,6 +36,7 @@ pub mod page_check;
 pub mod pause;
 pub mod progress;
 pub mod readiness;
+mod region_behind;
 pub mod region_book;
 pub mod region_health;
 pub mod region_logs;

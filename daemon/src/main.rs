@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use lifeboat_config::{Config, Loaded};
+use lifeboat_config::Loaded;
 use lifeboat_daemon::cli::{Cli, Command, RetentionCommand};
 use lifeboat_daemon::reload::ConfigSource;
 use lifeboat_daemon::{
@@ -44,15 +44,18 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         print!("{}", manual());
         return Ok(Ending::Done);
     }
+    if let Command::Status(args) = &cli.command {
+        return status::run(cli, args, output);
+    }
     let loaded = wiring::load(cli)?;
     if matches!(cli.command, Command::CheckConfig) {
         return Ok(check_config::run(&loaded, output));
     }
     let config = &loaded.config;
-    match &cli.command {
-        Command::Status => return Ok(status::run(&chosen(cli, config)?, output)),
-        Command::Pause(args) if args.list => return Ok(pause::list(config, output)),
-        _ => {}
+    if let Command::Pause(args) = &cli.command
+        && args.list
+    {
+        return Ok(pause::list(config, output));
     }
     if matches!(cli.command, Command::Run) {
         return protect(cli, loaded).await;
@@ -80,24 +83,15 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             retention::apply::run((config, cluster), *args, output, &stop).await
         }
         Command::Hold { command } => hold::run((config, cluster), command, output).await,
-        Command::CheckConfig | Command::Completions { .. } | Command::Manual | Command::Run | Command::Status => {
+        Command::CheckConfig | Command::Completions { .. } | Command::Manual | Command::Run | Command::Status(_) => {
             Ok(Ending::Done)
         }
     }
 }
 
-/// The configuration with the chosen cluster only, if one was chosen.
-fn chosen(cli: &Cli, config: &Config) -> anyhow::Result<Config> {
-    let mut config = config.clone();
-    if cli.cluster.is_some() {
-        config.clusters = vec![wiring::cluster(&config, cli.cluster.as_ref())?.clone()];
-    }
-    Ok(config)
-}
-
 /// Runs the daemon, for the chosen cluster only, if one was chosen.
 async fn protect(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<Ending> {
-    loaded.config = chosen(cli, &loaded.config)?;
+    loaded.config = wiring::chosen(cli, &loaded.config)?;
     let source = ConfigSource { path: cli.config.clone(), cluster: cli.cluster.clone() };
     run::run(source, loaded, &signals::stop_token()?).await
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Capabilities;
+use crate::region_behind::Behind;
 use crate::region_health::RegionHealth;
 use crate::regions::{OpenRegion, OpenRegions};
 use crate::state::{Durable, Loaded, StateError, time_text};
@@ -25,6 +26,9 @@ pub struct RegionMemory {
     /// What it can do; `None` until it was probed.
     #[serde(default)]
     pub capabilities: Option<Capabilities>,
+    /// Since when it has lacked what others have.
+    #[serde(default)]
+    pub behind: Option<Behind>,
     #[serde(default)]
     breaker: Option<KeptBreaker>,
     #[serde(default)]
@@ -73,6 +77,7 @@ impl RegionBook {
                 None => RegionMemory {
                     health: RegionHealth::new(now),
                     capabilities: None,
+                    behind: None,
                     breaker: None,
                     averages: KeptAverages::default(),
                 },

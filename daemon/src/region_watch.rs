@@ -1,8 +1,9 @@
 //! Watches the regions of one cluster: how they are doing, whether their clocks are right, and whether they still do what
 //! everything relies on.
 //!
-//! A region that others use is only looked at. One that nobody has asked for a minute, or whose breaker waits for a probe,
-//! is asked for one short listing, so that a region that went away in a quiet hour is noticed, and one that came back too.
+//! A region that others use is only looked at. One that nobody has asked for a minute (sooner while it is not healthy), or
+//! whose breaker waits for a probe, is asked for one short listing, so that a region that went away in a quiet hour is
+//! noticed, and one that came back too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +17,19 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::alarm_board::{AlarmBoard, AlarmName, Severity, Source, Wrong, Wrongs};
 use crate::capabilities::{Ability, Capabilities};
 use crate::causes::causes;
+use crate::region_behind::{self, Lack};
 use crate::region_book::{RegionBook, RegionMemory};
 use crate::region_health::{Health, Look};
 use crate::regions::{OpenRegion, OpenRegions, Writers};
+use crate::status::facts::ClusterFacts;
 use crate::supervisor::TaskContext;
 
 /// How often every region is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// A region that nobody has asked for so long is asked.
 const QUIET: Duration = Duration::from_secs(60);
+/// Likewise, while it is not healthy: only requests that work show that it is better.
+const QUIET_SICK: Duration = Duration::from_secs(5);
 /// How long one question may take, with all its attempts.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How often a region is probed for what it can do.
@@ -54,6 +59,8 @@ pub struct WatchParts {
     pub book: Arc<RegionBook>,
     /// Where it is told what is wrong.
     pub board: Arc<AlarmBoard>,
+    /// What others have found out: which backups each region lacks, and what is still to be copied there.
+    pub facts: Arc<ClusterFacts>,
     /// Regions that must answer so that WAL and backups can count.
     pub quorum: usize,
     /// Whether probes are made.
@@ -136,6 +143,7 @@ impl Watch {
                 tracing::info!(%cluster, region = %region.name, from = %change.from, to = %change.to, "the region's health has changed");
                 self.save_now = true;
             }
+            let health = self.parts.book.of(&region.name).map_or(Health::Healthy, |memory| memory.health.state());
             let Some(watched) = self.watched.get_mut(&region.name) else { continue };
             if watched.requests != total.requests {
                 (watched.requests, watched.quiet_since) = (total.requests, instant);
@@ -143,7 +151,7 @@ impl Watch {
             if watched.busy {
                 continue;
             }
-            let ask = watched.wanted(region, self.parts.probing, instant);
+            let ask = watched.wanted(region, (self.parts.probing, health), instant);
             if let Some(question) = ask {
                 watched.busy = true;
                 self.asking.spawn(asked(region.clone(), question));
@@ -202,11 +210,28 @@ impl Watch {
         let mut wrong = BTreeMap::new();
         for (region, memory) in &memories {
             let Some(watched) = self.watched.get_mut(&region.name) else { continue };
-            wrong.extend(wrong_health(region, memory, (watched.last_error.as_deref(), severity)));
+            let why = region.metrics.last_failure().or_else(|| watched.last_error.clone());
+            wrong.extend(wrong_health(region, memory, (why.as_deref(), severity)));
             wrong.extend(wrong_capability(region, memory));
             wrong.extend(watched.wrong_clock(region));
         }
+        wrong.extend(self.behind(&memories));
         self.parts.board.report(&source, Wrongs::from(wrong));
+    }
+
+    /// Regions that answer and lack something.
+    fn behind(&self, memories: &[(&OpenRegion, RegionMemory)]) -> Vec<(AlarmName, Wrong)> {
+        let (told, now) = (self.parts.facts.told(), SystemClock.now());
+        let look = |(region, memory): &(&OpenRegion, RegionMemory)| {
+            let name = &region.name;
+            let log = told.survey.as_ref().and_then(|survey| survey.regions.get(name));
+            let lack = || Lack::of(log.map_or(0, |log| log.missing), told.heal.get(name));
+            let lack = (memory.health.state() != Health::Away).then(lack);
+            let look = |memory: &mut RegionMemory| region_behind::look(&mut memory.behind, lack.as_ref(), (name, now));
+            let text = self.parts.book.change(name, look).flatten()?;
+            Some((AlarmName::of_region("region-behind", name), Wrong { severity: Severity::Warning, text }))
+        };
+        memories.iter().filter_map(look).collect()
     }
 
     async fn save_if_due(&mut self) {
@@ -232,10 +257,11 @@ enum Question {
 }
 
 impl Watched {
-    fn wanted(&self, region: &OpenRegion, probing: Probing, now: Instant) -> Option<Question> {
+    fn wanted(&self, region: &OpenRegion, (probing, health): (Probing, Health), now: Instant) -> Option<Question> {
+        let quiet = if health == Health::Healthy { QUIET } else { QUIET_SICK };
         match region.breaker.state() {
             BreakerState::Closed if probing == Probing::Allowed && now >= self.next_probe => Some(Question::Probe),
-            BreakerState::Closed => (now.duration_since(self.quiet_since) >= QUIET).then_some(Question::Knock),
+            BreakerState::Closed => (now.duration_since(self.quiet_since) >= quiet).then_some(Question::Knock),
             BreakerState::HalfOpen => None,
             BreakerState::Open => region.breaker.wait().is_zero().then_some(Question::Knock),
         }
@@ -295,7 +321,8 @@ fn wrong_health(
         }
         Health::Failing => {
             let percent = health.error_share() * 100.0;
-            let text = format!("of the requests to region {name}, {percent:.0} % fail; they are tried again");
+            let why = last_error.map_or_else(String::new, |why| format!("; the last that failed: {why}"));
+            let text = format!("of the requests to region {name}, {percent:.0} % fail{why}");
             ("region-failing", Severity::Warning, text)
         }
         Health::Away => {

@@ -114,6 +114,8 @@ pub fn plan(old: &Loaded, new: &Loaded) -> Result<Plan, Refused> {
     for cluster in before.iter().filter(|name| connection(old, name) != connection(new, name)) {
         plan.again.entry(cluster.clone()).or_default().insert(format!("cluster.{cluster}.connection"));
     }
+    // Certificates and tokens are renewed in their files, under the same names.
+    plan.web |= new.config.http.listen.is_some() && (new.config.http.tls.is_some() || new.config.http.token.is_some());
     // What is decided for clusters that are not protected here is nobody's business.
     plan.at_once.retain(|path| !path.starts_with("cluster.") || before.iter().any(|name| is_of(path, name)));
     Ok(plan)

@@ -227,7 +227,7 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
         let aside = PathBuf::from(name);
         let moved = rustix::fs::rename(self.path(), &aside);
         let (file, aside) = (self.path().display(), moved.is_ok().then_some(aside));
-        tracing::error!(%file, why, ?aside, "a file of the state is damaged; work goes on without what it held");
+        tracing::warn!(%file, why, ?aside, "a file of the state is damaged; work goes on without what it held");
         Loaded::Damaged { aside, why }
     }
 

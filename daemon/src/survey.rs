@@ -9,7 +9,7 @@ use lifeboat_repository::{
     BackupRecord, RegionLog, RegionStanding, Soundness, StandingBackup, VerifyKey, WalGapRecord, WalRecords,
 };
 use lifeboat_restore::access::read_region;
-use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime, WalPosition};
+use lifeboat_vocabulary::{BackupId, Clock, Lsn, RegionName, SystemClock, TimelineId, UtcTime, WalPosition};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -32,8 +32,12 @@ pub struct Survey {
     pub regions: BTreeMap<RegionName, RegionLogStatus>,
     /// The newest good backup that enough regions hold.
     pub last: Option<BackupStatus>,
-    /// The oldest good backup that nobody gives up: its name and where it ends.
+    /// The oldest good backup that nobody gives up and from which the kept WAL leads on: its name and where it ends.
     pub oldest: Option<(BackupId, Point)>,
+    /// Good backups that are kept for longer than the WAL behind them: each of them leads to its own end, and no further.
+    pub islands: usize,
+    /// Where the oldest of them ends.
+    pub oldest_island: Option<Point>,
     /// Where the newest good backup ends, whoever holds it.
     pub newest: Option<Point>,
     /// Where the oldest ends, to compare with.
@@ -134,22 +138,22 @@ fn summarise(logs: &BTreeMap<RegionName, Known>, quorum: usize, now: UtcTime) ->
 
 /// Lays what stands in the regions side by side.
 fn side_by_side(standings: &BTreeMap<RegionName, RegionStanding>, quorum: usize, now: UtcTime) -> Survey {
-    // Which regions hold each good backup, and whether one of them does not give it up.
+    // Which regions hold each good backup, and how far it leads in the one that keeps it best.
     let mut held: BTreeMap<&BackupId, (&BackupRecord, Vec<&RegionName>, Staying)> = BTreeMap::new();
     for (region, standing) in standings {
         for (id, backup) in standing.backups.iter().filter(|(_, backup)| good(backup)) {
             let (_, regions, staying) = held.entry(id).or_insert((&backup.record, Vec::new(), Staying::No));
             regions.push(region);
-            if backup.leaving.is_none() {
-                *staying = Staying::Yes;
-            }
+            *staying = (*staying).max(Staying::of(backup, standing));
         }
     }
     let counted = held.values().filter(|(_, regions, _)| regions.len() >= quorum);
     let last = counted.max_by_key(|(record, ..)| record.stop_time);
-    let staying: Vec<&BackupRecord> =
-        held.values().filter(|(_, _, staying)| *staying == Staying::Yes).map(|(record, ..)| *record).collect();
-    let oldest = staying.iter().min_by_key(|record| record.stop_time);
+    let that =
+        |wanted: Staying| held.values().filter(move |(_, _, staying)| *staying >= wanted).map(|(record, ..)| *record);
+    let staying: Vec<&BackupRecord> = that(Staying::Alone).collect();
+    let oldest = that(Staying::WithWal).min_by_key(|record| record.stop_time);
+    let islands = || held.values().filter(|(_, _, staying)| *staying == Staying::Alone).map(|(record, ..)| *record);
     let regions = standings.iter().map(|(name, standing)| (name.clone(), region_status(standing, &staying, now)));
     Survey {
         regions: regions.collect(),
@@ -157,6 +161,8 @@ fn side_by_side(standings: &BTreeMap<RegionName, RegionStanding>, quorum: usize,
         oldest: oldest.map(|record| (record.backup.clone(), end_of(record))),
         newest: staying.iter().max_by_key(|record| record.stop_time).map(|record| end_of(record)),
         oldest_position: oldest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn }),
+        islands: islands().count(),
+        oldest_island: islands().min_by_key(|record| record.stop_time).map(end_of),
         gaps: Vec::new(),
     }
 }
@@ -167,7 +173,8 @@ fn region_status(standing: &RegionStanding, staying: &[&BackupRecord], now: UtcT
         let id = &record.backup;
         !standing.swept.contains_key(id) && !standing.backups.get(id).is_some_and(good)
     };
-    let first = there.iter().filter(|backup| backup.leaving.is_none()).min_by_key(|backup| backup.record.stop_time);
+    let leads_on = |backup: &&&StandingBackup| Staying::of(backup, standing) == Staying::WithWal;
+    let first = there.iter().filter(leads_on).min_by_key(|backup| backup.record.stop_time);
     RegionLogStatus {
         read: now,
         head_seq: None,
@@ -178,10 +185,30 @@ fn region_status(standing: &RegionStanding, staying: &[&BackupRecord], now: UtcT
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How far a backup leads that a region has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Staying {
-    Yes,
+    /// Nowhere for long: it is given up.
     No,
+    /// To its own end, with the WAL that it carries itself.
+    Alone,
+    /// To every moment since: the WAL behind it is kept too.
+    WithWal,
+}
+
+impl Staying {
+    fn of(backup: &StandingBackup, standing: &RegionStanding) -> Self {
+        let record = &backup.record;
+        // What ends at or below a floor is gone. A floor on a later timeline may be above the place where that one begins:
+        // then nothing leads there from here.
+        let is_behind =
+            |(timeline, floor): (&TimelineId, &Lsn)| *timeline >= record.stop_tli && *floor > record.stop_lsn;
+        match backup.leaving {
+            Some(_) => Self::No,
+            None if standing.wal_floors.iter().any(is_behind) => Self::Alone,
+            None => Self::WithWal,
+        }
+    }
 }
 
 fn end_of(record: &BackupRecord) -> Point {

@@ -90,3 +90,41 @@ fn the_window_begins_with_the_oldest_that_nobody_gives_up() {
     assert_eq!(leaving, [1, 1]);
     assert_eq!(missing(&survey), [0, 0], "what was given up is not missing");
 }
+
+#[test]
+fn a_backup_that_is_kept_for_longer_than_its_wal_leads_to_its_own_end_only() {
+    use As::Good;
+    let all = &[(1, Good), (4, Good), (9, Good)][..];
+    let floor =
+        |timeline: u32, lsn: &str| -> (TimelineId, Lsn) { (TimelineId::new(timeline).unwrap(), lsn.parse().unwrap()) };
+    for (why, floors, expected) in [
+        ("nothing was swept", [vec![], vec![]], ("0/1000100", 0, ["0/1000100", "0/1000100"])),
+        (
+            "one region keeps it all",
+            [vec![floor(1, "0/3000000")], vec![]],
+            ("0/1000100", 0, ["0/4000100", "0/1000100"]),
+        ),
+        (
+            "behind the floor in both",
+            [vec![floor(1, "0/3000000")], vec![floor(1, "0/9000000")]],
+            ("0/4000100", 1, ["0/4000100", "0/9000100"]),
+        ),
+        (
+            "the floor of a later timeline",
+            [vec![floor(2, "0/4000101")], vec![floor(2, "0/4000101")]],
+            ("0/9000100", 2, ["0/9000100", "0/9000100"]),
+        ),
+    ] {
+        let standings = floors.into_iter().enumerate().map(|(number, floors)| {
+            let standing = RegionStanding { wal_floors: floors.into_iter().collect(), ..region(all) };
+            (format!("r{number}").parse().unwrap(), standing)
+        });
+        let survey = side_by_side(&standings.collect(), 1, day(30).parse().unwrap());
+        let windows: Vec<_> = survey.regions.values().map(|region| region.window_from.clone().unwrap().lsn).collect();
+        let (from, islands, regions) = expected;
+        assert_eq!((survey.oldest.unwrap().1.lsn.as_str(), survey.islands), (from, islands), "{why}");
+        assert_eq!(windows, regions, "{why}");
+        assert_eq!(survey.oldest_island.map(|point| point.lsn), (islands > 0).then(|| "0/1000100".to_owned()), "{why}");
+        assert_eq!(survey.last.unwrap().backup, record(9).backup.to_string(), "{why}");
+    }
+}

@@ -36,6 +36,18 @@ pub fn load(cli: &Cli) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
+/// The configuration with the chosen cluster only, if one was chosen.
+///
+/// # Errors
+/// If there is no such cluster.
+pub fn chosen(cli: &Cli, config: &Config) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    if cli.cluster.is_some() {
+        config.clusters = vec![cluster(&config, cli.cluster.as_ref())?.clone()];
+    }
+    Ok(config)
+}
+
 /// The cluster that the command is about.
 ///
 /// # Errors

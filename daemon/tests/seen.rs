@@ -185,10 +185,74 @@ fn the_page_the_api_and_the_metrics_tell_the_same_story() {
     ] {
         assert_eq!(after.get(series), Some(&value), "{series}");
     }
+    a_bad_configuration_hides_nothing(&scene);
+    only_its_own_account_may_look(&scene);
     drop(daemon);
     std::thread::sleep(Duration::from_secs(11));
     let gone = scene.daemon(&["status"]).expect(1);
-    assert!(gone.out.contains("no daemon runs; the last one was seen"), "{}", gone.out);
+    assert!(gone.out.starts_with("main  NOT PROTECTED  no daemon runs; the last one was seen"), "{}", gone.out);
+    assert!(gone.out.contains("This is what it wrote last") && gone.out.contains("  recoverable "), "{}", gone.out);
+    assert!(!gone.out.contains("main  OK"), "a verdict of then is none of now: {}", gone.out);
+    let gone: Value = serde_json::from_str(&scene.daemon(&["--json", "status"]).expect(1).out).unwrap();
+    assert!(gone["clusters"][0]["wal"].is_null() && gone["last"]["clusters"][0]["window"].is_object(), "{gone:#}");
+}
+
+/// Whoever broke the file, a person still wants to see how it stands.
+fn a_bad_configuration_hides_nothing(scene: &Scene) {
+    let good = std::fs::read_to_string(scene.config()).unwrap();
+    for (what, text, said) in [
+        ("a key that is not known", format!("nonsense = 1\n{good}"), "nonsense"),
+        ("no TOML at all", format!("{good}\n= broken\n"), "check-config"),
+        ("several faults", format!("nonsense = 1\nmore = 2\n{good}"), "has 2 faults"),
+    ] {
+        std::fs::write(scene.config(), text).unwrap();
+        let shown = scene.daemon(&["status"]).expect(3).out;
+        assert!(shown.starts_with("configuration  REFUSED  "), "{what}: {shown}");
+        let head = shown.split("\n\n").next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(head.contains(said) && head.contains("lifeboatd check-config"), "{what}: {shown}");
+        assert!(shown.contains("\nmain  OK  a disaster now would cost"), "{what}: {shown}");
+        let json: Value = serde_json::from_str(&scene.daemon(&["--json", "status"]).expect(3).out).unwrap();
+        assert!(json["config_refused"].is_string() && protection(&json) == "ok", "{what}: {json:#}");
+    }
+    std::fs::write(scene.config(), good).unwrap();
+    let state = scene.dir.path().join(scene.state).display().to_string();
+    let mut elsewhere = std::process::Command::new(env!("CARGO_BIN_EXE_lifeboatd"));
+    elsewhere.args(["--config", "/nonexistent/lifeboat.toml", "status", "--state-directory", &state]);
+    let shown = support::Said::from(elsewhere.output().unwrap()).expect(3).out;
+    let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("No such file") && shown.contains("\nmain  OK  "), "{shown}");
+}
+
+/// The real program as another account: root, which tests run as, may read everything.
+fn only_its_own_account_may_look(scene: &Scene) {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let state = scene.dir.path().join(scene.state);
+    let program = scene.dir.path().join("lifeboatd");
+    lifeboat_testkit::copy_program(std::path::Path::new(env!("CARGO_BIN_EXE_lifeboatd")), &program).unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state) & 0o077, 0, "what is in there is nobody's business");
+    let (dir, config) = (scene.dir.path(), scene.config());
+    let before = mode(dir);
+    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    let mut command = std::process::Command::new(&program);
+    command.arg("--config").arg(&config).arg("status");
+    // Where tests do not run as root, the owner shuts himself out.
+    if is_root {
+        command.uid(65_534).gid(65_534);
+    } else {
+        std::fs::set_permissions(&state, PermissionsExt::from_mode(0o000)).unwrap();
+    }
+    let said = support::Said::from(command.output().unwrap());
+    std::fs::set_permissions(&state, PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(dir, PermissionsExt::from_mode(before)).unwrap();
+    let said = said.expect(1);
+    assert!(said.out.starts_with("main  UNKNOWN  this account may not read "), "{}", said.out);
+    let words = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("run `sudo -u ") && words.contains(" lifeboatd status`"), "{words}");
+    assert!(!said.out.contains("systemctl start"), "perhaps one runs: {}", said.out);
 }
 
 #[test]

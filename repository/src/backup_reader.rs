@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest};
+use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, Ranking, StoreError};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::aead::sha256;
 use crate::ids::{EpochId, ObjectId, RepositoryId};
-use crate::region_health::RegionHealth;
 use crate::seal::EpochKey;
 use crate::upload::RegionStore;
 
@@ -43,7 +42,7 @@ fn list(tried: &[(RegionName, String)]) -> String {
 /// Reads the objects of one backup from the regions that hold it.
 pub struct BackupReader {
     regions: Vec<RegionStore>,
-    health: RegionHealth,
+    ranking: Ranking,
     damage: Mutex<BTreeMap<Damage, ()>>,
     backup: BackupId,
     objects: HashMap<ObjectKey, Sha256Digest>,
@@ -62,8 +61,8 @@ impl BackupReader {
         (repository, epoch): (RepositoryId, EpochId),
         key: EpochKey,
     ) -> Self {
-        let health = RegionHealth::of(regions.len());
-        Self { regions, health, damage: Mutex::default(), backup, objects, key, repository, epoch }
+        let ranking = Ranking::of(regions.len());
+        Self { regions, ranking, damage: Mutex::default(), backup, objects, key, repository, epoch }
     }
 
     /// What was found damaged or missing so far, in order of region and key.
@@ -96,7 +95,7 @@ impl BackupReader {
         accept: impl Fn(Bytes) -> Result<T, String>,
     ) -> Result<(RegionName, T), ReadError> {
         let mut tried = Vec::new();
-        for index in self.health.order() {
+        for index in self.ranking.order(likely_size(range)) {
             let Some(region) = self.regions.get(index).filter(|region| !except.contains(&region.name)) else {
                 continue;
             };
@@ -104,7 +103,7 @@ impl BackupReader {
             let outcome = region.store.get(key, range).await;
             let what = match outcome {
                 Ok(bytes) => {
-                    self.health.answered(index, bytes.len(), begun.elapsed());
+                    self.ranking.answered(index, ByteCount::of(&bytes), begun.elapsed());
                     match accept(bytes) {
                         Ok(good) => return Ok((region.name.clone(), good)),
                         Err(what) => {
@@ -114,7 +113,7 @@ impl BackupReader {
                     }
                 }
                 Err(error) => {
-                    self.health.failed(index);
+                    self.ranking.failed(index);
                     let what = crate::upload::chain(&error);
                     if matches!(error, StoreError::NotFound { .. } | StoreError::Unsupported { .. }) {
                         self.report(&region.name, key, what.clone());
@@ -170,6 +169,14 @@ impl BackupReader {
             found => Err(format!("ends after {found} of {length} bytes from offset {start}")),
         };
         self.read(key, ByteRange::Part { start, length }, except, accept).await
+    }
+}
+
+/// How much will come: packs have at most 16 MiB, and most whole objects are packs.
+fn likely_size(range: ByteRange) -> ByteCount {
+    match range {
+        ByteRange::WholeUpTo(most) => most.min(ByteCount::from_mib(16)),
+        ByteRange::Part { length, .. } => ByteCount::from_bytes(length),
     }
 }
 

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectVersion, PutMode, SealedBody, StoreError};
+use lifeboat_stores::{
+    ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectVersion, PutMode, Ranking, SealedBody, StoreError,
+};
 use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,6 @@ use crate::heal_progress::HealProgress;
 use crate::layout::StoredName;
 use crate::log_error::LogError;
 use crate::pace::Pace;
-use crate::region_health::RegionHealth;
 use crate::upload::{RegionStore, chain};
 use crate::wal_object::{WalTrust, stored_bytes_max};
 
@@ -107,7 +108,7 @@ pub(crate) struct Copier<'a> {
     pub(crate) pace: &'a Pace,
     pub(crate) stop: &'a CancellationToken,
     pub(crate) progress: &'a HealProgress,
-    health: RegionHealth,
+    ranking: Ranking,
     damage: Mutex<Vec<FoundDamage>>,
 }
 
@@ -118,8 +119,8 @@ impl<'a> Copier<'a> {
         trust: &'a WalTrust,
         (pace, progress, stop): (&'a Pace, &'a HealProgress, &'a CancellationToken),
     ) -> Self {
-        let health = RegionHealth::of(sources.len());
-        Self { target, sources, trust, pace, stop, progress, health, damage: Mutex::default() }
+        let ranking = Ranking::of(sources.len());
+        Self { target, sources, trust, pace, stop, progress, ranking, damage: Mutex::default() }
     }
 
     /// What was found damaged in the sources so far.
@@ -191,7 +192,7 @@ impl<'a> Copier<'a> {
     ) -> Result<(SealedBody, RegionName), CopyError> {
         let mut tried = Vec::new();
         self.pace.take(size).await;
-        for index in self.health.order() {
+        for index in self.ranking.order(size) {
             let Some(source) = self.sources.get(index) else { continue };
             if !holders.is_empty() && !holders.contains(&source.name) {
                 continue;
@@ -200,7 +201,7 @@ impl<'a> Copier<'a> {
             let what = match source.store.get(key, proof.bound()).await {
                 Ok(bytes) => match proof.fault(self.trust, &bytes) {
                     None => {
-                        self.health.answered(index, bytes.len(), begun.elapsed());
+                        self.ranking.answered(index, ByteCount::of(&bytes), begun.elapsed());
                         return Ok((SealedBody { sha256: sha256(&bytes), bytes }, source.name.clone()));
                     }
                     Some(what) => {
@@ -210,7 +211,7 @@ impl<'a> Copier<'a> {
                 },
                 Err(error) => chain(&error),
             };
-            self.health.failed(index);
+            self.ranking.failed(index);
             tracing::debug!(region = %source.name, %key, %what, "a region does not give an object");
             tried.push((source.name.clone(), what));
         }

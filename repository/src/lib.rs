@@ -92,7 +92,6 @@ pub mod varint;
 // the stream of WAL
 mod head;
 mod lease;
-mod region_health;
 mod wal_assembly;
 mod wal_epoch;
 mod wal_keys;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use lifeboat_stores::{ByteRange, ObjectKey, StoreError};
+use lifeboat_stores::{ByteRange, ObjectKey, Ranking, StoreError};
 use lifeboat_vocabulary::{ByteCount, RegionName};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -15,13 +15,15 @@ use crate::backup_reader::Damage;
 use crate::compression::Decompressor;
 use crate::create_once::small_object;
 use crate::layout::{self, StoredName};
-use crate::region_health::RegionHealth;
 use crate::upload::{RegionStore, chain};
 use crate::wal_keys::{WalKeyError, WalKeys};
 use crate::wal_object::{WalTrust, stored_bytes_max};
 
 /// Damaged objects that are remembered; more than that are only logged.
 const DAMAGE_KEPT: usize = 1000;
+
+/// How large most objects are: slices have up to 1 MiB, compressed pieces little more.
+const LIKELY_SIZE: ByteCount = ByteCount::from_mib(1);
 
 /// What stood in the way of an answer: a region did not give what it should have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +73,7 @@ pub(crate) type Fetched = Result<(RegionName, Bytes), Vec<(RegionName, Fault)>>;
 pub(crate) struct WalSource {
     trust: Arc<WalTrust>,
     keys: WalKeys,
-    health: RegionHealth,
+    ranking: Ranking,
     damage: Mutex<BTreeSet<Damage>>,
     /// Those that nobody uses just now.
     decompressors: Arc<Mutex<Vec<Decompressor>>>,
@@ -79,8 +81,8 @@ pub(crate) struct WalSource {
 
 impl WalSource {
     pub(crate) fn new(trust: WalTrust, keys: WalKeys) -> Self {
-        let health = RegionHealth::of(keys.stores().len());
-        Self { trust: Arc::new(trust), keys, health, damage: Mutex::default(), decompressors: Arc::default() }
+        let ranking = Ranking::of(keys.stores().len());
+        Self { trust: Arc::new(trust), keys, ranking, damage: Mutex::default(), decompressors: Arc::default() }
     }
 
     pub(crate) fn stores(&self) -> &[RegionStore] {
@@ -119,7 +121,7 @@ impl WalSource {
     pub(crate) async fn fetch(&self, name: &StoredName, holders: Holders<'_>) -> Fetched {
         let key = name.key();
         let mut faults = Vec::new();
-        for index in self.health.order() {
+        for index in self.ranking.order(LIKELY_SIZE) {
             let Some(region) = self.stores().get(index).filter(|region| holders.contains(&region.name)) else {
                 continue;
             };
@@ -152,14 +154,14 @@ impl WalSource {
             Ok(object) => object,
             Err(StoreError::NotFound { .. }) => return Err(Fault::NotThere),
             Err(error) => {
-                self.health.failed(index);
+                self.ranking.failed(index);
                 // Larger than any object of this name can be.
                 let is_too_large = matches!(error, StoreError::Unsupported { .. });
                 let what = chain(&error);
                 return Err(if is_too_large { Fault::Damaged(what) } else { Fault::Failed(what) });
             }
         };
-        self.health.answered(index, object.len(), begun.elapsed());
+        self.ranking.answered(index, ByteCount::of(&object), begun.elapsed());
         self.open(name, object).await
     }
 

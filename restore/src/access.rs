@@ -192,7 +192,10 @@ impl Repository {
         let openers = Openers { identities: &keys.openers.identities, commands: &keys.openers.commands };
         let opened = open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
         let key = opened.map_err(|error| match error {
-            error @ SlotsError::NoMatchingSlot { .. } => Exit::error(Ending::WrongKey, error.to_string()),
+            error @ SlotsError::NoMatchingSlot { .. } => {
+                let cure = "name the private key of one of these with --identity";
+                Exit::error(Ending::WrongKey, format!("{error}; {cure}"))
+            }
             error => anyhow::Error::new(error).context("open the backup's key"),
         })?;
         let objects = self.objects(record, &regions).await?;

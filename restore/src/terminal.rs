@@ -9,6 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_repository::{Progress, ProgressSnapshot};
 use lifeboat_vocabulary::ByteCount;
 
+/// Where the last column of a table is broken on a terminal, unless less than [`NARROWEST`] columns are left for it.
+const WIDTH: usize = 100;
+const NARROWEST: usize = 20;
+
 /// For whom a command writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -96,6 +100,8 @@ impl fmt::Display for Table {
             let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.chars().count());
             cells.chain([heading.chars().count()]).max().unwrap_or(0)
         };
+        // In a pipe every row is one line, for those who search in it.
+        let wraps = std::io::stdout().is_terminal();
         let widths: Vec<usize> = self.columns.iter().enumerate().map(|(i, (heading, _))| width(i, heading)).collect();
         let line = |cells: &[(String, Option<Tone>)]| {
             let mut line = String::new();
@@ -109,6 +115,10 @@ impl fmt::Display for Table {
                 let shown = tone.map_or_else(|| text.clone(), |tone| toned(text, tone));
                 match align {
                     Align::Right => line.extend([gap.as_str(), shown.as_str()]),
+                    Align::Left if last && tone.is_none() && wraps => {
+                        let indent = widths.iter().take(index).map(|width| width + 2).sum();
+                        line.push_str(&wrapped(text, indent));
+                    }
                     Align::Left if last => line.push_str(&shown),
                     Align::Left => line.extend([shown.as_str(), gap.as_str()]),
                 }
@@ -122,6 +132,28 @@ impl fmt::Display for Table {
         writeln!(f, "{}", line(&headings))?;
         self.rows.iter().try_for_each(|row| writeln!(f, "{}", line(row)))
     }
+}
+
+/// Breaks a text that begins in column `indent` at spaces, so that it ends before [`WIDTH`] and goes on below its beginning.
+fn wrapped(text: &str, indent: usize) -> String {
+    if indent + NARROWEST > WIDTH {
+        return text.to_owned();
+    }
+    let (mut out, mut column) = (String::new(), indent);
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column > indent && column + 1 + width > WIDTH {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else if column > indent {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
 }
 
 /// A duration as people say it: `850 ms`, `12.4 s`, `3 min 05 s`, `2 h 07 min`.
@@ -262,6 +294,18 @@ mod tests {
         table.row(&["longer", "1024.0 KiB", "damaged"]);
         let expected = "backup        size  state\na              1 B  ok\nlonger  1024.0 KiB  damaged\n";
         assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn a_long_last_cell_goes_on_below_its_beginning() {
+        let reasons = "day 2026-11-20, week 2026-W47, month 2026-11, newest 2, anchor of the window";
+        let indent = 60;
+        let broken = wrapped(reasons, indent);
+        let mut lines = broken.lines();
+        assert_eq!(lines.next(), Some("day 2026-11-20, week 2026-W47, month"));
+        assert_eq!(lines.next(), Some(format!("{:indent$}2026-11, newest 2, anchor of the window", "").as_str()));
+        assert_eq!(lines.next(), None);
+        assert_eq!(wrapped(reasons, 85), reasons, "no room is left for that");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use metrics::{Averages, DURATION_BOUNDS, Durations, Metrics, MetricsSnapshot
 pub use open::{CLUSTER_MARK, OpenError, clusters_in, list_folders, open, open_below};
 pub use probe::{Check, Finding, ProbeReport, probe};
 pub use profile::{Addressing, ChecksumHeader, EndpointRule, Profile, ProfileError, ProfileName};
-pub use ranking::{ranked, score};
+pub use ranking::{Ranking, ranked, score};
 pub use s3::S3Store;
 pub use settings::{CONCURRENCY_MAX, ObjectLock, ObjectLockError, RegionSettings, RegionUrlError, SettingsFault};
 pub use stack::{Stack, StackOptions, standard_stack};

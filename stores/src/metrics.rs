@@ -140,7 +140,11 @@ impl MetricsSnapshot {
 #[derive(Debug, Default)]
 pub struct Metrics {
     inner: Mutex<MetricsSnapshot>,
+    failure: Mutex<Option<String>>,
 }
+
+/// The longest text of a failure that is kept, in characters.
+const FAILURE_MAX: usize = 400;
 
 /// How much one new observation moves an average.
 const WEIGHT: f64 = 0.2;
@@ -149,6 +153,13 @@ const SMALL: ByteCount = ByteCount::from_bytes(64 << 10);
 
 fn average(old: Option<f64>, new: f64) -> f64 {
     old.map_or(new, |old| old + WEIGHT * (new - old))
+}
+
+/// How a reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Given,
+    Failed,
 }
 
 /// One request that came to an end.
@@ -165,6 +176,13 @@ impl Metrics {
     #[must_use]
     pub fn snapshot(&self) -> MetricsSnapshot {
         *self.inner.lock()
+    }
+
+    /// What the last request that failed was told, with its causes; `None` if none has failed. Those who ask look first
+    /// whether requests fail at present.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<String> {
+        self.failure.lock().clone()
     }
 
     /// Takes over what an earlier process had learned. What this one has learned already stays.
@@ -187,25 +205,15 @@ impl Metrics {
     }
 
     pub(crate) fn record(&self, seen: Observation, error: Option<&StoreError>) {
-        let mut inner = self.inner.lock();
         let answer = |e: &StoreError| {
             matches!(e, StoreError::NotFound { .. } | StoreError::Conflict { .. } | StoreError::Locked { .. })
         };
-        let failed = error.is_some_and(|e| !answer(e));
-        let counts = &mut inner.operations[seen.operation.index()];
-        counts.requests += 1;
-        counts.errors += u64::from(failed);
-        inner.durations.note(seen.took);
-        inner.error_rate = average(Some(inner.error_rate), f64::from(u8::from(failed)));
-        match error {
-            Some(StoreError::Throttled { .. }) => inner.throttled += 1,
-            Some(StoreError::Corrupted { .. }) => inner.corrupted += 1,
-            _ => {}
+        let failure = error.filter(|e| !answer(e));
+        if let Some(failure) = failure {
+            *self.failure.lock() = Some(in_words(failure));
         }
-        if failed {
-            return; // how fast a failure came says nothing about the speed of the region
-        }
-        inner.learn_speed(seen);
+        let mut inner = self.inner.lock();
+        inner.count(seen, failure);
         if error.is_none() {
             match seen.operation {
                 Operation::Put => inner.bytes_written = inner.bytes_written.plus(seen.bytes),
@@ -215,12 +223,43 @@ impl Metrics {
         }
     }
 
+    /// One reading, as its reader judges it.
+    pub(crate) fn read(&self, (bytes, took): (ByteCount, Duration), outcome: Outcome) {
+        let seen = Observation { operation: Operation::Get, took, bytes };
+        let mut inner = self.inner.lock();
+        inner.error_rate = average(Some(inner.error_rate), f64::from(u8::from(outcome == Outcome::Failed)));
+        if outcome == Outcome::Given {
+            inner.learn_speed(seen);
+        }
+    }
+
     pub(crate) fn server_time(&self, server: UtcTime, ours: UtcTime) {
         self.inner.lock().clock_skew_micros = Some(server.as_unix_micros().saturating_sub(ours.as_unix_micros()));
     }
 }
 
+fn in_words(error: &StoreError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    text.chars().take(FAILURE_MAX).collect()
+}
+
 impl MetricsSnapshot {
+    fn count(&mut self, seen: Observation, failure: Option<&StoreError>) {
+        let counts = &mut self.operations[seen.operation.index()];
+        counts.requests += 1;
+        counts.errors += u64::from(failure.is_some());
+        self.durations.note(seen.took);
+        self.error_rate = average(Some(self.error_rate), f64::from(u8::from(failure.is_some())));
+        match failure {
+            Some(StoreError::Throttled { .. }) => self.throttled += 1,
+            Some(StoreError::Corrupted { .. }) => self.corrupted += 1,
+            // How fast a failure came says nothing about the speed of the region.
+            Some(_) => {}
+            None => self.learn_speed(seen),
+        }
+    }
+
     fn learn_speed(&mut self, seen: Observation) {
         if seen.bytes <= SMALL {
             let old = self.latency.map(|latency| latency.as_secs_f64());
@@ -241,6 +280,23 @@ mod tests {
 
     fn seen(operation: Operation, millis: u64, bytes: u64) -> Observation {
         Observation { operation, took: Duration::from_millis(millis), bytes: ByteCount::from_bytes(bytes) }
+    }
+
+    #[test]
+    fn the_last_failure_is_known_with_its_cause_and_answers_are_none() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.last_failure(), None);
+        let gone = StoreError::NotFound { key: "a".parse().unwrap() };
+        metrics.record(seen(Operation::Get, 1, 0), Some(&gone));
+        assert_eq!(metrics.last_failure(), None, "an answer is no failure");
+        let denied = |source: String| {
+            let (doing, advice) = ("put a".to_owned(), "check the key".to_owned());
+            StoreError::Misconfigured { doing, advice, source: source.into() }
+        };
+        metrics.record(seen(Operation::Put, 1, 0), Some(&denied("403 AccessDenied".to_owned())));
+        assert_eq!(metrics.last_failure().as_deref(), Some("put a: check the key: 403 AccessDenied"));
+        metrics.record(seen(Operation::Put, 1, 0), Some(&denied("ä".repeat(9000))));
+        assert_eq!(metrics.last_failure().unwrap().chars().count(), FAILURE_MAX);
     }
 
     #[test]

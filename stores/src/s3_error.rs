@@ -96,6 +96,10 @@ impl Seen {
             SdkError::ServiceError(service) => {
                 answered(service.err().code(), service.err().message().unwrap_or("").to_owned())
             }
+            SdkError::DispatchFailure(failure) if failure.is_io() && kind(error) == Kind::Way => {
+                let message = format!("the connection failed (endpoint, network, proxy?): {}", innermost(error));
+                Self { kind: Kind::Way, message, ..Self::default() }
+            }
             other => Self { kind: kind(other), message: chain(other), ..Self::default() },
         }
     }
@@ -127,7 +131,9 @@ impl Seen {
                 Class::Corrupted
             }
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Class::Expired,
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" => Class::Misconfigured(BAD_KEY),
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "NotSignedUp" => {
+                Class::Misconfigured(BAD_KEY)
+            }
             "NoSuchBucket" => Class::Misconfigured(NO_BUCKET),
             "PermanentRedirect"
             | "AuthorizationHeaderMalformed"
@@ -192,8 +198,12 @@ impl Seen {
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status.map(|status| status.to_string());
-        let words = [status.as_deref(), self.code.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let message: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        let printable = |text: &str, most: usize| -> String {
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+        };
+        let code = self.code.as_deref().map(|code| printable(code, 100));
+        let words = [status, code].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let message = printable(&self.message, 300);
         match (words.is_empty(), message.is_empty()) {
             (true, _) => f.write_str(&message),
             (false, true) => f.write_str(&words),
@@ -237,6 +247,11 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 
 fn is_certificate_fault(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Layers above the cause only repeat that something failed.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

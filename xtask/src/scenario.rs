@@ -59,9 +59,8 @@ impl Scenario {
     pub(crate) fn start(scale: u32, programs: Programs, wal: Wal) -> Result<Self> {
         if programs == Programs::Build {
             let mut build = Command::new(tools::cargo());
-            build
-                .args(["build", "--package", "lifeboat-daemon", "--package", "lifeboat-restore"])
-                .current_dir(tools::root());
+            // All of it, as the tests build it: with fewer packages, others would be compiled with other features.
+            build.args(["build", "--workspace"]).current_dir(tools::root());
             println!("building the programs: {}", shown(&build));
             run(&mut build)?;
         }

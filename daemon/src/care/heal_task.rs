@@ -53,9 +53,8 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
         context.progress.working("a look at what regions lack");
         match round(&context, &parts).await {
             Ok(round) => {
-                let (now, bandwidth) = (parts.now(), parts.bandwidth());
-                let mut wrong = None;
-                let changed = file.change(|file| wrong = Some(file.update(&round, (now, bandwidth))));
+                let (now, mut wrong) = (parts.now(), None);
+                let changed = file.change(|file| wrong = Some(file.update(&round, now)));
                 if let Err(error) = changed {
                     tracing::warn!(%cluster, error = %causes(&error), "since when regions lack something is not remembered");
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_repository::{HealEnd, HealReport, HealScope, RegionLog, plan_records};
-use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime};
+use lifeboat_vocabulary::{RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::alarm_board::{AlarmName, Wrongs};
@@ -15,10 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// `heal.json`: since when what is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealFile {
-    /// Regions that lack something of what is kept, by name, with the time in microseconds since 1970.
-    #[serde(default)]
-    behind: BTreeMap<String, i64>,
-    /// Regions whose healing left something.
+    /// Regions whose healing left something, by name, with the time in microseconds since 1970.
     #[serde(default)]
     stuck: BTreeMap<String, i64>,
 }
@@ -26,8 +23,6 @@ pub struct HealFile {
 /// What one round found in one region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RoundOfRegion {
-    /// Backups that it lacks, or has damaged.
-    pub(crate) lacking: usize,
     /// Objects that are damaged, by its log.
     pub(crate) damaged: u64,
     /// What was left, and why.
@@ -39,11 +34,7 @@ impl RoundOfRegion {
     pub(crate) fn of(log: &RegionLog, others: &[&RegionLog], scope: &HealScope, now: UtcTime) -> Self {
         let plan = plan_records(log, others, scope, now);
         let damaged = log.standing(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
-        Self {
-            lacking: plan.backups.len() + plan.disputed.len(),
-            damaged: damaged as u64 + plan.wal_damage.len() as u64,
-            left: Vec::new(),
-        }
+        Self { damaged: damaged as u64 + plan.wal_damage.len() as u64, left: Vec::new() }
     }
 
     pub(crate) fn report(&mut self, report: &HealReport) {
@@ -56,22 +47,9 @@ impl RoundOfRegion {
 
 impl HealFile {
     /// Takes a round into account, and says what is wrong.
-    pub(crate) fn update(
-        &mut self,
-        round: &BTreeMap<RegionName, RoundOfRegion>,
-        (now, bandwidth): (UtcTime, ByteCount),
-    ) -> Wrongs {
+    pub(crate) fn update(&mut self, round: &BTreeMap<RegionName, RoundOfRegion>, now: UtcTime) -> Wrongs {
         let mut wrong = Wrongs::default();
         for (region, found) in round {
-            let behind = since(&mut self.behind, region, found.lacking > 0, now);
-            if behind > PATIENCE {
-                let text = format!(
-                    "region {region} has lacked {} backups of those that are kept for {}; it is healed at up to {bandwidth}/s",
-                    found.lacking,
-                    spoken(behind)
-                );
-                wrong.add(AlarmName::of_region("region-behind", region), text);
-            }
             let stuck = since(&mut self.stuck, region, !found.left.is_empty(), now);
             if stuck > PATIENCE {
                 let why = found.left.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
@@ -119,21 +97,19 @@ mod tests {
     #[test]
     fn what_is_being_healed_is_told_only_when_it_takes_long() {
         let mut file = HealFile::default();
-        let round = |lacking, damaged, left: &[&str]| {
+        let round = |damaged, left: &[&str]| {
             let left = left.iter().map(|text| (*text).to_owned()).collect();
-            BTreeMap::from([("b".parse().unwrap(), RoundOfRegion { lacking, damaged, left })])
+            BTreeMap::from([("b".parse().unwrap(), RoundOfRegion { damaged, left })])
         };
-        let rate = ByteCount::from_mib(50);
         for (why, minutes, round, expected) in [
-            ("just now", 0, round(2, 0, &["backup x: no region has it"]), vec![]),
-            ("still in time", 60, round(2, 0, &["backup x: no region has it"]), vec![]),
-            ("too long", 61, round(1, 0, &["backup x: no region has it"]), vec!["heal-stuck/b", "region-behind/b"]),
-            ("one of them is cured", 62, round(1, 0, &[]), vec!["region-behind/b"]),
-            ("both are cured", 63, round(0, 0, &[]), vec![]),
-            ("again", 64, round(1, 0, &[]), vec![]),
-            ("damage is told at once", 65, round(0, 1, &[]), vec!["region-damaged/b"]),
+            ("just now", 0, round(0, &["backup x: no region has it"]), vec![]),
+            ("still in time", 60, round(0, &["backup x: no region has it"]), vec![]),
+            ("too long", 61, round(0, &["backup x: no region has it"]), vec!["heal-stuck/b"]),
+            ("it is cured", 63, round(0, &[]), vec![]),
+            ("again", 64, round(0, &["backup x: no region has it"]), vec![]),
+            ("damage is told at once", 65, round(1, &[]), vec!["region-damaged/b"]),
         ] {
-            assert_eq!(names(&file.update(&round, (at(minutes), rate))), expected, "{why}");
+            assert_eq!(names(&file.update(&round, at(minutes))), expected, "{why}");
             let text = serde_json::to_string(&file).unwrap();
             file = serde_json::from_str(&text).unwrap();
         }

@@ -107,6 +107,26 @@ fn nobody_claims_to_know_what_would_be_lost_while_nothing_streams() {
 }
 
 #[test]
+fn what_was_committed_after_the_stream_ended_is_not_said_to_be_recoverable() {
+    let scene = scene();
+    scene.facts.surveyed(survey());
+    let until = |host: Option<&str>, ended: Option<&str>| {
+        let (host, ended) = (host.map(str::to_owned), ended.map(|time| at(time).to_string()));
+        scene.facts.wal(WalStatus { host, stream_ended: ended, ..wal() });
+        let main = scene.board.gather(at("17:24:06")).clusters.swap_remove(0);
+        main.window.unwrap().to.time.map(|time| time.to_string())
+    };
+    for (why, host, ended, expected) in [
+        ("a stream runs", Some("db1"), None, Some("2026-11-21T17:24:04.7Z")),
+        ("it ended long ago", None, Some("14:00:00"), Some("2026-11-21T14:00:00Z")),
+        ("it ended just now, and the quorum lags", None, Some("17:24:05"), Some("2026-11-21T17:24:04.7Z")),
+        ("there was none yet", None, None, None),
+    ] {
+        assert_eq!(until(host, ended).as_deref(), expected, "{why}");
+    }
+}
+
+#[test]
 fn alarms_freezes_and_pauses_are_on_the_board() {
     let scene = scene();
     let name: ClusterName = "main".parse().unwrap();

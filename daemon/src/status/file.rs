@@ -19,10 +19,12 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub enum Found {
     /// A daemon runs.
     Fresh(Box<StatusSnapshot>),
-    /// One ran until this time.
-    Stale(UtcTime),
+    /// One ran until the time that this was written.
+    Stale(Box<StatusSnapshot>),
     /// None has run here.
     Nothing,
+    /// This account may not look.
+    Denied,
     /// Nobody can tell.
     Unreadable(String),
 }
@@ -55,6 +57,7 @@ pub fn read(state_directory: &Path, now: UtcTime) -> Found {
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Found::Nothing,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Found::Denied,
         Err(error) => return unreadable(error.to_string()),
     };
     let mut text = Vec::new();
@@ -67,7 +70,7 @@ pub fn read(state_directory: &Path, now: UtcTime) -> Found {
         }
         // A status from the future was written before the clock was set back: it is as good as new.
         Ok(status) if now.since(status.time) < STALE => Found::Fresh(Box::new(status)),
-        Ok(status) => Found::Stale(status.time),
+        Ok(status) => Found::Stale(Box::new(status)),
         Err(error) => unreadable(error.to_string()),
     }
 }
@@ -85,7 +88,7 @@ mod tests {
         write(&status, directory.path()).unwrap();
         write(&status, directory.path()).unwrap();
         assert_eq!(read(directory.path(), at("17:24:06")), Found::Fresh(Box::new(status.clone())));
-        assert_eq!(read(directory.path(), at("17:24:15")), Found::Stale(status.time));
+        assert_eq!(read(directory.path(), at("17:24:15")), Found::Stale(Box::new(status)));
     }
 
     #[test]

@@ -17,16 +17,30 @@ use crate::wal::status::HolderStatus;
 const LABEL: usize = 14;
 /// Where long texts are broken.
 const WIDTH: usize = 80;
+/// How the daemon is called beside its clusters.
+const DAEMON: &str = "lifeboatd";
 
 /// The page. Colours only where standard output is a terminal.
 #[must_use]
 pub fn page(status: &StatusSnapshot) -> String {
     let mut page = String::new();
-    let names = status.clusters.iter().map(|cluster| cluster.cluster.len()).max().unwrap_or(0);
+    let own = daemon_trouble(status);
+    let names = status.clusters.iter().map(|cluster| cluster.cluster.chars().count());
+    let names = names.chain(own.as_ref().map(|_| DAEMON.len())).max().unwrap_or(0);
+    if let Some((word, tone, reasons)) = own {
+        page.push_str(&first_line((DAEMON, names), (word, tone), &shortlist(&reasons)));
+    }
     for cluster in &status.clusters {
         page.push_str(&verdict_line(cluster, names));
     }
-    let now = status.time;
+    page.push_str(&figures(status));
+    page
+}
+
+/// Everything but the verdicts: they are worth nothing any more when the daemon that gave them is gone.
+#[must_use]
+pub fn figures(status: &StatusSnapshot) -> String {
+    let (mut page, now) = (String::new(), status.time);
     for cluster in &status.clusters {
         page.push('\n');
         page.push_str(&section(cluster, now));
@@ -44,20 +58,45 @@ fn verdict_line(cluster: &ClusterStatus, names: usize) -> String {
         Protection::AtRisk => Tone::Warning,
         Protection::NotProtected => Tone::Bad,
     };
-    let word = toned(verdict.protection.as_str(), tone);
-    let reason = match verdict.reasons.as_slice() {
-        [] => all_is_well(cluster),
+    let reason = if verdict.reasons.is_empty() { all_is_well(cluster) } else { shortlist(&verdict.reasons) };
+    first_line((&cluster.cluster, names), (verdict.protection.as_str(), tone), &reason)
+}
+
+/// Name, word, and why.
+pub(super) fn first_line((name, names): (&str, usize), (word, tone): (&str, Tone), reason: &str) -> String {
+    let indent = names + 2 + word.len() + 2;
+    let name = format!("{name:names$}");
+    format!("{}  {}  {}\n", toned(&name, Tone::Strong), toned(word, tone), wrapped(reason, indent))
+}
+
+/// The worst reason, and how many others there are.
+fn shortlist(reasons: &[String]) -> String {
+    match reasons {
+        [] => String::new(),
         [only] => only.clone(),
         [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
-    };
-    let name = format!("{:names$}", cluster.cluster);
-    let indent = names + 2 + verdict.protection.as_str().len() + 2;
-    format!("{}  {word}  {}\n", toned(&name, Tone::Strong), wrapped(&reason, indent))
+    }
+}
+
+/// What is wrong with the daemon itself: its word, and why.
+fn daemon_trouble(status: &StatusSnapshot) -> Option<(&'static str, Tone, Vec<String>)> {
+    let told = status.alarms.iter().map(|alarm| alarm.text.clone());
+    let mut reasons: Vec<String> = status.daemon.core_stuck.clone().into_iter().chain(told).collect();
+    let critical = status.alarms.iter().any(|alarm| alarm.severity == "critical");
+    reasons.dedup();
+    match (&status.daemon.core_stuck, reasons.is_empty()) {
+        (Some(_), _) => Some(("STUCK", Tone::Bad, reasons)),
+        (None, false) if critical => Some((Protection::AtRisk.as_str(), Tone::Bad, reasons)),
+        (None, false) => Some((Protection::AtRisk.as_str(), Tone::Warning, reasons)),
+        (None, true) => None,
+    }
 }
 
 fn all_is_well(cluster: &ClusterStatus) -> String {
-    let lost = cluster.rpo.seconds.map_or_else(|| "nobody knows how much".to_owned(), seconds);
-    format!("a disaster now would cost {lost} of commits")
+    match cluster.rpo.seconds {
+        Some(lost) => format!("a disaster now would cost {} of commits", seconds(lost)),
+        None => "nothing is wrong here; the WAL is received by another daemon".to_owned(),
+    }
 }
 
 fn section(cluster: &ClusterStatus, now: UtcTime) -> String {
@@ -85,13 +124,14 @@ fn line(text: &mut String, label: &str, value: &str) {
 }
 
 fn window(window: &WindowStatus) -> String {
-    let time = |time: Option<UtcTime>| time.map_or_else(|| "(time unknown)".to_owned(), UtcTime::for_tables);
     let (from, to) = (&window.from, &window.to);
-    let span = match (from.time, to.time) {
-        (Some(from), Some(to)) => format!(" ({})", rough(to.since(from))),
-        _ => String::new(),
+    let begin = from.time.map_or_else(|| "an unknown time".to_owned(), UtcTime::for_tables);
+    let end = match (from.time, to.time) {
+        (Some(from), Some(to)) => format!("{} UTC ({})", to.for_tables(), rough(to.since(from))),
+        (None, Some(to)) => format!("{} UTC", to.for_tables()),
+        (_, None) => "a time that is not known while no WAL streams".to_owned(),
     };
-    let mut text = format!("{} to {} UTC{span}\n", time(from.time), time(to.time));
+    let mut text = format!("{begin} to {end}\n");
     text.push_str(&if from.timeline == to.timeline {
         format!("{} to {} on timeline {}", from.lsn, to.lsn, to.timeline)
     } else {
@@ -99,6 +139,13 @@ fn window(window: &WindowStatus) -> String {
     });
     for gap in &window.gaps {
         push(&mut text, format_args!("\n{} {gap}", toned("but not", Tone::Bad)));
+    }
+    let since = window.older_from.as_ref().and_then(|oldest| oldest.time);
+    let since = since.map_or_else(String::new, |oldest| format!(", the oldest of {} UTC", oldest.for_tables()));
+    match window.older_backups {
+        0 => {}
+        1 => push(&mut text, format_args!("\nand one older backup, to its own end{since}")),
+        older => push(&mut text, format_args!("\nand {older} older backups, each to its own end{since}")),
     }
     text
 }
@@ -153,7 +200,7 @@ fn forecast(cluster: &ClusterStatus) -> String {
 
 fn wal(text: &mut String, cluster: &ClusterStatus) {
     let Some(wal) = &cluster.wal else {
-        line(text, "WAL", "is not received here yet");
+        line(text, "WAL", "is not received here");
         return;
     };
     let value = match (&wal.host, &wal.waiting) {
@@ -235,6 +282,9 @@ fn region_notes(cluster: &ClusterStatus, region: &RegionStatus) -> String {
     let wal = cluster.wal.as_ref().and_then(|wal| wal.regions.iter().find(|(name, _)| *name == region.name));
     if let Some((_, holder)) = wal.filter(|(_, holder)| holder.state != "current") {
         notes.push(format!("WAL: {}", holder.state));
+    }
+    if region.error_share >= 0.05 {
+        notes.push(format!("{:.0} % of its requests fail", region.error_share * 100.0));
     }
     if region.breaker != "closed" {
         notes.push(format!("its breaker is {}", region.breaker));

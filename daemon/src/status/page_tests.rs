@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::status::samples::{alarm, at, cluster, snapshot};
-use crate::status::snapshot::{HealStatus, OverrideStatus, TaskStatus};
+use crate::status::snapshot::{HealStatus, OverrideStatus, Point, TaskStatus};
 use crate::status::verdict::{WalReceiver, judge};
 
 fn judged(mut cluster: ClusterStatus) -> ClusterStatus {
@@ -41,6 +41,51 @@ main
   daemon        lifeboatd 0.1.0, process 4711, up 3 days, http://127.0.0.1:9432
 ";
     assert_eq!(page, expected, "{page}");
+}
+
+#[test]
+fn trouble_of_the_daemon_itself_stands_first() {
+    let mut all = snapshot(vec![judged(cluster("main"))]);
+    let first = |all: &StatusSnapshot| page(all).lines().next().unwrap_or_default().to_owned();
+    assert_eq!(first(&all), "main  OK  a disaster now would cost 300 ms of commits");
+    all.alarms = vec![alarm("http-unavailable", "the port is taken"), alarm("state-damaged", "runs.json was damaged")];
+    assert_eq!(first(&all), "lifeboatd  AT RISK  the port is taken (and 1 more)");
+    let second = page(&all).lines().nth(1).unwrap_or_default().to_owned();
+    assert_eq!(second, "main       OK  a disaster now would cost 300 ms of commits");
+    all.daemon.core_stuck = Some("task main/wal has made no step for 2 min 00 s".to_owned());
+    assert_eq!(first(&all), "lifeboatd  STUCK  task main/wal has made no step for 2 min 00 s (and 2 more)");
+    assert!(!figures(&all).contains("STUCK"), "a daemon that is gone gives no verdict");
+}
+
+#[test]
+fn the_window_says_what_it_does_not_hold() {
+    let mut main = cluster("main");
+    let window = main.window.as_mut().unwrap();
+    window.gaps = vec!["timeline 1 from 0/4000000 to 0/5000000: the slot was lost".to_owned()];
+    window.older_backups = 14;
+    window.older_from = Some(Point { time: Some(at("02:00:00")), lsn: "0/1000028".to_owned(), timeline: 1 });
+    window.to.time = None;
+    let text = page(&snapshot(vec![judged(main)]));
+    let expected = "\
+  recoverable   2026-11-14 02:12:07 to a time that is not known while no WAL
+                streams
+                0/3000028 to 0/5A3F1B8 on timeline 1
+                but not timeline 1 from 0/4000000 to 0/5000000: the slot was
+                lost
+                and 14 older backups, each to its own end, the oldest of
+                2026-11-21 02:00:00 UTC
+";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_cluster_whose_wal_another_daemon_receives_is_no_riddle() {
+    let mut main = cluster("main");
+    (main.wal, main.rpo.seconds) = (None, None);
+    main.verdict = judge(&main, WalReceiver::Elsewhere);
+    let page = page(&snapshot(vec![main]));
+    assert!(page.starts_with("main  OK  nothing is wrong here; the WAL is received by another daemon\n"), "{page}");
+    assert!(page.contains("  WAL           is not received here\n"), "{page}");
 }
 
 #[test]
@@ -121,4 +166,22 @@ fn long_durations_are_rough() {
     {
         assert_eq!(rough(Duration::from_secs(seconds)), text);
     }
+}
+
+#[test]
+fn the_readme_shows_the_page_as_it_is() {
+    let readme = include_str!("../../../README.md");
+    let from = readme.find("--- protected: ").unwrap();
+    let shown = &readme[from..from + readme[from..].find("--- a mistake: ").unwrap()];
+    let labels = |page: &str| -> Vec<String> {
+        let lines = page.lines().filter(|line| line.starts_with("  ") && !line.starts_with("      "));
+        let words = lines.filter_map(|line| line.split("  ").find(|part| !part.is_empty()).map(str::to_owned));
+        words.filter(|word| word.starts_with(char::is_alphabetic)).collect()
+    };
+    let mut expected = labels(&page(&snapshot(vec![judged(cluster("demo"))])));
+    for (sample, demo) in [("frankfurt", "near"), ("virginia", "far")] {
+        expected.iter_mut().filter(|label| *label == sample).for_each(|label| *label = demo.to_owned());
+    }
+    assert_eq!(labels(shown), expected);
+    assert!(shown.contains("\ndemo  OK  a disaster now would cost "), "{shown}");
 }

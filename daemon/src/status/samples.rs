@@ -88,6 +88,8 @@ pub(crate) fn cluster(name: &str) -> ClusterStatus {
             from: point("2026-11-14T02:12:07Z".parse().unwrap(), "0/3000028"),
             to: point(at("17:24:05"), "0/5A3F1B8"),
             gaps: vec![],
+            older_backups: 0,
+            older_from: None,
         }),
         rpo: RpoStatus { seconds: Some(0.3), bytes: Some(0), objective_seconds: 60.0 },
         last_backup: Some(BackupStatus {

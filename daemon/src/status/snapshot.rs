@@ -144,10 +144,10 @@ pub struct Point {
     pub timeline: u32,
 }
 
-/// What can be recovered: any moment from the end of the oldest good backup to the end of the WAL.
+/// What can be recovered: any moment from the end of the oldest good backup with its WAL to the end of the WAL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowStatus {
-    /// The oldest good backup that no region has begun to give up.
+    /// The oldest good backup that some region keeps together with all WAL since.
     pub oldest_backup: String,
     /// The first moment.
     pub from: Point,
@@ -155,6 +155,12 @@ pub struct WindowStatus {
     pub to: Point,
     /// Ranges inside that recovery cannot cross, in words.
     pub gaps: Vec<String>,
+    /// Older backups that are kept for longer than the WAL behind them: each leads to its own end, and no further.
+    #[serde(default)]
+    pub older_backups: usize,
+    /// Where the oldest of them ends; `null` if there are none.
+    #[serde(default)]
+    pub older_from: Option<Point>,
 }
 
 /// What would be lost now.

@@ -227,7 +227,7 @@ impl Lane {
             Put::Unreadable(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 let (region, sequence) = (&self.region.name, load.file.sequence);
-                tracing::error!(%region, sequence, error, "the spool has lost an object that the region lacks");
+                tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
                 let (index, time) = (self.index, self.works.now());
                 self.works.change(|desk| desk.lost(index, load, time));
             }

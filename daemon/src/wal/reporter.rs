@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, WalPosition};
+use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime, WalPosition};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -153,12 +153,15 @@ impl Reporter {
         let regions = regions.map(|(index, region)| {
             (region.region.to_string(), holder(index + 1, region.durable, state_in_words(&region.state)))
         });
+        let now = SystemClock.now();
+        let ended = upward.ended.map(|ended| now.as_unix_micros().saturating_sub_unsigned(micros(ended.elapsed())));
         WalStatus {
             cluster: self.shared.cluster().to_string(),
-            time: SystemClock.now().to_string(),
+            time: now.to_string(),
             pid: std::process::id(),
             host: upward.host.clone(),
             waiting: upward.waiting.map(|(_, why)| why),
+            stream_ended: ended.and_then(UtcTime::from_unix_micros).map(|ended| ended.to_string()),
             timeline: positions.timeline.map(|timeline| timeline.get()),
             received: positions.received.map(|lsn| lsn.to_string()),
             confirmed: positions.confirmed.map(|position| position.lsn.to_string()),
@@ -171,6 +174,10 @@ impl Reporter {
             alarms: self.board.raised(Some(self.shared.cluster())).into_iter().map(alarm_status).collect(),
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn alarm_status(raised: RaisedAlarm) -> AlarmStatus {

@@ -20,6 +20,8 @@ pub struct Upward {
     pub host: Option<String>,
     /// Since when there is none, and why.
     pub waiting: Option<(Instant, String)>,
+    /// When the last stream ended; `None` while one runs, and if there was none since the start.
+    pub ended: Option<Instant>,
     /// Why the last server that was found is refused.
     pub refused: Option<String>,
     /// Why it is another server than the one that is to be protected, if it is.
@@ -88,7 +90,9 @@ impl Shared {
     pub fn waiting(&self, why: String) {
         tracing::warn!(cluster = %self.cluster, why, "no WAL streams");
         let mut inner = self.inner.lock();
-        inner.upward.host = None;
+        if inner.upward.host.take().is_some() {
+            inner.upward.ended = Some(Instant::now());
+        }
         (inner.upward.refused, inner.upward.foreign) = (None, None);
         let since = inner.upward.waiting.as_ref().map_or_else(Instant::now, |(since, _)| *since);
         inner.upward.waiting = Some((since, why));

@@ -50,6 +50,9 @@ pub struct WalStatus {
     pub host: Option<String>,
     /// Why there is none.
     pub waiting: Option<String>,
+    /// When the last stream ended; absent while one runs, and if there was none since the start.
+    #[serde(default)]
+    pub stream_ended: Option<String>,
     /// The timeline that is received.
     pub timeline: Option<u32>,
     /// After the last byte that was received.

@@ -149,6 +149,6 @@ fn only_what_is_there_can_be_read_and_nothing_can_be_written() {
 #[test]
 fn the_page_has_no_colours_for_a_browser() {
     let answer = answer(Path::Page, &ill(), at("17:24:06"));
-    assert!(answer.body.starts_with("full  "), "{}", answer.body);
+    assert!(answer.body.starts_with("lifeboatd  STUCK  "), "{}", answer.body);
     assert!(!answer.body.contains('\x1b'));
 }

@@ -229,6 +229,16 @@ fn logs_and_proofs(all: &mut Exposition, status: &StatusSnapshot) {
     of_regions(all, status, ("heal_missing_bytes", Kind::Gauge, help), |region| {
         region.heal.as_ref().map(|heal| large(heal.bytes_total.saturating_sub(heal.bytes_done)))
     });
+    let help = "Objects that were found missing in a region and are not copied yet.";
+    of_regions(all, status, ("heal_missing_objects", Kind::Gauge, help), |region| {
+        region.heal.as_ref().map(|heal| large(heal.objects_total.saturating_sub(heal.objects_done)))
+    });
+    let help = "Bytes that the present healing has copied into a region.";
+    of_regions(all, status, ("heal_copied_bytes", Kind::Gauge, help), |region| {
+        region.heal.as_ref().map(|heal| large(heal.bytes_done))
+    });
+    let help = "Share of a region's objects that this round of the scrub has proved, 0 to 1.";
+    of_regions(all, status, ("scrub_done_ratio", Kind::Gauge, help), |region| region.scrub.as_ref()?.share_done);
     let help = "Age of what was proved longest ago in a region.";
     of_regions(all, status, ("objects_unverified_age_seconds", Kind::Gauge, help), |region| {
         region.scrub.as_ref()?.oldest_unverified_seconds

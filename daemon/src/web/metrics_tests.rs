@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::status::samples::{alarm, cluster, snapshot};
+use crate::status::snapshot::HealStatus;
 
 /// Reads the text format strictly: help and type once per family, samples behind their family, no series twice.
 fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
@@ -36,6 +37,13 @@ fn every_metric_stands_under_its_family_with_the_right_value() {
     let mut main = cluster("main");
     main.alarms = vec![alarm("region-away/virginia", "away")];
     main.regions[1].breaker = "open".to_owned();
+    main.regions[1].heal = Some(HealStatus {
+        doing: "WAL".to_owned(),
+        objects_done: 3,
+        objects_total: 10,
+        bytes_done: 1 << 20,
+        bytes_total: 30 << 20,
+    });
     let (samples, types) = parse(&metrics(&snapshot(vec![main, cluster("billing")])));
     for (series, value) in [
         ("lifeboat_build_info{version=\"0.1.0\"}", 1.0),
@@ -59,6 +67,10 @@ fn every_metric_stands_under_its_family_with_the_right_value() {
         ("lifeboat_uploaded_bytes_total{cluster=\"main\",region=\"frankfurt\"}", 5_242_880.0),
         ("lifeboat_log_head_seq{cluster=\"main\",region=\"frankfurt\"}", 41.0),
         ("lifeboat_objects_unverified_age_seconds{cluster=\"main\",region=\"frankfurt\"}", 1_040_000.0),
+        ("lifeboat_scrub_done_ratio{cluster=\"main\",region=\"frankfurt\"}", 0.82),
+        ("lifeboat_heal_missing_objects{cluster=\"main\",region=\"virginia\"}", 7.0),
+        ("lifeboat_heal_missing_bytes{cluster=\"main\",region=\"virginia\"}", 30_408_704.0),
+        ("lifeboat_heal_copied_bytes{cluster=\"main\",region=\"virginia\"}", 1_048_576.0),
         ("lifeboat_alarms{cluster=\"main\",severity=\"critical\"}", 1.0),
         ("lifeboat_alarms{cluster=\"billing\",severity=\"critical\"}", 0.0),
         ("lifeboat_alarms{cluster=\"\",severity=\"warning\"}", 0.0),
