@@ -219,7 +219,7 @@ fn a_backup_that_is_held_stays_until_it_is_released() {
             "past",
         ),
         ("no end", vec!["add", held, "--reason", "x", "--owner", "y", "--expires", "soon"], 2, "is not an end"),
-        ("no such hold", vec!["remove", "0011223344556677", "--reason", "x"], 1, "there is no hold"),
+        ("no such hold", vec!["remove", "0011223344556677", "--reason", "x"], 8, "`lifeboatd hold list` shows those"),
     ] {
         let mut all = vec!["hold"];
         all.extend(arguments);
