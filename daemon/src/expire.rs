@@ -10,8 +10,8 @@ use std::time::Duration;
 use lifeboat_config::Config;
 use lifeboat_repository::{
     Catalog, DeleteGate, DeleteMode, Elsewhere, Finding, Force, ForgetReport, LogMemory, NoteSigner, Others,
-    RegionAnswer, RegionLog, RegionView, RetainReport, SweepAuthor, SweepError, SweepRegion, SweepReport, SweepSettings, forget,
-    holds_in_force, retain, sweep,
+    RegionAnswer, RegionLog, RegionView, RetainReport, SweepAuthor, SweepError, SweepRegion, SweepReport,
+    SweepSettings, forget, holds_in_force, retain, sweep,
 };
 use lifeboat_stores::ObjectLock;
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime};

@@ -52,15 +52,7 @@ impl OpenRegion {
         let judgement = Arc::new(Judgement::of(&*bare));
         let judged = JudgedStore { bare: Arc::clone(&bare), judgement: Arc::clone(&judgement) };
         let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::new(judged));
-        Self {
-            name: settings.name.clone(),
-            store,
-            bare,
-            metrics,
-            breaker,
-            settings: settings.clone(),
-            judgement,
-        }
+        Self { name: settings.name.clone(), store, bare, metrics, breaker, settings: settings.clone(), judgement }
     }
 
     /// How many may write there, as far as is known.
@@ -92,7 +84,8 @@ impl OpenRegion {
     /// # Errors
     /// Why it could not be found out.
     pub async fn probe_writers(&self) -> Result<Writers, String> {
-        let unknown = |why: String| Err(format!("whether conditional writes work there cannot be found out now: {why}"));
+        let unknown =
+            |why: String| Err(format!("whether conditional writes work there cannot be found out now: {why}"));
         let report = match tokio::time::timeout(PROBE_PATIENCE, probe(&*self.bare, &SystemClock)).await {
             Ok(Ok(report)) => report,
             // A role that may write nothing but records: what is known without a probe has to do.

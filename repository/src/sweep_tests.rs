@@ -11,9 +11,7 @@ use crate::sweep_samples::{
     DAY, Death, HOUR, SmallBackup, Trick, Tricky, World, at, author, draft, settings, sweep_in,
 };
 use crate::wal_samples::trust;
-use lifeboat_stores::{
-    ByteRange, Fault, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, WithFaults,
-};
+use lifeboat_stores::{ByteRange, Fault, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, WithFaults};
 use lifeboat_vocabulary::Clock;
 
 /// Six days of backups, of which the first three are dropped: the last two days stay, and the one that recovery to two days

@@ -37,6 +37,16 @@ impl HeadsFile {
         Self { heads: heads.iter().map(kept).collect() }
     }
 
+    /// Others compare at the same time: what they have seen further on stays, but for logs that are other ones now.
+    fn take_over(&mut self, seen: Self, changed: &[RegionName]) {
+        for (region, head) in seen.heads {
+            let is_changed = changed.iter().any(|changed| changed.as_str() == region);
+            if is_changed || self.heads.get(&region).is_none_or(|known| known.seq < head.seq) {
+                self.heads.insert(region, head);
+            }
+        }
+    }
+
     /// What cannot be understood is forgotten: it is seen again.
     fn remembered(&self) -> RememberedHeads {
         let head = |(region, kept): (&String, &KeptHead)| {
@@ -89,9 +99,9 @@ pub(crate) async fn compare(
     }
     found.retain(|disagreement| !is_accepted(disagreement));
     let heads = HeadsFile::of(&remember(testimonies, &remembered));
-    let kept = heads.clone();
+    let (seen, changed) = (heads.clone(), accepted.clone());
     if file.read() != heads
-        && let Err(error) = file.change_in_background(move |file| *file = kept).await
+        && let Err(error) = file.change_in_background(move |file| file.take_over(seen, &changed)).await
     {
         tracing::warn!(%cluster, error = %causes(&error), "the ends of the logs are not remembered over a restart");
     }
@@ -107,8 +117,7 @@ pub(crate) async fn compare(
 /// Compares what all regions said, and raises the alarm. Returns what disagrees.
 pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
     let cluster = &parts.cluster.name;
-    let Compared { found, accepted } =
-        compare((cluster, &parts.freezer), &parts.state, &roundup.testimonies()).await;
+    let Compared { found, accepted } = compare((cluster, &parts.freezer), &parts.state, &roundup.testimonies()).await;
     for region in &accepted {
         // It is read from its first record, as it is now, by the next look, and by whoever backs up or deletes.
         parts.board.logs().forget(region);

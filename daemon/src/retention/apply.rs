@@ -211,11 +211,7 @@ async fn carry_out(
                     grace: plan.grace,
                     mode: mode_of(*writers),
                     force,
-                    elsewhere: if is_complete {
-                        Elsewhere::Known(Others::of(others, now))
-                    } else {
-                        Elsewhere::Unknown
-                    },
+                    elsewhere: if is_complete { Elsewhere::Known(Others::of(others, now)) } else { Elsewhere::Unknown },
                     holds: plan.holds.clone(),
                 };
                 let mut log = log.clone();
