@@ -15,7 +15,7 @@ use lifeboat_daemon::expire::{ExpireParts, Expired, Expiry, Round};
 use lifeboat_daemon::freeze::{Action, Freezer, Responsible, Trigger};
 use lifeboat_daemon::regions::{OpenRegions, Writers};
 use lifeboat_repository::{AuditRecord, Draft, Origin, PacksList, RecordBody, SweepError, layout};
-use lifeboat_s3_testd::Delay;
+use lifeboat_s3_testd::{Delay, Operation};
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
 use support::history::{History, POLICY, log_of, signer};
 use support::{BUCKET, Scene};
@@ -208,11 +208,17 @@ fn requests(scene: &Scene) -> u64 {
     scene.regions.iter().map(lifeboat_s3_testd::Server::count_all).sum()
 }
 
-/// Runs the program and kills it after so many requests. Its exit code, if it was faster.
-fn run_and_kill(scene: &Scene, arguments: &[&str], after: u64) -> Option<i32> {
+/// Those that change something: logs grow with every run, and with them the requests that only read.
+fn writes(scene: &Scene) -> u64 {
+    let of = |operation| scene.regions.iter().map(|region| region.count(operation)).sum::<u64>();
+    of(Operation::PutObject) + of(Operation::DeleteObject)
+}
+
+/// Runs the program and kills it once `count` has grown by so much. Its exit code, if it was faster.
+fn run_and_kill(scene: &Scene, arguments: &[&str], (count, after): (fn(&Scene) -> u64, u64)) -> Option<i32> {
     let slowly = Delay { fixed: Duration::from_millis(4), per_mib: Duration::ZERO };
     scene.regions.iter().for_each(|region| region.faults().change(|plan| plan.delay = slowly));
-    let begun = requests(scene);
+    let begun = count(scene);
     let mut command = scene.daemon_command();
     let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let patience = Instant::now() + Duration::from_secs(60);
@@ -220,7 +226,7 @@ fn run_and_kill(scene: &Scene, arguments: &[&str], after: u64) -> Option<i32> {
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();
         }
-        if requests(scene) - begun >= after {
+        if count(scene) - begun >= after {
             child.kill().unwrap();
             break child.wait().unwrap().code();
         }
@@ -247,21 +253,40 @@ fn check_promises(history: &History, index: usize, when: &str) -> bool {
     !standing.open_intents.is_empty()
 }
 
+/// Waits until everything that was forgotten may go.
+fn wait_for_graces(history: &History) {
+    for index in 0..2 {
+        let log = history.runtime.block_on(log_of(&history.scene, index)).1;
+        let standing = log.standing(SystemClock.now());
+        let leaving = standing.backups.values().filter_map(|backup| backup.leaving.as_ref());
+        let last = leaving.map(|leaving| leaving.not_before).max();
+        let patience = Instant::now() + Duration::from_secs(30);
+        while last.is_some_and(|last| SystemClock.now() < last) {
+            assert!(Instant::now() < patience, "a grace of a second does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 #[test]
 fn a_kill_at_any_point_of_a_prune_harms_nothing_and_the_next_run_ends_it() {
     let history = History::new("1s", 5);
     let scene = &history.scene;
-    let (mut kills, mut in_the_middle, mut after) = (0, 0, 3);
+    let (mut kills, mut in_the_middle) = (0, 0);
     let arguments = ["retention", "apply", "--yes", "--force"];
-    while run_and_kill(scene, &arguments, after) != Some(0) {
-        kills += 1;
-        let when = format!("killed after {after} requests");
-        let open = [0, 1].map(|index| check_promises(&history, index, &when));
-        in_the_middle += u32::from(open.contains(&true));
-        after += if after < 60 { 7 } else { 2 };
-        assert!(kills < 400, "it does not come to an end");
+    // At first backups are forgotten, and once their grace is over they are deleted.
+    for _ in 0..2 {
+        wait_for_graces(&history);
+        let mut after = 1;
+        while run_and_kill(scene, &arguments, (writes, after)) != Some(0) {
+            let when = format!("killed after {after} writes");
+            let open = [0, 1].map(|index| check_promises(&history, index, &when));
+            (kills, in_the_middle) = (kills + 1, in_the_middle + u32::from(open.contains(&true)));
+            after += 1;
+            assert!(kills < 200, "it does not come to an end");
+        }
     }
-    assert!(kills > 20 && in_the_middle > 0, "{kills} kills, {in_the_middle} in the middle of a sweep");
+    assert!(kills > 20 && in_the_middle > 3, "{kills} kills, {in_the_middle} in the middle of a sweep");
     let patience = Instant::now() + Duration::from_secs(60);
     while !history.ages(&history.json(&["retention", "plan"], 0), "dropped").is_empty() {
         assert!(Instant::now() < patience, "the rest is not swept");
@@ -290,7 +315,7 @@ fn a_kill_at_any_point_of_a_scrub_records_damage_once_and_the_next_run_finds_all
     let index = scene.keys(1, ".lbx").into_iter().find(|key| key.contains(history.real.as_str())).unwrap();
     scene.regions[1].remove_raw(BUCKET, &index).unwrap();
     let (mut kills, mut after) = (0, 3);
-    while run_and_kill(scene, &["scrub", "--full"], after) != Some(6) {
+    while run_and_kill(scene, &["scrub", "--full"], (requests, after)) != Some(6) {
         kills += 1;
         after += 2;
         assert!(kills < 300, "it does not come to an end");
