@@ -109,7 +109,7 @@ impl Capabilities {
 }
 
 /// What orders several writers.
-const CONDITIONAL: [Check; 2] = [Check::CreateOnce, Check::ReplaceOnce];
+pub(crate) const CONDITIONAL: [Check; 2] = [Check::CreateOnce, Check::ReplaceOnce];
 
 /// The name of a check that stays the same over versions.
 fn name(check: Check) -> &'static str {

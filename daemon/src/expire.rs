@@ -3,14 +3,15 @@
 //! The logs stay in memory and only what is new is read, so that a day costs the same after years.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Config;
 use lifeboat_repository::{
-    Catalog, DeleteGate, DeleteMode, Elsewhere, Finding, Force, ForgetReport, NoteSigner, Others, RegionAnswer,
-    RegionLog, RegionView, RetainReport, SweepAuthor, SweepError, SweepRegion, SweepReport, SweepSettings, forget,
-    holds_in_force, retain, sweep,
+    Catalog, DeleteGate, DeleteMode, Elsewhere, Finding, Force, ForgetReport, LogMemory, NoteSigner, Others,
+    RegionAnswer, RegionLog, RegionView, RetainReport, SweepAuthor, SweepError, SweepRegion, SweepReport,
+    SweepSettings, forget, holds_in_force, retain, sweep,
 };
 use lifeboat_stores::ObjectLock;
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime};
@@ -22,6 +23,8 @@ use crate::causes::causes;
 use crate::freeze::{Action, Freezer};
 use crate::regions::{OpenRegion, OpenRegions, Writers};
 use crate::retention::policy;
+use crate::retention::sure::{Deleter, Doubt};
+use crate::run::state_directory;
 use crate::supervisor::TaskContext;
 use crate::{vigil, wiring};
 
@@ -132,13 +135,15 @@ pub async fn run(context: TaskContext, parts: ExpireParts) -> anyhow::Result<()>
 pub struct Expiry {
     parts: ExpireParts,
     failing_since: BTreeMap<RegionName, UtcTime>,
+    /// The logs as the last run saw them.
+    memory: LogMemory,
 }
 
 impl Expiry {
     /// Nothing is remembered yet.
     #[must_use]
     pub fn new(parts: ExpireParts) -> Self {
-        Self { parts, failing_since: BTreeMap::new() }
+        Self { parts, failing_since: BTreeMap::new(), memory: LogMemory::default() }
     }
 
     /// Carries out retention once, in every region.
@@ -147,12 +152,12 @@ impl Expiry {
     /// If the signing key or the cluster's settings cannot be read.
     pub async fn round(&mut self) -> anyhow::Result<Round> {
         let (cluster, freezer) = (self.parts.cluster.clone(), Arc::clone(&self.parts.freezer));
-        if let Err(stopped) = freezer.check(&cluster, Action::Delete) {
-            return Ok(Round::Stopped(stopped.to_string()));
-        }
         let config = Arc::clone(&self.parts.config.borrow());
         let settings = wiring::cluster(&config, Some(&cluster))?;
         let signer = wiring::signer(&config, &cluster)?;
+        if let Some(doubt) = self.doubt(&state_directory(&config, settings), &signer).await {
+            return Ok(doubt);
+        }
         let now = self.parts.clock.now();
         let views = self.read_logs(&signer).await;
         let disagreements = disagreements(Catalog::merge(&views).findings());
@@ -182,11 +187,18 @@ impl Expiry {
                 }
             };
             let Some(region) = self.parts.regions.get(&name) else { continue };
+            let writers = match region.judge_writers().await {
+                Ok(writers) => writers,
+                Err(why) => {
+                    outcomes.insert(name, Expired::Away(why));
+                    continue;
+                }
+            };
             let others = logs.iter().filter(|(other, _)| **other != name).map(|(_, log)| log);
             let sweep_settings = SweepSettings {
                 policy: policy(settings, now),
                 grace: settings.retention.grace,
-                mode: if region.writers() == Writers::One { DeleteMode::SingleWriter } else { DeleteMode::LogOrdered },
+                mode: mode_of(writers),
                 force: Force::No,
                 elsewhere: if is_complete { Elsewhere::Known(Others::of(others, now)) } else { Elsewhere::Unknown },
                 holds: holds.clone(),
@@ -196,6 +208,20 @@ impl Expiry {
             outcomes.insert(name, expired.map_or_else(Expired::Not, |done| Expired::Done(Box::new(done))));
         }
         Ok(Round::Regions(outcomes))
+    }
+
+    /// Why nothing may be deleted now.
+    async fn doubt(&self, state: &Path, signer: &NoteSigner) -> Option<Round> {
+        let ExpireParts { cluster, freezer, clock, regions, .. } = &self.parts;
+        let deleter = Deleter { cluster, state, freezer, signer, clock: &**clock };
+        Some(match deleter.doubt(regions, &self.memory).await? {
+            Doubt::Stopped(why) => Round::Stopped(why),
+            Doubt::Disagree(what) => Round::Disagree(what),
+            Doubt::Away(why) => {
+                let away = |region: &OpenRegion| (region.name.clone(), Expired::Away(why.clone()));
+                Round::Regions(regions.iter().map(away).collect())
+            }
+        })
     }
 
     /// The regions' logs: what is new in them, once they were read.
@@ -318,6 +344,14 @@ pub(crate) fn disagreements(findings: &[Finding]) -> Vec<String> {
         matches!(finding, Finding::Unreadable { .. } | Finding::SameName { .. } | Finding::Stray { .. })
     };
     findings.iter().filter(|finding| !is_harmless(finding)).map(ToString::to_string).collect()
+}
+
+/// How writers are kept apart where so many may write.
+pub(crate) fn mode_of(writers: Writers) -> DeleteMode {
+    match writers {
+        Writers::Many => DeleteMode::LogOrdered,
+        Writers::One => DeleteMode::SingleWriter,
+    }
 }
 
 pub(crate) async fn one_region(

@@ -171,13 +171,6 @@ impl Standstill {
         thawed
     }
 
-    /// Why nothing must be deleted now, if it must not.
-    pub(crate) fn keeps_from_deleting(&self, now: UtcTime) -> Option<String> {
-        let pause = self.pauses.iter().find(|pause| pause.action == Action::Delete && pause.in_force(now));
-        let frozen = self.frozen.first().map(|frozen| format!("{}: {}", frozen.trigger, frozen.why));
-        frozen.or_else(|| pause.map(|pause| format!("paused by {}: {}", pause.owner, pause.reason)))
-    }
-
     /// Adds what the logs of the regions say; what is known here counts more.
     fn recall(&mut self, logged: Self) {
         let known = |lifted: &(Trigger, String)| self.knows(lifted.0, &lifted.1);

@@ -117,7 +117,7 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
 /// Ends a hold in every region.
 ///
 /// # Errors
-/// If there is no such hold, or no region takes the record.
+/// If there is no such hold (code 8), or no region takes the record.
 pub async fn remove(
     config: &Config,
     cluster: &ClusterSettings,
@@ -130,7 +130,16 @@ pub async fn remove(
     let signer = wiring::signer(config, &cluster.name)?;
     let mut everywhere = Everywhere::of(&read(config, cluster).await?);
     let Some(RecordBody::Hold(held)) = everywhere.find(|body| is_hold(body, hold)).map(|draft| draft.body) else {
-        anyhow::bail!("there is no hold {hold} on a backup of cluster {}; see `lifeboatd hold list`", cluster.name);
+        let away: Vec<&str> = everywhere.away.iter().map(|(region, _)| region.as_str()).collect();
+        let unseen = match &away[..] {
+            [] => String::new(),
+            away => format!(" in the regions that can be read ({} cannot)", away.join(", ")),
+        };
+        let message = format!(
+            "there is no hold {hold} on a backup of cluster {}{unseen}; `lifeboatd hold list` shows those that there are",
+            cluster.name
+        );
+        return Err(Exit::error(Ending::NoSuchBackup, message));
     };
     let released = |body: &RecordBody| matches!(body, RecordBody::Release(release) if release.hold == hold);
     let known = everywhere.find(released);

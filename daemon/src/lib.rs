@@ -25,6 +25,7 @@ pub mod guard;
 pub mod hold;
 pub mod housekeeping;
 pub mod init;
+mod judged_store;
 pub mod late_store;
 #[cfg(test)]
 mod log_samples;

@@ -36,6 +36,12 @@ impl RegionLogs {
         Ok((descriptor, log))
     }
 
+    /// Forgets a region's log, because a person has accepted that it is another one now: it is read from its first record
+    /// next time.
+    pub fn forget(&self, region: &RegionName) {
+        self.logs.forget(region);
+    }
+
     /// Takes over what somebody has appended.
     pub fn keep(&self, region: &RegionName, log: &RegionLog) {
         self.logs.keep(region, log);

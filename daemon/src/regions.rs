@@ -1,17 +1,24 @@
 //! The regions of one cluster, opened once: WAL, backups, deletion, healing and scrub share what is learned about each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use lifeboat_config::Config;
 use lifeboat_repository::RegionStore;
-use lifeboat_stores::{Breaker, Metrics, OpenError, RegionSettings, Stack, Store, Support, open_below};
-use lifeboat_vocabulary::{ClusterName, RegionName};
+use lifeboat_stores::{
+    Breaker, Finding, Metrics, OpenError, RegionSettings, Stack, Store, StoreError, open_below, probe,
+};
+use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
 
+use crate::capabilities::{CONDITIONAL, Capabilities};
 use crate::causes::causes;
+use crate::judged_store::{JudgedStore, Judgement};
 use crate::late_store::LateStore;
 use crate::region_logs::RegionLogs;
 use crate::wiring;
+
+/// How long a probe may take.
+const PROBE_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How many may write into a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,33 +44,65 @@ pub struct OpenRegion {
     pub breaker: Arc<Breaker>,
     /// What the configuration says about it.
     pub settings: RegionSettings,
-    one_writer: Arc<AtomicBool>,
+    judgement: Arc<Judgement>,
 }
 
 impl OpenRegion {
     fn new(settings: &RegionSettings, bare: Arc<dyn Store>) -> Self {
-        let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::clone(&bare));
-        let one_writer = bare.capabilities().conditional_put == Support::No;
-        Self {
-            name: settings.name.clone(),
-            store,
-            bare,
-            metrics,
-            breaker,
-            settings: settings.clone(),
-            one_writer: Arc::new(AtomicBool::new(one_writer)),
-        }
+        let judgement = Arc::new(Judgement::of(&*bare));
+        let judged = JudgedStore { bare: Arc::clone(&bare), judgement: Arc::clone(&judgement) };
+        let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::new(judged));
+        Self { name: settings.name.clone(), store, bare, metrics, breaker, settings: settings.clone(), judgement }
     }
 
     /// How many may write there, as far as is known.
     #[must_use]
     pub fn writers(&self) -> Writers {
-        if self.one_writer.load(Ordering::Acquire) { Writers::One } else { Writers::Many }
+        self.judgement.writers()
     }
 
     /// A probe has found out how many may write there. Every clone of this region hears of it.
     pub fn set_writers(&self, writers: Writers) {
-        self.one_writer.store(writers == Writers::One, Ordering::Release);
+        self.judgement.set(writers);
+    }
+
+    /// How many may write there, by what a probe has found: one that was made before, or one that is made now. Whoever
+    /// deletes asks this and not the settings, which may promise what the server does not keep.
+    ///
+    /// # Errors
+    /// Why it could not be found out; then nothing may be deleted.
+    pub async fn judge_writers(&self) -> Result<Writers, String> {
+        match self.judgement.probed() {
+            Some(writers) => Ok(writers),
+            None => self.probe_writers().await,
+        }
+    }
+
+    /// How many may write there, by a probe that is made now. What was found lost is not taken for regained by it: the
+    /// watch over the regions decides about that.
+    ///
+    /// # Errors
+    /// Why it could not be found out.
+    pub async fn probe_writers(&self) -> Result<Writers, String> {
+        let unknown =
+            |why: String| Err(format!("whether conditional writes work there cannot be found out now: {why}"));
+        let report = match tokio::time::timeout(PROBE_PATIENCE, probe(&*self.bare, &SystemClock)).await {
+            Ok(Ok(report)) => report,
+            // A role that may write nothing but records: what is known without a probe has to do.
+            Ok(Err(StoreError::Misconfigured { .. })) => return Ok(self.writers()),
+            Ok(Err(error)) => return unknown(causes(&error)),
+            Err(_) => return unknown(format!("no answer within {} s", PROBE_PATIENCE.as_secs())),
+        };
+        if let Some(why) = CONDITIONAL.iter().find_map(|check| match report.of(*check) {
+            Some(Finding::Unclear { why }) => Some(why.clone()),
+            _ => None,
+        }) {
+            return unknown(why);
+        }
+        if self.judgement.probed() != Some(Writers::One) {
+            self.set_writers(Capabilities::learn(None, &report, SystemClock.now()).0.writers());
+        }
+        Ok(self.writers())
     }
 
     /// As backups and WAL take it.

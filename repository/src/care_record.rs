@@ -55,6 +55,15 @@ pub struct Forgotten {
     pub why: String,
 }
 
+/// Backups of which a `forget` record says that they leave, and that are kept again: by another policy, or because the
+/// point-in-time window starts from them. To leave, they have to be forgotten anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepRecord {
+    /// Which.
+    #[serde(with = "as_texts")]
+    pub backups: Vec<BackupId>,
+}
+
 /// A retention policy as it stood when it decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyText {
@@ -245,6 +254,16 @@ impl ForgetRecord {
             return Err("it does not say why it forgets a backup, or not in one short line");
         }
         if is_plain_text(&self.policy.timezone, ZONE_BYTES_MAX) { Ok(()) } else { Err("its time zone has no name") }
+    }
+}
+
+impl KeepRecord {
+    /// What contradicts itself, if anything does.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.backups.is_empty() || self.backups.len() > BACKUPS_MAX || !each_once(&self.backups) {
+            return Err("it keeps nothing, too many backups at once, or one twice");
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ const HOLD: usize = 3;
 const DAMAGE: usize = 6;
 const HEALED: usize = 8;
 const AUDIT: usize = 9;
+const KEEP: usize = 11;
 
 fn parsed(json: &Value) -> Result<Record, String> {
     Record::parse(&format!("{json}\n")).map_err(|error| crate::upload::chain(&error))
@@ -66,6 +67,7 @@ fn records_about_care_are_small_and_read_as_documented() {
                 .to_owned(),
         ),
         ("audit", r#""action":"pause","reason":"moving the bucket","owner":"mia""#.to_owned()),
+        ("keep", format!(r#""backups":["{id}"]"#)),
     ];
     let entries = samples::care_entries();
     assert_eq!(entries.len(), expected.len());
@@ -103,6 +105,8 @@ fn records_about_care_that_contradict_themselves_are_refused() {
         (DAMAGE, "/count", 0.into(), "it counts fewer damaged objects than it has"),
         (DAMAGE, "/objects", vec![Value::from("log/x"); 101].into(), "it names too many damaged objects"),
         (HEALED, "/backups", twice("20261120T020003Z-5f1c09ab".into()), "it heals a backup twice, or too many"),
+        (KEEP, "/backups", none(), "it keeps nothing, too many backups at once, or one twice"),
+        (KEEP, "/backups", twice("20261120T020003Z-5f1c09ab".into()), "it keeps nothing, too many backups at once"),
         (AUDIT, "/action", "Do it".into(), "its action is not a word"),
         (AUDIT, "/action", "".into(), "its action is not a word"),
         (AUDIT, "/subject", "".into(), "its subject is empty, too long, or not one line of text"),

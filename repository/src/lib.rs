@@ -175,8 +175,8 @@ pub use backup_record::{
 };
 pub use care_record::{
     AuditRecord, BACKUPS_MAX, DamageRecord, EPOCHS_SWEPT_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, FoundBy,
-    HealedRecord, HoldRecord, OBJECTS_NAMED_MAX, OWNER_BYTES_MAX, PolicyText, REASON_BYTES_MAX, ReleaseRecord,
-    SUBJECT_BYTES_MAX, SweepDoneRecord, SweepIntentRecord, WHY_BYTES_MAX, WalFloor, is_plain_text,
+    HealedRecord, HoldRecord, KeepRecord, OBJECTS_NAMED_MAX, OWNER_BYTES_MAX, PolicyText, REASON_BYTES_MAX,
+    ReleaseRecord, SUBJECT_BYTES_MAX, SweepDoneRecord, SweepIntentRecord, WHY_BYTES_MAX, WalFloor, is_plain_text,
 };
 pub use catalog::{Catalog, CatalogRow, Finding, Presence, RegionAnswer, RegionView};
 pub use command_slot::{BLOB_BYTES_MAX, COMMAND_TIMEOUT, KeyCommand, KeyCommandError};

@@ -3,10 +3,14 @@
 //! A record is created at exactly the place after the last one, or not at all. So every log has one order that all
 //! writers agree on, without a lock and without a clock, and whoever loses a race reads what happened and decides anew.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
-use lifeboat_stores::{ObjectKey, Store, StoreError};
+use lifeboat_stores::{ObjectKey, Store, StoreError, Support};
 use lifeboat_vocabulary::{RegionName, Sha256Digest};
+use parking_lot::Mutex;
 
 use crate::aead::sha256;
 use crate::create_once::{Created, create_once, small_object};
@@ -248,6 +252,11 @@ impl RegionLog {
         }
         let seq = self.entries.len() as u64;
         let region = self.trust.region.clone().ok_or(LogError::Nameless)?;
+        let alone = alone_where_conditions_may_be_ignored(store, &self.trust.repository, &region).await;
+        if alone.is_some() && self.refresh(store).await? > 0 {
+            let found = self.find(draft)?;
+            return Ok(found.map_or(Attempt::Overtaken { new_from: seq }, Attempt::Written));
+        }
         let link = Link { region, seq, prev: self.head().map(|head| head.sha256) };
         let record = Record { link, origin: draft.origin.clone(), body: draft.body.clone() };
         let text = record.to_text().map_err(|source| LogError::Record { seq, source })?;
@@ -315,6 +324,24 @@ impl RegionLog {
             }
         }
     }
+}
+
+/// The logs that this process appends to where the store may ignore conditions, by repository and region.
+static APPENDING: Mutex<BTreeMap<(String, RegionName), Arc<tokio::sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
+
+/// Where the store may ignore conditions, whoever appends with a log that was read a while ago would replace the records
+/// of others, and break the chain. So there the tasks of one process take turns, and each looks first; more than one
+/// process must not write there in any case.
+async fn alone_where_conditions_may_be_ignored(
+    store: &dyn Store,
+    repository: &RepositoryId,
+    region: &RegionName,
+) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+    if store.capabilities().conditional_put == Support::Yes {
+        return None;
+    }
+    let turn = Arc::clone(APPENDING.lock().entry((repository.to_string(), region.clone())).or_default());
+    Some(turn.lock_owned().await)
 }
 
 pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Option<Bytes>, LogError> {

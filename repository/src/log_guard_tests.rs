@@ -3,9 +3,10 @@
 use super::*;
 use crate::backup_record::BackupRecord;
 use crate::ids::EpochId;
+use crate::log::Attempt;
 use crate::record::RecordBody;
 use crate::samples;
-use crate::sweep_samples::{SmallBackup, World, at, draft};
+use crate::sweep_samples::{SmallBackup, Trick, Tricky, World, at, draft};
 use crate::wal_record::WalEpochRecord;
 
 #[tokio::test]
@@ -55,4 +56,21 @@ async fn a_log_that_does_not_end_where_it_ended_is_noticed_with_one_request() {
     crate::sweep_samples::put(&*world.memory, &key, "another record").await.unwrap();
     let other = world.log.confirm_head(&*world.memory).await;
     assert!(matches!(other, Err(LogError::Forked { .. })), "{other:?}");
+}
+
+#[tokio::test]
+async fn where_conditions_are_ignored_a_log_that_was_read_long_ago_replaces_nothing() {
+    let mut world = World::new().await;
+    let inexact = Tricky::new(&world.memory, Trick::IgnoresConditions);
+    let mut of_a_long_backup = world.log.clone();
+    world.say(RecordBody::Hold(samples::hold(0xd1, "20260101T020000Z-00000000", None))).await;
+    let hold = RecordBody::Hold(samples::hold(0xd2, "20260101T020000Z-00000000", None));
+    let late = draft(&of_a_long_backup, hold, at(1));
+    let attempt = of_a_long_backup.try_append(&inexact, &samples::signer(), &late).await.unwrap();
+    assert_eq!(attempt, Attempt::Overtaken { new_from: 1 });
+    of_a_long_backup.append(&inexact, &samples::signer(), &late).await.unwrap();
+    let again = of_a_long_backup.try_append(&inexact, &samples::signer(), &late).await.unwrap();
+    assert_eq!(again, Attempt::Written(of_a_long_backup.head().unwrap()), "it stands there already");
+    world.log.refresh(&inexact).await.unwrap();
+    assert_eq!(world.log.entries().len(), 3, "the chain holds, and everything that was said stands in it");
 }

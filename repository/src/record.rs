@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup_record::BackupRecord;
 use crate::care_record::{
-    AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, ReleaseRecord, SweepDoneRecord,
+    AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, KeepRecord, ReleaseRecord, SweepDoneRecord,
     SweepIntentRecord,
 };
 use crate::ids::RepositoryId;
@@ -89,6 +89,8 @@ pub enum RecordBody {
     Incarnation(IncarnationRecord),
     /// Backups that leave the kept set.
     Forget(ForgetRecord),
+    /// Backups that were to leave, and are kept again.
+    Keep(KeepRecord),
     /// What is about to be deleted; from here on it does not exist in this region.
     SweepIntent(SweepIntentRecord),
     /// What was deleted.
@@ -189,6 +191,7 @@ impl RecordBody {
             Self::WalGap(_) => "wal-gap",
             Self::Incarnation(_) => "incarnation",
             Self::Forget(_) => "forget",
+            Self::Keep(_) => "keep",
             Self::SweepIntent(_) => "sweep-intent",
             Self::SweepDone(_) => "sweep-done",
             Self::Hold(_) => "hold",
@@ -217,6 +220,7 @@ impl Record {
             RecordBody::WalEpoch(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::WalGap(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Incarnation(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Keep(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Forget(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::SweepIntent(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::SweepDone(body) => Written::new(kind, link, origin, body).to_line(),
@@ -246,6 +250,7 @@ impl Record {
             "wal-gap" => RecordBody::WalGap(serde_json::from_str(json)?),
             "incarnation" => RecordBody::Incarnation(serde_json::from_str(json)?),
             "forget" => RecordBody::Forget(serde_json::from_str(json)?),
+            "keep" => RecordBody::Keep(serde_json::from_str(json)?),
             "sweep-intent" => RecordBody::SweepIntent(serde_json::from_str(json)?),
             "sweep-done" => RecordBody::SweepDone(serde_json::from_str(json)?),
             "hold" => RecordBody::Hold(serde_json::from_str(json)?),
@@ -277,6 +282,7 @@ impl Record {
             RecordBody::WalEpoch(epoch) => epoch.check().or_else(contradiction),
             RecordBody::WalGap(gap) => gap.check().or_else(contradiction),
             RecordBody::Forget(forget) => forget.check().or_else(contradiction),
+            RecordBody::Keep(keep) => keep.check().or_else(contradiction),
             RecordBody::SweepIntent(intent) => intent.check().or_else(contradiction),
             RecordBody::SweepDone(done) => done.check(*seq).or_else(contradiction),
             RecordBody::Hold(hold) => hold.check().or_else(contradiction),

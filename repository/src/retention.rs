@@ -229,7 +229,8 @@ pub fn plan(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) ->
         }
     }
     let newest_good = good.first().map(|newest| newest.stop_time);
-    let unusual = guards(&Proposal { candidates, dropped: &dropped, newest_good, now, present }, policy.limits);
+    let wal = if beyond.is_some() { OldWal::Goes } else { OldWal::Stays };
+    let unusual = guards(&Proposal { candidates, dropped: &dropped, newest_good, now, present, wal }, policy.limits);
     let anchor = anchor.map(|anchor| anchor.backup.clone());
     RetentionPlan { kept, dropped, anchor, wal_from: beyond.map(|anchor| anchor.start), unusual }
 }
@@ -321,15 +322,23 @@ struct Proposal<'a> {
     newest_good: Option<UtcTime>,
     now: UtcTime,
     present: UtcTime,
+    wal: OldWal,
+}
+
+/// Whether WAL has left the window: then it goes even where every backup stays.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OldWal {
+    Goes,
+    Stays,
 }
 
 fn guards(proposal: &Proposal<'_>, limits: RetentionLimits) -> Vec<Guard> {
-    let Proposal { candidates, dropped, newest_good, now, present } = *proposal;
+    let Proposal { candidates, dropped, newest_good, now, present, wal } = *proposal;
     let mut guards = Vec::new();
     if present > now.plus(CLOCK_TOLERANCE) {
         guards.push(Guard::ClockBehind { now, before: present });
     }
-    if dropped.is_empty() {
+    if dropped.is_empty() && wal == OldWal::Stays {
         return guards;
     }
     let expected = newest_good.zip(limits.backup_every).map(|(newest, every)| newest.plus(every.saturating_mul(2)));

@@ -288,7 +288,11 @@ fn what_is_unusual_is_left_to_a_person() {
     let text = "the newest good backup is of 2026-11-20T02:00:00Z, and another was due by 2026-11-22T02:00:00Z";
     assert_eq!(stopped.to_string(), text);
     assert_eq!(guards(&history(2), &keep(1), late.plus(HOUR)), [stopped]);
-    assert_eq!(guards(&history(1), &keep(1), late.plus(HOUR)), [], "nothing would go");
+    let all_wal = RetentionPolicy { window: 30 * DAY, ..keep(1) };
+    assert_eq!(guards(&history(1), &all_wal, late.plus(HOUR)), [], "nothing would go");
+    let jumped = now.plus(200 * DAY);
+    let stale = |guards: Vec<Guard>| matches!(guards[..], [Guard::NoFreshBackup { .. }]);
+    assert!(stale(guards(&history(1), &all_wal, jumped)), "no backup would go, and all WAL before the newest");
     let mut damaged = history(2);
     damaged.iter_mut().for_each(|backup| backup.proof = Proof::Damaged);
     let none = Guard::NoFreshBackup { newest: None, expected: None };

@@ -7,8 +7,8 @@ use crate::backup_record::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
 use crate::care_record::{
-    AuditRecord, DamageRecord, ForgetRecord, Forgotten, FoundBy, HealedRecord, HoldRecord, PolicyText, ReleaseRecord,
-    SweepDoneRecord, SweepIntentRecord, WalFloor,
+    AuditRecord, DamageRecord, ForgetRecord, Forgotten, FoundBy, HealedRecord, HoldRecord, KeepRecord, PolicyText,
+    ReleaseRecord, SweepDoneRecord, SweepIntentRecord, WalFloor,
 };
 use crate::descriptor::Descriptor;
 use crate::ids::{EpochId, HoldId, Incarnation, RepositoryId};
@@ -187,9 +187,15 @@ pub(crate) fn care_entries() -> Vec<Record> {
         RecordBody::Release(release(0xd0)),
         RecordBody::Damage(damage.clone()),
         RecordBody::Damage(DamageRecord { backup: None, ..damage }),
-        RecordBody::Healed(HealedRecord { backups: vec![backup], objects: 2, bytes, from: "us".parse().unwrap() }),
+        RecordBody::Healed(HealedRecord {
+            backups: vec![backup.clone()],
+            objects: 2,
+            bytes,
+            from: "us".parse().unwrap(),
+        }),
         RecordBody::Audit(audit.clone()),
         RecordBody::Audit(AuditRecord { subject: None, expires: None, ..audit }),
+        RecordBody::Keep(KeepRecord { backups: vec![backup] }),
     ];
     let link = Link { region: "eu-1".parse().unwrap(), seq: 5, prev: Some(digest(9)) };
     bodies.into_iter().map(|body| Record { link: link.clone(), origin: origin(5), body }).collect()

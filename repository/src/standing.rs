@@ -85,6 +85,9 @@ impl RegionLog {
             match &entry.record.body {
                 RecordBody::Backup(record) => standing.add_backup(record, seq),
                 RecordBody::Forget(forget) => standing.forget(forget, seq, time),
+                RecordBody::Keep(keep) => {
+                    keep.backups.iter().for_each(|id| standing.change(id, |backup| backup.leaving = None));
+                }
                 RecordBody::SweepIntent(intent) => standing.begin_sweep(intent, seq, time),
                 RecordBody::SweepDone(done) if done.locked == 0 => {
                     standing.open_intents.retain(|open| open.seq != done.intent);

@@ -23,7 +23,9 @@ use lifeboat_stores::{Store, Support};
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
 use parking_lot::Mutex;
 
-use crate::care_record::{FORGOTTEN_MAX, ForgetRecord, Forgotten, HoldRecord, SweepDoneRecord, SweepIntentRecord};
+use crate::care_record::{
+    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, HoldRecord, KeepRecord, SweepDoneRecord, SweepIntentRecord,
+};
 use crate::ids::{EpochId, HoldId};
 use crate::log::{Attempt, Draft, LogEntry, RegionLog};
 use crate::note::NoteSigner;
@@ -112,7 +114,7 @@ impl Others {
     }
 }
 
-/// Says whether anything may be deleted just now. Asked before every record and before every page of deletions.
+/// Says whether anything may be deleted just now. Asked before every record and before every deletion.
 pub trait DeleteGate: Send + Sync {
     /// `Err` says who or what has stopped deletion, and why.
     ///
@@ -186,6 +188,8 @@ pub struct ForgetReport {
     pub plan: RetentionPlan,
     /// What was forgotten now, with the reason.
     pub forgotten: Vec<(BackupId, String)>,
+    /// What was to leave, and stays after all.
+    pub kept_again: Vec<BackupId>,
 }
 
 /// What [`sweep`] did.
@@ -209,7 +213,8 @@ pub struct SweepReport {
     pub needed: u64,
 }
 
-/// Writes down what the plan for this region keeps no longer. Deletes nothing.
+/// Writes down what the plan for this region keeps no longer, and what it keeps again although it was forgotten: whoever
+/// looks sees what really leaves, and what leaves later has its whole grace. Deletes nothing.
 ///
 /// # Errors
 /// [`SweepError`]; repeating is harmless.
@@ -219,26 +224,41 @@ pub async fn forget(
     now: UtcTime,
 ) -> Result<ForgetReport, SweepError> {
     settings.check(region.store)?;
+    let mut kept_again = Vec::new();
     for _ in 0..ATTEMPTS {
         region.author.check()?;
         region.refresh().await?;
         check_clock(region.store, now).await?;
         let standing = settings.standing(region.log, now)?;
         let plan = settings.plan(&standing, now)?;
+        let again = stays_after_all(&standing, &plan);
+        if !again.is_empty() {
+            let body = RecordBody::Keep(KeepRecord { backups: again.clone() });
+            if region.append(body, now).await?.is_some() {
+                kept_again.extend(again);
+            }
+            continue;
+        }
         let new = plan.dropped.iter().filter(|dropped| dropped.leaving.is_none()).take(FORGOTTEN_MAX);
         let backups: Vec<_> = new.map(|new| Forgotten { backup: new.backup.clone(), why: new.why.clone() }).collect();
         if backups.is_empty() {
-            return Ok(ForgetReport { plan, forgotten: Vec::new() });
+            return Ok(ForgetReport { plan, forgotten: Vec::new(), kept_again });
         }
         let forgotten = backups.iter().map(|new| (new.backup.clone(), new.why.clone())).collect();
         let decided = standing.last_decision.map_or(now, |last| last.max(now));
         let not_before = decided.plus(settings.grace);
         let body = RecordBody::Forget(ForgetRecord { backups, policy: settings.policy.text(), not_before });
         if region.append(body, now).await?.is_some() {
-            return Ok(ForgetReport { plan, forgotten });
+            return Ok(ForgetReport { plan, forgotten, kept_again });
         }
     }
     Err(SweepError::Contended { attempts: ATTEMPTS })
+}
+
+/// What the plan keeps although it is said to leave.
+fn stays_after_all(standing: &RegionStanding, plan: &RetentionPlan) -> Vec<BackupId> {
+    let leaves = |backup: &&BackupId| standing.backups.get(*backup).is_some_and(|backup| backup.leaving.is_some());
+    plan.kept.iter().map(|(backup, _)| backup).filter(leaves).take(BACKUPS_MAX).cloned().collect()
 }
 
 /// Finishes what earlier sweeps have begun, then deletes what was forgotten, what crashed backups left, and WAL that no

@@ -240,6 +240,8 @@ impl<'a> Sweeper<'a> {
 
     async fn delete(&self, doomed: Vec<Doomed>) -> Result<Swept, SweepError> {
         let one = |(key, size): Doomed| async move {
+            // A page may take minutes, and a freeze or a pause counts from the next object on.
+            self.author.check()?;
             match self.store.delete(&key).await {
                 Ok(()) => Ok((Gone::Yes, size)),
                 Err(StoreError::Locked { .. }) => Ok((Gone::Locked, size)),

@@ -6,11 +6,44 @@
 //! than the lowest of these backups comes from none of them, and is behind all of them; what has a higher number may come
 //! from them, and is kept whole. No history has to be read for that, and this program could not: histories are sealed.
 
-use lifeboat_vocabulary::{Lsn, TimelineId};
+use std::time::Duration;
+
+use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime};
 
 use crate::backup_record::BackupRecord;
-use crate::retention::RetentionPlan;
+use crate::log::RegionLog;
+use crate::record::RecordBody;
+use crate::retention::{RetentionPlan, RetentionPolicy, plan_region};
 use crate::standing::RegionStanding;
+use crate::sweep::SweepSettings;
+
+/// How far back WAL is kept: over the window, and over the grace beyond it.
+///
+/// Backups that leave the window have their grace; without the same for WAL, a recovery to the far end of the window that
+/// is under way would lose what it reads, and a window that was shortened by mistake could not be lengthened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeptWindow(Duration);
+
+impl KeptWindow {
+    /// The longest window that was in force within the last grace, by what was forgotten, and the grace.
+    pub(crate) fn of(log: &RegionLog, settings: &SweepSettings, now: UtcTime) -> Self {
+        let mut longest = settings.policy.window;
+        for entry in log.entries().iter().rev() {
+            let RecordBody::Forget(forget) = &entry.record.body else { continue };
+            longest = longest.max(Duration::from_secs(forget.policy.window_seconds));
+            // This one was in force when the last grace began; what was before it does not count.
+            if now.since(entry.record.origin.time) >= settings.grace {
+                break;
+            }
+        }
+        Self(longest.saturating_add(settings.grace))
+    }
+
+    /// The plan for this window.
+    pub(crate) fn plan(self, standing: &RegionStanding, settings: &SweepSettings, now: UtcTime) -> RetentionPlan {
+        plan_region(standing, &RetentionPolicy { window: self.0, ..settings.policy.clone() }, now)
+    }
+}
 
 /// What recovery within the window may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

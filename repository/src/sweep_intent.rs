@@ -15,7 +15,7 @@ use crate::standing::RegionStanding;
 use crate::sweep::{Elsewhere, SweepRegion, SweepSettings};
 use crate::sweep_epochs::{WalEpochs, epochs_in_use};
 use crate::sweep_error::SweepError;
-use crate::sweep_floor::{Kept, KeptWal};
+use crate::sweep_floor::{Kept, KeptWal, KeptWindow};
 use crate::sweep_slices::slices_floor;
 use crate::sweep_survey::Survey;
 use crate::wal_list::{WalPages, timelines};
@@ -62,7 +62,9 @@ pub(crate) async fn decide(
     let open: BTreeSet<_> = open.flat_map(|open| open.intent.backups.iter().chain(&open.intent.leftovers)).collect();
     let swept = survey.folders.keys().filter(|backup| standing.swept.contains_key(*backup) && !open.contains(backup));
     decided.late = swept.cloned().collect();
-    wal(region.store, (standing, plan, survey), &mut decided.intent).await?;
+    let window = KeptWindow::of(region.log, settings, survey.now);
+    let kept = KeptWal::of(standing, &window.plan(standing, settings, survey.now));
+    wal(region.store, (standing, kept, survey), &mut decided.intent).await?;
     decided.intent.epochs = epochs(region, settings, (standing, survey, &decided.intent)).await?;
     Ok(decided)
 }
@@ -80,11 +82,10 @@ fn leftovers(standing: &RegionStanding, survey: &Survey, elsewhere: &Elsewhere) 
 /// The floors of WAL that rise, and of slices.
 async fn wal(
     store: &dyn Store,
-    (standing, plan, survey): (&RegionStanding, &RetentionPlan, &Survey),
+    (standing, kept, survey): (&RegionStanding, Option<KeptWal>, &Survey),
     intent: &mut SweepIntentRecord,
 ) -> Result<(), SweepError> {
     let timelines = timelines(store).await.map_err(SweepError::List)?;
-    let kept = KeptWal::of(standing, plan);
     for timeline in timelines {
         if intent.wal.len() >= TIMELINES_SWEPT_MAX || intent.slices.len() >= TIMELINES_SWEPT_MAX {
             return Ok(());

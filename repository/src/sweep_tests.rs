@@ -11,7 +11,7 @@ use crate::sweep_samples::{
     DAY, Death, HOUR, SmallBackup, Trick, Tricky, World, at, author, draft, settings, sweep_in,
 };
 use crate::wal_samples::trust;
-use lifeboat_stores::{Fault, ObjectKey, Operation, PutMode, Rule, WithFaults};
+use lifeboat_stores::{ByteRange, Fault, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, WithFaults};
 use lifeboat_vocabulary::Clock;
 
 /// Six days of backups, of which the first three are dropped: the last two days stay, and the one that recovery to two days
@@ -411,7 +411,13 @@ async fn where_conditions_are_ignored_a_second_writer_is_noticed() {
     world.say(hold.clone()).await;
     let theirs = draft(&other, RecordBody::Hold(samples::hold(0xd2, "20260101T020000Z-00000000", None)), at(130));
     let other_signer = samples::signer();
-    other.try_append(&inexact, &other_signer, &theirs).await.unwrap();
+    // Another process does not wait for its turn here.
+    let elsewhere = MemoryStore::new();
+    other.try_append(&elsewhere, &other_signer, &theirs).await.unwrap();
+    let key = layout::log_note(u64::try_from(other.entries().len() - 1).unwrap());
+    let bytes = elsewhere.get(&key, ByteRange::WholeUpTo(ByteCount::from_mib(1))).await.unwrap();
+    let body = SealedBody { sha256: crate::aead::sha256(&bytes), bytes };
+    inexact.put(&key, body, PutMode::CreateOnly).await.unwrap();
     let alone = SweepSettings { mode: DeleteMode::SingleWriter, ..settings() };
     let now = world.clock.now();
     let error = sweep_in(&inexact, &mut world.log, &alone, now).await.unwrap_err();
@@ -425,9 +431,48 @@ async fn a_policy_that_keeps_more_saves_what_was_forgotten_and_not_swept() {
     generous.policy.daily = 30;
     let report = world.sweep(&generous).await.unwrap();
     assert_eq!((report.swept, report.objects), (vec![], 0));
+    let report = world.forget(&generous).await.unwrap();
+    assert_eq!(report.kept_again.into_iter().collect::<BTreeSet<_>>(), ids(&backups[..3]).into_iter().collect());
+    assert!(standing(&reread(&world).await).backups.values().all(|backup| backup.leaving.is_none()), "nothing leaves");
+    assert!(world.forget(&generous).await.unwrap().kept_again.is_empty(), "once is enough");
+
+    // What is forgotten anew has its whole grace anew.
+    let begin = world.clock.now();
+    assert!(world.forget(&settings()).await.unwrap().forgotten.len() >= 3);
+    world.clock.set(begin.plus(71 * HOUR));
+    assert_eq!(world.sweep(&settings()).await.unwrap().swept, []);
     for key in backups.iter().flat_map(SmallBackup::keys) {
         assert!(world.has(&key).await, "{key}");
     }
+    world.clock.set(begin.plus(72 * HOUR));
+    assert!(world.sweep(&settings()).await.unwrap().swept.len() >= 3);
+}
+
+/// Somebody stops deletion in the middle of it.
+struct ClosesAfter(std::sync::atomic::AtomicU64);
+
+impl DeleteGate for ClosesAfter {
+    fn check(&self) -> Result<(), String> {
+        let left = &self.0;
+        let closed = || "a person looks at it".to_owned();
+        let one_less = |left: u64| left.checked_sub(1);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        left.fetch_update(relaxed, relaxed, one_less).map(|_| ()).map_err(|_| closed())
+    }
+}
+
+#[tokio::test]
+async fn a_freeze_counts_from_the_next_object_on() {
+    let (mut world, _) = six_days_forgotten().await;
+    let store = Arc::clone(&world.memory);
+    let (now, before) = (world.clock.now(), world.keys("data/").await.len());
+    let gate = Arc::new(ClosesAfter(10.into()));
+    let author = SweepAuthor::new(Arc::new(samples::signer()), "test".to_owned(), gate);
+    let region = &mut SweepRegion { store: &*store, log: &mut world.log, author: &author };
+    assert!(matches!(sweep(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
+    let gone = before - world.keys("data/").await.len();
+    assert!((1..=8).contains(&gone), "{gone} of the 9 objects on three pages");
+    assert_eq!(standing(&reread(&world).await).open_intents.len(), 1, "the next sweep goes on");
 }
 
 #[tokio::test]

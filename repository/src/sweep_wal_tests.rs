@@ -5,6 +5,7 @@ use crate::record::RecordBody;
 use crate::retention::{RetentionPlan, plan_region};
 use crate::samples;
 use crate::standing::RegionStanding;
+use crate::sweep::SweepSettings;
 use crate::sweep_epochs::WalEpochs;
 use crate::sweep_floor::{Kept, KeptWal};
 use crate::sweep_samples::{DAY, SmallBackup, World, at, put, settings};
@@ -13,6 +14,7 @@ use crate::wal_name::WalObject;
 use crate::wal_record::WalEpochRecord;
 use crate::wal_samples::{new_epoch, sealer, wal_bytes};
 use lifeboat_vocabulary::Clock;
+use std::time::Duration;
 
 fn piece(timeline: u32, segment: u64) -> WalObject {
     WalObject::new(WalForm::Piece, samples::wal_range(timeline, segment << 24, (segment + 1) << 24)).unwrap()
@@ -22,6 +24,11 @@ fn piece(timeline: u32, segment: u64) -> WalObject {
 fn slice(timeline: u32, segment: u64, quarter: u64) -> WalObject {
     let start = (segment << 24) + (quarter << 22);
     WalObject::new(WalForm::Slice, samples::wal_range(timeline, start, start + (1 << 22))).unwrap()
+}
+
+/// WAL goes as soon as it has left the window.
+fn at_once() -> SweepSettings {
+    SweepSettings { grace: Duration::ZERO, ..settings() }
 }
 
 async fn store(world: &World, objects: &[WalObject]) {
@@ -104,7 +111,7 @@ async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
     store(&world, &own).await;
     store(&world, &slices).await;
     put(&*world.memory, &"wal/00000003/history.lbb".parse().unwrap(), "history").await.unwrap();
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     // The anchor is that of day 3, which starts in segment 4.
     assert_eq!(left(&world, &own).await, own[3..]);
     assert_eq!(left(&world, &slices).await, slices[1..]);
@@ -112,13 +119,36 @@ async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
 
     let late = piece(1, 2);
     store(&world, &[late]).await;
-    let mut longer = settings();
+    let mut longer = at_once();
     longer.policy.window = 5 * DAY;
     world.sweep(&longer).await.unwrap();
     assert_eq!(left(&world, &[late]).await, [], "what was given up does not come back");
     assert_eq!(left(&world, &own).await, own[3..]);
     let floors = world.log.standing(at(0)).wal_floors;
     assert_eq!(floors.into_values().collect::<Vec<_>>(), [piece(1, 4).range.start]);
+}
+
+#[tokio::test]
+async fn wal_that_has_left_the_window_has_a_grace_like_backups() {
+    let (mut world, _) = World::with_days(9).await;
+    let own: Vec<_> = (1..12).map(|segment| piece(1, segment)).collect();
+    store(&world, &own).await;
+    world.sweep(&settings()).await.unwrap();
+    assert_eq!(left(&world, &own).await, own[3..], "two days and three of grace: from the backup of day 3");
+
+    // A window that somebody has made too short by mistake.
+    let (mut world, _) = World::with_days(9).await;
+    store(&world, &own).await;
+    let (mut wide, mut narrow) = (settings(), settings());
+    (wide.policy.window, narrow.policy.window) = (6 * DAY, DAY);
+    world.forget(&wide).await.unwrap();
+    assert_eq!(world.forget(&narrow).await.unwrap().forgotten.len(), 1);
+    world.clock.set(at(8 * 24 + 71));
+    world.sweep(&narrow).await.unwrap();
+    assert_eq!(left(&world, &own).await, own[1..], "six days and three of grace: from the backup of day 1");
+    world.clock.set(at(8 * 24 + 73));
+    world.sweep(&narrow).await.unwrap();
+    assert_eq!(left(&world, &own).await, own[7..], "one day and three of grace: from the backup of day 7");
 }
 
 #[tokio::test]
@@ -136,7 +166,7 @@ async fn abandoned_timelines_go_when_every_backup_that_matters_lies_behind_them(
     store(&world, &old).await;
     store(&world, &new).await;
     put(&*world.memory, &history, "history").await.unwrap();
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     assert_eq!(left(&world, &old).await, []);
     assert_eq!(left(&world, &new).await, new[5..], "from the anchor of day 5");
     assert!(world.has(&history).await, "histories stay");
@@ -154,19 +184,19 @@ async fn a_slice_that_no_piece_holds_is_never_deleted() {
     world.clock.set(at(20));
     store(&world, &[piece(1, 5), piece(1, 7), piece(2, 6)]).await;
     world.clock.set(at(23));
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     assert_eq!(left(&world, &covered).await, covered, "they may be being read");
     world.clock.set(at(25));
     let young = slice(1, 7, 2);
     store(&world, &[young]).await;
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     assert_eq!(left(&world, &covered).await, []);
     assert_eq!(left(&world, &alone).await, alone, "the piece of another timeline is another WAL");
     assert_eq!(left(&world, &last).await, []);
     assert_eq!(left(&world, &[young]).await, [young]);
     world.clock.set(at(99));
     store(&world, &[piece(1, 6)]).await;
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     assert_eq!(left(&world, &alone).await, [], "healed: now a piece holds it");
 }
 
@@ -215,7 +245,7 @@ async fn keys_for_wal_go_when_nothing_is_left_under_them_and_histories_keep_thei
     }
     // The anchor is that of day 5, in segment 6. The key of day n is followed by that of day n + 1, and the second backup
     // behind it is that of day n + 2: it has to be below the floor.
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     let mut kept = Vec::new();
     for (day, epoch) in epochs.iter().enumerate() {
         if world.has(&epoch.slots_key()).await {
@@ -238,7 +268,7 @@ async fn an_object_that_still_names_a_key_keeps_it_whatever_the_log_says() {
     }
     // Sealed long ago, and stored for a range that is kept.
     seal_piece(&world, &first, 7).await;
-    world.sweep(&settings()).await.unwrap();
+    world.sweep(&at_once()).await.unwrap();
     let wal = WalEpochs::of(&world.log, &world.log.standing(at(0)), &[]);
     assert!(wal.is_of_wal(first.id()));
     assert!(world.has(&first.slots_key()).await);

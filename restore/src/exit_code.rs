@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// | 5 | below the quorum: done in fewer regions than required |
 /// | 6 | damaged: pages or stored objects are not what they should be |
 /// | 7 | the key does not fit |
-/// | 8 | there is no such backup |
+/// | 8 | there is no such backup, or no such hold |
 /// | 9 | the target cannot be used: not empty, too small, or not writable |
 /// | 10 | the recovery target cannot be reached; the message says what can |
 /// | 11 | busy: a backup of the cluster, or another daemon for it, is under way already |
@@ -61,7 +61,7 @@ impl Ending {
         (Self::BelowQuorum, "below the quorum: done in fewer regions than required; it does not count"),
         (Self::Damaged, "damaged: pages of the database, or stored objects, are not what they should be"),
         (Self::WrongKey, "the key does not fit, or none was given"),
-        (Self::NoSuchBackup, "there is no such backup"),
+        (Self::NoSuchBackup, "there is no such backup, or no such hold"),
         (Self::BadTarget, "the target cannot be used: not empty, too small, or not writable"),
         (Self::Unreachable, "the recovery target cannot be reached; the message says what can"),
         (

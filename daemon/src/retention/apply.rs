@@ -1,13 +1,15 @@
 //! `lifeboatd retention apply`: shows the plan, asks, and carries it out in every region that can be read.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::{
-    AuditRecord, DeleteMode, Elsewhere, Force, NoteSigner, OWNER_BYTES_MAX, Others, RecordBody, RegionLog, SweepAuthor,
-    SweepError, SweepReport, SweepSettings, is_plain_text,
+    AuditRecord, Elsewhere, Force, LogMemory, NoteSigner, OWNER_BYTES_MAX, Others, RecordBody, RegionLog, SweepAuthor,
+    SweepReport, SweepSettings, is_plain_text,
 };
 use lifeboat_restore::access::Repository;
 use lifeboat_restore::exit_code::Ending;
@@ -16,22 +18,25 @@ use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::sure::{Deleter, Doubt};
 use super::{ClusterPlan, page, page_json, read};
 use crate::audit::{AuditEntry, AuditTrail};
-use crate::audit_courier::recalled;
 use crate::causes::causes;
 use crate::cli::ApplyArgs;
 use crate::everywhere::Everywhere;
-use crate::expire::{Done, FreezeGate, disagreements, one_region, readable};
-use crate::freeze::{Action, Freezer};
+use crate::expire::{Done, FreezeGate, disagreements, mode_of, one_region};
+use crate::freeze::Freezer;
 use crate::guard::DaemonGuard;
+use crate::region_book::RegionBook;
 use crate::regions::{OpenRegions, Writers};
+use crate::run::state_directory;
 use crate::wiring;
 
 /// What became of a region.
 struct Outcome {
     region: RegionName,
-    result: Result<Done, SweepError>,
+    /// Or why not.
+    result: Result<Done, String>,
 }
 
 /// Prints the plan, asks where a person can answer, and carries it out.
@@ -57,8 +62,11 @@ pub async fn run(
     }
     refuse_disagreement(&repository)?;
     let freezer = Arc::new(Freezer::new(&config.state_directory, Arc::new(SystemClock)));
-    freezer.check(&cluster.name, Action::Delete).context("nothing was changed")?;
-    refuse_what_is_forgotten(&freezer, &repository)?;
+    let state = state_directory(config, cluster);
+    let stores = OpenRegions::open(config, &cluster.name).await?;
+    // What the daemon has found out about the regions counts here too.
+    drop(RegionBook::open(&state, &stores, SystemClock.now()));
+    refuse_doubtful((cluster, &state), (&freezer, &signer), &stores).await?;
     let unusual = plan.regions.iter().any(|region| !region.plan.unusual.is_empty());
     if unusual && !args.force {
         bail!("the plan is unusual, see above, and nothing was changed: repeat with --force if it is right");
@@ -67,14 +75,21 @@ pub async fn run(
         bail!("nothing was changed");
     }
 
+    let writers = judged(&plan, &stores).await;
+    // Where only one process may write, it must be this one for as long as it writes.
+    let alone = writers.values().any(|writers| *writers == Ok(Writers::One));
+    let taken = alone.then(|| DaemonGuard::try_acquire(&state, &SystemClock)).transpose();
+    let guard = taken.context("a region allows one writer only, and a running daemon applies the policy itself")?;
     let everywhere = said(config, cluster, (&repository, &signer), args).await?;
     let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
     let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
-    let work = carry_out(config, (&plan, everywhere), &author, if args.force { Force::Yes } else { Force::No });
+    let force = if args.force { Force::Yes } else { Force::No };
+    let work = carry_out((&stores, &writers), (&plan, everywhere), &author, force);
     let outcomes = tokio::select! {
-        outcomes = work => outcomes?,
+        outcomes = work => outcomes,
         () = stop.cancelled() => return Ok(Ending::Stopped),
     };
+    drop(guard);
     report(&plan, &outcomes, output);
     let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
     Ok(match failed {
@@ -94,20 +109,22 @@ fn refuse_disagreement(repository: &Repository) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A host that has not asked the regions yet, because its state was lost or no daemon ran on it, knows nothing of freezes and
-/// pauses; the logs do.
-fn refuse_what_is_forgotten(freezer: &Freezer, repository: &Repository) -> anyhow::Result<()> {
-    if !freezer.may_have_forgotten(&repository.cluster) {
-        return Ok(());
+async fn refuse_doubtful(
+    (cluster, state): (&ClusterSettings, &Path),
+    (freezer, signer): (&Freezer, &NoteSigner),
+    stores: &OpenRegions,
+) -> anyhow::Result<()> {
+    let deleter = Deleter { cluster: &cluster.name, state, freezer, signer, clock: &SystemClock };
+    match deleter.doubt(stores, &LogMemory::default()).await {
+        None => Ok(()),
+        Some(Doubt::Stopped(why) | Doubt::Away(why)) => bail!("nothing was changed: {why}"),
+        Some(Doubt::Disagree(what)) => bail!(
+            "the regions disagree, deletion is frozen, and nothing was changed ({}): find out why, then `lifeboatd resume \
+             --cluster {} --action delete`",
+            what.join("; "),
+            cluster.name
+        ),
     }
-    let logs = repository.views.iter().filter_map(readable).collect();
-    if let Some(why) = recalled(&logs).keeps_from_deleting(SystemClock.now()) {
-        bail!(
-            "deletion is stopped by what the regions' logs say, and nothing was changed ({why}): look into it on the host of \
-             the daemon, and lift it there with `lifeboatd resume`"
-        );
-    }
-    Ok(())
 }
 
 /// Asks whoever sits there; elsewhere only `--yes` agrees.
@@ -162,42 +179,48 @@ fn person() -> String {
     known.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
+/// How many may write into each region, by a probe that is made now.
+async fn judged(plan: &ClusterPlan, stores: &OpenRegions) -> BTreeMap<RegionName, Result<Writers, String>> {
+    let mut writers = BTreeMap::new();
+    for region in plan.regions.iter().filter_map(|region| stores.get(&region.name)) {
+        writers.insert(region.name.clone(), region.probe_writers().await);
+    }
+    writers
+}
+
 async fn carry_out(
-    config: &Config,
+    (stores, writers): (&OpenRegions, &BTreeMap<RegionName, Result<Writers, String>>),
     (plan, everywhere): (&ClusterPlan, Everywhere),
     author: &SweepAuthor,
     force: Force,
-) -> anyhow::Result<Vec<Outcome>> {
-    let stores = OpenRegions::open(config, &plan.cluster).await?;
+) -> Vec<Outcome> {
     let is_complete = plan.unreadable.is_empty();
-    // Where only one process may write, it must be this one for as long as it deletes.
-    let alone = |region: &RegionName| stores.get(region).is_some_and(|store| store.writers() == Writers::One);
-    let mut guard = None;
-    if everywhere.regions.iter().any(|(region, _)| alone(&region.name)) {
-        let directory = config.state_directory.join(plan.cluster.as_str());
-        let taken = DaemonGuard::try_acquire(&directory, &SystemClock);
-        guard = Some(taken.context("a region allows one writer only, and a running daemon applies the policy itself")?);
-    }
+    // Whoever was asked may have taken his time.
+    let now = SystemClock.now();
     let logs: Vec<(RegionName, RegionLog)> =
         everywhere.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
     let mut outcomes = Vec::new();
     for (region, log) in &logs {
-        let Some(store) = stores.get(region) else { continue };
+        let (Some(store), Some(writers)) = (stores.get(region), writers.get(region)) else { continue };
         let others = logs.iter().filter(|(other, _)| other != region).map(|(_, log)| log);
-        let settings = SweepSettings {
-            policy: plan.policy.clone(),
-            grace: plan.grace,
-            mode: if alone(region) { DeleteMode::SingleWriter } else { DeleteMode::LogOrdered },
-            force,
-            elsewhere: if is_complete { Elsewhere::Known(Others::of(others, plan.now)) } else { Elsewhere::Unknown },
-            holds: plan.holds.clone(),
+        let result = match writers {
+            Err(why) => Err(why.clone()),
+            Ok(writers) => {
+                let settings = SweepSettings {
+                    policy: plan.policy.clone(),
+                    grace: plan.grace,
+                    mode: mode_of(*writers),
+                    force,
+                    elsewhere: if is_complete { Elsewhere::Known(Others::of(others, now)) } else { Elsewhere::Unknown },
+                    holds: plan.holds.clone(),
+                };
+                let mut log = log.clone();
+                one_region((store, author), &mut log, &settings, now).await.map_err(|error| causes(&error))
+            }
         };
-        let mut log = log.clone();
-        let result = one_region((store, author), &mut log, &settings, plan.now).await;
         outcomes.push(Outcome { region: region.clone(), result });
     }
-    drop(guard);
-    Ok(outcomes)
+    outcomes
 }
 
 fn report(plan: &ClusterPlan, outcomes: &[Outcome], output: Output) {
@@ -232,7 +255,7 @@ fn report(plan: &ClusterPlan, outcomes: &[Outcome], output: Output) {
                 format!("{} objects are locked for now; they are tried again", swept.locked)
             }
             Ok(_) => continue,
-            Err(error) => causes(error),
+            Err(why) => why.clone(),
         };
         println!("{} region {region}: {attention}", toned("attention:", Tone::Warning));
     }
@@ -245,10 +268,11 @@ fn next_deletion(swept: &SweepReport) -> Option<UtcTime> {
 fn outcome_json(outcome: &Outcome) -> Value {
     let region = outcome.region.as_str();
     match &outcome.result {
-        Err(error) => json!({ "region": region, "error": causes(error) }),
+        Err(why) => json!({ "region": region, "error": why }),
         Ok(Done { forgot, swept, .. }) => json!({
             "region": region,
             "forgotten": forgot.forgotten.iter().map(|(backup, _)| backup.as_str()).collect::<Vec<_>>(),
+            "kept_again": forgot.kept_again.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "swept": swept.swept.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "leftovers": swept.leftovers.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "objects": swept.objects,

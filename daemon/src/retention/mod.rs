@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod page;
 mod page_json;
+pub(crate) mod sure;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
