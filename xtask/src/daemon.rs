@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_key_is_found_wherever_it_stands() {
         let status = serde_json::json!({"a": [{"lsn": 1, "b": {"lsn": 2}}], "lsn": {"lsn": 3}, "c": "lsn"});
-        let found: Vec<_> = found(&status, "lsn").into_iter().filter_map(Value::as_u64).collect();
+        let mut found: Vec<_> = found(&status, "lsn").into_iter().filter_map(Value::as_u64).collect();
+        found.sort_unstable();
         assert_eq!(found, [1, 2, 3]);
     }
 }
