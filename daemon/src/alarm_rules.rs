@@ -72,7 +72,10 @@ pub const RULES: &[Rule] = &[
     warning("region-away", "A region does not answer; graver if too few are left."),
     critical("region-capability", "A region no longer does what everything relies on, such as conditional writes."),
     warning("region-clock-skew", "A region's clock and this host's are more than five minutes apart."),
-    warning("region-failing", "A quarter or more of the requests to a region fail."),
+    warning(
+        "region-failing",
+        "A quarter or more of the requests to a region fail; graver if too few regions are left.",
+    ),
     warning("region-slow", "A region takes far longer than it used to."),
     warning("region-behind", "A region that answers has lacked backups that are kept, or WAL, for more than an hour."),
     critical("region-damaged", "Stored objects in a region are damaged, and no other region could replace them yet."),

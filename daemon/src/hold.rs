@@ -199,15 +199,21 @@ fn table<'a, 'b>(
     holds: impl Iterator<Item = &'a HoldRecord>,
     lacking: &impl Fn(HoldId) -> Vec<&'b RegionName>,
 ) -> Table {
-    let columns =
-        ["hold", "backup", "owner", "until (UTC)", "missing in", "reason"].map(|heading| (heading, Align::Left));
+    let holds: Vec<(&HoldRecord, Vec<&RegionName>)> = holds.map(|hold| (hold, lacking(hold.hold))).collect();
+    let everywhere = holds.iter().all(|(_, missing)| missing.is_empty());
+    let headings = ["hold", "backup", "owner", "until (UTC)", "missing in", "reason"];
+    let shown = |heading: &&str| !(everywhere && *heading == "missing in");
+    let columns: Vec<_> = headings.into_iter().filter(shown).map(|heading| (heading, Align::Left)).collect();
     let mut table = Table::new(&columns);
-    for hold in holds {
+    for (hold, missing) in holds {
         let until = hold.expires.map_or_else(|| "released".to_owned(), UtcTime::for_tables);
-        let missing = lacking(hold.hold).into_iter().map(RegionName::as_str).collect::<Vec<_>>();
+        let missing = missing.into_iter().map(RegionName::as_str).collect::<Vec<_>>();
         let missing = if missing.is_empty() { "-".to_owned() } else { missing.join(", ") };
         let HoldRecord { hold, backup, reason, owner, .. } = hold;
-        table.row(&[&hold.to_string(), backup.as_str(), owner, &until, &missing, reason]);
+        let hold = hold.to_string();
+        let cells = [hold.as_str(), backup.as_str(), owner.as_str(), &until, &missing, reason.as_str()];
+        let cells = headings.iter().zip(cells).filter(|(heading, _)| shown(heading)).map(|(_, cell)| cell);
+        table.row(&cells.collect::<Vec<_>>());
     }
     table
 }

@@ -25,6 +25,17 @@ pub enum Health {
 }
 
 impl Health {
+    /// Whether something that needs this region may count on it. One that answers nearly everything with an error is there,
+    /// and of no use.
+    #[must_use]
+    pub fn is_of_use(self, error_share: f64) -> bool {
+        match self {
+            Self::Healthy | Self::Slow => true,
+            Self::Failing => error_share < USELESS,
+            Self::Away => false,
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -66,6 +77,11 @@ impl fmt::Display for Health {
 
 /// Shares of failed requests at which a region begins and ceases to be failing.
 const FAILING: (f64, f64) = (0.25, 0.05);
+/// Share of failed requests from which on a region that fails is of no use.
+const USELESS: f64 = 0.75;
+/// As many failures without a success between them look like a region that fails, however few they are: a directory that was
+/// unmounted in a quiet hour, keys that have expired.
+const IN_A_ROW: u64 = 3;
 /// Latencies in **seconds** below which no region is slow, whatever it used to be: at the beginning and at the end.
 const SLOW_FLOOR: (f64, f64) = (2.0, 1.0);
 /// Times the usual latency at which a region begins and ceases to be slow.
@@ -107,6 +123,9 @@ pub struct RegionHealth {
     since: UtcTime,
     error_share: f64,
     usual_latency: Option<f64>,
+    /// Failures since the last success.
+    #[serde(skip)]
+    in_a_row: u64,
     #[serde(skip)]
     leaning: Option<Leaning>,
     #[serde(skip)]
@@ -130,7 +149,8 @@ impl RegionHealth {
     /// Nothing bad is known of it.
     #[must_use]
     pub fn new(now: UtcTime) -> Self {
-        Self { state: Health::Healthy, since: now, error_share: 0.0, usual_latency: None, leaning: None, last: None }
+        let (state, error_share, in_a_row) = (Health::Healthy, 0.0, 0);
+        Self { state, since: now, error_share, usual_latency: None, in_a_row, leaning: None, last: None }
     }
 
     /// How it is said to be.
@@ -149,6 +169,12 @@ impl RegionHealth {
     #[must_use]
     pub fn error_share(&self) -> f64 {
         self.error_share
+    }
+
+    /// Whether it is worth asking at once how it is: it is not well, or looks as if it were not.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.state != Health::Healthy || self.error_share >= FAILING.1 || self.in_a_row > 0
     }
 
     /// How long small requests usually take; `None` until there were some.
@@ -190,7 +216,7 @@ impl RegionHealth {
             return Health::Away;
         }
         let failing = if self.state == Health::Failing { FAILING.1 } else { FAILING.0 };
-        if self.error_share >= failing {
+        if self.error_share >= failing || self.in_a_row >= IN_A_ROW {
             return Health::Failing;
         }
         let (floor, factor) =
@@ -206,6 +232,7 @@ impl RegionHealth {
         let (requests, errors, elapsed) = match self.last {
             Some((last, then)) => {
                 if last.breaker != BreakerState::Closed && look.breaker == BreakerState::Closed {
+                    self.in_a_row = 0;
                     self.error_share = 0.0; // what failed before it went away says nothing about how it came back
                 }
                 (look.requests.saturating_sub(last.requests), look.errors.saturating_sub(last.errors), now.since(then))
@@ -215,6 +242,7 @@ impl RegionHealth {
         if requests == 0 {
             return;
         }
+        self.in_a_row = if errors >= requests { self.in_a_row.saturating_add(errors) } else { 0 };
         let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
         let share = (count(errors) / count(requests)).min(1.0);
         let share_weight = weight(elapsed, ERROR_MEMORY).min(1.0 - (-count(requests) / ERROR_REQUESTS).exp());

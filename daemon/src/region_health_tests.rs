@@ -146,3 +146,39 @@ fn a_clock_that_jumps_back_delays_and_never_panics() {
     patient.spend(10, Open, 20, 0);
     assert_eq!(patient.health.state(), Health::Away);
 }
+
+#[test]
+fn a_quiet_region_in_which_nothing_works_any_more_is_noticed_soon() {
+    let mut patient = Patient::new();
+    patient.spend(600, Closed, 20, 0);
+    // One request every five seconds, and all of them fail.
+    let mut told = None;
+    for look in 1..=40_u64 {
+        let errors = patient.errors + look;
+        let (latency, requests) = (Some(Duration::from_millis(20)), patient.requests + look);
+        let look_at = Look { breaker: Closed, latency, requests, errors };
+        if let Some(change) = patient.health.look(look_at, at(600 + 5 * look)) {
+            told.get_or_insert((5 * look, change.to));
+        }
+    }
+    assert_eq!(told, Some((75, Health::Failing)), "three failures, and a minute of patience");
+    assert!(!patient.health.state().is_of_use(patient.health.error_share()), "{}", patient.health.error_share());
+    assert!(Health::Failing.is_of_use(0.3) && Health::Slow.is_of_use(1.0) && !Health::Away.is_of_use(0.0));
+}
+
+#[test]
+fn a_single_failure_is_doubtful_and_no_illness() {
+    let mut patient = Patient::new();
+    patient.spend(600, Closed, 20, 0);
+    assert!(!patient.health.is_doubtful());
+    let one_more = |failed: u64, patient: &Patient| {
+        let (requests, errors) = (patient.requests + 1, patient.errors + failed);
+        Look { breaker: Closed, latency: Some(Duration::from_millis(20)), requests, errors }
+    };
+    let look = one_more(1, &patient);
+    assert_eq!(patient.health.look(look, at(605)), None);
+    assert!(patient.health.is_doubtful());
+    (patient.requests, patient.errors, patient.now) = (look.requests, look.errors, 605);
+    assert_eq!(patient.spend(300, Closed, 20, 0), []);
+    assert!(!patient.health.is_doubtful());
+}

@@ -28,7 +28,7 @@ use crate::supervisor::TaskContext;
 const LOOK: Duration = Duration::from_secs(5);
 /// A region that nobody has asked for so long is asked.
 const QUIET: Duration = Duration::from_secs(60);
-/// Likewise, while it is not healthy: only requests that work show that it is better.
+/// Likewise, while it is not well or does not look so: only more requests show whether it is better, or worse.
 const QUIET_SICK: Duration = Duration::from_secs(5);
 /// How long one question may take, with all its attempts.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -143,7 +143,8 @@ impl Watch {
                 tracing::info!(%cluster, region = %region.name, from = %change.from, to = %change.to, "the region's health has changed");
                 self.save_now = true;
             }
-            let health = self.parts.book.of(&region.name).map_or(Health::Healthy, |memory| memory.health.state());
+            let doubtful = self.parts.book.of(&region.name).is_some_and(|memory| memory.health.is_doubtful());
+            let quiet = if doubtful { QUIET_SICK } else { QUIET };
             let Some(watched) = self.watched.get_mut(&region.name) else { continue };
             if watched.requests != total.requests {
                 (watched.requests, watched.quiet_since) = (total.requests, instant);
@@ -151,7 +152,7 @@ impl Watch {
             if watched.busy {
                 continue;
             }
-            let ask = watched.wanted(region, (self.parts.probing, health), instant);
+            let ask = watched.wanted(region, (self.parts.probing, quiet), instant);
             if let Some(question) = ask {
                 watched.busy = true;
                 self.asking.spawn(asked(region.clone(), question));
@@ -205,7 +206,8 @@ impl Watch {
         let source = Source::of(self.parts.regions.cluster(), "regions");
         let memories: Vec<(&OpenRegion, RegionMemory)> =
             self.parts.regions.iter().filter_map(|region| Some((region, self.parts.book.of(&region.name)?))).collect();
-        let working = memories.iter().filter(|(_, memory)| memory.health.state() != Health::Away).count();
+        let is_of_use = |memory: &RegionMemory| memory.health.state().is_of_use(memory.health.error_share());
+        let working = memories.iter().filter(|(_, memory)| is_of_use(memory)).count();
         let severity = if working < self.parts.quorum { Severity::Critical } else { Severity::Warning };
         let mut wrong = BTreeMap::new();
         for (region, memory) in &memories {
@@ -257,8 +259,7 @@ enum Question {
 }
 
 impl Watched {
-    fn wanted(&self, region: &OpenRegion, (probing, health): (Probing, Health), now: Instant) -> Option<Question> {
-        let quiet = if health == Health::Healthy { QUIET } else { QUIET_SICK };
+    fn wanted(&self, region: &OpenRegion, (probing, quiet): (Probing, Duration), now: Instant) -> Option<Question> {
         match region.breaker.state() {
             BreakerState::Closed if probing == Probing::Allowed && now >= self.next_probe => Some(Question::Probe),
             BreakerState::Closed => (now.duration_since(self.quiet_since) >= quiet).then_some(Question::Knock),
@@ -323,7 +324,8 @@ fn wrong_health(
             let percent = health.error_share() * 100.0;
             let why = last_error.map_or_else(String::new, |why| format!("; the last that failed: {why}"));
             let text = format!("of the requests to region {name}, {percent:.0} % fail{why}");
-            ("region-failing", Severity::Warning, text)
+            let useless = !health.state().is_of_use(health.error_share());
+            ("region-failing", if useless { severity } else { Severity::Warning }, text)
         }
         Health::Away => {
             let why = last_error.unwrap_or("its requests fail");

@@ -26,7 +26,6 @@ pub fn print_list(repository: &Repository, output: Output) {
             ("type", Align::Left),
             ("stopped (UTC)", Align::Left),
             ("took", Align::Right),
-            ("files", Align::Right),
             ("data", Align::Right),
             ("stored", Align::Right),
             ("state", Align::Left),
@@ -42,7 +41,6 @@ pub fn print_list(repository: &Repository, output: Output) {
                 kind.to_string(),
                 row.record.stop_time.for_tables(),
                 spoken(Duration::from_millis(row.record.duration_ms)),
-                files.count.to_string(),
                 files.raw_bytes.to_string(),
                 packs.bytes.to_string(),
             ]

@@ -77,7 +77,7 @@ impl Reasons {
             let (now, objective) = (spoken(seconds), spoken(status.rpo.objective_seconds));
             self.lost.push(format!("the commits of the last {now} are only on the host (objective {objective})"));
         }
-        let working = status.regions.iter().filter(|region| region.health != Health::Away).count();
+        let working = working(status);
         if working < wal.wal_quorum {
             let (all, quorum) = (status.regions.len(), wal.wal_quorum);
             self.lost.push(format!("{working} of {all} regions answer, WAL needs {quorum}"));
@@ -93,7 +93,7 @@ impl Reasons {
     }
 
     fn regions(&mut self, status: &ClusterStatus) {
-        let working = status.regions.iter().filter(|region| region.health != Health::Away).count();
+        let working = working(status);
         if working < status.backup_quorum {
             let (all, quorum) = (status.regions.len(), status.backup_quorum);
             self.short.push(format!("{working} of {all} regions answer, a backup needs {quorum}"));
@@ -121,6 +121,10 @@ impl Reasons {
     }
 }
 
+fn working(status: &ClusterStatus) -> usize {
+    status.regions.iter().filter(|region| region.health.is_of_use(region.error_share)).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +148,11 @@ mod tests {
         assert_eq!((slow.0, slow.2), (NotProtected, 1));
         let away = judged(|status| status.regions[1].health = Health::Away);
         assert_eq!(away, (AtRisk, "1 of 2 regions answer, a backup needs 2".to_owned(), 1));
+        let useless = judged(|status| {
+            let region = &mut status.regions[1];
+            (region.health, region.error_share) = (Health::Failing, 0.98);
+        });
+        assert_eq!(useless, away, "it answers, and nothing but errors");
         let missing = judged(|status| status.regions[1].log.as_mut().unwrap().missing = 2);
         assert_eq!(missing, (AtRisk, "region virginia lacks 2 backups".to_owned(), 0));
         let none = judged(|status| status.last_backup = None);
