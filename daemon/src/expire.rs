@@ -314,6 +314,9 @@ impl Expiry {
             let forgotten: Vec<_> = done.forgot.forgotten.iter().map(|(backup, _)| backup.clone()).collect();
             said.push(("forget", format!("{region}: {}", names(&forgotten))));
         }
+        if !done.forgot.kept_again.is_empty() {
+            said.push(("keep", format!("{region}: {}", names(&done.forgot.kept_again))));
+        }
         if *objects > 0 {
             let backups: Vec<_> = swept.iter().chain(leftovers).cloned().collect();
             said.push(("delete", format!("{region}: {objects} objects ({bytes}) {}", names(&backups))));

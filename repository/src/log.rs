@@ -326,8 +326,9 @@ impl RegionLog {
     }
 }
 
-/// The logs that this process appends to where the store may ignore conditions, by repository and region.
-static APPENDING: Mutex<BTreeMap<(String, RegionName), Arc<tokio::sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
+/// One turn for each log that this process appends to where the store may ignore conditions, by repository and region.
+type Turns = BTreeMap<(String, RegionName), Arc<tokio::sync::Mutex<()>>>;
+static APPENDING: Mutex<Turns> = Mutex::new(BTreeMap::new());
 
 /// Where the store may ignore conditions, whoever appends with a log that was read a while ago would replace the records
 /// of others, and break the chain. So there the tasks of one process take turns, and each looks first; more than one

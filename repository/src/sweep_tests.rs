@@ -333,6 +333,10 @@ async fn probes_of_yesterday_are_tidied_away_and_leases_are_not() {
     world.sweep(&settings()).await.unwrap();
     assert!(world.has(&probe).await);
     world.clock.set(at(24));
+    let store = WithFaults::new(Arc::clone(&world.memory) as Arc<dyn Store>);
+    store.add(Rule { operation: Some(Operation::Delete), ..Rule::always(Fault::Denied) });
+    let refused = sweep_in(&store, &mut world.log, &settings(), at(24)).await.unwrap();
+    assert_eq!(refused.objects, 0, "a role that may not is not held to have failed");
     assert_eq!(world.sweep(&settings()).await.unwrap().objects, 1);
     assert_eq!(world.keys("state/").await, [lease.to_string()]);
 }
