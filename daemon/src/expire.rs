@@ -376,7 +376,3 @@ pub(crate) async fn one_region(
     };
     Ok(Done { forgot, swept, retained, locked_since })
 }
-
-#[cfg(test)]
-#[path = "expire_tests.rs"]
-mod tests;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use lifeboat_config::{Config, Environment};
 use lifeboat_daemon::alarm_board::AlarmBoard;
 use lifeboat_daemon::expire::{ExpireParts, Expired, Expiry, Round};
-use lifeboat_daemon::freeze::{Action, Freezer, Responsible, Trigger};
+use lifeboat_daemon::freeze::{Action, Freezer, Responsible, Standstill, Trigger};
 use lifeboat_daemon::regions::{OpenRegions, Writers};
 use lifeboat_repository::{AuditRecord, Draft, Origin, PacksList, RecordBody, SweepError, layout};
 use lifeboat_s3_testd::{Delay, Operation};
@@ -86,6 +86,13 @@ fn the_daemon_judges_each_region_by_itself_and_heeds_a_pause_and_a_freeze() {
         pruner.freezer.resume(&cluster, Action::Delete, &who()).unwrap();
 
         faults(1).change(|plan| plan.dead = true);
+        let round = pruner.expiry.round().await.unwrap();
+        let waits = "all regions have to be read first";
+        assert!(
+            matches!(&round, Round::Stopped(why) if why.contains(waits)),
+            "the one that is away may know: {round:?}"
+        );
+        pruner.freezer.recall(&cluster, Standstill::default()).unwrap();
         let outcomes = pruner.regions().await;
         let [Expired::Done(first), Expired::Away(_)] = &outcomes else { panic!("{outcomes:?}") };
         assert_eq!(first.forgot.forgotten.len(), 1, "{first:?}");
