@@ -112,6 +112,15 @@ fn streams(scene: &Scene) -> bool {
     scene.wal_status()["host"].is_string()
 }
 
+/// A server, and a repository in two regions.
+fn prepared() -> (PgServer, Scene) {
+    let server = server();
+    let scene = Scene::new(2);
+    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
+    scene.daemon(&["init"]).expect(0);
+    (server, scene)
+}
+
 #[test]
 fn a_good_configuration_is_taken_over_and_a_bad_one_changes_nothing() {
     let server = server();
@@ -231,10 +240,7 @@ fn a_kill_at_any_moment_of_a_reload_leaves_what_can_be_started_and_forgets_nothi
 
 #[test]
 fn an_orderly_stop_says_nothing_that_anybody_has_to_look_into() {
-    let server = server();
-    let scene = Scene::new(2);
-    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
-    scene.daemon(&["init"]).expect(0);
+    let (server, scene) = prepared();
     let manager = Manager::new(&scene);
     for round in 0..3 {
         let daemon = manager.daemon(&scene, &[]);
@@ -283,10 +289,7 @@ fn an_orderly_stop_hands_a_running_backup_back_and_the_next_start_makes_up_for_i
 
 #[test]
 fn what_is_paused_outlives_a_kill_is_audited_in_every_region_and_is_recalled_from_there() {
-    let server = server();
-    let scene = Scene::new(2);
-    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
-    scene.daemon(&["init"]).expect(0);
+    let (_server, scene) = prepared();
     let daemon = scene.run_daemon();
     scene.wait_for_backups(1);
     let refused = scene.daemon(&["pause", "--action", "delete", "--reason", "two\nlines", "--owner", "anna"]).expect(2);
@@ -328,10 +331,7 @@ fn what_is_paused_outlives_a_kill_is_audited_in_every_region_and_is_recalled_fro
 
 #[test]
 fn the_watchdog_is_fed_while_the_daemon_gets_on_and_only_then() {
-    let server = server();
-    let scene = Scene::new(2);
-    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
-    scene.daemon(&["init"]).expect(0);
+    let (_server, scene) = prepared();
     let manager = Manager::new(&scene);
     let daemon = manager.daemon(&scene, &[("WATCHDOG_USEC", "1000000")]);
     manager.wait("READY=1");
@@ -348,10 +348,7 @@ fn the_watchdog_is_fed_while_the_daemon_gets_on_and_only_then() {
 
 #[test]
 fn overrides_are_remembered_with_their_age_and_audited() {
-    let server = server();
-    let scene = Scene::new(2);
-    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
-    scene.daemon(&["init"]).expect(0);
+    let (_server, scene) = prepared();
     let variable = [("LIFEBOAT_DURABILITY__FLUSH_INTERVAL", "700ms")];
     for _ in 0..2 {
         let daemon = scene.run_daemon_with(&variable);
@@ -422,10 +419,7 @@ fn a_full_disk_under_the_state_is_told_and_stops_nothing() {
 
 #[test]
 fn damaged_files_of_the_state_are_told_of_until_somebody_has_removed_them() {
-    let server = server();
-    let scene = Scene::new(2);
-    scene.configure_wal(&server.connection_string(), "", NO_HTTP);
-    scene.daemon(&["init"]).expect(0);
+    let (_server, scene) = prepared();
     let daemon = scene.run_daemon();
     scene.wait_for_backups(1);
     daemon.kill();

@@ -117,7 +117,7 @@ impl fmt::Display for Table {
                     Align::Right => line.extend([gap.as_str(), shown.as_str()]),
                     Align::Left if last && tone.is_none() && wraps => {
                         let indent = widths.iter().take(index).map(|width| width + 2).sum();
-                        line.push_str(&wrapped(text, indent));
+                        line.push_str(&wrapped(text, indent, WIDTH));
                     }
                     Align::Left if last => line.push_str(&shown),
                     Align::Left => line.extend([shown.as_str(), gap.as_str()]),
@@ -134,15 +134,17 @@ impl fmt::Display for Table {
     }
 }
 
-/// Breaks a text that begins in column `indent` at spaces, so that it ends before [`WIDTH`] and goes on below its beginning.
-fn wrapped(text: &str, indent: usize) -> String {
-    if indent + NARROWEST > WIDTH {
+/// Breaks a text that begins in column `indent` at spaces, so that each line ends before column `width`, and goes on below
+/// its beginning. Words are never cut, and nothing is broken where less than [`NARROWEST`] columns are left.
+#[must_use]
+pub fn wrapped(text: &str, indent: usize, width: usize) -> String {
+    if indent + NARROWEST > width {
         return text.to_owned();
     }
     let (mut out, mut column) = (String::new(), indent);
     for word in text.split(' ') {
-        let width = word.chars().count();
-        if column > indent && column + 1 + width > WIDTH {
+        let columns = without_colours(word).chars().count();
+        if column > indent && column + 1 + columns > width {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', indent));
             column = indent;
@@ -151,8 +153,18 @@ fn wrapped(text: &str, indent: usize) -> String {
             column += 1;
         }
         out.push_str(word);
-        column += width;
+        column += columns;
     }
+    out
+}
+
+/// A text as [`toned`] got it.
+#[must_use]
+pub fn without_colours(text: &str) -> String {
+    let mut parts = text.split('\x1b');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    // A colour ends with an `m`.
+    parts.for_each(|part| out.push_str(part.split_once('m').map_or(part, |(_, rest)| rest)));
     out
 }
 
@@ -300,12 +312,12 @@ mod tests {
     fn a_long_last_cell_goes_on_below_its_beginning() {
         let reasons = "day 2026-11-20, week 2026-W47, month 2026-11, newest 2, anchor of the window";
         let indent = 60;
-        let broken = wrapped(reasons, indent);
+        let broken = wrapped(reasons, indent, WIDTH);
         let mut lines = broken.lines();
         assert_eq!(lines.next(), Some("day 2026-11-20, week 2026-W47, month"));
         assert_eq!(lines.next(), Some(format!("{:indent$}2026-11, newest 2, anchor of the window", "").as_str()));
         assert_eq!(lines.next(), None);
-        assert_eq!(wrapped(reasons, 85), reasons, "no room is left for that");
+        assert_eq!(wrapped(reasons, 85, WIDTH), reasons, "no room is left for that");
     }
 
     #[test]

@@ -38,16 +38,24 @@ pub struct HealArgs {
 /// The parts for a command: nothing is supervised, and alarms go nowhere but the log.
 ///
 /// # Errors
-/// If the regions cannot be opened, or the signing key cannot be read.
-pub async fn parts_for_command(config: &Config, cluster: &ClusterSettings) -> anyhow::Result<CareParts> {
+/// If the regions cannot be opened, `only` is none of them, or the signing key cannot be read.
+pub async fn parts_for_command(
+    config: &Config,
+    cluster: &ClusterSettings,
+    only: Option<&RegionName>,
+) -> anyhow::Result<CareParts> {
     let clock: Arc<SystemClock> = Arc::new(SystemClock);
     let state = state_directory(config, cluster);
     let aside = state.join("command");
     let (alarms, _) = AlarmBoard::open(&aside, Arc::<SystemClock>::clone(&clock));
+    let regions = OpenRegions::open(config, &cluster.name).await?;
+    if let Some(only) = only {
+        anyhow::ensure!(regions.get(only).is_some(), "the configuration has no region {only}");
+    }
     Ok(CareParts {
         config: Arc::new(config.clone()),
         cluster: cluster.clone(),
-        regions: OpenRegions::open(config, &cluster.name).await?,
+        regions,
         signer: wiring::signer(config, &cluster.name)?,
         freezer: Arc::new(Freezer::new(&config.state_directory, Arc::<SystemClock>::clone(&clock))),
         alarms: Arc::new(alarms),
@@ -85,10 +93,7 @@ pub async fn run(
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let parts = parts_for_command(config, cluster).await?;
-    if let Some(wanted) = &args.region {
-        anyhow::ensure!(parts.regions.get(wanted).is_some(), "the configuration has no region {wanted}");
-    }
+    let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
     let sight = look(&parts).await?;
     let mut outcomes = Vec::new();
     let pace = Pace::new(Some(parts.bandwidth()));

@@ -52,10 +52,7 @@ pub async fn run(
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let parts = parts_for_command(config, cluster).await?;
-    if let Some(wanted) = &args.region {
-        anyhow::ensure!(parts.regions.get(wanted).is_some(), "the configuration has no region {wanted}");
-    }
+    let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
     let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
     let wanted = |name: &RegionName| args.region.as_ref().is_none_or(|only| only == name);
     let mut found = Vec::new();

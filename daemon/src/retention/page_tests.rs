@@ -1,14 +1,12 @@
 //! Tests of the page.
 
 use super::*;
+use crate::log_samples;
 use crate::retention::page_json;
 use jiff::tz::TimeZone;
-use lifeboat_repository::ids::EpochId;
 use lifeboat_repository::{
-    BackupKind, EpochRef, FilesFacts, Leaving, PacksRef, RegionStanding, RetentionLimits, RetentionPolicy, ServerFacts,
-    ShardRef, StandingBackup, layout,
+    Leaving, RegionStanding, RetentionLimits, RetentionPolicy, ShardRef, StandingBackup, layout,
 };
-use lifeboat_vocabulary::{Sha256Digest, TimelineId};
 use std::time::Duration;
 
 fn utc(text: &str) -> UtcTime {
@@ -22,31 +20,12 @@ fn policy(daily: u32) -> RetentionPolicy {
 
 /// A backup at 02:00 of a day, of 10 MiB; WAL grows by a segment a day.
 fn record(day: &str) -> BackupRecord {
-    let time = utc(&format!("{day}T02:00:00Z"));
-    let backup = BackupId::new(time, 0x5f1c_09ab);
-    let (bytes, sha256) = (ByteCount::from_mib(10), Sha256Digest::from_bytes([1; 32]));
-    let days = u64::try_from(time.as_unix_seconds() / 86_400).unwrap();
+    let record = log_samples::backup(&format!("{day}T02:00:00Z"), 10);
+    let days = u64::try_from(record.stop_time.as_unix_seconds() / 86_400).unwrap();
     let lsn = lifeboat_vocabulary::Lsn::from_bytes(days << 24).unwrap();
-    let timeline = TimelineId::new(1).unwrap();
-    BackupRecord {
-        kind: BackupKind::Full,
-        parent: None,
-        pg: ServerFacts { version: 170_006, sysid: 7, wal_segment_bytes: 16 << 20 },
-        start_lsn: lsn,
-        start_tli: timeline,
-        stop_lsn: lsn,
-        stop_tli: timeline,
-        start_time: time,
-        stop_time: time,
-        duration_ms: 1,
-        frame_bytes: 128 << 10,
-        epochs: vec![EpochRef { id: EpochId::from_bytes([1; 16]), slots: 0, keys_sha256: sha256 }],
-        packs: PacksRef { sha256, objects: 2, bytes, own: 2, own_bytes: bytes },
-        index: vec![ShardRef { key: layout::index_shard(&backup, 0), sha256, size: bytes }],
-        files: FilesFacts { count: 1, raw_bytes: bytes },
-        pages: None,
-        backup,
-    }
+    let backup = BackupId::new(record.stop_time, 0x5f1c_09ab);
+    let index = vec![ShardRef { key: layout::index_shard(&backup, 0), ..record.index[0].clone() }];
+    BackupRecord { start_lsn: lsn, stop_lsn: lsn, index, backup, ..record }
 }
 
 fn standing(days: &[&str], leaving: &[&str]) -> RegionStanding {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lifeboat_restore::terminal::{Align, Table, Tone, spoken, toned};
+use lifeboat_restore::terminal::{Align, Table, Tone, spoken, toned, wrapped};
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 
 use super::snapshot::{
@@ -66,7 +66,7 @@ fn verdict_line(cluster: &ClusterStatus, names: usize) -> String {
 pub(super) fn first_line((name, names): (&str, usize), (word, tone): (&str, Tone), reason: &str) -> String {
     let indent = names + 2 + word.len() + 2;
     let name = format!("{name:names$}");
-    format!("{}  {}  {}\n", toned(&name, Tone::Strong), toned(word, tone), wrapped(reason, indent))
+    format!("{}  {}  {}\n", toned(&name, Tone::Strong), toned(word, tone), wrapped(reason, indent, WIDTH))
 }
 
 /// The worst reason, and how many others there are.
@@ -118,7 +118,7 @@ fn section(cluster: &ClusterStatus, now: UtcTime) -> String {
 
 /// A label and what it says, broken at [`WIDTH`].
 fn line(text: &mut String, label: &str, value: &str) {
-    let value: Vec<String> = value.lines().map(|line| wrapped(line, LABEL + 2)).collect();
+    let value: Vec<String> = value.lines().map(|line| wrapped(line, LABEL + 2, WIDTH)).collect();
     let indent = format!("\n{:1$}", "", LABEL + 2);
     push(text, format_args!("  {}{}\n", toned(&format!("{label:LABEL$}"), Tone::Quiet), value.join(&indent)));
 }
@@ -313,7 +313,7 @@ fn region_notes(cluster: &ClusterStatus, region: &RegionStatus) -> String {
         notes.push(format!("{} backups are on their way out", log.leaving));
     }
     let name = &region.name;
-    notes.iter().map(|note| format!("{name}: {}\n", wrapped(note, name.len() + 4))).collect()
+    notes.iter().map(|note| format!("{name}: {}\n", wrapped(note, name.len() + 4, WIDTH))).collect()
 }
 
 fn stops(text: &mut String, cluster: &ClusterStatus, now: UtcTime) {
@@ -347,7 +347,7 @@ fn alarms(text: &mut String, alarms: &[AlarmLine], now: UtcTime) {
         let word = toned(&alarm.severity.to_uppercase(), tone);
         let lasts = rough(now.since(alarm.since));
         push(text, format_args!("  {word}  {} for {lasts}\n", toned(&alarm.name, Tone::Strong)));
-        push(text, format_args!("    {}\n", wrapped(&alarm.text, 4)));
+        push(text, format_args!("    {}\n", wrapped(&alarm.text, 4, WIDTH)));
         if !alarm.runbook.is_empty() {
             push(text, format_args!("    {}\n", toned(&format!("what to do: {}", alarm.runbook), Tone::Quiet)));
         }
@@ -404,40 +404,6 @@ pub fn rough(duration: Duration) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
-}
-
-/// Breaks a text at spaces, so that no line behind `indent` columns is wider than [`WIDTH`]. Words are never cut.
-fn wrapped(text: &str, indent: usize) -> String {
-    let mut out = String::new();
-    let mut column = indent;
-    for word in text.split(' ') {
-        let width = visible(word);
-        if column > indent && column + 1 + width > WIDTH {
-            push(&mut out, format_args!("\n{:indent$}", ""));
-            column = indent;
-        } else if column > indent {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += width;
-    }
-    out
-}
-
-/// Columns that a text takes on a terminal: colours take none.
-fn visible(text: &str) -> usize {
-    plain(text).chars().count()
-}
-
-/// A text without colours.
-#[must_use]
-pub fn plain(text: &str) -> String {
-    let mut parts = text.split('\x1b');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    // A colour ends with an `m`.
-    parts.for_each(|part| out.push_str(part.split_once('m').map_or(part, |(_, rest)| rest)));
-    out
 }
 
 fn shortened(text: &str, width: usize) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use lifeboat_restore::terminal::without_colours;
 use lifeboat_vocabulary::UtcTime;
 use serde_json::json;
 
@@ -58,7 +59,7 @@ impl Path {
 /// Answers one request that may be answered.
 pub(super) fn answer(path: Path, status: &StatusSnapshot, now: UtcTime) -> Answer {
     match path {
-        Path::Page => text(StatusCode::OK, "text/plain; charset=utf-8", page::plain(&page::page(status))),
+        Path::Page => text(StatusCode::OK, "text/plain; charset=utf-8", without_colours(&page::page(status))),
         Path::Health => health(status, now),
         Path::Ready => ready(status, now),
         Path::Metrics => text(StatusCode::OK, metrics::CONTENT_TYPE, metrics::metrics(status)),
