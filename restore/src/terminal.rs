@@ -318,6 +318,10 @@ mod tests {
         assert_eq!(lines.next(), Some(format!("{:indent$}2026-11, newest 2, anchor of the window", "").as_str()));
         assert_eq!(lines.next(), None);
         assert_eq!(wrapped(reasons, 85, WIDTH), reasons, "no room is left for that");
+        let coloured = "\x1b[31;1mdamaged\x1b[0m since yesterday";
+        assert_eq!(without_colours(coloured), "damaged since yesterday");
+        assert_eq!(wrapped(coloured, 0, 23), coloured, "colours take no room");
+        assert_eq!(wrapped(coloured, 0, 22).lines().count(), 2);
     }
 
     #[test]

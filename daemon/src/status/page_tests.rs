@@ -148,18 +148,6 @@ fn what_is_wrong_stands_first_and_says_what_to_do() {
 }
 
 #[test]
-fn texts_are_broken_at_spaces_and_colours_take_no_room() {
-    let text = "one two three ".repeat(20);
-    let broken = wrapped(&text, 10);
-    assert!(broken.lines().count() > 3);
-    for (number, line) in broken.lines().enumerate() {
-        let width = line.chars().count() + if number == 0 { 10 } else { 0 };
-        assert!(width <= WIDTH, "{line:?}");
-    }
-    assert_eq!(visible("\x1b[31;1mmam\x1b[0m ma"), 6);
-}
-
-#[test]
 fn long_durations_are_rough() {
     for (seconds, text) in
         [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 days")]
