@@ -123,17 +123,17 @@ impl RunGuard {
     }
 }
 
-/// Held while a daemon protects the cluster.
+/// Held while a daemon protects the cluster, and while it uses its state directory.
 #[derive(Debug)]
 pub struct DaemonGuard(#[expect(dead_code, reason = "it is held, not used")] Lock);
 
 impl DaemonGuard {
-    /// Takes the lock of a cluster, as [`RunGuard::try_acquire`].
+    /// Takes the lock of a cluster, as [`RunGuard::try_acquire`], or of a whole state directory.
     ///
     /// # Errors
-    /// [`GuardError::Busy`] if another daemon on this host protects the cluster.
-    pub fn try_acquire(cluster_directory: &Path, clock: &dyn Clock) -> Result<Self, GuardError> {
-        Lock::try_acquire(&cluster_directory.join(DAEMON_LOCK), "another daemon", clock.now()).map(Self)
+    /// [`GuardError::Busy`] if another daemon on this host protects the cluster, or uses the directory.
+    pub fn try_acquire(directory: &Path, clock: &dyn Clock) -> Result<Self, GuardError> {
+        Lock::try_acquire(&directory.join(DAEMON_LOCK), "another daemon", clock.now()).map(Self)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `lifeboatd run`: protects every cluster of the configuration until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ struct Daemon {
     config: watch::Sender<Arc<Config>>,
     clusters: watch::Sender<Vec<ClusterName>>,
     overrides: Overrides,
-    /// Of every cluster, for as long as this process lives.
+    /// Of every cluster and of the state directory, for as long as this process lives.
     guards: Vec<DaemonGuard>,
     common: Common,
 }
@@ -92,6 +92,21 @@ fn guard(config: &Config, cluster: &ClusterName) -> anyhow::Result<DaemonGuard> 
     })
 }
 
+/// Alarms and what `lifeboatd status` shows are those of one daemon, also where two protect different clusters.
+fn whole_directory(directory: &Path) -> anyhow::Result<DaemonGuard> {
+    DaemonGuard::try_acquire(directory, &SystemClock).map_err(|error| match error {
+        GuardError::Busy(_) => {
+            let text = format!(
+                "the state directory {} is in use: {error}; let that daemon protect this cluster too, or give this one a \
+                 directory of its own (state.directory)",
+                directory.display()
+            );
+            Exit::error(Ending::Busy, text)
+        }
+        _ => anyhow::Error::new(error).context(format!("begin to use the state directory {}", directory.display())),
+    })
+}
+
 fn names(config: &Config) -> Vec<ClusterName> {
     config.clusters.iter().map(|cluster| cluster.name.clone()).collect()
 }
@@ -103,7 +118,8 @@ impl Daemon {
         state::make_directory(directory)
             .with_context(|| format!("make the state directory {}", directory.display()))?;
         let names = names(&loaded.config);
-        let guards = names.iter().map(|name| guard(&loaded.config, name)).collect::<anyhow::Result<_>>()?;
+        let mut guards = names.iter().map(|name| guard(&loaded.config, name)).collect::<anyhow::Result<Vec<_>>>()?;
+        guards.push(whole_directory(directory)?);
         // One that was damaged is told of for as long as it lies aside.
         let (board, _) = AlarmBoard::open(directory, Arc::new(SystemClock));
         board.forget(&Source::daemon("config"));

@@ -5,13 +5,13 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lifeboat_testkit::{PgServer, majors_under_test};
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 use serde_json::Value;
-use support::Scene;
+use support::{Said, Scene};
 
 const BACKUP_ALONE: &str = "[daemon]\nroles = [\"backup\"]\n";
 
@@ -82,6 +82,13 @@ fn a_schedule_of_every_minute_is_kept_to_the_second_by_one_of_two_daemons() {
 
     let second = scene.daemon(&["run"]).expect(11);
     assert!(second.err.contains("cluster main is protected already"), "{}", second.err);
+    let text = std::fs::read_to_string(scene.config()).unwrap();
+    let stranger = scene.dir.path().join("stranger.toml");
+    std::fs::write(&stranger, text.replacen("name = \"main\"", "name = \"stranger\"", 1)).unwrap();
+    let mut third = Command::new(env!("CARGO_BIN_EXE_lifeboatd"));
+    let third = third.arg("--config").arg(&stranger).arg("run").stdin(Stdio::null());
+    let third = Said::from(third.output().unwrap()).expect(11);
+    assert!(third.err.contains("is in use") && third.err.contains("state.directory"), "{}", third.err);
 
     // Another host, as it were: it has a state directory of its own.
     let beside = Scene::beside(&scene, "beside");
