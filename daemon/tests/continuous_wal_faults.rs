@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lifeboat_s3_testd::{Failure, FaultPlan, Operation, Times};
 use lifeboat_testkit::{Checksums, PgServer, RestoredServer, Stop, majors_under_test, run_as_postgres};
-use support::{Daemon, Scene};
+use support::{Daemon, Scene, lsn_number};
 
 const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
 
@@ -77,6 +77,26 @@ fn whatever_a_region_does_it_ends_up_with_every_commit() {
     drop(daemon);
     assert_eq!(rows_from(&scene, 1, major), rows.to_string(), "the region that misbehaved has all of it");
     assert_eq!(rows_from(&scene, 0, major), rows.to_string());
+}
+
+#[test]
+fn a_region_that_never_answers_does_not_keep_wal_from_the_others_at_the_start() {
+    let major = majors_under_test()[0];
+    let server = PgServer::builder(major).start().unwrap();
+    server.psql("postgres", LEDGER).unwrap();
+    let (scene, daemon) = protected(&server.connection_string());
+    daemon.kill();
+    let end = insert(&server, 1, 100);
+    scene.regions[1].faults().change(|plan| plan.delay.fixed = Duration::from_secs(600));
+    let daemon = scene.run_daemon();
+    let wanted = lsn_number(&end);
+    scene.wait_for_status("WAL in the region that answers", |status| {
+        status["quorum"]["durable"].as_str().is_some_and(|durable| lsn_number(durable) >= wanted)
+    });
+    assert!(scene.daemon_log().contains("it has not answered yet, and the others have"), "{}", scene.daemon_log());
+    scene.regions[1].faults().clear();
+    scene.wait_until_durable(&end);
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

@@ -1,11 +1,19 @@
 //! What the regions tell before any WAL is received: whose repository it is, who may write, and what is missing.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use anyhow::Context;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::ids::{Incarnation, RepositoryId};
-use lifeboat_repository::{Catalog, CurrentIncarnation, Descriptor, RegionAnswer, RegionView, WalRecords};
+use lifeboat_repository::{
+    Catalog, CurrentIncarnation, Descriptor, RegionAnswer, RegionLog, RegionStore, RegionView, VerifyKey, WalRecords,
+};
 use lifeboat_restore::access::read_region;
-use lifeboat_vocabulary::WalPosition;
+use lifeboat_vocabulary::{RegionName, WalPosition};
+use tokio::time::Instant;
 
 use super::ShipRegion;
 use super::keeper::needed;
@@ -32,16 +40,19 @@ impl Known {
     }
 }
 
-/// Reads all regions, at the same time: those that are away do not hold up the others.
+/// How long the others are waited for, once as many regions have answered as WAL needs.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Reads all regions, at the same time: those that are away do not hold up the others, and one that hangs does so for
+/// [`LATE`] at most, if the others are enough.
 pub(crate) async fn learn(config: &Config, cluster: &ClusterSettings, opened: &OpenRegions) -> anyhow::Result<Known> {
     let signer = wiring::signer(config, &cluster.name)?;
-    let key = signer.verify_key();
-    let reads = opened.stores().into_iter().map(async |store| {
-        let read = read_region(&*store.store, Some(&key), Some(store.name.clone())).await;
-        (store, read)
-    });
+    let (key, stores) = (signer.verify_key(), opened.stores());
+    let mut answers = first_answers(&stores, &key, config.durability.wal_quorum).await;
     let (mut regions, mut views, mut descriptor) = (Vec::new(), Vec::new(), None::<Descriptor>);
-    for (store, read) in futures_util::future::join_all(reads).await {
+    for store in stores {
+        let late = || Err(anyhow::anyhow!("it has not answered yet, and the others have"));
+        let read = answers.remove(&store.name).unwrap_or_else(late);
         let name = store.name.clone();
         let (log, answer) = match read {
             Ok((found, log)) => {
@@ -64,6 +75,28 @@ pub(crate) async fn learn(config: &Config, cluster: &ClusterSettings, opened: &O
     }
     let descriptor = descriptor.context("no region can be read; a new repository is made by `lifeboatd init`")?;
     judge(regions, &views, &descriptor)
+}
+
+type Answer = anyhow::Result<(Descriptor, RegionLog)>;
+
+/// What the regions answer until `enough` of them could be read, and [`LATE`] thereafter.
+async fn first_answers(stores: &[RegionStore], key: &VerifyKey, enough: usize) -> BTreeMap<RegionName, Answer> {
+    let reads = stores
+        .iter()
+        .map(async |store| (store.name.clone(), read_region(&*store.store, Some(key), Some(store.name.clone())).await));
+    let mut reads: FuturesUnordered<_> = reads.collect();
+    let (mut answers, mut until) = (BTreeMap::new(), None);
+    loop {
+        let next = match until {
+            None => Ok(reads.next().await),
+            Some(until) => tokio::time::timeout_at(until, reads.next()).await,
+        };
+        let Ok(Some((name, read))) = next else { return answers };
+        answers.insert(name, read);
+        if until.is_none() && answers.values().filter(|answer| answer.is_ok()).count() >= enough {
+            until = Some(Instant::now() + LATE);
+        }
+    }
 }
 
 fn judge(regions: Vec<ShipRegion>, views: &[RegionView], descriptor: &Descriptor) -> anyhow::Result<Known> {
