@@ -158,6 +158,11 @@ impl RegionLog {
         Ok(())
     }
 
+    /// Whether these bytes, read at place `seq`, are signed as a record of this log has to be.
+    pub(crate) fn check_signature(&self, seq: u64, bytes: &[u8]) -> Result<(), LogError> {
+        note::verify(bytes, &self.trust.keys).map(drop).map_err(|source| LogError::Note { seq, source })
+    }
+
     /// Whether it was checked against the same keys, for the same repository.
     pub(crate) fn trusts_like(&self, trust: &LogTrust) -> bool {
         let same_region = trust.region.is_none() || trust.region == self.trust.region;

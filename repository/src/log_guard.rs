@@ -61,12 +61,14 @@ impl RegionLog {
     /// or replaced since. What stands before it is bound by the chain.
     ///
     /// # Errors
-    /// [`LogError::RolledBack`] or [`LogError::Forked`]; [`LogError::Store`] if it cannot be read.
+    /// [`LogError::RolledBack`] or [`LogError::Forked`]; [`LogError::Store`] if it cannot be read; [`LogError::Note`] if what
+    /// came is signed by nobody: it may have been damaged on its way, and proves no fork.
     pub async fn confirm_head(&self, store: &dyn Store) -> Result<(), LogError> {
         let Some(head) = self.head() else { return Ok(()) };
         match fetch(store, head.seq).await? {
             None => Err(LogError::RolledBack { remembered: head.seq, found: head.seq }),
             Some(bytes) if sha256(&bytes) != head.sha256 => {
+                self.check_signature(head.seq, &bytes)?;
                 Err(LogError::Forked { seq: head.seq, remembered: head.sha256, found: sha256(&bytes) })
             }
             Some(_) => Ok(()),

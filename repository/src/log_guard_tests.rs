@@ -54,6 +54,11 @@ async fn a_log_that_does_not_end_where_it_ended_is_noticed_with_one_request() {
     let gone = world.log.confirm_head(&*world.memory).await;
     assert!(matches!(gone, Err(LogError::RolledBack { .. })), "{gone:?}");
     crate::sweep_samples::put(&*world.memory, &key, "another record").await.unwrap();
+    let unsigned = world.log.confirm_head(&*world.memory).await;
+    assert!(matches!(unsigned, Err(LogError::Note { .. })), "damage is no fork: {unsigned:?}");
+    let signed = crate::note::sign("another record\n", &[&samples::signer()]).unwrap();
+    world.memory.delete(&key).await.unwrap();
+    crate::sweep_samples::put(&*world.memory, &key, &String::from_utf8(signed).unwrap()).await.unwrap();
     let other = world.log.confirm_head(&*world.memory).await;
     assert!(matches!(other, Err(LogError::Forked { .. })), "{other:?}");
 }

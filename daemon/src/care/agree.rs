@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use lifeboat_repository::{Disagreement, LogHead, RememberedHeads, Testimony, disagreements, remember};
-use lifeboat_vocabulary::{ClusterName, RegionName};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use super::CareParts;
@@ -13,7 +14,11 @@ use super::ask::Roundup;
 use crate::alarm_board::{AlarmName, Source, Wrongs};
 use crate::causes::causes;
 use crate::freeze::{Freezer, Trigger};
-use crate::state::Durable;
+use crate::state::{Durable, time_text};
+
+/// A log that cannot be understood may have been damaged on its way here. One that is read like that again, so much later,
+/// is one that somebody has to explain.
+const SEEN_AGAIN: Duration = Duration::from_secs(180);
 
 /// `heads.json`: the ends of all logs as they were last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +26,16 @@ pub struct HeadsFile {
     /// By region.
     #[serde(default)]
     heads: BTreeMap<String, KeptHead>,
+    /// By region: the logs that could not be understood when they were read last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    broken: BTreeMap<String, BrokenLog>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct BrokenLog {
+    /// When it was first read like that.
+    #[serde(with = "time_text")]
+    since: UtcTime,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +49,27 @@ impl HeadsFile {
         let kept = |(region, head): (&RegionName, &LogHead)| {
             (region.to_string(), KeptHead { seq: head.seq, sha256: head.sha256.to_string() })
         };
-        Self { heads: heads.iter().map(kept).collect() }
+        Self { heads: heads.iter().map(kept).collect(), broken: BTreeMap::new() }
+    }
+
+    /// Which logs could not be understood, now that these were read: one that was not read at all stays what it was.
+    fn broken_after(
+        &self,
+        testimonies: &[Testimony<'_>],
+        found: &[Disagreement],
+        now: UtcTime,
+    ) -> BTreeMap<String, BrokenLog> {
+        let mut broken = self.broken.clone();
+        broken.retain(|region, _| testimonies.iter().all(|read| read.log.is_err() || read.region.as_str() != region));
+        for region in found.iter().filter(|found| may_be_misread(found)).filter_map(Disagreement::region) {
+            broken.entry(region.to_string()).or_insert(BrokenLog { since: now });
+        }
+        broken
     }
 
     /// Others compare at the same time: what they have seen further on stays, but for logs that are other ones now.
     fn take_over(&mut self, seen: Self, changed: &[RegionName]) {
+        self.broken = seen.broken;
         for (region, head) in seen.heads {
             let is_changed = changed.iter().any(|changed| changed.as_str() == region);
             if is_changed || self.heads.get(&region).is_none_or(|known| known.seq < head.seq) {
@@ -62,6 +93,11 @@ pub fn heads_of(state: &Path) -> Durable<HeadsFile> {
     Durable::open(state.join("heads.json")).0
 }
 
+/// Whether damage on the way here looks like that.
+fn may_be_misread(disagreement: &Disagreement) -> bool {
+    matches!(disagreement, Disagreement::Broken { .. } | Disagreement::UnknownSigner { .. })
+}
+
 /// What froze by it.
 fn trigger(disagreement: &Disagreement) -> Trigger {
     match disagreement {
@@ -77,6 +113,8 @@ pub(crate) struct Compared {
     pub(crate) found: Vec<Disagreement>,
     /// Regions whose logs are other ones than were seen before, as a person has accepted.
     pub(crate) accepted: Vec<RegionName>,
+    /// What disagrees unless it was misread: whoever wants to delete waits until it was read again.
+    pub(crate) suspected: Vec<Disagreement>,
 }
 
 /// Compares, freezes deletion if something disagrees, and remembers. What a person has looked at and lifted is accepted:
@@ -84,11 +122,12 @@ pub(crate) struct Compared {
 /// watches.
 pub(crate) async fn compare(
     (cluster, freezer): (&ClusterName, &Freezer),
-    state: &Path,
+    (state, now): (&Path, UtcTime),
     testimonies: &[Testimony<'_>],
 ) -> Compared {
     let file = heads_of(state);
-    let mut remembered = file.read().remembered();
+    let known = file.read();
+    let mut remembered = known.remembered();
     let mut found = disagreements(testimonies, &remembered);
     let is_accepted =
         |disagreement: &Disagreement| freezer.was_lifted(cluster, trigger(disagreement), &disagreement.finding());
@@ -98,9 +137,13 @@ pub(crate) async fn compare(
         remembered.remove(region);
     }
     found.retain(|disagreement| !is_accepted(disagreement));
-    let heads = HeadsFile::of(&remember(testimonies, &remembered));
+    let broken = known.broken_after(testimonies, &found, now);
+    let is_new =
+        |region: &RegionName| broken.get(region.as_str()).is_some_and(|broken| now < broken.since.plus(SEEN_AGAIN));
+    let suspected = found.extract_if(.., |found| may_be_misread(found) && found.region().is_some_and(is_new)).collect();
+    let heads = HeadsFile { broken, ..HeadsFile::of(&remember(testimonies, &remembered)) };
     let (seen, changed) = (heads.clone(), accepted.clone());
-    if file.read() != heads
+    if known != heads
         && let Err(error) = file.change_in_background(move |file| file.take_over(seen, &changed)).await
     {
         tracing::warn!(%cluster, error = %causes(&error), "the ends of the logs are not remembered over a restart");
@@ -111,13 +154,18 @@ pub(crate) async fn compare(
             tracing::error!(%cluster, error = %causes(&error), "the freeze is in force and not saved");
         }
     }
-    Compared { found, accepted }
+    Compared { found, accepted, suspected }
 }
 
 /// Compares what all regions said, and raises the alarm. Returns what disagrees.
 pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
     let cluster = &parts.cluster.name;
-    let Compared { found, accepted } = compare((cluster, &parts.freezer), &parts.state, &roundup.testimonies()).await;
+    let place = (parts.state.as_path(), parts.now());
+    let compared = compare((cluster, &parts.freezer), place, &roundup.testimonies()).await;
+    let Compared { found, accepted, suspected } = compared;
+    for suspected in &suspected {
+        tracing::warn!(%cluster, why = %suspected, "it may have been misread, and is read again");
+    }
     for region in &accepted {
         // It is read from its first record, as it is now, by the next look, and by whoever backs up or deletes.
         parts.board.logs().forget(region);
@@ -133,4 +181,43 @@ pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
     }
     parts.alarms.report(&Source::of(cluster, "agreement"), wrong);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lifeboat_repository::{LogError, RegionLog};
+    use lifeboat_vocabulary::SystemClock;
+
+    use super::*;
+    use crate::freeze::Action;
+    use crate::log_samples::Regions;
+
+    #[tokio::test]
+    async fn a_log_that_was_misread_freezes_nothing_and_one_that_stays_like_that_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let freezer = Freezer::new(dir.path(), Arc::new(SystemClock));
+        let (cluster, region): (ClusterName, RegionName) = ("main".parse().unwrap(), "a".parse().unwrap());
+        let regions = Regions::new(&["a"]).await;
+        let (whole, misread) = (&regions.logs[&region], LogError::Place { seq: 3, found: 4 });
+        let state = dir.path().join("main");
+        let is_frozen = || freezer.check(&cluster, Action::Delete).is_err();
+        for (seconds, log, suspected, found) in [
+            (0, Err(&misread), 1, 0),
+            (179, Err(&misread), 1, 0),
+            (190, Ok(whole), 0, 0),
+            (200, Err(&misread), 1, 0),
+            (379, Err(&misread), 1, 0),
+            (380, Err(&misread), 0, 1),
+        ] {
+            assert!(!is_frozen(), "before {seconds} s");
+            let now = UtcTime::from_unix_micros((1_700_000_000 + seconds) * 1_000_000).unwrap();
+            let log: Result<&RegionLog, &LogError> = log;
+            let testimonies = [Testimony { region: &region, log, heads: Vec::new() }];
+            let compared = compare((&cluster, &freezer), (&state, now), &testimonies).await;
+            assert_eq!((compared.suspected.len(), compared.found.len()), (suspected, found), "after {seconds} s");
+        }
+        assert!(is_frozen());
+    }
 }

@@ -23,7 +23,7 @@ pub(crate) enum Doubt {
     Stopped(String),
     /// The regions tell different stories, or another one than before.
     Disagree(Vec<String>),
-    /// No region can be asked.
+    /// No region can be asked, or what one says may have been misread.
     Away(String),
 }
 
@@ -48,13 +48,17 @@ impl Deleter<'_> {
             Err(error) => return Some(Doubt::Away(format!("{error:#}"))),
         };
         let testimonies = roundup.testimonies();
-        let Compared { found, accepted } = compare((self.cluster, self.freezer), self.state, &testimonies).await;
+        let place = (self.state, self.clock.now());
+        let Compared { found, accepted, suspected } = compare((self.cluster, self.freezer), place, &testimonies).await;
         for region in &accepted {
             memory.forget(region);
             regions.logs().forget(region);
         }
         if !found.is_empty() {
             return Some(Doubt::Disagree(found.iter().map(ToString::to_string).collect()));
+        }
+        if let Some(suspected) = suspected.first() {
+            return Some(Doubt::Away(format!("{suspected}, unless it was misread; it has to be read again")));
         }
         if self.freezer.may_have_forgotten(self.cluster) {
             let logs = roundup.readable(&[]).into_iter().map(|region| (region.store.name, region.log)).collect();
