@@ -12,7 +12,7 @@ use crate::sweep_samples::{DAY, SmallBackup, World, at, put, settings};
 use crate::wal_epoch::WalEpoch;
 use crate::wal_name::WalObject;
 use crate::wal_record::WalEpochRecord;
-use crate::wal_samples::{new_epoch, sealer, wal_bytes};
+use crate::wal_samples::{epoch_record, new_epoch, sealer, wal_bytes};
 use lifeboat_vocabulary::Clock;
 use std::time::Duration;
 
@@ -206,14 +206,8 @@ async fn epoch_at(world: &mut World, hours: u64, segment: u64) -> WalEpoch {
     world.clock.set(at(hours));
     epoch.publish(&*world.memory).await.unwrap();
     let range = samples::wal_range(1, segment << 24, (segment + 1) << 24);
-    let record = WalEpochRecord {
-        epoch: epoch.id(),
-        keys_sha256: epoch.slots().sha256,
-        timeline: range.timeline,
-        start: range.start,
-        wal_segment_bytes: 16 << 20,
-        incarnation: None,
-    };
+    let (timeline, start) = (range.timeline, range.start);
+    let record = WalEpochRecord { timeline, start, ..epoch_record(&epoch) };
     world.say(RecordBody::WalEpoch(record)).await;
     epoch
 }
