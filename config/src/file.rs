@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_postgres::{BackupCheckpoint, ConnectionSettings};
-use lifeboat_repository::{COMMAND_TIMEOUT, KeyCommand, Recipient};
+use lifeboat_repository::keys::{COMMAND_TIMEOUT, KeyCommand, Recipient};
 use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, ClusterName};
 

@@ -4,8 +4,9 @@
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{WalConnection, WalConnectionOptions};
-use lifeboat_repository::ids::Incarnation;
-use lifeboat_repository::{Draft, IncarnationRecord, Origin, RecordBody};
+use lifeboat_repository::format::ids::Incarnation;
+use lifeboat_repository::log::Draft;
+use lifeboat_repository::log::records::{IncarnationRecord, Origin, RecordBody};
 use lifeboat_restore::access::read_region;
 use lifeboat_restore::exit_code::Ending;
 use lifeboat_restore::terminal::Output;

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use lifeboat_repository::{
-    AuditRecord, Draft, LogError, NoteSigner, OWNER_BYTES_MAX, Origin, REASON_BYTES_MAX, RecordBody, RegionLog,
-    RegionStore, SUBJECT_BYTES_MAX,
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::log::records::{
+    AuditRecord, OWNER_BYTES_MAX, Origin, REASON_BYTES_MAX, RecordBody, SUBJECT_BYTES_MAX,
 };
+use lifeboat_repository::log::{Draft, LogError, NoteSigner, RegionLog};
 use lifeboat_vocabulary::{RegionName, UtcTime};
 
 use crate::audit::{AuditEntry, Queue, Waiting};

@@ -10,11 +10,14 @@ use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{
     BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
-use lifeboat_repository::{
-    BackupDetails, BackupKind, BackupSettings, BackupWriter, CommitAuthority, CommitReport, CurrentIncarnation,
-    Descriptor, FrameCheck, Holders, LeftReason, MemoryPlan, NoteSigner, Origin, PageFacts, RegionLog, RegionStore,
-    SealedBackup, Seat, WalRecords,
+use lifeboat_repository::backup::write::{
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, CommitReport, FrameCheck, LeftReason, MemoryPlan,
+    RegionStore, SealedBackup, Seat,
 };
+use lifeboat_repository::keys::Holders;
+use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
+use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog};
+use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_restore::exit_code::{Ending, Exit};
 use lifeboat_restore::facts::BackupFacts;
 use lifeboat_restore::terminal::{Output, ProgressLine};
@@ -171,7 +174,7 @@ impl Shown<'_> {
     }
 
     /// Lets whoever watches see how the counters grow, until it is dropped.
-    fn follow(self, counters: Arc<lifeboat_repository::Progress>, estimated: Option<ByteCount>) -> Following {
+    fn follow(self, counters: Arc<lifeboat_repository::backup::Progress>, estimated: Option<ByteCount>) -> Following {
         match self {
             Self::To(output) => Following::Line(ProgressLine::start("backup", counters, estimated, output)),
             Self::Daemon { progress, .. } => {
@@ -189,7 +192,7 @@ enum Following {
     Task(AbortOnDropHandle<()>),
 }
 
-async fn tell_steps(progress: Progress, counters: Arc<lifeboat_repository::Progress>) {
+async fn tell_steps(progress: Progress, counters: Arc<lifeboat_repository::backup::Progress>) {
     let mut known = counters.snapshot();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -427,11 +430,11 @@ async fn judge_pages(
     }
 }
 
-fn record_facts(facts: &ServerFacts) -> anyhow::Result<lifeboat_repository::ServerFacts> {
+fn record_facts(facts: &ServerFacts) -> anyhow::Result<lifeboat_repository::log::records::ServerFacts> {
     let segment: SegmentSize =
         facts.setting("wal_segment_size").unwrap_or("16MB").parse().context("read wal_segment_size")?;
     let wal_segment_bytes = u32::try_from(segment.as_bytes()).context("read wal_segment_size")?;
-    Ok(lifeboat_repository::ServerFacts {
+    Ok(lifeboat_repository::log::records::ServerFacts {
         version: facts.version_num,
         sysid: facts.system_identifier,
         wal_segment_bytes,
@@ -439,6 +442,6 @@ fn record_facts(facts: &ServerFacts) -> anyhow::Result<lifeboat_repository::Serv
 }
 
 fn random() -> anyhow::Result<u32> {
-    let [a, b, c, d, ..] = *lifeboat_repository::ids::ObjectId::random()?.as_bytes();
+    let [a, b, c, d, ..] = *lifeboat_repository::format::ids::ObjectId::random()?.as_bytes();
     Ok(u32::from_le_bytes([a, b, c, d]))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::BackupRecord;
+use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_restore::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
 use lifeboat_stores::Verdict;
 use serde_json::json;

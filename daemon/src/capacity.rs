@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lifeboat_config::LimitSettings;
-use lifeboat_repository::{FairShare, Seat};
+use lifeboat_repository::backup::write::{FairShare, Seat};
 use lifeboat_vocabulary::ClusterName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

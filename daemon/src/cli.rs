@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lifeboat_repository::HoldId;
+use lifeboat_repository::format::HoldId;
 use lifeboat_vocabulary::{BackupId, ClusterName};
 
 use crate::expiry::Expiry;

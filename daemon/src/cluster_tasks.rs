@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config, Role};
-use lifeboat_repository::NoteSigner;
+use lifeboat_repository::log::NoteSigner;
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
-use lifeboat_repository::{Descriptor, MemoryPlan, NoteSigner};
+use lifeboat_repository::backup::write::MemoryPlan;
+use lifeboat_repository::log::{Descriptor, NoteSigner};
 use lifeboat_restore::access::read_region;
 use lifeboat_restore::exit_code::Ending;
 use lifeboat_restore::terminal::{Align, Output, Table, Tone};

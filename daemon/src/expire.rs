@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Config;
-use lifeboat_repository::{
-    Catalog, DeleteGate, DeleteMode, Elsewhere, Finding, Force, ForgetReport, LogMemory, NoteSigner, Others,
-    RegionAnswer, RegionLog, RegionView, RetainReport, SweepAuthor, SweepError, SweepRegion, SweepReport,
-    SweepSettings, forget, holds_in_force, retain, sweep,
+use lifeboat_repository::catalog::{Catalog, Finding, RegionAnswer, RegionView};
+use lifeboat_repository::log::{self, LogMemory, NoteSigner, RegionLog};
+use lifeboat_repository::retention::sweep::{
+    self, DeleteGate, DeleteMode, Elsewhere, Force, ForgetReport, Others, RetainReport, SweepAuthor, SweepError,
+    SweepRegion, SweepReport, SweepSettings,
 };
 use lifeboat_stores::ObjectLock;
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime};
@@ -165,7 +166,7 @@ impl Expiry {
             return Ok(Round::Disagree(disagreements));
         }
         let logs: BTreeMap<RegionName, RegionLog> = views.iter().filter_map(readable).collect();
-        let holds = holds_in_force(logs.values(), now);
+        let holds = log::holds_in_force(logs.values(), now);
         let is_complete = logs.len() == self.parts.regions.len();
         // Whatever smells is found before anything is deleted, and not some minutes later.
         vigil::look(&freezer, (&config, settings), (&logs, self.parts.regions.len()), now).await?;
@@ -364,15 +365,15 @@ pub(crate) async fn one_region(
     now: UtcTime,
 ) -> Result<Done, SweepError> {
     let mut target = SweepRegion { store: &*region.store, log, author };
-    let forgot = forget(&mut target, settings, now).await?;
-    let swept = sweep(&mut target, settings, now).await?;
+    let forgot = sweep::forget(&mut target, settings, now).await?;
+    let swept = sweep::sweep(&mut target, settings, now).await?;
     let mut standing = log.standing(now);
     let waiting = standing.open_intents.iter().filter_map(|open| usize::try_from(open.seq).ok());
     let locked_since = waiting.filter_map(|seq| Some(log.entries().get(seq)?.record.origin.time)).min();
     standing.adopt_holds(settings.holds.clone());
     let retained = match region.settings.object_lock {
         ObjectLock::Off => RetainReport::default(),
-        _ => retain(&*region.store, (&standing, &swept.plan), &settings.policy, now).await?,
+        _ => sweep::retain(&*region.store, (&standing, &swept.plan), &settings.policy, now).await?,
     };
     Ok(Done { forgot, swept, retained, locked_since })
 }

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::{BackupKind, BackupRecord, DamageRecord, RecordBody, RegionLog};
+use lifeboat_repository::log::RegionLog;
+use lifeboat_repository::log::records::{BackupKind, BackupRecord, DamageRecord, RecordBody};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
 use crate::freeze::Trigger;

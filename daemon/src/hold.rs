@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{
-    HoldId, HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, RegionLog, ReleaseRecord, holds_in_force,
-    is_plain_text,
+use lifeboat_repository::format::HoldId;
+use lifeboat_repository::log::records::{
+    HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, ReleaseRecord, is_plain_text,
 };
+use lifeboat_repository::log::{self, RegionLog};
 use lifeboat_restore::exit_code::{Ending, Exit};
 use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime};
@@ -86,7 +87,7 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
         return Err(Exit::error(Ending::NoSuchBackup, message));
     }
     let mut everywhere = Everywhere::of(&repository);
-    let in_force = holds_in_force(everywhere.logs(), now);
+    let in_force = log::holds_in_force(everywhere.logs(), now);
     let known = in_force.values().find(|hold| says_the_same(hold, wish, expires)).map(|hold| hold.hold);
     let draft = match known.and_then(|known| everywhere.find(|body| is_hold(body, known))) {
         Some(draft) => draft,
@@ -155,7 +156,7 @@ pub async fn remove(
         note(config, cluster, ("release", format!("{hold} {}", held.backup)), (reason, owner));
     }
     let others =
-        holds_in_force(everywhere.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
+        log::holds_in_force(everywhere.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
     let sentence = match others {
         0 => format!("hold {hold} has ended: backup {} stays only as long as the policy keeps it", held.backup),
         others => format!("hold {hold} has ended; {others} more keep backup {}", held.backup),
@@ -169,7 +170,7 @@ pub async fn remove(
 /// If no region can be read.
 pub async fn list(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
     let everywhere = Everywhere::of(&read(config, cluster).await?);
-    let holds = holds_in_force(everywhere.logs(), SystemClock.now());
+    let holds = log::holds_in_force(everywhere.logs(), SystemClock.now());
     let has = |log: &RegionLog, hold| log.entries().iter().any(|entry| is_hold(&entry.record.body, hold));
     let lacking = |hold: HoldId| -> Vec<&RegionName> {
         let regions = everywhere.regions.iter().filter(|(_, log)| !has(log, hold));

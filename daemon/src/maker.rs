@@ -6,7 +6,11 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::join_all;
 use lifeboat_config::{Config, Role};
-use lifeboat_repository::{BackupRecord, Catalog, InstanceId, RegionAnswer, RegionView, Seat, other_holder};
+use lifeboat_repository::backup::write::Seat;
+use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
+use lifeboat_repository::format::InstanceId;
+use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_repository::wal;
 use lifeboat_vocabulary::{ClusterName, SystemClock};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -86,7 +90,7 @@ impl BackupMaker for Maker {
         };
         let name = signer.name();
         let asked = self.regions.stores().into_iter().map(|region| async move {
-            let asked = other_holder(&*region.store, (name, ours), &SystemClock);
+            let asked = wal::other_holder(&*region.store, (name, ours), &SystemClock);
             let why = match timeout(ANSWER_PATIENCE, asked).await {
                 Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
                 Ok(Err(error)) => causes(&error),

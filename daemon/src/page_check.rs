@@ -1,7 +1,7 @@
 //! PostgreSQL's page checksums on the way through the workers, and the second look at pages that failed.
 
 use lifeboat_postgres::{BackupSource, PAGE_BYTES, PageVerdict, SourceError, check_pages, is_relation, judge_reread};
-use lifeboat_repository::{Checked, FrameCheck, SuspectPage};
+use lifeboat_repository::backup::write::{Checked, FrameCheck, SuspectPage};
 use lifeboat_vocabulary::{Lsn, RelativePath};
 
 /// Who looks at the checksums of pages.

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use lifeboat_repository::{Descriptor, LogMemory, LogTrust, RegionLog, RegionStore, VerifyKey};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::keys::VerifyKey;
+use lifeboat_repository::log::{Descriptor, LogMemory, LogTrust, RegionLog};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Config;
-use lifeboat_repository::RegionStore;
+use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_stores::{
     Breaker, Finding, Metrics, OpenError, RegionSettings, Stack, Store, StoreError, open_below, probe,
 };

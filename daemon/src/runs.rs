@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat_repository::BackupRecord;
+use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_vocabulary::{BackupId, UtcTime};
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::{Config, Role};
-use lifeboat_repository::Seat;
+use lifeboat_repository::backup::write::Seat;
 use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
 use tokio::sync::watch;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lifeboat_config::Environment;
-use lifeboat_repository::BackupRecord;
+use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_vocabulary::ByteCount;
 use parking_lot::Mutex;
 use tempfile::TempDir;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::Seat;
+use lifeboat_repository::backup::write::Seat;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 

@@ -1,7 +1,7 @@
 //! What the logs of two or three regions say together.
 
 use super::*;
-use lifeboat_repository::Leaving;
+use lifeboat_repository::log::Leaving;
 use serde_json::json;
 
 fn day(day: u32) -> String {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use lifeboat_config::ScheduleSettings;
-use lifeboat_repository::aead::sha256;
+use lifeboat_repository::format::aead::sha256;
 use lifeboat_vocabulary::{ClusterName, UtcTime};
 
 /// The longest time that comes twice when clocks are set back: 2 h at Antarctica/Troll, rounded up.

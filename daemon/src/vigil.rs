@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{RecordBody, RegionLog};
+use lifeboat_repository::log::RegionLog;
+use lifeboat_repository::log::records::RecordBody;
 use lifeboat_restore::access::read_region;
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock, UtcTime};
 use tokio::time::Instant;
@@ -83,7 +84,7 @@ pub async fn run(context: TaskContext, parts: VigilParts) -> anyhow::Result<()> 
 async fn refresh(
     regions: &OpenRegions,
     logs: &mut BTreeMap<RegionName, RegionLog>,
-    key: &lifeboat_repository::VerifyKey,
+    key: &lifeboat_repository::keys::VerifyKey,
 ) {
     let reads = regions.iter().map(|region| {
         let known = logs.remove(&region.name);

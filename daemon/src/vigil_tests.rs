@@ -1,7 +1,7 @@
 //! What the logs of regions lead to: which findings freeze, and what a host that has lost its state is told.
 
 use lifeboat_config::{Environment, Loaded};
-use lifeboat_repository::{AuditRecord, DamageRecord, FoundBy, HealedRecord};
+use lifeboat_repository::log::records::{AuditRecord, DamageRecord, FoundBy, HealedRecord};
 use lifeboat_vocabulary::ByteCount;
 
 use super::*;

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::{CommitMode, LaneState, Offer, ShipError, Shipper};
-use lifeboat_repository::layout::{StoredName, WalForm};
-use lifeboat_repository::{EarlierHead, GapReason, GapScope, HeadFile, LogTrust};
+use lifeboat_repository::format::layout::{StoredName, WalForm};
+use lifeboat_repository::log::LogTrust;
+use lifeboat_repository::log::records::{GapReason, GapScope};
+use lifeboat_repository::wal::{EarlierHead, HeadFile};
 use lifeboat_stores::{Fault, LocalDir, MemoryStore, Operation, RegionSettings, Rule, Store, open};
 use lifeboat_vocabulary::{Clock, SystemClock, TimelineId};
 use wal_support::*;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::{CommitMode, LaneState, Offer, ShipSettings, Shipper};
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::layout::{StoredName, WalForm};
-use lifeboat_repository::{GapReason, GapScope};
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::layout::{StoredName, WalForm};
+use lifeboat_repository::log::records::{GapReason, GapScope};
 use lifeboat_stores::{Chance, Fault, MemoryStore, Operation, PutMode, Rule, SealedBody, Store};
 use lifeboat_vocabulary::{ByteCount, Clock, ManualClock, SystemClock};
 use wal_support::*;

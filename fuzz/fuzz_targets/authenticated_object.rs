@@ -2,10 +2,11 @@
 //! What a holder of the key could seal: the input is content that passes authentication, with lengths and codecs at will.
 
 use lifeboat_fuzz::{epoch_key, expected, header};
-use lifeboat_repository::compression::{Codec, Decompressor};
-use lifeboat_repository::ids::ObjectKind;
-use lifeboat_repository::seal::{FrameContent, seal_object};
-use lifeboat_repository::unseal::verify_object;
+use lifeboat_repository::format::frame::Codec;
+use lifeboat_repository::format::compression::Decompressor;
+use lifeboat_repository::format::ids::ObjectKind;
+use lifeboat_repository::format::seal::{FrameContent, seal_object};
+use lifeboat_repository::format::unseal::verify_object;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((choice, payload)) = data.split_first() else { return };

@@ -2,9 +2,9 @@
 //! Items of an index, and shards made of them.
 
 use lifeboat_fuzz::{EPOCH, REPOSITORY, epoch_key, header};
-use lifeboat_repository::ids::ObjectKind;
-use lifeboat_repository::index::{IndexItem, IndexReader, decode_item};
-use lifeboat_repository::seal::{FrameContent, seal_object};
+use lifeboat_repository::format::ids::ObjectKind;
+use lifeboat_repository::format::index::{IndexItem, IndexReader, decode_item};
+use lifeboat_repository::format::seal::{FrameContent, seal_object};
 
 /// `{0: 0, 1: 1, 2: 0, 3: true}`: the head of the only shard.
 const HEAD: [u8; 9] = [0xA4, 0, 0, 1, 1, 2, 0, 3, 0xF5];

@@ -3,7 +3,7 @@
 
 use futures_util::FutureExt;
 use lifeboat_fuzz::{EPOCH, REPOSITORY};
-use lifeboat_repository::{EpochPlace, Openers, Recipient, SigningKey, VerifyKey, open_slots, parse_identity_file};
+use lifeboat_repository::keys::{EpochPlace, Openers, Recipient, SigningKey, VerifyKey, parse_identity_file, self};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let place = EpochPlace { repository: REPOSITORY, epoch: EPOCH };
@@ -12,7 +12,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let identities = parse_identity_file(text, &mut |_| None).unwrap_or_default();
     let openers = Openers { identities: &identities, commands: &[] };
     // Without commands there is nothing to wait for.
-    let opened = open_slots(data, place, openers).now_or_never().expect("no command, no waiting");
+    let opened = keys::open_slots(data, place, openers).now_or_never().expect("no command, no waiting");
     assert!(opened.is_err());
     if let Ok(recipient) = text.parse::<Recipient>() {
         assert_eq!(recipient.to_string().parse().ok(), Some(recipient));

@@ -1,7 +1,7 @@
 #![no_main]
 //! Names of objects, as a listing gives them.
 
-use lifeboat_repository::layout;
+use lifeboat_repository::format::layout;
 use lifeboat_stores::{ObjectKey, StoreUrl};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,7 +1,9 @@
 #![no_main]
 //! Signed notes, the repository's descriptor, and records.
 
-use lifeboat_repository::{Descriptor, Record, VerifyKey, note};
+use lifeboat_repository::log::{Descriptor, note};
+use lifeboat_repository::log::records::Record;
+use lifeboat_repository::keys::VerifyKey;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let known: Vec<_> = VerifyKey::from_bytes(&[9; 32]).into_iter().collect();

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use lifeboat_fuzz::{epoch_key, expected};
-use lifeboat_repository::compression::Decompressor;
-use lifeboat_repository::header::ObjectHeader;
-use lifeboat_repository::unseal::verify_object;
+use lifeboat_repository::format::compression::Decompressor;
+use lifeboat_repository::format::header::ObjectHeader;
+use lifeboat_repository::format::unseal::verify_object;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Ok(header) = ObjectHeader::parse(data) {

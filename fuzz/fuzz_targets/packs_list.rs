@@ -1,7 +1,7 @@
 #![no_main]
 //! The plain list of a backup's objects.
 
-use lifeboat_repository::PacksList;
+use lifeboat_repository::format::PacksList;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Ok(list) = PacksList::parse(data) {

@@ -1,7 +1,8 @@
 #![no_main]
 //! Compressed payloads never decompress to more than was asked for.
 
-use lifeboat_repository::compression::{Codec, Decompressor};
+use lifeboat_repository::format::frame::Codec;
+use lifeboat_repository::format::compression::Decompressor;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut decompressor = Decompressor::new().expect("zstd has memory");

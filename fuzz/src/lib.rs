@@ -1,9 +1,9 @@
 //! What several fuzz targets share: a key that everybody knows, and headers that belong to it.
 
-use lifeboat_repository::header::{ObjectHeader, Trailer, WalPlace};
-use lifeboat_repository::ids::{EpochId, ObjectId, ObjectKind, RepositoryId, Salt};
-use lifeboat_repository::seal::EpochKey;
-use lifeboat_repository::unseal::ExpectedObject;
+use lifeboat_repository::format::header::{ObjectHeader, Trailer, WalPlace};
+use lifeboat_repository::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId, Salt};
+use lifeboat_repository::format::seal::EpochKey;
+use lifeboat_repository::format::unseal::ExpectedObject;
 
 /// The repository of all fuzzed objects.
 pub const REPOSITORY: RepositoryId = RepositoryId::from_bytes([1; 16]);

@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use lifeboat_repository::aead::{Aead, LcChaCha20Poly1305, LcSha256, RustChaCha20Poly1305, RustSha256, Sha256};
-use lifeboat_repository::compression::{Compressor, Decompressor};
-use lifeboat_repository::crc::crc32c;
+use lifeboat_repository::format::aead::{Aead, LcChaCha20Poly1305, LcSha256, RustChaCha20Poly1305, RustSha256, Sha256};
+use lifeboat_repository::format::compression::{Compressor, Decompressor};
+use lifeboat_repository::format::crc::crc32c;
 
 /// How long each primitive is measured, after one round to warm up.
 const MEASURED: Duration = Duration::from_millis(1500);

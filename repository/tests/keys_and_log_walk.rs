@@ -5,15 +5,18 @@
 
 use std::sync::Arc;
 
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::ids::{EpochId, ObjectId, RepositoryId};
-use lifeboat_repository::seal::EpochKey;
-use lifeboat_repository::{
-    BackupKind, BackupRecord, Catalog, Descriptor, DescriptorError, Draft, EpochPlace, EpochRef, FilesFacts, Holders,
-    Identity, InitRecord, LogTrust, NoteSigner, Openers, Origin, PacksList, PacksRef, Presence, RecordBody,
-    RegionAnswer, RegionLog, RegionView, ServerFacts, ShardRef, SigningKey, SlotsError, layout, open_slots,
-    parse_identity_file, seal_slots,
+use lifeboat_repository::catalog::{Catalog, Presence, RegionAnswer, RegionView};
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::ids::{EpochId, ObjectId, RepositoryId};
+use lifeboat_repository::format::seal::EpochKey;
+use lifeboat_repository::format::{PacksList, layout};
+use lifeboat_repository::keys::{
+    self, EpochPlace, Holders, Identity, Openers, SigningKey, SlotsError, parse_identity_file,
 };
+use lifeboat_repository::log::records::{
+    BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
+};
+use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog};
 use lifeboat_stores::{ByteRange, MemoryStore, ObjectKey, PutMode, SealedBody, Store};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, TimelineId, UtcTime};
 
@@ -68,7 +71,7 @@ async fn write(regions: &[Region], holders: usize, signer: &NoteSigner, identity
     let (epoch, key) = (EpochId::random().unwrap(), EpochKey::random().unwrap());
     let recipients = [identity.recipient()];
     let place = EpochPlace { repository, epoch };
-    let keys = seal_slots(&key, place, now(), Holders { recipients: &recipients, commands: &[] }).await.unwrap();
+    let keys = keys::seal_slots(&key, place, now(), Holders { recipients: &recipients, commands: &[] }).await.unwrap();
     let (keys, shard) = (body(&keys), body(ObjectId::random().unwrap().as_bytes()));
     let backup = BackupId::new(now(), 1);
     let mut list = PacksList::default();
@@ -105,7 +108,7 @@ async fn write(regions: &[Region], holders: usize, signer: &NoteSigner, identity
     (backup, key)
 }
 
-async fn view(region: &Region, verify_key: lifeboat_repository::VerifyKey) -> RegionView {
+async fn view(region: &Region, verify_key: lifeboat_repository::keys::VerifyKey) -> RegionView {
     let store = &*region.store;
     let (descriptor, _) = Descriptor::read(store, Some(&verify_key)).await.unwrap();
     let trust = LogTrust { repository: descriptor.repo, keys: vec![descriptor.root], region: None, remembered: None };
@@ -147,9 +150,9 @@ async fn a_bare_machine_with_bucket_and_key_finds_checks_and_opens_a_backup() {
 
     let place = EpochPlace { repository: catalog.descriptor().unwrap().repo, epoch: epoch.id };
     let other = [Identity::generate().unwrap()];
-    let refused = open_slots(&slots, place, Openers { identities: &other, commands: &[] }).await;
+    let refused = keys::open_slots(&slots, place, Openers { identities: &other, commands: &[] }).await;
     assert!(matches!(refused, Err(SlotsError::NoMatchingSlot { .. })));
     let identities = parse_identity_file(paper.expose(), &mut |_| None).unwrap();
-    let opened = open_slots(&slots, place, Openers { identities: &identities, commands: &[] }).await.unwrap();
+    let opened = keys::open_slots(&slots, place, Openers { identities: &identities, commands: &[] }).await.unwrap();
     assert_eq!(opened.expose(), key.expose());
 }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_repository::ids::{InstanceId, RepositoryId};
-use lifeboat_repository::layout::{WalForm, WalRange};
-use lifeboat_repository::{
-    Descriptor, Draft, EarlierHead, Head, HeadFile, HistoryRead, Holders, Identity, InitRecord, Lease, LeaseAnswer,
-    LeaseTerms, LogTrust, NoteSigner, Origin, PieceSize, RecordBody, RegionLog, RegionStore, SealedWal, SigningKey,
-    WalEpoch, WalEpochRecord, WalLevels, WalObject, WalOpeners, WalRead, WalReader, WalRegion, WalSealer, WalTrust,
-    contiguous_end, timelines,
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::ids::{InstanceId, RepositoryId};
+use lifeboat_repository::format::layout::{WalForm, WalRange};
+use lifeboat_repository::keys::{Holders, Identity, SigningKey};
+use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody, WalEpochRecord};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::wal::read::{HistoryRead, WalOpeners, WalRead, WalReader, WalRegion};
+use lifeboat_repository::wal::{
+    self, EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseTerms, PieceSize, SealedWal, WalEpoch, WalLevels,
+    WalObject, WalSealer, WalTrust,
 };
 use lifeboat_s3_testd::{
     Bucket, Config, CorruptGet, Deny, Failure, KeyPattern, Operation, Server, Times, TruncateGet, Truncation,
@@ -198,9 +201,9 @@ async fn many_small_pages_are_one_line_and_what_arrives_damaged_comes_from_elsew
     let from = WalPosition { timeline: TimelineId::new(0xB).unwrap(), lsn: Lsn::from_bytes(2 * SEGMENT).unwrap() };
     let end = 3 * SEGMENT + count * 777;
     for region in &scene.regions {
-        let found = contiguous_end(&*region.store, from, PieceSize::LARGEST).await.unwrap();
+        let found = wal::contiguous_end(&*region.store, from, PieceSize::LARGEST).await.unwrap();
         assert_eq!(found.as_bytes(), end);
-        assert_eq!(timelines(&*region.store).await.unwrap(), [from.timeline]);
+        assert_eq!(wal::timelines(&*region.store).await.unwrap(), [from.timeline]);
     }
     let whole = range(0xB, 2 * SEGMENT + 5, end);
     for (why, keep) in [("a flipped bit", None), ("shorter than announced before", Some(900))] {

@@ -4,12 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use lifeboat_repository::ids::EpochId;
-use lifeboat_repository::{
-    BackupReader, BackupRecord, COMMAND_TIMEOUT, Catalog, CatalogRow, Descriptor, EpochPlace, KeyCommand, LogTrust,
-    Openers, PacksList, RegionAnswer, RegionLog, RegionStore, RegionView, SlotsError, VerifyKey, WalOpeners, layout,
-    open_slots, parse_identity_file, read_private_file,
+use lifeboat_repository::backup::read::BackupReader;
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::{Catalog, CatalogRow, RegionAnswer, RegionView};
+use lifeboat_repository::format::ids::EpochId;
+use lifeboat_repository::format::{PacksList, layout};
+use lifeboat_repository::keys::{
+    self, COMMAND_TIMEOUT, EpochPlace, KeyCommand, Openers, SlotsError, VerifyKey, parse_identity_file,
+    read_private_file,
 };
+use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
+use lifeboat_repository::wal::read::WalOpeners;
 use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,
 };
@@ -190,7 +196,7 @@ impl Repository {
         let slots =
             read_checked(&regions, &slots_key, epoch.keys_sha256).await.context("read the backup's wrapped key")?;
         let openers = Openers { identities: &keys.openers.identities, commands: &keys.openers.commands };
-        let opened = open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
+        let opened = keys::open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
         let key = opened.map_err(|error| match error {
             error @ SlotsError::NoMatchingSlot { .. } => {
                 let cure = "name the private key of one of these with --identity";
@@ -228,7 +234,7 @@ async fn read_checked(
     let mut tried = Vec::new();
     for region in regions {
         let what = match region.store.get(key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
-            Ok(bytes) if lifeboat_repository::aead::sha256(&bytes) == expected => return Ok(bytes),
+            Ok(bytes) if lifeboat_repository::format::aead::sha256(&bytes) == expected => return Ok(bytes),
             Ok(_) => "it is not what the record says".to_owned(),
             Err(error) => format!("{:#}", anyhow::Error::new(error)),
         };

@@ -7,11 +7,13 @@ use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_postgres::TimelineHistory;
-use lifeboat_repository::layout::WalRange;
-use lifeboat_repository::{
-    CatalogRow, GapScope, Head, HistoryRead, LogTrust, PieceSize, RegionAnswer, RegionLog, RegionStore, Soundness,
-    WalRead, WalReader, WalRegion, WalTrouble, WalTrust,
-};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::{CatalogRow, RegionAnswer};
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::{GapScope, Soundness};
+use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::wal::read::{HistoryRead, WalRead, WalReader, WalRegion, WalTrouble};
+use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 
@@ -105,7 +107,7 @@ impl Archive {
 
     /// What turned out damaged in one region and was taken from another.
     #[must_use]
-    pub fn damage(&self) -> Vec<lifeboat_repository::Damage> {
+    pub fn damage(&self) -> Vec<lifeboat_repository::backup::read::Damage> {
         self.reader.damage()
     }
 

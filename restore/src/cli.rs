@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use lifeboat_repository::VerifyKey;
+use lifeboat_repository::keys::VerifyKey;
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName};
 
 use crate::target::TargetArgs;

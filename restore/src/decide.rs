@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lifeboat_repository::CatalogRow;
+use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_vocabulary::{RegionName, WalPosition};
 
 use crate::access::{Keys, Repository};

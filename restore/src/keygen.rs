@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use lifeboat_repository::{Identity, write_private_file};
+use lifeboat_repository::keys::{Identity, write_private_file};
 use lifeboat_vocabulary::{Clock, Secret, SystemClock};
 
 use crate::cli::KeygenArgs;
@@ -41,7 +41,7 @@ fn new_passphrase() -> anyhow::Result<Secret<String>> {
 #[must_use]
 pub fn ask_passphrase(of: &str) -> Option<Secret<String>> {
     if let Some(path) = std::env::var_os("LIFEBOAT_PASSPHRASE_FILE") {
-        let text = lifeboat_repository::read_private_file(path.as_ref());
+        let text = lifeboat_repository::keys::read_private_file(path.as_ref());
         return match text {
             Ok(text) => Some(Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned())),
             Err(error) => {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::{BackupRecord, CatalogRow, HoldRecord, Presence, Soundness};
+use lifeboat_repository::catalog::{CatalogRow, Presence};
+use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Soundness};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use serde_json::{Value, json};
 

@@ -6,8 +6,8 @@ use lifeboat_postgres::{
     TargetAction as PgAction, TargetBound, WalRange, minimal_pg_hba_conf, minimal_pg_ident_conf,
     minimal_postgresql_conf,
 };
-use lifeboat_repository::BackupRecord;
-use lifeboat_repository::ids::Incarnation;
+use lifeboat_repository::format::ids::Incarnation;
+use lifeboat_repository::log::records::BackupRecord;
 
 use crate::cli::RestoreArgs;
 use crate::decide::Decision;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use lifeboat_postgres::{ClusterState, ControlFile, Listen, LocalServer, LocalServerError, LocalServerSettings};
-use lifeboat_repository::Progress;
+use lifeboat_repository::backup::Progress;
 use lifeboat_vocabulary::{ByteCount, Lsn};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifeboat_repository::{BackupReader, CatalogRow};
+use lifeboat_repository::backup::read::BackupReader;
+use lifeboat_repository::catalog::CatalogRow;
 use serde_json::{Value, json};
 
 use crate::decide::Decision;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_postgres::find_server_bin;
-use lifeboat_repository::ids::Incarnation;
-use lifeboat_repository::{BackupReader, BackupRecord, Progress, Ranges, ReadSettings, read_backup, read_facts};
+use lifeboat_repository::backup::Progress;
+use lifeboat_repository::backup::read::{self, BackupReader, Ranges, ReadSettings};
+use lifeboat_repository::format::ids::Incarnation;
+use lifeboat_repository::log::records::BackupRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +84,7 @@ pub async fn run(
 
 async fn facts_of(reader: &Arc<BackupReader>, record: &BackupRecord) -> anyhow::Result<BackupFacts> {
     let first = record.index.first().context("the record names no index")?;
-    let json = read_facts(reader, &first.key).await?.context("the index has no facts about the cluster")?;
+    let json = read::read_facts(reader, &first.key).await?.context("the index has no facts about the cluster")?;
     serde_json::from_slice(&json).context("read the facts about the cluster")
 }
 
@@ -128,7 +130,9 @@ impl Restore<'_> {
         let connections = usize::from(self.args.connections);
         let settings = ReadSettings { ranges: Ranges::Parts(RANGE_BYTES), connections, workers: workers() };
         let sink = Arc::clone(target);
-        read_backup(Arc::clone(reader), shards, sink, settings, (progress, stop)).await.context("restore the files")
+        read::read_backup(Arc::clone(reader), shards, sink, settings, (progress, stop))
+            .await
+            .context("restore the files")
     }
 
     /// Writes what the prefetcher has to know. With a server to start, it serves from here on: it fetches while the files

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures_util::StreamExt;
 use lifeboat_postgres::{ScanStart, WalFact, WalFactKind, WalScanner};
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
 
 use crate::wal_plan::{Chain, ChainLeg};

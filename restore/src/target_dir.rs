@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use lifeboat_repository::{FileSink, SinkFile};
+use lifeboat_repository::backup::read::{FileSink, SinkFile};
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lifeboat_repository::{Progress, ProgressSnapshot};
+use lifeboat_repository::backup::{Progress, ProgressSnapshot};
 use lifeboat_vocabulary::ByteCount;
 
 /// Where the last column of a table is broken on a terminal, unless less than [`NARROWEST`] columns are left for it.

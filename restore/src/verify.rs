@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use futures_util::StreamExt;
-use lifeboat_repository::{
-    BackupReader, CatalogRow, Damage, FileSink, Progress, Ranges, ReadSettings, RegionStore, SinkFile, read_backup,
-};
+use lifeboat_repository::backup::Progress;
+use lifeboat_repository::backup::read::{self, BackupReader, Damage, FileSink, Ranges, ReadSettings, SinkFile};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey};
 use lifeboat_vocabulary::{FileEntry, Sha256Digest};
 use serde_json::json;
@@ -72,7 +73,7 @@ async fn deep(
     let line = ProgressLine::start("verify", Arc::clone(&progress), Some(row.record.files.raw_bytes), output);
     let shards = row.record.index.iter().map(|shard| shard.key.clone()).collect();
     let settings = ReadSettings { ranges: Ranges::WholeObjects, connections: 3, workers: workers() };
-    let read = read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, (progress, stop)).await;
+    let read = read::read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, (progress, stop)).await;
     drop(line);
     anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
     let failure = read.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
@@ -118,7 +119,7 @@ async fn hash_all(
             return None;
         }
         let what = match region.store.get(&key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
-            Ok(bytes) => match lifeboat_repository::aead::sha256(&bytes) {
+            Ok(bytes) => match lifeboat_repository::format::aead::sha256(&bytes) {
                 found if found == expected => return None,
                 found => format!("SHA-256 is {found}, the record says {expected}"),
             },

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, TimelineId};
 
 /// Why WAL could not be had. It says nothing about whether it exists: "not there" is an answer, not a fault.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat_repository::{Disagreement, LogHead, RememberedHeads, Testimony, disagreements, remember};
+use lifeboat_repository::catalog::{self, Disagreement, RememberedHeads, Testimony};
+use lifeboat_repository::log::LogHead;
 use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +129,7 @@ pub(crate) async fn compare(
     let file = heads_of(state);
     let known = file.read();
     let mut remembered = known.remembered();
-    let mut found = disagreements(testimonies, &remembered);
+    let mut found = catalog::disagreements(testimonies, &remembered);
     let is_accepted =
         |disagreement: &Disagreement| freezer.was_lifted(cluster, trigger(disagreement), &disagreement.finding());
     let accepted = found.iter().filter(|disagreement| is_accepted(disagreement)).filter_map(Disagreement::region);
@@ -141,7 +142,7 @@ pub(crate) async fn compare(
     let is_new =
         |region: &RegionName| broken.get(region.as_str()).is_some_and(|broken| now < broken.since.plus(SEEN_AGAIN));
     let suspected = found.extract_if(.., |found| may_be_misread(found) && found.region().is_some_and(is_new)).collect();
-    let heads = HeadsFile { broken, ..HeadsFile::of(&remember(testimonies, &remembered)) };
+    let heads = HeadsFile { broken, ..HeadsFile::of(&catalog::remember(testimonies, &remembered)) };
     let (seen, changed) = (heads.clone(), accepted.clone());
     if known != heads
         && let Err(error) = file.change_in_background(move |file| file.take_over(seen, &changed)).await
@@ -187,7 +188,7 @@ pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
 mod tests {
     use std::sync::Arc;
 
-    use lifeboat_repository::{LogError, RegionLog};
+    use lifeboat_repository::log::{LogError, RegionLog};
     use lifeboat_vocabulary::SystemClock;
 
     use super::*;

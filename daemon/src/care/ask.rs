@@ -1,10 +1,13 @@
 //! Asks all regions for their histories: heads first, then logs, each checked from its first record.
 
 use futures_util::future::join_all;
-use lifeboat_repository::{
-    Descriptor, DescriptorError, Head, HealRegion, LogError, LogHead, LogMemory, LogTrust, NoteSigner, RegionLog,
-    RegionStore, Testimony,
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::Testimony;
+use lifeboat_repository::heal::HealRegion;
+use lifeboat_repository::log::{
+    Descriptor, DescriptorError, LogError, LogHead, LogMemory, LogTrust, NoteSigner, RegionLog,
 };
+use lifeboat_repository::wal::Head;
 use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::RegionName;
 
@@ -18,7 +21,7 @@ pub struct Answered {
     /// Its log, or why there is none.
     pub log: Result<RegionLog, NoLog>,
     /// The ends of the log that writers have signed.
-    pub heads: Vec<(lifeboat_repository::KeyName, LogHead)>,
+    pub heads: Vec<(lifeboat_repository::log::KeyName, LogHead)>,
 }
 
 /// Why there is no log of a region.
@@ -84,7 +87,7 @@ pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemor
     Ok(Roundup { regions: join_all(answers).await, trust: trust.clone() })
 }
 
-type Heads = Vec<(lifeboat_repository::KeyName, LogHead)>;
+type Heads = Vec<(lifeboat_repository::log::KeyName, LogHead)>;
 
 async fn history(
     region: &RegionStore,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::{HealProgress, HealSnapshot, LogMemory};
+use lifeboat_repository::heal::{HealProgress, HealSnapshot};
+use lifeboat_repository::log::LogMemory;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 use tokio::sync::Notify;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{
-    Disagreement, HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealSurvey, Lack, Pace, heal, survey,
-};
+use lifeboat_repository;
+use lifeboat_repository::catalog::Disagreement;
+use lifeboat_repository::heal::{self, HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealSurvey, Lack};
+use lifeboat_repository::scrub::Pace;
 use lifeboat_restore::exit_code::Ending;
 use lifeboat_restore::terminal::{Align, Output, Table, Tone, spoken, toned};
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
@@ -106,14 +107,14 @@ pub async fn run(
         let progress = Arc::new(HealProgress::default());
         let tools = parts.tools(&sight.roundup.trust, (&pace, &progress), stop);
         // By hand everything is compared, whatever is on its way.
-        let tools = lifeboat_repository::HealTools { settled: Duration::ZERO, ..tools };
-        let lacking = survey(&target, &others, &sight.scope, &tools).await?;
+        let tools = lifeboat_repository::heal::HealTools { settled: Duration::ZERO, ..tools };
+        let lacking = heal::survey(&target, &others, &sight.scope, &tools).await?;
         if args.dry_run {
             outcomes.push((name, Outcome::Surveyed(lacking)));
             continue;
         }
         let line = ProgressLine::start(name.clone(), Arc::clone(&progress), output);
-        let report = heal(&mut target, &others, &sight.scope, &tools).await?;
+        let report = lifeboat_repository::heal::heal(&mut target, &others, &sight.scope, &tools).await?;
         drop(line);
         record_damage(&parts, &others, &report).await;
         let stopped = report.ended == Some(HealEnd::Stopped);

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::ClusterSettings;
-use lifeboat_repository::{
-    Disagreement, FoundBy, HealEnd, HealProgress, HealRegion, HealReport, HealScope, LogTrust, Pace, RegionLog, heal,
-};
+use lifeboat_repository;
+use lifeboat_repository::catalog::Disagreement;
+use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope};
+use lifeboat_repository::log::records::FoundBy;
+use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::RegionName;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -115,12 +118,12 @@ async fn heal_region(
     parts: &CareParts,
     (target, others, scope): (&mut HealRegion, &[HealRegion], &HealScope),
     (pace, trust): (&Pace, &LogTrust),
-) -> Result<HealReport, lifeboat_repository::HealError> {
+) -> Result<HealReport, lifeboat_repository::heal::HealError> {
     let progress = Arc::new(HealProgress::default());
     let name = target.store.name.clone();
     parts.board.healing(&name, Some(Arc::clone(&progress)));
     let tools = parts.tools(trust, (pace, &progress), &context.stop);
-    let work = heal(target, others, scope, &tools);
+    let work = lifeboat_repository::heal::heal(target, others, scope, &tools);
     tokio::pin!(work);
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,7 +146,7 @@ async fn heal_region(
 
 /// What was found damaged in a region that was read from goes on record there, so that it is healed in its turn.
 pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], report: &HealReport) {
-    let reporter = lifeboat_repository::DamageReporter {
+    let reporter = lifeboat_repository::scrub::DamageReporter {
         signer: &parts.signer,
         clock: &*parts.clock,
         tool: wiring::TOOL,

@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{HealProgress, HealScope, HealTools, LogTrust, NoteSigner, Pace, RegionLog};
+use lifeboat_repository::heal::{HealProgress, HealScope, HealTools};
+use lifeboat_repository::log::{LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{ByteCount, Clock, UtcTime};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +84,7 @@ impl CareParts {
             stop,
             clock: &*self.clock,
             tool: wiring::TOOL,
-            settled: lifeboat_repository::SETTLED_AFTER,
+            settled: lifeboat_repository::heal::SETTLED_AFTER,
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{
-    DamageReporter, FoundBy, FoundDamage, HealProgress, HealRegion, LogTrust, Pace, RegionStore, ScrubWalk,
-    check_presence,
-};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::heal::{HealProgress, HealRegion};
+use lifeboat_repository::log::LogTrust;
+use lifeboat_repository::log::records::FoundBy;
+use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubWalk};
 use lifeboat_restore::exit_code::Ending;
 use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_vocabulary::{ByteCount, RegionName};
@@ -87,7 +88,7 @@ async fn look(
     let name = region.store.name.clone();
     let mut found =
         Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
-    match check_presence(&region.store, &others, &mut region.log, &*parts.clock).await {
+    match scrub::check_presence(&region.store, &others, &mut region.log, &*parts.clock).await {
         Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
         Err(error) => {
             found.trouble = Some(causes(&error));

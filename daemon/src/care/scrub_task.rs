@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lifeboat_repository::{
-    DamageReporter, Descriptor, FoundBy, FoundDamage, LogTrust, Pace, RegionLog, RegionStore, ScrubError, ScrubState,
-    ScrubWalk, check_presence,
-};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::log::records::FoundBy;
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
+use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubError, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,7 @@ impl Lane<'_> {
             self.parts.board.logs().read(self.store, &trust).await?
         };
         if is_due {
-            let report = check_presence(self.store, &self.others, &mut log, &*self.parts.clock).await?;
+            let report = scrub::check_presence(self.store, &self.others, &mut log, &*self.parts.clock).await?;
             state.was_listed(report.bytes, self.parts.now());
             self.record(&mut log, &report.damage).await;
         }

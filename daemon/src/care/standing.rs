@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lifeboat_repository::{HealEnd, HealReport, HealScope, RegionLog, plan_records};
+use lifeboat_repository::heal::{self, HealEnd, HealReport, HealScope};
+use lifeboat_repository::log::RegionLog;
 use lifeboat_vocabulary::{RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,7 @@ pub(crate) struct RoundOfRegion {
 impl RoundOfRegion {
     /// What the log says after a healing.
     pub(crate) fn of(log: &RegionLog, others: &[&RegionLog], scope: &HealScope, now: UtcTime) -> Self {
-        let plan = plan_records(log, others, scope, now);
+        let plan = heal::plan_records(log, others, scope, now);
         let damaged = log.standing(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
         Self { damaged: damaged as u64 + plan.wal_damage.len() as u64, left: Vec::new() }
     }

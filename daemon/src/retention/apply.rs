@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{
-    AuditRecord, Elsewhere, Force, LogMemory, NoteSigner, OWNER_BYTES_MAX, Others, RecordBody, RegionLog, SweepAuthor,
-    SweepReport, SweepSettings, is_plain_text,
-};
+use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
+use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
+use lifeboat_repository::retention::sweep::{Elsewhere, Force, Others, SweepAuthor, SweepReport, SweepSettings};
 use lifeboat_restore::access::Repository;
 use lifeboat_restore::exit_code::Ending;
 use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
@@ -42,7 +41,7 @@ struct Outcome {
 /// Prints the plan, asks where a person can answer, and carries it out.
 ///
 /// CRASH SAFETY. First the logs of all regions say that somebody did this; then each region is worked on by itself, in the
-/// order that [`lifeboat_repository::sweep`] describes. A crash, a stop or a failure anywhere leaves what the next run, by
+/// order that [`lifeboat_repository::retention::sweep`] describes. A crash, a stop or a failure anywhere leaves what the next run, by
 /// hand or by the daemon, goes on with.
 ///
 /// # Errors

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::{
-    Descriptor, HoldId, HoldRecord, PolicyText, RegionAnswer, RegionLog, RegionStanding, RetentionLimits,
-    RetentionPlan, RetentionPolicy, holds_in_force, plan_region,
-};
+use lifeboat_repository::catalog::RegionAnswer;
+use lifeboat_repository::format::HoldId;
+use lifeboat_repository::log::records::{HoldRecord, PolicyText};
+use lifeboat_repository::log::{self, Descriptor, RegionLog, RegionStanding};
+use lifeboat_repository::retention::{self, RetentionLimits, RetentionPlan, RetentionPolicy};
 use lifeboat_restore::access::Repository;
 use lifeboat_restore::exit_code::Ending;
 use lifeboat_restore::terminal::Output;
@@ -128,7 +129,7 @@ impl ClusterPlan {
                 Err(why) => unreadable.push((name.clone(), why)),
             }
         }
-        let holds = holds_in_force(logs.iter().map(|(_, log)| *log), now);
+        let holds = log::holds_in_force(logs.iter().map(|(_, log)| *log), now);
         let regions = logs.into_iter().map(|(name, log)| {
             let mut standing = log.standing(now);
             standing.adopt_holds(holds.clone());
@@ -143,11 +144,11 @@ impl RegionPlan {
     /// Decides for one region.
     #[must_use]
     pub fn of(name: RegionName, standing: RegionStanding, policy: &RetentionPolicy, now: UtcTime) -> Self {
-        let plan = plan_region(&standing, policy, now);
+        let plan = retention::plan_region(&standing, policy, now);
         let before = standing.policy.clone().filter(|(before, _)| *before != policy.text());
         let change = before.and_then(|(before, since)| {
             let old = RetentionPolicy::from_text(&before, policy.limits)?;
-            let old = plan_region(&standing, &old, now);
+            let old = retention::plan_region(&standing, &old, now);
             let gone = plan.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| old.keeps(backup));
             let stays = old.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| plan.keeps(backup));
             let (dropped, kept) = (gone.cloned().collect(), stays.cloned().collect());

@@ -1,6 +1,6 @@
 //! The plan for a program: the same as on the page.
 
-use lifeboat_repository::{Dropped, Guard, Reason};
+use lifeboat_repository::retention::{Dropped, Guard, Reason};
 use serde_json::{Map, Value, json};
 
 use super::page::{attention, calendar, fates};

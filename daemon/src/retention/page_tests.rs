@@ -4,9 +4,10 @@ use super::*;
 use crate::log_samples;
 use crate::retention::page_json;
 use jiff::tz::TimeZone;
-use lifeboat_repository::{
-    Leaving, RegionStanding, RetentionLimits, RetentionPolicy, ShardRef, StandingBackup, layout,
-};
+use lifeboat_repository::format::layout;
+use lifeboat_repository::log::records::ShardRef;
+use lifeboat_repository::log::{Leaving, RegionStanding, StandingBackup};
+use lifeboat_repository::retention::{RetentionLimits, RetentionPolicy};
 use std::time::Duration;
 
 fn utc(text: &str) -> UtcTime {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifeboat_repository::{LogMemory, NoteSigner, RegionLog};
+use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName};
 
 use crate::audit_courier::recalled;

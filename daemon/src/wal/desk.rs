@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lifeboat_repository::layout::{WalForm, WalRange};
-use lifeboat_repository::{GapReason, GapScope, LogHead, PieceSize, WalGapRecord, WalObject};
+use lifeboat_repository::format::layout::{WalForm, WalRange};
+use lifeboat_repository::log::LogHead;
+use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
+use lifeboat_repository::wal::{PieceSize, WalObject};
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
 use tokio::time::Instant;
 

@@ -1,6 +1,6 @@
 //! Which base backups continuous WAL needs: a first one, and one behind every gap. Pure.
 
-use lifeboat_repository::WalGapRecord;
+use lifeboat_repository::log::records::WalGapRecord;
 use lifeboat_vocabulary::WalPosition;
 
 /// Why a base backup is needed before recovery can reach the present; `None` if the newest one will do.
@@ -20,7 +20,7 @@ pub fn needed<'a>(newest: Option<WalPosition>, gaps: impl IntoIterator<Item = &'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifeboat_repository::{GapReason, GapScope};
+    use lifeboat_repository::log::records::{GapReason, GapScope};
     use lifeboat_vocabulary::{Lsn, TimelineId};
 
     fn at(timeline: u32, lsn: u64) -> WalPosition {

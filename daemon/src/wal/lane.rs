@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_repository::layout::StoredName;
-use lifeboat_repository::{Draft, HeadFile, Lease, LogError, Origin, RegionLog, RegionStore};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::layout::StoredName;
+use lifeboat_repository::log::records::Origin;
+use lifeboat_repository::log::{Draft, LogError, RegionLog};
+use lifeboat_repository::wal::{HeadFile, Lease};
 use lifeboat_stores::{ObjectKey, PutMode, StoreError};
 use lifeboat_vocabulary::UtcTime;
 use tokio::sync::mpsc;

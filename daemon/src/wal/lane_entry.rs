@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use lifeboat_repository::layout::{WalForm, WalRange};
-use lifeboat_repository::{
-    EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, LogTrust, PieceSize, RegionLog,
-    RegionStore, WalEpochRecord, WalObject, WalPages, timelines,
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::layout::{WalForm, WalRange};
+use lifeboat_repository::log::records::WalEpochRecord;
+use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::wal::{
+    self, EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject, WalPages,
 };
 use lifeboat_vocabulary::{UtcTime, WalPosition};
 
@@ -96,7 +98,7 @@ pub(crate) async fn ask(works: &Arc<Works>, region: &RegionStore, log: Option<Re
 async fn find(region: &RegionStore, log: &RegionLog, head: Option<WalPosition>) -> anyhow::Result<Found> {
     let store = &*region.store;
     let mut objects = Vec::new();
-    for timeline in timelines(store).await? {
+    for timeline in wal::timelines(store).await? {
         if head.is_some_and(|head| timeline < head.timeline) {
             continue;
         }

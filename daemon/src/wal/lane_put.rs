@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_repository::RegionStore;
-use lifeboat_repository::header::ObjectHeader;
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::header::ObjectHeader;
 use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use lifeboat_repository::aead::sha256;
+    use lifeboat_repository::format::aead::sha256;
     use lifeboat_stores::{MemoryStore, Store};
     use lifeboat_vocabulary::{Clock, SystemClock};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use lifeboat_repository::WalObject;
-use lifeboat_repository::layout::{StoredName, WalForm, WalRange};
+use lifeboat_repository::format::layout::{StoredName, WalForm, WalRange};
+use lifeboat_repository::wal::WalObject;
 use lifeboat_vocabulary::{ByteCount, Clock, WalPosition};
 use tokio::time::Instant;
 

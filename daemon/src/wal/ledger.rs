@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::WalObject;
-use lifeboat_repository::layout::{StoredName, WalForm, WalRange};
+use lifeboat_repository::format::layout::{StoredName, WalForm, WalRange};
+use lifeboat_repository::wal::WalObject;
 use lifeboat_vocabulary::{Lsn, TimelineId};
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 use super::*;
 use bytes::Bytes;
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::{GapReason, GapScope, WalGapRecord};
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
 use lifeboat_stores::SealedBody;
 use proptest::prelude::*;
 

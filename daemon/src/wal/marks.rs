@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
 
 use super::ranges::{RangeSet, Stretch};

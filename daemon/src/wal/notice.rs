@@ -4,9 +4,10 @@
 //! is sealed under it.
 
 use bytes::Bytes;
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::layout::WalRange;
-use lifeboat_repository::{RecordBody, WalEpochRecord, WalGapRecord, layout};
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::layout;
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::{RecordBody, WalEpochRecord, WalGapRecord};
 use lifeboat_stores::{ObjectKey, SealedBody};
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_config::CommitMode;
-use lifeboat_repository::PieceSize;
-use lifeboat_repository::layout::{WalForm, WalRange};
+use lifeboat_repository::format::layout::{WalForm, WalRange};
+use lifeboat_repository::wal::PieceSize;
 use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::Lsn;
 
 /// From a first byte up to, but not including, an end.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::layout::WalForm;
-use lifeboat_repository::{
-    Holders, SealWalError, SealedWal, WalEpoch, WalEpochRecord, WalLevels, WalObject, WalSealer,
-};
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::layout::WalForm;
+use lifeboat_repository::keys::Holders;
+use lifeboat_repository::log::records::WalEpochRecord;
+use lifeboat_repository::wal::{SealWalError, SealedWal, WalEpoch, WalLevels, WalObject, WalSealer};
 use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{UtcTime, WalPosition};
 use tokio::time::Instant;

@@ -8,11 +8,14 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use lifeboat_config::CommitMode;
-use lifeboat_repository::ids::RepositoryId;
-use lifeboat_repository::layout::WalRange;
-use lifeboat_repository::{
-    GapReason, HISTORY_BYTES_MAX, Incarnation, KeyCommand, NoteSigner, Recipient, RegionLog, RegionStore,
-};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::Incarnation;
+use lifeboat_repository::format::ids::RepositoryId;
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::keys::{KeyCommand, Recipient};
+use lifeboat_repository::log::records::GapReason;
+use lifeboat_repository::log::{NoteSigner, RegionLog};
+use lifeboat_repository::wal::HISTORY_BYTES_MAX;
 use lifeboat_vocabulary::{ByteCount, Clock, ClusterName, SegmentSize, TimelineId, WalPosition};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

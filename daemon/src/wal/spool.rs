@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use lifeboat_repository::InstanceId;
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::layout::{self, StoredName};
+use lifeboat_repository::format::InstanceId;
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, SealedBody, Store, StoreError};
 use lifeboat_vocabulary::{ByteCount, Sha256Digest, TimelineId, UtcTime};
 use rustix::fs::{FlockOperation, Mode, OFlags};

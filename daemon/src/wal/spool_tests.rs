@@ -1,5 +1,5 @@
 use super::*;
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Clock, Lsn, SystemClock};
 use std::os::unix::fs::PermissionsExt;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::LogHead;
+use lifeboat_repository::log::LogHead;
 use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 

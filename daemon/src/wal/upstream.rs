@@ -11,8 +11,8 @@ use lifeboat_postgres::{
     EndOfTimeline, Purpose, ServerIdentity, Session, SlotCondition, SlotName, TimelineHistory, WalConnection,
     WalConnectionOptions, WalStart, WalStream, WalStreamError, create_slot, drop_slot, slot_status,
 };
-use lifeboat_repository::GapReason;
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::GapReason;
 use lifeboat_vocabulary::{Lsn, SegmentName, SegmentSize, TimelineId, WalPosition};
 
 use super::continuity::{Decision, Refusal, Situation, decide};

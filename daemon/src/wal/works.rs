@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lifeboat_repository::{InstanceId, PieceSize, RegionLog};
+use lifeboat_repository::format::InstanceId;
+use lifeboat_repository::log::RegionLog;
+use lifeboat_repository::wal::PieceSize;
 use lifeboat_vocabulary::{Clock, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};

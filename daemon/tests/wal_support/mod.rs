@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::{CommitMode, KeyHolders, Offer, Positions, ShipRegion, ShipSettings, Shipper};
-use lifeboat_repository::ids::RepositoryId;
-use lifeboat_repository::layout::{WalForm, WalRange};
-use lifeboat_repository::{
-    Descriptor, Draft, Identity, InitRecord, LogTrust, NoteSigner, Origin, PieceSize, RecordBody, RegionLog,
-    RegionStore, SigningKey, WalObject, WalOpeners, WalRead, WalReader, WalRegion, WalTrust,
-};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::ids::RepositoryId;
+use lifeboat_repository::format::layout::{WalForm, WalRange};
+use lifeboat_repository::keys::{Identity, SigningKey};
+use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::wal::read::{WalOpeners, WalRead, WalReader, WalRegion};
+use lifeboat_repository::wal::{PieceSize, WalObject, WalTrust};
 use lifeboat_stores::{MemoryStore, Store, WithFaults};
 use lifeboat_vocabulary::{ByteCount, Clock, Lsn, SegmentSize, SystemClock, TimelineId, WalPosition};
 use tempfile::TempDir;

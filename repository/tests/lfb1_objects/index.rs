@@ -1,9 +1,9 @@
 //! The index: what is written comes back, and nothing of it can be left out, doubled or put in another order.
 
 use bytes::Bytes;
-use lifeboat_repository::frame::FramePlace;
-use lifeboat_repository::ids::{EpochId, ObjectId, Salt};
-use lifeboat_repository::index::{
+use lifeboat_repository::format::frame::FramePlace;
+use lifeboat_repository::format::ids::{EpochId, ObjectId, Salt};
+use lifeboat_repository::format::index::{
     Elsewhere, FrameRef, IndexError, IndexItem, IndexReader, IndexWriter, ItemError, PackItem, SealedShard, decode_item,
 };
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};

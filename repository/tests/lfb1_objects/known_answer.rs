@@ -1,13 +1,13 @@
 //! One object, byte for byte, as an independent implementation of the format computed it.
 
 use ed25519_dalek::SigningKey;
-use lifeboat_repository::aead::sha256;
-use lifeboat_repository::compression::Decompressor;
-use lifeboat_repository::header::{ObjectHeader, Trailer, WalPlace};
-use lifeboat_repository::ids::{EpochId, ObjectId, ObjectKind, RepositoryId, Salt};
-use lifeboat_repository::seal::{EpochKey, FrameContent, SealError, seal_object};
-use lifeboat_repository::trailer::SignerId;
-use lifeboat_repository::unseal::{ExpectedObject, ObjectReader};
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::compression::Decompressor;
+use lifeboat_repository::format::header::{ObjectHeader, Trailer, WalPlace};
+use lifeboat_repository::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId, Salt};
+use lifeboat_repository::format::seal::{EpochKey, FrameContent, SealError, seal_object};
+use lifeboat_repository::format::trailer::SignerId;
+use lifeboat_repository::format::unseal::{ExpectedObject, ObjectReader};
 use lifeboat_vocabulary::{Lsn, TimelineId};
 
 fn counting<const N: usize>(from: u8) -> [u8; N] {

@@ -1,12 +1,12 @@
 //! Everything that somebody with write access to the store can do to an object. Each must be noticed, and called by its
 //! right name, because the name decides what an operator does next.
 
-use lifeboat_repository::compression::Decompressor;
-use lifeboat_repository::header::{HeaderField, WalPlace};
-use lifeboat_repository::ids::{EpochId, ObjectId, ObjectKind, RepositoryId};
-use lifeboat_repository::seal::EpochKey;
-use lifeboat_repository::unseal::verify_object;
-use lifeboat_repository::unseal::{ExpectedObject, OpenError, Opener};
+use lifeboat_repository::format::compression::Decompressor;
+use lifeboat_repository::format::header::{HeaderField, WalPlace};
+use lifeboat_repository::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId};
+use lifeboat_repository::format::seal::EpochKey;
+use lifeboat_repository::format::unseal::verify_object;
+use lifeboat_repository::format::unseal::{ExpectedObject, OpenError, Opener};
 
 use crate::samples::{class, epoch_key, expected, frames, header, object, refusal, signers, verify};
 

@@ -1,11 +1,11 @@
 //! The same for objects that carry a signature: it is checked before anything else is used.
 
 use ed25519_dalek::SigningKey;
-use lifeboat_repository::compression::Decompressor;
-use lifeboat_repository::header::{ObjectHeader, Trailer};
-use lifeboat_repository::ids::ObjectKind;
-use lifeboat_repository::seal::{FrameContent, seal_object};
-use lifeboat_repository::unseal::verify_object;
+use lifeboat_repository::format::compression::Decompressor;
+use lifeboat_repository::format::header::{ObjectHeader, Trailer};
+use lifeboat_repository::format::ids::ObjectKind;
+use lifeboat_repository::format::seal::{FrameContent, seal_object};
+use lifeboat_repository::format::unseal::verify_object;
 
 use crate::samples::{class, epoch_key, expected, header, object, refusal, signer};
 

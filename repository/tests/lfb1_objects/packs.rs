@@ -1,12 +1,12 @@
 //! Packs: filling, reading frame by frame, and finding everything again without the index.
 
-use lifeboat_repository::compression::Codec;
-use lifeboat_repository::frame::FramePlace;
-use lifeboat_repository::ids::{ObjectId, ObjectKind};
-use lifeboat_repository::pack::{
+use lifeboat_repository::format::frame::Codec;
+use lifeboat_repository::format::frame::FramePlace;
+use lifeboat_repository::format::ids::{ObjectId, ObjectKind};
+use lifeboat_repository::format::pack::{
     FOOTER_BYTES, Fits, PACK_BYTES_MIN, PackBuilder, PackError, PackFooter, PackReader, TocEntry, TocError, parse_toc,
 };
-use lifeboat_repository::unseal::OpenError;
+use lifeboat_repository::format::unseal::OpenError;
 use proptest::prelude::*;
 
 use crate::samples::{EPOCH, REPOSITORY, class, epoch_key, expected, verify};
@@ -15,7 +15,7 @@ fn builder(capacity: usize) -> PackBuilder {
     PackBuilder::new(&epoch_key(), REPOSITORY, EPOCH, ObjectId::from_bytes([9; 16]), capacity).unwrap()
 }
 
-fn reader(salt: lifeboat_repository::ids::Salt) -> PackReader {
+fn reader(salt: lifeboat_repository::format::ids::Salt) -> PackReader {
     PackReader::from_index(&epoch_key(), REPOSITORY, EPOCH, ObjectId::from_bytes([9; 16]), salt).unwrap()
 }
 
@@ -77,7 +77,7 @@ fn frames_are_read_by_their_place_without_the_head() {
         REPOSITORY,
         EPOCH,
         ObjectId::from_bytes([9; 16]),
-        lifeboat_repository::ids::Salt::from_bytes([0; 24]),
+        lifeboat_repository::format::ids::Salt::from_bytes([0; 24]),
     );
     let refused = other_salt.unwrap().open(places[0], &mut cut(&body.bytes, places[0])).map(|_| ()).unwrap_err();
     assert_eq!(class(&refused), "frame-not-genuine");

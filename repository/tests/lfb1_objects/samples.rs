@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use lifeboat_repository::compression::{Codec, Compressor, Decompressor};
-use lifeboat_repository::frame::FrameFault;
-use lifeboat_repository::header::{ObjectHeader, Trailer, WalPlace};
-use lifeboat_repository::ids::{EpochId, ObjectId, ObjectKind, RepositoryId, Salt};
-use lifeboat_repository::pack::PackBuilder;
-use lifeboat_repository::seal::{EpochKey, FrameContent, seal_object};
-use lifeboat_repository::trailer::SignatureFault;
-use lifeboat_repository::unseal::{ExpectedObject, ObjectSummary, OpenError, verify_object};
+use lifeboat_repository::format::compression::{Compressor, Decompressor};
+use lifeboat_repository::format::frame::Codec;
+use lifeboat_repository::format::frame::FrameFault;
+use lifeboat_repository::format::header::{ObjectHeader, Trailer, WalPlace};
+use lifeboat_repository::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId, Salt};
+use lifeboat_repository::format::pack::PackBuilder;
+use lifeboat_repository::format::seal::{EpochKey, FrameContent, seal_object};
+use lifeboat_repository::format::trailer::SignatureFault;
+use lifeboat_repository::format::unseal::{ExpectedObject, ObjectSummary, OpenError, verify_object};
 use lifeboat_vocabulary::{Lsn, TimelineId};
 
 pub const REPOSITORY: RepositoryId = RepositoryId::from_bytes([0xA1; 16]);

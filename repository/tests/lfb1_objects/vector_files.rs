@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ed25519_dalek::VerifyingKey;
-use lifeboat_repository::compression::Decompressor;
-use lifeboat_repository::ids::ObjectKind;
-use lifeboat_repository::seal::EpochKey;
-use lifeboat_repository::unseal::{ExpectedObject, verify_object};
+use lifeboat_repository::format::compression::Decompressor;
+use lifeboat_repository::format::ids::ObjectKind;
+use lifeboat_repository::format::seal::EpochKey;
+use lifeboat_repository::format::unseal::{ExpectedObject, verify_object};
 
 use crate::samples::class;
 

@@ -5,13 +5,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::ids::RepositoryId;
-use lifeboat_repository::{
-    BackupDetails, BackupKind, BackupReader, BackupRecord, BackupSettings, BackupWriter, CommitAuthority, Descriptor,
-    EpochPlace, FileSink, Holders, Identity, LeftReason, LogTrust, MemoryPlan, NoteSigner, OpenGate, Openers, Origin,
-    PacksList, Progress, Ranges, ReadSettings, RegionLog, ServerFacts, SigningKey, SinkFile, SweepAuthor, layout,
-    open_slots, read_backup,
+use lifeboat_repository::backup::Progress;
+use lifeboat_repository::backup::read::{self, BackupReader, FileSink, Ranges, ReadSettings, SinkFile};
+use lifeboat_repository::backup::write::{
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, LeftReason, MemoryPlan,
 };
+use lifeboat_repository::format::ids::RepositoryId;
+use lifeboat_repository::format::{PacksList, layout};
+use lifeboat_repository::keys::{self, EpochPlace, Holders, Identity, Openers, SigningKey};
+use lifeboat_repository::log::records::{BackupKind, BackupRecord, Origin, ServerFacts};
+use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::retention::sweep::{OpenGate, SweepAuthor};
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX};
 use lifeboat_vocabulary::{
     BackupId, ByteCount, EntryKind, FileEntry, FileNumber, Lsn, RegionName, RelativePath, TimelineId, UtcTime,
@@ -156,7 +160,7 @@ impl Cluster {
         let slots = get(layout::slots(epoch.id, epoch.slots)).await;
         let place = EpochPlace { repository: self.repository, epoch: epoch.id };
         let identities = [Identity::from_text(self.identity.to_text().expose()).unwrap()];
-        let key = open_slots(&slots, place, Openers { identities: &identities, commands: &[] }).await.unwrap();
+        let key = keys::open_slots(&slots, place, Openers { identities: &identities, commands: &[] }).await.unwrap();
         let list = PacksList::parse(&get(layout::packs_list(&record.backup)).await).unwrap();
         let objects: HashMap<_, _> = list.iter().map(|(key, digest)| (key.clone(), digest)).collect();
         let reader = BackupReader::new(
@@ -170,7 +174,7 @@ impl Cluster {
         let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let sink_of_reader = Arc::clone(&sink) as Arc<dyn FileSink>;
-        read_backup(Arc::new(reader), shards, sink_of_reader, settings, (progress, &stop)).await.unwrap();
+        read::read_backup(Arc::new(reader), shards, sink_of_reader, settings, (progress, &stop)).await.unwrap();
         let bytes = sink.bytes.lock().clone();
         assert_eq!(*sink.complete.lock(), 1);
         bytes

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use lifeboat_repository::{
-    Candidate, DeleteMode, Elsewhere, Force, HealProgress, HealRegion, HealScope, HealTools, LogTrust, Others, Pace,
-    RetentionLimits, RetentionPolicy, SweepError, SweepRegion, SweepSettings, forget, heal, holds_in_force, plan,
-    plan_region, sweep,
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools};
+use lifeboat_repository::log::{self, LogTrust};
+use lifeboat_repository::retention::sweep::{
+    self, DeleteMode, Elsewhere, Force, Others, SweepError, SweepRegion, SweepSettings,
 };
+use lifeboat_repository::retention::{self, Candidate, RetentionLimits, RetentionPolicy};
+use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{BackupId, ManualClock, UtcTime};
 use tokio_util::sync::CancellationToken;
 
@@ -137,7 +139,7 @@ async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (
     let (signer, settled) = (&*cluster.signer, Duration::ZERO);
     let (trust, pace, progress, stop) = (&trust, &pace, &progress, &stop);
     let tools = HealTools { signer, trust, pace, progress, stop, clock: &clock, tool: "test", settled };
-    let report = heal(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
+    let report = heal::heal(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
     assert!(report.is_complete(), "day {day}: {report:?}");
     regions[1].read_log(cluster).await.unwrap();
     let records = source.log.entries().iter().filter_map(|entry| entry.record.backup());
@@ -154,9 +156,10 @@ async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], (day, 
     let region = &mut regions[1];
     let (store, log) = (Arc::clone(&region.store), &mut region.log);
     let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
-    for result in
-        [forget(&mut target, &settings, ours).await.map(|_| ()), sweep(&mut target, &settings, ours).await.map(|_| ())]
-    {
+    for result in [
+        sweep::forget(&mut target, &settings, ours).await.map(|_| ()),
+        sweep::sweep(&mut target, &settings, ours).await.map(|_| ()),
+    ] {
         assert!(matches!(result, Err(SweepError::Clock { .. })), "day {day}: {result:?}");
     }
     assert_eq!(regions[1].keys("data/").await, before);
@@ -165,9 +168,10 @@ async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], (day, 
     let region = &mut regions[0];
     let (store, log) = (Arc::clone(&region.store), &mut region.log);
     let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
-    for result in
-        [forget(&mut target, &settings, ours).await.map(|_| ()), sweep(&mut target, &settings, ours).await.map(|_| ())]
-    {
+    for result in [
+        sweep::forget(&mut target, &settings, ours).await.map(|_| ()),
+        sweep::sweep(&mut target, &settings, ours).await.map(|_| ()),
+    ] {
         assert!(matches!(result, Err(SweepError::Unusual { .. })), "day {day}: {result:?}");
     }
     assert_eq!(regions[0].keys("data/").await, before);
@@ -182,7 +186,7 @@ fn settings(regions: &[Region; 2], day: u32, now: UtcTime) -> SweepSettings {
         // A person has looked at the new policy, on the day of the change.
         force: if day == POLICY_CHANGES { Force::Yes } else { Force::No },
         elsewhere: Elsewhere::Known(Others::of(logs(), now)),
-        holds: holds_in_force(logs(), now),
+        holds: log::holds_in_force(logs(), now),
     }
 }
 
@@ -197,22 +201,22 @@ async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (u
         }
         let (store, log) = (Arc::clone(&region.store), &mut region.log);
         let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
-        forget(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
-        sweep(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
+        sweep::forget(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
+        sweep::sweep(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
     }
 }
 
 /// The kept set is the plan; nothing lies there that nobody needs, beyond its grace.
 async fn check(region: &mut Region, (day, now): (u32, UtcTime)) {
     let standing = region.log.standing(now);
-    let of_plan = plan_region(&standing, &policy(day), now);
+    let of_plan = retention::plan_region(&standing, &policy(day), now);
     let kept: BTreeSet<BackupId> = of_plan.kept.iter().map(|(backup, _)| backup.clone()).collect();
     // Also where a backup that was forgotten has become the anchor: with fewer days than the window is long, it may.
     assert_eq!(staying(region, now), kept, "day {day}, {}", region.name());
     if day < POLICY_CHANGES {
         // The same as if nothing had ever been deleted.
         let all: Vec<Candidate> = region.history();
-        let never_pruned = plan(&all, &policy(day), now);
+        let never_pruned = retention::plan(&all, &policy(day), now);
         let expected: BTreeSet<BackupId> = never_pruned.kept.into_iter().map(|(backup, _)| backup).collect();
         assert_eq!(kept, expected, "day {day}, {}: history independence", region.name());
     }

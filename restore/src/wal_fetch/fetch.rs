@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_postgres::{ScanStart, WalFact, WalFactKind, WalScanner};
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentName};
 
 use super::segment_files::SegmentFiles;

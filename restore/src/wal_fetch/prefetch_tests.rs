@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_repository::layout::WalRange;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::SegmentSize;
 
 use super::*;

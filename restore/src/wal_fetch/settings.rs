@@ -73,7 +73,7 @@ pub struct Parts<'a> {
     /// The restore.
     pub restore: &'a str,
     /// The signing key.
-    pub signer: &'a lifeboat_repository::VerifyKey,
+    pub signer: &'a lifeboat_repository::keys::VerifyKey,
     /// The cluster.
     pub cluster: &'a lifeboat_vocabulary::ClusterName,
     /// Regions whose loss was accepted.
@@ -236,7 +236,7 @@ fn lsn(text: &str) -> anyhow::Result<Lsn> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifeboat_repository::SigningKey;
+    use lifeboat_repository::keys::SigningKey;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use lifeboat_repository::layout::WalRange;
-use lifeboat_repository::{
-    Descriptor, Draft, Head, HeadFile, Holders, LogTrust, NoteSigner, Origin, PieceSize, RecordBody, RegionLog,
-    SigningKey, WalEpoch, WalEpochRecord, WalLevels, WalSealer,
-};
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::keys::{Holders, SigningKey};
+use lifeboat_repository::log::records::{Origin, RecordBody, WalEpochRecord};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::wal::{Head, HeadFile, PieceSize, WalEpoch, WalLevels, WalSealer};
 use lifeboat_stores::{PutMode, RegionSettings, Store, open_below};
 use lifeboat_testkit::PgServer;
 use lifeboat_vocabulary::{Clock, Lsn, RegionName, SegmentName, SegmentSize, SystemClock, TimelineId, WalPosition};
@@ -96,7 +96,7 @@ impl Shipper {
         self.shipped = SegmentName::holding(self.timeline, fork, self.segment).start().unwrap();
     }
 
-    fn put(&self, sealed: lifeboat_repository::SealedWal) {
+    fn put(&self, sealed: lifeboat_repository::wal::SealedWal) {
         for (_, store, _) in &self.stores {
             let (key, body) = (sealed.name.key(), sealed.body.clone());
             self.runtime.block_on(store.put(&key, body, PutMode::CreateOnly)).unwrap();

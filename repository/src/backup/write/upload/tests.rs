@@ -1,0 +1,118 @@
+//! Regions that fail, lag and leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_stores::{Fault, MemoryStore, ObjectKey, Operation, Rule, SealedBody, Store, WithFaults};
+use lifeboat_vocabulary::RegionName;
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::progress::Progress;
+use crate::backup::write::upload::{Hold, LeftReason, RegionStore, UploadHub, UploadSettings};
+use crate::format::aead::sha256;
+
+const LAG_LIMIT: Duration = Duration::from_secs(4);
+
+fn name(text: &str) -> RegionName {
+    text.parse().unwrap()
+}
+
+fn region(text: &str, rules: Vec<Rule>) -> (RegionStore, Arc<MemoryStore>) {
+    let memory = Arc::new(MemoryStore::default());
+    let store = Arc::new(WithFaults::new(Arc::clone(&memory) as Arc<dyn Store>));
+    rules.into_iter().for_each(|rule| store.add(rule));
+    (RegionStore { name: name(text), store }, memory)
+}
+
+fn hub(regions: Vec<RegionStore>, stop: &CancellationToken) -> Arc<UploadHub> {
+    let settings = UploadSettings { concurrency: 2, lag_limit: LAG_LIMIT, objects_in_flight: 64 };
+    UploadHub::start(regions, settings, Arc::new(Progress::default()), stop.clone())
+}
+
+fn submit(hub: &UploadHub, count: u32, permits: &(async_channel::Sender<()>, async_channel::Receiver<()>)) {
+    for number in 0..count {
+        permits.1.try_recv().unwrap();
+        let key: ObjectKey = format!("data/p{number}").parse().unwrap();
+        let bytes = Bytes::from(vec![7; 1000]);
+        let body = SealedBody { sha256: sha256(&bytes), bytes };
+        hub.submit(&key, body, Hold::new(permits.0.clone()));
+    }
+}
+
+fn permits(count: usize) -> (async_channel::Sender<()>, async_channel::Receiver<()>) {
+    let (back, out) = async_channel::bounded(count);
+    (0..count).for_each(|_| back.try_send(()).unwrap());
+    (back, out)
+}
+
+async fn count(store: &MemoryStore) -> usize {
+    store.list("", None).await.unwrap().entries.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_object_reaches_every_region_and_every_permit_comes_back() {
+    let ((a, in_a), (b, in_b)) = (region("a", vec![]), region("b", vec![]));
+    let hub = hub(vec![a, b], &CancellationToken::new());
+    let permits = permits(16);
+    submit(&hub, 16, &permits);
+    hub.close();
+    hub.drained(&name("a")).await.unwrap();
+    hub.drained(&name("b")).await.unwrap();
+    assert_eq!((count(&in_a).await, count(&in_b).await), (16, 16));
+    assert_eq!(permits.1.len(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_dies_midway_leaves_and_the_other_one_has_everything() {
+    let dead = Rule { skip: 5, ..Rule::always(Fault::Denied) };
+    let ((a, _), (b, in_b)) = (region("a", vec![dead]), region("b", vec![]));
+    let hub = hub(vec![a, b], &CancellationToken::new());
+    let permits = permits(16);
+    submit(&hub, 16, &permits);
+    hub.close();
+    let reason = hub.drained(&name("a")).await.unwrap_err();
+    assert!(matches!(reason, LeftReason::Upload { .. }), "{reason:?}");
+    hub.drained(&name("b")).await.unwrap();
+    assert_eq!(count(&in_b).await, 16);
+    assert_eq!(permits.1.len(), 16, "what the dead region held is free again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_alone_holds_up_the_others_leaves() {
+    let slow = Rule::always(Fault::Slow(Duration::from_secs(3600)));
+    let ((a, _), (b, in_b)) = (region("a", vec![slow]), region("b", vec![]));
+    let hub = hub(vec![a, b], &CancellationToken::new());
+    let permits = permits(16);
+    submit(&hub, 16, &permits);
+    hub.close();
+    let begun = tokio::time::Instant::now();
+    let reason = hub.drained(&name("a")).await.unwrap_err();
+    assert!(matches!(reason, LeftReason::Lagged { limit: LAG_LIMIT, .. }), "{reason:?}");
+    assert!(begun.elapsed() < 2 * LAG_LIMIT);
+    hub.drained(&name("b")).await.unwrap();
+    assert_eq!(count(&in_b).await, 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_regions_are_slow_nobody_is_to_blame() {
+    let slow = || vec![Rule { operation: Some(Operation::Put), ..Rule::always(Fault::Slow(2 * LAG_LIMIT)) }];
+    let ((a, in_a), (b, in_b)) = (region("a", slow()), region("b", slow()));
+    let hub = hub(vec![a, b], &CancellationToken::new());
+    submit(&hub, 4, &permits(4));
+    hub.close();
+    hub.drained(&name("a")).await.unwrap();
+    hub.drained(&name("b")).await.unwrap();
+    assert_eq!((count(&in_a).await, count(&in_b).await), (4, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_uploads_that_would_take_for_ever() {
+    let stop = CancellationToken::new();
+    let (a, _) = region("a", vec![Rule::always(Fault::Slow(Duration::from_secs(1 << 20)))]);
+    let hub = hub(vec![a], &stop);
+    submit(&hub, 4, &permits(4));
+    hub.close();
+    stop.cancel();
+    assert!(hub.drained(&name("a")).await.is_err(), "an upload that was cut short is not complete");
+}

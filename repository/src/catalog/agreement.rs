@@ -1,0 +1,268 @@
+//! Whether the logs of all regions agree: with each other, and with what was seen before. Pure.
+//!
+//! A region that has *less* was away, and is healed. A region that says something *else*, or has less than it had, was
+//! tampered with, was set back, or is written by somebody who should not: then nobody deletes anything until a person has
+//! looked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest};
+
+use crate::backup::write::upload::chain;
+use crate::log::error::LogError;
+use crate::log::note::{KeyName, NoteError};
+use crate::log::records::record::{Record, RecordBody};
+use crate::log::records::wal::GapScope;
+use crate::log::region_log::{LogHead, RegionLog};
+
+/// What one region said about its history.
+#[derive(Debug)]
+pub struct Testimony<'a> {
+    /// The region.
+    pub region: &'a RegionName,
+    /// Its log, or why it could not be read.
+    pub log: Result<&'a RegionLog, &'a LogError>,
+    /// The end of its log as its writers saw it, from their heads in this region. Read before the log, which only grows.
+    pub heads: Vec<(KeyName, LogHead)>,
+}
+
+/// The ends of all logs as this installation has seen them.
+pub type RememberedHeads = BTreeMap<RegionName, LogHead>;
+
+/// Who has seen a log otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Witness {
+    /// This installation remembers it.
+    Memory,
+    /// A writer has signed it.
+    Head(KeyName),
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("this installation has seen it"),
+            Self::Head(writer) => write!(f, "{writer} has signed it"),
+        }
+    }
+}
+
+/// Something that a person has to explain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Disagreement {
+    /// A log is shorter than it was.
+    #[error("the log of {region} was set back: it had a record {remembered} ({witness}), and now has {found} records")]
+    RolledBack {
+        /// The region.
+        region: RegionName,
+        /// The last place that was seen.
+        remembered: u64,
+        /// How many records there are.
+        found: u64,
+        /// Who knows.
+        witness: Witness,
+    },
+    /// Another record, just as validly signed, stands where one was seen before.
+    #[error("the log of {region} was forked: record {seq} had SHA-256 {remembered} ({witness}) and now has {found}")]
+    Forked {
+        /// The region.
+        region: RegionName,
+        /// The place.
+        seq: u64,
+        /// What was seen.
+        remembered: Sha256Digest,
+        /// What is there.
+        found: Sha256Digest,
+        /// Who knows.
+        witness: Witness,
+    },
+    /// Somebody has signed a record whose key nobody knows.
+    #[error("record {seq} of the log of {region} is not signed by a key of this repository")]
+    UnknownSigner {
+        /// The region.
+        region: RegionName,
+        /// The place.
+        seq: u64,
+    },
+    /// A log contradicts itself.
+    #[error("the log of {region} is not what was written: {what}")]
+    Broken {
+        /// The region.
+        region: RegionName,
+        /// How.
+        what: String,
+    },
+    /// Two signed records of one backup.
+    #[error("backup {backup} is not the same in {first} and {second}: two signed records disagree")]
+    Backup {
+        /// The backup.
+        backup: BackupId,
+        /// A region.
+        first: RegionName,
+        /// Another one.
+        second: RegionName,
+    },
+    /// Two signed records about one event.
+    #[error(
+        "{writer} says two things under one count ({wseq}) in {first} and {second}: two programs write under one name"
+    )]
+    Event {
+        /// The writer.
+        writer: KeyName,
+        /// Its count.
+        wseq: u64,
+        /// A region.
+        first: RegionName,
+        /// Another one.
+        second: RegionName,
+    },
+}
+
+impl Disagreement {
+    /// The finding in words that stay the same from look to look, however the logs grow.
+    #[must_use]
+    pub fn finding(&self) -> String {
+        match self {
+            Self::RolledBack { region, remembered, witness: Witness::Memory, .. } => {
+                format!("the log of {region} was set back behind record {remembered}")
+            }
+            Self::RolledBack { region, witness: Witness::Head(writer), .. } => {
+                format!("the log of {region} was set back behind what {writer} has signed")
+            }
+            Self::Forked { region, witness: Witness::Head(writer), .. } => {
+                format!("the log of {region} was forked from what {writer} has signed")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// The region whose log is not to be trusted, if it is one alone.
+    #[must_use]
+    pub fn region(&self) -> Option<&RegionName> {
+        match self {
+            Self::RolledBack { region, .. }
+            | Self::Forked { region, .. }
+            | Self::UnknownSigner { region, .. }
+            | Self::Broken { region, .. } => Some(region),
+            Self::Backup { .. } | Self::Event { .. } => None,
+        }
+    }
+}
+
+/// Lays the testimonies beside each other and beside what is remembered. Regions that do not answer say nothing.
+#[must_use]
+pub fn disagreements(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> Vec<Disagreement> {
+    let mut found = Vec::new();
+    for Testimony { region, log, heads } in testimonies {
+        match log {
+            Ok(log) => {
+                let seen = remembered.get(*region).map(|head| (Witness::Memory, *head));
+                let signed = heads.iter().map(|(writer, head)| (Witness::Head(writer.clone()), *head));
+                found.extend(seen.into_iter().chain(signed).filter_map(|seen| contradiction(region, log, seen)));
+            }
+            Err(error) => found.extend(evidence(region, error)),
+        }
+    }
+    between_regions(testimonies, &mut found);
+    found
+}
+
+/// What to remember from now on: never less than before. A region that disagrees with what is remembered stays as it was
+/// remembered, until a person has decided.
+#[must_use]
+pub fn remember(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> RememberedHeads {
+    let mut heads = remembered.clone();
+    for Testimony { region, log, .. } in testimonies {
+        let Ok(log) = log else { continue };
+        let agrees =
+            remembered.get(*region).is_none_or(|head| contradiction(region, log, (Witness::Memory, *head)).is_none());
+        if let Some(head) = log.head().filter(|_| agrees) {
+            heads.insert(RegionName::clone(region), head);
+        }
+    }
+    heads
+}
+
+fn contradiction(region: &RegionName, log: &RegionLog, (witness, seen): (Witness, LogHead)) -> Option<Disagreement> {
+    let region = region.clone();
+    let place = usize::try_from(seen.seq).ok();
+    match place.and_then(|place| log.entries().get(place)) {
+        None => {
+            let found = log.entries().len() as u64;
+            Some(Disagreement::RolledBack { region, remembered: seen.seq, found, witness })
+        }
+        Some(entry) if entry.sha256 != seen.sha256 => {
+            let (seq, remembered, found) = (seen.seq, seen.sha256, entry.sha256);
+            Some(Disagreement::Forked { region, seq, remembered, found, witness })
+        }
+        Some(_) => None,
+    }
+}
+
+/// What a log that cannot be used proves; an outage proves nothing.
+fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
+    let region = region.clone();
+    match error {
+        LogError::List(_) | LogError::Store { .. } | LogError::Nameless | LogError::Contended { .. } => None,
+        LogError::Note { seq, source: NoteError::UnknownSigner } => {
+            Some(Disagreement::UnknownSigner { region, seq: *seq })
+        }
+        LogError::RolledBack { remembered, found } => {
+            let (remembered, found) = (*remembered, *found);
+            Some(Disagreement::RolledBack { region, remembered, found, witness: Witness::Memory })
+        }
+        LogError::Forked { seq, remembered, found } => {
+            let (seq, remembered, found) = (*seq, *remembered, *found);
+            Some(Disagreement::Forked { region, seq, remembered, found, witness: Witness::Memory })
+        }
+        error => Some(Disagreement::Broken { region, what: chain(error) }),
+    }
+}
+
+/// Records about the whole repository are the same wherever they stand. What is said about one region alone may share a
+/// count with something that was said about another one.
+fn between_regions(testimonies: &[Testimony<'_>], found: &mut Vec<Disagreement>) {
+    let mut backups: BTreeMap<&BackupId, (&RegionName, &Record)> = BTreeMap::new();
+    let mut events: BTreeMap<(&KeyName, u64), (&RegionName, &Record)> = BTreeMap::new();
+    for Testimony { region, log, .. } in testimonies {
+        let Ok(log) = log else { continue };
+        for record in log.entries().iter().map(|entry| &entry.record) {
+            if let Some(backup) = record.backup() {
+                let (first, known) = *backups.entry(&backup.backup).or_insert((region, record));
+                let disagreement = Disagreement::Backup {
+                    backup: backup.backup.clone(),
+                    first: first.clone(),
+                    second: RegionName::clone(region),
+                };
+                if known.body != record.body && !found.contains(&disagreement) {
+                    found.push(disagreement);
+                }
+            }
+            if is_common(&record.body) {
+                let (writer, wseq) = (&record.origin.writer, record.origin.wseq);
+                let (first, known) = *events.entry((writer, wseq)).or_insert((region, record));
+                if known.body != record.body {
+                    let (writer, first, second) = (writer.clone(), first.clone(), RegionName::clone(region));
+                    found.push(Disagreement::Event { writer, wseq, first, second });
+                }
+            }
+        }
+    }
+}
+
+fn is_common(body: &RecordBody) -> bool {
+    match body {
+        RecordBody::Init(_)
+        | RecordBody::WalEpoch(_)
+        | RecordBody::Incarnation(_)
+        | RecordBody::Hold(_)
+        | RecordBody::Release(_) => true,
+        RecordBody::WalGap(gap) => gap.scope == GapScope::Everywhere,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! What the logs of all regions say together.
+
+pub(crate) mod agreement;
+pub(crate) mod listing;
+
+pub use self::agreement::{Disagreement, RememberedHeads, Testimony, Witness, disagreements, remember};
+pub use self::listing::{Catalog, CatalogRow, Finding, Presence, RegionAnswer, RegionView};

@@ -1,0 +1,22 @@
+//! Bytes on storage: sealed objects, their frames and packs, names and keys of objects. Pure; `docs/FORMAT.md` is its text.
+
+pub mod aead;
+pub mod compression;
+pub mod crc;
+pub mod derive;
+pub mod frame;
+pub mod header;
+pub mod ids;
+pub mod index;
+pub(crate) mod json_text;
+pub mod layout;
+pub mod pack;
+pub(crate) mod packs_list;
+pub mod seal;
+pub mod trailer;
+pub mod unseal;
+pub mod varint;
+
+pub use self::frame::Codec;
+pub use self::ids::{HoldId, Incarnation, InstanceId};
+pub use self::packs_list::{PacksList, PacksListError};

@@ -1,0 +1,235 @@
+//! One backup from a healthy region into another: all objects, then the key and the list, the record last.
+//!
+//! CRASH SAFETY, in the target: 1. every object of the list is there, with the size that it has in the source; 2. the wrapped
+//! keys and the list are there; 3. the record is appended, directly behind a reading of the log in which nothing has swept
+//! the backup. Crash before 3: objects that no record names; a repetition finds them by a listing and goes on behind them.
+//! Crash or lost answer during 3: a repetition finds the record by its origin. Hence: what stands in the log is whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lifeboat_stores::{ObjectKey, StoreError};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime};
+
+use crate::backup::write::upload::RegionStore;
+use crate::format::layout::{self, StoredName};
+use crate::format::packs_list::{PacksList, PacksListError};
+use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
+use crate::heal::plan::{BackupTask, Completeness, Lack};
+use crate::log::error::LogError;
+use crate::log::note::NoteSigner;
+use crate::log::records::record::RecordBody;
+use crate::log::region_log::{Attempt, Draft, RegionLog};
+
+/// How often the record is tried while others append.
+const APPEND_ATTEMPTS: u32 = 32;
+
+/// Why a backup was not healed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HealBackupError {
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    #[error("read the list of objects of backup {backup}")]
+    List { backup: BackupId, source: PacksListError },
+    #[error("list {folder} in {region}")]
+    Listing { folder: String, region: RegionName, source: StoreError },
+    #[error(
+        "{missing} objects of backup {backup} are not there although the region has confirmed them, such as {first}"
+    )]
+    NotThere { backup: BackupId, missing: u64, first: ObjectKey },
+    #[error("backup {backup} was deleted in this region meanwhile")]
+    Swept { backup: BackupId },
+    #[error("write the record of backup {backup}")]
+    Append { backup: BackupId, source: LogError },
+}
+
+/// What was done for one backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) objects: u64,
+    pub(crate) bytes: ByteCount,
+    pub(crate) from: BTreeMap<RegionName, u64>,
+}
+
+impl Moved {
+    pub(crate) fn note(&mut self, copied: &Copied) {
+        if let Copied::Put { size, from } = copied {
+            self.objects += 1;
+            self.bytes = self.bytes.plus(*size);
+            *self.from.entry(from.clone()).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.objects += other.objects;
+        self.bytes = self.bytes.plus(other.bytes);
+        for (region, objects) in &other.from {
+            *self.from.entry(region.clone()).or_default() += objects;
+        }
+    }
+
+    /// The region that gave most.
+    pub(crate) fn mostly_from(&self) -> Option<RegionName> {
+        self.from.iter().max_by_key(|(_, objects)| **objects).map(|(region, _)| region.clone())
+    }
+}
+
+/// Sizes of the objects in one region's folders of backups.
+type Sizes = BTreeMap<ObjectKey, ByteCount>;
+
+/// The objects of one backup, and where they stand.
+struct Inventory {
+    /// Every object that the record needs, with its proof; the list itself last.
+    objects: Vec<(ObjectKey, Sha256Digest)>,
+    /// What a holder has.
+    expected: Sizes,
+    /// What the target has.
+    present: Sizes,
+}
+
+/// Heals one backup. Returns what was moved.
+pub(crate) async fn heal_backup(
+    copier: &Copier<'_>,
+    task: &BackupTask,
+    log: &mut RegionLog,
+    (signer, now): (&NoteSigner, UtcTime),
+) -> Result<Moved, HealBackupError> {
+    let inventory = take_inventory(copier, task).await?;
+    let wanted = inventory.wanted(task);
+    let bytes = wanted.iter().map(|(key, ..)| inventory.size(key)).sum();
+    copier.progress.expect(wanted.len() as u64, bytes);
+    let mut moved = Moved::default();
+    for (key, sha256, place) in wanted {
+        let proof = Proof::Digest(sha256);
+        moved.note(&copier.copy(&key, &proof, (place, inventory.size(&key)), &task.holders).await?);
+    }
+    let folders = inventory.folders();
+    let present = sizes(copier.target, &folders).await?;
+    let missing: Vec<&ObjectKey> = inventory
+        .objects
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| {
+            present.get(key).is_none_or(|size| inventory.expected.get(key).is_some_and(|expected| expected != size))
+        })
+        .collect();
+    let backup = task.record.backup.clone();
+    if let Some(first) = missing.first() {
+        let (missing, first) = (missing.len() as u64, ObjectKey::clone(first));
+        return Err(HealBackupError::NotThere { backup, missing, first });
+    }
+    if task.lack == Lack::Record {
+        commit(copier.target, task, log, (signer, now), &inventory).await?;
+    }
+    Ok(moved)
+}
+
+/// Looks at the list of objects, and at what lies in the target.
+async fn take_inventory(copier: &Copier<'_>, task: &BackupTask) -> Result<Inventory, HealBackupError> {
+    let record = &task.record;
+    let list_key = layout::packs_list(&record.backup);
+    let proof = Proof::Digest(record.packs.sha256);
+    let (body, _) = copier.fetch(&list_key, &proof, ByteCount::ZERO, &task.holders).await?;
+    let failed = |source| HealBackupError::List { backup: record.backup.clone(), source };
+    let list = PacksList::parse(&body.bytes).map_err(failed)?;
+    let mut objects: Vec<_> = list.iter().map(|(key, sha256)| (key.clone(), sha256)).collect();
+    objects.extend(record.epochs.iter().map(|epoch| (layout::slots(epoch.id, epoch.slots), epoch.keys_sha256)));
+    objects.push((list_key, record.packs.sha256));
+    let mut inventory = Inventory { objects, expected: Sizes::new(), present: Sizes::new() };
+    let folders = inventory.folders();
+    inventory.present = sizes(copier.target, &folders).await?;
+    for source in copier.sources.iter().filter(|source| task.holders.contains(&source.name)) {
+        match sizes(source, &folders).await {
+            Ok(expected) => {
+                inventory.expected = expected;
+                break;
+            }
+            Err(error) => tracing::debug!(region = %source.name, %error, "a region cannot be listed"),
+        }
+    }
+    Ok(inventory)
+}
+
+impl Inventory {
+    /// The folders that the objects lie in: that of the backup, those that it refers to, and those of its keys.
+    fn folders(&self) -> BTreeSet<String> {
+        let folder = |(key, _): &(ObjectKey, Sha256Digest)| {
+            key.as_str().rsplit_once('/').map(|(folder, _)| format!("{folder}/"))
+        };
+        self.objects.iter().filter_map(folder).collect()
+    }
+
+    fn size(&self, key: &ObjectKey) -> ByteCount {
+        self.expected.get(key).copied().unwrap_or_default()
+    }
+
+    /// What has to be copied: what is missing, what has another size, and what is known to be damaged.
+    fn wanted(&self, task: &BackupTask) -> Vec<(ObjectKey, Sha256Digest, Place)> {
+        let is_suspect = |key: &ObjectKey| match &task.lack {
+            Lack::Record => false,
+            Lack::Objects { named, complete } => *complete == Completeness::Some || named.contains(key),
+        };
+        let place = |key: &ObjectKey| match self.present.get(key) {
+            None => Some(Place::Empty),
+            Some(size) if self.expected.get(key).is_some_and(|expected| expected != size) => Some(Place::Suspect),
+            Some(_) if is_suspect(key) => Some(Place::Suspect),
+            Some(_) => None,
+        };
+        let wanted = self.objects.iter().filter_map(|(key, sha256)| Some((key.clone(), *sha256, place(key)?)));
+        wanted.collect()
+    }
+}
+
+/// Sizes of everything below some folders.
+async fn sizes(region: &RegionStore, folders: &BTreeSet<String>) -> Result<Sizes, HealBackupError> {
+    let mut sizes = Sizes::new();
+    for folder in folders {
+        let mut after = None;
+        loop {
+            let page = region.store.list(folder, after.as_ref()).await;
+            let failed =
+                |source| HealBackupError::Listing { folder: folder.clone(), region: region.name.clone(), source };
+            let page = page.map_err(failed)?;
+            after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
+            sizes.extend(page.entries.into_iter().map(|entry| (entry.key, entry.meta.size)));
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(sizes)
+}
+
+/// Appends the record, unless the log says meanwhile that the backup, or one that it refers to, does not exist here.
+async fn commit(
+    target: &RegionStore,
+    task: &BackupTask,
+    log: &mut RegionLog,
+    (signer, now): (&NoteSigner, UtcTime),
+    inventory: &Inventory,
+) -> Result<(), HealBackupError> {
+    let backup = || task.record.backup.clone();
+    let failed = |source| HealBackupError::Append { backup: backup(), source };
+    let draft = Draft { origin: task.origin.clone(), body: RecordBody::Backup(Box::new(task.record.clone())) };
+    let named = inventory.objects.iter().filter_map(|(key, _)| backup_of(key));
+    let needed: BTreeSet<BackupId> = named.chain([backup()]).collect();
+    log.refresh(&*target.store).await.map_err(failed)?;
+    for _ in 0..APPEND_ATTEMPTS {
+        let swept = log.standing(now).swept;
+        if needed.iter().any(|id| swept.contains_key(id)) {
+            return Err(HealBackupError::Swept { backup: backup() });
+        }
+        if let Attempt::Written(_) = log.try_append(&*target.store, signer, &draft).await.map_err(failed)? {
+            return Ok(());
+        }
+    }
+    Err(failed(LogError::Contended { attempts: APPEND_ATTEMPTS }))
+}
+
+fn backup_of(key: &ObjectKey) -> Option<BackupId> {
+    match layout::parse(key)? {
+        StoredName::Pack { backup, .. } | StoredName::IndexShard { backup, .. } | StoredName::PacksList { backup } => {
+            Some(backup)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,286 @@
+//! What a region lacks, by the logs alone, and in which order it is brought back. Pure.
+//!
+//! **Oldest recoverability first.** What counts is what this region could restore by itself. While it cannot restore
+//! anything, it gets the newest good backup and the WAL behind it: then it can restore the present. From then on the
+//! oldest hole is closed first: backups and WAL in the order of their WAL positions, from where the kept WAL begins. So
+//! the time that can be restored without a break grows from its old end towards the present with every object. Older
+//! backups, each of which is one moment, come last, the newest first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lifeboat_stores::ObjectKey;
+use lifeboat_vocabulary::{BackupId, RegionName, TimelineId, UtcTime, WalPosition};
+
+use crate::format::layout::WalRange;
+use crate::heal::scope::HealScope;
+use crate::log::records::backup::{BackupRecord, Soundness};
+use crate::log::records::record::{Origin, RecordBody};
+use crate::log::records::wal::GapScope;
+use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_state::RegionStanding;
+use crate::wal::records::{CurrentIncarnation, WalRecords};
+
+/// A backup that a region is to get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupTask {
+    /// What the record says.
+    pub record: BackupRecord,
+    /// Where the record comes from: it is written again with the same origin.
+    pub origin: Origin,
+    /// What is wrong.
+    pub lack: Lack,
+    /// The regions that have it.
+    pub holders: BTreeSet<RegionName>,
+}
+
+/// What is wrong with a backup in a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It does not exist there.
+    Record,
+    /// It exists there, and some of its objects are damaged or missing.
+    Objects {
+        /// Which, as far as they are named.
+        named: BTreeSet<ObjectKey>,
+        /// Whether these are all.
+        complete: Completeness,
+    },
+}
+
+/// Whether a list names everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// It does.
+    All,
+    /// There are more: every object has to be looked at.
+    Some,
+}
+
+/// What a region lacks, by the logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordPlan {
+    /// Backups, in the order in which they are to be healed.
+    pub backups: Vec<BackupTask>,
+    /// Records that stand in other logs and belong into all, in the order of their origins.
+    pub common: Vec<Draft>,
+    /// Damaged objects that belong to no backup: WAL and its keys.
+    pub wal_damage: BTreeSet<ObjectKey>,
+    /// Backups of which two signed records disagree: nobody may guess which one is right.
+    pub disputed: BTreeSet<BackupId>,
+    /// Whether the region has a good backup that is whole.
+    pub can_restore: CanRestore,
+    /// What it gets first, if it has none: a backup, and where that begins.
+    pub(crate) first: Option<(BackupId, WalPosition)>,
+}
+
+/// Whether a region could restore anything by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CanRestore {
+    /// It has a good backup that is whole.
+    #[default]
+    Yes,
+    /// It has none.
+    No,
+}
+
+/// What `target` lacks of what `sources` have.
+#[must_use]
+pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScope, now: UtcTime) -> RecordPlan {
+    let standing = target.standing(now);
+    let whole = |backup: &BackupId| {
+        let there = standing.backups.get(backup);
+        there.is_some_and(|there| there.damaged.is_none() && there.record.soundness() == Soundness::Sound)
+    };
+    let can_restore = if standing.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
+    let mut plan = RecordPlan {
+        common: common_records(target, sources),
+        wal_damage: wal_damage(target),
+        can_restore,
+        ..RecordPlan::default()
+    };
+    let mut tasks: BTreeMap<BackupId, BackupTask> = BTreeMap::new();
+    for source in sources {
+        let Some(region) = source.region() else { continue };
+        let has = source.standing(now);
+        for entry in source.entries() {
+            let Some(record) = entry.record.backup().filter(|record| scope.backups.contains(&record.backup)) else {
+                continue;
+            };
+            let id = &record.backup;
+            // What this region has swept does not come back into it.
+            if standing.swept.contains_key(id) || !has.backups.contains_key(id) {
+                continue;
+            }
+            let differs = |other: &BackupRecord| other != record;
+            let there = standing.backups.get(id).map(|there| &there.record);
+            if there.is_some_and(differs) || tasks.get(id).map(|task| &task.record).is_some_and(differs) {
+                plan.disputed.insert(id.clone());
+                continue;
+            }
+            let Some(lack) = lack(target, &standing, id) else { continue };
+            let (record, origin) = (record.clone(), entry.record.origin.clone());
+            let new = || BackupTask { record, origin, lack, holders: BTreeSet::new() };
+            tasks.entry(id.clone()).or_insert_with(new).holders.insert(region.clone());
+        }
+    }
+    tasks.retain(|id, _| !plan.disputed.contains(id));
+    plan.backups = tasks.into_values().collect();
+    plan.first = first_of_all(&plan);
+    let mut backups = std::mem::take(&mut plan.backups);
+    backups.sort_by_cached_key(|task| plan.rank(&task.record, scope));
+    plan.backups = backups;
+    plan
+}
+
+fn lack(target: &RegionLog, standing: &RegionStanding, backup: &BackupId) -> Option<Lack> {
+    match standing.backups.get(backup) {
+        None => Some(Lack::Record),
+        Some(there) if there.damaged.is_some() => Some(damaged_objects(target, backup)),
+        Some(_) => None,
+    }
+}
+
+/// What the `damage` records say about a backup since it was healed last.
+fn damaged_objects(log: &RegionLog, backup: &BackupId) -> Lack {
+    let (mut named, mut complete) = (BTreeSet::new(), Completeness::All);
+    for entry in log.entries() {
+        match &entry.record.body {
+            RecordBody::Damage(damage) if damage.backup.as_ref() == Some(backup) => {
+                named.extend(damage.objects.iter().cloned());
+                if damage.count > damage.objects.len() as u64 {
+                    complete = Completeness::Some;
+                }
+            }
+            RecordBody::Healed(healed) if healed.backups.contains(backup) => {
+                named.clear();
+                complete = Completeness::All;
+            }
+            _ => {}
+        }
+    }
+    Lack::Objects { named, complete }
+}
+
+/// The damaged objects of a backup that its log names already.
+pub(crate) fn named_damage(log: &RegionLog, backup: &BackupId) -> BTreeSet<ObjectKey> {
+    match damaged_objects(log, backup) {
+        Lack::Objects { named, .. } => named,
+        Lack::Record => BTreeSet::new(),
+    }
+}
+
+/// Damage outside of backups. A `healed` record without backups is about these, and settles all before it.
+pub(crate) fn wal_damage(log: &RegionLog) -> BTreeSet<ObjectKey> {
+    let mut objects = BTreeSet::new();
+    for entry in log.entries() {
+        match &entry.record.body {
+            RecordBody::Damage(damage) if damage.backup.is_none() => objects.extend(damage.objects.iter().cloned()),
+            RecordBody::Healed(healed) if healed.backups.is_empty() => objects.clear(),
+            _ => {}
+        }
+    }
+    objects
+}
+
+/// Records about the whole repository that the target missed. What happens in one region stays in its log: what it forgot,
+/// swept, found damaged, healed, and what it alone has never received.
+fn common_records(target: &RegionLog, sources: &[&RegionLog]) -> Vec<Draft> {
+    let event = |origin: &Origin| (origin.wseq, origin.writer.clone());
+    let known: BTreeSet<_> = target.entries().iter().map(|entry| event(&entry.record.origin)).collect();
+    let released: BTreeSet<_> = target
+        .entries()
+        .iter()
+        .filter_map(|entry| match &entry.record.body {
+            RecordBody::Release(release) => Some(*release.hold.as_bytes()),
+            _ => None,
+        })
+        .collect();
+    let mut missed = BTreeMap::new();
+    for entry in sources.iter().flat_map(|log| log.entries()) {
+        let (origin, body) = (&entry.record.origin, &entry.record.body);
+        let belongs_everywhere = match body {
+            // A hold behind its own release would stand again.
+            RecordBody::Hold(hold) => !released.contains(hold.hold.as_bytes()),
+            RecordBody::Release(_) | RecordBody::Audit(_) => true,
+            RecordBody::WalGap(gap) => gap.scope == GapScope::Everywhere,
+            _ => false,
+        };
+        if belongs_everywhere && !known.contains(&event(origin)) {
+            missed.entry(event(origin)).or_insert_with(|| Draft { origin: origin.clone(), body: body.clone() });
+        }
+    }
+    missed.extend(missed_incarnation(target, sources).map(|draft| (event(&draft.origin), draft)));
+    missed.into_values().collect()
+}
+
+/// The record that says which copy of the cluster writes, if the target has not heard of it. An older one is never
+/// brought back, and where the logs disagree, a person decides.
+fn missed_incarnation(target: &RegionLog, sources: &[&RegionLog]) -> Option<Draft> {
+    let logs = || sources.iter().copied().chain([target]);
+    let named = logs().filter_map(|log| Some((log.region()?, log)));
+    let CurrentIncarnation::One(current) = WalRecords::of(named).incarnation else { return None };
+    if target.incarnation() == current {
+        return None;
+    }
+    let last = |log: &&RegionLog| {
+        let record = log.entries().iter().rev().find(|entry| matches!(entry.record.body, RecordBody::Incarnation(_)));
+        record.map(|entry| entry.record.clone())
+    };
+    let records = sources.iter().filter_map(last);
+    let mut current =
+        records.filter(|record| matches!(&record.body, RecordBody::Incarnation(body) if body.incarnation == current));
+    current.next().map(|record| Draft { origin: record.origin, body: record.body })
+}
+
+/// The backup that comes before everything else: the newest good one, if the region can restore nothing.
+fn first_of_all(plan: &RecordPlan) -> Option<(BackupId, WalPosition)> {
+    if plan.can_restore == CanRestore::Yes {
+        return None;
+    }
+    let good = plan.backups.iter().filter(|task| task.record.soundness() == Soundness::Sound);
+    let newest = good.max_by_key(|task| (task.record.stop_time, task.record.stop_lsn));
+    newest.map(|task| (task.record.backup.clone(), task.record.start()))
+}
+
+/// The order of healing; see the head of this file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// What makes the region able to restore the present at all.
+    Present(TimelineId, u64, u8),
+    /// What closes the oldest hole, by position; a backup before the WAL that begins there.
+    Hole(TimelineId, u64, u8),
+    /// A moment before all holes; the newest first.
+    Moment(std::cmp::Reverse<UtcTime>),
+}
+
+impl RecordPlan {
+    /// When a backup is healed.
+    pub(crate) fn rank(&self, record: &BackupRecord, scope: &HealScope) -> Rank {
+        let start = record.start();
+        let place = (start.timeline, start.lsn.as_bytes());
+        if self.first.as_ref().is_some_and(|(first, _)| *first == record.backup) {
+            return Rank::Present(place.0, place.1, 0);
+        }
+        match scope.wal_from {
+            Some(from) if place < (from.timeline, from.lsn.as_bytes()) => {
+                Rank::Moment(std::cmp::Reverse(record.stop_time))
+            }
+            _ => Rank::Hole(place.0, place.1, 0),
+        }
+    }
+
+    /// When WAL of this range is healed.
+    pub(crate) fn rank_of_wal(&self, range: WalRange) -> Rank {
+        let (timeline, start) = (range.timeline, range.start.as_bytes());
+        match &self.first {
+            // What holds the start of the backup begins before it.
+            Some((_, first)) if (timeline, range.end) > (first.timeline, first.lsn) => {
+                Rank::Present(timeline, start, 1)
+            }
+            _ => Rank::Hole(timeline, start, 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

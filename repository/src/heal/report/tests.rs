@@ -1,0 +1,345 @@
+//! Healing from region to region: what is copied, what is refused, and what a crash at any step leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_stores::{
+    ByteRange, Capabilities, Fault, ListPage, ObjectKey, ObjectMeta, Operation, PutMode, PutOutcome, Rule, SealedBody,
+    Store, StoreError,
+};
+use lifeboat_vocabulary::ByteCount;
+
+use super::*;
+use crate::format::ids::HoldId;
+use crate::format::layout;
+use crate::log::records::care::{DamageRecord, FoundBy, HoldRecord};
+use crate::log::records::record::RecordBody;
+use crate::samples;
+use crate::samples::heal::{MIB, Scene};
+
+const START: u64 = 16 * MIB;
+
+/// Region 0 has everything; region 1 was away for the second backup and the WAL since; region 2 is as good as 0.
+async fn scene() -> Scene {
+    let mut scene = Scene::new(&["eu-1", "eu-2", "eu-3"]).await;
+    scene.backup(10, START, &[0, 1, 2]).await;
+    scene.wal(START, START + MIB, &[0, 1, 2]).await;
+    scene.backup(11, START + MIB, &[0, 2]).await;
+    for piece in 1..3 {
+        scene.wal(START + piece * MIB, START + (piece + 1) * MIB, &[0, 2]).await;
+    }
+    scene.wal(START + 3 * MIB, START + 3 * MIB + 4096, &[0, 2]).await;
+    let history = scene.archive.history(2, "1\t0/1400000\tno recovery target specified\n");
+    scene.archive.store(&history, &[0, 2]).await;
+    scene
+}
+
+#[tokio::test]
+async fn a_region_that_was_away_gets_what_it_lacks_and_can_stand_alone() {
+    let scene = scene().await;
+    let report = scene.heal(1, &[0, 2]).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((report.backups.len(), report.wal_objects), (1, 4));
+    assert_eq!(scene.contents(1).await, scene.contents(0).await, "as it is, byte for byte");
+    assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
+    let (healed, source) = (scene.log(1).await, scene.log(0).await);
+    let record = |log: &RegionLog| {
+        let backups = log.entries().iter().filter(|entry| entry.record.backup().is_some());
+        backups.map(|entry| (entry.record.origin.clone(), entry.record.body.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(record(&healed), record(&source), "the same events");
+    let healed = healed.entries().last().unwrap().record.body.clone();
+    assert!(matches!(&healed, RecordBody::Healed(healed) if healed.backups.len() == 1), "{healed:?}");
+    let again = scene.heal(1, &[0, 2]).await;
+    assert!(again.is_complete() && again.objects == 0, "nothing is left to do: {again:?}");
+}
+
+#[tokio::test]
+async fn a_kill_after_any_request_leaves_nothing_claimed_early_and_the_next_run_ends_it() {
+    for answer in [Fault::Lost, Fault::AnswerLost] {
+        for step in 0.. {
+            let scene = scene().await;
+            let faults = &scene.archive.regions[1].faults;
+            let rule = |count, fault| Rule { operation: None, key_contains: String::new(), skip: step, count, fault };
+            faults.add(rule(1, answer));
+            faults.add(rule(u64::MAX, Fault::Lost));
+            let first = scene.try_heal(1, &[0, 2]).await;
+            let hit = faults.hits() > 0;
+            assert_eq!(scene.broken_promises(1).await, Vec::<String>::new(), "after step {step} ({answer:?})");
+            faults.heal();
+            let second = scene.heal(1, &[0, 2]).await;
+            assert!(second.is_complete(), "step {step} ({answer:?}): {second:?}");
+            assert_eq!(scene.contents(1).await, scene.contents(0).await, "step {step} ({answer:?})");
+            let committed = scene.log(1).await.entries().iter().filter(|entry| entry.record.backup().is_some()).count();
+            assert_eq!(committed, 2, "each backup once, step {step} ({answer:?})");
+            if !hit {
+                assert!(first.unwrap().is_complete());
+                assert!(step > 20, "only {step} steps were tried");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_dies_or_lies_is_left_for_the_next_one() {
+    for (why, operation, fault, damage) in [
+        ("dies midway", None, Fault::Lost, false),
+        ("flips bits", Some(Operation::Get), Fault::BitFlip, true),
+        ("cuts objects", Some(Operation::Get), Fault::Truncated, true),
+        ("denies", Some(Operation::Get), Fault::Denied, false),
+    ] {
+        let scene = scene().await;
+        let skip = if operation.is_none() { 9 } else { 0 };
+        let rule = Rule { operation, key_contains: String::new(), skip, count: u64::MAX, fault };
+        scene.archive.regions[0].faults.add(rule);
+        let report = scene.heal(1, &[0, 2]).await;
+        assert!(report.is_complete(), "{why}: {report:?}");
+        assert_eq!(scene.contents(1).await, scene.contents(2).await, "{why}");
+        assert_eq!(!report.damage.is_empty(), damage, "{why}: {:?}", report.damage);
+        assert!(report.damage.iter().all(|found| found.region.as_str() == "eu-1"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_region_has_whole_stays_and_keeps_nothing_else_back() {
+    let scene = scene().await;
+    let bad = scene
+        .contents(0)
+        .await
+        .into_keys()
+        .find(|key| key.as_str().contains("20261111") && key.as_str().contains("/p000001"));
+    let bad = bad.unwrap();
+    for region in [0, 2] {
+        scene.overwrite(region, &bad, Bytes::from_static(b"not what was stored")).await;
+    }
+    let report = scene.heal(1, &[0, 2]).await;
+    assert_eq!((report.left_count, report.backups.len(), report.wal_objects), (1, 0, 4), "{report:?}");
+    assert!(report.left[0].why.contains("no region has"), "{report:?}");
+    assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_empty_region_gets_everything_and_the_newest_backup_first() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    for (day, place) in [(9, 0), (10, 1), (11, 2)] {
+        scene.backup(day, START + place * MIB, &[0]).await;
+        scene.wal(START + place * MIB, START + (place + 1) * MIB, &[0]).await;
+    }
+    // It dies after the first backup.
+    let faults = &scene.archive.regions[1].faults;
+    faults.add(Rule {
+        operation: Some(Operation::Put),
+        key_contains: ".lbp".into(),
+        skip: 3,
+        count: u64::MAX,
+        fault: Fault::Lost,
+    });
+    let report = scene.heal(1, &[0]).await;
+    let ids: Vec<String> = report.backups.iter().map(ToString::to_string).collect();
+    assert_eq!(ids, ["20261111T020003Z-5f1c09ab"], "a region that can restore nothing gets the present first");
+    faults.heal();
+    let report = scene.heal(1, &[0]).await;
+    let ids: Vec<String> = report.backups.iter().map(ToString::to_string).collect();
+    assert_eq!(ids, ["20261109T020003Z-5f1c09ab", "20261110T020003Z-5f1c09ab"], "then the oldest hole is closed first");
+    assert_eq!(scene.contents(1).await, scene.contents(0).await);
+}
+
+#[tokio::test]
+async fn damage_is_replaced_and_put_on_record_and_without_the_right_it_is_told() {
+    let mut scene = scene().await;
+    let record = scene.log(1).await.entries().iter().find_map(|entry| entry.record.backup().cloned()).unwrap();
+    let folder = layout::backup_prefix(&record.backup);
+    let keys: Vec<ObjectKey> = scene
+        .contents(1)
+        .await
+        .into_keys()
+        .filter(|key| key.as_str().starts_with(&folder) && key.as_str().ends_with(".lbp"))
+        .collect();
+    scene.overwrite(1, &keys[0], Bytes::from_static(b"rotten")).await;
+    scene.memory(1).delete(&keys[1]).await.unwrap();
+    let piece = scene.contents(1).await.into_keys().find(|key| key.as_str().ends_with(".lbw")).unwrap();
+    scene.overwrite(1, &piece, Bytes::from_static(b"rotten")).await;
+    let damage = |backup, objects: Vec<ObjectKey>| {
+        let count = objects.len() as u64;
+        RecordBody::Damage(DamageRecord { backup, objects, count, found_by: FoundBy::Scrub })
+    };
+    scene.append(1, damage(Some(record.backup.clone()), keys[..2].to_vec())).await;
+    scene.append(1, damage(None, vec![piece.clone()])).await;
+    let faults = &scene.archive.regions[1].faults;
+    faults.add(Rule {
+        operation: Some(Operation::Put),
+        key_contains: keys[0].to_string(),
+        skip: 0,
+        count: u64::MAX,
+        fault: Fault::Denied,
+    });
+    let report = scene.heal(1, &[0, 2]).await;
+    assert_eq!(report.left_count, 1, "{report:?}");
+    assert!(report.left[0].why.contains("delete it with a role that may"), "{report:?}");
+    let now = samples::time("2026-11-30T00:00:00Z");
+    assert!(scene.log(1).await.standing(now).backups[&record.backup].damaged.is_some(), "it stays damaged");
+    scene.archive.regions[1].faults.heal();
+    let report = scene.heal(1, &[0, 2]).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(scene.contents(1).await, scene.contents(0).await);
+    let log = scene.log(1).await;
+    assert!(log.standing(now).backups[&record.backup].damaged.is_none());
+    assert_eq!(crate::heal::plan::wal_damage(&log).len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_bytes_are_copied_than_the_bound_allows() {
+    let mut scene = scene().await;
+    scene.pace = Pace::new(Some(ByteCount::from_bytes(1000)));
+    let begun = tokio::time::Instant::now();
+    let report = scene.heal(1, &[0]).await;
+    assert!(report.is_complete());
+    let largest = scene.contents(1).await.values().map(Bytes::len).max().unwrap() as u64;
+    let least = Duration::from_secs((report.bytes.as_bytes() - largest) / 1000);
+    assert!(begun.elapsed() >= least, "{:?} for {}", begun.elapsed(), report.bytes);
+}
+
+#[tokio::test]
+async fn a_stop_ends_it_and_says_so() {
+    let scene = scene().await;
+    scene.stop.cancel();
+    let report = scene.heal(1, &[0, 2]).await;
+    assert_eq!(report.ended, Some(HealEnd::Stopped));
+    assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
+}
+
+/// Says that it stored what it did not store.
+#[derive(Debug)]
+struct Swallows(Arc<dyn Store>, &'static str);
+
+impl std::fmt::Display for Swallows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[async_trait]
+impl Store for Swallows {
+    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        if key.as_str().contains(self.1) {
+            let version = lifeboat_stores::ObjectVersion("made up".to_owned());
+            return Ok(PutOutcome { version, server_time: None });
+        }
+        self.0.put(key, body, mode).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
+        self.0.get(key, range).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        self.0.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
+        self.0.list(prefix, after).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_only_says_that_it_stored_something_gets_no_record() {
+    let scene = scene().await;
+    let mut target = scene.region(1).await;
+    target.store.store = Arc::new(Swallows(Arc::clone(&target.store.store), "/p000002"));
+    let sources = [scene.region(0).await];
+    let (scope, trust) = (scene.scope().await, scene.trust());
+    let tools = HealTools {
+        signer: &scene.signer,
+        trust: &trust,
+        pace: &scene.pace,
+        progress: &scene.progress,
+        stop: &scene.stop,
+        clock: &lifeboat_vocabulary::SystemClock,
+        tool: "lifeboat test",
+        settled: Duration::ZERO,
+    };
+    let report = heal(&mut target, &sources, &scope, &tools).await.unwrap();
+    assert_eq!(report.left_count, 1, "{report:?}");
+    assert!(report.left[0].why.contains("are not there although the region has confirmed them"), "{report:?}");
+    assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_swept_does_not_come_back_and_what_is_said_everywhere_does() {
+    let mut scene = scene().await;
+    let newest = scene.log(0).await.entries().iter().rev().find_map(|entry| entry.record.backup().cloned()).unwrap();
+    let swept =
+        crate::log::records::care::SweepIntentRecord { leftovers: vec![newest.backup.clone()], ..Default::default() };
+    scene.append(1, RecordBody::SweepIntent(swept)).await;
+    let hold = HoldRecord {
+        hold: HoldId::from_bytes([7; 8]),
+        backup: newest.backup.clone(),
+        reason: "audit".to_owned(),
+        owner: "somebody".to_owned(),
+        expires: None,
+    };
+    scene.append_everywhere(&[0, 2], RecordBody::Hold(hold.clone())).await;
+    let report = scene.heal(1, &[0, 2]).await;
+    assert_eq!((report.backups.len(), report.records), (0, 1), "{report:?}");
+    let log = scene.log(1).await;
+    assert!(log.entries().iter().any(|entry| entry.record.body == RecordBody::Hold(hold.clone())));
+    assert!(!log.entries().iter().any(|entry| entry.record.commits(&newest.backup)));
+}
+
+#[tokio::test]
+async fn slices_stand_in_for_a_piece_that_is_damaged_everywhere() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    scene.backup(10, START, &[0, 1]).await;
+    let piece = scene.wal(START, START + MIB, &[0]).await;
+    for part in 0..4 {
+        scene.wal(START + part * MIB / 4, START + (part + 1) * MIB / 4, &[0]).await;
+    }
+    scene.overwrite(0, &piece.name.key(), Bytes::from_static(b"rotten")).await;
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!((report.wal_objects, report.left_count), (4, 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn what_a_writer_may_still_bring_is_left_to_it() {
+    let mut scene = scene().await;
+    let terms = crate::wal::lease::LeaseTerms {
+        writer: scene.signer.name().clone(),
+        instance: crate::format::ids::InstanceId::from_bytes([3; 8]),
+        cluster: "main".parse().unwrap(),
+        ttl: Duration::from_secs(60),
+    };
+    let clock = lifeboat_vocabulary::SystemClock;
+    let lease = crate::wal::lease::Lease::acquire(scene.memory(1), terms, &clock).await.unwrap();
+    assert!(matches!(lease, crate::wal::lease::LeaseAnswer::Held(_)));
+    let report = scene.heal(1, &[0, 2]).await;
+    assert_eq!((report.backups.len(), report.wal_objects), (1, 0), "the writer has not said how far it is: {report:?}");
+    let head = crate::wal::head::Head {
+        repository: samples::repository(),
+        region: "eu-2".parse().unwrap(),
+        writer: scene.signer.name().clone(),
+        instance: crate::format::ids::InstanceId::from_bytes([3; 8]),
+        time: samples::time("2026-11-20T02:00:00Z"),
+        log: None,
+        durable: Some(lifeboat_vocabulary::WalPosition {
+            timeline: lifeboat_vocabulary::TimelineId::new(1).unwrap(),
+            lsn: lifeboat_vocabulary::Lsn::from_bytes(START + 16 * MIB + 5).unwrap(),
+        }),
+    };
+    let trust = crate::samples::wal::trust("eu-2");
+    let (mut file, _) = crate::wal::head::HeadFile::open(scene.memory(1), scene.signer.name(), &trust).await.unwrap();
+    file.write(scene.memory(1), &scene.signer, &head).await.unwrap();
+    scene.wal(START + 16 * MIB, START + 17 * MIB, &[0]).await;
+    let report = scene.heal(1, &[0, 2]).await;
+    assert_eq!(report.wal_objects, 4, "all before the piece that the writer is at: {report:?}");
+}

@@ -1,0 +1,317 @@
+//! One healing of one region, item by item.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime};
+
+use crate::backup::write::upload::chain;
+use crate::heal::backup::{HealBackupError, Moved, heal_backup};
+use crate::heal::copy::{Copied, Copier, CopyError};
+use crate::heal::plan::{BackupTask, Rank, RecordPlan};
+use crate::heal::report::{HealEnd, HealError, HealRegion, HealReport, HealTools, compare};
+use crate::heal::scope::HealScope;
+use crate::heal::stream::{Epochs, Stream, heal_damaged_wal};
+use crate::heal::wal::{Holders, Until, WalBounds};
+use crate::heal::writer_guard::WriterGuard;
+use crate::log::error::LogError;
+use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
+use crate::log::records::record::{Origin, RecordBody};
+use crate::log::region_log::Draft;
+use crate::wal::name::WalObject;
+
+/// The log of the region is read on after so many objects of WAL: somebody may have swept meanwhile.
+const LOOK_AT_LOG_EVERY: u64 = 64;
+
+/// Whether damage outside of backups is cured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WalDamage {
+    /// There is none.
+    None,
+    /// Some of it stays.
+    Stays,
+    /// All of it is cured.
+    Cured,
+}
+
+pub(crate) struct Run<'a> {
+    target: &'a mut HealRegion,
+    sources: &'a [HealRegion],
+    scope: &'a HealScope,
+    plan: RecordPlan,
+    tools: &'a HealTools<'a>,
+    copier: &'a Copier<'a>,
+    writer: &'a WriterGuard<'a>,
+    epochs: Epochs,
+    report: HealReport,
+    moved: Moved,
+    wal_damage: WalDamage,
+    floors: BTreeMap<TimelineId, Lsn>,
+    since_look: u64,
+    holder: Option<RegionName>,
+}
+
+enum Item {
+    Backup(Box<BackupTask>),
+    History(TimelineId, Holders),
+    Wal(WalObject, Holders),
+}
+
+/// Whether the next item is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        (target, sources): (&'a mut HealRegion, &'a [HealRegion]),
+        (scope, plan): (&'a HealScope, RecordPlan),
+        tools: &'a HealTools<'a>,
+        (copier, writer): (&'a Copier<'a>, &'a WriterGuard<'a>),
+    ) -> Self {
+        let floors = target.log.standing(tools.clock.now()).wal_floors;
+        Self {
+            target,
+            sources,
+            scope,
+            plan,
+            tools,
+            copier,
+            writer,
+            epochs: Epochs::default(),
+            report: HealReport::default(),
+            moved: Moved::default(),
+            wal_damage: WalDamage::None,
+            floors,
+            since_look: 0,
+            holder: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<HealReport, HealError> {
+        self.common().await?;
+        self.damaged_wal().await;
+        let mut refused = BTreeSet::new();
+        // A piece that is damaged everywhere is replaced by its slices: they are planned once it is known.
+        while self.report.ended.is_none() {
+            let before = refused.len();
+            self.everything(&mut refused).await?;
+            if refused.len() == before {
+                break;
+            }
+        }
+        self.finish().await
+    }
+
+    fn now(&self) -> UtcTime {
+        self.tools.clock.now()
+    }
+
+    fn log_failed(&self, source: LogError) -> HealError {
+        HealError::Log { region: self.target.store.name.clone(), source }
+    }
+
+    /// Records of other logs that belong into all, in the order of their origins.
+    async fn common(&mut self) -> Result<(), HealError> {
+        for draft in std::mem::take(&mut self.plan.common) {
+            let what = format!("record {} of kind {}", draft.origin.wseq, draft.body.kind());
+            match self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await {
+                Ok(_) => self.report.records += 1,
+                // Two events under one count: the agreement of the logs tells of it.
+                Err(error @ LogError::CountReused { .. }) => self.report.leave(what, chain(&error)),
+                Err(source) => return Err(self.log_failed(source)),
+            }
+        }
+        for backup in std::mem::take(&mut self.plan.disputed) {
+            self.report.leave(format!("backup {backup}"), "two signed records of it disagree: a person has to decide");
+        }
+        Ok(())
+    }
+
+    async fn damaged_wal(&mut self) {
+        let damaged = std::mem::take(&mut self.plan.wal_damage);
+        if damaged.is_empty() {
+            return;
+        }
+        self.wal_damage = WalDamage::Cured;
+        for key in damaged {
+            self.tools.progress.doing(format!("damaged {key}"));
+            let healed = heal_damaged_wal(self.copier, &key, &self.target.log, &self.floors).await;
+            if healed.is_err() {
+                self.wal_damage = WalDamage::Stays;
+            }
+            if self.took_wal(key.to_string(), healed) == Next::End {
+                return;
+            }
+        }
+    }
+
+    /// Backups and WAL, in the order in which they close holes.
+    async fn everything(&mut self, refused: &mut BTreeSet<WalObject>) -> Result<(), HealError> {
+        let mut until = Until::Nothing;
+        match self.writer.until().await {
+            Ok(found) => until = found,
+            Err(why) => self.report.leave("WAL", format!("whether a writer is at work cannot be seen: {why}")),
+        }
+        let lack = compare(self.target, self.sources, (self.scope, until, self.tools), refused).await?;
+        self.tools.progress.expect(lack.count(), lack.bytes());
+        let mut items = Vec::new();
+        for task in std::mem::take(&mut self.plan.backups) {
+            items.push((self.plan.rank(&task.record, self.scope), Item::Backup(Box::new(task))));
+        }
+        for (timeline, holders) in lack.histories {
+            items.push((Rank::Hole(timeline, 0, 0), Item::History(timeline, holders)));
+        }
+        for (object, holders) in lack.objects {
+            items.push((self.plan.rank_of_wal(object.range), Item::Wal(object, holders)));
+        }
+        items.sort_by(|(rank, _), (other, _)| rank.cmp(other));
+        for (_, item) in items {
+            let next = match item {
+                Item::Backup(task) => self.backup(&task).await,
+                Item::History(timeline, holders) => self.history(timeline, &holders).await,
+                Item::Wal(object, holders) => self.wal(object, &holders, refused).await,
+            };
+            if next == Next::End {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn backup(&mut self, task: &BackupTask) -> Next {
+        let id = &task.record.backup;
+        self.tools.progress.doing(format!("backup {id}"));
+        let now = self.now();
+        match heal_backup(self.copier, task, &mut self.target.log, (self.tools.signer, now)).await {
+            Ok(moved) => {
+                let (objects, bytes) = (moved.objects, moved.bytes);
+                tracing::info!(region = %self.target.store.name, backup = %id, objects, %bytes, "the region has the backup");
+                self.moved.add(&moved);
+                self.holder = task.holders.first().cloned();
+                self.report.backups.push(id.clone());
+                Next::GoOn
+            }
+            Err(HealBackupError::Copy(error)) => self.failed(format!("backup {id}"), &error),
+            Err(error) => {
+                self.report.leave(format!("backup {id}"), chain(&error));
+                Next::GoOn
+            }
+        }
+    }
+
+    fn stream(&mut self) -> Stream<'_> {
+        Stream { epochs: &mut self.epochs, target: &mut *self.target, sources: self.sources, signer: self.tools.signer }
+    }
+
+    async fn history(&mut self, timeline: TimelineId, holders: &Holders) -> Next {
+        self.tools.progress.doing(format!("history of timeline {timeline}"));
+        let copier = self.copier;
+        let healed = self.stream().history(copier, timeline, holders).await;
+        self.took_wal(format!("history of timeline {timeline}"), healed)
+    }
+
+    async fn wal(&mut self, object: WalObject, holders: &Holders, refused: &mut BTreeSet<WalObject>) -> Next {
+        self.tools.progress.doing(format!("WAL {}", object.range));
+        match self.may_still(object).await {
+            Ok(true) => {}
+            Ok(false) => return Next::GoOn,
+            Err(why) => {
+                self.report.ended = Some(HealEnd::Region(why));
+                return Next::End;
+            }
+        }
+        let copier = self.copier;
+        let healed = self.stream().object(copier, object, holders).await;
+        if let Err(CopyError::NoSource { .. }) = &healed {
+            refused.insert(object);
+        }
+        self.took_wal(object.key().to_string(), healed)
+    }
+
+    /// Whether the region's own writer has not begun meanwhile, and nobody has swept what is to come.
+    async fn may_still(&mut self, object: WalObject) -> Result<bool, String> {
+        if self.since_look >= LOOK_AT_LOG_EVERY {
+            self.target.log.refresh(&*self.target.store.store).await.map_err(|error| chain(&error))?;
+            self.floors = self.target.log.standing(self.now()).wal_floors;
+            self.since_look = 0;
+        }
+        self.since_look += 1;
+        let until = self.writer.until().await?;
+        let floors = self.floors.clone();
+        let bounds = WalBounds { from: self.scope.wal_from, floors, until, settled: Duration::ZERO };
+        Ok(bounds.admits(object.range))
+    }
+
+    fn took_wal(&mut self, what: String, healed: Result<Copied, CopyError>) -> Next {
+        match healed {
+            Ok(copied) => {
+                if matches!(copied, Copied::Put { .. }) {
+                    self.report.wal_objects += 1;
+                }
+                self.moved.note(&copied);
+                Next::GoOn
+            }
+            Err(error) => self.failed(what, &error),
+        }
+    }
+
+    fn failed(&mut self, what: String, error: &CopyError) -> Next {
+        match error {
+            CopyError::Stopped => self.report.ended = Some(HealEnd::Stopped),
+            CopyError::Target { .. } | CopyError::Log { .. } => {
+                self.report.ended = Some(HealEnd::Region(chain(error)));
+            }
+            CopyError::NoSource { .. } | CopyError::NotReplaceable { .. } | CopyError::Epoch { .. } => {
+                self.report.leave(what, chain(error));
+                return Next::GoOn;
+            }
+        }
+        Next::End
+    }
+
+    /// Puts on record what was healed. Without it nothing is lost but the knowledge: damage that is settled is found sound
+    /// by the next run, which puts that on record.
+    async fn finish(mut self) -> Result<HealReport, HealError> {
+        let Moved { objects, bytes, .. } = self.moved;
+        self.report.damage = self.copier.damage();
+        (self.report.objects, self.report.bytes) = (objects, bytes);
+        self.report.from = self.moved.mostly_from().or(self.holder.take());
+        let from = self.report.from.clone().or_else(|| self.sources.first().map(|source| source.store.name.clone()));
+        let Some(from) = from else { return Ok(self.report) };
+        let mut records = Vec::new();
+        for backups in self.report.backups.chunks(BACKUPS_MAX) {
+            records.push(HealedRecord { backups: backups.to_vec(), objects, bytes, from: from.clone() });
+        }
+        // A record without backups settles all damage outside of them.
+        let is_about_wal = match self.wal_damage {
+            WalDamage::Cured => true,
+            WalDamage::Stays => false,
+            WalDamage::None => records.is_empty() && objects > 0,
+        };
+        if is_about_wal {
+            let (backups, objects) = (Vec::new(), self.report.wal_objects);
+            records.push(HealedRecord { backups, objects, bytes, from });
+        }
+        for record in records {
+            let draft = self.draft(RecordBody::Healed(record));
+            let appended = self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await;
+            if let Err(error) = appended {
+                self.report.ended.get_or_insert(HealEnd::Region(chain(&error)));
+                break;
+            }
+        }
+        Ok(self.report)
+    }
+
+    fn draft(&self, body: RecordBody) -> Draft {
+        let writer = self.tools.signer.name().clone();
+        let logs = self.sources.iter().map(|source| &source.log).chain([&self.target.log]);
+        let last = logs.filter_map(|log| log.last_count(&writer)).max();
+        let time = self.now();
+        let origin = Origin { wseq: Origin::next_count(last, time), writer, time, tool: self.tools.tool.to_owned() };
+        Draft { origin, body }
+    }
+}

@@ -1,0 +1,61 @@
+//! What every region is to have: what retention keeps, looking at all regions together. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lifeboat_vocabulary::{BackupId, UtcTime, WalPosition};
+
+use crate::log::region_log::RegionLog;
+use crate::log::region_state::{RegionStanding, holds_in_force};
+use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan};
+
+/// What a region that was away is brought back to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealScope {
+    /// These backups.
+    pub backups: BTreeSet<BackupId>,
+    /// WAL from here on; `None` for all that there is.
+    pub wal_from: Option<WalPosition>,
+}
+
+impl HealScope {
+    /// What `policy` keeps of everything that exists anywhere. A backup is as good as the best copy of it.
+    #[must_use]
+    pub fn planned(logs: &[&RegionLog], policy: &RetentionPolicy, now: UtcTime) -> Self {
+        let standings = standings(logs, now);
+        let mut all: BTreeMap<BackupId, Candidate> = BTreeMap::new();
+        for candidate in standings.iter().flat_map(candidates) {
+            match all.get_mut(&candidate.backup) {
+                Some(known) if known.proof == Proof::Damaged => known.proof = candidate.proof,
+                Some(_) => {}
+                None => {
+                    all.insert(candidate.backup.clone(), candidate);
+                }
+            }
+        }
+        let decided = standings.iter().filter_map(|standing| standing.last_decision).max();
+        let all: Vec<Candidate> = all.into_values().collect();
+        let plan = plan(&all, policy, decided.map_or(now, |decided| now.max(decided)));
+        let backups = plan.kept.into_iter().map(|(backup, _)| backup).collect();
+        Self { backups, wal_from: plan.wal_from }
+    }
+
+    /// Every backup that exists somewhere and is not about to leave there, and all WAL.
+    #[must_use]
+    pub fn everything(logs: &[&RegionLog], now: UtcTime) -> Self {
+        let stays = |standing: RegionStanding| {
+            standing.backups.into_iter().filter(|(_, backup)| backup.leaving.is_none()).map(|(backup, _)| backup)
+        };
+        Self { backups: standings(logs, now).into_iter().flat_map(stays).collect(), wal_from: None }
+    }
+}
+
+/// What stands in each region; a hold in one of them counts in all.
+fn standings(logs: &[&RegionLog], now: UtcTime) -> Vec<RegionStanding> {
+    let holds = holds_in_force(logs.iter().copied(), now);
+    let standing = |log: &&RegionLog| {
+        let mut standing = log.standing(now);
+        standing.adopt_holds(holds.clone());
+        standing
+    };
+    logs.iter().map(standing).collect()
+}

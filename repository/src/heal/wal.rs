@@ -1,0 +1,256 @@
+//! Which WAL a region lacks, by the listings of all regions: pieces first, then slices that no piece covers.
+//!
+//! What is listed is compared page by page, so that months of WAL never lie in memory; what is missing is bounded too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lifeboat_stores::{Entry, ObjectKey, StoreError};
+use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition};
+
+use crate::backup::write::upload::{RegionStore, chain};
+use crate::format::layout::{StoredName, WalForm, WalRange};
+use crate::heal::stretches::Stretches;
+use crate::wal::list::timelines;
+use crate::wal::name::{PieceSize, WalObject};
+
+/// Objects of one plan at the most; what is beyond them is found by the next one.
+const PLAN_MAX: usize = 100_000;
+
+/// Which WAL is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WalBounds {
+    /// Nothing that ends at or before this.
+    pub(crate) from: Option<WalPosition>,
+    /// Nothing that ends at or below these: it was swept.
+    pub(crate) floors: BTreeMap<TimelineId, Lsn>,
+    /// Nothing that the region's own writer may still bring.
+    pub(crate) until: Until,
+    /// Nothing that was written later than this long ago: it is on its way to the other regions.
+    pub(crate) settled: Duration,
+}
+
+/// How far a region's own writer has left everything to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// No writer is at work in the region.
+    Everything,
+    /// The writer has said that the region has everything up to here, or never will: it brings nothing before it.
+    Before(WalPosition),
+    /// A writer is at work, and has not said yet how far it is.
+    Nothing,
+}
+
+impl WalBounds {
+    pub(crate) fn admits(&self, range: WalRange) -> bool {
+        let timeline = range.timeline;
+        let is_wanted = self.from.is_none_or(|from| match timeline.cmp(&from.timeline) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => range.end > from.lsn,
+            std::cmp::Ordering::Greater => true,
+        });
+        let is_kept = self.floors.get(&timeline).is_none_or(|floor| range.end > *floor);
+        is_wanted && is_kept && self.is_left_to_us(range)
+    }
+
+    fn is_left_to_us(&self, range: WalRange) -> bool {
+        match self.until {
+            Until::Everything => true,
+            Until::Nothing => false,
+            // The piece that holds the position is the writer's: it is not complete yet.
+            Until::Before(at) if range.timeline == at.timeline => {
+                range.end.as_bytes() <= PieceSize::LARGEST.start_of(at.lsn)
+            }
+            Until::Before(at) => range.timeline < at.timeline,
+        }
+    }
+
+    fn is_settled(&self, written: Option<UtcTime>, now: Option<UtcTime>) -> bool {
+        match (written, now) {
+            (Some(written), Some(now)) => now.since(written) >= self.settled,
+            _ => true,
+        }
+    }
+
+    /// Where to begin to list.
+    fn first_of(&self, timeline: TimelineId) -> Option<Lsn> {
+        let from = self.from.filter(|from| from.timeline == timeline).map(|from| from.lsn);
+        from.max(self.floors.get(&timeline).copied())
+    }
+
+    fn skips(&self, timeline: TimelineId) -> bool {
+        self.from.is_some_and(|from| timeline < from.timeline)
+    }
+}
+
+/// A WAL object that the target lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holders {
+    pub(crate) size: ByteCount,
+    pub(crate) regions: BTreeSet<RegionName>,
+}
+
+/// What WAL a region lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WalLack {
+    pub(crate) objects: BTreeMap<WalObject, Holders>,
+    pub(crate) histories: BTreeMap<TimelineId, Holders>,
+    /// Sources that did not answer: what only they hold is not seen.
+    pub(crate) silent: Vec<(RegionName, String)>,
+    /// There is more than one plan holds.
+    pub(crate) more: bool,
+}
+
+impl WalLack {
+    pub(crate) fn count(&self) -> u64 {
+        (self.objects.len() + self.histories.len()) as u64
+    }
+
+    pub(crate) fn bytes(&self) -> ByteCount {
+        self.objects.values().chain(self.histories.values()).map(|holders| holders.size).sum()
+    }
+}
+
+/// Compares the WAL of `target` with that of `sources`. `refused` objects have turned out damaged everywhere: they count
+/// as nothing, so that slices are looked for in their place.
+///
+/// # Errors
+/// What the target says to a listing. A source that fails is only left out.
+pub(crate) async fn lacking_wal(
+    target: &RegionStore,
+    sources: &[RegionStore],
+    bounds: &WalBounds,
+    refused: &BTreeSet<WalObject>,
+) -> Result<WalLack, StoreError> {
+    let mut lack = WalLack::default();
+    if bounds.until == Until::Nothing {
+        return Ok(lack);
+    }
+    let (mut lines, mut answering) = (BTreeSet::new(), Vec::new());
+    for source in sources {
+        match timelines(&*source.store).await {
+            Ok(found) => {
+                lines.extend(found);
+                answering.push(source.clone());
+            }
+            Err(error) => lack.silent.push((source.name.clone(), chain(&error))),
+        }
+    }
+    for timeline in lines.into_iter().filter(|timeline| !bounds.skips(*timeline)) {
+        let mut held = Stretches::default();
+        for form in [WalForm::Piece, WalForm::Slice] {
+            let mut pages = Pages::new(target, form, timeline, bounds);
+            while let Some((entries, _)) = pages.next().await? {
+                let objects = entries.iter().filter_map(|entry| WalObject::of_key(&entry.key));
+                objects.filter(|object| !refused.contains(object)).for_each(|object| held.add(object.range));
+            }
+        }
+        history(target, &answering, timeline, &mut lack).await?;
+        for form in [WalForm::Piece, WalForm::Slice] {
+            let mut found = BTreeMap::new();
+            for source in &answering {
+                if let Err(error) = gather(source, (form, timeline), (bounds, refused, &held), &mut found).await {
+                    lack.silent.push((source.name.clone(), chain(&error)));
+                }
+            }
+            // Of objects that overlap, those are enough that add something.
+            for (object, holders) in found {
+                if !held.covers(object.range) {
+                    held.add(object.range);
+                    lack.objects.insert(object, holders);
+                }
+            }
+            // The oldest pieces stay: they close the oldest hole.
+            while lack.objects.len() > PLAN_MAX {
+                lack.more = lack.objects.pop_last().is_some();
+            }
+        }
+        if lack.more {
+            break;
+        }
+    }
+    Ok(lack)
+}
+
+async fn gather(
+    source: &RegionStore,
+    (form, timeline): (WalForm, TimelineId),
+    (bounds, refused, held): (&WalBounds, &BTreeSet<WalObject>, &Stretches),
+    found: &mut BTreeMap<WalObject, Holders>,
+) -> Result<(), StoreError> {
+    let mut pages = Pages::new(source, form, timeline, bounds);
+    let mut added = 0;
+    while let Some((entries, now)) = pages.next().await? {
+        for entry in entries {
+            let Some(object) = WalObject::of_key(&entry.key).filter(|object| object.form == form) else { continue };
+            if !bounds.admits(object.range)
+                || refused.contains(&object)
+                || held.covers(object.range)
+                || !bounds.is_settled(entry.meta.modified, now)
+            {
+                continue;
+            }
+            let holders = found.entry(object).or_default();
+            holders.size = holders.size.max(entry.meta.size);
+            holders.regions.insert(source.name.clone());
+            added += 1;
+        }
+        if added > PLAN_MAX {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn history(
+    target: &RegionStore,
+    sources: &[RegionStore],
+    timeline: TimelineId,
+    lack: &mut WalLack,
+) -> Result<(), StoreError> {
+    if timeline.get() == 1 {
+        return Ok(());
+    }
+    let key = StoredName::TimelineHistory { timeline }.key();
+    let find = async |region: &RegionStore| -> Result<Option<Entry>, StoreError> {
+        let page = region.store.list(key.as_str(), None).await?;
+        Ok(page.entries.into_iter().find(|entry| entry.key == key))
+    };
+    if find(target).await?.is_some() {
+        return Ok(());
+    }
+    for source in sources {
+        match find(source).await {
+            Ok(Some(entry)) => {
+                let holders = lack.histories.entry(timeline).or_default();
+                holders.size = entry.meta.size;
+                holders.regions.insert(source.name.clone());
+            }
+            Ok(None) => {}
+            Err(error) => lack.silent.push((source.name.clone(), chain(&error))),
+        }
+    }
+    Ok(())
+}
+
+/// Pages of one form on one timeline, with sizes and times.
+struct Pages<'a> {
+    region: &'a RegionStore,
+    folder: String,
+    after: Option<ObjectKey>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(region: &'a RegionStore, form: WalForm, timeline: TimelineId, bounds: &WalBounds) -> Self {
+        // What holds the first byte begins in the same piece.
+        let start = bounds.first_of(timeline).map_or(0, |lsn| PieceSize::LARGEST.start_of(lsn));
+        Self { region, folder: form.folder(timeline), after: Some(form.before(timeline, start)) }
+    }
+
+    async fn next(&mut self) -> Result<Option<(Vec<Entry>, Option<UtcTime>)>, StoreError> {
+        let Some(after) = &self.after else { return Ok(None) };
+        let page = self.region.store.list(&self.folder, Some(after)).await?;
+        self.after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
+        Ok(Some((page.entries, page.server_time)))
+    }
+}

@@ -1,0 +1,134 @@
+//! What can be wrong with a log.
+
+use lifeboat_stores::StoreError;
+use lifeboat_vocabulary::{RegionName, Sha256Digest};
+
+use crate::format::ids::RepositoryId;
+use crate::keys::signing::VerifyKey;
+use crate::log::note::{KeyName, NoteError};
+use crate::log::records::record::RecordError;
+
+/// Why a log cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The records cannot be listed.
+    #[error("list the log")]
+    List(#[source] StoreError),
+    /// A record cannot be read or written.
+    #[error("reach record {seq} of the log")]
+    Store {
+        /// Its place.
+        seq: u64,
+        /// What the store said.
+        source: StoreError,
+    },
+    /// A record's signature does not fit, or nobody that we know has signed it.
+    #[error("check the signature of record {seq} of the log")]
+    Note {
+        /// Its place.
+        seq: u64,
+        /// What is wrong.
+        source: NoteError,
+    },
+    /// A record says what no record says.
+    #[error("check record {seq} of the log")]
+    Record {
+        /// Its place.
+        seq: u64,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// Records after it exist: somebody has removed it, or planted the others.
+    #[error("record {seq} of the log is missing, although there are later ones")]
+    Gap {
+        /// The missing place.
+        seq: u64,
+    },
+    /// A record was moved.
+    #[error("at place {seq} of the log stands record {found}")]
+    Place {
+        /// Where it was found.
+        seq: u64,
+        /// Where it says that it belongs.
+        found: u64,
+    },
+    /// The record before it is not the one that it follows.
+    #[error("record {seq} of the log does not follow the record before it: history was changed")]
+    Chain {
+        /// Its place.
+        seq: u64,
+    },
+    /// A record of another region.
+    #[error("record {seq} of the log of {expected} belongs to region {found}")]
+    Region {
+        /// Its place.
+        seq: u64,
+        /// Whose log this is.
+        expected: RegionName,
+        /// Whose record it is.
+        found: RegionName,
+    },
+    /// The log of another repository.
+    #[error("the log belongs to repository {found}, not to {expected}")]
+    Repository {
+        /// The repository that it was read for.
+        expected: RepositoryId,
+        /// The one that it names.
+        found: RepositoryId,
+    },
+    /// Records that were seen before are gone.
+    #[error("the log was rolled back: it had a record {remembered}, and now has {found} records")]
+    RolledBack {
+        /// The last place that was seen.
+        remembered: u64,
+        /// How many records there are.
+        found: u64,
+    },
+    /// Another record, just as validly signed, stands where one was seen before.
+    #[error("the log was forked: record {seq} had SHA-256 {remembered} and now has {found}")]
+    Forked {
+        /// The place.
+        seq: u64,
+        /// What was seen.
+        remembered: Sha256Digest,
+        /// What is there.
+        found: Sha256Digest,
+    },
+    /// More records than anybody writes.
+    #[error("the log has more than {max} records", max = crate::log::region_log::LOG_RECORDS_MAX)]
+    TooLong,
+    /// Nobody could read what this key signs.
+    #[error("{key} is not one of the keys that may sign this log")]
+    UnknownSigner {
+        /// The key.
+        key: Box<VerifyKey>,
+    },
+    /// An empty log, and nobody said of which region.
+    #[error("the log is empty, and the name of its region is not known")]
+    Nameless,
+    /// One count for two events.
+    #[error("{writer} has used its count {wseq} already, for record {seq} of the log")]
+    CountReused {
+        /// The writer.
+        writer: KeyName,
+        /// The count.
+        wseq: u64,
+        /// Where it was used.
+        seq: u64,
+    },
+    /// What the record is about was deleted here, or is being deleted: a record would name what is gone.
+    #[error("{what} was given up in this region by record {seq} of its log: nothing can be written about it any more")]
+    Swept {
+        /// A backup or a key.
+        what: String,
+        /// Place of the `sweep-intent`.
+        seq: u64,
+    },
+    /// Others append all the time.
+    #[error("others were first {attempts} times in a row")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}

@@ -1,0 +1,304 @@
+//! Tests of the log.
+
+use super::*;
+use crate::samples;
+use async_trait::async_trait;
+use lifeboat_stores::{ByteRange, Capabilities, ListPage, MemoryStore, ObjectMeta, PutMode, PutOutcome, SealedBody};
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+fn trust() -> LogTrust {
+    let keys = vec![samples::signer().verify_key()];
+    LogTrust { repository: samples::repository(), keys, region: Some("eu-1".parse().unwrap()), remembered: None }
+}
+
+fn init() -> Draft {
+    Draft { origin: samples::origin(0), body: RecordBody::Init(samples::init_record()) }
+}
+
+fn backup(wseq: u64) -> Draft {
+    let id = format!("20261120T020003Z-{wseq:08x}");
+    let record = samples::backup_record_named(&id, "2026-11-20T02:41:07Z");
+    Draft { origin: samples::origin(wseq), body: RecordBody::Backup(Box::new(record)) }
+}
+
+async fn filled(count: u64) -> (MemoryStore, RegionLog) {
+    let store = MemoryStore::new();
+    let mut log = RegionLog::read(&store, trust()).await.unwrap();
+    log.append(&store, &samples::signer(), &init()).await.unwrap();
+    for wseq in 1..count {
+        log.append(&store, &samples::signer(), &backup(wseq)).await.unwrap();
+    }
+    (store, log)
+}
+
+async fn put(store: &MemoryStore, key: &str, bytes: Bytes) {
+    let key = key.parse().unwrap();
+    store.delete(&key).await.unwrap();
+    store.put(&key, SealedBody { sha256: sha256(&bytes), bytes }, PutMode::CreateOnly).await.unwrap();
+}
+
+async fn note_at(store: &MemoryStore, seq: u64) -> Bytes {
+    store.get(&layout::log_note(seq), small_object()).await.unwrap()
+}
+
+fn signed(link: Link, draft: Draft) -> Bytes {
+    let record = Record { link, origin: draft.origin, body: draft.body };
+    note::sign(&record.to_text().unwrap(), &[&samples::signer()]).unwrap().into()
+}
+
+async fn refused(store: &MemoryStore, trust: LogTrust) -> String {
+    crate::backup::write::upload::chain(&RegionLog::read(store, trust).await.unwrap_err())
+}
+
+#[tokio::test]
+async fn a_log_that_was_tampered_with_is_refused_with_its_fault() {
+    let (store, log) = filled(4).await;
+    let link = |seq: u64| log.entries()[usize::try_from(seq).unwrap()].record.link.clone();
+    let other_region = Link { region: "us-1".parse().unwrap(), ..link(2) };
+    let text = String::from_utf8(note_at(&store, 2).await.to_vec()).unwrap();
+    let foreign = note::sign("{}\n", &[&samples::signer_named("stranger", 1)]).unwrap();
+    for (why, seq, bytes, expected) in [
+        ("exchanged", 2, note_at(&store, 1).await, "at place 2 of the log stands record 1"),
+        ("another history", 2, signed(link(2), backup(77)), "record 3 of the log does not follow the record before it"),
+        (
+            "broken link",
+            2,
+            signed(Link { prev: Some(samples::digest(1)), ..link(2) }, backup(2)),
+            "record 2 of the log does not",
+        ),
+        ("another region", 2, signed(other_region, backup(2)), "record 2 of the log of eu-1 belongs to region us-1"),
+        (
+            "changed",
+            2,
+            text.replace("full", "fulk").into(),
+            "check the signature of record 2 of the log: signature line 1",
+        ),
+        ("a stranger", 3, foreign.into(), "check the signature of record 3 of the log: the note is not signed by any"),
+        (
+            "no note",
+            3,
+            Bytes::from_static(b"junk"),
+            "check the signature of record 3 of the log: the note is not plain",
+        ),
+        ("too large", 3, vec![b'a'; (1 << 20) + 1].into(), "reach record 3 of the log: read log/00000000000000000003"),
+    ] {
+        let (store, _) = filled(4).await;
+        put(&store, layout::log_note(seq).as_str(), bytes).await;
+        let error = refused(&store, trust()).await;
+        assert!(error.starts_with(expected), "{why}: {error}");
+    }
+    for seq in 0..3 {
+        let (store, _) = filled(4).await;
+        store.delete(&layout::log_note(seq)).await.unwrap();
+        let expected = format!("record {seq} of the log is missing, although there are later ones");
+        assert_eq!(refused(&store, trust()).await, expected);
+    }
+    let other = LogTrust { repository: RepositoryId::from_bytes([1; 16]), ..trust() };
+    assert!(refused(&store, other).await.starts_with("the log belongs to repository a0a1a2a3"));
+    let other = LogTrust { keys: vec![samples::signer_named("x", 1).verify_key()], ..trust() };
+    assert!(refused(&store, other).await.starts_with("check the signature of record 0 of the log: the note is not"));
+}
+
+#[tokio::test]
+async fn a_log_that_lost_or_changed_what_was_seen_is_refused() {
+    let (store, log) = filled(4).await;
+    let remembered = log.head().unwrap();
+    let with = |remembered| LogTrust { remembered: Some(remembered), ..trust() };
+    assert!(RegionLog::read(&store, with(remembered)).await.is_ok());
+    store.delete(&layout::log_note(3)).await.unwrap();
+    let expected = "the log was rolled back: it had a record 3, and now has 3 records";
+    assert_eq!(refused(&store, with(remembered)).await, expected);
+    // The same writer, tricked into signing another record for the same place.
+    let forked = signed(log.entries()[3].record.link.clone(), backup(99));
+    put(&store, layout::log_note(3).as_str(), forked).await;
+    assert!(RegionLog::read(&store, trust()).await.is_ok(), "validly signed: nobody without a memory could tell");
+    assert!(refused(&store, with(remembered)).await.starts_with("the log was forked: record 3 had SHA-256 "));
+    let empty = MemoryStore::new();
+    assert!(refused(&empty, with(remembered)).await.starts_with("the log was rolled back"));
+}
+
+#[tokio::test]
+async fn what_was_appended_is_read_back_in_order_over_several_pages() {
+    let (store, log) = filled(1100).await;
+    put(&store, "log/readme.txt", Bytes::from_static(b"hello")).await;
+    let unnamed = LogTrust { region: None, ..trust() };
+    let again = RegionLog::read(&store, unnamed).await.unwrap();
+    assert_eq!(again.entries(), log.entries());
+    assert_eq!(again.head(), log.head());
+    assert_eq!(again.region().unwrap().as_str(), "eu-1");
+    assert_eq!(again.strays(), ["log/readme.txt".parse().unwrap()]);
+    assert_eq!(again.last_count(samples::signer().name()), Some(1099));
+    assert_eq!(again.last_count(&"somebody".parse().unwrap()), None);
+}
+
+#[tokio::test]
+async fn drafts_that_cannot_stand_there_are_refused() {
+    let store = MemoryStore::new();
+    let signer = samples::signer();
+    let mut nameless = RegionLog::read(&store, LogTrust { region: None, ..trust() }).await.unwrap();
+    assert!(matches!(nameless.append(&store, &signer, &init()).await, Err(LogError::Nameless)));
+    let mut log = RegionLog::read(&store, trust()).await.unwrap();
+    let no_init = log.append(&store, &signer, &backup(0)).await;
+    assert!(matches!(no_init, Err(LogError::Record { seq: 0, .. })), "a log begins with init");
+    let stranger = samples::signer_named("stranger", 1);
+    assert!(matches!(log.append(&store, &stranger, &init()).await, Err(LogError::UnknownSigner { .. })));
+    log.append(&store, &signer, &init()).await.unwrap();
+    let mut second_init = init();
+    second_init.origin.wseq = 1;
+    assert!(matches!(log.append(&store, &signer, &second_init).await, Err(LogError::Record { seq: 1, .. })));
+    let reused = Draft { origin: samples::origin(0), ..backup(5) };
+    assert!(matches!(log.append(&store, &signer, &reused).await, Err(LogError::CountReused { seq: 0, .. })));
+    assert_eq!(log.entries().len(), 1);
+}
+
+#[tokio::test]
+async fn who_was_overtaken_reads_what_happened_before_the_next_try() {
+    let (store, mut first) = filled(1).await;
+    let mut second = RegionLog::read(&store, trust()).await.unwrap();
+    first.append(&store, &samples::signer(), &backup(1)).await.unwrap();
+    let attempt = second.try_append(&store, &samples::signer(), &backup(2)).await.unwrap();
+    assert_eq!(attempt, Attempt::Overtaken { new_from: 1 });
+    assert_eq!(second.entries().len(), 2);
+    let head = second.append(&store, &samples::signer(), &backup(2)).await.unwrap();
+    assert_eq!(head.seq, 2);
+    assert_eq!(first.refresh(&store).await.unwrap(), 1);
+    assert_eq!(first.head(), second.head());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_that_race_all_get_a_place_and_the_chain_holds() {
+    let (store, _) = filled(1).await;
+    let store = Arc::new(store);
+    let writers = (0..4u8).map(|number| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let signer = samples::signer_named(&format!("writer-{number}"), 0xe0);
+            let mut log = RegionLog::read(&*store, trust()).await.unwrap();
+            for wseq in 0..10 {
+                let mut draft = backup(u64::from(number) * 100 + wseq + 1);
+                draft.origin.writer = signer.name().clone();
+                log.append(&*store, &signer, &draft).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let log = RegionLog::read(&*store, trust()).await.unwrap();
+    assert_eq!(log.entries().len(), 41);
+    for number in 0..4 {
+        let writer: KeyName = format!("writer-{number}").parse().unwrap();
+        assert_eq!(log.entries().iter().filter(|entry| entry.record.origin.writer == writer).count(), 10);
+    }
+}
+
+/// What happens to the next writes.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// It happens, and the answer is lost.
+    AnswerLost,
+    /// It does not happen.
+    RequestLost,
+    /// It happens, the answer is lost, and so is the one after reading back.
+    Blackout,
+}
+
+#[derive(Debug)]
+struct FaultyStore {
+    inner: MemoryStore,
+    faults: Mutex<VecDeque<Fault>>,
+    dark: Mutex<u32>,
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+fn lost(doing: &str) -> StoreError {
+    StoreError::Transient { doing: doing.to_owned(), source: "connection reset".into() }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        let fault = self.faults.lock().pop_front();
+        match fault {
+            None => self.inner.put(key, body, mode).await,
+            Some(Fault::RequestLost) => Err(lost("write")),
+            Some(fault) => {
+                self.inner.put(key, body, mode).await?;
+                if matches!(fault, Fault::Blackout) {
+                    *self.dark.lock() += 1;
+                }
+                Err(lost("write"))
+            }
+        }
+    }
+
+    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
+        let dark = std::mem::take(&mut *self.dark.lock());
+        if dark > 0 { Err(lost("read")) } else { self.inner.get(key, range).await }
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+async fn faulty(faults: &[Fault]) -> (FaultyStore, RegionLog) {
+    let (inner, log) = filled(2).await;
+    (FaultyStore { inner, faults: Mutex::new(faults.iter().copied().collect()), dark: Mutex::new(0) }, log)
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_found_and_not_repeated() {
+    let (store, mut log) = faulty(&[Fault::AnswerLost]).await;
+    let head = log.append(&store, &samples::signer(), &backup(2)).await.unwrap();
+    assert_eq!(head.seq, 2);
+    assert_eq!(RegionLog::read(&store, trust()).await.unwrap().entries().len(), 3);
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_outcome_is_an_error_and_repeating_it_writes_once() {
+    for (fault, other_writes_first) in
+        [(Fault::RequestLost, false), (Fault::RequestLost, true), (Fault::Blackout, true)]
+    {
+        let (store, mut log) = faulty(&[fault]).await;
+        let failed = log.append(&store, &samples::signer(), &backup(2)).await;
+        assert!(matches!(failed, Err(LogError::Store { seq: 2, .. })), "{fault:?}");
+        if other_writes_first {
+            let mut other = RegionLog::read(&store, trust()).await.unwrap();
+            other.append(&store, &samples::signer(), &backup(3)).await.unwrap();
+        }
+        log.append(&store, &samples::signer(), &backup(2)).await.unwrap();
+        let log = RegionLog::read(&store, trust()).await.unwrap();
+        let ours = log.entries().iter().filter(|entry| entry.record.body == backup(2).body).count();
+        assert_eq!(ours, 1, "{fault:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_for_a_record_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut log = RegionLog { trust: trust(), entries: Vec::new(), strays: Vec::new() };
+        prop_assert!(log.link_in(&bytes).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! What stands in a region by its log: the backups that exist, those that leave, holds, damage, and the floors of WAL.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lifeboat_vocabulary::{BackupId, Lsn, TimelineId, UtcTime};
+
+use crate::format::ids::HoldId;
+use crate::log::records::backup::BackupRecord;
+use crate::log::records::care::{ForgetRecord, HoldRecord, PolicyText, SweepIntentRecord, WalFloor};
+use crate::log::records::record::RecordBody;
+use crate::log::region_log::RegionLog;
+
+/// What a region has, and what is to happen with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionStanding {
+    /// The backups that exist in this region.
+    pub backups: BTreeMap<BackupId, StandingBackup>,
+    /// The backups that do not exist here any more, or never can: place of the `sweep-intent` that says so.
+    pub swept: BTreeMap<BackupId, u64>,
+    /// Sweeps that were begun and not finished, in order.
+    pub open_intents: Vec<OpenIntent>,
+    /// The holds that are in force, also those on backups that this region does not have, by their ids.
+    pub holds: BTreeMap<HoldId, HoldRecord>,
+    /// Below this, no WAL of the timeline is kept. Only ever rises.
+    pub wal_floors: BTreeMap<TimelineId, Lsn>,
+    /// Below this, no slices of the timeline are kept that pieces stand in for. Only ever rises.
+    pub slice_floors: BTreeMap<TimelineId, Lsn>,
+    /// The policy that decided last, and when it did.
+    pub policy: Option<(PolicyText, UtcTime)>,
+    /// The latest time at which anything was forgotten or swept, by the clocks of those who did it. Whoever decides what
+    /// to keep takes no earlier time than this.
+    pub last_decision: Option<UtcTime>,
+}
+
+/// A backup that exists in a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingBackup {
+    /// Its record.
+    pub record: BackupRecord,
+    /// Place of the record in the log.
+    pub seq: u64,
+    /// Whether it is to leave.
+    pub leaving: Option<Leaving>,
+    /// Place of the last `damage` record that names it, if nothing healed it since.
+    pub damaged: Option<u64>,
+    /// The holds on it that are in force.
+    pub held: BTreeSet<HoldId>,
+}
+
+/// A backup was forgotten: it leaves the kept set, and can be restored until it is swept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Place of the `forget` record.
+    pub seq: u64,
+    /// No sweep takes it before this time.
+    pub not_before: UtcTime,
+    /// Why no rule keeps it.
+    pub why: String,
+}
+
+/// A sweep that was begun and not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenIntent {
+    /// Its place in the log.
+    pub seq: u64,
+    /// What it sweeps.
+    pub intent: SweepIntentRecord,
+    /// Objects that were locked when it was tried last; `None` if no try came to its end.
+    pub locked: Option<u64>,
+}
+
+impl RegionLog {
+    /// What stands in this region, by all of its log. `now` decides only which holds have ended by themselves.
+    #[must_use]
+    pub fn standing(&self, now: UtcTime) -> RegionStanding {
+        let mut standing = self.standing_without_holds();
+        standing.adopt_holds(holds_in_force([self], now));
+        standing
+    }
+
+    pub(crate) fn standing_without_holds(&self) -> RegionStanding {
+        let mut standing = RegionStanding::default();
+        for entry in self.entries() {
+            let (seq, time) = (entry.record.link.seq, entry.record.origin.time);
+            match &entry.record.body {
+                RecordBody::Backup(record) => standing.add_backup(record, seq),
+                RecordBody::Forget(forget) => standing.forget(forget, seq, time),
+                RecordBody::Keep(keep) => {
+                    keep.backups.iter().for_each(|id| standing.change(id, |backup| backup.leaving = None));
+                }
+                RecordBody::SweepIntent(intent) => standing.begin_sweep(intent, seq, time),
+                RecordBody::SweepDone(done) if done.locked == 0 => {
+                    standing.open_intents.retain(|open| open.seq != done.intent);
+                }
+                RecordBody::SweepDone(done) => {
+                    let open = standing.open_intents.iter_mut().filter(|open| open.seq == done.intent);
+                    open.for_each(|open| open.locked = Some(done.locked));
+                }
+                // Who holds a backup that is to leave wants it to stay: after the hold, it has to be forgotten anew.
+                RecordBody::Hold(hold) => standing.change(&hold.backup, |backup| backup.leaving = None),
+                RecordBody::Damage(damage) => {
+                    let backup = damage.backup.as_ref();
+                    backup.into_iter().for_each(|id| standing.change(id, |backup| backup.damaged = Some(seq)));
+                }
+                RecordBody::Healed(healed) => {
+                    healed.backups.iter().for_each(|id| standing.change(id, |backup| backup.damaged = None));
+                }
+                RecordBody::Init(_)
+                | RecordBody::WalEpoch(_)
+                | RecordBody::WalGap(_)
+                | RecordBody::Incarnation(_)
+                | RecordBody::Release(_)
+                | RecordBody::Audit(_)
+                | RecordBody::Unknown { .. } => {}
+            }
+        }
+        standing
+    }
+}
+
+impl RegionStanding {
+    fn add_backup(&mut self, record: &BackupRecord, seq: u64) {
+        // A record behind the sweep of its backup was written by somebody who did not look; its objects are gone.
+        if self.swept.contains_key(&record.backup) {
+            return;
+        }
+        let new =
+            || StandingBackup { record: record.clone(), seq, leaving: None, damaged: None, held: BTreeSet::new() };
+        self.backups.entry(record.backup.clone()).or_insert_with(new);
+    }
+
+    fn change(&mut self, backup: &BackupId, change: impl FnOnce(&mut StandingBackup)) {
+        if let Some(backup) = self.backups.get_mut(backup) {
+            change(backup);
+        }
+    }
+
+    fn decided_at(&mut self, time: UtcTime) {
+        self.last_decision = self.last_decision.max(Some(time));
+    }
+
+    fn forget(&mut self, forget: &ForgetRecord, seq: u64, time: UtcTime) {
+        for forgotten in &forget.backups {
+            let leaving = Leaving { seq, not_before: forget.not_before, why: forgotten.why.clone() };
+            // Forgetting twice does not prolong the time that is left.
+            self.change(&forgotten.backup, |backup| {
+                backup.leaving.get_or_insert(leaving);
+            });
+        }
+        self.policy = Some((forget.policy.clone(), time));
+        self.decided_at(time);
+    }
+
+    fn begin_sweep(&mut self, intent: &SweepIntentRecord, seq: u64, time: UtcTime) {
+        for backup in intent.backups.iter().chain(&intent.leftovers) {
+            self.backups.remove(backup);
+            self.swept.entry(backup.clone()).or_insert(seq);
+        }
+        raise(&mut self.wal_floors, &intent.wal);
+        raise(&mut self.slice_floors, &intent.slices);
+        self.open_intents.push(OpenIntent { seq, intent: intent.clone(), locked: None });
+        self.decided_at(time);
+    }
+
+    /// Takes holds into account that are in force, such as those in the logs of other regions.
+    pub fn adopt_holds(&mut self, holds: BTreeMap<HoldId, HoldRecord>) {
+        for (id, hold) in holds {
+            self.change(&hold.backup, |backup| {
+                backup.held.insert(id);
+                backup.leaving = None;
+            });
+            self.holds.insert(id, hold);
+        }
+    }
+}
+
+fn raise(floors: &mut BTreeMap<TimelineId, Lsn>, by: &[WalFloor]) {
+    for WalFloor { timeline, before } in by {
+        let floor = floors.entry(*timeline).or_insert(*before);
+        *floor = (*floor).max(*before);
+    }
+}
+
+/// The holds that are in force at `now` by all of `logs` together: those that some log has, that no log has released, and
+/// that have not ended by themselves. A region that missed a hold keeps the backup nevertheless.
+#[must_use]
+pub fn holds_in_force<'a>(logs: impl IntoIterator<Item = &'a RegionLog>, now: UtcTime) -> BTreeMap<HoldId, HoldRecord> {
+    let mut holds = unreleased_holds(logs);
+    holds.retain(|_, hold| hold.lasts_at(now));
+    holds
+}
+
+/// The holds that some log has and that no log has released, also those that have ended by themselves.
+pub(crate) fn unreleased_holds<'a>(logs: impl IntoIterator<Item = &'a RegionLog>) -> BTreeMap<HoldId, HoldRecord> {
+    let mut holds = BTreeMap::new();
+    let mut released = BTreeSet::new();
+    for entry in logs.into_iter().flat_map(RegionLog::entries) {
+        match &entry.record.body {
+            RecordBody::Hold(hold) => {
+                holds.entry(hold.hold).or_insert_with(|| hold.clone());
+            }
+            RecordBody::Release(release) => {
+                released.insert(release.hold);
+            }
+            _ => {}
+        }
+    }
+    holds.retain(|id, _: &mut HoldRecord| !released.contains(id));
+    holds
+}
+
+#[cfg(test)]
+mod tests;

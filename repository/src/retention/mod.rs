@@ -1,0 +1,10 @@
+//! What is kept and why, and deletion of the rest.
+
+pub(crate) mod plan;
+pub(crate) mod reason;
+pub mod sweep;
+
+pub use self::plan::{
+    Candidate, Dropped, Proof, RetentionLimits, RetentionPlan, RetentionPolicy, candidates, plan, plan_region,
+};
+pub use self::reason::{Guard, Reason};

@@ -1,0 +1,273 @@
+//! Deletes what an intent names, page by page. Everything here may be repeated, and cut short at any point.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, Store, StoreError};
+use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
+
+use crate::format::aead::sha256;
+use crate::format::ids::EpochId;
+use crate::format::layout::{self, WalForm};
+use crate::format::packs_list::PacksList;
+use crate::log::records::backup::BackupRecord;
+use crate::log::records::care::{SweepIntentRecord, WalFloor};
+use crate::log::region_state::RegionStanding;
+use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::run::SweepAuthor;
+use crate::retention::sweep::slices::Coverage;
+use crate::retention::sweep::survey::{Pages, Seen};
+use crate::wal::name::WalObject;
+
+/// Deletions at the same time.
+const DELETIONS: usize = 8;
+/// A slice is left alone for this long, even where a piece holds its WAL too: who has just listed it may be reading it.
+pub(crate) const SLICE_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// What was deleted, and what was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub(crate) objects: u64,
+    pub(crate) bytes: ByteCount,
+    pub(crate) locked: u64,
+    /// Objects that other backups refer to.
+    pub(crate) needed: u64,
+}
+
+impl Swept {
+    fn add(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.bytes = self.bytes.plus(other.bytes);
+        self.locked += other.locked;
+        self.needed += other.needed;
+    }
+}
+
+/// How one deletion ended.
+enum Gone {
+    Yes,
+    Locked,
+}
+
+type Doomed = (ObjectKey, ByteCount);
+
+/// Deletes in one region.
+pub(crate) struct Sweeper<'a> {
+    store: &'a dyn Store,
+    author: &'a SweepAuthor,
+    now: UtcTime,
+}
+
+impl<'a> Sweeper<'a> {
+    pub(crate) fn new(store: &'a dyn Store, author: &'a SweepAuthor, now: UtcTime) -> Self {
+        Self { store, author, now }
+    }
+
+    /// Deletes everything that `intent` names and nothing else. `standing` is of a log in which the intent stands.
+    ///
+    /// CRASH SAFETY: the backups that are kept say by their own lists what they need, and these are read and checked before
+    /// the first object goes. Keys go last: a crash leaves a key without objects, never objects without their key that
+    /// somebody could still take for whole.
+    pub(crate) async fn intent(
+        &self,
+        intent: &SweepIntentRecord,
+        standing: &RegionStanding,
+    ) -> Result<Swept, SweepError> {
+        let backups: BTreeSet<&BackupId> = intent.backups.iter().chain(&intent.leftovers).collect();
+        let mut swept = self.folders(&backups, standing).await?;
+        for floor in &intent.wal {
+            swept.add(self.wal(*floor).await?);
+        }
+        for floor in &intent.slices {
+            swept.add(self.slices(*floor).await?);
+        }
+        swept.add(self.epochs(&intent.epochs, standing).await?);
+        Ok(swept)
+    }
+
+    /// Deletes what lies in the folders of backups that were swept before.
+    pub(crate) async fn late(
+        &self,
+        backups: &BTreeSet<BackupId>,
+        standing: &RegionStanding,
+    ) -> Result<Swept, SweepError> {
+        self.folders(&backups.iter().collect(), standing).await
+    }
+
+    async fn folders(&self, backups: &BTreeSet<&BackupId>, standing: &RegionStanding) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        if backups.is_empty() {
+            return Ok(swept);
+        }
+        let needed = self.needed(backups, standing).await?;
+        for backup in backups {
+            // Whoever asks for a backup that exists has made a mistake that must not cost it.
+            if !standing.backups.contains_key(*backup) {
+                swept.add(self.folder(backup, &needed).await?);
+            }
+        }
+        Ok(swept)
+    }
+
+    /// The objects in the folders of `backups` that backups need which exist.
+    async fn needed(
+        &self,
+        backups: &BTreeSet<&BackupId>,
+        standing: &RegionStanding,
+    ) -> Result<BTreeSet<ObjectKey>, SweepError> {
+        let mut needed = BTreeSet::new();
+        for kept in standing.backups.values() {
+            let list = self.list_of(&kept.record).await?;
+            let theirs = |key: &ObjectKey| layout::folder_of(key).is_some_and(|folder| backups.contains(&folder));
+            needed.extend(list.iter().map(|(key, _)| key).filter(|key| theirs(key)).cloned());
+        }
+        Ok(needed)
+    }
+
+    /// The list of a backup's objects, as its record signs it.
+    async fn list_of(&self, record: &BackupRecord) -> Result<PacksList, SweepError> {
+        let backup = || record.backup.clone();
+        let read = self.store.get(&layout::packs_list(&record.backup), ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await;
+        let bytes = read.map_err(|source| SweepError::Needs { backup: backup(), source })?;
+        if sha256(&bytes) != record.packs.sha256 {
+            return Err(SweepError::OtherList { backup: backup() });
+        }
+        PacksList::parse(&bytes).map_err(|source| SweepError::BadList { backup: backup(), source })
+    }
+
+    async fn folder(&self, backup: &BackupId, needed: &BTreeSet<ObjectKey>) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        let mut pages = Pages::new(self.store, layout::backup_prefix(backup), self.now);
+        let mut first = FirstOfFolder::Unknown;
+        while let Some(page) = pages.next().await.map_err(SweepError::List)? {
+            self.author.check()?;
+            let of_page = page.len() as u64;
+            let mut doomed: Vec<Doomed> =
+                page.into_iter().map(doomed).filter(|(key, _)| !needed.contains(key)).collect();
+            swept.needed += of_page - doomed.len() as u64;
+            if first == FirstOfFolder::Unknown
+                && let Some((key, size)) = doomed.pop()
+            {
+                let outcome = self.delete(vec![(key, size)]).await?;
+                first = if outcome.locked > 0 { FirstOfFolder::Locked } else { FirstOfFolder::Gone };
+                swept.add(outcome);
+            }
+            match first {
+                // A backup is locked as a whole: one question a day is enough, however many objects it has.
+                FirstOfFolder::Locked => swept.locked += doomed.len() as u64,
+                FirstOfFolder::Unknown | FirstOfFolder::Gone => swept.add(self.delete(doomed).await?),
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Deletes the WAL of a timeline that ends at or below `floor`, in both forms. Histories stay.
+    async fn wal(&self, floor: WalFloor) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        for form in [WalForm::Piece, WalForm::Slice] {
+            let mut pages = Pages::new(self.store, form.folder(floor.timeline), self.now);
+            while let Some(page) = pages.next().await.map_err(SweepError::List)? {
+                self.author.check()?;
+                let objects: Vec<_> =
+                    page.into_iter().filter_map(|seen| Some((WalObject::of_key(&seen.entry.key)?, seen))).collect();
+                let is_over = objects.last().is_some_and(|(last, _)| last.range.start >= floor.before);
+                let below = objects.into_iter().filter(|(object, _)| object.range.end <= floor.before);
+                swept.add(self.delete(below.map(|(_, seen)| doomed(seen)).collect()).await?);
+                if is_over {
+                    break;
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Deletes the slices of a timeline that end at or below `floor`, that pieces of this region hold too, and that are old
+    /// enough. A slice that no piece holds is the only copy of its WAL.
+    async fn slices(&self, floor: WalFloor) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        let mut coverage = Coverage::new(self.store, floor.timeline);
+        let mut pages = Pages::new(self.store, WalForm::Slice.folder(floor.timeline), self.now);
+        while let Some(page) = pages.next().await.map_err(SweepError::List)? {
+            self.author.check()?;
+            let (mut covered, mut is_over) = (Vec::new(), false);
+            for seen in page {
+                let Some(slice) = WalObject::of_key(&seen.entry.key) else { continue };
+                is_over |= slice.range.start >= floor.before;
+                let may_go = slice.range.end <= floor.before && seen.age >= SLICE_GRACE;
+                if may_go && coverage.holds(slice.range).await.map_err(SweepError::List)? {
+                    covered.push(doomed(seen));
+                }
+            }
+            swept.add(self.delete(covered).await?);
+            if is_over {
+                break;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Deletes the wrapped keys of epochs that no backup has which exists.
+    async fn epochs(&self, epochs: &[EpochId], standing: &RegionStanding) -> Result<Swept, SweepError> {
+        let kept = standing.backups.values().flat_map(|kept| &kept.record.epochs);
+        let kept: BTreeSet<EpochId> = kept.map(|epoch| epoch.id).collect();
+        let mut swept = Swept::default();
+        for epoch in epochs.iter().filter(|epoch| !kept.contains(*epoch)) {
+            let mut pages = Pages::new(self.store, layout::epoch_prefix(*epoch), self.now);
+            while let Some(page) = pages.next().await.map_err(SweepError::List)? {
+                self.author.check()?;
+                swept.add(self.delete(page.into_iter().map(doomed).collect()).await?);
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Deletes objects that need no intent: trials of what the store can do.
+    pub(crate) async fn keys_of(&self, probes: &[ObjectKey]) -> Result<Swept, SweepError> {
+        if probes.is_empty() {
+            return Ok(Swept::default());
+        }
+        self.author.check()?;
+        self.delete(probes.iter().map(|key| (key.clone(), ByteCount::ZERO)).collect()).await
+    }
+
+    /// Asks for the deletion of a name that nothing has: a role without the right is told so before anything is claimed.
+    pub(crate) async fn check_right(&self, intent: &SweepIntentRecord) -> Result<(), SweepError> {
+        let Some(backup) = intent.backups.iter().chain(&intent.leftovers).next() else { return Ok(()) };
+        let key = layout::no_pack(backup);
+        self.store.delete(&key).await.map_err(|source| SweepError::of_delete(key, source))
+    }
+
+    async fn delete(&self, doomed: Vec<Doomed>) -> Result<Swept, SweepError> {
+        let one = |(key, size): Doomed| async move {
+            // A page may take minutes, and a freeze or a pause counts from the next object on.
+            self.author.check()?;
+            match self.store.delete(&key).await {
+                Ok(()) => Ok((Gone::Yes, size)),
+                Err(StoreError::Locked { .. }) => Ok((Gone::Locked, size)),
+                Err(source) => Err(SweepError::of_delete(key, source)),
+            }
+        };
+        let mut swept = Swept::default();
+        let mut outcomes = futures_util::stream::iter(doomed).map(one).buffer_unordered(DELETIONS);
+        while let Some(outcome) = outcomes.next().await {
+            match outcome? {
+                (Gone::Yes, size) => swept.add(Swept { objects: 1, bytes: size, ..Swept::default() }),
+                (Gone::Locked, _) => swept.locked += 1,
+            }
+        }
+        Ok(swept)
+    }
+}
+
+/// What the first deletion in a folder has taught.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirstOfFolder {
+    Unknown,
+    Locked,
+    Gone,
+}
+
+fn doomed(seen: Seen) -> Doomed {
+    (seen.entry.key, seen.entry.meta.size)
+}

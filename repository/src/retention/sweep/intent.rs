@@ -1,0 +1,169 @@
+//! What a sweep would delete, decided from the log, the plan and a listing that was made after the log was read.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lifeboat_stores::Store;
+use lifeboat_vocabulary::{BackupId, Lsn, UtcTime};
+
+use crate::format::ids::EpochId;
+use crate::format::layout::WalForm;
+use crate::log::records::care::{SweepIntentRecord, WalFloor};
+use crate::log::records::record::Record;
+use crate::log::region_state::RegionStanding;
+use crate::retention::plan::RetentionPlan;
+use crate::retention::sweep::epochs::{WalEpochs, epochs_in_use};
+use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::floor::{Kept, KeptWal, KeptWindow};
+use crate::retention::sweep::run::{Elsewhere, SweepRegion, SweepSettings};
+use crate::retention::sweep::slices::slices_floor;
+use crate::retention::sweep::survey::Survey;
+use crate::wal::list::{WalPages, timelines};
+
+/// What a crashed backup left is not touched before everything of it is this old, by the region's clock: no backup takes
+/// longer, and one that does is told so when it commits.
+pub(crate) const LEFTOVER_GRACE: Duration = Duration::from_secs(72 * 3600);
+/// A wrapped key that no record names. It may belong to WAL whose record is still on its way into a region that was long
+/// away, so it waits much longer; it is small.
+pub(crate) const KEY_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Leftovers, and epochs, that one intent names at the most; the others follow in the next run.
+const NAMED_MAX: usize = 500;
+/// Timelines whose floors one intent raises at the most.
+const TIMELINES_SWEPT_MAX: usize = 500;
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decided {
+    /// What goes; may be empty.
+    pub(crate) intent: SweepIntentRecord,
+    /// Forgotten backups whose grace is not over.
+    pub(crate) waiting: Vec<(BackupId, UtcTime)>,
+    /// Backups that were swept before, and of which something lies there nevertheless.
+    pub(crate) late: BTreeSet<BackupId>,
+}
+
+/// Decides what goes. Writes nothing.
+pub(crate) async fn decide(
+    region: &SweepRegion<'_>,
+    settings: &SweepSettings,
+    (standing, plan, survey): (&RegionStanding, &RetentionPlan, &Survey),
+) -> Result<Decided, SweepError> {
+    let mut decided = Decided::default();
+    for dropped in &plan.dropped {
+        match dropped.leaving {
+            Some(not_before) if not_before <= survey.now => decided.intent.backups.push(dropped.backup.clone()),
+            Some(not_before) => decided.waiting.push((dropped.backup.clone(), not_before)),
+            None => {}
+        }
+    }
+    decided.intent.backups.truncate(crate::log::records::care::BACKUPS_MAX);
+    decided.intent.leftovers = leftovers(standing, survey, &settings.elsewhere);
+    let open = standing.open_intents.iter();
+    let open: BTreeSet<_> = open.flat_map(|open| open.intent.backups.iter().chain(&open.intent.leftovers)).collect();
+    let swept = survey.folders.keys().filter(|backup| standing.swept.contains_key(*backup) && !open.contains(backup));
+    decided.late = swept.cloned().collect();
+    let window = KeptWindow::of(region.log, settings, survey.now);
+    let kept = KeptWal::of(standing, &window.plan(standing, settings, survey.now));
+    wal(region.store, (standing, kept, survey), &mut decided.intent).await?;
+    decided.intent.epochs = epochs(region, settings, (standing, survey, &decided.intent)).await?;
+    Ok(decided)
+}
+
+/// Folders of backups that no record names here, nor in any other region.
+fn leftovers(standing: &RegionStanding, survey: &Survey, elsewhere: &Elsewhere) -> Vec<BackupId> {
+    let Elsewhere::Known(others) = elsewhere else { return Vec::new() };
+    let is_known = |backup: &BackupId| {
+        standing.backups.contains_key(backup) || standing.swept.contains_key(backup) || others.backups.contains(backup)
+    };
+    let old = survey.folders.iter().filter(|(_, age)| **age >= LEFTOVER_GRACE);
+    old.map(|(backup, _)| backup).filter(|backup| !is_known(backup)).take(NAMED_MAX).cloned().collect()
+}
+
+/// The floors of WAL that rise, and of slices.
+async fn wal(
+    store: &dyn Store,
+    (standing, kept, survey): (&RegionStanding, Option<KeptWal>, &Survey),
+    intent: &mut SweepIntentRecord,
+) -> Result<(), SweepError> {
+    let timelines = timelines(store).await.map_err(SweepError::List)?;
+    for timeline in timelines {
+        if intent.wal.len() >= TIMELINES_SWEPT_MAX || intent.slices.len() >= TIMELINES_SWEPT_MAX {
+            return Ok(());
+        }
+        let floor = match kept.as_ref().map_or(Kept::All, |kept| kept.of_timeline(timeline)) {
+            Kept::All => None,
+            Kept::From(floor) => Some(floor),
+            Kept::Nothing => highest_end(store, timeline).await?,
+        };
+        // A floor never goes back, whatever a clock or a policy says: what was below it is gone.
+        let floor = floor.max(standing.wal_floors.get(&timeline).copied());
+        if let Some(before) = floor
+            && begins_below(store, WalFloor { timeline, before }).await?
+        {
+            intent.wal.push(WalFloor { timeline, before });
+        }
+        if let Some(before) = slices_floor(store, timeline, survey.now).await.map_err(SweepError::List)? {
+            intent.slices.push(WalFloor { timeline, before });
+        }
+    }
+    Ok(())
+}
+
+/// Where the WAL of a timeline ends that is stored here.
+async fn highest_end(store: &dyn Store, timeline: lifeboat_vocabulary::TimelineId) -> Result<Option<Lsn>, SweepError> {
+    let mut end = None;
+    for form in [WalForm::Piece, WalForm::Slice] {
+        let mut pages = WalPages::all(store, form, timeline);
+        while let Some(object) = pages.next().await.map_err(SweepError::List)? {
+            end = end.max(Some(object.range.end));
+        }
+    }
+    Ok(end)
+}
+
+/// Whether there is anything below a floor.
+async fn begins_below(store: &dyn Store, floor: WalFloor) -> Result<bool, SweepError> {
+    for form in [WalForm::Piece, WalForm::Slice] {
+        let first = WalPages::all(store, form, floor.timeline).next().await.map_err(SweepError::List)?;
+        if first.is_some_and(|first| first.range.end <= floor.before) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Wrapped keys under which nothing is left that is kept.
+async fn epochs(
+    region: &SweepRegion<'_>,
+    settings: &SweepSettings,
+    (standing, survey, intent): (&RegionStanding, &Survey, &SweepIntentRecord),
+) -> Result<Vec<EpochId>, SweepError> {
+    let goes: BTreeSet<&BackupId> = intent.backups.iter().collect();
+    let kept = standing.backups.values().filter(|backup| !goes.contains(&backup.record.backup));
+    let kept: BTreeSet<EpochId> = kept.flat_map(|kept| &kept.record.epochs).map(|epoch| epoch.id).collect();
+    let records = region.log.entries().iter().filter_map(|entry| Record::backup(&entry.record));
+    let of_backups: BTreeSet<EpochId> = records.flat_map(|record| &record.epochs).map(|epoch| epoch.id).collect();
+    let wal = WalEpochs::of(region.log, standing, &intent.wal);
+    let mut going = Vec::new();
+    for (epoch, age) in &survey.epochs {
+        let goes = match (kept.contains(epoch), wal.is_of_wal(*epoch), of_backups.contains(epoch)) {
+            (true, _, _) => false,
+            (false, true, _) => wal.is_over(*epoch),
+            (false, false, true) => true,
+            (false, false, false) => match &settings.elsewhere {
+                Elsewhere::Known(others) => *age >= KEY_GRACE && !others.epochs.contains(epoch),
+                Elsewhere::Unknown => false,
+            },
+        };
+        if goes {
+            going.push(*epoch);
+        }
+    }
+    if going.iter().any(|epoch| wal.is_of_wal(*epoch)) {
+        // The log says that nothing is left under these; the objects that are left have the last word.
+        let in_use = epochs_in_use(region.store, &intent.wal).await?;
+        going.retain(|epoch| !wal.is_of_wal(*epoch) || in_use.as_ref().is_some_and(|used| !used.contains(epoch)));
+    }
+    going.truncate(NAMED_MAX);
+    Ok(going)
+}

@@ -1,0 +1,362 @@
+//! A small region that tests of deletion begin with: backups of a few objects, WAL, a clock that stands still, and stores
+//! that die, lock and disobey.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::tz::TimeZone;
+use lifeboat_stores::{
+    ByteRange, Capabilities, ListPage, MemoryStore, ObjectKey, ObjectMeta, PutMode, PutOutcome, SealedBody, Store,
+    StoreError, Support,
+};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, ManualClock, UtcTime};
+use parking_lot::Mutex;
+
+use crate::format::aead::sha256;
+use crate::format::ids::{EpochId, ObjectId};
+use crate::format::layout;
+use crate::format::packs_list::PacksList;
+use crate::log::error::LogError;
+use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
+use crate::log::records::record::{Origin, RecordBody};
+use crate::log::region_log::{Draft, LogHead, RegionLog};
+use crate::retention::plan::{RetentionLimits, RetentionPolicy};
+use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::run::{
+    DeleteMode, Elsewhere, Force, ForgetReport, OpenGate, Others, SweepAuthor, SweepRegion, SweepReport, SweepSettings,
+};
+use crate::samples;
+use crate::samples::wal::trust;
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The moment `hours` after the beginning of these tests.
+pub(crate) fn at(hours: u64) -> UtcTime {
+    samples::time("2026-01-01T02:00:00Z").plus(HOUR * u32::try_from(hours).unwrap())
+}
+
+/// Two days, one backup at least, and every moment of two days.
+pub(crate) fn settings() -> SweepSettings {
+    let limits = RetentionLimits { backup_every: None, share_max_percent: 100 };
+    let (timezone, window) = (TimeZone::UTC, 2 * DAY);
+    SweepSettings {
+        policy: RetentionPolicy { timezone, daily: 2, weekly: 0, monthly: 0, min_keep: 1, window, limits },
+        grace: 72 * HOUR,
+        mode: DeleteMode::LogOrdered,
+        force: Force::No,
+        elsewhere: Elsewhere::Known(Others::default()),
+        holds: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn author() -> SweepAuthor {
+    SweepAuthor::new(Arc::new(samples::signer()), "test".to_owned(), Arc::new(OpenGate))
+}
+
+pub(crate) fn body(text: &str) -> SealedBody {
+    SealedBody { sha256: sha256(text.as_bytes()), bytes: Bytes::from(text.to_owned()) }
+}
+
+pub(crate) async fn put(store: &dyn Store, key: &ObjectKey, text: &str) -> Result<(), StoreError> {
+    match store.put(key, body(text), PutMode::CreateOnly).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a small backup consists of.
+#[derive(Clone, Debug)]
+pub(crate) struct SmallBackup {
+    pub(crate) record: BackupRecord,
+    pub(crate) objects: Vec<(ObjectKey, String)>,
+    /// Objects of others that it needs.
+    pub(crate) refers: Vec<ObjectKey>,
+    list: SealedBody,
+}
+
+impl SmallBackup {
+    /// A backup that was complete at `stop`, with objects of its own and those of others that it refers to. Its WAL starts
+    /// at segment `segment` of timeline `timeline`.
+    pub(crate) fn new(number: u32, stop: UtcTime, (timeline, segment): (u32, u64), refers: &[ObjectKey]) -> Self {
+        let backup = BackupId::new(stop, number);
+        let random = |kind: u8| {
+            let mut bytes = [kind; 16];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            bytes
+        };
+        let epoch = EpochId::from_bytes(random(1));
+        let own = [layout::index_shard(&backup, 0), layout::pack(&backup, 0, ObjectId::from_bytes(random(2)))];
+        let objects: Vec<_> = own.iter().map(|key| (key.clone(), format!("content of {key}"))).collect();
+        let mut list = PacksList::default();
+        for (key, text) in &objects {
+            list.insert(key.clone(), sha256(text.as_bytes())).unwrap();
+        }
+        for key in refers {
+            list.insert(key.clone(), sha256(format!("content of {key}").as_bytes())).unwrap();
+        }
+        let list = list.to_body().unwrap();
+        let slots = layout::slots(epoch, 0);
+        let keys_sha256 = sha256(format!("content of {slots}").as_bytes());
+        let range = samples::wal_range(timeline, (segment << 24) + 0x28, (segment << 24) + 0x1000);
+        let (id, bytes) = (backup.to_string(), ByteCount::from_bytes(100));
+        let shard = ShardRef { key: own[0].clone(), sha256: sha256(objects[0].1.as_bytes()), size: bytes };
+        let record = BackupRecord {
+            start_lsn: range.start,
+            stop_lsn: range.end,
+            start_tli: range.timeline,
+            stop_tli: range.timeline,
+            start_time: stop,
+            stop_time: stop,
+            epochs: vec![EpochRef { id: epoch, slots: 0, keys_sha256 }],
+            packs: PacksRef {
+                sha256: list.sha256,
+                objects: (own.len() + refers.len()) as u64,
+                bytes: ByteCount::from_bytes(1000),
+                own: own.len() as u64,
+                own_bytes: bytes,
+            },
+            index: vec![shard],
+            pages: None,
+            ..samples::backup_record_named(&id, "2026-01-01T00:00:00Z")
+        };
+        let mut objects = objects;
+        objects.push((slots.clone(), format!("content of {slots}")));
+        Self { record, objects, refers: refers.to_vec(), list }
+    }
+
+    pub(crate) fn id(&self) -> BackupId {
+        self.record.backup.clone()
+    }
+
+    /// All its keys, also that of its list.
+    pub(crate) fn keys(&self) -> BTreeSet<ObjectKey> {
+        let list = layout::packs_list(&self.record.backup);
+        self.objects.iter().map(|(key, _)| key.clone()).chain([list]).collect()
+    }
+
+    pub(crate) async fn upload(&self, store: &dyn Store) -> Result<(), StoreError> {
+        for (key, text) in &self.objects {
+            put(store, key, text).await?;
+        }
+        match store.put(&layout::packs_list(&self.record.backup), self.list.clone(), PutMode::CreateOnly).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn commit(&self, store: &dyn Store, log: &mut RegionLog) -> Result<LogHead, LogError> {
+        let list = PacksList::parse(&self.list.bytes).unwrap();
+        let folders: BTreeSet<BackupId> = list.iter().filter_map(|(key, _)| layout::folder_of(key)).collect();
+        let draft = draft(log, RecordBody::Backup(Box::new(self.record.clone())), self.record.stop_time);
+        log.append_while(store, &samples::signer(), &draft, |log| log.refuse_backups(&folders)).await
+    }
+}
+
+pub(crate) fn draft(log: &RegionLog, body: RecordBody, now: UtcTime) -> Draft {
+    let origin = samples::origin(0);
+    let wseq = Origin::next_count(log.last_count(&origin.writer), now);
+    Draft { origin: Origin { wseq, time: now, ..origin }, body }
+}
+
+/// A region with a clock of its own.
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) memory: Arc<MemoryStore>,
+    pub(crate) log: RegionLog,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let clock = Arc::new(ManualClock::at(at(0)));
+        let memory = Arc::new(MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>));
+        let mut log = RegionLog::read(&*memory, trust("eu-1")).await.unwrap();
+        let init = Draft { origin: samples::origin(0), body: RecordBody::Init(samples::init_record()) };
+        log.append(&*memory, &samples::signer(), &init).await.unwrap();
+        Self { clock, memory, log }
+    }
+
+    /// One backup a day, the first on day 0; the WAL of each starts in a segment of its own on timeline 1.
+    pub(crate) async fn with_days(days: u32) -> (Self, Vec<SmallBackup>) {
+        let mut world = Self::new().await;
+        let mut backups = Vec::new();
+        for day in 0..days {
+            world.clock.set(at(u64::from(day) * 24));
+            let backup = SmallBackup::new(day, world.clock.now(), (1, u64::from(day) + 1), &[]);
+            world.add(&backup).await;
+            backups.push(backup);
+        }
+        (world, backups)
+    }
+
+    pub(crate) async fn add(&mut self, backup: &SmallBackup) {
+        backup.upload(&*self.memory).await.unwrap();
+        backup.commit(&*self.memory, &mut self.log).await.unwrap();
+    }
+
+    pub(crate) async fn say(&mut self, body: RecordBody) {
+        let draft = draft(&self.log, body, self.clock.now());
+        self.log.append(&*self.memory, &samples::signer(), &draft).await.unwrap();
+    }
+
+    pub(crate) async fn forget(&mut self, settings: &SweepSettings) -> Result<ForgetReport, SweepError> {
+        forget_in(&*Arc::clone(&self.memory), &mut self.log, settings, self.clock.now()).await
+    }
+
+    pub(crate) async fn sweep(&mut self, settings: &SweepSettings) -> Result<SweepReport, SweepError> {
+        sweep_in(&*Arc::clone(&self.memory), &mut self.log, settings, self.clock.now()).await
+    }
+
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<String> {
+        keys(&*self.memory, prefix).await
+    }
+
+    pub(crate) async fn has(&self, key: &ObjectKey) -> bool {
+        self.memory.head(key).await.is_ok()
+    }
+}
+
+pub(crate) async fn forget_in(
+    store: &dyn Store,
+    log: &mut RegionLog,
+    settings: &SweepSettings,
+    now: UtcTime,
+) -> Result<ForgetReport, SweepError> {
+    let author = author();
+    crate::retention::sweep::run::forget(&mut SweepRegion { store, log, author: &author }, settings, now).await
+}
+
+pub(crate) async fn sweep_in(
+    store: &dyn Store,
+    log: &mut RegionLog,
+    settings: &SweepSettings,
+    now: UtcTime,
+) -> Result<SweepReport, SweepError> {
+    let author = author();
+    crate::retention::sweep::run::sweep(&mut SweepRegion { store, log, author: &author }, settings, now).await
+}
+
+/// All keys with this prefix.
+pub(crate) async fn keys(store: &dyn Store, prefix: &str) -> Vec<String> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list(prefix, after.as_ref()).await.unwrap();
+        keys.extend(page.entries.iter().map(|entry| entry.key.to_string()));
+        match page.entries.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return keys,
+        }
+    }
+}
+
+/// How a program ends in the middle of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The request is not made.
+    BeforeIt,
+    /// The request takes effect, and nobody hears of it.
+    AfterIt,
+}
+
+/// What a test store does besides keeping objects.
+#[derive(Debug)]
+pub(crate) enum Trick {
+    /// All requests fail from this one on.
+    Dies(AtomicU64, Death),
+    /// These cannot be deleted.
+    Locks(Mutex<BTreeSet<ObjectKey>>),
+    /// Conditions are not read.
+    IgnoresConditions,
+}
+
+/// A store with a trick.
+#[derive(Debug)]
+pub(crate) struct Tricky {
+    inner: Arc<MemoryStore>,
+    pub(crate) trick: Trick,
+    pub(crate) deletes: AtomicU64,
+}
+
+impl Tricky {
+    pub(crate) fn new(inner: &Arc<MemoryStore>, trick: Trick) -> Self {
+        Self { inner: Arc::clone(inner), trick, deletes: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn dying(inner: &Arc<MemoryStore>, after: u64, how: Death) -> Self {
+        Self::new(inner, Trick::Dies(AtomicU64::new(after), how))
+    }
+
+    fn dead() -> StoreError {
+        StoreError::Transient { doing: "ask a dead process".to_owned(), source: "it was killed".into() }
+    }
+
+    async fn guarded<T>(&self, request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let Trick::Dies(left, how) = &self.trick else { return request.await };
+        match left.load(Ordering::Relaxed) {
+            0 => return Err(Self::dead()),
+            one if one == 1 && *how == Death::BeforeIt => {
+                left.store(0, Ordering::Relaxed);
+                return Err(Self::dead());
+            }
+            1 => {
+                left.store(0, Ordering::Relaxed);
+                request.await.ok();
+                return Err(Self::dead());
+            }
+            more => left.store(more - 1, Ordering::Relaxed),
+        }
+        request.await
+    }
+}
+
+impl fmt::Display for Tricky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tricky store")
+    }
+}
+
+#[async_trait]
+impl Store for Tricky {
+    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        if matches!(self.trick, Trick::IgnoresConditions) {
+            self.inner.delete(key).await?;
+            return self.inner.put(key, body, PutMode::CreateOnly).await;
+        }
+        self.guarded(self.inner.put(key, body, mode)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
+        self.guarded(self.inner.get(key, range)).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
+        self.guarded(self.inner.head(key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
+        self.guarded(self.inner.list(prefix, after)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.deletes.fetch_add(1, Ordering::Relaxed);
+        if let Trick::Locks(locked) = &self.trick
+            && locked.lock().contains(key)
+        {
+            return Err(StoreError::Locked { key: key.clone(), until: None });
+        }
+        self.guarded(self.inner.delete(key)).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let capabilities = self.inner.capabilities();
+        match self.trick {
+            Trick::IgnoresConditions => Capabilities { conditional_put: Support::No, ..capabilities },
+            _ => capabilities,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Everything stored is looked at once per round, and what is wrong is found.
+
+use std::collections::BTreeSet;
+
+use lifeboat_stores::{Fault, Operation, Rule};
+use lifeboat_vocabulary::SystemClock;
+
+use super::*;
+use crate::log::records::care::{FoundBy, SweepIntentRecord, WalFloor};
+use crate::samples::heal::{MIB, Scene};
+use crate::scrub::damage::DamageReporter;
+use crate::scrub::presence::check_presence;
+
+const START: u64 = 16 * MIB;
+
+async fn scene() -> Scene {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    for (day, place) in [(10, 0), (11, 1)] {
+        scene.backup(day, START + place * MIB, &[0, 1]).await;
+        scene.wal(START + place * MIB, START + (place + 1) * MIB, &[0, 1]).await;
+    }
+    scene.wal(START + 2 * MIB, START + 2 * MIB + 500, &[0, 1]).await;
+    scene
+}
+
+/// Everything that one round looks at behind `after`, and what is damaged.
+async fn round(scene: &Scene, after: Option<&ObjectKey>) -> (Vec<ObjectKey>, Vec<FoundDamage>) {
+    let (store, others, trust) = (scene.store(0), [scene.store(1)], scene.trust());
+    let log = scene.log(0).await;
+    let mut walk = ScrubWalk::new(&store, &others, (log, &trust), (&scene.pace, &SystemClock), after);
+    let (mut seen, mut damage) = (Vec::new(), Vec::new());
+    while let Some(scrubbed) = walk.next().await.unwrap() {
+        seen.push(scrubbed.key);
+        damage.extend(scrubbed.damage);
+    }
+    (seen, damage)
+}
+
+#[tokio::test]
+async fn every_object_is_looked_at_once_in_order_and_a_restart_goes_on_behind_the_last() {
+    let scene = scene().await;
+    let (seen, damage) = round(&scene, None).await;
+    assert_eq!(damage, []);
+    assert!(seen.is_sorted(), "{seen:?}");
+    let expected: BTreeSet<ObjectKey> =
+        scene.contents(0).await.into_keys().filter(|key| key.as_str() != "lifeboat.json").collect();
+    assert_eq!(seen.iter().cloned().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(seen.len(), expected.len());
+    for (place, last) in seen.iter().enumerate() {
+        assert_eq!(round(&scene, Some(last)).await.0, seen[place + 1..], "behind {last}");
+    }
+}
+
+#[tokio::test]
+async fn damage_of_every_kind_is_found_and_put_on_record_once() {
+    for (why, part, bytes) in [
+        ("a pack", "/p000001", Some(&b"rotten"[..])),
+        ("a missing pack", "/p000001", None),
+        ("an index", ".lbx", Some(b"rotten")),
+        ("the list", "20261110T020003Z-5f1c09ab/packs.sha256", Some(b"rotten")),
+        ("a missing list", "20261110T020003Z-5f1c09ab/packs.sha256", None),
+        ("a key of a backup", "keys/0b0b", Some(b"rotten")),
+        ("a piece", ".lbw", Some(b"rotten")),
+        ("a slice", ".lbs", Some(b"rotten")),
+    ] {
+        let scene = scene().await;
+        let key = scene.contents(0).await.into_keys().find(|key| key.as_str().contains(part)).expect(why);
+        match bytes {
+            Some(bytes) => scene.overwrite(0, &key, Bytes::from_static(bytes)).await,
+            None => scene.memory(0).delete(&key).await.unwrap(),
+        }
+        let (seen, damage) = round(&scene, None).await;
+        let found: Vec<&ObjectKey> = damage.iter().map(|found| &found.key).collect();
+        assert_eq!(found, [&key], "{why}");
+        assert!(seen.len() > 15, "{why}: the rest is looked at too");
+        let reporter =
+            DamageReporter { signer: &scene.signer, clock: &SystemClock, tool: "test", found_by: FoundBy::Scrub };
+        let (store, mut log) = (scene.store(0), scene.log(0).await);
+        assert_eq!(reporter.record(&store, &mut log, &damage).await.unwrap(), 1, "{why}");
+        assert_eq!(reporter.record(&store, &mut log, &damage).await.unwrap(), 0, "{why}: it is known");
+        let report = scene.heal(0, &[1]).await;
+        assert!(report.is_complete() && report.objects == 1, "{why}: {report:?}");
+        assert_eq!(round(&scene, None).await.1, [], "{why}: it is healed");
+    }
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_on_the_way_is_no_damage_and_an_outage_neither() {
+    let scene = scene().await;
+    let faults = &scene.archive.regions[0].faults;
+    faults.add(Rule {
+        operation: Some(Operation::Get),
+        key_contains: "/p0".into(),
+        skip: 0,
+        count: 2,
+        fault: Fault::BitFlip,
+    });
+    assert_eq!(round(&scene, None).await.1, []);
+    faults.heal();
+    faults.add(Rule {
+        operation: Some(Operation::Get),
+        key_contains: "/p000001".into(),
+        skip: 0,
+        count: 1,
+        fault: Fault::Lost,
+    });
+    let (store, trust) = (scene.store(0), scene.trust());
+    let log = scene.log(0).await;
+    let mut walk = ScrubWalk::new(&store, &[], (log, &trust), (&scene.pace, &SystemClock), None);
+    let mut seen = 0;
+    let error = loop {
+        match walk.next().await {
+            Ok(found) => seen += u32::from(found.unwrap().damage.is_none()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, ScrubError::Store { .. }) && !error.is_refused(), "{error:?}");
+    while walk.next().await.unwrap().is_some() {
+        seen += 1;
+    }
+    assert_eq!(seen as usize, round(&scene, None).await.0.len(), "nothing was passed over");
+}
+
+#[tokio::test]
+async fn what_was_swept_is_not_missed() {
+    let mut scene = scene().await;
+    let range = crate::samples::wal_range(1, START, START + MIB);
+    let gone: Vec<ObjectKey> = scene
+        .contents(0)
+        .await
+        .into_keys()
+        .filter(|key| {
+            key.as_str().contains("20261110")
+                || key.as_str().starts_with("keys/0a0a")
+                || key.as_str().contains(&range.to_string())
+        })
+        .collect();
+    // The walk has read the log before the sweep.
+    let (store, trust) = (scene.store(0), scene.trust());
+    let log = scene.log(0).await;
+    let (backups, floor) =
+        (vec!["20261110T020003Z-5f1c09ab".parse().unwrap()], WalFloor { timeline: range.timeline, before: range.end });
+    let intent = SweepIntentRecord { backups, wal: vec![floor], ..SweepIntentRecord::default() };
+    scene.append(0, crate::log::records::record::RecordBody::SweepIntent(intent)).await;
+    for key in &gone {
+        scene.memory(0).delete(key).await.unwrap();
+    }
+    let pace = Pace::new(None);
+    let mut walk = ScrubWalk::new(&store, &[], (log, &trust), (&pace, &SystemClock), None);
+    while let Some(scrubbed) = walk.next().await.unwrap() {
+        assert_eq!(scrubbed.damage, None);
+    }
+    let mut log = scene.log(0).await;
+    assert_eq!(check_presence(&store, &[], &mut log, &SystemClock).await.unwrap().damage, []);
+}
+
+#[tokio::test]
+async fn a_listing_alone_finds_what_is_missing() {
+    let scene = scene().await;
+    let (store, mut log) = (scene.store(0), scene.log(0).await);
+    let others = [scene.store(1)];
+    let sound = check_presence(&store, &others, &mut log, &SystemClock).await.unwrap();
+    assert_eq!(sound.damage, []);
+    assert!(sound.objects > 15 && sound.bytes > ByteCount::from_bytes(5000));
+    let missing: Vec<ObjectKey> = scene
+        .contents(0)
+        .await
+        .into_keys()
+        .filter(|key| key.as_str().contains("/p000002") || key.as_str().starts_with("keys/0b0b"))
+        .collect();
+    for key in &missing {
+        scene.memory(0).delete(key).await.unwrap();
+    }
+    let found = check_presence(&store, &others, &mut log, &SystemClock).await.unwrap();
+    assert_eq!(found.damage.into_iter().map(|found| found.key).collect::<Vec<_>>(), missing);
+}

@@ -1,0 +1,314 @@
+//! A writer's sign of life: a small signed note in every region, replaced about once a minute.
+//!
+//! For the writer it is the memory of how far the region has everything; for a restore it proves that the writer was
+//! alive at that time, and that WAL up to that place was stored then: a region that has less has lost it.
+
+use bytes::Bytes;
+use lifeboat_stores::{ObjectVersion, PutMode, SealedBody, Store, StoreError};
+use lifeboat_vocabulary::{Lsn, RegionName, Sha256Digest, TimelineId, UtcTime, WalPosition};
+use serde::{Deserialize, Serialize};
+
+use crate::format::aead::sha256;
+use crate::format::ids::{InstanceId, RepositoryId};
+use crate::format::json_text::{as_optional_text, as_text, timeline};
+use crate::format::layout::{self, StoredName};
+use crate::log::create_once::small_object;
+use crate::log::note::{self, KeyName, NoteError, NoteSigner};
+use crate::log::region_log::{LogHead, LogTrust};
+
+/// The version of heads that this program writes, and the only one that it reads.
+const VERSION: u32 = 1;
+/// Tells a head from a record of the log: both are notes of the same key.
+const KIND: &str = "head";
+/// Writers whose heads are read; nobody has more.
+pub const HEADS_MAX: usize = 64;
+/// How often [`HeadFile::write`] looks again when the object has changed.
+const ATTEMPTS: u32 = 3;
+
+/// What a writer says about itself in one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The region.
+    pub region: RegionName,
+    /// The writer.
+    pub writer: KeyName,
+    /// The installation of the writer.
+    pub instance: InstanceId,
+    /// When, by the writer's clock.
+    pub time: UtcTime,
+    /// The end of the region's log, as the writer knew it.
+    pub log: Option<LogHead>,
+    /// Up to here the region has all WAL without a gap, from where it began; `None` if it has none.
+    pub durable: Option<WalPosition>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    v: u32,
+    kind: String,
+    #[serde(with = "as_text")]
+    repo: RepositoryId,
+    #[serde(with = "as_text")]
+    region: RegionName,
+    #[serde(with = "as_text")]
+    writer: KeyName,
+    #[serde(with = "as_text")]
+    instance: InstanceId,
+    #[serde(with = "as_text")]
+    time: UtcTime,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log_seq: Option<u64>,
+    #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
+    log_sha256: Option<Sha256Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tli: Option<Timeline>,
+    #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
+    durable: Option<Lsn>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Timeline(#[serde(with = "timeline")] TimelineId);
+
+/// Why a head cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// The store did not do what was asked.
+    #[error("reach the head of {writer}")]
+    Store {
+        /// The writer.
+        writer: KeyName,
+        /// What the store said.
+        source: StoreError,
+    },
+    /// It is not signed by a key that may sign it.
+    #[error("check the signature of a head")]
+    Note(#[from] NoteError),
+    /// It is not JSON, or fields are missing or malformed.
+    #[error("read the fields of a head")]
+    Json(#[from] serde_json::Error),
+    /// It says what no head says.
+    #[error("the head contradicts itself: {what}")]
+    Contradiction {
+        /// What.
+        what: &'static str,
+    },
+    /// Written by a newer version.
+    #[error("the head has version {version}; this program knows {VERSION}")]
+    Version {
+        /// What it says.
+        version: u32,
+    },
+    /// A head of another place.
+    #[error("the head of {expected} is one of {found}")]
+    OtherPlace {
+        /// What was asked for.
+        expected: String,
+        /// What it says.
+        found: String,
+    },
+    /// Somebody else writes under the same name.
+    #[error("another installation of {writer} ({instance}) writes its head too, last at {time}")]
+    Overtaken {
+        /// The writer.
+        writer: KeyName,
+        /// The other installation.
+        instance: InstanceId,
+        /// The time in the head that is there now.
+        time: UtcTime,
+    },
+    /// The object changes faster than it can be read.
+    #[error("the head of {writer} changed {ATTEMPTS} times in a row")]
+    Contended {
+        /// The writer.
+        writer: KeyName,
+    },
+}
+
+impl Head {
+    fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, HeadError> {
+        let written = Written {
+            v: VERSION,
+            kind: KIND.to_owned(),
+            repo: self.repository,
+            region: self.region.clone(),
+            writer: self.writer.clone(),
+            instance: self.instance,
+            time: self.time,
+            log_seq: self.log.map(|log| log.seq),
+            log_sha256: self.log.map(|log| log.sha256),
+            tli: self.durable.map(|durable| Timeline(durable.timeline)),
+            durable: self.durable.map(|durable| durable.lsn),
+        };
+        let text = format!("{}\n", serde_json::to_string(&written)?);
+        Ok(note::sign(&text, &[signer])?.into())
+    }
+
+    /// Reads a note that was found at the head of `writer`, and checks that it was signed by a key of `trust` and
+    /// belongs there.
+    ///
+    /// # Errors
+    /// [`HeadError`], by meaning. Nothing of the head may be used then.
+    pub fn from_note(bytes: &[u8], writer: &KeyName, trust: &LogTrust) -> Result<Self, HeadError> {
+        let text = note::verify(bytes, &trust.keys)?.text;
+        let written: Written = serde_json::from_str(text)?;
+        if written.v != VERSION {
+            return Err(HeadError::Version { version: written.v });
+        }
+        let contradiction = |what| HeadError::Contradiction { what };
+        if written.kind != KIND {
+            return Err(contradiction("it is a note of another kind"));
+        }
+        let region = trust.region.clone().unwrap_or_else(|| written.region.clone());
+        let place = |repository, region: &RegionName, writer: &KeyName| format!("{writer} in {region} of {repository}");
+        let (expected, found) =
+            (place(trust.repository, &region, writer), place(written.repo, &written.region, &written.writer));
+        if expected != found {
+            return Err(HeadError::OtherPlace { expected, found });
+        }
+        let log = match (written.log_seq, written.log_sha256) {
+            (Some(seq), Some(sha256)) => Some(LogHead { seq, sha256 }),
+            (None, None) => None,
+            _ => return Err(contradiction("it has half an end of the log")),
+        };
+        let durable = match (written.tli, written.durable) {
+            (Some(Timeline(timeline)), Some(lsn)) => Some(WalPosition { timeline, lsn }),
+            (None, None) => None,
+            _ => return Err(contradiction("it has half a position")),
+        };
+        let Written { repo: repository, region, writer, instance, time, .. } = written;
+        Ok(Self { repository, region, writer, instance, time, log, durable })
+    }
+
+    /// Reads the head of `writer`; `None` if it has none in this region.
+    ///
+    /// # Errors
+    /// [`HeadError`], by meaning.
+    pub async fn read(store: &dyn Store, writer: &KeyName, trust: &LogTrust) -> Result<Option<Self>, HeadError> {
+        let key = StoredName::Head { writer: writer.clone() }.key();
+        match store.get(&key, small_object()).await {
+            Ok(bytes) => Self::from_note(&bytes, writer, trust).map(Some),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(source) => Err(HeadError::Store { writer: writer.clone(), source }),
+        }
+    }
+
+    /// Reads the heads of all writers in a region (the first [`HEADS_MAX`]). One that cannot be used does not hide the
+    /// others.
+    ///
+    /// # Errors
+    /// Only if they cannot be listed.
+    pub async fn read_all(
+        store: &dyn Store,
+        trust: &LogTrust,
+    ) -> Result<Vec<(KeyName, Result<Self, HeadError>)>, StoreError> {
+        let page = store.list(layout::HEADS_PREFIX, None).await?;
+        let mut heads = Vec::new();
+        for entry in page.entries.iter().take(HEADS_MAX) {
+            let Some(StoredName::Head { writer }) = layout::parse(&entry.key) else { continue };
+            match Self::read(store, &writer, trust).await {
+                Ok(Some(head)) => heads.push((writer, Ok(head))),
+                Ok(None) => {}
+                Err(error) => heads.push((writer, Err(error))),
+            }
+        }
+        Ok(heads)
+    }
+}
+
+/// The head of one writer in one region, as its writer keeps it.
+#[derive(Debug)]
+pub struct HeadFile {
+    writer: KeyName,
+    trust: LogTrust,
+    version: Option<ObjectVersion>,
+}
+
+/// What [`HeadFile::open`] found of an earlier run.
+#[derive(Debug)]
+pub enum EarlierHead {
+    /// Nothing: the writer is new in this region.
+    Nothing,
+    /// Its last sign of life.
+    Head(Head),
+    /// Something that cannot be used, and will be replaced.
+    Unusable(HeadError),
+}
+
+impl HeadFile {
+    /// Looks at what an earlier run of `writer` has left. `trust` names the keys that may sign it, and the region.
+    ///
+    /// # Errors
+    /// [`HeadError::Store`]; nothing is known then.
+    pub async fn open(store: &dyn Store, writer: &KeyName, trust: &LogTrust) -> Result<(Self, EarlierHead), HeadError> {
+        let mut file = Self { writer: writer.clone(), trust: trust.clone(), version: None };
+        let earlier = file.look(store).await?;
+        Ok((file, earlier))
+    }
+
+    /// Reads what is there, and remembers its version: the version first, so that a change in between is noticed later.
+    async fn look(&mut self, store: &dyn Store) -> Result<EarlierHead, HeadError> {
+        let key = StoredName::Head { writer: self.writer.clone() }.key();
+        let read = async {
+            let version = store.head(&key).await?.version;
+            Ok((version, store.get(&key, small_object()).await))
+        };
+        let (version, bytes) = match read.await {
+            Ok(found) => found,
+            Err(StoreError::NotFound { .. }) => {
+                self.version = None;
+                return Ok(EarlierHead::Nothing);
+            }
+            Err(source) => return Err(HeadError::Store { writer: self.writer.clone(), source }),
+        };
+        self.version = Some(version);
+        match bytes {
+            Ok(bytes) => Ok(match Head::from_note(&bytes, &self.writer, &self.trust) {
+                Ok(head) => EarlierHead::Head(head),
+                Err(error) => EarlierHead::Unusable(error),
+            }),
+            // Larger than any head.
+            Err(source @ StoreError::Unsupported { .. }) => {
+                Ok(EarlierHead::Unusable(HeadError::Store { writer: self.writer.clone(), source }))
+            }
+            Err(source) => Err(HeadError::Store { writer: self.writer.clone(), source }),
+        }
+    }
+
+    /// Replaces the head, if no other installation has done so since. `head` is about this file's writer.
+    ///
+    /// CRASH SAFETY: one conditional write. Crash or lost answer: the old head or the new one is there; the next write
+    /// meets another version, reads it, and finds its own installation in it.
+    ///
+    /// # Errors
+    /// [`HeadError::Overtaken`] if another installation writes under the same name. After [`HeadError::Store`] it may or
+    /// may not be written: the next call finds out.
+    pub async fn write(&mut self, store: &dyn Store, signer: &NoteSigner, head: &Head) -> Result<(), HeadError> {
+        let bytes = head.to_note(signer)?;
+        let key = StoredName::Head { writer: self.writer.clone() }.key();
+        for _ in 0..ATTEMPTS {
+            let mode = self.version.clone().map_or(PutMode::CreateOnly, PutMode::IfUnchanged);
+            let body = SealedBody { sha256: sha256(&bytes), bytes: bytes.clone() };
+            match store.put(&key, body, mode).await {
+                Ok(outcome) => {
+                    self.version = Some(outcome.version);
+                    return Ok(());
+                }
+                Err(StoreError::Conflict { .. }) => {}
+                Err(source) => return Err(HeadError::Store { writer: self.writer.clone(), source }),
+            }
+            if let EarlierHead::Head(found) = self.look(store).await?
+                && found.instance != head.instance
+            {
+                let Head { writer, instance, time, .. } = found;
+                return Err(HeadError::Overtaken { writer, instance, time });
+            }
+        }
+        Err(HeadError::Contended { writer: self.writer.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

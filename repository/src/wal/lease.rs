@@ -1,0 +1,317 @@
+//! A writer's lease: of two processes with the same name, only one ships WAL into a region.
+//!
+//! The store's clock judges: when the lease was written against what time it is now, both from one listing. So two hosts
+//! whose clocks differ agree. Losing a lease is not unsafe, because every object is created once; it only tells a second
+//! writer early that it is one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_stores::{Entry, ObjectKey, ObjectVersion, PutMode, SealedBody, Store, StoreError, Support};
+use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
+use serde::{Deserialize, Serialize};
+
+use crate::format::aead::sha256;
+use crate::format::ids::{InstanceId, ObjectId, RandomError};
+use crate::format::json_text::as_text;
+use crate::format::layout::StoredName;
+use crate::log::create_once::small_object;
+use crate::log::note::KeyName;
+
+/// How long a lease lasts without being renewed, if nothing else is said.
+pub const LEASE_TTL: Duration = Duration::from_secs(60);
+/// No lease lasts longer, whatever it says.
+const TTL_MAX: Duration = Duration::from_secs(3600);
+const VERSION: u32 = 1;
+/// How often [`Lease::acquire`] looks again when the object has changed.
+const ATTEMPTS: u32 = 4;
+
+/// Who asks for a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// The writer's name.
+    pub writer: KeyName,
+    /// Its installation.
+    pub instance: InstanceId,
+    /// The cluster that it works for.
+    pub cluster: ClusterName,
+    /// How long the lease lasts without being renewed; renew it three times as often.
+    pub ttl: Duration,
+}
+
+/// What a lease says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseText {
+    v: u32,
+    /// The installation that holds it.
+    #[serde(with = "as_text")]
+    pub instance: InstanceId,
+    /// The cluster that it works for.
+    #[serde(with = "as_text")]
+    pub cluster: ClusterName,
+    /// Since when it holds it, by its own clock; only information.
+    #[serde(with = "as_text")]
+    pub since: UtcTime,
+    /// How long it lasts after it was written, in **seconds**; 0 once it was given back.
+    pub ttl_seconds: u64,
+    /// Drawn at random for each writing. Stores name a version by its content: without this, a lease that was renewed
+    /// would be the same version as before, and whoever saw it expire could take it from its holder.
+    #[serde(default)]
+    pub nonce: String,
+}
+
+/// Another installation, as its lease describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// What its lease says; `None` if that cannot be read.
+    pub lease: Option<LeaseText>,
+    /// How long its lease lasts, if it is not renewed.
+    pub remaining: Duration,
+}
+
+/// Whether the one who asks may have a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseJudgement {
+    /// It holds it already, from an earlier run.
+    Ours {
+        /// Since when.
+        since: UtcTime,
+    },
+    /// Nobody holds it any more.
+    Expired,
+    /// Another one holds it.
+    HeldByOther(LeaseHolder),
+}
+
+/// The answer to [`Lease::acquire`] and [`Lease::renew`].
+#[derive(Debug)]
+pub enum LeaseAnswer {
+    /// The lease is held.
+    Held(Lease),
+    /// Another installation has it.
+    HeldByOther(LeaseHolder),
+}
+
+/// A lease that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    terms: LeaseTerms,
+    since: UtcTime,
+    version: ObjectVersion,
+    exact: Support,
+}
+
+/// Why a lease could not be asked for. Nobody may conclude anything about who holds it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The store did not do what was asked.
+    #[error("reach the lease {key}")]
+    Store {
+        /// The lease.
+        key: ObjectKey,
+        /// What the store said.
+        source: StoreError,
+    },
+    /// It cannot be written as text.
+    #[error("write a lease")]
+    Json(#[from] serde_json::Error),
+    /// There is no randomness.
+    #[error("make a lease one of its kind")]
+    Random(#[from] RandomError),
+    /// The object changes faster than it can be read.
+    #[error("the lease {key} changed {ATTEMPTS} times in a row")]
+    Contended {
+        /// The lease.
+        key: ObjectKey,
+    },
+}
+
+/// Decides about a lease that was found. `age` is how long ago it was written, by the store's clock.
+#[must_use]
+pub fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> LeaseJudgement {
+    // One that cannot be read was written by somebody: it is waited for like any other.
+    let ttl = found.map_or(LEASE_TTL, |lease| Duration::from_secs(lease.ttl_seconds)).min(TTL_MAX);
+    match found {
+        Some(lease) if lease.instance == ours => LeaseJudgement::Ours { since: lease.since },
+        _ if age >= ttl => LeaseJudgement::Expired,
+        _ => LeaseJudgement::HeldByOther(LeaseHolder { lease: found.cloned(), remaining: ttl - age }),
+    }
+}
+
+/// Another installation than `ours` that holds the lease of `writer` in a region, if there is one. Nothing is written.
+///
+/// # Errors
+/// [`LeaseError`]: then nothing is known.
+pub async fn other_holder(
+    store: &dyn Store,
+    (writer, ours): (&KeyName, InstanceId),
+    clock: &dyn Clock,
+) -> Result<Option<LeaseHolder>, LeaseError> {
+    let key = StoredName::Lease { writer: writer.clone() }.key();
+    let Some(found) = look(store, &key, clock.now()).await? else { return Ok(None) };
+    Ok(match judge(found.lease.as_ref(), found.age, ours) {
+        LeaseJudgement::HeldByOther(holder) => Some(holder),
+        LeaseJudgement::Ours { .. } | LeaseJudgement::Expired => None,
+    })
+}
+
+/// What was found at the place of a lease.
+struct Found {
+    version: ObjectVersion,
+    age: Duration,
+    lease: Option<LeaseText>,
+}
+
+impl Lease {
+    /// Asks for the lease of `terms.writer` in a region. `clock` gives the time of information in the lease, and stands in
+    /// for the store's clock where the store has none of its own: in a directory, both are the machine's.
+    ///
+    /// # Errors
+    /// [`LeaseError`]. A request whose answer was lost may have succeeded: asking again finds its own lease.
+    pub async fn acquire(store: &dyn Store, terms: LeaseTerms, clock: &dyn Clock) -> Result<LeaseAnswer, LeaseError> {
+        let key = key_of(&terms);
+        for _ in 0..ATTEMPTS {
+            let now = clock.now();
+            let (mode, since) = match look(store, &key, now).await? {
+                None => (PutMode::CreateOnly, now),
+                Some(found) => match judge(found.lease.as_ref(), found.age, terms.instance) {
+                    LeaseJudgement::Ours { since } => (PutMode::IfUnchanged(found.version), since),
+                    LeaseJudgement::Expired => (PutMode::IfUnchanged(found.version), now),
+                    LeaseJudgement::HeldByOther(holder) => return Ok(LeaseAnswer::HeldByOther(holder)),
+                },
+            };
+            let text = LeaseText::new(&terms, since, terms.ttl)?;
+            match store.put(&key, text.to_body()?, mode).await {
+                Ok(outcome) => {
+                    let (version, exact) = (outcome.version, store.capabilities().conditional_put);
+                    return Ok(LeaseAnswer::Held(Self { terms, since, version, exact }));
+                }
+                // Somebody was faster, or our own earlier request has arrived after all: look who it is.
+                Err(StoreError::Conflict { .. }) => {}
+                Err(source) => return Err(LeaseError::Store { key, source }),
+            }
+        }
+        Err(LeaseError::Contended { key })
+    }
+
+    /// Whether a writer is at work in a region: whether its lease lasts. Takes nothing.
+    ///
+    /// # Errors
+    /// [`LeaseError::Store`]; nobody can tell then.
+    pub async fn is_held(store: &dyn Store, writer: &KeyName, clock: &dyn Clock) -> Result<bool, LeaseError> {
+        let key = StoredName::Lease { writer: writer.clone() }.key();
+        let Some(found) = look(store, &key, clock.now()).await? else { return Ok(false) };
+        // No writer is this one.
+        let nobody = InstanceId::from_bytes([0; 8]);
+        Ok(matches!(judge(found.lease.as_ref(), found.age, nobody), LeaseJudgement::HeldByOther(_)))
+    }
+
+    /// Makes the lease last for its whole time again. To be called every third of it.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; the lease may still be held, until its time is over.
+    pub async fn renew(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<LeaseRenewal, LeaseError> {
+        let key = key_of(&self.terms);
+        let text = LeaseText::new(&self.terms, self.since, self.terms.ttl)?;
+        match store.put(&key, text.to_body()?, PutMode::IfUnchanged(self.version.clone())).await {
+            Ok(outcome) => {
+                self.version = outcome.version;
+                return Ok(LeaseRenewal::Held);
+            }
+            Err(StoreError::Conflict { .. }) => {}
+            Err(source) => return Err(LeaseError::Store { key, source }),
+        }
+        // It is another version: our own renewal whose answer was lost, somebody else's, or it is gone.
+        match Self::acquire(store, self.terms.clone(), clock).await? {
+            LeaseAnswer::Held(lease) => {
+                *self = lease;
+                Ok(LeaseRenewal::Held)
+            }
+            LeaseAnswer::HeldByOther(holder) => Ok(LeaseRenewal::Lost(holder)),
+        }
+    }
+
+    /// Gives the lease back, so that nobody has to wait for its end. Nothing is deleted: writers have no right to.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; then it ends by itself. That somebody else has it by now is none.
+    pub async fn release(self, store: &dyn Store) -> Result<(), LeaseError> {
+        let key = key_of(&self.terms);
+        let text = LeaseText::new(&self.terms, self.since, Duration::ZERO)?;
+        match store.put(&key, text.to_body()?, PutMode::IfUnchanged(self.version)).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(source) => Err(LeaseError::Store { key, source }),
+        }
+    }
+
+    /// Whether the lease excludes others for certain. On a store that ignores conditions ([`Support::No`]) two writers
+    /// can both believe that they hold it; with [`Support::Unknown`] only a probe of the store can tell.
+    #[must_use]
+    pub fn is_exact(&self) -> Support {
+        self.exact
+    }
+
+    /// Since when this installation holds it, by its own clock.
+    #[must_use]
+    pub fn since(&self) -> UtcTime {
+        self.since
+    }
+
+    /// What it was asked for.
+    #[must_use]
+    pub fn terms(&self) -> &LeaseTerms {
+        &self.terms
+    }
+}
+
+/// The answer to [`Lease::renew`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseRenewal {
+    /// It is held, for its whole time from now.
+    Held,
+    /// Another installation has it.
+    Lost(LeaseHolder),
+}
+
+impl LeaseText {
+    fn new(terms: &LeaseTerms, since: UtcTime, ttl: Duration) -> Result<Self, LeaseError> {
+        let (instance, cluster) = (terms.instance, terms.cluster.clone());
+        let ttl_seconds = u64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        let nonce = ObjectId::random()?.to_string();
+        Ok(Self { v: VERSION, instance, cluster, since, ttl_seconds, nonce })
+    }
+
+    fn to_body(&self) -> Result<SealedBody, LeaseError> {
+        let bytes = Bytes::from(format!("{}\n", serde_json::to_string(self)?));
+        Ok(SealedBody { sha256: sha256(&bytes), bytes })
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(bytes).ok().filter(|lease| lease.v == VERSION)
+    }
+}
+
+fn key_of(terms: &LeaseTerms) -> ObjectKey {
+    StoredName::Lease { writer: terms.writer.clone() }.key()
+}
+
+/// The version and age come from one listing; if the content is newer than the version, writing will tell.
+async fn look(store: &dyn Store, key: &ObjectKey, now: UtcTime) -> Result<Option<Found>, LeaseError> {
+    let failed = |source| LeaseError::Store { key: key.clone(), source };
+    let page = store.list(key.as_str(), None).await.map_err(failed)?;
+    let Some(Entry { meta, .. }) = page.entries.into_iter().find(|entry| entry.key == *key) else { return Ok(None) };
+    let now = page.server_time.unwrap_or(now);
+    let age = meta.modified.map_or(Duration::ZERO, |modified| now.since(modified));
+    let lease = match store.get(key, small_object()).await {
+        Ok(bytes) => LeaseText::parse(&bytes),
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        // Larger than any lease.
+        Err(StoreError::Unsupported { .. }) => None,
+        Err(source) => return Err(failed(source)),
+    };
+    Ok(Some(Found { version: meta.version, age, lease }))
+}
+
+#[cfg(test)]
+mod tests;

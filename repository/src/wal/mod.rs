@@ -1,0 +1,25 @@
+//! The stream of WAL: objects, where they lie, and who may write them.
+
+pub(crate) mod epoch;
+pub(crate) mod head;
+pub(crate) mod lease;
+pub(crate) mod list;
+pub(crate) mod map;
+pub(crate) mod name;
+pub(crate) mod object;
+pub mod read;
+pub(crate) mod records;
+
+pub use self::epoch::{WalEpoch, WalEpochError};
+pub use self::head::{EarlierHead, HEADS_MAX, Head, HeadError, HeadFile};
+pub use self::lease::{
+    LEASE_TTL, Lease, LeaseAnswer, LeaseError, LeaseHolder, LeaseJudgement, LeaseRenewal, LeaseTerms, LeaseText, judge,
+    other_holder,
+};
+pub use self::list::{TIMELINES_MAX, WalPages, contiguous_end, objects_in, timelines};
+pub use self::map::{HeldWal, WalChoice, WalMap};
+pub use self::name::{PIECE_BYTES_MAX, PieceSize, WalObject};
+pub use self::object::{
+    HISTORY_BYTES_MAX, OpenWalError, SealWalError, SealedWal, WalLevels, WalSealer, WalTrust, stored_bytes_max,
+};
+pub use self::records::{CurrentIncarnation, KnownGap, WalRecords};

@@ -1,0 +1,10 @@
+//! WAL back out of the regions.
+
+pub(crate) mod assembly;
+pub(crate) mod keys;
+pub(crate) mod reader;
+pub(crate) mod source;
+
+pub use self::keys::{WalKeyError, WalOpeners, WalRegion};
+pub use self::reader::{HistoryRead, READ_BYTES_MAX, WalHistories, WalRead, WalReader, WalSurvey};
+pub use self::source::WalTrouble;

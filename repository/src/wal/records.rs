@@ -1,0 +1,152 @@
+//! What the logs of all regions say about the stream of WAL, taken together.
+
+use std::collections::BTreeMap;
+
+use lifeboat_vocabulary::{RegionName, Sha256Digest};
+
+use crate::format::ids::{EpochId, Incarnation};
+use crate::log::note::KeyName;
+use crate::log::records::record::{Record, RecordBody};
+use crate::log::records::wal::{GapScope, WalEpochRecord, WalGapRecord};
+use crate::log::region_log::RegionLog;
+
+impl RegionLog {
+    /// The copy of the cluster that may write WAL into this region: what the last `incarnation` record says. `None` is the
+    /// original.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation_records().last().and_then(|(incarnation, _)| incarnation)
+    }
+
+    fn incarnation_records(&self) -> impl Iterator<Item = (Option<Incarnation>, &Record)> {
+        self.entries().iter().filter_map(|entry| match &entry.record.body {
+            RecordBody::Incarnation(body) => Some((body.incarnation, &entry.record)),
+            _ => None,
+        })
+    }
+
+    /// All gaps that this log records, in its order.
+    pub fn wal_gaps(&self) -> impl Iterator<Item = &WalGapRecord> {
+        self.entries().iter().filter_map(|entry| match &entry.record.body {
+            RecordBody::WalGap(gap) => Some(gap),
+            _ => None,
+        })
+    }
+
+    /// All keys for WAL that this log records, in its order.
+    pub fn wal_epochs(&self) -> impl Iterator<Item = &WalEpochRecord> {
+        self.entries().iter().filter_map(|entry| match &entry.record.body {
+            RecordBody::WalEpoch(epoch) => Some(epoch),
+            _ => None,
+        })
+    }
+
+    /// The SHA-256 of an epoch's slots, if this log records the epoch.
+    #[must_use]
+    pub fn wal_epoch_keys(&self, epoch: EpochId) -> Option<Sha256Digest> {
+        self.wal_epochs().find(|record| record.epoch == epoch).map(|record| record.keys_sha256)
+    }
+}
+
+/// A gap, and the regions whose logs record it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownGap {
+    /// The gap.
+    pub gap: WalGapRecord,
+    /// The regions.
+    pub regions: Vec<RegionName>,
+}
+
+/// Which copy of the cluster may write WAL, by all logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CurrentIncarnation {
+    /// This one; `None` is the original.
+    One(Option<Incarnation>),
+    /// Two copies were adopted, each in regions that do not know of the other: a person has to decide, by adopting one of
+    /// them in all regions.
+    Disputed(BTreeMap<RegionName, Option<Incarnation>>),
+}
+
+/// What all logs that could be read say about WAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalRecords {
+    /// All gaps: those of single regions and those of all, each once.
+    pub gaps: Vec<KnownGap>,
+    /// All keys, by epoch: each once for every different SHA-256, which is once.
+    pub epochs: BTreeMap<EpochId, Vec<WalEpochRecord>>,
+    /// Which copy may write.
+    pub incarnation: CurrentIncarnation,
+}
+
+impl Default for WalRecords {
+    fn default() -> Self {
+        Self { gaps: Vec::new(), epochs: BTreeMap::new(), incarnation: CurrentIncarnation::One(None) }
+    }
+}
+
+impl WalRecords {
+    /// Lays the logs side by side.
+    #[must_use]
+    pub fn of<'a>(logs: impl IntoIterator<Item = (&'a RegionName, &'a RegionLog)>) -> Self {
+        let logs: Vec<_> = logs.into_iter().collect();
+        let mut records = Self { incarnation: current_incarnation(&logs), ..Self::default() };
+        for (region, log) in logs {
+            for gap in log.wal_gaps() {
+                // The same stretch may be missing in two regions for reasons of their own.
+                match records.gaps.iter_mut().find(|known| known.gap == *gap) {
+                    Some(known) if !known.regions.contains(region) => known.regions.push(region.clone()),
+                    Some(_) => {}
+                    None => records.gaps.push(KnownGap { gap: gap.clone(), regions: vec![region.clone()] }),
+                }
+            }
+            for epoch in log.wal_epochs() {
+                let known = records.epochs.entry(epoch.epoch).or_default();
+                if !known.iter().any(|known| known.keys_sha256 == epoch.keys_sha256) {
+                    known.push(epoch.clone());
+                }
+            }
+        }
+        records
+    }
+
+    /// The gaps that no region fills.
+    pub fn gaps_everywhere(&self) -> impl Iterator<Item = &WalGapRecord> {
+        self.gaps.iter().map(|known| &known.gap).filter(|gap| gap.scope == GapScope::Everywhere)
+    }
+}
+
+/// Which event a record is about: the same in all logs.
+type Event<'a> = (&'a KeyName, u64);
+/// What one log says, in its order.
+type History<'a> = Vec<(Option<Incarnation>, Event<'a>)>;
+
+/// The last word of every log counts, unless another log knows that something came after it.
+fn current_incarnation<'a>(logs: &[(&'a RegionName, &'a RegionLog)]) -> CurrentIncarnation {
+    let history = |log: &'a RegionLog| -> History<'a> {
+        let event = |record: &'a Record| (&record.origin.writer, record.origin.wseq);
+        log.incarnation_records().map(|(incarnation, record)| (incarnation, event(record))).collect()
+    };
+    let histories: Vec<_> = logs.iter().map(|(region, log)| (*region, history(log))).collect();
+    let is_superseded = |event: &Event<'_>| {
+        histories.iter().any(|(_, history)| {
+            history.iter().position(|(_, found)| found == event).is_some_and(|place| place + 1 < history.len())
+        })
+    };
+    let mut standing: BTreeMap<RegionName, Option<Incarnation>> = BTreeMap::new();
+    for (region, history) in &histories {
+        if let Some((incarnation, event)) = history.last()
+            && !is_superseded(event)
+        {
+            standing.insert(RegionName::clone(region), *incarnation);
+        }
+    }
+    let mut values = standing.values();
+    match values.next().copied() {
+        None => CurrentIncarnation::One(None),
+        Some(first) if values.all(|other| *other == first) => CurrentIncarnation::One(first),
+        Some(_) => CurrentIncarnation::Disputed(standing),
+    }
+}
+
+#[cfg(test)]
+mod tests;
