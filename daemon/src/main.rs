@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use lifeboat_config::Loaded;
-use lifeboat_daemon::cli::{Cli, Command, RetentionCommand};
-use lifeboat_daemon::reload::ConfigSource;
-use lifeboat_daemon::{
-    adopt, backup, care, check_config, doctor, hold, init, logs, pause, retention, run, status, wiring,
-};
+use lifeboat_daemon::backup;
+use lifeboat_daemon::base::logs;
+use lifeboat_daemon::commands::command_line::{Cli, Command, RetentionCommand};
+use lifeboat_daemon::commands::{adopt, check_config, doctor, heal, hold, init, pause, retention_apply, scrub, status};
+use lifeboat_daemon::retention::plan;
+use lifeboat_daemon::run::daemon;
+use lifeboat_daemon::settings::reload::ConfigSource;
+use lifeboat_daemon::settings::wiring;
 use lifeboat_restore::access::Repository;
+use lifeboat_restore::commands::list;
 use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
-use lifeboat_restore::{list, manual, signals};
+use lifeboat_restore::{manual, signals};
 
 /// How long threads that are still at work may take at the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -65,7 +69,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     match &cli.command {
         Command::Init => init::run(config, cluster, output).await,
         Command::Doctor => Ok(doctor::run(config, cluster, output).await),
-        Command::Backup { .. } => backup::run((config, cluster), output, &stop).await,
+        Command::Backup { .. } => backup::run::run((config, cluster), output, &stop).await,
         Command::List => {
             let signer = wiring::signer(config, &cluster.name)?;
             let pinned = signer.verify_key();
@@ -76,11 +80,11 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         Command::Adopt => adopt::run(config, cluster, output).await,
         Command::Pause(args) => pause::pause(config, cluster, args),
         Command::Resume(args) => pause::resume(config, cluster, args),
-        Command::Heal(args) => care::heal_command::run((config, cluster), args, output, &stop).await,
-        Command::Scrub(args) => care::scrub_command::run((config, cluster), args, output, &stop).await,
-        Command::Retention { command: RetentionCommand::Plan } => retention::plan(config, cluster, output).await,
+        Command::Heal(args) => heal::run((config, cluster), args, output, &stop).await,
+        Command::Scrub(args) => scrub::run((config, cluster), args, output, &stop).await,
+        Command::Retention { command: RetentionCommand::Plan } => plan::plan(config, cluster, output).await,
         Command::Retention { command: RetentionCommand::Apply(args) } => {
-            retention::apply::run((config, cluster), *args, output, &stop).await
+            retention_apply::run((config, cluster), *args, output, &stop).await
         }
         Command::Hold { command } => hold::run((config, cluster), command, output).await,
         Command::CheckConfig | Command::Completions { .. } | Command::Manual | Command::Run | Command::Status(_) => {
@@ -93,7 +97,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
 async fn protect(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<Ending> {
     loaded.config = wiring::chosen(cli, &loaded.config)?;
     let source = ConfigSource { path: cli.config.clone(), cluster: cli.cluster.clone() };
-    run::run(source, loaded, &signals::stop_token()?).await
+    daemon::run(source, loaded, &signals::stop_token()?).await
 }
 
 /// The manual page; the package is made with it.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifeboat_config::{Config, Environment};
-use lifeboat_daemon::alarm_board::AlarmBoard;
-use lifeboat_daemon::expire::{ExpireParts, Expired, Expiry, Round};
-use lifeboat_daemon::freeze::{Action, Freezer, Responsible, Standstill, Trigger};
-use lifeboat_daemon::regions::{OpenRegions, Writers};
+use lifeboat_daemon::base::alarms::board::AlarmBoard;
+use lifeboat_daemon::deletion::freeze::{Action, Freezer, Responsible, Standstill, Trigger};
+use lifeboat_daemon::regions::open::{OpenRegions, Writers};
+use lifeboat_daemon::retention::task::{ExpireParts, Expired, Expiry, Round};
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::log::Draft;
 use lifeboat_repository::log::records::{AuditRecord, Origin, RecordBody};

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifeboat_daemon::freeze::{Action, Freezer, Responsible};
+use lifeboat_daemon::deletion::freeze::{Action, Freezer, Responsible};
 use lifeboat_vocabulary::SystemClock;
 use support::history::{History, POLICY};
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_daemon::wal::{CommitMode, LaneState, Offer, ShipError, Shipper};
+use lifeboat_daemon::wal::CommitMode;
+use lifeboat_daemon::wal::ship::positions::{LaneState, Offer, ShipError};
+use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
 use lifeboat_repository::log::LogTrust;
 use lifeboat_repository::log::records::{GapReason, GapScope};
@@ -73,8 +75,10 @@ async fn everything_offered_can_be_read_from_each_region_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_server_costs_no_object_and_a_busy_one_a_slice_each_interval() {
     let world = World::new(2).await;
-    let settings =
-        lifeboat_daemon::wal::ShipSettings { flush_interval: Duration::from_millis(100), ..world.settings() };
+    let settings = lifeboat_daemon::wal::ship::shipper::ShipSettings {
+        flush_interval: Duration::from_millis(100),
+        ..world.settings()
+    };
     let shipper = world.start(settings).await;
     shipper.begin(at(1, 16 * MIB), segment(16)).unwrap();
     tokio::time::sleep(Duration::from_millis(400)).await;
@@ -104,7 +108,7 @@ async fn an_idle_server_costs_no_object_and_a_busy_one_a_slice_each_interval() {
 async fn in_synchronous_mode_commits_travel_at_once_and_in_groups() {
     let world = World::new(2).await;
     let slow = Rule { operation: Some(Operation::Put), ..Rule::always(Fault::Slow(Duration::from_millis(30))) };
-    let settings = lifeboat_daemon::wal::ShipSettings {
+    let settings = lifeboat_daemon::wal::ship::shipper::ShipSettings {
         flush_interval: Duration::from_secs(60),
         mode: CommitMode::Synchronous,
         wal_quorum: 2,
@@ -233,8 +237,10 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
     first.begin(at(1, 16 * MIB), segment(16)).unwrap();
     let sent = offer(&first, 1, 16 * MIB, 17 * MIB).await;
     everywhere(&first, 1, sent).await;
-    let other_host =
-        lifeboat_daemon::wal::ShipSettings { spool_directory: world.dir.path().join("other"), ..world.settings() };
+    let other_host = lifeboat_daemon::wal::ship::shipper::ShipSettings {
+        spool_directory: world.dir.path().join("other"),
+        ..world.settings()
+    };
     let second = world.start(other_host).await;
     for region in second.positions().regions {
         assert!(matches!(region.state, LaneState::Leased { .. }), "{region:?}");
@@ -260,15 +266,15 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
 async fn settings_that_cannot_work_and_a_spool_in_use_are_errors() {
     let world = World::new(1).await;
     let start = async |settings| -> String {
-        let regions = vec![lifeboat_daemon::wal::ShipRegion { store: world.region(0), log: None }];
+        let regions = vec![lifeboat_daemon::wal::ship::shipper::ShipRegion { store: world.region(0), log: None }];
         let started = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
         format!("{:#}", started.err().unwrap())
     };
     let settings = || world.settings();
-    let quorum = start(lifeboat_daemon::wal::ShipSettings { wal_quorum: 2, ..settings() }).await;
+    let quorum = start(lifeboat_daemon::wal::ship::shipper::ShipSettings { wal_quorum: 2, ..settings() }).await;
     assert!(quorum.contains("quorum"), "{quorum}");
     let small = lifeboat_vocabulary::ByteCount::from_mib(1);
-    let memory = start(lifeboat_daemon::wal::ShipSettings { memory: small, ..settings() }).await;
+    let memory = start(lifeboat_daemon::wal::ship::shipper::ShipSettings { memory: small, ..settings() }).await;
     assert!(memory.contains("memory"), "{memory}");
     let shipper = world.start(settings()).await;
     let used = start(settings()).await;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_daemon::wal::{CommitMode, LaneState, Offer, ShipSettings, Shipper};
+use lifeboat_daemon::wal::CommitMode;
+use lifeboat_daemon::wal::ship::positions::{LaneState, Offer};
+use lifeboat_daemon::wal::ship::shipper::{ShipSettings, Shipper};
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
 use lifeboat_repository::log::records::{GapReason, GapScope};

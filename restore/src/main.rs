@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use lifeboat_restore::access::Repository;
-use lifeboat_restore::cli::{Cli, Command};
+use lifeboat_restore::commands::command_line::{Cli, Command};
+use lifeboat_restore::commands::{keygen, list, restore, verify, window};
 use lifeboat_restore::exit_code::{Ending, report};
 use lifeboat_restore::terminal::Output;
 use lifeboat_restore::wal_fetch::{client, serve};
-use lifeboat_restore::{keygen, list, manual, run, show_window, signals, verify};
+use lifeboat_restore::{manual, signals};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -61,11 +62,11 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         }
         Command::Restore(args) => {
             let repository = Repository::open(&cli.place).await?;
-            run::run((&cli.place, args), &repository, output, &stop).await
+            restore::run((&cli.place, args), &repository, output, &stop).await
         }
         Command::Window => {
             let repository = Repository::open(&cli.place).await?;
-            show_window::run(&cli.place, &repository, output).await
+            window::run(&cli.place, &repository, output).await
         }
         Command::WalFetch { serve: settings } => {
             serve::run(settings, &stop).await?;

@@ -195,8 +195,10 @@ mod tests {
 
     #[test]
     fn every_command_of_this_program_is_in_its_page() {
-        let page = page(crate::cli::Cli::command(), ABOUT);
-        for command in crate::cli::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let page = page(crate::commands::command_line::Cli::command(), ABOUT);
+        for command in
+            crate::commands::command_line::Cli::command().get_subcommands().filter(|command| !command.is_hide_set())
+        {
             assert!(page.contains(&format!("\n.SS {}", text(command.get_name()))), "{} is missing", command.get_name());
         }
     }

@@ -10,12 +10,12 @@ use lifeboat_repository::log::LogHead;
 use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
-use super::CareParts;
-use super::ask::Roundup;
-use crate::alarm_board::{AlarmName, Source, Wrongs};
-use crate::causes::causes;
-use crate::freeze::{Freezer, Trigger};
-use crate::state::{Durable, time_text};
+use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::causes::causes;
+use crate::base::state::{Durable, time_text};
+use crate::care::ask::Roundup;
+use crate::care::parts::CareParts;
+use crate::deletion::freeze::{Freezer, Trigger};
 
 /// A log that cannot be understood may have been damaged on its way here. One that is read like that again, so much later,
 /// is one that somebody has to explain.
@@ -192,7 +192,7 @@ mod tests {
     use lifeboat_vocabulary::SystemClock;
 
     use super::*;
-    use crate::freeze::Action;
+    use crate::deletion::freeze::Action;
     use crate::log_samples::Regions;
 
     #[tokio::test]

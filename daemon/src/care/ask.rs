@@ -11,7 +11,7 @@ use lifeboat_repository::wal::Head;
 use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::RegionName;
 
-use crate::causes::causes;
+use crate::base::causes::causes;
 
 /// What one region said.
 #[derive(Debug)]

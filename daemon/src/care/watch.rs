@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::CareParts;
-use super::agree::judge;
-use super::ask::ask;
-use crate::supervisor::TaskContext;
+use crate::base::supervisor::TaskContext;
+use crate::care::agree::judge;
+use crate::care::ask::ask;
+use crate::care::parts::CareParts;
 
 const EVERY: Duration = Duration::from_secs(300);
 

@@ -9,7 +9,7 @@ use lifeboat_repository::retention::Reason;
 use lifeboat_restore::terminal::{Align, Table, Tone, toned};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
-use super::{ClusterPlan, PolicyChange, RegionPlan};
+use crate::retention::plan::{ClusterPlan, PolicyChange, RegionPlan};
 
 /// A day shows the mark of the reason that lasts longest.
 const MARKS: [(char, &str); 10] = [
@@ -28,12 +28,12 @@ const GOES: char = 'x';
 const NOTHING: char = '.';
 
 /// What all regions together say about one backup.
-pub(super) struct Fate<'a> {
-    pub(super) record: &'a BackupRecord,
+pub(crate) struct Fate<'a> {
+    pub(crate) record: &'a BackupRecord,
     /// Where it stays, and why.
-    pub(super) kept: BTreeMap<&'a RegionName, &'a BTreeSet<Reason>>,
+    pub(crate) kept: BTreeMap<&'a RegionName, &'a BTreeSet<Reason>>,
     /// Where it goes: why, and the time from which on it is deleted, if it was forgotten already.
-    pub(super) dropped: BTreeMap<&'a RegionName, (&'a str, Option<UtcTime>)>,
+    pub(crate) dropped: BTreeMap<&'a RegionName, (&'a str, Option<UtcTime>)>,
 }
 
 impl Fate<'_> {
@@ -41,14 +41,14 @@ impl Fate<'_> {
         self.kept.values().copied().flatten().collect()
     }
 
-    pub(super) fn mark(&self) -> char {
+    pub(crate) fn mark(&self) -> char {
         let marks: Vec<char> = self.reasons().into_iter().map(Reason::mark).collect();
         MARKS.iter().map(|(mark, _)| *mark).find(|mark| marks.contains(mark)).unwrap_or(GOES)
     }
 }
 
 /// All backups of all regions, newest first.
-pub(super) fn fates(plan: &ClusterPlan) -> Vec<Fate<'_>> {
+pub(crate) fn fates(plan: &ClusterPlan) -> Vec<Fate<'_>> {
     let mut fates: BTreeMap<&BackupId, Fate<'_>> = BTreeMap::new();
     for RegionPlan { name, standing, plan, .. } in &plan.regions {
         for (backup, standing) in &standing.backups {
@@ -73,7 +73,7 @@ pub(super) fn fates(plan: &ClusterPlan) -> Vec<Fate<'_>> {
 }
 
 /// The first day of each month with a backup, and the marks of its days.
-pub(super) fn calendar(plan: &ClusterPlan, fates: &[Fate<'_>]) -> BTreeMap<Date, Vec<char>> {
+pub(crate) fn calendar(plan: &ClusterPlan, fates: &[Fate<'_>]) -> BTreeMap<Date, Vec<char>> {
     let mut months: BTreeMap<Date, Vec<char>> = BTreeMap::new();
     let rank = |mark: char| MARKS.iter().position(|(known, _)| *known == mark).unwrap_or(MARKS.len());
     for fate in fates {
@@ -121,7 +121,7 @@ pub fn text(plan: &ClusterPlan) -> String {
 }
 
 /// What a person has to look at.
-pub(super) fn attention(plan: &ClusterPlan) -> Vec<String> {
+pub(crate) fn attention(plan: &ClusterPlan) -> Vec<String> {
     let unusual = plan.regions.iter().flat_map(|region| {
         let each = region.plan.unusual.iter();
         each.map(move |guard| format!("region {}: {guard}; `retention apply` wants --force for that", region.name))
@@ -250,5 +250,4 @@ impl RegionPlan {
 }
 
 #[cfg(test)]
-#[path = "page_tests.rs"]
 mod tests;

@@ -3,11 +3,11 @@
 use lifeboat_repository::retention::{Dropped, Guard, Reason};
 use serde_json::{Map, Value, json};
 
-use super::page::{attention, calendar, fates};
-use super::{ClusterPlan, PolicyChange, RegionPlan};
+use crate::retention::page::{attention, calendar, fates};
+use crate::retention::plan::{ClusterPlan, PolicyChange, RegionPlan};
 
 /// One document.
-pub(super) fn json(plan: &ClusterPlan) -> Value {
+pub(crate) fn json(plan: &ClusterPlan) -> Value {
     let fates = fates(plan);
     let months = calendar(plan, &fates).into_iter().map(|(month, days)| {
         let name = format!("{:04}-{:02}", month.year(), month.month());

@@ -11,22 +11,22 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::facts::{ClusterFacts, Told};
-use super::file;
-use super::snapshot::{
+use crate::base::alarms::board::{AlarmBoard, RaisedAlarm};
+use crate::base::progress::Doing;
+use crate::base::supervisor::{Supervisor, TaskContext};
+use crate::deletion::freeze::Freezer;
+use crate::model::facts::{ClusterFacts, Told};
+use crate::model::region_health::Health;
+use crate::model::snapshot::{
     AlarmLine, ClusterCounters, ClusterStatus, DaemonStatus, DurationCounts, OverrideStatus, Point, Protection,
     RegionStatus, RequestCounts, RpoStatus, RunStatus, StatusSnapshot, StopStatus, TaskStatus, VERSION, Verdict,
     WindowStatus,
 };
-use super::verdict::{WalReceiver, judge};
-use crate::alarm_board::{AlarmBoard, RaisedAlarm};
-use crate::freeze::Freezer;
-use crate::progress::Doing;
-use crate::region_book::RegionBook;
-use crate::region_health::Health;
-use crate::regions::{OpenRegion, OpenRegions, Writers};
-use crate::supervisor::{Supervisor, TaskContext};
-use crate::wal::status::WalStatus;
+use crate::model::verdict::{WalReceiver, judge};
+use crate::model::wal_status::WalStatus;
+use crate::regions::memory::RegionBook;
+use crate::regions::open::{OpenRegion, OpenRegions, Writers};
+use crate::status::file;
 
 /// How often a snapshot is taken.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -390,5 +390,4 @@ fn durations(seen: &MetricsSnapshot) -> DurationCounts {
 }
 
 #[cfg(test)]
-#[path = "board_tests.rs"]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lifeboat_vocabulary::UtcTime;
 
-use super::snapshot::{StatusSnapshot, VERSION};
+use crate::model::snapshot::{StatusSnapshot, VERSION};
 
 /// A status that is older comes from a daemon that is gone.
 const STALE: Duration = Duration::from_secs(10);

@@ -6,12 +6,12 @@ use std::time::Duration;
 use lifeboat_restore::terminal::{Align, Table, Tone, spoken, toned, wrapped};
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 
-use super::snapshot::{
+use crate::model::region_health::Health;
+use crate::model::snapshot::{
     AlarmLine, BackupStatus, ClusterStatus, Protection, RegionStatus, RunStatus, ScrubStatus, StatusSnapshot,
     StopStatus, WindowStatus,
 };
-use crate::region_health::Health;
-use crate::wal::status::HolderStatus;
+use crate::model::wal_status::HolderStatus;
 
 /// Where the values of a section begin.
 const LABEL: usize = 14;
@@ -63,7 +63,7 @@ fn verdict_line(cluster: &ClusterStatus, names: usize) -> String {
 }
 
 /// Name, word, and why.
-pub(super) fn first_line((name, names): (&str, usize), (word, tone): (&str, Tone), reason: &str) -> String {
+pub(crate) fn first_line((name, names): (&str, usize), (word, tone): (&str, Tone), reason: &str) -> String {
     let indent = names + 2 + word.len() + 2;
     let name = format!("{name:names$}");
     format!("{}  {}  {}\n", toned(&name, Tone::Strong), toned(word, tone), wrapped(reason, indent, WIDTH))
@@ -426,5 +426,4 @@ fn push(text: &mut String, what: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
-#[path = "page_tests.rs"]
 mod tests;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use lifeboat_vocabulary::UtcTime;
 
-use super::snapshot::{
+use crate::model::region_health::Health;
+use crate::model::snapshot::{
     AlarmLine, BackupStatus, ClusterCounters, ClusterStatus, DaemonStatus, DurationCounts, NextRun, Point, Protection,
     RegionLogStatus, RegionStatus, RequestCounts, RpoStatus, RunStatus, ScrubStatus, StatusSnapshot, VERSION, Verdict,
     WindowStatus,
 };
-use crate::region_health::Health;
-use crate::wal::status::{HolderStatus, WalStatus};
+use crate::model::wal_status::{HolderStatus, WalStatus};
 
 /// A time on 21 November 2026, such as `02:00:03`.
 pub(crate) fn at(time: &str) -> UtcTime {

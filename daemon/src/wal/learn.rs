@@ -17,11 +17,11 @@ use lifeboat_restore::access::read_region;
 use lifeboat_vocabulary::{RegionName, WalPosition};
 use tokio::time::Instant;
 
-use super::ShipRegion;
-use super::keeper::needed;
-use super::upstream::Belonging;
-use crate::regions::OpenRegions;
-use crate::wiring;
+use crate::regions::open::OpenRegions;
+use crate::settings::wiring;
+use crate::wal::backup_need::needed;
+use crate::wal::receive::upstream::Belonging;
+use crate::wal::ship::shipper::ShipRegion;
 
 /// What was found.
 pub(crate) struct Known {

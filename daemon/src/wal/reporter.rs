@@ -8,12 +8,13 @@ use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime, WalPosition};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::shared::{QUORUM, Shared, Upward};
-use super::slot_watch::SlotOutlook;
-use super::status::{AlarmStatus, HolderStatus, WalStatus};
-use super::{LaneState, Positions, RegionPosition, Shipper};
-use crate::alarm_board::{AlarmBoard, AlarmName, RaisedAlarm, Source, Wrongs};
-use crate::status::facts::ClusterFacts;
+use crate::base::alarms::board::{AlarmBoard, AlarmName, RaisedAlarm, Source, Wrongs};
+use crate::model::facts::ClusterFacts;
+use crate::model::wal_status::{AlarmStatus, HolderStatus, WalStatus};
+use crate::wal::shared::{QUORUM, Shared, Upward};
+use crate::wal::ship::positions::{LaneState, Positions, RegionPosition};
+use crate::wal::ship::shipper::Shipper;
+use crate::wal::slot_watch::SlotOutlook;
 
 /// How long something may be away before anybody is told.
 const PATIENCE: Duration = Duration::from_secs(30);

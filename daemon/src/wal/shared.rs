@@ -7,8 +7,8 @@ use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, WalPosition};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::commit_clock::CommitClock;
-use crate::orders::Orders;
+use crate::wal::commit_clock::CommitClock;
+use crate::wal::orders::Orders;
 
 /// The quorum's number in the commit clock; regions follow in the order of the configuration.
 pub const QUORUM: usize = 0;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::Shipper;
+use crate::wal::ship::shipper::Shipper;
 
 /// How often the server is asked.
 const EVERY: Duration = Duration::from_secs(15);

@@ -10,19 +10,19 @@ use lifeboat_vocabulary::{ByteCount, SystemClock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::learn::{Known, learn};
-use super::receive::Receiver;
-use super::reporter::{Reporter, ReporterSettings};
-use super::shared::Shared;
-use super::slot_watch::{self, SlotOutlook};
-use super::upstream::Finder;
-use super::{KeyHolders, ShipSettings, Shipper};
-use crate::alarm_board::AlarmBoard;
-use crate::readiness::{Looked, Readiness};
-use crate::regions::OpenRegions;
-use crate::status::facts::ClusterFacts;
-use crate::supervisor::TaskContext;
-use crate::wiring;
+use crate::base::alarms::board::AlarmBoard;
+use crate::base::readiness::{Looked, Readiness};
+use crate::base::supervisor::TaskContext;
+use crate::model::facts::ClusterFacts;
+use crate::regions::open::OpenRegions;
+use crate::settings::wiring;
+use crate::wal::learn::{Known, learn};
+use crate::wal::receive::receiver::Receiver;
+use crate::wal::receive::upstream::Finder;
+use crate::wal::reporter::{Reporter, ReporterSettings};
+use crate::wal::shared::Shared;
+use crate::wal::ship::shipper::{KeyHolders, ShipSettings, Shipper};
+use crate::wal::slot_watch::{self, SlotOutlook};
 
 /// What the WAL of one cluster may take of the memory, raw and sealed.
 const WAL_MEMORY: ByteCount = ByteCount::from_mib(64);
@@ -68,7 +68,7 @@ pub async fn run(context: TaskContext, parts: WalParts) -> anyhow::Result<()> {
 
 async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> {
     let WalParts { config, cluster, directory, shared, .. } = parts;
-    crate::state::make_directory(directory)
+    crate::base::state::make_directory(directory)
         .with_context(|| format!("make the state directory {}", directory.display()))?;
     // Regions and spool have deadlines of their own.
     context.progress.waiting("the regions");

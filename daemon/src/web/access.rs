@@ -20,13 +20,13 @@ const TOKEN_BYTES_MIN: usize = 16;
 
 /// What a request must show.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(crate) struct Access {
     token: Option<Secret<String>>,
 }
 
 impl Access {
     /// Reads the token, if one is asked for.
-    pub(super) fn read(settings: &HttpSettings, environment: &Environment) -> anyhow::Result<Self> {
+    pub(crate) fn read(settings: &HttpSettings, environment: &Environment) -> anyhow::Result<Self> {
         let Some(token) = &settings.token else { return Ok(Self { token: None }) };
         let text = token.load(environment).context("read the token for http")?;
         let token = Secret::new(text.expose().trim().to_owned());
@@ -36,7 +36,7 @@ impl Access {
     }
 
     /// Whether a request may be answered. Takes the same time for every wrong token of the right length.
-    pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn allows(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let (Some(only), None) = (given.next(), given.next()) else { return false };
@@ -46,7 +46,7 @@ impl Access {
 }
 
 /// TLS with the configured certificate, if there is one. Read anew whenever the server begins.
-pub(super) fn tls(settings: &HttpSettings, environment: &Environment) -> anyhow::Result<Option<TlsAcceptor>> {
+pub(crate) fn tls(settings: &HttpSettings, environment: &Environment) -> anyhow::Result<Option<TlsAcceptor>> {
     let Some(files) = &settings.tls else { return Ok(None) };
     let path = files.certificate.display();
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)

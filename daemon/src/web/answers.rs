@@ -7,9 +7,9 @@ use lifeboat_restore::terminal::without_colours;
 use lifeboat_vocabulary::UtcTime;
 use serde_json::json;
 
-use super::metrics;
+use crate::model::snapshot::StatusSnapshot;
 use crate::status::page;
-use crate::status::snapshot::StatusSnapshot;
+use crate::web::metrics;
 
 /// A snapshot that is older shows that the daemon does not move.
 const STALE: Duration = Duration::from_secs(30);
@@ -20,15 +20,15 @@ const JSON: &str = "application/json";
 
 /// What is answered.
 #[derive(Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) content_type: &'static str,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: String,
 }
 
 /// Where somebody asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Path {
+pub(crate) enum Path {
     Page,
     Health,
     Ready,
@@ -38,7 +38,7 @@ pub(super) enum Path {
 }
 
 impl Path {
-    pub(super) fn parse(path: &str) -> Option<Self> {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
         Some(match path {
             "/" => Self::Page,
             "/healthz" => Self::Health,
@@ -51,13 +51,13 @@ impl Path {
     }
 
     /// Whether everybody may ask, who has no token too: it tells nothing but one word.
-    pub(super) fn is_public(self) -> bool {
+    pub(crate) fn is_public(self) -> bool {
         self == Self::Health
     }
 }
 
 /// Answers one request that may be answered.
-pub(super) fn answer(path: Path, status: &StatusSnapshot, now: UtcTime) -> Answer {
+pub(crate) fn answer(path: Path, status: &StatusSnapshot, now: UtcTime) -> Answer {
     match path {
         Path::Page => text(StatusCode::OK, "text/plain; charset=utf-8", without_colours(&page::page(status))),
         Path::Health => health(status, now),
@@ -69,14 +69,14 @@ pub(super) fn answer(path: Path, status: &StatusSnapshot, now: UtcTime) -> Answe
 }
 
 /// A refusal, as RFC 9457 writes it.
-pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Answer {
     let title = status.canonical_reason().unwrap_or("error");
     let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
     text(status, PROBLEM, body.to_string())
 }
 
 /// Which refusal a request gets before anybody looks at what it asks for.
-pub(super) fn refusal(method: &Method, path: &str) -> Option<Answer> {
+pub(crate) fn refusal(method: &Method, path: &str) -> Option<Answer> {
     if Path::parse(path).is_none() {
         let detail = "there are /, /healthz, /readyz, /metrics, /api/v1/status and /api/v1/openapi.json";
         return Some(problem(StatusCode::NOT_FOUND, detail));
@@ -120,5 +120,4 @@ fn ready(status: &StatusSnapshot, now: UtcTime) -> Answer {
 }
 
 #[cfg(test)]
-#[path = "answers_tests.rs"]
 mod tests;

@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 
 use lifeboat_vocabulary::{Lsn, UtcTime};
 
-use crate::region_health::Health;
-use crate::status::snapshot::{ClusterStatus, DurationCounts, Protection, RegionStatus, StatusSnapshot};
+use crate::model::region_health::Health;
+use crate::model::snapshot::{ClusterStatus, DurationCounts, Protection, RegionStatus, StatusSnapshot};
 
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a metric is.
 #[derive(Clone, Copy)]
@@ -31,7 +31,7 @@ struct Exposition {
 struct Family(&'static str);
 
 /// All metrics.
-pub(super) fn metrics(status: &StatusSnapshot) -> String {
+pub(crate) fn metrics(status: &StatusSnapshot) -> String {
     let mut all = Exposition::default();
     daemon(&mut all, status);
     protection(&mut all, status);
@@ -299,7 +299,7 @@ fn regions(status: &StatusSnapshot) -> impl Iterator<Item = (&str, &RegionStatus
 }
 
 /// How far the WAL of each region is.
-fn holders(status: &StatusSnapshot) -> impl Iterator<Item = (&str, &str, &crate::wal::status::HolderStatus)> {
+fn holders(status: &StatusSnapshot) -> impl Iterator<Item = (&str, &str, &crate::model::wal_status::HolderStatus)> {
     status.clusters.iter().flat_map(|cluster| {
         let regions = cluster.wal.iter().flat_map(|wal| &wal.regions);
         regions.map(move |(name, holder)| (cluster.cluster.as_str(), name.as_str(), holder))
@@ -373,5 +373,4 @@ fn lsn(text: &str) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[path = "metrics_tests.rs"]
 mod tests;

@@ -1,10 +1,10 @@
 //! How it stands, over HTTP: for probes, Prometheus and programs. Everything reads the latest snapshot only.
 
-mod access;
-mod answers;
-mod metrics;
+pub(crate) mod access;
+pub(crate) mod answers;
+pub(crate) mod metrics;
 #[cfg(test)]
-mod schema;
-mod server;
+pub(crate) mod schema;
+pub(crate) mod server;
 
-pub use server::{WebParts, serve};
+pub use self::server::{WebParts, serve};

@@ -22,12 +22,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::access::{Access, tls};
-use super::answers::{Answer, Path, answer, problem, refusal};
-use crate::alarm_board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::base::supervisor::TaskContext;
+use crate::model::snapshot::StatusSnapshot;
 use crate::status::board::StatusBoard;
-use crate::status::snapshot::StatusSnapshot;
-use crate::supervisor::TaskContext;
+use crate::web::access::{Access, tls};
+use crate::web::answers::{Answer, Path, answer, problem, refusal};
 
 /// Connections that are served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -211,5 +211,4 @@ impl Front {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

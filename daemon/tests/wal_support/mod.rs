@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_daemon::wal::{CommitMode, KeyHolders, Offer, Positions, ShipRegion, ShipSettings, Shipper};
+use lifeboat_daemon::wal::CommitMode;
+use lifeboat_daemon::wal::ship::positions::{Offer, Positions};
+use lifeboat_daemon::wal::ship::shipper::{KeyHolders, ShipRegion, ShipSettings, Shipper};
 use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::layout::{WalForm, WalRange};

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::protocol::{Answer, LINE_MAX, LOG, SETTINGS, SILENCE_MAX, request, socket_address};
+use crate::wal_fetch::protocol::{Answer, LINE_MAX, LOG, SETTINGS, SILENCE_MAX, request, socket_address};
 
 /// The archive does not have the file.
 pub const ABSENT: u8 = 1;

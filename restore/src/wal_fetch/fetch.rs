@@ -8,8 +8,8 @@ use lifeboat_postgres::{ScanStart, WalFact, WalFactKind, WalScanner};
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentName};
 
-use super::segment_files::SegmentFiles;
-use crate::wal_source::WalSource;
+use crate::fetch::wal_source::WalSource;
+use crate::wal_fetch::segment_files::SegmentFiles;
 
 /// WAL that is held in memory at once while a segment is fetched, in **bytes**: the unit of stored objects.
 const STEP: u64 = 16 << 20;
@@ -51,17 +51,17 @@ impl Fetcher {
         Self { source, files, system_identifier }
     }
 
-    pub(super) fn source(&self) -> &dyn WalSource {
+    pub(crate) fn source(&self) -> &dyn WalSource {
         &*self.source
     }
 
-    pub(super) fn files(&self) -> &SegmentFiles {
+    pub(crate) fn files(&self) -> &SegmentFiles {
         &self.files
     }
 
     /// The segment with WAL up to `end` and zeros behind. Tablespaces that are created before `replay_from` are not told:
     /// nobody replays that.
-    pub(super) async fn segment(
+    pub(crate) async fn segment(
         &self,
         (name, start, end): (SegmentName, Lsn, Lsn),
         replay_from: Lsn,
@@ -102,7 +102,7 @@ impl Fetcher {
     }
 
     /// A small file.
-    pub(super) async fn small(&self, name: &str, content: &[u8]) -> Result<PathBuf, String> {
+    pub(crate) async fn small(&self, name: &str, content: &[u8]) -> Result<PathBuf, String> {
         let (files, name, content) = (self.files.clone(), name.to_owned(), content.to_vec());
         let write = move || {
             files.begin(&name, content.len() as u64)?.write_all_at(&content, 0)?;

@@ -3,7 +3,6 @@
 pub mod client;
 pub mod fetch;
 pub mod plan;
-
 pub mod prefetch;
 pub mod prepare;
 pub mod protocol;

@@ -3,7 +3,7 @@
 use lifeboat_vocabulary::{ByteCount, Lsn, SegmentName, SegmentSize, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::wal_plan::ChainLeg;
+use crate::target::wal_plan::ChainLeg;
 
 /// What happens at the end of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::{Fetched, Fetcher};
-use super::plan::{FetchPlan, Mode, Place};
-use super::protocol::Answer;
-use super::tablespaces::TablespaceGuard;
+use crate::wal_fetch::fetch::{Fetched, Fetcher};
+use crate::wal_fetch::plan::{FetchPlan, Mode, Place};
+use crate::wal_fetch::protocol::Answer;
+use crate::wal_fetch::tablespaces::TablespaceGuard;
 
 /// How far ahead, how many at once, and how patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,5 +393,4 @@ async fn work(shared: Arc<Shared>) {
 }
 
 #[cfg(test)]
-#[path = "prefetch_tests.rs"]
 mod tests;

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::protocol::{LOG, SETTINGS, SOCKET};
-use super::serve::Place;
 use crate::exit_code::{Ending, Exit};
-use crate::target_dir::Owner;
+use crate::fetch::target_dir::Owner;
+use crate::wal_fetch::protocol::{LOG, SETTINGS, SOCKET};
+use crate::wal_fetch::serve::Place;
 
 /// Where the prefetcher of a data directory lives: beside it, mostly on the same file system, and never in it.
 #[must_use]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 
-use crate::target_dir::Owner;
+use crate::fetch::target_dir::Owner;
 
 const FOLDER: &str = "segments";
 const UNFINISHED: &str = "fetching-";

@@ -17,14 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::Fetcher;
-use super::prefetch::Prefetcher;
-use super::protocol::{Answer, LINE_MAX, SOCKET, WAIT_EVERY, parse_request, socket_address};
-use super::segment_files::SegmentFiles;
-use super::settings::WalFetchSettings;
-use super::tablespaces::TablespaceGuard;
-use crate::archive::Archive;
-use crate::target_dir::Owner;
+use crate::fetch::archive::Archive;
+use crate::fetch::target_dir::Owner;
+use crate::wal_fetch::fetch::Fetcher;
+use crate::wal_fetch::prefetch::Prefetcher;
+use crate::wal_fetch::protocol::{Answer, LINE_MAX, SOCKET, WAIT_EVERY, parse_request, socket_address};
+use crate::wal_fetch::segment_files::SegmentFiles;
+use crate::wal_fetch::settings::WalFetchSettings;
+use crate::wal_fetch::tablespaces::TablespaceGuard;
 
 /// How long a process of its own stays when nobody asks any more. The next request starts another one.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);

@@ -11,12 +11,12 @@ use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use super::plan::{FetchPlan, Mode};
-use super::prefetch::Limits;
-use super::protocol::SETTINGS;
-use crate::cli::PlaceArgs;
-use crate::target_dir::Owner;
-use crate::wal_plan::ChainLeg;
+use crate::commands::command_line::PlaceArgs;
+use crate::fetch::target_dir::Owner;
+use crate::target::wal_plan::ChainLeg;
+use crate::wal_fetch::plan::{FetchPlan, Mode};
+use crate::wal_fetch::prefetch::Limits;
+use crate::wal_fetch::protocol::SETTINGS;
 
 /// The largest file that is read, in **bytes**.
 const BYTES_MAX: u64 = 4 << 20;

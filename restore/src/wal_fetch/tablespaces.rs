@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::fetch::CreatedTablespace;
+use crate::wal_fetch::fetch::CreatedTablespace;
 
 /// Decides whether a tablespace may be created.
 #[derive(Clone, Debug)]

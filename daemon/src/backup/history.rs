@@ -1,0 +1,382 @@
+//! What was run: the last backups of a cluster with how they ended, kept over restarts, and what is wrong with them.
+//!
+//! The history is a memory, not the truth: that a backup exists says the log of a region. If the history is lost, the
+//! newest good backup of the logs takes the place of the last good run.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_vocabulary::{BackupId, UtcTime};
+use serde::{Deserialize, Serialize};
+
+use crate::backup::schedule::{Attempt, Outcome, Past, overdue_after};
+use crate::backup::timetable::Timetable;
+use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
+
+/// Runs that are remembered.
+pub const RUNS_MAX: usize = 400;
+/// How long a backup may lack a region before somebody is told: a region that was away for a moment is healed by then.
+const DEGRADED_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Why a run was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunKind {
+    /// The schedule said so, or it made up for one that was missed or failed.
+    Scheduled,
+    /// Continuous WAL needs it: the first backup, or one behind a gap.
+    Ordered,
+    /// Somebody gave the command.
+    ByHand,
+    /// It was found in a region's log and not remembered here.
+    Found,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunEnding {
+    /// In every region.
+    Done,
+    /// In as many regions as the quorum asks for, but not in all.
+    Degraded,
+    /// In fewer regions than the quorum asks for.
+    BelowQuorum,
+    /// Nothing came of it.
+    Failed,
+    /// It was told to stop.
+    Stopped,
+    /// The process ended in the middle.
+    Interrupted,
+}
+
+impl RunEnding {
+    /// As it is shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Degraded => "degraded",
+            Self::BelowQuorum => "below-quorum",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Whether there is a backup that counts.
+    #[must_use]
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Done | Self::Degraded)
+    }
+
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::Done | Self::Degraded => Outcome::Good,
+            Self::BelowQuorum | Self::Failed | Self::Interrupted => Outcome::Failed,
+            Self::Stopped => Outcome::Stopped,
+        }
+    }
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// How it ended.
+    pub ending: RunEnding,
+    /// The backup that was made.
+    pub backup: Option<String>,
+    /// Its data in **bytes**.
+    pub bytes: Option<u64>,
+    /// What went wrong, in words.
+    pub why: Option<String>,
+    /// Pages that are damaged in the database.
+    #[serde(default)]
+    pub damaged_pages: u64,
+}
+
+impl RunResult {
+    /// One without a backup.
+    #[must_use]
+    pub fn without_backup(ending: RunEnding, why: impl Into<String>) -> Self {
+        Self { ending, backup: None, bytes: None, why: Some(why.into()), damaged_pages: 0 }
+    }
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Counts the runs of the cluster.
+    pub number: u64,
+    /// Why it was made.
+    pub kind: RunKind,
+    /// The time that it was planned for; `None` if it was not.
+    #[serde(default, with = "optional_time_text")]
+    pub planned: Option<UtcTime>,
+    /// When it began.
+    #[serde(with = "time_text")]
+    pub started: UtcTime,
+    /// When it was over; `None` while it runs.
+    #[serde(default, with = "optional_time_text")]
+    pub ended: Option<UtcTime>,
+    /// What became of it; `None` while it runs.
+    pub result: Option<RunResult>,
+}
+
+impl Run {
+    fn attempt(&self) -> Option<Attempt> {
+        let (ended, result) = (self.ended?, self.result.as_ref()?);
+        Some(Attempt { planned: self.planned, started: self.started, ended, outcome: result.ending.outcome() })
+    }
+
+    fn is_good(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| result.ending.is_good())
+    }
+}
+
+/// A timetable, and since when it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct InForce {
+    text: String,
+    #[serde(default, with = "optional_time_text")]
+    since: Option<UtcTime>,
+}
+
+/// All that is remembered of a cluster's runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runs {
+    runs: VecDeque<Run>,
+    last_number: u64,
+    timetable: Option<InForce>,
+    /// When the cluster was seen first, as far as it is remembered.
+    #[serde(default, with = "optional_time_text")]
+    first_seen: Option<UtcTime>,
+}
+
+impl Runs {
+    /// The runs, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Run> {
+        self.runs.iter()
+    }
+
+    /// The newest run that made a backup that counts.
+    #[must_use]
+    pub fn newest_good(&self) -> Option<&Run> {
+        self.runs.iter().filter(|run| run.is_good()).max_by_key(|run| run.started)
+    }
+
+    /// What the schedule needs to know.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        Past {
+            attempts: self.runs.iter().filter_map(Run::attempt).collect(),
+            in_force_since: self.timetable.as_ref().and_then(|timetable| timetable.since),
+        }
+    }
+
+    fn push(&mut self, run: Run) {
+        self.runs.push_back(run);
+        while self.runs.len() > RUNS_MAX {
+            // The newest good run is what everything is judged by, however many have failed since.
+            let newest = self.newest_good().map(|run| run.number);
+            let oldest = self.runs.iter().position(|run| Some(run.number) != newest).unwrap_or(0);
+            self.runs.remove(oldest);
+        }
+    }
+
+    fn begin(&mut self, kind: RunKind, planned: Option<UtcTime>, now: UtcTime) -> u64 {
+        self.interrupt(now);
+        self.last_number += 1;
+        let number = self.last_number;
+        self.push(Run { number, kind, planned, started: now, ended: None, result: None });
+        number
+    }
+
+    fn end(&mut self, number: u64, now: UtcTime, result: RunResult) {
+        if let Some(run) = self.runs.iter_mut().find(|run| run.number == number && run.result.is_none()) {
+            run.ended = Some(now);
+            run.result = Some(result);
+        }
+    }
+
+    fn interrupt(&mut self, now: UtcTime) {
+        for run in self.runs.iter_mut().filter(|run| run.result.is_none()) {
+            run.ended = Some(now.max(run.started));
+            let why = "the process that made it ended in the middle";
+            run.result = Some(RunResult::without_backup(RunEnding::Interrupted, why));
+        }
+    }
+
+    fn plan_by(&mut self, timetable: &Timetable, now: UtcTime) {
+        self.first_seen.get_or_insert(now);
+        let text = timetable.text();
+        match &mut self.timetable {
+            // Lost or new: whatever was missed before is made up for.
+            None => self.timetable = Some(InForce { text, since: None }),
+            Some(known) if known.text == text => {}
+            Some(known) => *known = InForce { text, since: Some(now) },
+        }
+    }
+
+    fn learn(&mut self, record: &BackupRecord) {
+        let backup = record.backup.to_string();
+        let is_known = |run: &Run| run.result.as_ref().and_then(|result| result.backup.as_ref()) == Some(&backup);
+        if self.runs.iter().any(is_known) {
+            return;
+        }
+        self.last_number += 1;
+        let result = RunResult {
+            ending: RunEnding::Done,
+            backup: Some(backup),
+            bytes: Some(record.files.raw_bytes.as_bytes()),
+            why: None,
+            damaged_pages: record.pages.map_or(0, |pages| pages.damaged),
+        };
+        self.push(Run {
+            number: self.last_number,
+            kind: RunKind::Found,
+            planned: None,
+            started: record.start_time,
+            ended: Some(record.stop_time),
+            result: Some(result),
+        });
+    }
+
+    /// What is wrong with the backups of a cluster, complete.
+    #[must_use]
+    pub fn wrong(&self, timetable: &Timetable, now: UtcTime) -> Wrongs {
+        let mut wrongs = Wrongs::default();
+        let over: Vec<(&Run, &RunResult)> = self
+            .runs
+            .iter()
+            .filter_map(|run| Some((run, run.result.as_ref()?)))
+            .filter(|(_, result)| result.ending != RunEnding::Stopped)
+            .collect();
+        if let Some((run, result)) = over.last()
+            && !result.ending.is_good()
+        {
+            let in_a_row = over.iter().rev().take_while(|(_, result)| !result.ending.is_good()).count();
+            let why = result.why.as_deref().unwrap_or("the reason is not known");
+            let again = if in_a_row > 1 { format!("; the last {in_a_row} failed") } else { String::new() };
+            let text = format!("the backup that began at {} is {}: {why}{again}", run.started, result.ending.as_str());
+            wrongs.add(AlarmName::of("backup-failed"), text);
+        }
+        let newest = self.newest_good();
+        if let Some((run, result)) = newest.and_then(|run| Some((run, run.result.as_ref()?))) {
+            let ended = run.ended.unwrap_or(run.started);
+            if result.ending == RunEnding::Degraded && now.since(ended) > DEGRADED_PATIENCE {
+                let why = result.why.as_deref().unwrap_or("some regions do not have it");
+                let backup = result.backup.as_deref().unwrap_or("the newest backup");
+                wrongs.add(AlarmName::of("backup-degraded"), format!("{backup} is not in every region: {why}"));
+            }
+            if result.damaged_pages > 0 {
+                let backup = result.backup.as_deref().unwrap_or("the newest backup");
+                let text = format!("{} pages are damaged in the database, as {backup} read it", result.damaged_pages);
+                wrongs.add(AlarmName::of("database-damaged"), text);
+            }
+        }
+        let since = newest.map(|run| run.started).or(self.first_seen);
+        if let Some(since) = since
+            && overdue_after(timetable, since).is_some_and(|latest| now > latest)
+        {
+            let text = match newest {
+                Some(_) => format!("the newest good backup began at {since}; the schedule is `{}`", timetable.text()),
+                None => format!("there is no good backup, and none was made since {since}"),
+            };
+            wrongs.add(AlarmName::of("backup-overdue"), text);
+        }
+        wrongs
+    }
+}
+
+/// The history of one cluster, in its folder of the state directory.
+#[derive(Clone, Debug)]
+pub struct RunHistory {
+    runs: Durable<Runs>,
+}
+
+impl RunHistory {
+    /// Opens `<cluster directory>/runs.json`.
+    #[must_use]
+    pub fn open(cluster_directory: &Path) -> (Self, Loaded) {
+        let (runs, loaded) = Durable::open(cluster_directory.join("runs.json"));
+        (Self { runs }, loaded)
+    }
+
+    /// What is remembered now.
+    #[must_use]
+    pub fn read(&self) -> Runs {
+        self.runs.read()
+    }
+
+    /// A run begins, under the guard: whatever else seems to run was interrupted. Returns its number, and whether it could
+    /// be saved: what could not is in force in this process nevertheless.
+    pub async fn begin(&self, kind: RunKind, planned: Option<UtcTime>, now: UtcTime) -> (u64, Result<(), StateError>) {
+        match self.runs.change_in_background(move |runs| runs.begin(kind, planned, now)).await {
+            Ok(number) => (number, Ok(())),
+            Err(error) => (self.read().last_number, Err(error)),
+        }
+    }
+
+    /// A run is over.
+    ///
+    /// # Errors
+    /// [`StateError`]; it is in force in this process nevertheless if the error is that it was not saved.
+    pub async fn end(&self, number: u64, now: UtcTime, result: RunResult) -> Result<(), StateError> {
+        self.runs.change_in_background(move |runs| runs.end(number, now, result)).await
+    }
+
+    /// Whatever seems to run was interrupted. To be called under the guard.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    pub async fn interrupt(&self, now: UtcTime) -> Result<(), StateError> {
+        self.runs.change_in_background(move |runs| runs.interrupt(now)).await
+    }
+
+    /// Runs are planned by this timetable from now on.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    pub async fn plan_by(&self, timetable: Timetable, now: UtcTime) -> Result<(), StateError> {
+        self.runs.change_in_background(move |runs| runs.plan_by(&timetable, now)).await
+    }
+
+    /// A region's log has this good backup: it is remembered as a run, if it is not yet.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    pub async fn learn(&self, record: BackupRecord) -> Result<(), StateError> {
+        self.runs.change_in_background(move |runs| runs.learn(&record)).await
+    }
+
+    /// Every region has this backup by now, because it was healed.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    pub async fn mended(&self, backup: &BackupId) -> Result<(), StateError> {
+        let backup = backup.to_string();
+        let mend = move |runs: &mut Runs| {
+            for result in runs.runs.iter_mut().filter_map(|run| run.result.as_mut()) {
+                if result.backup.as_ref() == Some(&backup) && result.ending == RunEnding::Degraded {
+                    result.ending = RunEnding::Done;
+                }
+            }
+        };
+        self.runs.change_in_background(mend).await
+    }
+
+    /// Saves what an earlier change could not.
+    ///
+    /// # Errors
+    /// If it still cannot.
+    pub fn save_again(&self) -> Result<(), StateError> {
+        self.runs.save_again()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! Base backups: when, how, and how they ended.
+
+pub mod history;
+pub mod maker;
+pub mod page_check;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod seen;
+pub mod task;
+pub mod timetable;

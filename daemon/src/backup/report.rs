@@ -1,0 +1,91 @@
+//! What a backup prints when it is over.
+
+use std::time::Duration;
+
+use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_restore::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
+use lifeboat_stores::Verdict;
+use serde_json::json;
+
+use crate::backup::run::BackupOutcome;
+
+fn word(outcome: &BackupOutcome) -> (&'static str, Tone) {
+    match outcome.verdict {
+        Verdict::Failed => ("below quorum", Tone::Bad),
+        _ if !outcome.damaged.is_empty() => ("damaged", Tone::Bad),
+        Verdict::Degraded => ("degraded", Tone::Warning),
+        Verdict::Ok => ("ok", Tone::Good),
+    }
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// Prints the outcome for people or for machines.
+pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
+    let record = &outcome.commit.record;
+    let (word, tone) = word(outcome);
+    if output == Output::Json {
+        let regions = outcome.commit.regions.iter().map(|(region, result)| {
+            let value = match result {
+                Ok(head) => json!({ "state": "committed", "seq": head.seq }),
+                Err(reason) => json!({ "state": "left", "why": cause(reason) }),
+            };
+            (region.to_string(), value)
+        });
+        let line = json!({
+            "event": "finished", "state": word, "quorum": quorum,
+            "regions": regions.collect::<serde_json::Map<_, _>>(),
+            "damaged_pages": outcome.damaged, "findings": outcome.findings, "record": record,
+        });
+        println!("{line}");
+        return;
+    }
+    let BackupRecord { backup, files, packs, duration_ms, .. } = record;
+    let took = Duration::from_millis(*duration_ms);
+    println!("backup {backup} is {}", toned(word, tone));
+    println!(
+        "  data     {} in {} files, {} ({})",
+        files.raw_bytes,
+        files.count,
+        spoken(took),
+        rate(files.raw_bytes, took)
+    );
+    println!("  stored   {} in {} objects per region", packs.bytes, packs.objects);
+    println!("  WAL      {} to {}", record.start(), record.stop());
+    match record.pages {
+        None => println!("  pages    the cluster has no page checksums"),
+        Some(pages) if pages.damaged > 0 => println!("  pages    {} are damaged in the database", pages.damaged),
+        Some(pages) => println!("  pages    {} checksums verified", pages.checked),
+    }
+    let mut table = Table::new(&[("  region", Align::Left), ("state", Align::Left), ("", Align::Left)]);
+    for (region, result) in &outcome.commit.regions {
+        let region = format!("  {region}");
+        match result {
+            Ok(_) => {
+                table.toned_row(vec![(region, None), ("committed".into(), Some(Tone::Good)), (String::new(), None)])
+            }
+            Err(reason) => {
+                table.toned_row(vec![(region, None), ("left".into(), Some(Tone::Bad)), (cause(reason), None)]);
+            }
+        }
+    }
+    print!("{table}");
+    if outcome.verdict == Verdict::Failed {
+        let held = outcome.commit.committed();
+        println!("{} {held} regions hold it, {quorum} are required: it does not count", toned("attention:", Tone::Bad));
+    }
+    for page in outcome.damaged.iter().take(20) {
+        println!("{} {page}", toned("damaged page:", Tone::Bad));
+    }
+    for finding in &outcome.findings {
+        println!("{} {finding}", toned("attention:", Tone::Warning));
+    }
+}

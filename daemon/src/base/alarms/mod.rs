@@ -1,0 +1,4 @@
+//! Alarms: what can be wrong, and what is wrong now.
+
+pub mod board;
+pub mod rules;

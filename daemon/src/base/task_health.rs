@@ -1,0 +1,146 @@
+//! How the tasks are: what of it is worth an alarm, and whether the core of the daemon moves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_vocabulary::ClusterName;
+use tokio::time::Instant;
+
+use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::progress::{Doing, Progress};
+use crate::base::supervisor::{Entry, Supervisor, Weight};
+
+/// So many ends in a row are worth telling.
+const FAILURES_TOLD: u32 = 3;
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    /// It has ended and is begun again after a pause.
+    Pausing,
+    /// It is wedged and cannot be cancelled.
+    Stuck,
+    /// It was told to end, and has.
+    Ended,
+}
+
+/// What is known about one task.
+pub(crate) struct Health {
+    pub(crate) progress: Progress,
+    pub(crate) state: State,
+    /// When it was begun last.
+    pub(crate) begun: Instant,
+    /// Ends in a row, without a healthy time in between.
+    pub(crate) failures: u32,
+    /// Why it ended last.
+    pub(crate) last: Option<String>,
+    /// When it was given up last, and what it was stuck in.
+    pub(crate) wedged: Option<(Instant, String)>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let (progress, begun) = (Progress::new(), Instant::now());
+        Self { progress, state: State::Pausing, begun, failures: 0, last: None, wedged: None }
+    }
+}
+
+/// A task, for those who look.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// Of which cluster; `None`: of the daemon as a whole.
+    pub cluster: Option<ClusterName>,
+    /// What it is called.
+    pub name: &'static str,
+    /// What it does.
+    pub doing: Doing,
+    /// How long ago its last step was.
+    pub unmoved: Duration,
+    /// How often in a row it has ended though nobody told it to.
+    pub failures: u32,
+    /// Why it ended last.
+    pub last_end: Option<String>,
+}
+
+/// What the supervisor makes of all tasks.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// What the core is stuck in; `None` while it moves.
+    pub stuck: Option<String>,
+    /// What is wrong, by cluster; every cluster that has tasks is there.
+    pub wrong: BTreeMap<Option<ClusterName>, Wrongs>,
+}
+
+impl Supervisor {
+    /// All tasks.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<TaskView> {
+        self.entries().iter().map(view).collect()
+    }
+
+    /// Judges all tasks.
+    #[must_use]
+    pub fn judge(&self) -> Judgement {
+        let mut judgement = Judgement::default();
+        judgement.wrong.entry(None).or_default();
+        for entry in self.entries() {
+            let wrong = judgement.wrong.entry(entry.cluster.clone()).or_default();
+            if let Some(stuck) = look(&entry, wrong) {
+                judgement.stuck.get_or_insert(stuck);
+            }
+        }
+        judgement
+    }
+}
+
+fn view(entry: &Arc<Entry>) -> TaskView {
+    let health = entry.health.lock();
+    TaskView {
+        cluster: entry.cluster.clone(),
+        name: entry.settings.name,
+        doing: health.progress.doing(),
+        unmoved: health.progress.unmoved(),
+        failures: health.failures,
+        last_end: health.last.clone(),
+    }
+}
+
+/// Adds what is wrong with one task; returns what the core is stuck in, if it is this task.
+fn look(entry: &Entry, wrong: &mut Wrongs) -> Option<String> {
+    let (settings, health) = (&entry.settings, entry.health.lock());
+    let task = settings.name;
+    let well = health.state == State::Running && health.begun.elapsed() >= settings.restart.healthy;
+    if health.failures >= FAILURES_TOLD && !well && health.state != State::Ended {
+        let why = health.last.as_deref().unwrap_or("nobody knows why");
+        let text = format!(
+            "task {task} has ended {} times in a row and is begun again each time; last: {why}",
+            health.failures
+        );
+        wrong.add(AlarmName::about("task-restarting", task), text);
+    }
+    let now = match health.state {
+        State::Running => health.progress.wedged(settings.ceiling),
+        _ => None,
+    };
+    if let Some((on, unmoved)) = now {
+        let text = format!("task {task} has made no step in {on} for {} s", unmoved.as_secs());
+        wrong.add(AlarmName::about("task-wedged", task), text.clone());
+        return (settings.weight == Weight::Core).then_some(text);
+    }
+    if health.state == State::Stuck {
+        let why = health.last.as_deref().unwrap_or("nobody knows in what");
+        let text =
+            format!("task {task} is wedged ({why}) and cannot be cancelled: it blocks a thread; restart the daemon");
+        wrong.add(AlarmName::about("task-wedged", task), text.clone());
+        return Some(text);
+    }
+    if let Some((when, why)) = &health.wedged
+        && when.elapsed() < settings.restart.healthy
+    {
+        let text = format!("task {task} was wedged ({why}); it was cancelled and begun again");
+        wrong.add(AlarmName::about("task-wedged", task), text);
+    }
+    None
+}

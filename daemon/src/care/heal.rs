@@ -1,0 +1,180 @@
+//! Heals regions that lack something, in the background: every few minutes, and at once when somebody finds damage.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_config::ClusterSettings;
+
+use lifeboat_repository::catalog::Disagreement;
+use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope};
+use lifeboat_repository::log::records::FoundBy;
+use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::scrub::Pace;
+use lifeboat_vocabulary::RegionName;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::base::alarms::board::Source;
+use crate::base::causes::causes;
+use crate::base::state::Durable;
+use crate::base::supervisor::TaskContext;
+use crate::care::agree::judge;
+use crate::care::ask::ask;
+use crate::care::parts::CareParts;
+use crate::care::trouble::{HealFile, RoundOfRegion};
+use crate::deletion::freeze::Action;
+use crate::settings::wiring;
+
+/// After the start everything else goes first.
+const FIRST_AFTER: Duration = Duration::from_secs(20);
+const EVERY: Duration = Duration::from_secs(600);
+/// Who found damage may find more: all of it is healed in one go.
+const GATHER: Duration = Duration::from_secs(5);
+/// How often it is looked whether bytes move.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Heals the regions of one cluster until it is told to stop.
+///
+/// # Errors
+/// None: what fails is tried again, and alarmed when it takes long.
+pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
+    let file: Durable<HealFile> = Durable::open(parts.state.join("heal.json")).0;
+    let mut pause = FIRST_AFTER;
+    loop {
+        context.progress.waiting("something to heal");
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+            () = parts.board.woken() => tokio::time::sleep(GATHER).await,
+        }
+        pause = EVERY;
+        let cluster = &parts.cluster.name;
+        if let Err(stopped) = parts.freezer.check(cluster, Action::Heal) {
+            context.progress.waiting(&stopped.to_string());
+            continue;
+        }
+        context.progress.working("a look at what regions lack");
+        match round(&context, &parts).await {
+            Ok(round) => {
+                let (now, mut wrong) = (parts.now(), None);
+                let changed = file.change(|file| wrong = Some(file.update(&round, now)));
+                if let Err(error) = changed {
+                    tracing::warn!(%cluster, error = %causes(&error), "since when regions lack something is not remembered");
+                }
+                if let Some(wrong) = wrong {
+                    parts.alarms.report(&Source::of(cluster, "heal"), wrong);
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(%cluster, error, "nothing can be healed now");
+            }
+        }
+    }
+}
+
+/// Heals what there is to heal, one region after the other. A region whose own log is not to be trusted is neither healed
+/// nor healed from.
+async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
+    let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
+    let disagreements = judge(parts, &roundup).await;
+    let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
+    let regions = roundup.readable(&distrusted);
+    let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
+    let pace = Pace::new(Some(parts.bandwidth()));
+    let mut found = BTreeMap::new();
+    for place in 0..regions.len() {
+        if context.stop.is_cancelled() {
+            break;
+        }
+        let Some((mut target, others)) = one_and_others(&regions, place) else { continue };
+        let name = target.store.name.clone();
+        context.progress.working(&format!("healing region {name}"));
+        let healed = heal_region(context, parts, (&mut target, &others, &scope), (&pace, &roundup.trust)).await;
+        let logs: Vec<&RegionLog> = others.iter().map(|other| &other.log).collect();
+        let mut round = RoundOfRegion::of(&target.log, &logs, &scope, parts.now());
+        match healed {
+            Ok(report) => {
+                round.report(&report);
+                record_damage(parts, &others, &report).await;
+                tell(&parts.cluster, &name, &report);
+            }
+            Err(error) => round.left.push(causes(&error)),
+        }
+        parts.board.damaged(&name, round.damaged);
+        found.insert(name, round);
+    }
+    Ok(found)
+}
+
+pub(crate) fn one_and_others(regions: &[HealRegion], place: usize) -> Option<(HealRegion, Vec<HealRegion>)> {
+    let target = regions.get(place)?.clone();
+    let others = regions.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, region)| region.clone());
+    Some((target, others.collect()))
+}
+
+async fn heal_region(
+    context: &TaskContext,
+    parts: &CareParts,
+    (target, others, scope): (&mut HealRegion, &[HealRegion], &HealScope),
+    (pace, trust): (&Pace, &LogTrust),
+) -> Result<HealReport, lifeboat_repository::heal::HealError> {
+    let progress = Arc::new(HealProgress::default());
+    let name = target.store.name.clone();
+    parts.board.healing(&name, Some(Arc::clone(&progress)));
+    let tools = parts.tools(trust, (pace, &progress), &context.stop);
+    let work = lifeboat_repository::heal::heal(target, others, scope, &tools);
+    tokio::pin!(work);
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = progress.snapshot();
+    let healed = loop {
+        tokio::select! {
+            healed = &mut work => break healed,
+            _ = tick.tick() => {
+                let now = progress.snapshot();
+                if (now.objects, &now.doing) != (before.objects, &before.doing) {
+                    context.progress.moved();
+                }
+                before = now;
+            }
+        }
+    };
+    parts.board.healing(&name, None);
+    healed
+}
+
+/// What was found damaged in a region that was read from goes on record there, so that it is healed in its turn.
+pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], report: &HealReport) {
+    let reporter = lifeboat_repository::scrub::DamageReporter {
+        signer: &parts.signer,
+        clock: &*parts.clock,
+        tool: wiring::TOOL,
+        found_by: FoundBy::Verify,
+    };
+    for source in sources.iter().filter(|source| report.damage.iter().any(|found| found.region == source.store.name)) {
+        let mut log = source.log.clone();
+        match reporter.record(&source.store, &mut log, &report.damage).await {
+            Ok(0) => {}
+            Ok(_) => parts.board.wake_healing(),
+            Err(error) => {
+                let (region, error) = (&source.store.name, causes(&error));
+                tracing::warn!(%region, error, "damage was found and could not be put on record");
+            }
+        }
+    }
+}
+
+fn tell(cluster: &ClusterSettings, region: &RegionName, report: &HealReport) {
+    let (cluster, objects, bytes) = (&cluster.name, report.objects, report.bytes);
+    if objects > 0 || report.records > 0 {
+        let (backups, left) = (report.backups.len(), report.left_count);
+        tracing::info!(%cluster, %region, backups, objects, %bytes, left, "the region was healed");
+    }
+    for left in &report.left {
+        tracing::warn!(%cluster, %region, what = left.what, why = left.why, "something could not be healed");
+    }
+    if let Some(HealEnd::Region(why)) = &report.ended {
+        tracing::warn!(%cluster, %region, why, "healing ended early; it goes on in the next round");
+    }
+}

@@ -1,0 +1,230 @@
+//! Reads back and proves everything that every region stores, a little all the time; checks presence once a day.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::log::records::FoundBy;
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
+use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubError, ScrubState, ScrubWalk};
+use lifeboat_vocabulary::{ByteCount, RegionName};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::causes::causes;
+use crate::base::state::Durable;
+use crate::base::supervisor::TaskContext;
+use crate::care::board::ScrubSeen;
+use crate::care::parts::CareParts;
+use crate::care::trouble::spoken;
+use crate::deletion::freeze::Action;
+use crate::settings::wiring;
+
+/// `scrub.json`: how far each region has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScrubFile(BTreeMap<String, ScrubState>);
+
+/// After the start everything else goes first.
+const FIRST_AFTER: Duration = Duration::from_secs(60);
+/// Presence is checked this often.
+const LIST_EVERY: Duration = Duration::from_secs(86_400);
+/// While nothing is due.
+const REST: Duration = Duration::from_secs(600);
+/// After a failure of the region.
+const RETRY: Duration = Duration::from_secs(60);
+/// The log is read anew after this long: backups have come and gone.
+const WALK: Duration = Duration::from_secs(1800);
+/// A crash costs at most what was read since the last save.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Scrubs the regions of one cluster until it is told to stop.
+///
+/// # Errors
+/// None: what fails is tried again, and alarmed when the period is exceeded.
+pub async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
+    let stores = parts.regions.stores();
+    let file: Durable<ScrubFile> = Durable::open(parts.state.join("scrub.json")).0;
+    let late = Mutex::new(BTreeMap::new());
+    context.progress.waiting("the start of everything else");
+    tokio::select! {
+        () = context.stop.cancelled() => return Ok(()),
+        () = tokio::time::sleep(FIRST_AFTER) => {}
+    }
+    let lanes = stores.iter().map(|store| {
+        let others = stores.iter().filter(|other| other.name != store.name).cloned().collect();
+        let lane = Lane { context: &context, parts: &parts, store, others, file: &file, late: &late };
+        lane.run()
+    });
+    join_all(lanes).await;
+    Ok(())
+}
+
+/// The scrub of one region. Each goes at its own pace.
+struct Lane<'a> {
+    context: &'a TaskContext,
+    parts: &'a CareParts,
+    store: &'a RegionStore,
+    others: Vec<RegionStore>,
+    file: &'a Durable<ScrubFile>,
+    /// What is late, by region: the alarms of all regions are stated together.
+    late: &'a Mutex<BTreeMap<RegionName, String>>,
+}
+
+impl Lane<'_> {
+    async fn run(self) {
+        let name = self.store.name.to_string();
+        let mut state = self.file.read().0.remove(&name).unwrap_or_else(|| ScrubState::new(self.parts.now()));
+        while !self.context.stop.is_cancelled() {
+            let pause = match self.parts.freezer.check(&self.parts.cluster.name, Action::Scrub) {
+                Err(_) => REST,
+                Ok(()) => match self.turn(&mut state).await {
+                    Ok(()) if state.is_due(self.period(), self.parts.now()) => Duration::ZERO,
+                    Ok(()) => REST,
+                    Err(error) => {
+                        let (region, error) = (&self.store.name, format!("{error:#}"));
+                        tracing::warn!(%region, error, "the scrub cannot go on now");
+                        RETRY
+                    }
+                },
+            };
+            self.save(&state).await;
+            self.show(&state);
+            self.context.progress.waiting("the next object to prove");
+            tokio::select! {
+                () = self.context.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.parts.config.scrub.period
+    }
+
+    /// Presence if it is due, then contents for a while.
+    async fn turn(&self, state: &mut ScrubState) -> anyhow::Result<()> {
+        self.context.progress.working(&format!("the scrub of region {}", self.store.name));
+        let store = &*self.store.store;
+        let root = self.parts.signer.verify_key();
+        let (descriptor, _) = Descriptor::read(store, Some(&root)).await?;
+        let name = Some(self.store.name.clone());
+        let trust = LogTrust { repository: descriptor.repo, keys: vec![root], region: name, remembered: None };
+        let is_due = state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
+        let mut log = if is_due {
+            // Reading all of the log proves it: every signature, and that nothing is missing.
+            RegionLog::read(store, trust.clone()).await?
+        } else {
+            self.parts.board.logs().read(self.store, &trust).await?
+        };
+        if is_due {
+            let report = scrub::check_presence(self.store, &self.others, &mut log, &*self.parts.clock).await?;
+            state.was_listed(report.bytes, self.parts.now());
+            self.record(&mut log, &report.damage).await;
+        }
+        if state.is_due(self.period(), self.parts.now()) {
+            self.read_on(state, (log, &trust)).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_on(&self, state: &mut ScrubState, log: (RegionLog, &LogTrust)) -> Result<(), ScrubError> {
+        let (period, clock) = (self.period(), &*self.parts.clock);
+        let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
+        let after = state.after().cloned();
+        let mut walk = ScrubWalk::new(self.store, &self.others, log, (&pace, clock), after.as_ref());
+        let (begun, mut saved) = (Instant::now(), Instant::now());
+        while begun.elapsed() < WALK {
+            let next = tokio::select! {
+                () = self.context.stop.cancelled() => return Ok(()),
+                next = walk.next() => next?,
+            };
+            self.context.progress.moved();
+            let Some(scrubbed) = next else {
+                state.finish();
+                let (objects, bytes, damaged) = state.so_far();
+                tracing::info!(region = %self.store.name, objects, %bytes, damaged, "everything in the region was read back");
+                return Ok(());
+            };
+            if let Some(damage) = scrubbed.damage {
+                state.damaged();
+                let mut log = walk.log().clone();
+                self.record(&mut log, &[damage]).await;
+            }
+            state.proved(&scrubbed.key, scrubbed.bytes, (period, self.parts.now()));
+            if saved.elapsed() >= SAVE_EVERY {
+                self.save(state).await;
+                self.show(state);
+                saved = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts damage on record, and has it healed.
+    async fn record(&self, log: &mut RegionLog, damage: &[FoundDamage]) {
+        if damage.is_empty() {
+            return;
+        }
+        for found in damage {
+            tracing::warn!(region = %found.region, key = %found.key, what = found.what, "an object is damaged; it is healed from another region if one has it");
+        }
+        let parts = self.parts;
+        let reporter = DamageReporter {
+            signer: &parts.signer,
+            clock: &*parts.clock,
+            tool: wiring::TOOL,
+            found_by: FoundBy::Scrub,
+        };
+        if let Err(error) = reporter.record(self.store, log, damage).await {
+            let (region, error) = (&self.store.name, causes(&error));
+            tracing::warn!(%region, error, "damage was found and could not be put on record; it will be found again");
+        }
+        parts.board.wake_healing();
+    }
+
+    async fn save(&self, state: &ScrubState) {
+        let (name, state) = (self.store.name.to_string(), state.clone());
+        let saved = self.file.change_in_background(move |file| drop(file.0.insert(name, state))).await;
+        if let Err(error) = saved {
+            tracing::warn!(region = %self.store.name, error = %causes(&error), "how far the scrub is would not survive a restart");
+        }
+    }
+
+    fn show(&self, state: &ScrubState) {
+        let (parts, name) = (self.parts, &self.store.name);
+        let oldest = state.oldest(parts.now());
+        let (objects, bytes, _) = state.so_far();
+        let stored = state.stored();
+        let share_done = if stored == ByteCount::ZERO { 0.0 } else { share(bytes, stored) };
+        parts.board.scrubbing(name, ScrubSeen { share_done, oldest, damaged: 0 });
+        let mut late = self.late.lock();
+        if oldest > self.period() {
+            let text = format!(
+                "objects in region {name} have not been read back for {} (the period is {}); {objects} objects, {bytes} of \
+                 {stored} in this round. Is the region there, may the role read it, is heal.max_bandwidth too low?",
+                spoken(oldest),
+                spoken(self.period())
+            );
+            late.insert(name.clone(), text);
+        } else {
+            late.remove(name);
+        }
+        let mut wrong = Wrongs::default();
+        for (region, text) in &*late {
+            wrong.add(AlarmName::of_region("scrub-late", region), text.clone());
+        }
+        drop(late);
+        parts.alarms.report(&Source::of(&parts.cluster.name, "scrub"), wrong);
+    }
+}
+
+/// `part` of `whole`, 0 to 1.
+#[must_use]
+pub(crate) fn share(part: ByteCount, whole: ByteCount) -> f64 {
+    let kib = |bytes: ByteCount| f64::from(u32::try_from(bytes.as_bytes() / 1024).unwrap_or(u32::MAX));
+    (kib(part) / kib(whole).max(1.0)).min(1.0)
+}

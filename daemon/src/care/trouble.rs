@@ -1,0 +1,118 @@
+//! How long something has been wrong with a region, over restarts; and what to say about it. Pure but for the file.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifeboat_repository::heal::{self, HealEnd, HealReport, HealScope};
+use lifeboat_repository::log::RegionLog;
+use lifeboat_vocabulary::{RegionName, UtcTime};
+use serde::{Deserialize, Serialize};
+
+use crate::base::alarms::board::{AlarmName, Wrongs};
+
+/// So long a region may lack something before anybody is told: it is being healed.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// `heal.json`: since when what is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealFile {
+    /// Regions whose healing left something, by name, with the time in microseconds since 1970.
+    #[serde(default)]
+    stuck: BTreeMap<String, i64>,
+}
+
+/// What one round found in one region.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RoundOfRegion {
+    /// Objects that are damaged, by its log.
+    pub(crate) damaged: u64,
+    /// What was left, and why.
+    pub(crate) left: Vec<String>,
+}
+
+impl RoundOfRegion {
+    /// What the log says after a healing.
+    pub(crate) fn of(log: &RegionLog, others: &[&RegionLog], scope: &HealScope, now: UtcTime) -> Self {
+        let plan = heal::plan_records(log, others, scope, now);
+        let damaged = log.standing(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
+        Self { damaged: damaged as u64 + plan.wal_damage.len() as u64, left: Vec::new() }
+    }
+
+    pub(crate) fn report(&mut self, report: &HealReport) {
+        self.left.extend(report.left.iter().map(|left| format!("{}: {}", left.what, left.why)));
+        if let Some(HealEnd::Region(why)) = &report.ended {
+            self.left.push(why.clone());
+        }
+    }
+}
+
+impl HealFile {
+    /// Takes a round into account, and says what is wrong.
+    pub(crate) fn update(&mut self, round: &BTreeMap<RegionName, RoundOfRegion>, now: UtcTime) -> Wrongs {
+        let mut wrong = Wrongs::default();
+        for (region, found) in round {
+            let stuck = since(&mut self.stuck, region, !found.left.is_empty(), now);
+            if stuck > PATIENCE {
+                let why = found.left.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+                let text = format!("healing of region {region} has not come to an end for {}: {why}", spoken(stuck));
+                wrong.add(AlarmName::of_region("heal-stuck", region), text);
+            }
+            if found.damaged > 0 {
+                let text = format!(
+                    "{} backups or objects in region {region} are damaged, and no other region could replace them yet; see \
+                     `lifeboatd heal --region {region} --dry-run`",
+                    found.damaged
+                );
+                wrong.add(AlarmName::of_region("region-damaged", region), text);
+            }
+        }
+        wrong
+    }
+}
+
+fn since(times: &mut BTreeMap<String, i64>, region: &RegionName, is_so: bool, now: UtcTime) -> Duration {
+    if !is_so {
+        times.remove(region.as_str());
+        return Duration::ZERO;
+    }
+    let began = *times.entry(region.to_string()).or_insert(now.as_unix_micros());
+    UtcTime::from_unix_micros(began).map_or(Duration::ZERO, |began| now.since(began))
+}
+
+pub(crate) fn spoken(duration: Duration) -> String {
+    lifeboat_restore::terminal::spoken(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: i64) -> UtcTime {
+        UtcTime::from_unix_micros((1_800_000_000 + minutes * 60) * 1_000_000).unwrap()
+    }
+
+    fn names(wrong: &Wrongs) -> Vec<String> {
+        wrong.iter().map(|(name, _)| name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_being_healed_is_told_only_when_it_takes_long() {
+        let mut file = HealFile::default();
+        let round = |damaged, left: &[&str]| {
+            let left = left.iter().map(|text| (*text).to_owned()).collect();
+            BTreeMap::from([("b".parse().unwrap(), RoundOfRegion { damaged, left })])
+        };
+        for (why, minutes, round, expected) in [
+            ("just now", 0, round(0, &["backup x: no region has it"]), vec![]),
+            ("still in time", 60, round(0, &["backup x: no region has it"]), vec![]),
+            ("too long", 61, round(0, &["backup x: no region has it"]), vec!["heal-stuck/b"]),
+            ("it is cured", 63, round(0, &[]), vec![]),
+            ("again", 64, round(0, &["backup x: no region has it"]), vec![]),
+            ("damage is told at once", 65, round(1, &[]), vec!["region-damaged/b"]),
+        ] {
+            assert_eq!(names(&file.update(&round, at(minutes))), expected, "{why}");
+            let text = serde_json::to_string(&file).unwrap();
+            file = serde_json::from_str(&text).unwrap();
+        }
+    }
+}

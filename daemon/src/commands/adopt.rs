@@ -1,0 +1,76 @@
+//! `lifeboatd adopt`: a restored copy takes over for good. From then on it writes WAL into the repository, and the
+//! original is refused.
+
+use anyhow::Context;
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_postgres::{WalConnection, WalConnectionOptions};
+use lifeboat_repository::format::ids::Incarnation;
+use lifeboat_repository::log::Draft;
+use lifeboat_repository::log::records::{IncarnationRecord, Origin, RecordBody};
+use lifeboat_restore::access::read_region;
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::terminal::Output;
+use lifeboat_vocabulary::{Clock, SystemClock};
+use serde_json::json;
+
+use crate::regions::open::OpenRegions;
+use crate::settings::wiring;
+use crate::wal::receive::upstream::SENDER_TIMEOUT;
+
+/// Asks the server who it is, and says in every region's log that this one writes from now on.
+///
+/// CRASH SAFETY. One record per region, each appended once: a repetition finds its own and goes on with the others. While
+/// only some regions know, the receiver refuses to run and says that the regions disagree.
+///
+/// # Errors
+/// If the server cannot be asked, belongs to another system, or a region cannot be written to.
+pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
+    let options =
+        WalConnectionOptions { application_name: "lifeboat adopt".to_owned(), sender_timeout: SENDER_TIMEOUT };
+    let mut wal = WalConnection::connect(&cluster.connection, &options).await.context("connect to the server")?;
+    let identity = wal.identify().await.context("identify the server")?;
+    let incarnation = wal.incarnation().await.context("ask for the server's incarnation")?;
+    let host = wal.host().to_owned();
+    wal.close().await;
+    let incarnation: Option<Incarnation> =
+        incarnation.map(|text| text.parse().context("read the server's incarnation")).transpose()?;
+    let signer = wiring::signer(config, &cluster.name)?;
+    let mut logs = Vec::new();
+    for region in OpenRegions::open(config, &cluster.name).await?.stores() {
+        let read = read_region(&*region.store, Some(&signer.verify_key()), Some(region.name.clone())).await;
+        // All or none: a region that does not hear of it would go on refusing the new one.
+        let (descriptor, log) = read.with_context(|| format!("read region {}", region.name))?;
+        anyhow::ensure!(
+            descriptor.sysid == identity.system_identifier,
+            "{host} is system {}, the repository belongs to system {}",
+            identity.system_identifier,
+            descriptor.sysid
+        );
+        logs.push((region, log));
+    }
+    let known = logs.iter().all(|(_, log)| log.incarnation() == incarnation);
+    if !known {
+        let last = logs.iter().filter_map(|(_, log)| log.last_count(signer.name())).max();
+        let origin = Origin {
+            writer: signer.name().clone(),
+            wseq: Origin::next_count(last, SystemClock.now()),
+            time: SystemClock.now(),
+            tool: wiring::TOOL.to_owned(),
+        };
+        let draft = Draft { origin, body: RecordBody::Incarnation(IncarnationRecord { incarnation }) };
+        for (region, log) in &mut logs {
+            let appended = log.append(&*region.store, &signer, &draft).await;
+            appended.with_context(|| format!("write into the log of region {}", region.name))?;
+        }
+    }
+    let word = incarnation.map_or_else(|| "the original".to_owned(), |id| format!("the restored copy {id}"));
+    match output {
+        Output::Json => println!(
+            "{}",
+            json!({ "host": host, "incarnation": incarnation.map(|id| id.to_string()), "changed": !known })
+        ),
+        Output::Text if known => println!("nothing to do: {host} is {word}, which writes already"),
+        Output::Text => println!("{host} is {word}: it writes from now on, any other is refused"),
+    }
+    Ok(Ending::Done)
+}

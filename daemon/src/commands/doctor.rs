@@ -1,0 +1,354 @@
+//! `lifeboatd doctor`: tries everything that backups and continuous WAL need, and says what to do about each thing that fails.
+
+use std::sync::Arc;
+
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
+use lifeboat_repository::backup::write::MemoryPlan;
+use lifeboat_repository::log::{Descriptor, NoteSigner};
+use lifeboat_restore::access::read_region;
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::terminal::{Align, Output, Table, Tone};
+use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, probe};
+use lifeboat_vocabulary::{ByteCount, SystemClock};
+use serde_json::json;
+
+use crate::commands::doctor_wal;
+use crate::settings::wiring;
+
+/// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
+const SKEW_WARNING_MICROS: i64 = 30_000_000;
+
+/// How a probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Good,
+    Warning,
+    Bad,
+}
+
+struct Line {
+    area: String,
+    check: String,
+    state: State,
+    detail: String,
+    cure: Option<String>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Lines(Vec<Line>);
+
+impl Lines {
+    fn add(&mut self, area: &str, check: &str, state: State, detail: impl Into<String>) -> &mut Option<String> {
+        let (area, check) = (area.to_owned(), check.to_owned());
+        self.0.push(Line { area, check, state, detail: detail.into(), cure: None });
+        let last = self.0.len() - 1;
+        &mut self.0[last].cure
+    }
+
+    pub(crate) fn good(&mut self, area: &str, check: &str, detail: impl Into<String>) {
+        self.add(area, check, State::Good, detail);
+    }
+
+    /// The states, in order.
+    #[cfg(test)]
+    pub(crate) fn states(&self) -> Vec<State> {
+        self.0.iter().map(|line| line.state).collect()
+    }
+
+    pub(crate) fn not(&mut self, area: &str, check: &str, (state, detail, cure): (State, String, &str)) {
+        *self.add(area, check, state, detail) = Some(cure.to_owned());
+    }
+}
+
+/// Runs every probe and prints a table with a cure per line that is not good.
+pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> Ending {
+    let mut lines = Lines::default();
+    let signer = keys(config, cluster, &mut lines);
+    let facts = server(cluster, &mut lines).await;
+    for settings in &config.regions {
+        region((settings, cluster), signer.as_ref(), facts.as_ref(), &mut lines).await;
+    }
+    doctor_wal::check(config, cluster, &mut lines).await;
+    memory(config, &mut lines);
+    print(&lines.0, output);
+    let worst = lines.0.iter().any(|line| line.state == State::Bad);
+    if worst { Ending::Failed } else { Ending::Done }
+}
+
+fn keys(config: &Config, cluster: &ClusterSettings, lines: &mut Lines) -> Option<Arc<NoteSigner>> {
+    let recipients = config.keys.recipients.len();
+    match recipients {
+        0 | 1 => {
+            let cure =
+                "make a second key with `lifeboat-restore keygen`, keep it offline, and add it to keys.recipients";
+            lines.not("keys", "recipients", (State::Warning, "only one key can read the backups".to_owned(), cure));
+        }
+        _ => lines.good("keys", "recipients", format!("{recipients} keys can each read the backups")),
+    }
+    if !config.keys.wrap_commands.is_empty() {
+        lines.good("keys", "wrap commands", format!("{} configured", config.keys.wrap_commands.len()));
+    }
+    match wiring::signer(config, &cluster.name) {
+        Ok(signer) => {
+            lines.good("keys", "signing key", signer.verify_key().to_string());
+            Some(signer)
+        }
+        Err(error) => {
+            let cure = "run `lifeboatd init`, or put the key where keys.signing_key says";
+            lines.not("keys", "signing key", (State::Bad, format!("{error:#}"), cure));
+            None
+        }
+    }
+}
+
+async fn server(cluster: &ClusterSettings, lines: &mut Lines) -> Option<ServerFacts> {
+    let mut session = match Session::connect(&cluster.connection, Purpose::Sql).await {
+        Ok(session) => session,
+        Err(error) => {
+            refused("connect for SQL", &error, lines);
+            return None;
+        }
+    };
+    lines.good("server", "connect for SQL", session.host().to_owned());
+    let facts = match ServerFacts::ask(&mut session).await {
+        Ok(facts) => facts,
+        Err(error) => {
+            refused("ask for facts", &error, lines);
+            return None;
+        }
+    };
+    let version = format!("PostgreSQL {}.{}", facts.major(), facts.version_num % 10_000);
+    if facts.major() < 13 {
+        let cure = "upgrade the server: 13 is the oldest version that can be backed up";
+        lines.not("server", "version", (State::Bad, version, cure));
+    } else {
+        lines.good("server", "version", version);
+    }
+    rights(&facts, lines);
+    limits(&mut session, &facts, lines).await;
+    match Session::connect(&cluster.connection, Purpose::PhysicalReplication).await {
+        Ok(replication) => {
+            lines.good("server", "connect for replication", replication.host().to_owned());
+            replication.close().await;
+        }
+        Err(error) => refused("connect for replication", &error, lines),
+    }
+    session.close().await;
+    Some(facts)
+}
+
+fn refused(check: &str, error: &SessionError, lines: &mut Lines) {
+    let cure = error.remedy().unwrap_or_else(|| "see the server's log".to_owned());
+    let mut detail = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        detail = format!("{detail}: {next}");
+        cause = next.source();
+    }
+    lines.not("server", check, (State::Bad, detail, &cure));
+}
+
+fn rights(facts: &ServerFacts, lines: &mut Lines) {
+    if facts.may_replicate {
+        lines.good("server", "right to replicate", "yes");
+    } else {
+        let cure = "as a superuser: ALTER ROLE <role> REPLICATION";
+        lines.not("server", "right to replicate", (State::Bad, "the role lacks it".to_owned(), cure));
+    }
+    let checksums = facts.setting("data_checksums") == Some("on");
+    match (checksums, facts.may_reread) {
+        (false, _) => {
+            let detail = "off: damage on the server's disk cannot be noticed".to_owned();
+            let cure = "at the next downtime: pg_checksums --enable";
+            lines.not("server", "page checksums", (State::Warning, detail, cure));
+        }
+        (true, true) => lines.good("server", "page checksums", "on; verified by Lifeboat, on all cores"),
+        (true, false) => {
+            let detail = "on; verified by the server, on one core".to_owned();
+            let cure = "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text,bigint,bigint,boolean) TO <role> (faster)";
+            lines.not("server", "page checksums", (State::Good, detail, cure));
+        }
+    }
+}
+
+async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
+    match facts.setting("wal_level") {
+        Some(level @ ("replica" | "logical")) => lines.good("server", "wal_level", level),
+        other => {
+            let cure = "set wal_level = replica and restart the server";
+            lines.not("server", "wal_level", (State::Bad, other.unwrap_or("not visible").to_owned(), cure));
+        }
+    }
+    for (setting, used, needed) in [
+        ("max_wal_senders", "SELECT count(*) FROM pg_stat_replication", 3),
+        ("max_replication_slots", "SELECT count(*) FROM pg_replication_slots", 2),
+    ] {
+        let limit: i64 = facts.setting(setting).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let used: i64 = match session.query_one_text(used).await {
+            Ok(text) => text.and_then(|text| text.parse().ok()).unwrap_or(0),
+            Err(error) => {
+                refused(setting, &error, lines);
+                continue;
+            }
+        };
+        let detail = format!("{used} of {limit} in use, a backup needs {needed}");
+        if limit - used >= needed {
+            lines.good("server", setting, detail);
+        } else {
+            lines.not("server", setting, (State::Bad, detail, "raise it and restart the server"));
+        }
+    }
+}
+
+async fn region(
+    (settings, cluster): (&RegionSettings, &ClusterSettings),
+    signer: Option<&Arc<NoteSigner>>,
+    facts: Option<&ServerFacts>,
+    lines: &mut Lines,
+) {
+    let area = format!("region {}", settings.name);
+    let store = match open_below(settings, Some(&cluster.name)).await {
+        Ok(store) => store,
+        Err(error) => {
+            let detail = format!("{:#}", anyhow::Error::new(error));
+            lines.not(&area, "open", (State::Bad, detail, "correct the region's settings"));
+            return;
+        }
+    };
+    let probing = tokio::time::timeout(wiring::PROBE_TIMEOUT, probe(&*store, &SystemClock)).await;
+    let report = match probing {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            let detail = format!("{:#}", anyhow::Error::new(error));
+            lines.not(&area, "create an object", (State::Bad, detail, "see that it is reachable, and the credentials"));
+            return;
+        }
+        Err(_) => {
+            let detail = format!("no answer within {:?}", wiring::PROBE_TIMEOUT);
+            lines.not(&area, "create an object", (State::Bad, detail, "see that it is reachable"));
+            return;
+        }
+    };
+    for (check, finding) in &report.findings {
+        match finding {
+            Finding::Holds if *check == Check::Delete => {
+                let detail = "allowed: this host could destroy history".to_owned();
+                let cure = "use credentials that may create but not delete";
+                lines.not(&area, "delete", (State::Warning, detail, cure));
+            }
+            Finding::Holds => lines.good(&area, &check.to_string(), "yes"),
+            Finding::NotAllowed { .. } => lines.good(&area, &check.to_string(), "not allowed for this role"),
+            Finding::Unclear { why } => {
+                let cure = "run `lifeboatd doctor` again; see how the region is reached if it stays";
+                lines.not(&area, &check.to_string(), (State::Warning, why.clone(), cure));
+            }
+            Finding::Lacks { what } => {
+                let cure = "only one writer may use this region; choose another provider if you can";
+                lines.not(&area, &check.to_string(), (State::Warning, what.clone(), cure));
+            }
+        }
+    }
+    clock(&area, report.clock_skew_micros, lines);
+    room((&area, settings), facts, lines);
+    let Some(signer) = signer else { return };
+    match read_region(&*store, Some(&signer.verify_key()), Some(settings.name.clone())).await {
+        Ok((descriptor, log)) => repository(&area, (&descriptor, log.entries().len()), facts, lines),
+        Err(error) => lines.not(&area, "repository", (State::Bad, format!("{error:#}"), "run `lifeboatd init`")),
+    }
+}
+
+fn repository(area: &str, (descriptor, records): (&Descriptor, usize), facts: Option<&ServerFacts>, lines: &mut Lines) {
+    match facts {
+        Some(facts) if facts.system_identifier != descriptor.sysid => {
+            let detail =
+                format!("it belongs to system {}, the server is {}", descriptor.sysid, facts.system_identifier);
+            let cure = "check the connection, or give the new cluster another name";
+            lines.not(area, "repository", (State::Bad, detail, cure));
+        }
+        _ => lines.good(area, "repository", format!("{records} records, signed and in order")),
+    }
+}
+
+fn clock(area: &str, skew: Option<i64>, lines: &mut Lines) {
+    let Some(skew) = skew else { return };
+    let detail = format!("{:.1} s apart", skew.unsigned_abs() as f64 / 1e6);
+    if skew.abs() > SKEW_WARNING_MICROS {
+        lines.not(area, "clock", (State::Warning, detail, "let this host keep its time by NTP (chrony, timesyncd)"));
+    } else {
+        lines.good(area, "clock", detail);
+    }
+}
+
+fn room((area, settings): (&str, &RegionSettings), facts: Option<&ServerFacts>, lines: &mut Lines) {
+    let StoreUrl::Directory(path) = &settings.url else { return };
+    let free = match rustix::fs::statvfs(path) {
+        Ok(space) => ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize)),
+        Err(error) => {
+            lines.not(area, "disk", (State::Bad, error.to_string(), "see that the directory exists and is mounted"));
+            return;
+        }
+    };
+    let size = facts.and_then(|facts| facts.size_bytes).map(ByteCount::from_bytes);
+    match size {
+        Some(size) if size > free => {
+            let detail = format!("{free} free, the cluster has {size}");
+            lines.not(area, "disk", (State::Warning, detail, "make room: a full backup may not fit"));
+        }
+        _ => lines.good(area, "disk", format!("{free} free")),
+    }
+}
+
+fn memory(config: &Config, lines: &mut Lines) {
+    let limits = config.limits;
+    match MemoryPlan::new(limits.memory, limits.workers, 128 << 10, 16 << 20) {
+        Ok(plan) => lines.good("memory", "budget", plan.to_string()),
+        Err(error) => lines.not(
+            "memory",
+            "budget",
+            (State::Bad, error.to_string(), "raise limits.memory or lower limits.workers"),
+        ),
+    }
+}
+
+fn print(lines: &[Line], output: Output) {
+    let word = |state| match state {
+        State::Good => ("ok", Tone::Good),
+        State::Warning => ("warning", Tone::Warning),
+        State::Bad => ("FAILED", Tone::Bad),
+    };
+    if output == Output::Json {
+        let checks: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                let state = word(line.state).0.to_lowercase();
+                json!({ "area": line.area, "check": line.check, "state": state, "detail": line.detail, "cure": line.cure })
+            })
+            .collect();
+        println!("{}", json!({ "checks": checks }));
+        return;
+    }
+    let columns = [("area", Align::Left), ("check", Align::Left), ("state", Align::Left), ("detail", Align::Left)];
+    let mut table = Table::new(&columns);
+    for line in lines {
+        let (word, tone) = word(line.state);
+        table.toned_row(vec![
+            (line.area.clone(), None),
+            (line.check.clone(), None),
+            (word.to_owned(), Some(tone)),
+            (line.detail.clone(), None),
+        ]);
+        if let Some(cure) = &line.cure {
+            table.toned_row(vec![
+                (String::new(), None),
+                (String::new(), None),
+                (String::new(), None),
+                (format!("-> {cure}"), Some(Tone::Quiet)),
+            ]);
+        }
+    }
+    print!("{table}");
+    let count = |state| lines.iter().filter(|line| line.state == state).count();
+    println!("{} checks: {} failed, {} warnings", lines.len(), count(State::Bad), count(State::Warning));
+}

@@ -1,0 +1,132 @@
+//! What `doctor` tries for continuous WAL: slot, limits of the server, synchronous mode, state directory.
+
+use std::path::Path;
+
+use lifeboat_config::{ClusterSettings, CommitMode, Config};
+use lifeboat_postgres::{Purpose, Session, SlotCondition, server_wal, slot_status};
+use lifeboat_vocabulary::ByteCount;
+
+use crate::commands::doctor::{Lines, State};
+use crate::run::daemon::state_directory;
+
+/// Tries everything that continuous WAL needs beside what a backup needs.
+pub(crate) async fn check(config: &Config, cluster: &ClusterSettings, lines: &mut Lines) {
+    match Session::connect(&cluster.connection, Purpose::Sql).await {
+        Ok(mut session) => {
+            slot(&mut session, cluster, lines).await;
+            server(&mut session, cluster, lines).await;
+            session.close().await;
+        }
+        // Why the server cannot be reached stands in the lines about the server.
+        Err(error) => tracing::debug!(%error, "the server cannot be asked about WAL"),
+    }
+    state(&state_directory(config, cluster), config.limits.spool, lines);
+}
+
+async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Lines) {
+    let name = &cluster.wal.slot;
+    match slot_status(session, name).await {
+        Ok(None) => lines.good("wal", "slot", format!("{name} will be made by `lifeboatd run`")),
+        Ok(Some(status)) => match status.condition {
+            SlotCondition::Holds => lines.good("wal", "slot", format!("{name} holds WAL")),
+            SlotCondition::AtRisk => {
+                let detail = format!("{name} is about to be given up by the server");
+                let cure = "start `lifeboatd run`, or raise max_slot_wal_keep_size";
+                lines.not("wal", "slot", (State::Bad, detail, cure));
+            }
+            SlotCondition::Lost | SlotCondition::Empty => {
+                let cure = "nothing to do: `lifeboatd run` makes it anew, records the gap and makes a base backup";
+                lines.not("wal", "slot", (State::Warning, format!("{name} holds no WAL any more"), cure));
+            }
+            SlotCondition::Logical => {
+                let cure = "give wal.slot another name";
+                lines.not("wal", "slot", (State::Bad, format!("{name} is a logical slot"), cure));
+            }
+        },
+        Err(error) => {
+            let detail = format!("{:#}", anyhow::Error::new(error));
+            lines.not("wal", "slot", (State::Bad, detail, "see the server's log"));
+        }
+    }
+}
+
+async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Lines) {
+    let application_name = &cluster.wal.application_name;
+    let server = match server_wal(session, application_name).await {
+        Ok(server) => server,
+        Err(error) => {
+            let detail = format!("{:#}", anyhow::Error::new(error));
+            lines.not("wal", "server", (State::Bad, detail, "see the server's log"));
+            return;
+        }
+    };
+    match server.slot_limit {
+        Some(limit) => lines.good("wal", "max_slot_wal_keep_size", limit.to_string()),
+        None => {
+            let detail = "no limit: a receiver that is away for long fills the server's disk".to_owned();
+            let cure = "set it to what the disk of pg_wal can spare, and reload";
+            lines.not("wal", "max_slot_wal_keep_size", (State::Warning, detail, cure));
+        }
+    }
+    match (cluster.wal.commit, server.synchronous) {
+        (CommitMode::Asynchronous, false) => lines.good("wal", "commits", "do not wait for the regions"),
+        (CommitMode::Synchronous, true) => lines.good("wal", "commits", "wait for the regions"),
+        (CommitMode::Synchronous, false) => {
+            let detail = format!("do not wait: synchronous_standby_names does not name {application_name}");
+            let cure = format!(
+                "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({application_name})'; SELECT pg_reload_conf()"
+            );
+            lines.not("wal", "commits", (State::Warning, detail, &cure));
+        }
+        (CommitMode::Asynchronous, true) => {
+            let detail = format!("wait for {application_name}, which ships only every flush_interval");
+            let cure = "set wal.synchronous = true, or take the name out of synchronous_standby_names";
+            lines.not("wal", "commits", (State::Warning, detail, cure));
+        }
+    }
+}
+
+/// The state directory, or the nearest one above it that exists.
+fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
+    let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let shown = directory.display();
+    if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
+        let detail = format!("{} cannot be written to", existing.display());
+        let cure = format!("make {shown} and give it to the account that runs lifeboatd, with mode 0700");
+        lines.not("wal", "state directory", (State::Bad, detail, &cure));
+        return;
+    }
+    match rustix::fs::statvfs(existing) {
+        Ok(space) => {
+            let free = ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize));
+            if free < spool {
+                let detail = format!("{free} free, limits.spool allows {spool}");
+                let cure = "make room, or lower limits.spool";
+                lines.not("wal", "state directory", (State::Warning, detail, cure));
+            } else {
+                lines.good("wal", "state directory", format!("{shown}, {free} free"));
+            }
+        }
+        Err(error) => {
+            lines.not("wal", "state directory", (State::Bad, error.to_string(), "see that it is mounted"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_without_room_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |path: &Path, spool| {
+            let mut lines = Lines::default();
+            state(path, spool, &mut lines);
+            lines.states()
+        };
+        assert_eq!(told(&dir.path().join("new/main"), ByteCount::from_mib(1)), [State::Good]);
+        assert_eq!(told(&dir.path().join("new/main"), ByteCount::from_bytes(u64::MAX)), [State::Warning]);
+        assert_eq!(told(Path::new("/proc/nothing"), ByteCount::from_mib(1)).len(), 1);
+    }
+}

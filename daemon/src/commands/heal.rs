@@ -1,0 +1,337 @@
+//! `lifeboatd heal`: brings regions what they lack, now.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_config::{ClusterSettings, Config};
+
+use lifeboat_repository::catalog::Disagreement;
+use lifeboat_repository::heal::{self, HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealSurvey, Lack};
+use lifeboat_repository::scrub::Pace;
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::terminal::{Align, Output, Table, Tone, spoken, toned};
+use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::alarms::board::AlarmBoard;
+use crate::care::agree::judge;
+use crate::care::ask::{Roundup, ask};
+use crate::care::heal::{one_and_others, record_damage};
+use crate::care::parts::CareParts;
+use crate::deletion::freeze::Freezer;
+use crate::regions::open::OpenRegions;
+use crate::run::daemon::state_directory;
+use crate::settings::wiring;
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HealArgs {
+    /// Only this region; all of them otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<RegionName>,
+    /// Say what is missing, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// The parts for a command: nothing is supervised, and alarms go nowhere but the log.
+///
+/// # Errors
+/// If the regions cannot be opened, `only` is none of them, or the signing key cannot be read.
+pub async fn parts_for_command(
+    config: &Config,
+    cluster: &ClusterSettings,
+    only: Option<&RegionName>,
+) -> anyhow::Result<CareParts> {
+    let clock: Arc<SystemClock> = Arc::new(SystemClock);
+    let state = state_directory(config, cluster);
+    let aside = state.join("command");
+    let (alarms, _) = AlarmBoard::open(&aside, Arc::<SystemClock>::clone(&clock));
+    let regions = OpenRegions::open(config, &cluster.name).await?;
+    if let Some(only) = only {
+        anyhow::ensure!(regions.get(only).is_some(), "the configuration has no region {only}");
+    }
+    Ok(CareParts {
+        config: Arc::new(config.clone()),
+        cluster: cluster.clone(),
+        regions,
+        signer: wiring::signer(config, &cluster.name)?,
+        freezer: Arc::new(Freezer::new(&config.state_directory, Arc::<SystemClock>::clone(&clock))),
+        alarms: Arc::new(alarms),
+        board: Arc::default(),
+        state,
+        clock,
+    })
+}
+
+/// All regions as a command sees them.
+struct Sight {
+    roundup: Roundup,
+    disagreements: Vec<Disagreement>,
+    regions: Vec<HealRegion>,
+    scope: HealScope,
+}
+
+async fn look(parts: &CareParts) -> anyhow::Result<Sight> {
+    let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
+    let disagreements = judge(parts, &roundup).await;
+    let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
+    let regions = roundup.readable(&distrusted);
+    let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
+    Ok(Sight { roundup, disagreements, regions, scope })
+}
+
+/// Heals, or says what would be healed. 0: nothing is left; 4: something is, or a region could not be looked at; 6: damage
+/// could not be healed; 130: stopped.
+///
+/// # Errors
+/// If no region can be read.
+pub async fn run(
+    (config, cluster): (&Config, &ClusterSettings),
+    args: &HealArgs,
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ending> {
+    let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
+    let sight = look(&parts).await?;
+    let mut outcomes = Vec::new();
+    let pace = Pace::new(Some(parts.bandwidth()));
+    for place in 0..sight.regions.len() {
+        let Some((mut target, others)) = one_and_others(&sight.regions, place) else { continue };
+        let name = target.store.name.clone();
+        if args.region.as_ref().is_some_and(|wanted| *wanted != name) {
+            continue;
+        }
+        let progress = Arc::new(HealProgress::default());
+        let tools = parts.tools(&sight.roundup.trust, (&pace, &progress), stop);
+        // By hand everything is compared, whatever is on its way.
+        let tools = lifeboat_repository::heal::HealTools { settled: Duration::ZERO, ..tools };
+        let lacking = heal::survey(&target, &others, &sight.scope, &tools).await?;
+        if args.dry_run {
+            outcomes.push((name, Outcome::Surveyed(lacking)));
+            continue;
+        }
+        let line = ProgressLine::start(name.clone(), Arc::clone(&progress), output);
+        let report = lifeboat_repository::heal::heal(&mut target, &others, &sight.scope, &tools).await?;
+        drop(line);
+        record_damage(&parts, &others, &report).await;
+        let stopped = report.ended == Some(HealEnd::Stopped);
+        outcomes.push((name, Outcome::Healed(lacking, report)));
+        if stopped {
+            break;
+        }
+    }
+    print(&sight, &outcomes, output);
+    Ok(ending(&sight, &outcomes, args))
+}
+
+/// What was found, or done, for one region.
+enum Outcome {
+    Surveyed(HealSurvey),
+    Healed(HealSurvey, HealReport),
+}
+
+impl Outcome {
+    fn survey(&self) -> &HealSurvey {
+        let (Self::Surveyed(survey) | Self::Healed(survey, _)) = self;
+        survey
+    }
+
+    fn is_damaged(&self) -> bool {
+        let records = &self.survey().records;
+        !records.wal_damage.is_empty() || records.backups.iter().any(|task| task.lack != Lack::Record)
+    }
+}
+
+fn ending(sight: &Sight, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> Ending {
+    let mut ending = Ending::Done;
+    for (_, outcome) in outcomes {
+        let left = match outcome {
+            Outcome::Surveyed(survey) => !survey.is_whole(),
+            Outcome::Healed(_, report) if report.ended == Some(HealEnd::Stopped) => return Ending::Stopped,
+            Outcome::Healed(_, report) => !report.is_complete(),
+        };
+        if left {
+            ending = if outcome.is_damaged() || ending == Ending::Damaged { Ending::Damaged } else { Ending::Degraded };
+        }
+    }
+    let unseen =
+        sight.roundup.silent().into_iter().any(|(name, _)| args.region.as_ref().is_none_or(|only| *only == name));
+    if ending == Ending::Done && (unseen || !sight.disagreements.is_empty()) { Ending::Degraded } else { ending }
+}
+
+fn print(sight: &Sight, outcomes: &[(RegionName, Outcome)], output: Output) {
+    let silent = sight.roundup.silent();
+    if output == Output::Json {
+        let regions: Vec<Value> = outcomes.iter().map(|(name, outcome)| as_json(name, outcome)).collect();
+        let silent: Vec<Value> =
+            silent.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
+        let disagreements: Vec<String> = sight.disagreements.iter().map(ToString::to_string).collect();
+        println!("{}", json!({ "regions": regions, "not_read": silent, "disagreements": disagreements }));
+        return;
+    }
+    let columns = [
+        ("region", Align::Left),
+        ("backups", Align::Right),
+        ("WAL objects", Align::Right),
+        ("bytes", Align::Right),
+        ("state", Align::Left),
+    ];
+    let mut table = Table::new(&columns);
+    for (name, outcome) in outcomes {
+        table.toned_row(row(name, outcome));
+    }
+    for (name, why) in &silent {
+        let state = (format!("cannot be read: {why}"), Some(Tone::Bad));
+        table.toned_row(vec![(name.to_string(), None), cell("-"), cell("-"), cell("-"), state]);
+    }
+    print!("{table}");
+    for (name, outcome) in outcomes {
+        notes(name, outcome);
+    }
+    for disagreement in &sight.disagreements {
+        println!("{} {disagreement}; deletion is frozen", toned("attention:", Tone::Bad));
+    }
+}
+
+fn cell(text: impl Into<String>) -> (String, Option<Tone>) {
+    (text.into(), None)
+}
+
+fn row(name: &RegionName, outcome: &Outcome) -> Vec<(String, Option<Tone>)> {
+    let (backups, wal, bytes, state, tone) = match outcome {
+        Outcome::Surveyed(survey) if survey.is_whole() => {
+            (0, 0, ByteCount::ZERO, "has everything".to_owned(), Tone::Good)
+        }
+        Outcome::Surveyed(survey) => {
+            let state = if outcome.is_damaged() { "damaged" } else { "lacks these" };
+            (survey.records.backups.len(), survey.wal_objects, survey.bytes(), state.to_owned(), Tone::Warning)
+        }
+        Outcome::Healed(_, report) => {
+            let (state, tone) = match &report.ended {
+                Some(HealEnd::Stopped) => ("stopped".to_owned(), Tone::Warning),
+                Some(HealEnd::Region(_)) => ("ended early".to_owned(), Tone::Bad),
+                None if report.left_count > 0 => (format!("{} left", report.left_count), Tone::Bad),
+                None if report.objects + report.records == 0 && report.backups.is_empty() => {
+                    ("has everything".to_owned(), Tone::Good)
+                }
+                None => ("healed".to_owned(), Tone::Good),
+            };
+            (report.backups.len(), report.wal_objects, report.bytes, state, tone)
+        }
+    };
+    vec![
+        cell(name.to_string()),
+        cell(backups.to_string()),
+        cell(wal.to_string()),
+        cell(bytes.to_string()),
+        (state, Some(tone)),
+    ]
+}
+
+fn notes(name: &RegionName, outcome: &Outcome) {
+    match outcome {
+        Outcome::Surveyed(survey) => {
+            for task in &survey.records.backups {
+                let what = if task.lack == Lack::Record { "is missing" } else { "has damaged objects" };
+                println!("{name}: backup {} {what}", task.record.backup);
+            }
+            for backup in &survey.records.disputed {
+                println!("{name}: two signed records of backup {backup} disagree: a person has to decide");
+            }
+            if let Some(why) = &survey.wal_unseen {
+                println!("{name}: WAL was not compared: {why}");
+            }
+        }
+        Outcome::Healed(_, report) => {
+            for left in &report.left {
+                println!("{} {name}: {}: {}", toned("left:", Tone::Bad), left.what, left.why);
+            }
+            if let Some(HealEnd::Region(why)) = &report.ended {
+                println!("{} {name}: {why}", toned("ended early:", Tone::Bad));
+            }
+            for found in &report.damage {
+                let (region, key, what) = (&found.region, &found.key, &found.what);
+                println!("{} {key} in {region}: {what}", toned("damaged:", Tone::Bad));
+            }
+        }
+    }
+}
+
+fn as_json(name: &RegionName, outcome: &Outcome) -> Value {
+    let survey = outcome.survey();
+    let ids = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>();
+    let lacking = json!({
+        "backups": ids(&mut survey.records.backups.iter().map(|task| task.record.backup.to_string())),
+        "wal_objects": survey.wal_objects,
+        "bytes": survey.bytes().as_bytes(),
+        "records": survey.records.common.len(),
+        "damaged": outcome.is_damaged(),
+        "disputed": ids(&mut survey.records.disputed.iter().map(ToString::to_string)),
+    });
+    let Outcome::Healed(_, report) = outcome else {
+        return json!({ "region": name.as_str(), "whole": survey.is_whole(), "lacking": lacking });
+    };
+    let left: Vec<Value> = report.left.iter().map(|left| json!({ "what": left.what, "why": left.why })).collect();
+    let ended = report.ended.as_ref().map(|ended| match ended {
+        HealEnd::Stopped => "stopped".to_owned(),
+        HealEnd::Region(why) => why.clone(),
+    });
+    json!({
+        "region": name.as_str(), "whole": report.is_complete(), "lacking": lacking,
+        "healed": {
+            "backups": ids(&mut report.backups.iter().map(ToString::to_string)), "wal_objects": report.wal_objects,
+            "objects": report.objects, "bytes": report.bytes.as_bytes(), "records": report.records,
+            "from": report.from.as_ref().map(ToString::to_string),
+        },
+        "left": left, "left_count": report.left_count, "ended": ended,
+    })
+}
+
+/// Tells on standard error how far it is: every second in place on a terminal, every ten seconds as a line elsewhere; with
+/// `--json` as JSON lines on standard output.
+pub(crate) struct ProgressLine(tokio::task::JoinHandle<()>);
+
+impl ProgressLine {
+    pub(crate) fn start(name: RegionName, progress: Arc<HealProgress>, output: Output) -> Self {
+        let on_terminal = output == Output::Text && std::io::stderr().is_terminal();
+        let every = match output {
+            Output::Text if !on_terminal => Duration::from_secs(10),
+            _ => Duration::from_secs(1),
+        };
+        Self(tokio::spawn(async move {
+            let mut tick = tokio::time::interval(every);
+            tick.tick().await;
+            loop {
+                tick.tick().await;
+                let now = progress.snapshot();
+                let left = now.left.map_or_else(String::new, |left| format!(", {} left", spoken(left)));
+                match output {
+                    Output::Json => println!(
+                        "{}",
+                        json!({
+                            "event": "progress", "region": name.as_str(), "doing": now.doing, "objects": now.objects,
+                            "objects_total": now.objects_total, "bytes": now.done.as_bytes(),
+                            "bytes_total": now.total.as_bytes(), "seconds_left": now.left.map(|left| left.as_secs_f64()),
+                        })
+                    ),
+                    Output::Text => {
+                        let line = format!("{name}: {}, {} of {}{left}", now.doing, now.done, now.total);
+                        if on_terminal { eprint!("\r\x1b[K{line}") } else { eprintln!("{line}") }
+                    }
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        self.0.abort();
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

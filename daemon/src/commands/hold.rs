@@ -1,0 +1,268 @@
+//! `lifeboatd hold`: backups that stay whatever the retention policy says, with a reason, an owner and an end.
+//!
+//! A hold stands in the log of every region. One that a region has missed protects there all the same, as long as some
+//! region that can be read has it; saying it again brings it to the regions that lack it.
+
+use std::time::Duration;
+
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_repository::format::HoldId;
+use lifeboat_repository::log::records::{
+    HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, ReleaseRecord, is_plain_text,
+};
+use lifeboat_repository::log::{self, RegionLog};
+use lifeboat_restore::exit_code::{Ending, Exit};
+use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime};
+use serde_json::json;
+
+use crate::base::expiry::Expiry;
+use crate::commands::command_line::HoldCommand;
+use crate::deletion::audit::{AuditEntry, AuditTrail};
+use crate::regions::broadcast::{Everywhere, Told};
+use crate::retention::plan::read;
+use crate::settings::wiring;
+
+/// A hold by the same person for the same reason that ends at most so much earlier is the same hold, said again.
+const SAID_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// Does what the command line says.
+///
+/// # Errors
+/// As the command that it names.
+pub async fn run(
+    (config, cluster): (&Config, &ClusterSettings),
+    command: &HoldCommand,
+    output: Output,
+) -> anyhow::Result<Ending> {
+    match command {
+        HoldCommand::Add { backup, reason, owner, expires } => {
+            let (backup, reason, owner) = (backup.clone(), reason.clone(), owner.clone());
+            add(config, cluster, &Wish { backup, reason, owner, expires: *expires }, output).await
+        }
+        HoldCommand::Remove { hold, reason, owner } => {
+            remove(config, cluster, (*hold, reason, owner.as_deref()), output).await
+        }
+        HoldCommand::List => list(config, cluster, output).await,
+    }
+}
+
+/// What somebody wants to hold, and why.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The backup.
+    pub backup: BackupId,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub owner: String,
+    /// When it ends by itself.
+    pub expires: Option<Expiry>,
+}
+
+fn check_text(option: &str, text: &str, max: usize) -> anyhow::Result<()> {
+    if is_plain_text(text, max) {
+        return Ok(());
+    }
+    let message = format!("{option} must be one line of text, not empty, of at most {max} bytes");
+    Err(Exit::error(Ending::BadCommandLine, message))
+}
+
+/// Holds a backup in every region; a hold that stands already is brought to the regions that lack it.
+///
+/// # Errors
+/// If there is no such backup (code 8), or no region takes the record.
+pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output: Output) -> anyhow::Result<Ending> {
+    let now = SystemClock.now();
+    check_text("--reason", &wish.reason, REASON_BYTES_MAX)?;
+    check_text("--owner", &wish.owner, OWNER_BYTES_MAX)?;
+    let expires = wish.expires.map(|expiry| expiry.from_now(now));
+    if expires.is_some_and(|expires| expires <= now) {
+        return Err(Exit::error(Ending::BadCommandLine, "--expires is in the past: the hold would keep nothing"));
+    }
+    let signer = wiring::signer(config, &cluster.name)?;
+    let repository = read(config, cluster).await?;
+    if repository.catalog.find(&wish.backup).is_none() {
+        let message = format!("there is no backup {} in cluster {}; see `lifeboatd list`", wish.backup, cluster.name);
+        return Err(Exit::error(Ending::NoSuchBackup, message));
+    }
+    let mut everywhere = Everywhere::of(&repository);
+    let in_force = log::holds_in_force(everywhere.logs(), now);
+    let known = in_force.values().find(|hold| says_the_same(hold, wish, expires)).map(|hold| hold.hold);
+    let draft = match known.and_then(|known| everywhere.find(|body| is_hold(body, known))) {
+        Some(draft) => draft,
+        None => {
+            let (reason, owner) = (wish.reason.clone(), wish.owner.clone());
+            let hold = HoldRecord { hold: HoldId::random()?, backup: wish.backup.clone(), reason, owner, expires };
+            everywhere.draft(&signer, RecordBody::Hold(hold), now)
+        }
+    };
+    let told = everywhere.tell(&signer, &draft).await;
+    let RecordBody::Hold(hold) = &draft.body else { anyhow::bail!("another record was found than a hold") };
+    // Whoever swept it meanwhile was first: the record of the hold stands behind that of the sweep.
+    let stands = |log: &RegionLog| log.standing(now).backups.contains_key(&hold.backup);
+    if !told.regions.is_empty() && !everywhere.logs().any(stands) {
+        let message = format!("backup {} was deleted in every region before the hold stood there", hold.backup);
+        return Err(Exit::error(Ending::NoSuchBackup, message));
+    }
+    if known.is_none() {
+        note(config, cluster, ("hold", format!("{} {}", hold.hold, hold.backup)), (&hold.reason, &hold.owner));
+    }
+    let sentence = match known {
+        Some(_) => format!("backup {} was held already, by hold {}", hold.backup, hold.hold),
+        None => format!("backup {} stays: hold {}", hold.backup, hold.hold),
+    };
+    ending(&told, output, &sentence, json!({ "hold": hold, "new": known.is_none() }))
+}
+
+/// Ends a hold in every region.
+///
+/// # Errors
+/// If there is no such hold (code 8), or no region takes the record.
+pub async fn remove(
+    config: &Config,
+    cluster: &ClusterSettings,
+    (hold, reason, owner): (HoldId, &str, Option<&str>),
+    output: Output,
+) -> anyhow::Result<Ending> {
+    let now = SystemClock.now();
+    check_text("--reason", reason, REASON_BYTES_MAX)?;
+    owner.map_or(Ok(()), |owner| check_text("--owner", owner, OWNER_BYTES_MAX))?;
+    let signer = wiring::signer(config, &cluster.name)?;
+    let mut everywhere = Everywhere::of(&read(config, cluster).await?);
+    let Some(RecordBody::Hold(held)) = everywhere.find(|body| is_hold(body, hold)).map(|draft| draft.body) else {
+        let away: Vec<&str> = everywhere.away.iter().map(|(region, _)| region.as_str()).collect();
+        let unseen = match &away[..] {
+            [] => String::new(),
+            away => format!(" in the regions that can be read ({} cannot)", away.join(", ")),
+        };
+        let message = format!(
+            "there is no hold {hold} on a backup of cluster {}{unseen}; `lifeboatd hold list` shows those that there are",
+            cluster.name
+        );
+        return Err(Exit::error(Ending::NoSuchBackup, message));
+    };
+    let released = |body: &RecordBody| matches!(body, RecordBody::Release(release) if release.hold == hold);
+    let known = everywhere.find(released);
+    let is_new = known.is_none();
+    let draft = known.unwrap_or_else(|| {
+        let owner = owner.unwrap_or(&held.owner).to_owned();
+        let release = ReleaseRecord { hold, reason: reason.to_owned(), owner };
+        everywhere.draft(&signer, RecordBody::Release(release), now)
+    });
+    let told = everywhere.tell(&signer, &draft).await;
+    if is_new {
+        let owner = owner.unwrap_or(&held.owner);
+        note(config, cluster, ("release", format!("{hold} {}", held.backup)), (reason, owner));
+    }
+    let others =
+        log::holds_in_force(everywhere.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
+    let sentence = match others {
+        0 => format!("hold {hold} has ended: backup {} stays only as long as the policy keeps it", held.backup),
+        others => format!("hold {hold} has ended; {others} more keep backup {}", held.backup),
+    };
+    ending(&told, output, &sentence, json!({ "hold": hold.to_string(), "backup": held.backup.as_str(), "new": is_new }))
+}
+
+/// Prints the holds that are in force, and the regions whose logs lack them.
+///
+/// # Errors
+/// If no region can be read.
+pub async fn list(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
+    let everywhere = Everywhere::of(&read(config, cluster).await?);
+    let holds = log::holds_in_force(everywhere.logs(), SystemClock.now());
+    let has = |log: &RegionLog, hold| log.entries().iter().any(|entry| is_hold(&entry.record.body, hold));
+    let lacking = |hold: HoldId| -> Vec<&RegionName> {
+        let regions = everywhere.regions.iter().filter(|(_, log)| !has(log, hold));
+        regions.map(|(region, _)| &region.name).collect()
+    };
+    let complete = everywhere.away.is_empty() && holds.keys().all(|hold| lacking(*hold).is_empty());
+    if output == Output::Json {
+        let each = holds.values().map(|hold| {
+            let missing: Vec<_> = lacking(hold.hold).into_iter().map(RegionName::as_str).collect();
+            json!({ "hold": hold, "missing_in": missing })
+        });
+        let unreadable = everywhere.away.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
+        let (each, unreadable): (Vec<_>, Vec<_>) = (each.collect(), unreadable.collect());
+        println!("{}", json!({ "cluster": cluster.name.as_str(), "holds": each, "unreadable": unreadable }));
+    } else if holds.is_empty() {
+        println!("no backup of cluster {} is held", cluster.name);
+    } else {
+        print!("{}", table(holds.values(), &lacking));
+    }
+    if output == Output::Text {
+        print_missing(&everywhere.away, "cannot be read, and may have more");
+    }
+    Ok(if complete { Ending::Done } else { Ending::Degraded })
+}
+
+fn table<'a, 'b>(
+    holds: impl Iterator<Item = &'a HoldRecord>,
+    lacking: &impl Fn(HoldId) -> Vec<&'b RegionName>,
+) -> Table {
+    let holds: Vec<(&HoldRecord, Vec<&RegionName>)> = holds.map(|hold| (hold, lacking(hold.hold))).collect();
+    let everywhere = holds.iter().all(|(_, missing)| missing.is_empty());
+    let headings = ["hold", "backup", "owner", "until (UTC)", "missing in", "reason"];
+    let shown = |heading: &&str| !(everywhere && *heading == "missing in");
+    let columns: Vec<_> = headings.into_iter().filter(shown).map(|heading| (heading, Align::Left)).collect();
+    let mut table = Table::new(&columns);
+    for (hold, missing) in holds {
+        let until = hold.expires.map_or_else(|| "released".to_owned(), UtcTime::for_tables);
+        let missing = missing.into_iter().map(RegionName::as_str).collect::<Vec<_>>();
+        let missing = if missing.is_empty() { "-".to_owned() } else { missing.join(", ") };
+        let HoldRecord { hold, backup, reason, owner, .. } = hold;
+        let hold = hold.to_string();
+        let cells = [hold.as_str(), backup.as_str(), owner.as_str(), &until, &missing, reason.as_str()];
+        let cells = headings.iter().zip(cells).filter(|(heading, _)| shown(heading)).map(|(_, cell)| cell);
+        table.row(&cells.collect::<Vec<_>>());
+    }
+    table
+}
+
+fn is_hold(body: &RecordBody, hold: HoldId) -> bool {
+    matches!(body, RecordBody::Hold(record) if record.hold == hold)
+}
+
+fn says_the_same(hold: &HoldRecord, wish: &Wish, expires: Option<UtcTime>) -> bool {
+    let lasts = match (hold.expires, expires) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(known), Some(wanted)) => known.plus(SAID_AGAIN) >= wanted,
+    };
+    lasts && hold.backup == wish.backup && hold.reason == wish.reason && hold.owner == wish.owner
+}
+
+/// Into the daemon's own audit log, where there is one on this host; the regions' logs have the record itself.
+fn note(config: &Config, cluster: &ClusterSettings, what: (&str, String), who: (&str, &str)) {
+    if config.state_directory.is_dir() {
+        let entry = AuditEntry::new(SystemClock.now(), Some(&cluster.name), what, who);
+        AuditTrail::new(&config.state_directory).write_down(&entry);
+    }
+}
+
+fn print_missing(missing: &[(RegionName, String)], what: &str) {
+    for (region, why) in missing {
+        println!("{} region {region} {what}: {why}", toned("attention:", Tone::Warning));
+    }
+}
+
+fn ending(told: &Told, output: Output, sentence: &str, fields: serde_json::Value) -> anyhow::Result<Ending> {
+    if told.regions.is_empty() {
+        let why: Vec<String> = told.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
+        anyhow::bail!("no region takes the record ({})", why.join("; "));
+    }
+    let regions: Vec<&str> = told.regions.iter().map(RegionName::as_str).collect();
+    if output == Output::Json {
+        let missing = told.missing.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
+        let mut line = fields;
+        if let Some(line) = line.as_object_mut() {
+            line.insert("regions".to_owned(), json!(regions));
+            line.insert("missing".to_owned(), missing.collect());
+        }
+        println!("{line}");
+    } else {
+        println!("{sentence} ({})", regions.join(", "));
+        print_missing(&told.missing, "does not know; say it again when it is back");
+    }
+    Ok(if told.missing.is_empty() { Ending::Done } else { Ending::Degraded })
+}

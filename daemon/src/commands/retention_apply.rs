@@ -1,0 +1,284 @@
+//! `lifeboatd retention apply`: shows the plan, asks, and carries it out in every region that can be read.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
+use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
+use lifeboat_repository::retention::sweep::{Elsewhere, Force, Others, SweepAuthor, SweepReport, SweepSettings};
+use lifeboat_restore::access::Repository;
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::causes::causes;
+use crate::base::guard::DaemonGuard;
+use crate::commands::command_line::ApplyArgs;
+use crate::deletion::audit::{AuditEntry, AuditTrail};
+use crate::deletion::freeze::Freezer;
+use crate::regions::broadcast::Everywhere;
+use crate::regions::memory::RegionBook;
+use crate::regions::open::{OpenRegions, Writers};
+use crate::retention::plan::{self, ClusterPlan, read};
+use crate::retention::preconditions::{Deleter, Doubt};
+use crate::retention::task::{Done, FreezeGate, disagreements, mode_of, one_region};
+use crate::retention::{page, page_json};
+use crate::run::daemon::state_directory;
+use crate::settings::wiring;
+
+/// What became of a region.
+struct Outcome {
+    region: RegionName,
+    /// Or why not.
+    result: Result<Done, String>,
+}
+
+/// Prints the plan, asks where a person can answer, and carries it out.
+///
+/// CRASH SAFETY. First the logs of all regions say that somebody did this; then each region is worked on by itself, in the
+/// order that [`lifeboat_repository::retention::sweep`] describes. A crash, a stop or a failure anywhere leaves what the next run, by
+/// hand or by the daemon, goes on with.
+///
+/// # Errors
+/// If deletion is stopped, the plan is unusual and nobody insists, nobody agrees, the regions disagree, or no region can be
+/// worked on.
+pub async fn run(
+    (config, cluster): (&Config, &ClusterSettings),
+    args: ApplyArgs,
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ending> {
+    let signer = wiring::signer(config, &cluster.name)?;
+    let repository = read(config, cluster).await?;
+    let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
+    if output == Output::Text {
+        print!("{}", page::text(&plan));
+    }
+    refuse_disagreement(&repository)?;
+    let freezer = Arc::new(Freezer::new(&config.state_directory, Arc::new(SystemClock)));
+    let state = state_directory(config, cluster);
+    let stores = OpenRegions::open(config, &cluster.name).await?;
+    // What the daemon has found out about the regions counts here too.
+    drop(RegionBook::open(&state, &stores, SystemClock.now()));
+    refuse_doubtful((cluster, &state), (&freezer, &signer), &stores).await?;
+    let unusual = plan.regions.iter().any(|region| !region.plan.unusual.is_empty());
+    if unusual && !args.force {
+        bail!("the plan is unusual, see above, and nothing was changed: repeat with --force if it is right");
+    }
+    if !args.yes && !is_agreed(output)? {
+        bail!("nothing was changed");
+    }
+
+    let writers = judged(&plan, &stores).await;
+    // Where only one process may write, it must be this one for as long as it writes.
+    let alone = writers.values().any(|writers| *writers == Ok(Writers::One));
+    let taken = alone.then(|| DaemonGuard::try_acquire(&state, &SystemClock)).transpose();
+    let guard = taken.context("a region allows one writer only, and a running daemon applies the policy itself")?;
+    let everywhere = said(config, cluster, (&repository, &signer), args).await?;
+    let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
+    let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
+    let force = if args.force { Force::Yes } else { Force::No };
+    let work = carry_out((&stores, &writers), (&plan, everywhere), &author, force);
+    let outcomes = tokio::select! {
+        outcomes = work => outcomes,
+        () = stop.cancelled() => return Ok(Ending::Stopped),
+    };
+    drop(guard);
+    report(&plan, &outcomes, output);
+    let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
+    Ok(match failed {
+        0 if plan.unreadable.is_empty() => Ending::Done,
+        failed if failed == outcomes.len() && failed > 0 => Ending::Failed,
+        _ => Ending::Degraded,
+    })
+}
+
+fn refuse_disagreement(repository: &Repository) -> anyhow::Result<()> {
+    let disagreements = disagreements(repository.catalog.findings());
+    anyhow::ensure!(
+        disagreements.is_empty(),
+        "the regions disagree, and nothing was changed ({}): find out why before anything is deleted",
+        disagreements.join("; ")
+    );
+    Ok(())
+}
+
+async fn refuse_doubtful(
+    (cluster, state): (&ClusterSettings, &Path),
+    (freezer, signer): (&Freezer, &NoteSigner),
+    stores: &OpenRegions,
+) -> anyhow::Result<()> {
+    let deleter = Deleter { cluster: &cluster.name, state, freezer, signer, clock: &SystemClock };
+    match deleter.doubt(stores, &LogMemory::default()).await {
+        None => Ok(()),
+        Some(Doubt::Stopped(why) | Doubt::Away(why)) => bail!("nothing was changed: {why}"),
+        Some(Doubt::Disagree(what)) => bail!(
+            "the regions disagree, deletion is frozen, and nothing was changed ({}): find out why, then `lifeboatd resume \
+             --cluster {} --action delete`",
+            what.join("; "),
+            cluster.name
+        ),
+    }
+}
+
+/// Asks whoever sits there; elsewhere only `--yes` agrees.
+fn is_agreed(output: Output) -> anyhow::Result<bool> {
+    let is_person = output == Output::Text && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if !is_person {
+        bail!(
+            "nobody can be asked here, and nothing was changed: look at `lifeboatd retention plan`, then repeat with --yes"
+        );
+    }
+    print!("forget what goes, and delete what was forgotten longer ago than the grace? [y/N] ");
+    std::io::stdout().flush().context("ask")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Writes into every region's log who did this.
+async fn said(
+    config: &Config,
+    cluster: &ClusterSettings,
+    (repository, signer): (&Repository, &NoteSigner),
+    args: ApplyArgs,
+) -> anyhow::Result<Everywhere> {
+    let now = SystemClock.now();
+    let mut everywhere = Everywhere::of(repository);
+    let reason = if args.force { "by hand, with --force" } else { "by hand" };
+    let record = AuditRecord {
+        action: "retention-apply".to_owned(),
+        subject: None,
+        reason: reason.to_owned(),
+        owner: person(),
+        expires: None,
+    };
+    if config.state_directory.is_dir() {
+        let what = ("retention-apply", plan::policy(cluster, now).text().to_string());
+        let entry = AuditEntry::new(now, Some(&cluster.name), what, (reason, &record.owner));
+        AuditTrail::new(&config.state_directory).write_down(&entry);
+    }
+    let draft = everywhere.draft(signer, RecordBody::Audit(record), now);
+    let told = everywhere.tell(signer, &draft).await;
+    // A region that cannot be written to cannot be swept either: what it lacks, the report says.
+    let why: Vec<String> = told.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
+    anyhow::ensure!(!told.regions.is_empty(), "no region takes a record, and nothing was changed ({})", why.join("; "));
+    Ok(everywhere)
+}
+
+/// Whoever is at the keyboard, as far as the environment tells.
+fn person() -> String {
+    let variable = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let known = variable.filter(|name| is_plain_text(name, OWNER_BYTES_MAX));
+    known.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+/// How many may write into each region, by a probe that is made now.
+async fn judged(plan: &ClusterPlan, stores: &OpenRegions) -> BTreeMap<RegionName, Result<Writers, String>> {
+    let mut writers = BTreeMap::new();
+    for region in plan.regions.iter().filter_map(|region| stores.get(&region.name)) {
+        writers.insert(region.name.clone(), region.probe_writers().await);
+    }
+    writers
+}
+
+async fn carry_out(
+    (stores, writers): (&OpenRegions, &BTreeMap<RegionName, Result<Writers, String>>),
+    (plan, everywhere): (&ClusterPlan, Everywhere),
+    author: &SweepAuthor,
+    force: Force,
+) -> Vec<Outcome> {
+    let is_complete = plan.unreadable.is_empty();
+    // Whoever was asked may have taken his time.
+    let now = SystemClock.now();
+    let logs: Vec<(RegionName, RegionLog)> =
+        everywhere.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
+    let mut outcomes = Vec::new();
+    for (region, log) in &logs {
+        let (Some(store), Some(writers)) = (stores.get(region), writers.get(region)) else { continue };
+        let others = logs.iter().filter(|(other, _)| other != region).map(|(_, log)| log);
+        let result = match writers {
+            Err(why) => Err(why.clone()),
+            Ok(writers) => {
+                let settings = SweepSettings {
+                    policy: plan.policy.clone(),
+                    grace: plan.grace,
+                    mode: mode_of(*writers),
+                    force,
+                    elsewhere: if is_complete { Elsewhere::Known(Others::of(others, now)) } else { Elsewhere::Unknown },
+                    holds: plan.holds.clone(),
+                };
+                let mut log = log.clone();
+                one_region((store, author), &mut log, &settings, now).await.map_err(|error| causes(&error))
+            }
+        };
+        outcomes.push(Outcome { region: region.clone(), result });
+    }
+    outcomes
+}
+
+fn report(plan: &ClusterPlan, outcomes: &[Outcome], output: Output) {
+    if output == Output::Json {
+        let applied: Vec<Value> = outcomes.iter().map(outcome_json).collect();
+        println!("{}", json!({ "plan": page_json::json(plan), "applied": applied }));
+        return;
+    }
+    let columns = [
+        ("region", Align::Left),
+        ("forgot", Align::Right),
+        ("deleted", Align::Right),
+        ("objects", Align::Right),
+        ("freed", Align::Right),
+        ("next deletion (UTC)", Align::Left),
+    ];
+    let mut table = Table::new(&columns);
+    for Outcome { region, result } in outcomes {
+        if let Ok(Done { forgot, swept, .. }) = result {
+            let next = next_deletion(swept).map_or_else(|| "-".to_owned(), UtcTime::for_tables);
+            let (forgotten, deleted) = (forgot.forgotten.len().to_string(), swept.swept.len().to_string());
+            let (objects, freed) = (swept.objects.to_string(), swept.bytes.to_string());
+            table.row(&[region.as_str(), &forgotten, &deleted, &objects, &freed, &next]);
+        }
+    }
+    if !table.is_empty() {
+        print!("\n{table}");
+    }
+    for Outcome { region, result } in outcomes {
+        let attention = match result {
+            Ok(Done { swept, .. }) if swept.locked > 0 => {
+                format!("{} objects are locked for now; they are tried again", swept.locked)
+            }
+            Ok(_) => continue,
+            Err(why) => why.clone(),
+        };
+        println!("{} region {region}: {attention}", toned("attention:", Tone::Warning));
+    }
+}
+
+fn next_deletion(swept: &SweepReport) -> Option<UtcTime> {
+    swept.waiting.iter().map(|(_, until)| *until).min()
+}
+
+fn outcome_json(outcome: &Outcome) -> Value {
+    let region = outcome.region.as_str();
+    match &outcome.result {
+        Err(why) => json!({ "region": region, "error": why }),
+        Ok(Done { forgot, swept, .. }) => json!({
+            "region": region,
+            "forgotten": forgot.forgotten.iter().map(|(backup, _)| backup.as_str()).collect::<Vec<_>>(),
+            "kept_again": forgot.kept_again.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "swept": swept.swept.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "leftovers": swept.leftovers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "objects": swept.objects,
+            "bytes": swept.bytes.as_bytes(),
+            "locked": swept.locked,
+            "next_deletion": next_deletion(swept).map(|until| until.to_string()),
+        }),
+    }
+}

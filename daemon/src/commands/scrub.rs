@@ -1,0 +1,161 @@
+//! `lifeboatd scrub`: whether everything is there, and with `--full`, whether it is what it was.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::heal::{HealProgress, HealRegion};
+use lifeboat_repository::log::LogTrust;
+use lifeboat_repository::log::records::FoundBy;
+use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubWalk};
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_vocabulary::{ByteCount, RegionName};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::causes::causes;
+use crate::care::ask::ask;
+use crate::care::parts::CareParts;
+use crate::commands::heal::{ProgressLine, parts_for_command};
+use crate::settings::wiring;
+
+/// What to look at.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ScrubArgs {
+    /// Only this region; all of them otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<RegionName>,
+    /// Read every object back and prove it. Without this, only names and sizes are compared.
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// What was found in one region.
+struct Found {
+    region: RegionName,
+    objects: u64,
+    bytes: ByteCount,
+    damage: Vec<FoundDamage>,
+    /// Why it could not be looked at to the end.
+    trouble: Option<String>,
+}
+
+/// Looks, and puts damage on record. 0: all is well; 4: a region could not be looked at; 6: something is damaged (`heal`
+/// replaces it); 130: stopped.
+///
+/// # Errors
+/// If no region can be read.
+pub async fn run(
+    (config, cluster): (&Config, &ClusterSettings),
+    args: &ScrubArgs,
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ending> {
+    let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
+    let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
+    let wanted = |name: &RegionName| args.region.as_ref().is_none_or(|only| only == name);
+    let mut found = Vec::new();
+    for region in roundup.readable(&[]).into_iter().filter(|region| wanted(&region.store.name)) {
+        let looked = tokio::select! {
+            () = stop.cancelled() => return Ok(Ending::Stopped),
+            looked = look(&parts, region, (args, output, &roundup.trust)) => looked,
+        };
+        found.push(looked);
+    }
+    for (region, why) in roundup.silent().into_iter().filter(|(name, _)| wanted(name)) {
+        let (objects, bytes, damage) = (0, ByteCount::ZERO, Vec::new());
+        found.push(Found { region, objects, bytes, damage, trouble: Some(why) });
+    }
+    print(&found, output);
+    Ok(if found.iter().any(|found| !found.damage.is_empty()) {
+        Ending::Damaged
+    } else if found.iter().any(|found| found.trouble.is_some()) {
+        Ending::Degraded
+    } else {
+        Ending::Done
+    })
+}
+
+async fn look(
+    parts: &CareParts,
+    mut region: HealRegion,
+    (args, output, trust): (&ScrubArgs, Output, &LogTrust),
+) -> Found {
+    let others: Vec<RegionStore> =
+        parts.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
+    let name = region.store.name.clone();
+    let mut found =
+        Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
+    match scrub::check_presence(&region.store, &others, &mut region.log, &*parts.clock).await {
+        Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
+        Err(error) => {
+            found.trouble = Some(causes(&error));
+            return found;
+        }
+    }
+    if args.full {
+        let progress = Arc::new(HealProgress::default());
+        progress.expect(found.objects, found.bytes);
+        let line = ProgressLine::start(name, Arc::clone(&progress), output);
+        let pace = Pace::new(Some(parts.bandwidth()));
+        let log = (region.log.clone(), trust);
+        let mut walk = ScrubWalk::new(&region.store, &others, log, (&pace, &*parts.clock), None);
+        loop {
+            match walk.next().await {
+                Ok(Some(scrubbed)) => {
+                    progress.doing(scrubbed.key.to_string());
+                    progress.did(scrubbed.bytes);
+                    found.damage.extend(scrubbed.damage);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    found.trouble = Some(causes(&error));
+                    break;
+                }
+            }
+        }
+        drop(line);
+    }
+    let mut seen = BTreeSet::new();
+    found.damage.retain(|damage| seen.insert(damage.key.clone()));
+    let reporter =
+        DamageReporter { signer: &parts.signer, clock: &*parts.clock, tool: wiring::TOOL, found_by: FoundBy::Verify };
+    if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
+        found.trouble = Some(format!("the damage could not be put on record: {}", causes(&error)));
+    }
+    found
+}
+
+fn print(found: &[Found], output: Output) {
+    if output == Output::Json {
+        let regions = found.iter().map(|found| {
+            let damage = found.damage.iter().map(|damage| json!({ "key": damage.key.as_str(), "what": damage.what }));
+            json!({
+                "region": found.region.as_str(), "objects": found.objects, "bytes": found.bytes.as_bytes(),
+                "damaged": damage.collect::<Vec<_>>(), "trouble": found.trouble,
+            })
+        });
+        println!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
+        return;
+    }
+    let columns = [("region", Align::Left), ("objects", Align::Right), ("bytes", Align::Right), ("state", Align::Left)];
+    let mut table = Table::new(&columns);
+    for found in found {
+        let (state, tone) = match (&found.trouble, found.damage.len()) {
+            (None, 0) => ("sound".to_owned(), Tone::Good),
+            (Some(trouble), 0) => (format!("not looked at: {trouble}"), Tone::Warning),
+            (_, damaged) => (format!("{damaged} damaged"), Tone::Bad),
+        };
+        let (objects, bytes) = (found.objects.to_string(), found.bytes.to_string());
+        table.toned_row(vec![(found.region.to_string(), None), (objects, None), (bytes, None), (state, Some(tone))]);
+    }
+    print!("{table}");
+    for damage in found.iter().flat_map(|found| &found.damage).take(100) {
+        println!("{} {} in {}: {}", toned("damaged:", Tone::Bad), damage.key, damage.region, damage.what);
+    }
+    if found.iter().any(|found| !found.damage.is_empty()) {
+        println!("it is on record; `lifeboatd heal` replaces it from another region");
+    }
+}

@@ -1,0 +1,491 @@
+//! What must not be done now: deletion that stopped by itself because something smells, and what a person has paused.
+//!
+//! A freeze blocks deletion only; backups and WAL go on. It is in force from the moment it is noticed, over restarts, until
+//! a person lifts it with a reason. The same finding, lifted once, does not freeze again: whoever lifts it has seen it.
+//! If the file that says what is frozen cannot be read, deletion is frozen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::causes::causes;
+use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
+use crate::deletion::audit::{AuditEntry, AuditTrail};
+
+/// A pause that is older is told of.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+/// For so long it is told that a pause has ended by itself.
+const ENDED_TOLD: Duration = Duration::from_secs(3600);
+/// Findings that were lifted, and of one trigger at a time, that are kept: the oldest go first.
+const FINDINGS_MAX: usize = 100;
+
+/// What can be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Removing backups and WAL that retention has dropped.
+    Delete,
+    /// Scheduled backups.
+    Backup,
+    /// Copying from region to region.
+    Heal,
+    /// Reading back what is stored.
+    Scrub,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Delete, Self::Backup, Self::Heal, Self::Scrub];
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Delete => "delete",
+            Self::Backup => "backup",
+            Self::Heal => "heal",
+            Self::Scrub => "scrub",
+        })
+    }
+}
+
+/// What froze deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// Verification failed several times in a row.
+    VerifyFailures,
+    /// A signature or the chain of a log does not check out, or a log is shorter than it was.
+    LogMismatch,
+    /// Two regions tell different stories.
+    RegionsDisagree,
+    /// The database became much smaller.
+    SizeCollapsed,
+    /// The data can hardly be compressed any more: somebody may have encrypted it.
+    CompressionCollapsed,
+    /// The clock shows an earlier time than what is already recorded.
+    ClockBackwards,
+    /// There has been no good backup for too long.
+    NoGoodBackup,
+    /// The file that says what is frozen was damaged.
+    StateLost,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::VerifyFailures => "verify-failures",
+            Self::LogMismatch => "log-mismatch",
+            Self::RegionsDisagree => "regions-disagree",
+            Self::SizeCollapsed => "size-collapsed",
+            Self::CompressionCollapsed => "compression-collapsed",
+            Self::ClockBackwards => "clock-backwards",
+            Self::NoGoodBackup => "no-good-backup",
+            Self::StateLost => "state-lost",
+        })
+    }
+}
+
+/// Deletion, frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// By what.
+    pub trigger: Trigger,
+    /// The finding, in words that stay the same while it is the same finding.
+    pub why: String,
+    /// Since when.
+    #[serde(with = "time_text")]
+    pub since: UtcTime,
+}
+
+/// An action, paused by a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Which.
+    pub action: Action,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub owner: String,
+    /// Since when.
+    #[serde(with = "time_text")]
+    pub since: UtcTime,
+    /// When it ends by itself.
+    #[serde(with = "optional_time_text", default)]
+    pub expires: Option<UtcTime>,
+}
+
+impl Pause {
+    /// Whether it has not ended by itself.
+    #[must_use]
+    pub fn in_force(&self, now: UtcTime) -> bool {
+        self.expires.is_none_or(|end| now < end)
+    }
+}
+
+/// What is frozen and paused for one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standstill {
+    /// Why deletion is frozen; empty if it is not.
+    #[serde(default)]
+    pub frozen: Vec<Frozen>,
+    /// What persons have paused, also what has just ended by itself.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
+    /// Findings that a person has lifted.
+    #[serde(default)]
+    lifted: Vec<(Trigger, String)>,
+    /// Whether the regions' logs have been asked what was frozen and paused before this file was there.
+    #[serde(default)]
+    recalled: bool,
+}
+
+impl Standstill {
+    fn knows(&self, trigger: Trigger, why: &str) -> bool {
+        let frozen = self.frozen.iter().map(|frozen| (frozen.trigger, frozen.why.as_str()));
+        let lifted = self.lifted.iter().map(|(trigger, why)| (*trigger, why.as_str()));
+        frozen.chain(lifted).any(|finding| finding == (trigger, why))
+    }
+
+    fn add(&mut self, finding: &Frozen) -> bool {
+        let is_new = !self.knows(finding.trigger, &finding.why) && self.frozen.len() < FINDINGS_MAX;
+        if is_new {
+            self.frozen.push(finding.clone());
+        }
+        is_new
+    }
+
+    /// Everything that is frozen has been looked into; returns what it was.
+    pub(crate) fn lift(&mut self) -> Vec<Frozen> {
+        let thawed = std::mem::take(&mut self.frozen);
+        self.lifted.extend(thawed.iter().map(|frozen| (frozen.trigger, frozen.why.clone())));
+        let old = self.lifted.len().saturating_sub(FINDINGS_MAX);
+        self.lifted.drain(..old);
+        thawed
+    }
+
+    /// Adds what the logs of the regions say; what is known here counts more.
+    fn recall(&mut self, logged: Self) {
+        let known = |lifted: &(Trigger, String)| self.knows(lifted.0, &lifted.1);
+        let lifted: Vec<_> = logged.lifted.into_iter().filter(|lifted| !known(lifted)).collect();
+        self.lifted.splice(..0, lifted);
+        for frozen in &logged.frozen {
+            self.add(frozen);
+        }
+        for pause in logged.pauses {
+            if !self.pauses.iter().any(|known| known.action == pause.action) {
+                self.pauses.push(pause);
+            }
+        }
+        self.recalled = true;
+    }
+}
+
+/// Why an action must not be done now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Stopped {
+    /// Of which cluster.
+    pub cluster: ClusterName,
+    /// Which action.
+    pub what: Action,
+    /// Since when.
+    pub since: UtcTime,
+    /// The person, or the trigger of the freeze.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// When it ends by itself; a freeze never does.
+    pub expires: Option<UtcTime>,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, what, since, who, why, expires } = self;
+        write!(f, "{what} of cluster {cluster} has been stopped by {who} since {since}: {why}")?;
+        match expires {
+            Some(expires) => write!(f, "; it goes on at {expires}"),
+            None => write!(f, "; lift it with `lifeboatd resume --cluster {cluster} --action {what}`"),
+        }
+    }
+}
+
+/// Who does something, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Responsible {
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub owner: String,
+}
+
+/// What a resume has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Freezes.
+    pub thawed: Vec<Frozen>,
+    /// Pauses.
+    pub ended: Vec<Pause>,
+}
+
+/// Knows for every cluster what must not be done, and remembers it.
+pub struct Freezer {
+    state_directory: PathBuf,
+    clock: Arc<dyn Clock>,
+    audit: AuditTrail,
+    clusters: Mutex<BTreeMap<ClusterName, Durable<Standstill>>>,
+    /// Findings that the disk did not take: in force, and saved as soon as it does.
+    unsaved: Mutex<BTreeMap<ClusterName, Vec<Frozen>>>,
+}
+
+impl Freezer {
+    /// Over the state directory of the daemon, which has a folder for each cluster.
+    #[must_use]
+    pub fn new(state_directory: &Path, clock: Arc<dyn Clock>) -> Self {
+        let audit = AuditTrail::new(state_directory);
+        let (clusters, unsaved) = <(Mutex<_>, Mutex<_>)>::default();
+        Self { state_directory: state_directory.to_owned(), clock, audit, clusters, unsaved }
+    }
+
+    /// Where everything that is done here is written down.
+    #[must_use]
+    pub fn audit(&self) -> &AuditTrail {
+        &self.audit
+    }
+
+    /// Whether an action may be done now. Deletion asks directly before each step that cannot be undone.
+    ///
+    /// # Errors
+    /// [`Stopped`] says why not, and how it is lifted.
+    pub fn check(&self, cluster: &ClusterName, action: Action) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        let stopped = |since, who: &str, why: &str, expires| {
+            let (cluster, who, why) = (cluster.clone(), who.to_owned(), why.to_owned());
+            Err(Stopped { cluster, what: action, since, who, why, expires })
+        };
+        let standstill = match self.of(cluster).try_read() {
+            Ok(standstill) => standstill,
+            Err(error) if action == Action::Delete => {
+                return stopped(now, "caution", &causes(&error), None);
+            }
+            Err(_) => return Ok(()),
+        };
+        let unsaved = self.unsaved.lock().get(cluster).and_then(|findings| findings.first().cloned());
+        if let (Action::Delete, Some(frozen)) = (action, standstill.frozen.first().or(unsaved.as_ref())) {
+            return stopped(frozen.since, &frozen.trigger.to_string(), &frozen.why, None);
+        }
+        match standstill.pauses.iter().find(|pause| pause.action == action && pause.in_force(now)) {
+            Some(pause) => stopped(pause.since, &pause.owner, &pause.reason, pause.expires),
+            None => Ok(()),
+        }
+    }
+
+    /// Freezes deletion because of a finding. `why` names the finding and nothing that changes from look to look: a finding
+    /// that is frozen already, or was lifted by a person, changes nothing.
+    ///
+    /// # Errors
+    /// If it could not be saved; it is in force in this process nevertheless.
+    pub fn freeze(&self, cluster: &ClusterName, trigger: Trigger, why: &str) -> Result<(), StateError> {
+        let state = self.of(cluster);
+        // Most findings are found again and again: that must not cost a write.
+        if state.try_read().is_ok_and(|standstill| standstill.knows(trigger, why)) {
+            return Ok(());
+        }
+        let since = self.clock.now();
+        let finding = Frozen { trigger, why: why.to_owned(), since };
+        let saved = state.change(|standstill| standstill.add(&finding));
+        if matches!(saved, Ok(false)) {
+            return Ok(());
+        }
+        if saved.is_err() {
+            let mut unsaved = self.unsaved.lock();
+            let waiting = unsaved.entry(cluster.clone()).or_default();
+            if waiting.len() >= FINDINGS_MAX
+                || waiting.iter().any(|known| (known.trigger, &known.why) == (trigger, &finding.why))
+            {
+                return saved.map(drop);
+            }
+            waiting.push(finding);
+        }
+        let entry = AuditEntry::new(since, Some(cluster), ("freeze", trigger.to_string()), (why, "lifeboatd"));
+        self.audit.note(&entry);
+        saved.map(drop)
+    }
+
+    /// Saves the findings that the disk did not take, whatever others have written there meanwhile.
+    ///
+    /// # Errors
+    /// If it still does not; they stay in force in this process.
+    pub fn save_again(&self, cluster: &ClusterName) -> Result<(), StateError> {
+        let Some(waiting) = self.unsaved.lock().get(cluster).cloned() else { return Ok(()) };
+        self.of(cluster).change(|standstill| {
+            for finding in &waiting {
+                standstill.add(finding);
+            }
+        })?;
+        let mut unsaved = self.unsaved.lock();
+        if let Some(left) = unsaved.get_mut(cluster) {
+            left.retain(|finding| !waiting.contains(finding));
+            if left.is_empty() {
+                unsaved.remove(cluster);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a person has lifted a freeze because of this finding, and so accepted what was found.
+    #[must_use]
+    pub fn was_lifted(&self, cluster: &ClusterName, trigger: Trigger, why: &str) -> bool {
+        let standstill = self.of(cluster).try_read();
+        standstill.is_ok_and(|standstill| standstill.lifted.iter().any(|(of, known)| *of == trigger && known == why))
+    }
+
+    /// Pauses an action. A pause of the same action is replaced.
+    ///
+    /// # Errors
+    /// If it could not be saved.
+    pub fn pause(
+        &self,
+        cluster: &ClusterName,
+        action: Action,
+        who: &Responsible,
+        expires: Option<UtcTime>,
+    ) -> Result<(), StateError> {
+        let since = self.clock.now();
+        let (reason, owner) = (who.reason.clone(), who.owner.clone());
+        let pause = Pause { action, reason, owner, since, expires };
+        self.of(cluster).change(|standstill| {
+            standstill.pauses.retain(|pause| pause.action != action);
+            standstill.pauses.push(pause);
+        })?;
+        let entry = AuditEntry::new(since, Some(cluster), ("pause", action.to_string()), (&who.reason, &who.owner));
+        self.audit.note(&AuditEntry { expires, ..entry });
+        Ok(())
+    }
+
+    /// Ends what keeps an action from being done: pauses, and for deletion every freeze.
+    ///
+    /// # Errors
+    /// If it could not be saved.
+    pub fn resume(&self, cluster: &ClusterName, action: Action, who: &Responsible) -> Result<Resumed, StateError> {
+        let resumed = self.of(cluster).change(|standstill| {
+            let mut resumed = Resumed::default();
+            (resumed.ended, standstill.pauses) =
+                std::mem::take(&mut standstill.pauses).into_iter().partition(|pause| pause.action == action);
+            if action == Action::Delete {
+                resumed.thawed = standstill.lift();
+            }
+            resumed
+        })?;
+        let now = self.clock.now();
+        for frozen in &resumed.thawed {
+            let subject = format!("{}: {}", frozen.trigger, frozen.why);
+            self.audit.note(&AuditEntry::new(now, Some(cluster), ("thaw", subject), (&who.reason, &who.owner)));
+        }
+        if !resumed.ended.is_empty() {
+            let subject = action.to_string();
+            self.audit.note(&AuditEntry::new(now, Some(cluster), ("resume", subject), (&who.reason, &who.owner)));
+        }
+        Ok(resumed)
+    }
+
+    /// Whether this host may have forgotten what was frozen and paused: it has not asked the regions yet. Until then
+    /// nothing is deleted.
+    #[must_use]
+    pub fn may_have_forgotten(&self, cluster: &ClusterName) -> bool {
+        !self.of(cluster).try_read().is_ok_and(|standstill| standstill.recalled)
+    }
+
+    /// Adds what the logs of all regions say was frozen and paused, and remembers that they were asked.
+    ///
+    /// # Errors
+    /// If it could not be saved; it is in force in this process nevertheless.
+    pub fn recall(&self, cluster: &ClusterName, logged: Standstill) -> Result<(), StateError> {
+        self.of(cluster).change(|standstill| standstill.recall(logged))
+    }
+
+    /// What is frozen and paused.
+    #[must_use]
+    pub fn standstill(&self, cluster: &ClusterName) -> Standstill {
+        self.of(cluster).read()
+    }
+
+    /// What of it is wrong, and drops pauses that ended by themselves some time ago.
+    pub fn look(&self, cluster: &ClusterName) -> Wrongs {
+        let (now, state) = (self.clock.now(), self.of(cluster));
+        let mut wrong = Wrongs::default();
+        if let Err(error) = self.save_again(cluster) {
+            tracing::debug!(%cluster, error = %causes(&error), "the freeze is in force and still not saved");
+        }
+        let standstill = match state.try_read() {
+            Ok(standstill) => standstill,
+            Err(error) => {
+                let text = format!("what is frozen cannot be read, so deletion is: {}", causes(&error));
+                wrong.add(AlarmName::about("deletion-frozen", Trigger::StateLost.to_string()), text);
+                return wrong;
+            }
+        };
+        let unsaved = self.unsaved.lock().get(cluster).cloned().unwrap_or_default();
+        for Frozen { trigger, why, since } in standstill.frozen.iter().chain(&unsaved) {
+            let text = format!(
+                "deletion stopped by itself at {since}: {why}. Look into it, then `lifeboatd resume --cluster {cluster} \
+                 --action delete --reason ... --owner ...`"
+            );
+            wrong.add(AlarmName::about("deletion-frozen", trigger.to_string()), text);
+        }
+        let over = |pause: &Pause| pause.expires.is_some_and(|end| now.since(end) >= ENDED_TOLD);
+        for pause in standstill.pauses.iter().filter(|pause| !over(pause)) {
+            if let Some(text) = stale(pause, now) {
+                wrong.add(AlarmName::about("pause-stale", pause.action.to_string()), text);
+            }
+        }
+        if standstill.pauses.iter().any(over)
+            && let Err(error) = state.change(|standstill| standstill.pauses.retain(|pause| !over(pause)))
+        {
+            tracing::debug!(error = %causes(&error), "pauses that are over are kept for now");
+        }
+        wrong
+    }
+
+    fn of(&self, cluster: &ClusterName) -> Durable<Standstill> {
+        let mut clusters = self.clusters.lock();
+        if let Some(state) = clusters.get(cluster) {
+            return state.clone();
+        }
+        let path = self.state_directory.join(cluster.as_str()).join("standstill.json");
+        let (state, loaded) = Durable::<Standstill>::open(path);
+        clusters.insert(cluster.clone(), state.clone());
+        drop(clusters);
+        if let Loaded::Damaged { aside: Some(aside), .. } = loaded {
+            let why =
+                format!("what was frozen is not known any more: the file was damaged and lies in {}", aside.display());
+            if let Err(error) = self.freeze(cluster, Trigger::StateLost, &why) {
+                tracing::error!(%cluster, error = %causes(&error), "the freeze is in force and not saved");
+            }
+        }
+        state
+    }
+}
+
+/// What there is to say about a pause that somebody may have forgotten.
+fn stale(pause: &Pause, now: UtcTime) -> Option<String> {
+    let Pause { action, reason, owner, since, expires } = pause;
+    match expires {
+        Some(end) if *end <= now => Some(format!(
+            "the pause of {action} by {owner} since {since} ({reason}) ended by itself at {end}: it goes on"
+        )),
+        _ if now.since(*since) > STALE => {
+            Some(format!("{action} has been paused by {owner} since {since}: {reason}. Is that still meant?"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What freezes deletion by itself, judged from what the logs say. Pure: records and the time come in, findings come out.
+//!
+//! The words of a finding name what it was found in and nothing that changes from look to look, so that a finding that a
+//! person has lifted is known again.
+
+use std::time::Duration;
+
+use lifeboat_repository::log::RegionLog;
+use lifeboat_repository::log::records::{BackupKind, BackupRecord, DamageRecord, RecordBody};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
+
+use crate::deletion::freeze::Trigger;
+
+/// Backups that a new one is measured against.
+const COMPARED: usize = 5;
+/// With fewer than this before it, nothing can be said about a backup.
+const COMPARED_MIN: usize = 3;
+/// Stored bytes per raw byte that hardly anything but encrypted data comes to.
+const INCOMPRESSIBLE: f64 = 0.9;
+/// How far clocks may be apart.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(300);
+/// So many objects that do not verify are no accident.
+const FAILURES_MAX: u64 = 3;
+/// What another region can heal is healed by then.
+const HEALING_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What was found: by which trigger, and in what.
+pub type Finding = (Trigger, String);
+
+/// A backup, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenBackup {
+    /// Its name.
+    pub backup: BackupId,
+    /// How it was made.
+    pub kind: BackupKind,
+    /// Its files, before compression.
+    pub raw: ByteCount,
+    /// Its objects.
+    pub stored: ByteCount,
+    /// When its data was complete.
+    pub stop_time: UtcTime,
+    /// Pages that are damaged in the database itself.
+    pub damaged: u64,
+}
+
+impl From<&BackupRecord> for SeenBackup {
+    fn from(record: &BackupRecord) -> Self {
+        Self {
+            backup: record.backup.clone(),
+            kind: record.kind,
+            raw: record.files.raw_bytes,
+            stored: record.packs.bytes,
+            stop_time: record.stop_time,
+            damaged: record.pages.map_or(0, |pages| pages.damaged),
+        }
+    }
+}
+
+/// Stored objects of a region that did not verify, whoever looked, and that nothing has healed since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenDamage {
+    /// The region.
+    pub region: RegionName,
+    /// How many objects.
+    pub objects: u64,
+    /// When the first of them was put on record.
+    pub since: UtcTime,
+}
+
+impl SeenDamage {
+    /// What is left of the damage in a region's log. Damage of a backup that is gone concerns nobody.
+    #[must_use]
+    pub fn of(region: &RegionName, log: &RegionLog, now: UtcTime) -> Option<Self> {
+        let mut open: Vec<(UtcTime, &DamageRecord)> = Vec::new();
+        for entry in log.entries() {
+            match &entry.record.body {
+                RecordBody::Damage(damage) => open.push((entry.record.origin.time, damage)),
+                RecordBody::Healed(healed) => open.retain(|(_, damage)| match &damage.backup {
+                    Some(backup) => !healed.backups.contains(backup),
+                    None => !healed.backups.is_empty(),
+                }),
+                _ => {}
+            }
+        }
+        let standing = log.standing(now);
+        open.retain(|(_, damage)| damage.backup.as_ref().is_none_or(|id| standing.backups.contains_key(id)));
+        let (since, _) = *open.first()?;
+        let objects = open.iter().fold(0, |sum: u64, (_, damage)| sum.saturating_add(damage.count));
+        Some(Self { region: region.clone(), objects, since })
+    }
+}
+
+/// Everything that a look at the logs tells about a cluster.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// All backups, oldest first.
+    pub backups: Vec<SeenBackup>,
+    /// The newest record of each region's log that could be read, by its writer's clock.
+    pub newest_records: Vec<(RegionName, UtcTime)>,
+    /// Damage in the regions that is not healed.
+    pub damage: Vec<SeenDamage>,
+    /// The time between two backups by the schedule.
+    pub interval: Option<Duration>,
+    /// Now.
+    pub now: UtcTime,
+}
+
+/// Every reason to freeze that the logs give.
+#[must_use]
+pub fn judge(observed: &Observed) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(size_collapsed(&observed.backups));
+    findings.extend(compression_collapsed(&observed.backups));
+    findings.extend(
+        observed.newest_records.iter().filter_map(|(region, time)| clock_backwards(region, *time, observed.now)),
+    );
+    findings.extend(observed.damage.iter().filter_map(|damage| verify_failures(damage, observed.now)));
+    findings.extend(no_good_backup(observed));
+    findings
+}
+
+/// The newest backup, and those of the same kind before it that it is measured against.
+fn newest(backups: &[SeenBackup]) -> Option<(&SeenBackup, Vec<&SeenBackup>)> {
+    let newest = backups.last()?;
+    let before = backups.iter().rev().skip(1).filter(|backup| backup.kind == newest.kind).take(COMPARED);
+    let before: Vec<_> = before.collect();
+    (before.len() >= COMPARED_MIN).then_some((newest, before))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.len() % 2, values.get(middle), middle.checked_sub(1).and_then(|below| values.get(below))) {
+        (0, Some(above), Some(below)) => f64::midpoint(*above, *below),
+        (_, Some(middle), _) => *middle,
+        (_, None, _) => 0.0,
+    }
+}
+
+fn raw(backup: &SeenBackup) -> f64 {
+    backup.raw.as_bytes() as f64
+}
+
+/// Stored bytes per raw byte.
+fn ratio(backup: &SeenBackup) -> f64 {
+    backup.stored.as_bytes() as f64 / raw(backup).max(1.0)
+}
+
+fn size_collapsed(backups: &[SeenBackup]) -> Option<Finding> {
+    let (newest, before) = newest(backups)?;
+    let usual = median(before.iter().map(|backup| raw(backup)).collect());
+    (raw(newest) < usual / 2.0).then(|| {
+        let (id, size) = (&newest.backup, newest.raw);
+        let why = format!("the database in backup {id} has {size}, less than half of what it had in the ones before");
+        (Trigger::SizeCollapsed, why)
+    })
+}
+
+fn compression_collapsed(backups: &[SeenBackup]) -> Option<Finding> {
+    let (newest, before) = newest(backups)?;
+    let usual = median(before.iter().map(|backup| ratio(backup)).collect());
+    let now = ratio(newest);
+    (now > INCOMPRESSIBLE && now > 2.0 * usual).then(|| {
+        let id = &newest.backup;
+        let why = format!(
+            "the data in backup {id} can hardly be compressed ({:.0} % of its size; before: {:.0} %): somebody may have \
+             encrypted it",
+            now * 100.0,
+            usual * 100.0
+        );
+        (Trigger::CompressionCollapsed, why)
+    })
+}
+
+fn clock_backwards(region: &RegionName, newest: UtcTime, now: UtcTime) -> Option<Finding> {
+    (now.plus(CLOCK_PATIENCE) < newest).then(|| {
+        let why = format!("this host's clock is behind the newest record of region {region}, which is of {newest}");
+        (Trigger::ClockBackwards, why)
+    })
+}
+
+fn no_good_backup(observed: &Observed) -> Option<Finding> {
+    let good = observed.backups.iter().filter(|backup| backup.damaged == 0).max_by_key(|backup| backup.stop_time)?;
+    let interval = observed.interval?;
+    (observed.now.since(good.stop_time) > interval * 2).then(|| {
+        let why = format!(
+            "there has been no good backup since {}, for more than twice the time of the schedule",
+            good.backup
+        );
+        (Trigger::NoGoodBackup, why)
+    })
+}
+
+fn verify_failures(damage: &SeenDamage, now: UtcTime) -> Option<Finding> {
+    let SeenDamage { region, objects, since } = damage;
+    (*objects >= FAILURES_MAX && now.since(*since) > HEALING_PATIENCE).then(|| {
+        let why = format!(
+            "{FAILURES_MAX} or more stored objects of region {region} do not verify, the first since {since}, and nothing \
+             has healed them"
+        );
+        (Trigger::VerifyFailures, why)
+    })
+}
+
+#[cfg(test)]
+mod tests;

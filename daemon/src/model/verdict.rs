@@ -1,0 +1,197 @@
+//! One word for a tired person, and why. Pure.
+
+use std::time::Duration;
+
+use lifeboat_restore::terminal::spoken;
+
+use crate::model::region_health::Health;
+use crate::model::snapshot::{AlarmLine, ClusterStatus, Protection, Verdict};
+
+/// Who receives the WAL of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalReceiver {
+    /// This daemon.
+    Here,
+    /// Another one, or nobody: this one does not know how it stands.
+    Elsewhere,
+}
+
+/// Rules whose alarms say what [`Reasons::regions`] says.
+const SAID: [&str; 3] = ["region-away", "region-failing", "region-slow"];
+
+/// What a program outside may rely on.
+#[derive(Default)]
+struct Reasons {
+    lost: Vec<String>,
+    risky: Vec<String>,
+    /// Not lost, and no new backup can count.
+    short: Vec<String>,
+}
+
+/// Judges a cluster by everything else that is known of it.
+#[must_use]
+pub fn judge(status: &ClusterStatus, receiver: WalReceiver) -> Verdict {
+    let mut reasons = Reasons::default();
+    if receiver == WalReceiver::Here {
+        reasons.wal(status);
+    }
+    reasons.backups(status);
+    reasons.regions(status);
+    for alarm in &status.alarms {
+        reasons.alarm(alarm);
+    }
+    for pause in status.pauses.iter().filter(|pause| pause.what == "backup") {
+        reasons.risky.push(format!("backups are paused: {}", pause.why));
+    }
+    reasons.verdict()
+}
+
+impl Reasons {
+    fn verdict(self) -> Verdict {
+        let protection = match (self.lost.is_empty(), self.short.is_empty() && self.risky.is_empty()) {
+            (false, _) => Protection::NotProtected,
+            (true, false) => Protection::AtRisk,
+            (true, true) => Protection::Ok,
+        };
+        let not_ready = [self.lost.clone(), self.short.clone()].concat();
+        let mut reasons: Vec<String> = Vec::new();
+        for reason in [self.lost, self.short, self.risky].concat() {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        Verdict { protection, reasons, not_ready }
+    }
+
+    fn wal(&mut self, status: &ClusterStatus) {
+        let Some(wal) = &status.wal else {
+            self.lost.push("continuous WAL has not begun yet".to_owned());
+            return;
+        };
+        if wal.host.is_none() {
+            let why = wal.waiting.as_deref().unwrap_or("not connected yet");
+            self.lost.push(format!("no WAL streams: {why}"));
+        }
+        if let Some(seconds) = status.rpo.seconds.filter(|seconds| *seconds > status.rpo.objective_seconds) {
+            let spoken = |seconds: f64| spoken(Duration::from_secs_f64(seconds.max(0.0)));
+            let (now, objective) = (spoken(seconds), spoken(status.rpo.objective_seconds));
+            self.lost.push(format!("the commits of the last {now} are only on the host (objective {objective})"));
+        }
+        let working = working(status);
+        if working < wal.wal_quorum {
+            let (all, quorum) = (status.regions.len(), wal.wal_quorum);
+            self.lost.push(format!("{working} of {all} regions answer, WAL needs {quorum}"));
+        }
+    }
+
+    fn backups(&mut self, status: &ClusterStatus) {
+        if status.last_backup.is_some() {
+            return;
+        }
+        let read = status.regions.iter().any(|region| region.log.is_some());
+        self.lost.push(if read { "there is no good backup" } else { "no region could be read yet" }.to_owned());
+    }
+
+    fn regions(&mut self, status: &ClusterStatus) {
+        let working = working(status);
+        if working < status.backup_quorum {
+            let (all, quorum) = (status.regions.len(), status.backup_quorum);
+            self.short.push(format!("{working} of {all} regions answer, a backup needs {quorum}"));
+        }
+        for region in &status.regions {
+            match (region.health, region.log.as_ref().map_or(0, |log| log.missing)) {
+                (Health::Healthy, 0) => {}
+                (Health::Healthy, 1) => self.risky.push(format!("region {} lacks a backup", region.name)),
+                (Health::Healthy, missing) => {
+                    self.risky.push(format!("region {} lacks {missing} backups", region.name));
+                }
+                (health, _) => self.risky.push(format!("region {} is {health}", region.name)),
+            }
+        }
+    }
+
+    /// An alarm about WAL that nobody can recover is a loss; any other is a risk.
+    fn alarm(&mut self, alarm: &AlarmLine) {
+        match alarm.name.as_str() {
+            "wal-gap" | "wal-damaged" | "wal-server-refused" => self.lost.push(alarm.text.clone()),
+            "wal-disconnected" | "wal-rpo" => {} // said already, with the present figures
+            name if SAID.contains(&name.split('/').next().unwrap_or(name)) => {} // likewise
+            _ => self.risky.push(alarm.text.clone()),
+        }
+    }
+}
+
+fn working(status: &ClusterStatus) -> usize {
+    status.regions.iter().filter(|region| region.health.is_of_use(region.error_share)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::samples::{alarm, cluster};
+
+    fn judged(change: impl FnOnce(&mut ClusterStatus)) -> (Protection, String, usize) {
+        let mut status = cluster("main");
+        change(&mut status);
+        let verdict = judge(&status, WalReceiver::Here);
+        (verdict.protection, verdict.reasons.first().cloned().unwrap_or_default(), verdict.not_ready.len())
+    }
+
+    #[test]
+    fn a_cluster_is_ok_only_if_nothing_at_all_is_wrong() {
+        use Protection::{AtRisk, NotProtected, Ok};
+        assert_eq!(judged(|_| {}), (Ok, String::new(), 0));
+        let lost = judged(|status| status.wal = None);
+        assert_eq!(lost, (NotProtected, "continuous WAL has not begun yet".to_owned(), 1));
+        let slow = judged(|status| status.rpo.seconds = Some(90.0));
+        assert_eq!(slow.1, "the commits of the last 1 min 30 s are only on the host (objective 1 min 00 s)");
+        assert_eq!((slow.0, slow.2), (NotProtected, 1));
+        let away = judged(|status| status.regions[1].health = Health::Away);
+        assert_eq!(away, (AtRisk, "1 of 2 regions answer, a backup needs 2".to_owned(), 1));
+        let useless = judged(|status| {
+            let region = &mut status.regions[1];
+            (region.health, region.error_share) = (Health::Failing, 0.98);
+        });
+        assert_eq!(useless, away, "it answers, and nothing but errors");
+        let missing = judged(|status| status.regions[1].log.as_mut().unwrap().missing = 2);
+        assert_eq!(missing, (AtRisk, "region virginia lacks 2 backups".to_owned(), 0));
+        let none = judged(|status| status.last_backup = None);
+        assert_eq!(none, (NotProtected, "there is no good backup".to_owned(), 1));
+        let frozen = judged(|status| status.alarms.push(alarm("deletion-frozen/size-collapsed", "deletion is frozen")));
+        assert_eq!(frozen, (AtRisk, "deletion is frozen".to_owned(), 0));
+        let damaged = "2 backups or objects in region virginia are damaged";
+        let damage = judged(|status| status.alarms.push(alarm("region-damaged/virginia", damaged)));
+        assert_eq!(damage, (AtRisk, damaged.to_owned(), 0), "nothing else says that");
+        let gap = judged(|status| status.alarms.push(alarm("wal-gap", "WAL is missing")));
+        assert_eq!(gap, (NotProtected, "WAL is missing".to_owned(), 1));
+    }
+
+    #[test]
+    fn no_alarm_leaves_a_cluster_ok() {
+        for rule in crate::base::alarms::rules::RULES {
+            let name = format!("{}/virginia", rule.name);
+            let mut status = cluster("main");
+            match rule.name {
+                // What these say stands in the figures, too.
+                "region-away" => status.regions[1].health = Health::Away,
+                "region-failing" => status.regions[1].health = Health::Failing,
+                "region-slow" => status.regions[1].health = Health::Slow,
+                "wal-disconnected" => status.wal.as_mut().unwrap().host = None,
+                "wal-rpo" => status.rpo.seconds = Some(90.0),
+                _ => {}
+            }
+            status.alarms.push(alarm(&name, "something is wrong"));
+            assert_ne!(judge(&status, WalReceiver::Here).protection, Protection::Ok, "{}", rule.name);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_broken_protects_nothing_unless_another_daemon_has_it() {
+        let mut status = cluster("main");
+        let wal = status.wal.as_mut().unwrap();
+        (wal.host, wal.waiting) = (None, Some("connection refused".to_owned()));
+        let here = judge(&status, WalReceiver::Here);
+        assert_eq!(here.reasons, ["no WAL streams: connection refused"]);
+        assert_eq!(judge(&status, WalReceiver::Elsewhere).protection, Protection::Ok);
+    }
+}

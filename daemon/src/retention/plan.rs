@@ -1,0 +1,179 @@
+//! `lifeboatd retention`: what is kept and why, what goes and what that frees, and carrying it out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_repository::catalog::RegionAnswer;
+use lifeboat_repository::format::HoldId;
+use lifeboat_repository::log::records::{HoldRecord, PolicyText};
+use lifeboat_repository::log::{self, Descriptor, RegionLog, RegionStanding};
+use lifeboat_repository::retention::{self, RetentionLimits, RetentionPlan, RetentionPolicy};
+use lifeboat_restore::access::Repository;
+use lifeboat_restore::exit_code::Ending;
+use lifeboat_restore::terminal::Output;
+use lifeboat_vocabulary::{BackupId, Clock, ClusterName, RegionName, SystemClock, UtcTime};
+
+use crate::backup::timetable::Timetable;
+use crate::retention::{page, page_json};
+use crate::settings::wiring;
+
+/// Planned runs that are looked at to find the longest time between two of them: more than five weeks of every schedule
+/// that is meant seriously.
+const RUNS_LOOKED_AT: usize = 2000;
+const SCHEDULE_SPAN: Duration = Duration::from_secs(40 * 86_400);
+
+/// What is to happen in every region of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterPlan {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// For when the plan was made.
+    pub now: UtcTime,
+    /// What is to be kept.
+    pub policy: RetentionPolicy,
+    /// How long a backup can be restored after it was forgotten.
+    pub grace: Duration,
+    /// The regions whose logs could be read.
+    pub regions: Vec<RegionPlan>,
+    /// The others, and why not.
+    pub unreadable: Vec<(RegionName, String)>,
+    /// The holds that are in force by all logs together.
+    pub holds: BTreeMap<HoldId, HoldRecord>,
+}
+
+/// What is to happen in one region.
+#[derive(Clone, Debug)]
+pub struct RegionPlan {
+    /// The region.
+    pub name: RegionName,
+    /// What it has.
+    pub standing: RegionStanding,
+    /// What stays and what goes.
+    pub plan: RetentionPlan,
+    /// What another policy than the last time changes.
+    pub change: Option<PolicyChange>,
+}
+
+/// What goes, and what stays, only because the policy is another one than when something was forgotten last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// The policy that decided last.
+    pub before: PolicyText,
+    /// When it did.
+    pub since: UtcTime,
+    /// The backups that the other policy would keep.
+    pub dropped: Vec<BackupId>,
+    /// The backups that the other policy would not keep.
+    pub kept: Vec<BackupId>,
+}
+
+/// The retention policy of a cluster: what the configuration says, in the time zone of its schedule.
+#[must_use]
+pub fn policy(cluster: &ClusterSettings, now: UtcTime) -> RetentionPolicy {
+    let settings = cluster.retention;
+    let timetable = Timetable::new(cluster.name.clone(), cluster.schedule.clone());
+    let limits = RetentionLimits { backup_every: longest_interval(&timetable, now), ..RetentionLimits::default() };
+    RetentionPolicy {
+        timezone: cluster.schedule.timezone.clone(),
+        daily: settings.daily,
+        weekly: settings.weekly,
+        monthly: settings.monthly,
+        min_keep: settings.min_keep,
+        window: settings.pitr_window,
+        limits,
+    }
+}
+
+/// The longest time between two runs that are planned in the next weeks.
+fn longest_interval(timetable: &Timetable, now: UtcTime) -> Option<Duration> {
+    let mut last = timetable.next_after(now)?;
+    let mut longest = None;
+    for _ in 0..RUNS_LOOKED_AT {
+        let Some(next) = timetable.next_after(last) else { break };
+        longest = longest.max(Some(timetable.start_of(next).since(timetable.start_of(last))));
+        last = next;
+        if last.since(now) > SCHEDULE_SPAN {
+            break;
+        }
+    }
+    longest
+}
+
+/// Whether a region's answer is about the repository that the catalog is of.
+pub(crate) fn usable<'a>(repository: &'a Repository, answer: &'a RegionAnswer) -> Result<&'a RegionLog, String> {
+    let expected: Option<&Descriptor> = repository.catalog.descriptor();
+    match answer {
+        RegionAnswer::Unreadable { why } => Err(why.clone()),
+        RegionAnswer::Read { descriptor, .. } if expected != Some(&**descriptor) => {
+            Err("it belongs to another repository than the first region".to_owned())
+        }
+        RegionAnswer::Read { log, .. } => Ok(log),
+    }
+}
+
+impl ClusterPlan {
+    /// Decides for every region of a repository.
+    #[must_use]
+    pub fn of(repository: &Repository, cluster: &ClusterSettings, now: UtcTime) -> Self {
+        let policy = policy(cluster, now);
+        let answers = repository.views.iter().map(|view| (&view.name, usable(repository, &view.answer)));
+        let (mut logs, mut unreadable) = (Vec::new(), Vec::new());
+        for (name, answer) in answers {
+            match answer {
+                Ok(log) => logs.push((name, log)),
+                Err(why) => unreadable.push((name.clone(), why)),
+            }
+        }
+        let holds = log::holds_in_force(logs.iter().map(|(_, log)| *log), now);
+        let regions = logs.into_iter().map(|(name, log)| {
+            let mut standing = log.standing(now);
+            standing.adopt_holds(holds.clone());
+            RegionPlan::of(name.clone(), standing, &policy, now)
+        });
+        let (regions, cluster, grace) = (regions.collect(), cluster.name.clone(), cluster.retention.grace);
+        Self { cluster, now, policy, grace, regions, unreadable, holds }
+    }
+}
+
+impl RegionPlan {
+    /// Decides for one region.
+    #[must_use]
+    pub fn of(name: RegionName, standing: RegionStanding, policy: &RetentionPolicy, now: UtcTime) -> Self {
+        let plan = retention::plan_region(&standing, policy, now);
+        let before = standing.policy.clone().filter(|(before, _)| *before != policy.text());
+        let change = before.and_then(|(before, since)| {
+            let old = RetentionPolicy::from_text(&before, policy.limits)?;
+            let old = retention::plan_region(&standing, &old, now);
+            let gone = plan.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| old.keeps(backup));
+            let stays = old.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| plan.keeps(backup));
+            let (dropped, kept) = (gone.cloned().collect(), stays.cloned().collect());
+            Some(PolicyChange { before, since, dropped, kept })
+        });
+        Self { name, standing, plan, change }
+    }
+}
+
+/// Reads the repository of a cluster with the rights of whoever signs its records.
+///
+/// # Errors
+/// If the signing key cannot be read, or no region.
+pub(crate) async fn read(config: &Config, cluster: &ClusterSettings) -> anyhow::Result<Repository> {
+    let signer = wiring::signer(config, &cluster.name)?;
+    let pinned = signer.verify_key();
+    Repository::read(&config.regions, cluster.name.clone(), (Some(&pinned), true)).await
+}
+
+/// `retention plan`: prints what would be kept and what not, and changes nothing.
+///
+/// # Errors
+/// If no region can be read.
+pub async fn plan(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
+    let repository = read(config, cluster).await?;
+    let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
+    match output {
+        Output::Json => println!("{}", page_json::json(&plan)),
+        Output::Text => print!("{}", page::text(&plan)),
+    }
+    Ok(if plan.unreadable.is_empty() { Ending::Done } else { Ending::Degraded })
+}

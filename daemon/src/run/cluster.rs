@@ -1,0 +1,369 @@
+//! Which tasks protect a cluster, and what each of them is given.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lifeboat_config::{ClusterSettings, Config, Role};
+use lifeboat_repository::log::NoteSigner;
+use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::backup::history::RunHistory;
+use crate::backup::maker::Maker;
+use crate::backup::seen::SeenRuns;
+use crate::backup::task::SchedulerParts;
+use crate::base::alarms::board::{AlarmBoard, Source};
+use crate::base::capacity::Capacity;
+use crate::base::readiness::{Looked, Readiness};
+use crate::base::renewed::renewed;
+use crate::base::supervisor::{Supervisor, TaskContext, TaskSettings};
+use crate::care::board::CareBoard;
+use crate::care::parts::CareParts;
+use crate::care::seen::SeenCare;
+use crate::deletion::freeze::Freezer;
+use crate::deletion::tamper_watch::{self, VigilParts};
+use crate::model::facts::ClusterFacts;
+use crate::model::verdict::WalReceiver;
+use crate::regions::memory::RegionBook;
+use crate::regions::open::OpenRegions;
+use crate::regions::survey::{self, SurveyParts};
+use crate::regions::watch::{Probing, WatchParts};
+use crate::retention::task::ExpireParts;
+use crate::run::daemon::state_directory;
+use crate::settings::wiring;
+use crate::status::board::{ClusterView, RunsView, StatusBoard};
+use crate::wal::shared::Shared;
+use crate::wal::task::{self as wal, WalParts};
+use crate::{backup, care, regions, retention};
+
+/// How long WAL that has arrived may lie before it is taken care of.
+const WAL_CEILING: Duration = Duration::from_secs(120);
+/// How long a backup may go without a byte, and the scheduler without a decision.
+const SCHEDULE_CEILING: Duration = Duration::from_secs(900);
+const ORDINARY_CEILING: Duration = Duration::from_secs(900);
+
+/// Who raises alarms, by the role that it belongs to.
+const ALARMS_BY_ROLE: [(Role, &[&str]); 6] = [
+    (Role::Wal, &["wal"]),
+    (Role::Backup, &["schedule"]),
+    (Role::Watch, &["regions", "agreement"]),
+    (Role::Prune, &["prune"]),
+    (Role::Heal, &["heal"]),
+    (Role::Scrub, &["scrub"]),
+];
+
+/// What the tasks of all clusters share.
+#[derive(Clone)]
+pub struct Common {
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Owns all tasks.
+    pub supervisor: Arc<Supervisor>,
+    /// Where alarms go.
+    pub board: Arc<AlarmBoard>,
+    /// What is frozen and paused.
+    pub freezer: Arc<Freezer>,
+    /// Who waits for the first look at each cluster.
+    pub readiness: Arc<Readiness>,
+    /// The processor and the memory.
+    pub capacity: Capacity,
+    /// Where it is seen how everything stands.
+    pub status: Arc<StatusBoard>,
+}
+
+/// Protects a cluster from now on: as one task that opens everything, begins the others and holds what is theirs together.
+pub fn begin(common: &Common, cluster: &ClusterName) {
+    let (common, name) = (common.clone(), cluster.clone());
+    let settings = TaskSettings::new("cluster", ORDINARY_CEILING).core().last();
+    let supervisor = Arc::clone(&common.supervisor);
+    supervisor.spawn(Some(cluster), settings, move |context| protect(context, common.clone(), name.clone()));
+}
+
+async fn protect(context: TaskContext, common: Common, cluster: ClusterName) -> anyhow::Result<()> {
+    let begun = attempt(&context, &common, &cluster).await;
+    if let Err(error) = &begun {
+        common.readiness.looked(&cluster, Looked::Failed(format!("{error:#}")));
+    }
+    begun?;
+    context.progress.waiting("the end");
+    context.stop.cancelled().await;
+    Ok(())
+}
+
+async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) -> anyhow::Result<()> {
+    let config = Arc::clone(&common.config.borrow());
+    let settings = wiring::cluster(&config, Some(cluster))?.clone();
+    let directory = state_directory(&config, &settings);
+    crate::base::state::make_directory(&directory).with_context(|| format!("make {}", directory.display()))?;
+    context.progress.waiting("the regions");
+    let regions = Arc::new(OpenRegions::open(&config, cluster).await?);
+    let (book, _) = RegionBook::open(&directory, &regions, SystemClock.now());
+    let tasks = Tasks {
+        common: common.clone(),
+        cluster: settings,
+        shared: Arc::new(Shared::new(cluster.clone(), regions.len(), Arc::new(SystemClock))),
+        facts: Arc::default(),
+        book: Arc::new(book),
+        care: Arc::default(),
+        news: <[Arc<Notify>; 2]>::default(),
+        config,
+        directory,
+        regions,
+    };
+    if !context.stop.is_cancelled() {
+        tasks.begin()?;
+    }
+    Ok(())
+}
+
+/// Begins the tasks of one cluster, as its roles say.
+struct Tasks {
+    common: Common,
+    /// As it is now; tasks that follow changes take `common.config`.
+    config: Arc<Config>,
+    cluster: ClusterSettings,
+    directory: PathBuf,
+    regions: Arc<OpenRegions>,
+    shared: Arc<Shared>,
+    facts: Arc<ClusterFacts>,
+    book: Arc<RegionBook>,
+    care: Arc<CareBoard>,
+    /// Each rung at each good backup: one for every task that waits for it.
+    news: [Arc<Notify>; 2],
+}
+
+impl Tasks {
+    fn begin(&self) -> anyhow::Result<()> {
+        let has = |role| self.config.daemon.does(role);
+        // First of all, so that nothing is begun without it.
+        let signer = wiring::signer(&self.config, &self.cluster.name)?;
+        let view = Arc::<Mutex<RunsView>>::default();
+        self.show(&view);
+        for (role, sources) in ALARMS_BY_ROLE {
+            if !has(role) {
+                // Nobody would ever say that it is cured.
+                sources.iter().for_each(|source| self.common.board.forget(&Source::of(&self.cluster.name, source)));
+            }
+        }
+        if has(Role::Wal) {
+            self.begin_wal();
+        } else {
+            self.common.readiness.looked(&self.cluster.name, Looked::Regions { read: 0, quorum: 0 });
+        }
+        if has(Role::Backup) {
+            self.begin_schedule(view);
+        }
+        if has(Role::Watch) {
+            self.begin_watch(&signer);
+        }
+        if has(Role::Prune) {
+            self.begin_expire();
+        }
+        if has(Role::Heal) {
+            self.begin_care("heal", &signer, care::heal::heal_task);
+        }
+        if has(Role::Scrub) {
+            self.begin_care("scrub", &signer, care::scrub::scrub_task);
+        }
+        self.begin_survey(&signer);
+        self.begin_vigil();
+        Ok(())
+    }
+
+    fn spawn<F, W>(&self, settings: TaskSettings, begin: F)
+    where
+        F: Fn(TaskContext) -> W + Send + Sync + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.common.supervisor.spawn(Some(&self.cluster.name), settings, begin);
+    }
+
+    fn show(&self, runs: &Arc<Mutex<RunsView>>) {
+        let here = self.config.daemon.does(Role::Wal);
+        let runs = Arc::clone(runs);
+        self.common.status.show(ClusterView {
+            cluster: self.cluster.name.clone(),
+            rpo_seconds: self.cluster.objectives.rpo.as_secs_f64(),
+            backup_quorum: self.config.durability.backup_quorum,
+            receiver: if here { WalReceiver::Here } else { WalReceiver::Elsewhere },
+            regions: Arc::clone(&self.regions),
+            book: Arc::clone(&self.book),
+            facts: Arc::clone(&self.facts),
+            runs: Arc::new(move || runs.lock().clone()),
+        });
+    }
+
+    fn begin_wal(&self) {
+        let parts = WalParts {
+            config: Arc::clone(&self.config),
+            cluster: self.cluster.clone(),
+            directory: self.directory.clone(),
+            regions: Arc::clone(&self.regions),
+            shared: Arc::clone(&self.shared),
+            board: Arc::clone(&self.common.board),
+            facts: Arc::clone(&self.facts),
+            readiness: Arc::clone(&self.common.readiness),
+        };
+        let settings = TaskSettings::new("wal", WAL_CEILING).core().last();
+        self.spawn(settings, move |context| wal::run(context, parts.clone()));
+    }
+
+    fn begin_schedule(&self, view: Arc<Mutex<RunsView>>) {
+        let seat = self.common.capacity.seat(&self.cluster.name);
+        let maker = Maker {
+            cluster: self.cluster.name.clone(),
+            config: self.common.config.clone(),
+            regions: Arc::clone(&self.regions),
+            seat: seat.clone(),
+            shared: Arc::clone(&self.shared),
+        };
+        let parts = SchedulerParts {
+            cluster: self.cluster.name.clone(),
+            directory: self.directory.clone(),
+            config: self.common.config.clone(),
+            history: RunHistory::open(&self.directory).0,
+            maker: Arc::new(maker),
+            orders: self.shared.orders(),
+            capacity: self.common.capacity.clone(),
+            board: Arc::clone(&self.common.board),
+            freezer: Arc::clone(&self.common.freezer),
+            clock: Arc::new(SystemClock),
+            outlook: watch::Sender::default(),
+            good: watch::Sender::default(),
+        };
+        let seen = SeenRuns {
+            outlook: parts.outlook.subscribe(),
+            history: parts.history.clone(),
+            seat,
+            facts: Arc::clone(&self.facts),
+            view,
+        };
+        let (good, news) = (parts.good.subscribe(), self.news.clone());
+        let settings = TaskSettings::new("schedule", SCHEDULE_CEILING).core();
+        self.spawn(settings, move |context| backup::task::run(context, parts.clone()));
+        let settings = TaskSettings::new("runs", ORDINARY_CEILING).last();
+        self.spawn(settings, move |context| backup::seen::tell(context, seen.clone()));
+        let settings = TaskSettings::new("news", ORDINARY_CEILING);
+        self.spawn(settings, move |context| ring(context, good.clone(), news.clone()));
+    }
+
+    /// The health of the regions, and whether they agree.
+    fn begin_watch(&self, signer: &Arc<NoteSigner>) {
+        let writes = self.config.daemon.does(Role::Wal) || self.config.daemon.does(Role::Backup);
+        let parts = WatchParts {
+            regions: Arc::clone(&self.regions),
+            book: Arc::clone(&self.book),
+            board: Arc::clone(&self.common.board),
+            facts: Arc::clone(&self.facts),
+            quorum: self.config.durability.wal_quorum.max(self.config.durability.backup_quorum),
+            probing: if writes { Probing::Allowed } else { Probing::ReadOnly },
+        };
+        let settings = TaskSettings::new("regions", ORDINARY_CEILING);
+        self.spawn(settings, move |context| regions::watch::watch(context, parts.clone()));
+        self.begin_care("agreement", signer, care::watch::agreement_task);
+        let seen = SeenCare {
+            regions: self.regions.iter().map(|region| region.name.clone()).collect(),
+            care: Arc::clone(&self.care),
+            facts: Arc::clone(&self.facts),
+        };
+        let settings = TaskSettings::new("care", ORDINARY_CEILING).last();
+        self.spawn(settings, move |context| care::seen::tell(context, seen.clone()));
+    }
+
+    /// Begins a part of the care for what is stored; it begins again when settings become others that it works with.
+    fn begin_care<W>(&self, name: &'static str, signer: &Arc<NoteSigner>, task: fn(TaskContext, CareParts) -> W)
+    where
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (parts, config) = (self.care(signer), self.common.config.clone());
+        let settings_of = |config: &Config, cluster: &ClusterName| {
+            config.clusters.iter().find(|settings| settings.name == *cluster).cloned()
+        };
+        self.spawn(TaskSettings::new(name, ORDINARY_CEILING), move |context| {
+            let (parts, cluster) = (parts.clone(), parts.cluster.name.clone());
+            let part = move |config: &Config| {
+                let kept = settings_of(config, &cluster).map(|settings| (settings.retention, settings.schedule));
+                (config.heal, config.scrub, kept)
+            };
+            renewed(context, config.clone(), part, move |context, config| {
+                let cluster = settings_of(&config, &parts.cluster.name).unwrap_or_else(|| parts.cluster.clone());
+                task(context, CareParts { config, cluster, ..parts.clone() })
+            })
+        });
+    }
+
+    fn care(&self, signer: &Arc<NoteSigner>) -> CareParts {
+        CareParts {
+            config: Arc::clone(&self.config),
+            cluster: self.cluster.clone(),
+            regions: OpenRegions::clone(&self.regions),
+            signer: Arc::clone(signer),
+            freezer: Arc::clone(&self.common.freezer),
+            alarms: Arc::clone(&self.common.board),
+            board: Arc::clone(&self.care),
+            state: self.directory.clone(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    fn begin_survey(&self, signer: &Arc<NoteSigner>) {
+        let [news, _] = &self.news;
+        let parts = SurveyParts {
+            regions: Arc::clone(&self.regions),
+            signer: signer.verify_key(),
+            backup_quorum: self.config.durability.backup_quorum,
+            facts: Arc::clone(&self.facts),
+            news: Arc::clone(news),
+        };
+        let settings = TaskSettings::new("survey", ORDINARY_CEILING);
+        self.spawn(settings, move |context| survey::survey(context, parts.clone()));
+    }
+
+    fn begin_expire(&self) {
+        let [_, news] = &self.news;
+        let parts = ExpireParts {
+            cluster: self.cluster.name.clone(),
+            config: self.common.config.clone(),
+            regions: Arc::clone(&self.regions),
+            freezer: Arc::clone(&self.common.freezer),
+            board: Arc::clone(&self.common.board),
+            news: Arc::clone(news),
+            clock: Arc::new(SystemClock),
+        };
+        self.spawn(TaskSettings::new("prune", ORDINARY_CEILING), move |context| {
+            retention::task::run(context, parts.clone())
+        });
+    }
+
+    fn begin_vigil(&self) {
+        let parts = VigilParts {
+            config: self.common.config.clone(),
+            cluster: self.cluster.clone(),
+            regions: Arc::clone(&self.regions),
+            freezer: Arc::clone(&self.common.freezer),
+        };
+        self.spawn(TaskSettings::new("vigil", ORDINARY_CEILING), move |context| {
+            tamper_watch::run(context, parts.clone())
+        });
+    }
+}
+
+/// Tells those who wait for news of each good backup.
+async fn ring(context: TaskContext, mut good: watch::Receiver<u64>, news: [Arc<Notify>; 2]) -> anyhow::Result<()> {
+    loop {
+        context.progress.waiting("a good backup");
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            changed = good.changed() => if changed.is_err() {
+                // The scheduler has ended, because everything does.
+                context.stop.cancelled().await;
+                return Ok(());
+            }
+        }
+        // Whoever is busy hears of it when he is done.
+        news.iter().for_each(|waiting| waiting.notify_one());
+    }
+}

@@ -1,0 +1,4 @@
+//! From the configuration to concrete parts.
+
+pub mod reload;
+pub mod wiring;

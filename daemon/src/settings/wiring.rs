@@ -1,0 +1,127 @@
+//! The only room where the configuration meets concrete parts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use lifeboat_config::{ClusterSettings, Config, Environment, Loaded, SecretRef};
+use lifeboat_postgres::BaseBackupOptions;
+use lifeboat_repository::format::layout::{self, StoredName};
+use lifeboat_repository::keys::SigningKey;
+use lifeboat_repository::log::NoteSigner;
+use lifeboat_restore::exit_code::{Ending, Exit};
+use lifeboat_stores::{KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack};
+use lifeboat_vocabulary::ClusterName;
+
+use crate::commands::command_line::Cli;
+
+/// How records name the program that wrote them.
+pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
+
+/// Reads the configuration; every override that is in force is logged, because nobody sees it in the file.
+///
+/// # Errors
+/// All faults at once.
+pub fn load(cli: &Cli) -> anyhow::Result<Loaded> {
+    let loaded = Config::load(&cli.config, &Environment::of_process()).map_err(|faults| {
+        eprintln!("{faults}");
+        Exit::error(Ending::BadConfig, format!("{} cannot be used as it is", cli.config.display()))
+    })?;
+    for active in &loaded.overrides {
+        tracing::info!(variable = active.variable, setting = active.path, value = active.shown, "override in force");
+    }
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(loaded)
+}
+
+/// The configuration with the chosen cluster only, if one was chosen.
+///
+/// # Errors
+/// If there is no such cluster.
+pub fn chosen(cli: &Cli, config: &Config) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    if cli.cluster.is_some() {
+        config.clusters = vec![cluster(&config, cli.cluster.as_ref())?.clone()];
+    }
+    Ok(config)
+}
+
+/// The cluster that the command is about.
+///
+/// # Errors
+/// If it is not clear which one.
+pub fn cluster<'a>(config: &'a Config, name: Option<&ClusterName>) -> anyhow::Result<&'a ClusterSettings> {
+    let names: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    match (name, config.clusters.as_slice()) {
+        (Some(name), clusters) => clusters
+            .iter()
+            .find(|cluster| cluster.name == *name)
+            .with_context(|| format!("the configuration has no cluster {name}; it has {}", names.join(", "))),
+        (None, [only]) => Ok(only),
+        (None, _) => bail!("there are several clusters ({}); choose one with --cluster", names.join(", ")),
+    }
+}
+
+/// Packs, index and wrapped keys have names with random bits: an object that is there after a lost answer is ours.
+fn key_nature(key: &ObjectKey) -> KeyNature {
+    match layout::parse(key) {
+        Some(
+            StoredName::Pack { .. }
+            | StoredName::Slots { .. }
+            | StoredName::IndexShard { .. }
+            | StoredName::PacksList { .. },
+        ) => KeyNature::Unguessable,
+        _ => KeyNature::Predictable,
+    }
+}
+
+/// Puts retries, breaker and limits around a region's bare store.
+#[must_use]
+pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>) -> Stack {
+    let options = StackOptions::of(settings);
+    let retry = RetryPolicy { key_nature, ..options.retry };
+    standard_stack(bare, StackOptions { retry, ..options })
+}
+
+/// The key that signs records.
+///
+/// # Errors
+/// If it cannot be read, with what to do.
+pub fn signer(config: &Config, cluster: &ClusterName) -> anyhow::Result<Arc<NoteSigner>> {
+    let text = config.keys.signing_key.load(&Environment::of_process()).context("read the signing key");
+    let text = text.context("`lifeboatd init` makes it where its file does not exist yet")?;
+    let key = SigningKey::parse_file(text.expose()).context("read the signing key")?;
+    named(key, cluster)
+}
+
+/// Signs as `lifeboat.<cluster>`.
+///
+/// # Errors
+/// If the name cannot stand in a note.
+pub fn named(key: SigningKey, cluster: &ClusterName) -> anyhow::Result<Arc<NoteSigner>> {
+    Ok(Arc::new(NoteSigner::new(format!("lifeboat.{cluster}").parse()?, key)))
+}
+
+/// The file of the signing key, where it is one.
+#[must_use]
+pub fn signing_key_file(config: &Config) -> Option<PathBuf> {
+    match &config.keys.signing_key {
+        SecretRef::File(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// What to ask the server for.
+#[must_use]
+pub fn base_backup_options(cluster: &ClusterSettings, label: String) -> BaseBackupOptions {
+    let kilobytes = |rate: lifeboat_vocabulary::ByteCount| u32::try_from(rate.as_bytes() / 1024).unwrap_or(1 << 20);
+    // What the server takes: 32 kB/s to 1 GB/s.
+    let max_rate = cluster.backup.max_rate.map(|rate| kilobytes(rate).clamp(32, 1 << 20));
+    BaseBackupOptions { label, checkpoint: cluster.backup.checkpoint, max_rate }
+}
+
+/// How long one attempt to reach something may take in `doctor`.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(20);

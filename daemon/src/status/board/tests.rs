@@ -1,0 +1,167 @@
+//! From what the tasks tell to what is shown.
+
+use super::*;
+use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::supervisor::Watchdog;
+use crate::deletion::freeze::{Action, Responsible, Trigger};
+use crate::regions::open::tests::two_regions;
+use crate::regions::survey::Survey;
+use crate::status::samples::{at, cluster as sample};
+
+struct Scene {
+    directory: tempfile::TempDir,
+    board: Arc<StatusBoard>,
+    facts: Arc<ClusterFacts>,
+}
+
+fn scene() -> Scene {
+    let directory = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (alarms, _) = AlarmBoard::open(directory.path(), Arc::clone(&clock));
+    let freezer = Arc::new(Freezer::new(directory.path(), clock));
+    let supervisor = Arc::new(Supervisor::new(Watchdog::Nobody));
+    let board = Arc::new(StatusBoard::new(Arc::new(alarms), freezer, supervisor));
+    let regions = Arc::new(two_regions());
+    let (book, _) = RegionBook::open(directory.path(), &regions, at("00:00:00"));
+    let facts = Arc::<ClusterFacts>::default();
+    board.expected.lock().extend(["main", "billing"].map(|name| Expected {
+        cluster: name.parse().unwrap(),
+        rpo_seconds: 60.0,
+        backup_quorum: 2,
+    }));
+    board.show(ClusterView {
+        cluster: "main".parse().unwrap(),
+        rpo_seconds: 60.0,
+        backup_quorum: 2,
+        receiver: WalReceiver::Here,
+        regions,
+        book: Arc::new(book),
+        facts: Arc::clone(&facts),
+        runs: Arc::new(RunsView::default),
+    });
+    Scene { directory, board, facts }
+}
+
+fn wal() -> WalStatus {
+    sample("main").wal.unwrap()
+}
+
+fn survey() -> Survey {
+    let sample = sample("main");
+    let window = sample.window.unwrap();
+    Survey {
+        last: sample.last_backup,
+        oldest: Some((window.oldest_backup.parse().unwrap(), window.from)),
+        ..Survey::default()
+    }
+}
+
+#[test]
+fn a_daemon_that_has_just_begun_protects_nothing_and_says_so() {
+    let scene = scene();
+    let status = scene.board.gather(at("17:24:05"));
+    let main = &status.clusters[0];
+    assert_eq!(main.verdict.protection, Protection::NotProtected);
+    assert_eq!(main.verdict.reasons, ["continuous WAL has not begun yet", "no region could be read yet"]);
+    assert_eq!((main.window.as_ref(), main.rpo.seconds, main.regions.len()), (None, None, 2));
+}
+
+#[test]
+fn a_cluster_that_could_not_be_begun_with_is_shown_and_not_forgotten() {
+    let scene = scene();
+    let mut wrong = Wrongs::default();
+    wrong.add(AlarmName::about("task-restarting", "cluster"), "task cluster has ended 3 times: no signing key");
+    scene.board.alarms.report(&Source::of(&"billing".parse().unwrap(), "tasks"), wrong);
+    let status = scene.board.gather(at("17:24:05"));
+    let names: Vec<_> = status.clusters.iter().map(|cluster| cluster.cluster.as_str()).collect();
+    assert_eq!(names, ["main", "billing"]);
+    let verdict = &status.clusters[1].verdict;
+    assert_eq!(verdict.protection, Protection::NotProtected);
+    let told = ["nothing could be begun for it yet", "task cluster has ended 3 times: no signing key"];
+    assert_eq!((verdict.reasons.as_slice(), verdict.not_ready.len()), (told.map(str::to_owned).as_slice(), 2));
+}
+
+#[test]
+fn what_the_tasks_tell_is_shown_and_what_they_no_longer_tell_is_not() {
+    let scene = scene();
+    scene.facts.wal(wal());
+    scene.facts.surveyed(survey());
+    let main = &scene.board.gather(at("17:24:06")).clusters[0];
+    assert_eq!(main.verdict.protection, Protection::Ok, "{:?}", main.verdict);
+    let window = main.window.as_ref().unwrap();
+    assert_eq!((window.from.lsn.as_str(), window.to.lsn.as_str()), ("0/3000028", "0/5A3F1B8"));
+    let almost = "2026-11-21T17:24:04.7Z".parse().unwrap();
+    assert_eq!(window.to.time, Some(almost), "up to the oldest commit that the quorum lacks");
+    assert_eq!(main.rpo.seconds, Some(0.3));
+    let stale = &scene.board.gather(at("17:24:30")).clusters[0];
+    assert_eq!((stale.wal.as_ref(), stale.verdict.protection), (None, Protection::NotProtected));
+}
+
+#[test]
+fn nobody_claims_to_know_what_would_be_lost_while_nothing_streams() {
+    let scene = scene();
+    scene.facts.surveyed(survey());
+    scene.facts.wal(WalStatus { host: None, waiting: Some("refused".to_owned()), ..wal() });
+    let main = &scene.board.gather(at("17:24:06")).clusters[0];
+    assert_eq!((main.rpo.seconds, main.verdict.protection), (None, Protection::NotProtected));
+}
+
+#[test]
+fn what_was_committed_after_the_stream_ended_is_not_said_to_be_recoverable() {
+    let scene = scene();
+    scene.facts.surveyed(survey());
+    let until = |host: Option<&str>, ended: Option<&str>| {
+        let (host, ended) = (host.map(str::to_owned), ended.map(|time| at(time).to_string()));
+        scene.facts.wal(WalStatus { host, stream_ended: ended, ..wal() });
+        let main = scene.board.gather(at("17:24:06")).clusters.swap_remove(0);
+        main.window.unwrap().to.time.map(|time| time.to_string())
+    };
+    for (why, host, ended, expected) in [
+        ("a stream runs", Some("db1"), None, Some("2026-11-21T17:24:04.7Z")),
+        ("it ended long ago", None, Some("14:00:00"), Some("2026-11-21T14:00:00Z")),
+        ("it ended just now, and the quorum lags", None, Some("17:24:05"), Some("2026-11-21T17:24:04.7Z")),
+        ("there was none yet", None, None, None),
+    ] {
+        assert_eq!(until(host, ended).as_deref(), expected, "{why}");
+    }
+}
+
+#[test]
+fn alarms_freezes_and_pauses_are_on_the_board() {
+    let scene = scene();
+    let name: ClusterName = "main".parse().unwrap();
+    let mut wrong = Wrongs::default();
+    wrong.add(AlarmName::about("region-away", "r1"), "region r1 does not answer");
+    scene.board.alarms.report(&Source::of(&name, "regions"), wrong);
+    let mut mine = Wrongs::default();
+    mine.add(AlarmName::of("http-unavailable"), "the port is taken");
+    scene.board.alarms.report(&Source::daemon("http"), mine);
+    scene.board.freezer.freeze(&name, Trigger::SizeCollapsed, "half the size").unwrap();
+    let who = Responsible { reason: "audit".to_owned(), owner: "anna".to_owned() };
+    scene.board.freezer.pause(&name, Action::Scrub, &who, None).unwrap();
+    let status = scene.board.gather(SystemClock.now());
+    let main = &status.clusters[0];
+    assert_eq!(main.alarms.iter().map(|alarm| alarm.name.as_str()).collect::<Vec<_>>(), ["region-away/r1"]);
+    assert_eq!(main.alarms[0].runbook, "docs/runbooks/region-away.md");
+    assert_eq!((main.freezes[0].who.as_str(), main.freezes[0].why.as_str()), ("size-collapsed", "half the size"));
+    assert_eq!((main.pauses[0].what.as_str(), main.pauses[0].who.as_str()), ("scrub", "anna"));
+    assert_eq!(status.alarms.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_second_there_is_a_new_snapshot_in_the_file_and_for_those_who_wait() {
+    let scene = scene();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut latest = scene.board.watch();
+    let keeping = keep(TaskContext::alone(&stop), Arc::clone(&scene.board), scene.directory.path().to_owned());
+    let task = tokio::spawn(keeping);
+    latest.changed().await.unwrap();
+    let first = latest.borrow_and_update().time;
+    latest.changed().await.unwrap();
+    let second = latest.borrow_and_update().clone();
+    assert!(second.time > first);
+    let found = file::read(scene.directory.path(), second.time);
+    assert!(matches!(found, file::Found::Fresh(_)), "{found:?}");
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}

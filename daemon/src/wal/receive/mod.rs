@@ -1,0 +1,5 @@
+//! WAL from the server.
+
+pub mod continuity;
+pub mod receiver;
+pub mod upstream;

@@ -1,0 +1,357 @@
+//! The receiver: keeps one stream alive, checks every byte, hands it to the shipper, and tells the server how far the
+//! regions are.
+//!
+//! Three rules bind it. What is reported as flushed is what the shipper has confirmed, and nothing else. The socket is
+//! always read: when there is no room, the connection is closed and the slot keeps the WAL, because a server whose
+//! receiver does not read can hang in its checkpoints. And a server that shuts down is not kept waiting: after a few
+//! seconds without the regions' answer the connection is closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_config::ApplyReport;
+use lifeboat_postgres::{
+    EndOfTimeline, ReplyWanted, ScanStart, StandbyStatus, WalEvent, WalFactKind, WalScanner, WalStream, WalStreamError,
+};
+use lifeboat_vocabulary::{Clock, Lsn, SystemClock, WalPosition};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::progress::Progress;
+use crate::wal::receive::upstream::{Belonging, Finder, NoStream, Upstream};
+use crate::wal::shared::Shared;
+use crate::wal::ship::positions::{Offer, Positions};
+use crate::wal::ship::shipper::Shipper;
+
+/// How often the server hears from us at least; it drops us after a minute of silence.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a server that shuts down waits for the regions.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A server that was refused is looked at again this often.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// How a stream ended.
+enum Ended {
+    NextTimeline(Box<EndOfTimeline>),
+    Removed,
+    Closed,
+    Full,
+    Refused(String),
+    Damaged(String),
+    Lost(anyhow::Error),
+    LeftToShutDown,
+    Stopped,
+}
+
+fn broken(error: WalStreamError) -> Ended {
+    match error {
+        WalStreamError::SegmentRemoved { .. } => Ended::Removed,
+        error => Ended::Lost(error.into()),
+    }
+}
+
+/// Receives the WAL of one cluster.
+pub struct Receiver {
+    /// Finds servers and places to go on.
+    pub finder: Finder,
+    /// What the repository demands of a server.
+    pub belonging: Belonging,
+    /// Where bytes go.
+    pub shipper: Arc<Shipper>,
+    /// What others see.
+    pub shared: Arc<Shared>,
+    /// What is reported as applied.
+    pub apply: ApplyReport,
+    /// Whether WAL that has arrived is taken care of.
+    pub progress: Progress,
+    /// How long the regions may take for what was received before an orderly stop.
+    pub drain: Duration,
+}
+
+impl Receiver {
+    /// Receives until it is told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut pause = PAUSE_MIN;
+        while !stop.is_cancelled() {
+            self.progress.waiting("a server");
+            let found = tokio::select! {
+                () = stop.cancelled() => break,
+                found = self.finder.connect() => found,
+            };
+            let wait = match self.follow(found, &stop).await {
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    PAUSE_MIN
+                }
+                Err(NoStream::Gap(what)) => {
+                    self.shared.gap(&what);
+                    Duration::ZERO
+                }
+                Err(NoStream::Refused(why)) => {
+                    self.shared.refused(why);
+                    REFUSED_PAUSE
+                }
+                Err(NoStream::Foreign(why)) => {
+                    self.shared.foreign(why);
+                    REFUSED_PAUSE
+                }
+                Err(NoStream::Retry(error)) => {
+                    self.shared.waiting(format!("{error:#}"));
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Follows a stream over all its timelines. `Ok` if it ran and ended.
+    async fn follow(&mut self, found: Result<Upstream, NoStream>, stop: &CancellationToken) -> Result<(), NoStream> {
+        let mut upstream = found?;
+        loop {
+            let Upstream { host, start, .. } = &upstream;
+            tracing::info!(cluster = %self.shared.cluster(), %host, at = %start, "WAL streams");
+            self.shared.connected(host);
+            let wanted = WalPosition { lsn: upstream.from, ..upstream.start };
+            let mut pump = Pump::new(self, &upstream);
+            match pump.run(upstream.stream, stop).await {
+                Ended::NextTimeline(end) => {
+                    tracing::info!(cluster = %self.shared.cluster(), next = %end.next, "the timeline ended");
+                    upstream = self.finder.next_timeline(*end).await?;
+                }
+                Ended::Removed => return Err(self.finder.gap(wanted).await),
+                Ended::Stopped => return Ok(()),
+                Ended::Closed => {
+                    self.shared.waiting("the server ended the stream: it shuts down or was told to".to_owned());
+                    return Ok(());
+                }
+                Ended::LeftToShutDown => {
+                    self.shared.waiting("the server shuts down and the regions do not answer: left alone".to_owned());
+                    return Ok(());
+                }
+                Ended::Full => {
+                    self.shared.full();
+                    self.room(stop).await;
+                    return Ok(());
+                }
+                Ended::Refused(why) => return Err(NoStream::Refused(why)),
+                Ended::Damaged(why) => {
+                    self.shared.damaged(why.clone());
+                    return Err(NoStream::Retry(anyhow::anyhow!("{why}")));
+                }
+                Ended::Lost(error) => return Err(NoStream::Retry(error)),
+            }
+        }
+    }
+
+    /// Waits until the shipper has got something out of the way. It takes bytes again by itself when there is room.
+    async fn room(&self, stop: &CancellationToken) {
+        let mut positions = self.shipper.watch();
+        let before = positions.borrow_and_update().spool_bytes;
+        let less = positions.wait_for(|now| now.spool_bytes < before);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = less => {}
+            () = tokio::time::sleep(PAUSE_MAX) => {}
+        }
+    }
+}
+
+/// One stream, from its first byte to its end.
+struct Pump<'r> {
+    receiver: &'r Receiver,
+    scanner: WalScanner,
+    positions: watch::Receiver<Positions>,
+    timer: Interval,
+    at: WalPosition,
+    /// Commits up to here have been counted before.
+    from: Lsn,
+    reported: Instant,
+    confirmed: Option<Lsn>,
+    /// The server has written its last record: it waits for us.
+    shutdown: Option<Instant>,
+    /// We were told to stop: the regions have until then.
+    draining: Option<Instant>,
+}
+
+impl<'r> Pump<'r> {
+    fn new(receiver: &'r Receiver, upstream: &Upstream) -> Self {
+        let mut timer = tokio::time::interval(TICK);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let scanner = WalScanner::new(ScanStart {
+            timeline: upstream.start.timeline,
+            system_identifier: receiver.belonging.system_identifier,
+            segment_size: upstream.segment,
+            at: upstream.start.lsn,
+        });
+        Self {
+            receiver,
+            scanner,
+            positions: receiver.shipper.watch(),
+            timer,
+            at: upstream.start,
+            from: upstream.from,
+            reported: Instant::now(),
+            confirmed: None,
+            shutdown: None,
+            draining: None,
+        }
+    }
+
+    async fn run(&mut self, mut stream: WalStream, stop: &CancellationToken) -> Ended {
+        let ended = self.stream(&mut stream, stop).await;
+        match ended {
+            Ok(WalEvent::EndOfTimeline(end)) => Ended::NextTimeline(end),
+            Ok(_) => Ended::Closed,
+            Err(ended) => {
+                // What was confirmed in the last moment saves the server keeping it.
+                if self.report(&mut stream).await.is_err() {
+                    tracing::debug!("the last status was not heard");
+                }
+                stream.close().await;
+                ended
+            }
+        }
+    }
+
+    /// Works until the stream ends by itself (`Ok`) or is to be left.
+    async fn stream(&mut self, stream: &mut WalStream, stop: &CancellationToken) -> Result<WalEvent, Ended> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.draining.is_none() => {
+                    self.receiver.shipper.flush();
+                    self.draining = Some(Instant::now() + self.receiver.drain);
+                }
+                Ok(()) = self.positions.changed() => self.moved(stream).await?,
+                _ = self.timer.tick() => self.tick(stream).await?,
+                event = stream.next() => match event.map_err(broken)? {
+                    WalEvent::Data { start, bytes, server_time, .. } => {
+                        self.server_time(server_time);
+                        if self.draining.is_none() {
+                            self.receiver.progress.working("WAL that has arrived");
+                            let taken = self.data(stream, start, bytes).await;
+                            self.receiver.progress.waiting("WAL from the server");
+                            taken?;
+                        }
+                    }
+                    WalEvent::Keepalive { server_time, reply, .. } => {
+                        self.server_time(server_time);
+                        if reply == ReplyWanted::Now {
+                            self.report(stream).await?;
+                        }
+                    }
+                    end => return Ok(end),
+                },
+            }
+        }
+    }
+
+    fn server_time(&self, time: Option<lifeboat_vocabulary::UtcTime>) {
+        if let Some(time) = time {
+            self.receiver.shared.server_time(time);
+        }
+    }
+
+    async fn data(&mut self, stream: &mut WalStream, start: Lsn, bytes: bytes::Bytes) -> Result<(), Ended> {
+        self.shutdown = None;
+        let timeline = self.at.timeline;
+        let (shared, from, mut shut_down) = (&self.receiver.shared, self.from, false);
+        let mut note = |fact: &lifeboat_postgres::WalFact| match fact.kind {
+            WalFactKind::Commit { .. } if fact.end <= from => {}
+            WalFactKind::Commit { time, .. } => shared.committed(WalPosition { timeline, lsn: fact.end }, time),
+            WalFactKind::ShutdownCheckpoint => shut_down = true,
+            _ => shut_down = false,
+        };
+        if let Err(fault) = self.scanner.feed(&bytes, &mut note) {
+            let error = anyhow::Error::new(fault);
+            return Err(Ended::Damaged(format!("the WAL at {start} does not check out: {error:#}; it was not stored")));
+        }
+        self.at.lsn = self.scanner.position();
+        let at = WalPosition { timeline, lsn: start };
+        let offer = self.receiver.shipper.offer(at, bytes);
+        tokio::pin!(offer);
+        let offered = loop {
+            tokio::select! {
+                biased;
+                offered = &mut offer => break offered,
+                // While there is no room for a moment, the server still hears from us.
+                _ = self.timer.tick() => {
+                    if self.reported.elapsed() >= STATUS_EVERY {
+                        let status = self.status();
+                        stream.report(status).await.map_err(broken)?;
+                        self.reported = Instant::now();
+                    }
+                }
+            }
+        };
+        match offered {
+            Ok(Offer::Taken) => {}
+            Ok(Offer::Full) => return Err(Ended::Full),
+            Err(error) => return Err(Ended::Refused(error.to_string())),
+        }
+        self.receiver.shared.received();
+        if shut_down {
+            self.receiver.shipper.flush();
+            self.shutdown = Some(Instant::now() + SHUTDOWN_PATIENCE);
+        }
+        Ok(())
+    }
+
+    /// The shipper has got further.
+    async fn moved(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
+        let confirmed = self.flushed();
+        if confirmed != self.confirmed {
+            self.report(stream).await?;
+        }
+        self.drained()
+    }
+
+    async fn tick(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
+        if self.reported.elapsed() >= STATUS_EVERY {
+            self.report(stream).await?;
+        }
+        if self.shutdown.is_some_and(|deadline| Instant::now() >= deadline) && self.flushed() < Some(self.at.lsn) {
+            return Err(Ended::LeftToShutDown);
+        }
+        self.drained()
+    }
+
+    /// Ends an orderly stop once the regions have everything, or have had their time.
+    fn drained(&self) -> Result<(), Ended> {
+        match self.draining {
+            Some(deadline) if self.flushed() >= Some(self.at.lsn) || Instant::now() >= deadline => Err(Ended::Stopped),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the server may hear as flushed on the timeline that it sends.
+    fn flushed(&self) -> Option<Lsn> {
+        let confirmed = self.positions.borrow().confirmed?;
+        (confirmed.timeline == self.at.timeline).then_some(confirmed.lsn)
+    }
+
+    fn status(&self) -> StandbyStatus {
+        let flush = self.flushed();
+        let apply = match self.receiver.apply {
+            ApplyReport::Nothing => None,
+            ApplyReport::AsFlushed => flush,
+        };
+        StandbyStatus { write: self.at.lsn, flush, apply, now: SystemClock.now(), ask_reply: ReplyWanted::Whenever }
+    }
+
+    async fn report(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
+        let status = self.status();
+        self.confirmed = status.flush;
+        self.reported = Instant::now();
+        stream.report(status).await.map_err(broken)
+    }
+}

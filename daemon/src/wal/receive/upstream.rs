@@ -1,0 +1,313 @@
+//! From a connection string to a running stream: which server it is, whether it may write into the repository, and
+//! where it goes on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use lifeboat_config::ClusterSettings;
+use lifeboat_postgres::{
+    EndOfTimeline, Purpose, ServerIdentity, Session, SlotCondition, SlotName, TimelineHistory, WalConnection,
+    WalConnectionOptions, WalStart, WalStream, WalStreamError, create_slot, drop_slot, slot_status,
+};
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::GapReason;
+use lifeboat_vocabulary::{Lsn, SegmentName, SegmentSize, TimelineId, WalPosition};
+
+use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
+use crate::wal::ship::positions::ResumePoint;
+use crate::wal::ship::shipper::Shipper;
+
+/// The server drops a session from which it hears nothing for this long; we speak every few seconds.
+pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the repository demands of a server.
+#[derive(Clone, Debug)]
+pub struct Belonging {
+    /// The system identifier that it is bound to.
+    pub system_identifier: u64,
+    /// The incarnation that may write; `None` is the original.
+    pub incarnation: Option<String>,
+}
+
+/// A stream that runs.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The stream.
+    pub stream: WalStream,
+    /// Its first byte, the start of a segment.
+    pub start: WalPosition,
+    /// Where the stream goes on: what comes before this is sent again.
+    pub from: Lsn,
+    /// The server's segment size.
+    pub segment: SegmentSize,
+    /// The server.
+    pub host: String,
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum NoStream {
+    /// Nothing of this server can be written into the repository as things are.
+    #[error("{0}")]
+    Refused(String),
+    /// It is another server than the one that the repository is of: a copy, a former primary, another cluster.
+    #[error("{0}")]
+    Foreign(String),
+    /// WAL is missing, which has been recorded; the next attempt goes on behind it.
+    #[error("WAL is missing: {0}")]
+    Gap(String),
+    /// It may work another time.
+    #[error(transparent)]
+    Retry(#[from] anyhow::Error),
+}
+
+/// Everything that finding the way upstream needs, and remembers from one attempt to the next.
+pub struct Finder {
+    settings: ClusterSettings,
+    belonging: Belonging,
+    slot: SlotName,
+    shipper: Arc<Shipper>,
+    /// Where the first stream has to begin, as regions and spool told.
+    resume: Option<ResumePoint>,
+    /// Where WAL is wanted from if none is stored yet: the end of the newest backup.
+    wanted: Option<WalPosition>,
+    /// Behind a gap that has been recorded.
+    skip_to: Option<WalPosition>,
+    /// From where on the slot holds WAL, as it was found last.
+    restart: Option<WalPosition>,
+    histories: BTreeSet<TimelineId>,
+}
+
+impl Finder {
+    /// Nothing is known of any server yet.
+    #[must_use]
+    pub fn new(
+        settings: ClusterSettings,
+        belonging: Belonging,
+        shipper: Arc<Shipper>,
+        wanted: Option<WalPosition>,
+    ) -> Self {
+        let (slot, resume) = (settings.wal.slot.clone(), shipper.resume());
+        let (skip_to, restart, histories) = (None, None, BTreeSet::new());
+        Self { settings, belonging, slot, shipper, resume, wanted, skip_to, restart, histories }
+    }
+
+    /// Connects to a server of the connection string and begins to stream.
+    ///
+    /// # Errors
+    /// [`NoStream`], by what follows from it.
+    pub async fn connect(&mut self) -> Result<Upstream, NoStream> {
+        let connection = &self.settings.connection;
+        let mut sql = Session::connect(connection, Purpose::Sql).await.context("connect to the server")?;
+        let options = WalConnectionOptions {
+            application_name: self.settings.wal.application_name.clone(),
+            sender_timeout: SENDER_TIMEOUT,
+        };
+        let wal = WalConnection::connect(connection, &options).await.context("connect for replication")?;
+        if sql.host() != wal.host() {
+            let (one, other) = (sql.host().to_owned(), wal.host().to_owned());
+            return Err(anyhow!("two connections ended at different hosts, {one} and {other}").into());
+        }
+        let begun = self.begin(wal, &mut sql).await;
+        sql.close().await;
+        begun
+    }
+
+    /// Goes on on the next timeline, over the connection on which the last one ended.
+    ///
+    /// # Errors
+    /// [`NoStream`], by what follows from it.
+    pub async fn next_timeline(&mut self, end: EndOfTimeline) -> Result<Upstream, NoStream> {
+        let EndOfTimeline { next, connection: mut wal } = end;
+        let identity = self.check_identity(&mut wal).await?;
+        let history = self.history(&mut wal, identity.timeline).await?;
+        if !history.contains(next) {
+            return Err(
+                anyhow!("the server names {next} as the next position, which its history does not contain").into()
+            );
+        }
+        self.start(wal, next).await
+    }
+
+    async fn begin(&mut self, mut wal: WalConnection, sql: &mut Session) -> Result<Upstream, NoStream> {
+        let identity = self.check_identity(&mut wal).await?;
+        let history = self.history(&mut wal, identity.timeline).await?;
+        let restart = self.slot(sql).await?;
+        let server = WalPosition { timeline: identity.timeline, lsn: identity.flush };
+        let (resume, highest) = self.known(restart.map(|lsn| WalPosition { lsn, ..server }));
+        let position = match decide(Situation { resume, highest, server, history: &history }) {
+            // It may be the right one that has lost something.
+            Decision::Refuse(refusal @ Refusal::Behind { .. }) => {
+                return Err(NoStream::Refused(refusal.to_string()));
+            }
+            Decision::Refuse(refusal) => return Err(NoStream::Foreign(refusal.to_string())),
+            Decision::Continue(position) => position,
+            Decision::NextTimeline { to, fork } => WalPosition { timeline: to, lsn: fork },
+            Decision::Fresh => {
+                let lsn = restart.context("wait for the slot to reserve WAL")?;
+                WalPosition { lsn, ..server }
+            }
+        };
+        self.restart = restart.map(|lsn| WalPosition { lsn, ..server });
+        self.start(wal, position).await
+    }
+
+    /// Where the stream has to go on, and the highest position that is stored.
+    fn known(&self, restart: Option<WalPosition>) -> (Option<WalPosition>, Option<WalPosition>) {
+        let positions = self.shipper.positions();
+        if let (Some(timeline), Some(lsn)) = (positions.timeline, positions.received) {
+            let received = WalPosition { timeline, lsn };
+            let behind = self.skip_to.filter(|skip| skip.timeline != timeline || skip.lsn > lsn);
+            let from = behind.unwrap_or(received);
+            return (Some(from), Some(from));
+        }
+        if let Some(behind) = self.skip_to {
+            return (Some(behind), Some(behind));
+        }
+        match &self.resume {
+            Some(resume) => {
+                let holds = |position: WalPosition| {
+                    restart.is_some_and(|slot| slot.timeline == position.timeline && slot.lsn <= position.lsn)
+                };
+                // Whole pieces take the place of slices again, if the server still has what it takes.
+                let position = if holds(resume.pieces) { resume.pieces } else { resume.position };
+                // Regions that did not answer may lack more: what the slot still has is what they can get.
+                let all = restart.filter(|_| !resume.unknown.is_empty() && holds(position));
+                (Some(all.unwrap_or(position)), Some(resume.highest))
+            }
+            None => (self.wanted, self.wanted),
+        }
+    }
+
+    async fn check_identity(&self, wal: &mut WalConnection) -> Result<ServerIdentity, NoStream> {
+        let identity = wal.identify().await.context("identify the server")?;
+        if identity.system_identifier != self.belonging.system_identifier {
+            return Err(NoStream::Foreign(format!(
+                "{} is system {}, the repository belongs to system {}; check the connection string, or give the new \
+                 cluster another name",
+                wal.host(),
+                identity.system_identifier,
+                self.belonging.system_identifier
+            )));
+        }
+        let incarnation = wal.incarnation().await.context("ask for the server's incarnation")?;
+        if incarnation != self.belonging.incarnation {
+            let word = |incarnation: &Option<String>| match incarnation {
+                Some(id) => format!("the restored copy {id}"),
+                None => "the original".to_owned(),
+            };
+            return Err(NoStream::Foreign(format!(
+                "{} is {}, the repository belongs to {}: two clusters would write into one history. If this server has \
+                 taken over for good, say so with `lifeboatd adopt`",
+                wal.host(),
+                word(&incarnation),
+                word(&self.belonging.incarnation)
+            )));
+        }
+        Ok(identity)
+    }
+
+    /// The history of a timeline. Its file, and those of its ancestors, are stored before any WAL that they explain.
+    async fn history(&mut self, wal: &mut WalConnection, timeline: TimelineId) -> Result<TimelineHistory, NoStream> {
+        if timeline.get() == 1 {
+            return Ok(TimelineHistory::first(timeline));
+        }
+        let content = wal.timeline_history(timeline).await.context("read the timeline's history")?;
+        let history = TimelineHistory::parse(timeline, &content).context("read the timeline's history")?;
+        let ancestors = history.entries.iter().map(|entry| entry.timeline);
+        for ancestor in ancestors.filter(|ancestor| ancestor.get() > 1) {
+            if self.histories.contains(&ancestor) {
+                continue;
+            }
+            match wal.timeline_history(ancestor).await {
+                Ok(content) => self.store_history(ancestor, content).await?,
+                // A server that was built from a backup of a later timeline need not have the files of earlier ones.
+                Err(error @ WalStreamError::NoHistory { .. }) => {
+                    tracing::info!(timeline = %ancestor, %error, "the server does not have the history of an earlier timeline");
+                }
+                Err(error) => {
+                    return Err(anyhow::Error::new(error).context("read an earlier timeline's history").into());
+                }
+            }
+        }
+        if !self.histories.contains(&timeline) {
+            self.store_history(timeline, content).await?;
+        }
+        Ok(history)
+    }
+
+    async fn store_history(&mut self, timeline: TimelineId, content: bytes::Bytes) -> Result<(), NoStream> {
+        self.shipper.add_history(timeline, content).await.context("store a timeline's history")?;
+        self.histories.insert(timeline);
+        Ok(())
+    }
+
+    /// Makes sure that the slot is there and keeps WAL; returns from where on, where that is known.
+    async fn slot(&mut self, sql: &mut Session) -> Result<Option<Lsn>, NoStream> {
+        let status = slot_status(sql, &self.slot).await.context("look at the slot")?;
+        let host = sql.host().to_owned();
+        match status.as_ref().map(|status| status.condition) {
+            Some(SlotCondition::Holds | SlotCondition::AtRisk) => return Ok(status.and_then(|status| status.restart)),
+            Some(SlotCondition::Logical) => {
+                let what = format!("slot {} of {host} is a logical one; give wal.slot another name", self.slot);
+                return Err(NoStream::Refused(what));
+            }
+            Some(SlotCondition::Lost) => {
+                tracing::warn!(slot = %self.slot, host, "the server gave the slot up; it is made anew");
+                drop_slot(sql, &self.slot).await.context("drop the slot that the server gave up")?;
+            }
+            Some(SlotCondition::Empty) => {
+                drop_slot(sql, &self.slot).await.context("drop the slot that holds nothing")?;
+            }
+            None => tracing::info!(slot = %self.slot, host, "the slot is made"),
+        }
+        Ok(Some(create_slot(sql, &self.slot).await.context("make the slot")?))
+    }
+
+    async fn start(&mut self, mut wal: WalConnection, position: WalPosition) -> Result<Upstream, NoStream> {
+        let segment = wal.segment_size().await.context("ask for the segment size")?;
+        let start = segment_start(position, segment).context("find the start of the segment")?;
+        let host = wal.host().to_owned();
+        let started = match wal.start(&self.slot, start).await {
+            Ok(started) => started,
+            Err(WalStreamError::SegmentRemoved { .. }) => return Err(self.gap(position).await),
+            Err(error) => return Err(anyhow::Error::new(error).context("begin to stream").into()),
+        };
+        match started {
+            WalStart::Streaming(stream) => {
+                self.shipper.begin(start, segment).map_err(|error| refused_bytes(&error))?;
+                Ok(Upstream { stream, start, from: position.lsn, segment, host })
+            }
+            // Nothing of that timeline is left to send.
+            WalStart::EndOfTimeline(end) => Box::pin(self.next_timeline(end)).await,
+        }
+    }
+
+    /// The server no longer has what is needed. Says so in every region's log, and goes on behind it next time.
+    pub async fn gap(&mut self, from: WalPosition) -> NoStream {
+        let Some(to) = self.restart.filter(|to| to.timeline != from.timeline || to.lsn > from.lsn) else {
+            return anyhow!("the server removed the WAL at {from}, and the slot does not say what it has left").into();
+        };
+        let end = if to.timeline == from.timeline { Some(to.lsn) } else { None };
+        let missing = WalRange { timeline: from.timeline, start: from.lsn, end: end.unwrap_or(to.lsn) };
+        let stored = self.shipper.positions().received.is_some() || self.resume.is_some();
+        let reason = if stored { GapReason::SegmentRemoved } else { GapReason::FreshSlot };
+        if let Err(error) = self.shipper.record_gap(missing, reason).await {
+            return error.context("record that WAL is missing").into();
+        }
+        self.skip_to = Some(to);
+        NoStream::Gap(format!("from {from} to {to}"))
+    }
+}
+
+/// The start of the segment that holds a position. A position at a segment's end belongs to the next one.
+fn segment_start(position: WalPosition, segment: SegmentSize) -> Option<WalPosition> {
+    let name = SegmentName::holding(position.timeline, position.lsn, segment);
+    name.start().map(|lsn| WalPosition { lsn, ..position })
+}
+
+fn refused_bytes(error: &crate::wal::ship::positions::ShipError) -> NoStream {
+    NoStream::Refused(error.to_string())
+}

@@ -1,0 +1,130 @@
+//! Keeps the lease of a region, and its head: the sign of life with how far the region has everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::wal::{Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseRenewal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::wal::ship::context::Works;
+use crate::wal::ship::state::Desk;
+use crate::wal::ship::uploader::Keys;
+use crate::wal::ship::uploader_state::Standing;
+
+/// A head is written this often.
+const HEAD_EVERY: Duration = Duration::from_secs(60);
+
+/// What is known about another installation.
+pub(crate) fn holder_text(holder: &LeaseHolder) -> String {
+    let remaining = holder.remaining.as_secs();
+    match &holder.lease {
+        Some(lease) => {
+            let (instance, cluster, since) = (lease.instance, &lease.cluster, lease.since);
+            format!(
+                "installation {instance} for cluster {cluster} since {since}; it ends in {remaining} s if not renewed"
+            )
+        }
+        None => format!("one that cannot be read; it ends in {remaining} s if not renewed"),
+    }
+}
+
+pub(crate) struct LaneKeeper {
+    pub(crate) index: usize,
+    pub(crate) works: Arc<Works>,
+    pub(crate) region: RegionStore,
+    pub(crate) keys: mpsc::Receiver<Keys>,
+    /// Time for the last words.
+    pub(crate) end: CancellationToken,
+}
+
+impl LaneKeeper {
+    /// Works until the end, then writes the last head and gives the lease back.
+    pub(crate) async fn run(mut self) {
+        let keys = tokio::select! {
+            () = self.end.cancelled() => return,
+            keys = self.keys.recv() => keys,
+        };
+        let Some(Keys { mut lease, mut head }) = keys else { return };
+        let mut renewals = tokio::time::interval_at(Instant::now() + LEASE_TTL / 3, LEASE_TTL / 3);
+        let mut heads = tokio::time::interval(HEAD_EVERY);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heads.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.end.cancelled() => break,
+                _ = renewals.tick() => self.renew(&mut lease).await,
+                _ = heads.tick() => self.write(&mut head).await,
+            }
+        }
+        self.write(&mut head).await;
+        if self.is_ours()
+            && let Err(error) = lease.release(&*self.region.store).await
+        {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::warn!(region = %self.region.name, error, "the lease was not given back; it ends by itself");
+        }
+    }
+
+    /// Another one may have taken the lease while the region was away. Then nothing is written until it is given back.
+    async fn renew(&self, lease: &mut Lease) {
+        match lease.renew(&*self.region.store, &*self.works.clock).await {
+            Ok(LeaseRenewal::Held) => self.leased(None),
+            Ok(LeaseRenewal::Lost(holder)) => {
+                let holder = holder_text(&holder);
+                tracing::warn!(region = %self.region.name, holder, "another installation holds the lease");
+                self.leased(Some(holder));
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(region = %self.region.name, error, "the lease was not renewed");
+            }
+        }
+    }
+
+    fn leased(&self, other: Option<String>) {
+        self.works.change(|desk| {
+            if let Some(standing) = desk.regions.get_mut(self.index) {
+                standing.lease(other);
+            }
+        });
+    }
+
+    fn is_ours(&self) -> bool {
+        self.works.look(|desk| desk.regions.get(self.index).is_some_and(Standing::holds_lease))
+    }
+
+    async fn write(&self, file: &mut HeadFile) {
+        if !self.is_ours() {
+            return;
+        }
+        let (durable, log) = self.works.look(|desk: &Desk| {
+            let log = desk.regions.get(self.index).and_then(|standing| standing.log);
+            (desk.head(self.index), log)
+        });
+        let settings = &self.works.settings;
+        let head = Head {
+            repository: settings.repository,
+            region: self.region.name.clone(),
+            writer: settings.signer.name().clone(),
+            instance: self.works.instance,
+            time: self.works.now(),
+            log,
+            durable,
+        };
+        match file.write(&*self.region.store, &settings.signer, &head).await {
+            Ok(()) => {}
+            Err(error @ HeadError::Overtaken { .. }) => {
+                let error = error.to_string();
+                tracing::warn!(region = %self.region.name, error, "another installation writes the head");
+                self.leased(Some(error));
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(region = %self.region.name, error, "the head was not written");
+            }
+        }
+    }
+}

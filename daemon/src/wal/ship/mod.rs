@@ -1,0 +1,21 @@
+//! WAL to the regions.
+
+pub(crate) mod context;
+pub(crate) mod entry;
+pub(crate) mod launch;
+pub(crate) mod lease_keeper;
+pub(crate) mod marks;
+pub(crate) mod memory;
+pub(crate) mod notice;
+pub(crate) mod pending;
+pub(crate) mod piece;
+pub mod positions;
+pub(crate) mod put;
+pub(crate) mod ranges;
+pub(crate) mod sealing;
+pub mod shipper;
+pub(crate) mod spool;
+pub(crate) mod spool_task;
+pub(crate) mod state;
+pub(crate) mod uploader;
+pub(crate) mod uploader_state;

@@ -1,0 +1,338 @@
+//! A lane: the way into one region. Oldest first, several objects at a time, and whatever happens in one lane, the others
+//! go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::format::layout::StoredName;
+use lifeboat_repository::log::records::Origin;
+use lifeboat_repository::log::{Draft, LogError, RegionLog};
+use lifeboat_repository::wal::{HeadFile, Lease};
+use lifeboat_stores::{ObjectKey, PutMode, StoreError};
+use lifeboat_vocabulary::UtcTime;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::wal::ship::context::Works;
+use crate::wal::ship::entry::{self, Answer, Entry};
+use crate::wal::ship::memory::Body;
+use crate::wal::ship::notice::Notice;
+use crate::wal::ship::pending::{Load, What};
+use crate::wal::ship::put::{Put, put};
+use crate::wal::ship::uploader_state::Standing;
+
+/// Objects on their way into one region at the same time.
+const PUTS: usize = 8;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What the keeper of the region's lease and head takes over once the region was asked.
+pub(crate) struct Keys {
+    pub(crate) lease: Lease,
+    pub(crate) head: HeadFile,
+}
+
+/// An object on its way.
+struct Going {
+    load: Load,
+    /// Its size, if it was read back from the spool for this.
+    read_back: u64,
+}
+
+pub(crate) struct Lane {
+    index: usize,
+    works: Arc<Works>,
+    region: RegionStore,
+    log: Option<RegionLog>,
+    keys: mpsc::Sender<Keys>,
+    entered: UtcTime,
+    puts: JoinSet<Put>,
+    going: HashMap<Id, Going>,
+    /// Bytes on their way that were read back from the spool for it.
+    read_back: u64,
+    pause: Duration,
+    /// After a failure: nothing before this, and then one object as a trial.
+    paused_until: Option<Instant>,
+}
+
+impl Lane {
+    /// A lane for region number `index`. `log` is its log, if it was read before.
+    pub(crate) fn new(
+        (index, region): (usize, RegionStore),
+        log: Option<RegionLog>,
+        works: Arc<Works>,
+        keys: mpsc::Sender<Keys>,
+    ) -> Self {
+        let entered = works.now();
+        let (puts, going) = (JoinSet::new(), HashMap::new());
+        Self {
+            index,
+            works,
+            region,
+            log,
+            keys,
+            entered,
+            puts,
+            going,
+            read_back: 0,
+            pause: PAUSE_MIN,
+            paused_until: None,
+        }
+    }
+
+    /// Asks the region what it has.
+    pub(crate) async fn ask(&mut self) -> anyhow::Result<Answer> {
+        entry::ask(&self.works, &self.region, self.log.clone()).await
+    }
+
+    /// The region has answered.
+    pub(crate) async fn enter(&mut self, entry: Entry) {
+        let Entry { log, lease, head, found, entered } = entry;
+        (self.log, self.entered) = (Some(log), entered);
+        let (works, index) = (Arc::clone(&self.works), self.index);
+        works.change(|desk| {
+            desk.known(index, found, works.now());
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.lease(None);
+            }
+        });
+        // There is one, and room for it: every region answers once.
+        if self.keys.send(Keys { lease, head }).await.is_err() {
+            tracing::debug!(region = %self.region.name, "nobody keeps the lease any more");
+        }
+    }
+
+    /// The region has not answered, or not let us in.
+    pub(crate) fn outside(&mut self, answer: anyhow::Result<Answer>) {
+        let index = self.index;
+        let (unanswered, leased) = match answer {
+            Ok(Answer::Leased(holder)) => (None, Some(crate::wal::ship::lease_keeper::holder_text(&holder))),
+            Ok(Answer::Entry(_)) => (None, None),
+            Err(error) => (Some(format!("{error:#}")), None),
+        };
+        tracing::warn!(region = %self.region.name, unanswered, leased, "the region cannot be used yet");
+        self.works.change(|desk| {
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.lease(leased);
+                unanswered.into_iter().for_each(|why| standing.unanswered(why));
+            }
+        });
+    }
+
+    /// Works until the stop.
+    pub(crate) async fn run(mut self) {
+        let stop = self.works.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
+        while !self.is_known() {
+            tokio::time::sleep(self.next_pause()).await;
+            match self.ask().await {
+                Ok(Answer::Entry(entry)) => self.enter(*entry).await,
+                other => self.outside(other),
+            }
+        }
+        self.pause = PAUSE_MIN;
+        let works = Arc::clone(&self.works);
+        loop {
+            while let Some(load) = self.claim() {
+                match load.what.clone() {
+                    What::Notice(notice) => {
+                        let announced = self.announce(&notice).await;
+                        self.announced(&load, announced);
+                    }
+                    What::Wal(object) => self.send(load, object.key()),
+                    What::History(timeline) => self.send(load, StoredName::TimelineHistory { timeline }.key()),
+                }
+            }
+            let bell = works.bells.lanes.get(self.index);
+            tokio::select! {
+                Some(ended) = self.puts.join_next_with_id() => self.ended(ended),
+                () = wait(self.paused_until) => self.paused_until = None,
+                () = ring(bell) => {}
+            }
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        self.works.look(|desk| desk.regions.get(self.index).is_some_and(Standing::is_known))
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    /// The next load, if one may go now.
+    fn claim(&mut self) -> Option<Load> {
+        // After a failure, one object tries the way for all.
+        let limit = if self.pause > PAUSE_MIN { 1 } else { PUTS };
+        if self.paused_until.is_some() || self.puts.len() >= limit {
+            return None;
+        }
+        // A single object may always be read back.
+        let share = self.works.read_back_share();
+        let room = if self.read_back == 0 { u64::MAX } else { share.saturating_sub(self.read_back) };
+        let index = self.index;
+        self.works.quietly(|desk| {
+            let may_write = desk.regions.get(index).is_some_and(Standing::may_write);
+            if may_write { desk.ledger.claim(index, room) } else { None }
+        })
+    }
+
+    fn send(&mut self, load: Load, key: ObjectKey) {
+        let read_back = if load.body.is_none() { load.file.size } else { 0 };
+        self.read_back += read_back;
+        let (works, region, entered) = (Arc::clone(&self.works), self.region.clone(), self.entered);
+        let (held, file) = (load.body.clone(), load.file.clone());
+        let task = self.puts.spawn(async move {
+            let body = match held.as_deref().map(Body::sealed) {
+                Some(body) => Ok(body),
+                None => works.spool.read(&file).await,
+            };
+            match body {
+                Ok(body) => put(&region, &key, body, entered).await,
+                Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => Put::Unreadable(error),
+                Err(error) => Put::Failed(error),
+            }
+        });
+        self.going.insert(task.id(), Going { load, read_back });
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Put), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                let doing = format!("put an object into region {}", self.region.name);
+                (error.id(), Put::Failed(StoreError::Transient { doing, source: error.into() }))
+            }
+        };
+        if let Some(Going { load, read_back }) = self.going.remove(&id) {
+            self.read_back = self.read_back.saturating_sub(read_back);
+            self.sent(&load, outcome);
+        }
+    }
+
+    fn sent(&mut self, load: &Load, outcome: Put) {
+        match outcome {
+            Put::Stored => self.took(load),
+            Put::Failed(error) => self.refused(load, &error.into()),
+            Put::Conflict(what) => self.conflict(what),
+            Put::Unreadable(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                let (region, sequence) = (&self.region.name, load.file.sequence);
+                tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
+                let (index, time) = (self.index, self.works.now());
+                self.works.change(|desk| desk.lost(index, load, time));
+            }
+        }
+    }
+
+    fn took(&mut self, load: &Load) {
+        (self.pause, self.paused_until) = (PAUSE_MIN, None);
+        let index = self.index;
+        self.works.change(|desk| desk.stored(index, load));
+    }
+
+    fn refused(&mut self, load: &Load, error: &anyhow::Error) {
+        let why = format!("{error:#}");
+        // What was on its way together fails together, and counts once.
+        if self.paused_until.is_none() {
+            let pause = self.next_pause();
+            self.paused_until = Some(Instant::now() + pause);
+            tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
+        }
+        let (index, now) = (self.index, self.works.now());
+        self.works.change(|desk| {
+            desk.ledger.failed(index, load.file.sequence);
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.refused(now, why);
+            }
+        });
+    }
+
+    /// Nothing more is written there: what is on its way ends, and stays in the ledger.
+    fn conflict(&mut self, what: String) {
+        tracing::warn!(region = %self.region.name, what, "another writer is in the region; nothing more is written there");
+        let index = self.index;
+        self.works.change(|desk| {
+            if let Some(standing) = desk.regions.get_mut(index) {
+                standing.conflict(what);
+            }
+        });
+    }
+
+    fn announced(&mut self, load: &Load, announced: anyhow::Result<()>) {
+        match announced {
+            Ok(()) => {
+                self.took(load);
+                let (index, head) = (self.index, self.log.as_ref().and_then(RegionLog::head));
+                self.works.quietly(|desk| {
+                    if let Some(standing) = desk.regions.get_mut(index) {
+                        standing.log = head;
+                    }
+                });
+            }
+            Err(error) => self.refused(load, &error),
+        }
+    }
+
+    /// Puts a notice into the region's log.
+    ///
+    /// CRASH SAFETY: the object, then the record. What was said before, by this process or by the one before, is found in
+    /// the log by its content and not said again.
+    async fn announce(&mut self, notice: &Notice) -> anyhow::Result<()> {
+        let store = &*self.region.store;
+        if let Some((key, body)) = notice.object() {
+            match store.put(&key, body, PutMode::CreateOnly).await {
+                // The name is random: what is there already is ours.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error).context("store a key for WAL"),
+            }
+        }
+        let log = self.log.as_mut().context("the log was not read")?;
+        let settings = &self.works.settings;
+        log.refresh(store).await.context("read the log")?;
+        let body = notice.body();
+        self.works.heard_of(log);
+        while !log.entries().iter().any(|entry| entry.record.body == body) {
+            let origin = Origin {
+                writer: settings.signer.name().clone(),
+                wseq: self.works.next_event(),
+                time: notice.time().unwrap_or(self.entered),
+                tool: settings.tool.clone(),
+            };
+            match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
+                Ok(_) => break,
+                // A backup that ran beside us has taken the number.
+                Err(LogError::CountReused { .. }) => self.works.heard_of(log),
+                Err(error) => return Err(error).context("write to the log"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ring(bell: Option<&tokio::sync::Notify>) {
+    match bell {
+        Some(bell) => bell.notified().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,196 @@
+//! What a live server says of itself: everything that a backup records and a restore needs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::commands::Session;
+use crate::session::error::SessionError;
+
+/// The most bytes of a configuration file that are kept.
+const CONFIG_FILE_MAX: usize = 1 << 20;
+
+/// Settings that a restored server needs with the same or a larger value, or that say how to start it.
+const SETTINGS: [&str; 22] = [
+    "archive_mode",
+    "block_size",
+    "config_file",
+    "data_checksums",
+    "data_directory",
+    "hba_file",
+    "ident_file",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_replication_slots",
+    "max_wal_senders",
+    "max_worker_processes",
+    "shared_preload_libraries",
+    "track_commit_timestamp",
+    "wal_block_size",
+    "wal_level",
+    "wal_segment_size",
+];
+
+/// What a live server says of itself.
+///
+/// The configuration files may hold passwords (of an LDAP server, of a primary): keep the facts only where they are
+/// encrypted. `Debug` leaves the texts out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// `server_version_num`, such as 170006.
+    pub version_num: u32,
+    /// Names the cluster, from its creation on. Text, because JSON's numbers are too small for it.
+    pub system_identifier: u64,
+    /// Whether it is a standby.
+    pub in_recovery: bool,
+    /// Settings by name; those that the role may not see are missing.
+    pub settings: BTreeMap<String, String>,
+    /// Databases: OID and name.
+    pub databases: Vec<(u32, String)>,
+    /// Size of all databases in bytes, where the role may know.
+    pub size_bytes: Option<u64>,
+    /// Text of configuration files that lie outside of the data directory, by name (`postgresql.conf`, ...).
+    pub config_files: BTreeMap<String, String>,
+    /// The role that the cluster was made with: always a superuser.
+    pub bootstrap_role: String,
+    /// Whether the role may replicate.
+    pub may_replicate: bool,
+    /// Whether the role may read pages again.
+    pub may_reread: bool,
+    /// `lifeboat.incarnation`, which a restored copy carries; `None` in an original. Not kept with a backup: it says who
+    /// the server is now.
+    #[serde(skip)]
+    pub incarnation: Option<String>,
+}
+
+impl fmt::Debug for ServerFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerFacts")
+            .field("version_num", &self.version_num)
+            .field("system_identifier", &self.system_identifier)
+            .field("in_recovery", &self.in_recovery)
+            .field("settings", &self.settings)
+            .field("databases", &self.databases)
+            .field("config_files", &self.config_files.keys())
+            .field("may_replicate", &self.may_replicate)
+            .field("may_reread", &self.may_reread)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerFacts {
+    /// Asks everything. The session must be one for SQL.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the server does not answer, or is so old that it does not know a question.
+    pub async fn ask(session: &mut Session) -> Result<Self, SessionError> {
+        let names: Vec<String> = SETTINGS.iter().map(|name| format!("'{name}'")).collect();
+        let sql =
+            format!("SELECT name, current_setting(name, true) FROM pg_settings WHERE name IN ({})", names.join(","));
+        let settings: BTreeMap<String, String> = pairs(session, &sql).await?.into_iter().collect();
+        let databases = pairs(session, "SELECT oid, datname FROM pg_database ORDER BY oid").await?;
+        let databases = databases.into_iter().filter_map(|(oid, name)| Some((oid.parse().ok()?, name))).collect();
+        let rights = pairs(
+            session,
+            "SELECT (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), \
+             has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute')",
+        )
+        .await?;
+        let is = |text: Option<&str>| text == Some("t");
+        let (may_replicate, may_reread) =
+            rights.first().map_or((false, false), |(a, b)| (is(Some(a.as_str())), is(Some(b.as_str()))));
+        let identifier = session.query_one_text("SELECT system_identifier FROM pg_control_system()").await?;
+        let size = session
+            .query_one_text(
+                "SELECT sum(pg_database_size(oid)) FROM pg_database \
+                 WHERE has_database_privilege(oid, 'connect') OR pg_has_role('pg_read_all_stats', 'member')",
+            )
+            .await?;
+        let bootstrap_role = session.query_one_text("SELECT rolname FROM pg_roles WHERE oid = 10").await?;
+        let in_recovery = session.query_one_text("SELECT pg_is_in_recovery()").await?;
+        // Settings that no module defines are not in pg_settings.
+        let incarnation = session.query_one_text("SELECT current_setting('lifeboat.incarnation', true)").await?;
+        let mut facts = Self {
+            version_num: session.server_version_num(),
+            system_identifier: identifier.and_then(|text| text.parse().ok()).unwrap_or(0),
+            in_recovery: is(in_recovery.as_deref()),
+            settings,
+            databases,
+            size_bytes: size.and_then(|text| text.parse().ok()),
+            config_files: BTreeMap::new(),
+            bootstrap_role: bootstrap_role.unwrap_or_else(|| "postgres".to_owned()),
+            may_replicate,
+            may_reread,
+            incarnation: incarnation.filter(|text| !text.is_empty()),
+        };
+        facts.read_config_files(session).await?;
+        Ok(facts)
+    }
+
+    /// A setting's value, where the role may see it.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// The major version: 13 to 18, or newer.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.version_num / 10_000
+    }
+
+    /// Configuration outside of the data directory is not part of a base backup: its text is kept with the facts, if the
+    /// role may read it, so that a restore on a bare host has it.
+    async fn read_config_files(&mut self, session: &mut Session) -> Result<(), SessionError> {
+        let may_read = session
+            .query_one_text("SELECT has_function_privilege('pg_read_file(text,bigint,bigint,boolean)', 'execute')")
+            .await?;
+        let Some(inside) = self.setting("data_directory").map(|directory| format!("{directory}/")) else {
+            return Ok(());
+        };
+        if may_read.as_deref() != Some("t") {
+            return Ok(());
+        }
+        let files = [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
+        for (setting, name) in files {
+            let Some(path) = self.setting(setting).filter(|path| !path.starts_with(&inside)) else { continue };
+            // One byte more than is kept tells that there is more.
+            let sql = format!("SELECT pg_read_file({}, 0, {}, true)", quoted(path), CONFIG_FILE_MAX + 1);
+            match session.query_one_text(&sql).await {
+                Ok(Some(text)) if text.len() <= CONFIG_FILE_MAX => {
+                    self.config_files.insert(name.to_owned(), text);
+                }
+                Ok(Some(_)) => tracing::warn!(%path, "a configuration file is too large to be kept"),
+                Ok(None) => tracing::warn!(%path, "a configuration file is not there"),
+                // Absolute paths may be forbidden, the text may be in no known encoding: the backup is whole without it.
+                Err(SessionError::Server(message)) => {
+                    tracing::warn!(%path, %message, "cannot keep a configuration file")
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A string constant.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+async fn pairs(session: &mut Session, sql: &str) -> Result<Vec<(String, String)>, SessionError> {
+    let answers = session.query(sql).await?;
+    let rows = answers.into_iter().flat_map(|answer| answer.rows);
+    Ok(rows
+        .filter_map(|row| {
+            let mut cells = row.into_iter();
+            Some((cells.next()??, cells.next()??))
+        })
+        .collect())
+}

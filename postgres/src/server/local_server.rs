@@ -1,0 +1,443 @@
+//! A PostgreSQL server over a restored data directory, started and stopped by this process.
+//!
+//! Sources: PostgreSQL manual, chapters "Server Setup and Operation" and "Setting Parameters";
+//! `src/backend/utils/init/miscinit.c` (`AddToDataDirLockFile`) for `postmaster.pid`.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::Instant;
+
+use crate::server::local_overrides::{Listen, overrides};
+use crate::server::run_directory::{RunDirectoryError, prepare};
+use crate::session::commands::Session;
+use crate::session::settings::{ConnectionSettings, Purpose};
+use crate::session::surroundings::{Surroundings, read_bounded};
+
+/// How much of the log's end goes into errors, in bytes.
+const TAIL_MAX: u64 = 4096;
+/// How often the server is looked at while it starts or stops.
+const POLL: Duration = Duration::from_millis(50);
+/// How long the question whether recovery has ended may take.
+const QUESTION: Duration = Duration::from_secs(5);
+/// How long a dropped server may take to end; it kills its own processes after 5 s.
+const DROP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What to start, and how.
+#[derive(Clone, Debug)]
+pub struct LocalServerSettings {
+    /// The directory with `postgres`; see [`crate::server::server_bin::find_server_bin`].
+    pub bin_dir: PathBuf,
+    /// The data directory. Its owner is the account that the server runs as.
+    pub data_dir: PathBuf,
+    /// Settings for the command line, which win over all files and over what this type sets by itself.
+    pub extra: Vec<(String, String)>,
+    /// The directory for socket and log. It is made if it is not there; else it must be closed to everybody but its owner.
+    pub run_directory: PathBuf,
+    /// The port, which is also a part of the socket's name.
+    pub port: u16,
+    /// How long recovery may take, and how long stopping may take.
+    pub timeout: Duration,
+    /// Who may connect.
+    pub listen: Listen,
+    /// The role that [`LocalServer::connection_string`] names: the cluster's superuser, mostly `postgres`.
+    pub user: String,
+}
+
+/// Why a server did not start or stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalServerError {
+    /// PostgreSQL does not run as root, and nothing says as whom else.
+    #[error(
+        "start PostgreSQL in {data_dir}: the directory belongs to root, and PostgreSQL refuses to run as root; give it to \
+         the account of the server, such as with `chown -R postgres {data_dir}`"
+    )]
+    OwnedByRoot {
+        /// The data directory.
+        data_dir: String,
+    },
+    /// The directory is no data directory.
+    #[error("{path} does not tell the version of a data directory")]
+    NoVersion {
+        /// The file that should.
+        path: String,
+    },
+    /// The directory for socket and log cannot be used.
+    #[error(transparent)]
+    RunDirectory(#[from] RunDirectoryError),
+    /// The system refused something.
+    #[error("{doing}")]
+    System {
+        /// What was being done.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server ended by itself.
+    #[error("PostgreSQL ended with {status} before it was open; the end of its log:\n{log_tail}")]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// The end of its log.
+        log_tail: String,
+    },
+    /// The server is not open yet.
+    #[error("PostgreSQL was not open after {after:?}; the end of its log:\n{log_tail}")]
+    NotOpen {
+        /// The limit.
+        after: Duration,
+        /// The end of its log.
+        log_tail: String,
+    },
+    /// The server does not stop.
+    #[error("PostgreSQL (process {pid}) had not stopped after {after:?}; the end of its log:\n{log_tail}")]
+    NotStopped {
+        /// Its process id.
+        pid: u32,
+        /// The limit.
+        after: Duration,
+        /// The end of its log.
+        log_tail: String,
+    },
+}
+
+fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> LocalServerError {
+    |source| LocalServerError::System { doing: doing.into(), source }
+}
+
+/// How to stop a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// Roll back what is open, write a checkpoint, end.
+    Fast,
+    /// End at once, as a crash would; the next start has to recover.
+    Immediate,
+}
+
+/// Which account the server runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunAs {
+    /// That of this process.
+    Same,
+    /// Another one, as this process is root.
+    Other {
+        /// Its user number.
+        uid: u32,
+        /// Its group number.
+        gid: u32,
+    },
+}
+
+impl RunAs {
+    fn of(data_dir: &Path) -> Result<Self, LocalServerError> {
+        let about = data_dir.metadata().map_err(system(format!("look at {}", data_dir.display())))?;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Self::Same);
+        }
+        match about.uid() {
+            0 => Err(LocalServerError::OwnedByRoot { data_dir: data_dir.display().to_string() }),
+            uid => Ok(Self::Other { uid, gid: about.gid() }),
+        }
+    }
+}
+
+/// A running server. Dropping it stops the server as [`StopMode::Immediate`] does and waits for its end, mostly some
+/// milliseconds; [`LocalServer::leave_running`] lets it live.
+///
+/// The server belongs to the process group of this program: an interrupt from the terminal stops both.
+#[derive(Debug)]
+pub struct LocalServer {
+    /// `None` once it has ended or is to be left alone.
+    child: Option<Child>,
+    pid: u32,
+    settings: LocalServerSettings,
+    log: PathBuf,
+}
+
+impl LocalServer {
+    /// Starts a server and waits until it has ended recovery and takes writes.
+    ///
+    /// The data directory needs `postgresql.conf`, and with [`Listen::Loopback`] `pg_hba.conf` and `pg_ident.conf`. What
+    /// could reach beyond the copy is switched off on the command line: archiving, replication, subscriptions, files that
+    /// the configuration names outside of the directory. `restore_command` and recovery targets stay in force.
+    ///
+    /// # Errors
+    /// [`LocalServerError`]; if the server ended or is still in recovery, with the end of its log. It has ended then.
+    pub async fn start(settings: LocalServerSettings) -> Result<Self, LocalServerError> {
+        let mut server = Self::launch(settings)?;
+        server.wait_until_open().await?;
+        Ok(server)
+    }
+
+    /// Starts a server without waiting for it, for callers that show how far it has come.
+    ///
+    /// # Errors
+    /// [`LocalServerError`], if there is no process.
+    pub fn launch(mut settings: LocalServerSettings) -> Result<Self, LocalServerError> {
+        // The server changes its directory, and a relative path would mean something else then.
+        let find = |path: &Path| path.canonicalize().map_err(system(format!("find {}", path.display())));
+        settings.data_dir = find(&settings.data_dir)?;
+        settings.bin_dir = find(&settings.bin_dir)?;
+        let run_as = RunAs::of(&settings.data_dir)?;
+        let major = major_of(&settings.data_dir)?;
+        let run = prepare(&settings.run_directory, run_as)?;
+        settings.run_directory = run.path;
+        let mut command = Command::new(settings.bin_dir.join("postgres"));
+        command.arg("-D").arg(&settings.data_dir);
+        for (name, value) in overrides(&settings, major) {
+            command.arg("-c").arg([name.as_os_str(), value.as_os_str()].join("=".as_ref()));
+        }
+        // Our own settings as a client are not for the server and the commands that it runs.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
+        }
+        if let RunAs::Other { uid, gid } = run_as {
+            // The standard library drops root's supplementary groups together with the user.
+            command.uid(uid).gid(gid);
+        }
+        let errors = run.log.try_clone().map_err(system("share the log"))?;
+        command.current_dir("/").stdin(Stdio::null()).stdout(run.log).stderr(errors);
+        let program = settings.bin_dir.join("postgres");
+        let child = command.spawn().map_err(system(format!("start {}", program.display())))?;
+        tracing::info!(pid = child.id(), data_dir = %settings.data_dir.display(), "started PostgreSQL");
+        Ok(Self { pid: child.id(), child: Some(child), settings, log: run.log_path })
+    }
+
+    /// Waits until recovery has ended and the server takes writes.
+    ///
+    /// # Errors
+    /// [`LocalServerError::Ended`], [`LocalServerError::NotOpen`] after the time-out of the settings.
+    pub async fn wait_until_open(&mut self) -> Result<(), LocalServerError> {
+        let begun = Instant::now();
+        while !self.is_open().await? {
+            if begun.elapsed() > self.settings.timeout {
+                return Err(LocalServerError::NotOpen { after: self.settings.timeout, log_tail: self.log_tail() });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn is_open(&mut self) -> Result<bool, LocalServerError> {
+        let ended = match &mut self.child {
+            Some(child) => child.try_wait().map_err(system("ask for the state of PostgreSQL"))?,
+            None => None,
+        };
+        if let Some(status) = ended {
+            self.child = None;
+            return Err(LocalServerError::Ended { status, log_tail: self.log_tail() });
+        }
+        // Asking earlier would only fill the log with refusals, in which the reason of a failure gets lost.
+        if !self.says_ready() {
+            return Ok(false);
+        }
+        let settings = self.own_settings()?;
+        let question = async {
+            let mut session = Session::connect(&settings, Purpose::Sql).await?;
+            let answer = session.query_one_text("SELECT pg_catalog.pg_is_in_recovery()").await;
+            session.close().await;
+            answer
+        };
+        match tokio::time::timeout(QUESTION, question).await {
+            Ok(Ok(answer)) => Ok(answer.as_deref() == Some("f")),
+            // It lets nobody in before it is open but says who may not come in: its own word has to do.
+            Ok(Err(error)) => Ok(error.server_message().is_some_and(|message| is_no_entry(&message.code))),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn own_settings(&self) -> Result<ConnectionSettings, LocalServerError> {
+        let text = self.connection_string();
+        // Not the environment of this process: its PGHOSTADDR could lead to another server.
+        let nothing = Surroundings { variables: std::collections::HashMap::new(), user: None, home: None };
+        ConnectionSettings::parse_in(&text, &nothing)
+            .map_err(|error| system("understand our own connection string")(io::Error::other(error)))
+    }
+
+    /// Asks one question in a session of its own; the server may still be in recovery, as long as it lets people look.
+    ///
+    /// # Errors
+    /// If nobody is let in, the statement fails, or five seconds have passed.
+    pub async fn ask(&self, sql: &str) -> Result<Option<String>, LocalServerError> {
+        let settings = self.own_settings()?;
+        let question = async {
+            let mut session = Session::connect(&settings, Purpose::Sql).await?;
+            let answer = session.query_one_text(sql).await;
+            session.close().await;
+            answer
+        };
+        let answer = tokio::time::timeout(QUESTION, question).await;
+        let answer = answer.map_err(|_| system("ask PostgreSQL")(io::ErrorKind::TimedOut.into()))?;
+        answer.map_err(|error| system("ask PostgreSQL")(io::Error::other(error)))
+    }
+
+    /// Whether the server says that recovery is over. Hot standby is `standby`, anything earlier `starting`.
+    fn says_ready(&self) -> bool {
+        // The file comes late and goes early; a file that is not there says nothing.
+        let Ok(content) = read_bounded(&self.settings.data_dir.join("postmaster.pid")) else { return false };
+        let content = String::from_utf8_lossy(&content);
+        let lines: Vec<&str> = content.lines().map(str::trim).collect();
+        lines.first() == Some(&self.pid.to_string().as_str()) && lines.get(7) == Some(&"ready")
+    }
+
+    /// The end of the log, from the begin of a line.
+    fn log_tail(&self) -> String {
+        tail_of(&self.log).unwrap_or_else(|error| format!("(read {}: {error})", self.log.display()))
+    }
+
+    /// libpq keywords for the database `postgres`, through the socket.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+        let host = quoted(&self.settings.run_directory.to_string_lossy());
+        format!("host={host} port={} user={} dbname=postgres", self.settings.port, quoted(&self.settings.user))
+    }
+
+    /// The server's log.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// The server's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Stops the server and waits for its end.
+    ///
+    /// # Errors
+    /// [`LocalServerError::NotStopped`] after the time-out of the settings; the server is ended as if dropped then.
+    pub async fn stop(mut self, mode: StopMode) -> Result<(), LocalServerError> {
+        self.signal(match mode {
+            StopMode::Fast => Signal::INT,
+            StopMode::Immediate => Signal::QUIT,
+        })?;
+        let begun = Instant::now();
+        while !self.has_ended().map_err(system("wait for PostgreSQL"))? {
+            if begun.elapsed() > self.settings.timeout {
+                let (pid, after) = (self.pid, self.settings.timeout);
+                return Err(LocalServerError::NotStopped { pid, after, log_tail: self.log_tail() });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Lets the server live on after this program, with the settings of its command line until it is started again.
+    /// Returns its process id.
+    #[must_use]
+    pub fn leave_running(mut self) -> u32 {
+        self.child = None;
+        self.pid
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), LocalServerError> {
+        if self.has_ended().map_err(system("ask for the state of PostgreSQL"))? {
+            return Ok(());
+        }
+        // Nobody has waited for the process, so its number cannot belong to another one.
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        kill_process(pid, signal).map_err(|error| system("signal PostgreSQL")(error.into()))
+    }
+
+    fn has_ended(&mut self) -> io::Result<bool> {
+        let ended = match &mut self.child {
+            Some(child) => child.try_wait()?.is_some(),
+            None => true,
+        };
+        if ended {
+            self.child = None;
+        }
+        Ok(ended)
+    }
+
+    fn end_at_once(&mut self) -> Result<(), LocalServerError> {
+        self.signal(Signal::QUIT)?;
+        let begun = Instant::now();
+        while !self.has_ended().map_err(system("wait for PostgreSQL"))? {
+            if begun.elapsed() > DROP_PATIENCE {
+                let (pid, after) = (self.pid, DROP_PATIENCE);
+                return Err(LocalServerError::NotStopped { pid, after, log_tail: self.log_tail() });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        if let Err(error) = self.end_at_once() {
+            tracing::warn!(pid = self.pid, %error, "PostgreSQL may still run");
+        }
+    }
+}
+
+/// Refused for what was given as role, password or database: the server was able to judge it.
+fn is_no_entry(code: &str) -> bool {
+    code.starts_with("28") || code == "3D000"
+}
+
+/// The major version of a data directory, from its `PG_VERSION`.
+fn major_of(data_dir: &Path) -> Result<u32, LocalServerError> {
+    let path = data_dir.join("PG_VERSION");
+    let content = read_bounded(&path).map_err(system(format!("read {}", path.display())))?;
+    let text = String::from_utf8_lossy(&content);
+    text.trim().parse().map_err(|_| LocalServerError::NoVersion { path: path.display().to_string() })
+}
+
+fn tail_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_MAX).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let whole_lines = if length > TAIL_MAX { text.split_once('\n').map_or(&*text, |(_, rest)| rest) } else { &text };
+    Ok(whole_lines.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_tail_of_a_log_is_short_and_begins_with_a_whole_line() {
+        let mut log = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(tail_of(log.path()).unwrap(), "");
+        for number in 0..10_000 {
+            writeln!(log, "line {number}").unwrap();
+        }
+        let tail = tail_of(log.path()).unwrap();
+        assert!(tail.len() < 4096 && tail.starts_with("line ") && tail.ends_with("line 9999"), "{tail}");
+        assert!(tail_of(Path::new("/nowhere/log")).is_err());
+    }
+
+    #[test]
+    fn only_a_refusal_of_who_asks_counts_as_an_open_server() {
+        for (code, expected) in [("28P01", true), ("28000", true), ("3D000", true), ("57P03", false), ("53300", false)]
+        {
+            assert_eq!(is_no_entry(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_directory_without_a_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(major_of(dir.path()), Err(LocalServerError::System { .. })));
+        File::create(dir.path().join("PG_VERSION")).unwrap().write_all(b"nine").unwrap();
+        assert!(matches!(major_of(dir.path()), Err(LocalServerError::NoVersion { .. })));
+        File::create(dir.path().join("PG_VERSION")).unwrap().write_all(b"15\n").unwrap();
+        assert_eq!(major_of(dir.path()).unwrap(), 15);
+    }
+}

@@ -1,0 +1,9 @@
+//! A server of our own over a restored directory, and the files that it reads.
+
+pub(crate) mod control_file;
+pub(crate) mod local_overrides;
+pub(crate) mod local_server;
+pub(crate) mod minimal_configuration;
+pub(crate) mod recovery;
+pub(crate) mod run_directory;
+pub(crate) mod server_bin;

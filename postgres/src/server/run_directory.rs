@@ -1,0 +1,181 @@
+//! The private directory of a local server: its socket, its log, and who may log in through that socket.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::server::local_server::RunAs;
+
+/// `sun_path` holds 108 bytes with the NUL at the end (`unix(7)`); the server adds `/.s.PGSQL.65535`.
+const SOCKET_DIRECTORY_MAX: usize = 107 - 15;
+
+/// Lets every role in without a password: the directory's mode has already told who may come.
+const HBA: &[u8] = b"local all all trust\nlocal replication all trust\n";
+
+/// Why the directory for socket and log cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunDirectoryError {
+    /// A socket's path has a small limit.
+    #[error(
+        "{path} is too long for a socket: a directory's path may have {SOCKET_DIRECTORY_MAX} bytes; choose a shorter one"
+    )]
+    TooLong {
+        /// The directory.
+        path: String,
+    },
+    /// Others could use the socket.
+    #[error(
+        "{path} is not private to user {uid} (owner {owner}, mode {mode:04o}); name a directory that does not exist yet, or \
+         run `chmod 0700` and `chown {uid}` on it"
+    )]
+    NotPrivate {
+        /// The directory.
+        path: String,
+        /// Whose it should be.
+        uid: u32,
+        /// Whose it is.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The system refused something.
+    #[error("{doing} {path}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// With what.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn system(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirectoryError {
+    let path = path.display().to_string();
+    move |source| RunDirectoryError::System { doing, path, source }
+}
+
+/// A directory that is ready for a server.
+pub(crate) struct RunDirectory {
+    /// The directory, absolute.
+    pub(crate) path: PathBuf,
+    /// The server's log, open for appending.
+    pub(crate) log: File,
+    /// Where the log lies.
+    pub(crate) log_path: PathBuf,
+}
+
+/// The file in `directory` that says who may log in through the socket.
+pub(crate) fn hba_path(directory: &Path) -> PathBuf {
+    directory.join("pg_hba.conf")
+}
+
+/// The file in `directory` that maps no user names.
+pub(crate) fn ident_path(directory: &Path) -> PathBuf {
+    directory.join("pg_ident.conf")
+}
+
+/// Makes the directory or checks it, and opens the log in it.
+pub(crate) fn prepare(directory: &Path, run_as: RunAs) -> Result<RunDirectory, RunDirectoryError> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => give(directory, run_as)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(system("make", directory)(error)),
+    }
+    let path = directory.canonicalize().map_err(system("find", directory))?;
+    if path.as_os_str().as_bytes().len() > SOCKET_DIRECTORY_MAX {
+        return Err(RunDirectoryError::TooLong { path: path.display().to_string() });
+    }
+    let about = path.metadata().map_err(system("look at", &path))?;
+    let uid = match run_as {
+        RunAs::Same => rustix::process::geteuid().as_raw(),
+        RunAs::Other { uid, .. } => uid,
+    };
+    if about.uid() != uid || about.mode() & 0o077 != 0 || !about.is_dir() {
+        let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+        return Err(RunDirectoryError::NotPrivate { path: path.display().to_string(), uid, owner, mode });
+    }
+    write(&hba_path(&path), HBA, run_as)?;
+    write(&ident_path(&path), b"", run_as)?;
+    let log_path = path.join("postgresql.log");
+    let log = open(&log_path, OFlags::APPEND, run_as)?;
+    Ok(RunDirectory { path, log, log_path })
+}
+
+/// The directory is another account's where we are root: a link that it has put there must not lead us elsewhere.
+fn open(path: &Path, flags: OFlags, run_as: RunAs) -> Result<File, RunDirectoryError> {
+    let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|error| system("open", path)(error.into()))
+        .map(File::from)?;
+    if let RunAs::Other { uid, gid } = run_as {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).map_err(system("give away", path))?;
+    }
+    Ok(file)
+}
+
+/// Nothing here has to survive a crash: the server that reads it would not either.
+fn write(path: &Path, content: &[u8], run_as: RunAs) -> Result<(), RunDirectoryError> {
+    open(path, OFlags::TRUNC, run_as)?.write_all(content).map_err(system("write", path))
+}
+
+fn give(path: &Path, run_as: RunAs) -> Result<(), RunDirectoryError> {
+    match run_as {
+        RunAs::Same => Ok(()),
+        RunAs::Other { uid, gid } => lchown(path, Some(uid), Some(gid)).map_err(system("give away", path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_directory_that_others_can_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, fits) in [(0o755, false), (0o710, false), (0o700, true)] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            let result = prepare(dir.path(), RunAs::Same);
+            assert_eq!(result.is_ok(), fits, "{mode:o}");
+            assert!(fits || matches!(result, Err(RunDirectoryError::NotPrivate { .. })));
+        }
+    }
+
+    #[test]
+    fn a_long_path_a_file_and_a_link_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(100));
+        assert!(matches!(prepare(&long, RunAs::Same), Err(RunDirectoryError::TooLong { .. })));
+        let file = dir.path().join("file");
+        open(&file, OFlags::TRUNC, RunAs::Same).unwrap();
+        assert!(matches!(prepare(&file, RunAs::Same), Err(RunDirectoryError::NotPrivate { .. })));
+        let missing = dir.path().join("missing/run");
+        assert!(matches!(prepare(&missing, RunAs::Same), Err(RunDirectoryError::System { doing: "make", .. })));
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, Permissions::from_mode(0o700)).unwrap();
+        symlink(&file, run.join("postgresql.log")).unwrap();
+        assert!(matches!(prepare(&run, RunAs::Same), Err(RunDirectoryError::System { doing: "open", .. })));
+    }
+
+    #[test]
+    fn a_new_directory_is_private_and_the_log_of_a_second_start_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        for text in ["first ", "second"] {
+            let mut run = prepare(&path, RunAs::Same).unwrap();
+            assert_eq!(run.path, path.canonicalize().unwrap());
+            run.log.write_all(text.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(path.join("postgresql.log")).unwrap(), "first second");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::metadata(hba_path(&path)).unwrap().mode() & 0o7777, 0o600);
+    }
+}

@@ -1,0 +1,192 @@
+//! One restore, step by step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use lifeboat_postgres::find_server_bin;
+use lifeboat_repository::backup::Progress;
+use lifeboat_repository::backup::read::{self, BackupReader, Ranges, ReadSettings};
+use lifeboat_repository::format::ids::Incarnation;
+use lifeboat_repository::log::records::BackupRecord;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Keys, Repository};
+use crate::commands::command_line::{PlaceArgs, RestoreArgs};
+use crate::commands::verify::workers;
+use crate::exit_code::Ending;
+use crate::facts::BackupFacts;
+use crate::fetch::archive::Archive;
+use crate::fetch::plan::{RestorePlan, plan};
+use crate::fetch::target_dir::TargetDir;
+use crate::recover::watch::{Awaited, Recovered, Recovery};
+use crate::recover::{files, report};
+use crate::target::decide::{Decision, decide};
+use crate::terminal::{Output, ProgressLine};
+use crate::wal_fetch::prefetch::Limits;
+use crate::wal_fetch::prepare;
+use crate::wal_fetch::serve::Serving;
+use crate::wal_fetch::settings::{Parts, WalFetchSettings};
+
+/// Bytes that one request asks for.
+const RANGE_BYTES: u64 = 8 << 20;
+
+/// A restore whose every step is decided.
+pub(crate) struct Restore<'a> {
+    pub(crate) place: &'a PlaceArgs,
+    pub(crate) args: &'a RestoreArgs,
+    pub(crate) repository: &'a Repository,
+    pub(crate) keys: Keys,
+    pub(crate) decision: Decision,
+    pub(crate) plan: RestorePlan,
+    pub(crate) facts: BackupFacts,
+    pub(crate) output: Output,
+}
+
+/// What a restore took.
+pub(crate) struct Done {
+    pub(crate) fetched: Duration,
+    pub(crate) flushed: Duration,
+    pub(crate) recovered: Option<Recovered>,
+}
+
+/// Restores: decision, plan, files, recovery settings, flush, `pg_control` last, and the server if it was asked for.
+///
+/// # Errors
+/// Whatever stopped it. A target that is not complete has no `pg_control` and cannot be started.
+pub async fn run(
+    (place, args): (&PlaceArgs, &RestoreArgs),
+    repository: &Repository,
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ending> {
+    let keys = Keys::load(place)?;
+    let decision = decide((place, args), (repository, &keys)).await?;
+    let record = &decision.row.record;
+    let reader = repository.open_backup(record, repository.holders(&decision.row), &keys).await?;
+    let facts = facts_of(&reader, record).await?;
+    let plan = plan(&args.to, &facts.tablespaces, &args.tablespace_map, record.files.raw_bytes)?;
+    if decision.fetch.is_some() {
+        prepare::check(&prepare::directory_of(&plan.root))?;
+    }
+    let bin_dir = if args.start { Some(find_server_bin(facts.server.major())?) } else { None };
+    let restore = Restore { place, args, repository, keys, decision, plan, facts, output };
+    report::print_plan(&restore);
+    if args.dry_run {
+        return Ok(Ending::Done);
+    }
+    let done = restore.carry_out(&reader, bin_dir, stop).await?;
+    report::print(&restore, &reader, &done);
+    Ok(Ending::Done)
+}
+
+async fn facts_of(reader: &Arc<BackupReader>, record: &BackupRecord) -> anyhow::Result<BackupFacts> {
+    let first = record.index.first().context("the record names no index")?;
+    let json = read::read_facts(reader, &first.key).await?.context("the index has no facts about the cluster")?;
+    serde_json::from_slice(&json).context("read the facts about the cluster")
+}
+
+impl Restore<'_> {
+    async fn carry_out(
+        &self,
+        reader: &Arc<BackupReader>,
+        bin_dir: Option<PathBuf>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Done> {
+        let begun = Instant::now();
+        let record = &self.decision.row.record;
+        let directories = self.plan.tablespaces.iter().map(|(oid, (_, place))| (*oid, place.clone())).collect();
+        let target = TargetDir::prepare(&self.plan.root, directories, self.plan.owner);
+        let target = Arc::new(target.context("prepare the target directory")?);
+        self.fetch(reader, &target, stop).await?;
+        let fetched = begun.elapsed();
+        let (serving, command) = self.prefetcher(bin_dir.is_some()).await?;
+        let settings = files::settings(&self.decision, self.args, command)?;
+        let finish = {
+            let (target, facts, record) = (Arc::clone(&target), self.facts.clone(), record.clone());
+            tokio::task::spawn_blocking(move || files::finish(&target, (&facts, &record), &settings))
+        };
+        finish.await.context("finish the restored directory")??;
+        let flushed = begun.elapsed().saturating_sub(fetched);
+        let recovered = match bin_dir {
+            Some(bin_dir) => Some(self.recover(bin_dir, serving.as_ref(), stop).await?),
+            None => None,
+        };
+        Ok(Done { fetched, flushed, recovered })
+    }
+
+    async fn fetch(
+        &self,
+        reader: &Arc<BackupReader>,
+        target: &Arc<TargetDir>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let record = &self.decision.row.record;
+        let progress = Arc::new(Progress::default());
+        let _line = ProgressLine::start("restore", Arc::clone(&progress), Some(record.files.raw_bytes), self.output);
+        let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
+        let connections = usize::from(self.args.connections);
+        let settings = ReadSettings { ranges: Ranges::Parts(RANGE_BYTES), connections, workers: workers() };
+        let sink = Arc::clone(target);
+        read::read_backup(Arc::clone(reader), shards, sink, settings, (progress, stop))
+            .await
+            .context("restore the files")
+    }
+
+    /// Writes what the prefetcher has to know. With a server to start, it serves from here on: it fetches while the files
+    /// are flushed.
+    async fn prefetcher(&self, starts: bool) -> anyhow::Result<(Option<Serving>, Option<String>)> {
+        let Some(fetch) = &self.decision.fetch else { return Ok((None, None)) };
+        let descriptor = self.repository.descriptor()?;
+        let restore = Incarnation::random().context("name this restore")?.to_string();
+        let settings = WalFetchSettings::new(
+            self.place,
+            &Parts {
+                restore: &restore,
+                signer: &descriptor.root,
+                cluster: &self.repository.cluster,
+                without: &self.decision.without,
+                system_identifier: descriptor.sysid,
+                data_dir: &self.plan.root,
+                plan: fetch,
+                limits: Limits { patience: self.patience(), ..Limits::default() },
+            },
+        )?;
+        let directory = prepare::directory_of(&self.plan.root);
+        let place = prepare::take(&directory, self.plan.owner)?;
+        settings.write(&directory, self.plan.owner).context("write the prefetcher's settings")?;
+        let command = prepare::restore_command(&directory, &restore)?;
+        if !starts {
+            return Ok((None, Some(command)));
+        }
+        let archive = Archive::new(self.place, (self.repository, &self.keys), &self.decision.without).await?;
+        let serving = Serving::start(place, &settings, Arc::new(archive))?;
+        Ok((Some(serving), Some(command)))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.args.wal_patience))
+    }
+
+    async fn recover(
+        &self,
+        bin_dir: PathBuf,
+        serving: Option<&Serving>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Recovered> {
+        let awaited = if self.args.standby { Awaited::Following } else { Awaited::of(self.decision.target.action) };
+        let recovery = Recovery {
+            data_dir: &self.plan.root,
+            bin_dir,
+            user: self.facts.server.bootstrap_role.clone(),
+            awaited,
+            replay: (self.decision.row.record.start_lsn, self.decision.proof.expected),
+            patience: self.patience(),
+            serving,
+            output: self.output,
+        };
+        recovery.run(stop).await
+    }
+}

@@ -1,0 +1,203 @@
+//! `verify`: is what is stored what was written, in every region?
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use lifeboat_repository::backup::Progress;
+use lifeboat_repository::backup::read::{self, BackupReader, Damage, FileSink, Ranges, ReadSettings, SinkFile};
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::CatalogRow;
+use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey};
+use lifeboat_vocabulary::{FileEntry, Sha256Digest};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Keys, Repository};
+use crate::commands::command_line::PlaceArgs;
+use crate::exit_code::Ending;
+use crate::terminal::{Output, ProgressLine, Tone, toned};
+
+/// Objects that are read at the same time.
+const CONNECTIONS: usize = 4;
+
+struct Verdict {
+    region: String,
+    objects: usize,
+    damage: Vec<Damage>,
+    failure: Option<String>,
+}
+
+/// Verifies one backup in every region that has it: with a key everything is decrypted, decompressed and compared with
+/// the CRC-32C of its file; without, every object is compared with its signed SHA-256.
+///
+/// # Errors
+/// If the key does not fit, or the run was stopped. Damage is not an error but an ending of its own.
+pub async fn run(
+    place: &PlaceArgs,
+    (repository, row): (&Repository, &CatalogRow),
+    output: Output,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ending> {
+    let keys = if Keys::are_given(place) { Some(Keys::load(place)?) } else { None };
+    let mut verdicts = Vec::new();
+    for region in repository.holders(row) {
+        let verdict = match &keys {
+            Some(keys) => deep((repository, row), &region, keys, (output, stop)).await?,
+            None => blind((repository, row), &region, (output, stop)).await?,
+        };
+        verdicts.push(verdict);
+    }
+    report(row, &verdicts, (keys.is_some(), output));
+    let sound = verdicts.iter().all(|verdict| verdict.damage.is_empty() && verdict.failure.is_none());
+    Ok(if sound { Ending::Done } else { Ending::Damaged })
+}
+
+async fn deep(
+    (repository, row): (&Repository, &CatalogRow),
+    region: &RegionStore,
+    keys: &Keys,
+    (output, stop): (Output, &CancellationToken),
+) -> anyhow::Result<Verdict> {
+    let name = region.name.to_string();
+    let reader = repository.open_backup(&row.record, vec![region.clone()], keys).await;
+    let reader: Arc<BackupReader> = match reader {
+        Ok(reader) => reader,
+        Err(error) if error.downcast_ref::<crate::exit_code::Exit>().is_some() => return Err(error),
+        Err(error) => {
+            return Ok(Verdict { region: name, objects: 0, damage: Vec::new(), failure: Some(format!("{error:#}")) });
+        }
+    };
+    let progress = Arc::new(Progress::default());
+    let line = ProgressLine::start("verify", Arc::clone(&progress), Some(row.record.files.raw_bytes), output);
+    let shards = row.record.index.iter().map(|shard| shard.key.clone()).collect();
+    let settings = ReadSettings { ranges: Ranges::WholeObjects, connections: 3, workers: workers() };
+    let read = read::read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, (progress, stop)).await;
+    drop(line);
+    anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
+    let failure = read.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+    let mut damage = reader.damage();
+    let objects = reader.objects().count();
+    if failure.is_some() {
+        // One bad object ends the walk: name all of them, so that they can be healed in one go.
+        let known: BTreeSet<ObjectKey> = damage.iter().map(|damage| damage.key.clone()).collect();
+        let rest = hash_all(region, reader.objects().map(|(key, sha256)| (key.clone(), sha256)).collect(), stop).await;
+        damage.extend(rest.into_iter().filter(|damage| !known.contains(&damage.key)));
+    }
+    Ok(Verdict { region: name, objects, damage, failure })
+}
+
+async fn blind(
+    (repository, row): (&Repository, &CatalogRow),
+    region: &RegionStore,
+    (_, stop): (Output, &CancellationToken),
+) -> anyhow::Result<Verdict> {
+    let name = region.name.to_string();
+    let list = repository.objects(&row.record, std::slice::from_ref(region)).await;
+    let objects = match list {
+        Ok(objects) => objects,
+        Err(error) => {
+            return Ok(Verdict { region: name, objects: 0, damage: Vec::new(), failure: Some(format!("{error:#}")) });
+        }
+    };
+    let count = objects.len();
+    let damage = hash_all(region, objects.into_iter().collect(), stop).await;
+    anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
+    Ok(Verdict { region: name, objects: count, damage, failure: None })
+}
+
+/// Reads every object whole and compares it with its signed SHA-256. The walk goes on over damage: a report is complete.
+async fn hash_all(
+    region: &RegionStore,
+    mut objects: Vec<(ObjectKey, Sha256Digest)>,
+    stop: &CancellationToken,
+) -> Vec<Damage> {
+    objects.sort();
+    let check = |(key, expected): (ObjectKey, Sha256Digest)| async move {
+        if stop.is_cancelled() {
+            return None;
+        }
+        let what = match region.store.get(&key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
+            Ok(bytes) => match lifeboat_repository::format::aead::sha256(&bytes) {
+                found if found == expected => return None,
+                found => format!("SHA-256 is {found}, the record says {expected}"),
+            },
+            Err(error) => format!("{:#}", anyhow::Error::new(error)),
+        };
+        Some(Damage { region: region.name.clone(), key, what })
+    };
+    let found = futures_util::stream::iter(objects).map(check).buffered(CONNECTIONS);
+    found.filter_map(|damage| async move { damage }).collect().await
+}
+
+fn report(row: &CatalogRow, verdicts: &[Verdict], (deep, output): (bool, Output)) {
+    if output == Output::Json {
+        let regions: Vec<_> = verdicts
+            .iter()
+            .map(|verdict| {
+                let damage: Vec<_> =
+                    verdict.damage.iter().map(|d| json!({ "key": d.key.as_str(), "what": d.what })).collect();
+                json!({ "region": verdict.region, "objects": verdict.objects, "damage": damage, "failure": verdict.failure })
+            })
+            .collect();
+        let depth = if deep { "decrypted" } else { "hashed" };
+        println!("{}", json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions }));
+        return;
+    }
+    for verdict in verdicts {
+        let sound = verdict.damage.is_empty() && verdict.failure.is_none();
+        let word = if sound { toned("sound", Tone::Good) } else { toned("DAMAGED", Tone::Bad) };
+        let depth = if deep { "everything was decrypted and compared" } else { "every object has its signed SHA-256" };
+        let depth = if sound { depth } else { "see below" };
+        println!("{}: backup {} is {word}: {} objects, {depth}", verdict.region, row.record.backup, verdict.objects);
+        for damage in &verdict.damage {
+            println!("  {}: {}", damage.key, damage.what);
+        }
+        if let Some(failure) = &verdict.failure {
+            println!("  {failure}");
+        }
+    }
+}
+
+/// As many worker threads as the machine has cores.
+#[must_use]
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+/// Takes files and keeps nothing.
+struct Nowhere;
+
+impl FileSink for Nowhere {
+    fn make(&self, _: &FileEntry) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn open(&self, _: &FileEntry) -> std::io::Result<Box<dyn SinkFile>> {
+        Ok(Box::new(Nowhere))
+    }
+
+    fn complete(&self, _: &FileEntry, _: u32, _: Box<dyn SinkFile>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn facts(&self, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SinkFile for Nowhere {
+    fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// For the caller's error message when there is nothing to verify.
+///
+/// # Errors
+/// If no region that can be read holds the backup.
+pub fn ensure_held(repository: &Repository, row: &CatalogRow) -> anyhow::Result<()> {
+    let held = !repository.holders(row).is_empty();
+    held.then_some(()).context("no region that can be read holds this backup")
+}

@@ -1,0 +1,53 @@
+//! `window`: which moments can be restored.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::access::{Keys, Repository};
+use crate::commands::command_line::PlaceArgs;
+use crate::exit_code::Ending;
+use crate::fetch::archive::Archive;
+use crate::fetch::wal_source::WalSource;
+use crate::target::prove::timed_windows;
+use crate::target::survey::Survey;
+use crate::target::window::{Window, table, windows};
+use crate::terminal::{Output, Tone, toned};
+
+/// Prints the windows. With a key the newest commits are read from the WAL itself; without, the signed notes of the writer
+/// say until when it was alive.
+///
+/// # Errors
+/// If the archive cannot be read, or a key does not fit.
+pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> anyhow::Result<Ending> {
+    if repository.catalog.rows().is_empty() {
+        match output {
+            Output::Json => println!("{}", json!({ "cluster": repository.cluster.as_str(), "windows": [] })),
+            Output::Text => println!("no backups of cluster {} yet", repository.cluster),
+        }
+        return Ok(Ending::Done);
+    }
+    let keys = if Keys::are_given(place) { Keys::load(place)? } else { Keys::none() };
+    let archive = Arc::new(Archive::new(place, (repository, &keys), &[]).await?);
+    let inventory = archive.inventory(repository, None).await?;
+    let windows = if Keys::are_given(place) {
+        let source = Arc::clone(&archive) as Arc<dyn WalSource>;
+        let survey = Survey::new(source, archive.system_identifier(), archive.segment());
+        timed_windows(&inventory.view, &survey).await?
+    } else {
+        windows(&inventory.view)
+    };
+    if output == Output::Json {
+        let each: Vec<_> = windows.iter().map(Window::json).collect();
+        let unanswered: Vec<_> =
+            inventory.unanswered.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
+        let line = json!({ "cluster": repository.cluster.as_str(), "windows": each, "unanswered": unanswered });
+        println!("{line}");
+        return Ok(Ending::Done);
+    }
+    print!("{}", table(&windows));
+    for (region, why) in &inventory.unanswered {
+        println!("{} region {region} does not answer and may have more: {why}", toned("attention:", Tone::Warning));
+    }
+    Ok(Ending::Done)
+}

@@ -1,0 +1,290 @@
+//! The archive of a cluster's WAL, over all regions: what there is, and its bytes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_postgres::TimelineHistory;
+use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::{CatalogRow, RegionAnswer};
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::{GapScope, Soundness};
+use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::wal::read::{HistoryRead, WalRead, WalReader, WalRegion, WalTrouble};
+use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
+use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
+use tokio::time::Instant;
+
+use crate::access::{Keys, Repository, open_region, region_settings};
+use crate::commands::command_line::PlaceArgs;
+use crate::fetch::wal_source::{Extent, SourceError, WalSource};
+use crate::target::coverage::{Coverage, segment_start};
+use crate::target::timeline_tree::TimelineTree;
+use crate::target::wal_plan::{ArchiveView, BackupPoint, HeadFact};
+
+/// How often the repository is asked for again while no region answers.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Reads WAL from all regions that were not given up.
+pub struct Archive {
+    reader: WalReader,
+    regions: Vec<ArchiveRegion>,
+    segment: SegmentSize,
+    system_identifier: u64,
+}
+
+struct ArchiveRegion {
+    store: RegionStore,
+    /// `None` and why not, if the log could not be read.
+    log: Result<(RegionLog, LogTrust), String>,
+}
+
+/// What an archive holds.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    /// For planning.
+    pub view: ArchiveView,
+    /// Regions that could not be asked, and why.
+    pub unanswered: Vec<(RegionName, String)>,
+}
+
+impl Archive {
+    /// The archive of a repository that was read, without the regions in `without`.
+    ///
+    /// # Errors
+    /// If there is no backup that says what kind of cluster it is, a name in `without` is no region, or no region is left.
+    pub async fn new(
+        place: &PlaceArgs,
+        (repository, keys): (&Repository, &Keys),
+        without: &[RegionName],
+    ) -> anyhow::Result<Self> {
+        let descriptor = repository.descriptor()?;
+        let segment = segment_size(repository).context("no backup tells the size of WAL segments")?;
+        let regions = archive_regions(place, repository, without).await?;
+        let wal_regions = regions.iter().map(|region| WalRegion {
+            store: region.store.clone(),
+            log: region.log.as_ref().ok().map(|(log, _)| log.clone()),
+        });
+        let trust = WalTrust::new(descriptor.repo, &[descriptor.root]);
+        let reader = WalReader::new(trust, keys.openers(), wal_regions.collect(), PieceSize::of(segment));
+        Ok(Self { reader, regions, segment, system_identifier: descriptor.sysid })
+    }
+
+    /// The same for a prefetcher: as long as no region answers, it is asked again.
+    ///
+    /// # Errors
+    /// If the keys cannot be read, or nothing has answered for as long as `patience`.
+    pub async fn open_patiently(place: &PlaceArgs, without: &[RegionName], patience: Duration) -> anyhow::Result<Self> {
+        let keys = Keys::load(place)?;
+        let begun = Instant::now();
+        loop {
+            let opened = async {
+                let repository = Repository::open(place).await?;
+                Self::new(place, (&repository, &keys), without).await
+            };
+            match opened.await {
+                Ok(archive) => return Ok(archive),
+                Err(error) if begun.elapsed() > patience => return Err(error),
+                Err(error) => tracing::warn!("the repository cannot be read yet: {error:#}"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// The cluster's segment size.
+    #[must_use]
+    pub fn segment(&self) -> SegmentSize {
+        self.segment
+    }
+
+    /// The cluster's system identifier.
+    #[must_use]
+    pub fn system_identifier(&self) -> u64 {
+        self.system_identifier
+    }
+
+    /// What turned out damaged in one region and was taken from another.
+    #[must_use]
+    pub fn damage(&self) -> Vec<lifeboat_repository::backup::read::Damage> {
+        self.reader.damage()
+    }
+
+    /// Lists everything that a restore could use. With `fixed`, a backup that does not count as good may be used too.
+    ///
+    /// # Errors
+    /// If a history file is damaged in a way that only a wrong program makes.
+    pub async fn inventory(&self, repository: &Repository, fixed: Option<&BackupId>) -> anyhow::Result<Inventory> {
+        let backups: Vec<BackupPoint> =
+            repository.catalog.rows().iter().filter(|row| is_usable(row, fixed)).map(point).collect();
+        let mut unanswered: Vec<(RegionName, String)> = Vec::new();
+        for region in &self.regions {
+            if let Err(why) = &region.log {
+                note(&mut unanswered, &region.store.name, why);
+            }
+        }
+        let histories = self.reader.histories().await;
+        histories.troubles.iter().for_each(|trouble| note(&mut unanswered, &trouble.region, &trouble.what));
+        let parsed = histories.found.iter().map(|(timeline, content)| {
+            TimelineHistory::parse(*timeline, content)
+                .with_context(|| format!("read the history of timeline {timeline}"))
+        });
+        let tree = TimelineTree::new(parsed.collect::<anyhow::Result<Vec<_>>>()?);
+        let mut timelines: Vec<TimelineId> = histories.found.keys().chain(&histories.missing).copied().collect();
+        timelines.extend(TimelineId::new(1));
+        let mut coverage = BTreeMap::new();
+        if let Some(oldest) = backups.iter().map(|backup| backup.start.lsn).min() {
+            let from = segment_start(oldest, self.segment);
+            for timeline in timelines {
+                let (stored, troubles) = self.stored(WalPosition { timeline, lsn: from }).await;
+                troubles.iter().for_each(|trouble| note(&mut unanswered, &trouble.region, &trouble.what));
+                coverage.insert(timeline, stored);
+            }
+        }
+        let heads = self.heads().await;
+        let view = ArchiveView { segment: self.segment, tree, coverage, backups, heads };
+        Ok(Inventory { view, unanswered })
+    }
+
+    async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
+        let survey = self.reader.survey(from, None).await;
+        let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
+        let logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
+        let gaps = logs
+            .flat_map(|(log, _)| log.wal_gaps())
+            .filter(|gap| gap.timeline == from.timeline && gap.scope == GapScope::Everywhere);
+        // What stands on both sides of a recorded gap does not belong together, even where bytes of it are stored.
+        let cut = gaps.filter_map(|gap| Some((gap.from, gap.to?)));
+        (Coverage::of(ranges).without(cut), survey.troubles)
+    }
+
+    async fn heads(&self) -> Vec<HeadFact> {
+        let mut facts = Vec::new();
+        for region in &self.regions {
+            let Ok((_, trust)) = &region.log else { continue };
+            let heads = match Head::read_all(&*region.store.store, trust).await {
+                Ok(heads) => heads,
+                Err(error) => {
+                    tracing::warn!(region = %region.store.name, %error, "signs of life cannot be read");
+                    continue;
+                }
+            };
+            for (writer, head) in heads {
+                match head {
+                    Ok(Head { time, durable: Some(durable), .. }) => {
+                        facts.push(HeadFact { region: region.store.name.clone(), time, durable });
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(region = %region.store.name, %writer, %error, "a sign of life is not used")
+                    }
+                }
+            }
+        }
+        facts
+    }
+}
+
+fn note(unanswered: &mut Vec<(RegionName, String)>, region: &RegionName, why: &str) {
+    if !unanswered.iter().any(|(known, _)| known == region) {
+        unanswered.push((region.clone(), why.to_owned()));
+    }
+}
+
+fn is_usable(row: &CatalogRow, fixed: Option<&BackupId>) -> bool {
+    let fits = fixed == Some(&row.record.backup) || row.record.soundness() == Soundness::Sound;
+    fits && !row.is_disputed() && row.holders().next().is_some()
+}
+
+fn point(row: &CatalogRow) -> BackupPoint {
+    let record = &row.record;
+    let (start, stop) = (record.start(), record.stop());
+    BackupPoint { id: record.backup.clone(), start, stop, stop_time: record.stop_time }
+}
+
+fn segment_size(repository: &Repository) -> Option<SegmentSize> {
+    let newest = repository.catalog.rows().first()?;
+    SegmentSize::from_bytes(u64::from(newest.record.pg.wal_segment_bytes)).ok()
+}
+
+/// All regions but those that were given up: also those that did not answer so far, because they may later.
+async fn archive_regions(
+    place: &PlaceArgs,
+    repository: &Repository,
+    without: &[RegionName],
+) -> anyhow::Result<Vec<ArchiveRegion>> {
+    let descriptor = repository.descriptor()?;
+    let settings = region_settings(place)?;
+    for name in without {
+        let known: Vec<&str> = repository.views.iter().map(|view| view.name.as_str()).collect();
+        let is_known = known.contains(&name.as_str()) || settings.iter().any(|settings| settings.name == *name);
+        anyhow::ensure!(is_known, "--without-region {name}: the regions are {}", known.join(", "));
+    }
+    let mut regions = Vec::new();
+    for (view, settings) in repository.views.iter().zip(&settings) {
+        // On the command line a region has the name of its log, or a number while that cannot be read.
+        if without.contains(&view.name) || without.contains(&settings.name) {
+            continue;
+        }
+        match &view.answer {
+            // Another repository's WAL is none of ours; the catalog has said so.
+            RegionAnswer::Read { descriptor: other, .. } if **other != *descriptor => {}
+            RegionAnswer::Read { log, .. } => {
+                let Some(store) = repository.regions.iter().find(|region| region.name == view.name) else { continue };
+                let keys = vec![descriptor.root];
+                let region = log.region().cloned();
+                let trust = LogTrust { repository: descriptor.repo, keys, region, remembered: None };
+                regions.push(ArchiveRegion { store: store.clone(), log: Ok((log.clone(), trust)) });
+            }
+            RegionAnswer::Unreadable { why } => match open_region(settings, &repository.cluster).await {
+                Ok(store) => regions.push(ArchiveRegion { store, log: Err(why.clone()) }),
+                Err(error) => anyhow::bail!(
+                    "region {} cannot be opened ({error:#}); restore without it by --without-region {}",
+                    view.name,
+                    view.name
+                ),
+            },
+        }
+    }
+    anyhow::ensure!(!regions.is_empty(), "no region is left to read WAL from");
+    Ok(regions)
+}
+
+fn troubles(troubles: &[WalTrouble]) -> SourceError {
+    SourceError { what: troubles.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ") }
+}
+
+#[async_trait]
+impl WalSource for Archive {
+    async fn read(&self, range: WalRange) -> Result<Bytes, SourceError> {
+        let missing = |from: Lsn| SourceError {
+            what: format!("no region has the WAL from {from} on timeline {} any more", range.timeline),
+        };
+        match self.reader.read(range).await {
+            WalRead::Found(bytes) => Ok(bytes),
+            WalRead::Beginning { bytes, .. } => {
+                let length = lifeboat_vocabulary::ByteCount::from_bytes(bytes.len() as u64);
+                Err(missing(range.start.advanced_by(length).unwrap_or(range.start)))
+            }
+            WalRead::NotThere { .. } => Err(missing(range.start)),
+            WalRead::Undetermined(found) => Err(troubles(&found)),
+        }
+    }
+
+    async fn history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {
+        match self.reader.history(timeline).await {
+            HistoryRead::Found(content) => Ok(Some(content)),
+            HistoryRead::NotThere => Ok(None),
+            HistoryRead::Undetermined(found) => Err(troubles(&found)),
+        }
+    }
+
+    async fn extent(&self, timeline: TimelineId, from: Lsn, until: Lsn) -> Extent {
+        let position = WalPosition { timeline, lsn: from };
+        let survey = self.reader.survey(position, Some(until)).await;
+        let end = survey.map.contiguous_end(position).min(until);
+        let unanswered = (!survey.troubles.is_empty() && end < until).then(|| troubles(&survey.troubles));
+        Extent { end: (end > from).then_some(end), unanswered }
+    }
+}

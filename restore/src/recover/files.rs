@@ -1,0 +1,122 @@
+//! The last files of a restored directory: configuration that was missing, recovery settings, signal file, manifest.
+
+use anyhow::Context;
+use lifeboat_postgres::{
+    CopyRole, ManifestVersion, ManifestWriter, RecoverySettings, RecoveryTarget, RecoveryTimeline, Subscriptions,
+    TargetAction as PgAction, TargetBound, WalRange, minimal_pg_hba_conf, minimal_pg_ident_conf,
+    minimal_postgresql_conf,
+};
+use lifeboat_repository::format::ids::Incarnation;
+use lifeboat_repository::log::records::BackupRecord;
+
+use crate::commands::command_line::RestoreArgs;
+use crate::facts::BackupFacts;
+use crate::fetch::target_dir::TargetDir;
+use crate::target::decide::Decision;
+use crate::target::prove::StopAt;
+use crate::target::recovery_target::{Inclusion, TargetAction};
+
+/// What the server is told about its recovery.
+///
+/// # Errors
+/// If there is no randomness for a new incarnation.
+pub fn settings(
+    decision: &Decision,
+    args: &RestoreArgs,
+    restore_command: Option<String>,
+) -> anyhow::Result<RecoverySettings> {
+    let mut settings = RecoverySettings::carried(decision.row.record.pg.version);
+    if let Some(command) = restore_command {
+        settings.restore_command = command;
+        // A number, so that PostgreSQL finds nothing out that was not proven.
+        settings.timeline = RecoveryTimeline::Number(decision.proof.timeline);
+    }
+    let (target, inclusion) = match decision.proof.stop {
+        StopAt::End => (RecoveryTarget::Latest, Inclusion::Inclusive),
+        StopAt::Immediate => (RecoveryTarget::Immediate, Inclusion::Inclusive),
+        StopAt::Time(time, inclusion) => (RecoveryTarget::Time(time), inclusion),
+        StopAt::Lsn(lsn, inclusion) => (RecoveryTarget::Lsn(lsn), inclusion),
+    };
+    settings.target = target;
+    settings.bound = match inclusion {
+        Inclusion::Inclusive => TargetBound::Inclusive,
+        Inclusion::Exclusive => TargetBound::Exclusive,
+    };
+    settings.action = match decision.target.action {
+        TargetAction::Promote => PgAction::Promote,
+        TargetAction::Pause => PgAction::Pause,
+        TargetAction::Shutdown => PgAction::Shutdown,
+    };
+    if args.keep_subscriptions {
+        settings.subscriptions = Subscriptions::Kept;
+    }
+    if args.standby {
+        settings.timeline = RecoveryTimeline::Latest;
+        settings.role = CopyRole::Standby { primary_conninfo: args.primary.clone(), slot: None };
+    } else {
+        let incarnation = Incarnation::random().context("draw an incarnation for the copy")?;
+        settings.incarnation = Some(incarnation.to_string());
+    }
+    Ok(settings)
+}
+
+/// Adds what a copy needs to start by itself, writes its manifest, makes everything durable.
+///
+/// # Errors
+/// Whatever the operating system says; the copy cannot be started then.
+pub fn finish(
+    target: &TargetDir,
+    (facts, record): (&BackupFacts, &BackupRecord),
+    settings: &RecoverySettings,
+) -> anyhow::Result<()> {
+    let files = target.files();
+    let has = |name: &str| files.iter().any(|file| file.entry.path.as_bytes() == name.as_bytes());
+    for (name, content) in missing_config(facts) {
+        if !has(name) {
+            target.add_file(name, &content).with_context(|| format!("write {name}"))?;
+        }
+    }
+    let text = settings.text().context("write recovery settings")?;
+    target.append("postgresql.auto.conf", &text).context("write recovery settings")?;
+    target.append(settings.signal_file(), "").context("write the recovery signal")?;
+    let range = WalRange { timeline: record.start_tli, start: record.start_lsn, end: record.stop_lsn };
+    let mut out = Vec::new();
+    let version = ManifestVersion::for_server(record.pg.version, record.pg.sysid);
+    let mut manifest = ManifestWriter::new(&mut out, version)?;
+    for file in target.files() {
+        let entry = &file.entry;
+        // PostgreSQL's own manifests leave WAL out: it is checked by reading it.
+        if !entry.path.is_below(b"pg_wal") {
+            manifest.file(&entry.path, entry.size, entry.modified, file.crc32c)?;
+        }
+    }
+    manifest.finish(&[range])?;
+    target.append("backup_manifest", &String::from_utf8(out).context("write the manifest")?)?;
+    target.publish().context("flush the restored files")
+}
+
+/// Configuration that lay outside of the data directory: as it was, if the backup could read it, else a minimal one.
+fn missing_config(facts: &BackupFacts) -> Vec<(&'static str, String)> {
+    let kept = |name: &str| facts.server.config_files.get(name).cloned();
+    let needed = [
+        "max_connections",
+        "max_worker_processes",
+        "max_wal_senders",
+        "max_prepared_transactions",
+        "max_locks_per_transaction",
+        "wal_level",
+        "shared_preload_libraries",
+    ];
+    let settings: Vec<(String, String)> =
+        needed.iter().filter_map(|name| Some(((*name).to_owned(), facts.server.setting(name)?.to_owned()))).collect();
+    let mut original = String::new();
+    if let Some(text) = kept("postgresql.conf") {
+        original = "\n# The configuration of the server that was backed up, for reference:\n".to_owned();
+        original.extend(text.lines().map(|line| format!("# {line}\n")));
+    }
+    vec![
+        ("postgresql.conf", minimal_postgresql_conf(&settings) + &original),
+        ("pg_hba.conf", kept("pg_hba.conf").unwrap_or_else(|| minimal_pg_hba_conf().to_owned())),
+        ("pg_ident.conf", kept("pg_ident.conf").unwrap_or_else(|| minimal_pg_ident_conf().to_owned())),
+    ]
+}

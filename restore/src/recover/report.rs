@@ -1,0 +1,180 @@
+//! What a restore says: the plan before it writes, and the times and the place that it reached in the end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lifeboat_repository::backup::read::BackupReader;
+use lifeboat_repository::catalog::CatalogRow;
+use serde_json::{Value, json};
+
+use crate::commands::restore::{Done, Restore};
+use crate::recover::watch::{Awaited, Recovered};
+use crate::target::decide::Decision;
+use crate::target::recovery_target::TargetAction;
+use crate::target::wal_plan::Chain;
+use crate::terminal::{Output, Tone, rate, spoken, toned};
+
+/// Says what is going to happen.
+pub(crate) fn print_plan(restore: &Restore<'_>) {
+    let Restore { decision, plan, output, .. } = restore;
+    let record = &decision.row.record;
+    if *output == Output::Json {
+        let tablespaces: BTreeMap<&str, &Path> =
+            plan.tablespaces.values().map(|(old, new)| (old.as_str(), new.as_path())).collect();
+        let line = json!({
+            "event": "plan", "backup": record.backup.as_str(), "to": plan.root, "tablespaces": tablespaces,
+            "needed_bytes": plan.room.needed.as_bytes(), "available_bytes": plan.room.available.as_bytes(),
+            "target": decision.target.goal.to_string(), "found": decision.proof.found,
+            "timeline": decision.proof.timeline.get(), "path": path(decision),
+            "wal_bytes": decision.proof.chain.as_ref().map(|chain| chain.bytes().as_bytes()),
+            "without_regions": decision.without.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "warnings": decision.proof.warnings,
+        });
+        println!("{line}");
+        return;
+    }
+    for warning in &decision.proof.warnings {
+        println!("{} {warning}", toned("attention:", Tone::Warning));
+    }
+    println!("restore backup {} of {}", toned(record.backup.as_str(), Tone::Strong), record.stop_time);
+    println!("  into       {}", plan.root.display());
+    for (old, new) in plan.tablespaces.values() {
+        println!("  tablespace {old} into {}", new.display());
+    }
+    println!("  to fetch   {} from {}", record.packs.bytes, holders(&decision.row));
+    println!("  to write   {} in {} files ({} free)", plan.room.needed, record.files.count, plan.room.available);
+    if let Some((user, group)) = plan.owner {
+        println!("  owner      user {user}, group {group} (those of the directory)");
+    }
+    println!("  target     {}", target(restore));
+    println!("  proof      {}", decision.proof.found);
+    if let Some(chain) = &decision.proof.chain {
+        println!("  replay     up to {} of WAL: {}", chain.bytes(), path(decision));
+    }
+}
+
+fn target(restore: &Restore<'_>) -> String {
+    let Decision { target, .. } = &restore.decision;
+    let then = match target.action {
+        _ if restore.args.standby => "then follow as a standby",
+        TargetAction::Promote => "then open for writes",
+        TargetAction::Pause => "then wait, open for reading",
+        TargetAction::Shutdown => "then stop",
+    };
+    format!("{}, {then}", target.goal)
+}
+
+/// The way through the timelines.
+fn path(decision: &Decision) -> String {
+    let leg = |chain: &Chain| {
+        let legs = chain.legs.iter().map(|leg| format!("timeline {} from {} to {}", leg.timeline, leg.from, leg.to));
+        legs.collect::<Vec<_>>().join(", ")
+    };
+    decision.proof.chain.as_ref().map_or_else(|| format!("timeline {}", decision.proof.timeline), leg)
+}
+
+fn holders(row: &CatalogRow) -> String {
+    row.holders().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Says what was done, and what it took.
+pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
+    let damage = reader.damage();
+    let Restore { decision, plan, output, .. } = restore;
+    let record = &decision.row.record;
+    if *output == Output::Json {
+        let damage: Vec<_> = damage
+            .iter()
+            .map(|d| json!({ "region": d.region.as_str(), "key": d.key.as_str(), "what": d.what }))
+            .collect();
+        let recovered = done.recovered.as_ref();
+        let line = json!({
+            "event": "restored", "backup": record.backup.as_str(), "to": plan.root,
+            "fetch_seconds": done.fetched.as_secs_f64(), "flush_seconds": done.flushed.as_secs_f64(),
+            "recovery_seconds": recovered.map(|r| (r.phases.start + r.phases.redo + r.phases.open).as_secs_f64()),
+            "connection": recovered.and_then(|recovered| recovered.connection.as_deref()),
+            "recovery": recovered.map(recovery_json), "damage_cured": damage,
+        });
+        println!("{line}");
+        return;
+    }
+    for damage in &damage {
+        println!(
+            "{} {} in region {}: {}; taken from another region",
+            toned("damaged:", Tone::Warning),
+            damage.key,
+            damage.region,
+            damage.what
+        );
+    }
+    let files = record.files;
+    println!("{} {} in {} files", toned("restored", Tone::Good), files.raw_bytes, files.count);
+    println!("  fetch and write  {:>10}  {}", spoken(done.fetched), rate(files.raw_bytes, done.fetched));
+    println!("  flush to disk    {:>10}", spoken(done.flushed));
+    match &done.recovered {
+        Some(recovered) => print_recovered(decision, recovered),
+        None => print_next_steps(restore),
+    }
+}
+
+fn recovery_json(recovered: &Recovered) -> Value {
+    json!({
+        "state": match recovered.awaited {
+            Awaited::Open => "open",
+            Awaited::Paused => "paused",
+            Awaited::Stopped => "stopped",
+            Awaited::Following => "following",
+        },
+        "reached_lsn": recovered.reached, "last_commit": recovered.last_commit, "timeline": recovered.timeline,
+        "stopped_at": recovered.stopped_at,
+        "start_seconds": recovered.phases.start.as_secs_f64(),
+        "redo_seconds": recovered.phases.redo.as_secs_f64(),
+        "open_seconds": recovered.phases.open.as_secs_f64(),
+    })
+}
+
+fn print_recovered(decision: &Decision, recovered: &Recovered) {
+    let phases = recovered.phases;
+    println!("  server start     {:>10}", spoken(phases.start));
+    match &decision.proof.chain {
+        Some(chain) => println!("  replay           {:>10}  {}", spoken(phases.redo), rate(chain.bytes(), phases.redo)),
+        None => println!("  replay           {:>10}", spoken(phases.redo)),
+    }
+    println!("  open             {:>10}", spoken(phases.open));
+    if let Some(lsn) = &recovered.reached {
+        println!("reached WAL position {lsn}");
+    }
+    if let Some(time) = &recovered.last_commit {
+        println!("last commit at {time}");
+    }
+    if let Some(what) = &recovered.stopped_at {
+        println!("stopped {what}");
+    }
+    if let Some(timeline) = recovered.timeline {
+        println!("writes on timeline {timeline} from now on");
+    }
+    match (&recovered.connection, recovered.awaited) {
+        (Some(connection), Awaited::Paused) => {
+            println!("the server waits at the target; look with: psql \"{connection}\"");
+            println!("open it with: SELECT pg_wal_replay_resume()");
+        }
+        (Some(connection), Awaited::Following) => {
+            println!("the standby follows; look with: psql \"{connection}\"");
+            println!("open it with: SELECT pg_promote()");
+        }
+        (Some(connection), _) => println!("the server runs; connect with: psql \"{connection}\""),
+        (None, _) => println!("the server has stopped at the target"),
+    }
+    if recovered.connection.is_some() {
+        println!("stop it with: {}", recovered.stop_command);
+    }
+}
+
+fn print_next_steps(restore: &Restore<'_>) {
+    println!("start it with: pg_ctl -D {} start", restore.plan.root.display());
+    if restore.decision.fetch.is_some() {
+        println!(
+            "it fetches its WAL by itself: its account must be able to read the identity and to reach the regions"
+        );
+    }
+}

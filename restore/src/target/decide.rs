@@ -1,0 +1,99 @@
+//! What a restore is going to do about WAL: decided from its options and from what the archive holds.
+
+use std::sync::Arc;
+
+use lifeboat_repository::catalog::CatalogRow;
+use lifeboat_vocabulary::{RegionName, WalPosition};
+
+use crate::access::{Keys, Repository};
+use crate::commands::command_line::{PlaceArgs, RestoreArgs};
+use crate::exit_code::{Ending, Exit};
+use crate::fetch::archive::{Archive, Inventory};
+use crate::fetch::wal_source::WalSource;
+use crate::target::coverage::segment_start;
+use crate::target::prove::{Proof, Question, StopAt};
+use crate::target::recovery_target::{Goal, GoalOrigin, Target};
+use crate::target::survey::Survey;
+use crate::target::wal_plan::Chain;
+use crate::wal_fetch::plan::{FetchPlan, Mode};
+
+/// A restore that is known to work.
+pub struct Decision {
+    /// The backup.
+    pub row: CatalogRow,
+    /// The target.
+    pub target: Target,
+    /// How it will be reached.
+    pub proof: Proof,
+    /// What the prefetcher is told; `None` if the backup's own WAL is enough.
+    pub fetch: Option<FetchPlan>,
+    /// Regions that the prefetcher does without: given up by the operator, or not needed for a target that is proven.
+    pub without: Vec<RegionName>,
+}
+
+/// Finds the backup and the WAL for the target.
+///
+/// # Errors
+/// [`Ending::Unreachable`] if the target cannot be reached, [`Ending::NoSuchBackup`], or whatever kept it from being found
+/// out.
+pub async fn decide(
+    (place, args): (&PlaceArgs, &RestoreArgs),
+    (repository, keys): (&Repository, &Keys),
+) -> anyhow::Result<Decision> {
+    let target = args.target.target().map_err(|message| Exit::error(Ending::BadCommandLine, message))?;
+    let newest = repository.choose(args.backup.as_ref())?;
+    let archive = Arc::new(Archive::new(place, (repository, keys), &args.without_regions).await?);
+    let inventory = archive.inventory(repository, args.backup.as_ref()).await?;
+    let is_latest = target.goal == Goal::Latest;
+    if is_latest && !args.standby && target.origin == GoalOrigin::Default && !inventory.view.has_wal() {
+        return Ok(backup_alone(newest, target, &inventory));
+    }
+    let source = Arc::clone(&archive) as Arc<dyn WalSource>;
+    let survey = Survey::new(source, archive.system_identifier(), archive.segment());
+    // A standby goes on when a region comes back.
+    let unanswered = if args.standby { &[] } else { inventory.unanswered.as_slice() };
+    let question = Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };
+    let proof = question.prove(&survey).await?;
+    let row = repository.choose(Some(&proof.backup))?.clone();
+    let mut without = args.without_regions.clone();
+    if !is_latest {
+        without.extend(inventory.unanswered.iter().map(|(region, _)| region.clone()));
+    }
+    let mode = if args.standby { Mode::Standby } else { Mode::Recovery };
+    let fetch = match (&proof.chain, mode) {
+        (None, Mode::Recovery) => None,
+        (chain, mode) => Some(fetch_plan(chain.as_ref(), mode, &row, &archive)),
+    };
+    Ok(Decision { row, target, proof, fetch, without })
+}
+
+/// Nothing but backups is stored: the newest one, with the WAL that it carries.
+fn backup_alone(row: &CatalogRow, target: Target, inventory: &Inventory) -> Decision {
+    let WalPosition { timeline, lsn } = row.record.stop();
+    let unread = inventory.unanswered.iter();
+    let proof = Proof {
+        backup: row.record.backup.clone(),
+        timeline,
+        chain: None,
+        stop: StopAt::End,
+        expected: lsn,
+        found: "no WAL is stored beside the backups; it recovers from its own".to_owned(),
+        warnings: unread
+            .map(|(region, why)| format!("region {region} does not answer and may have more: {why}"))
+            .collect(),
+    };
+    Decision { row: row.clone(), target, proof, fetch: None, without: Vec::new() }
+}
+
+fn fetch_plan(chain: Option<&Chain>, mode: Mode, row: &CatalogRow, archive: &Archive) -> FetchPlan {
+    let segment = archive.segment();
+    let mut legs = chain.map(|chain| chain.legs.clone()).unwrap_or_default();
+    if mode == Mode::Standby
+        && let Some(last) = legs.last_mut()
+    {
+        // What is not complete yet grows: it is looked at whenever it is asked for.
+        last.to = segment_start(last.to, segment);
+    }
+    legs.retain(|leg| leg.from < leg.to);
+    FetchPlan { segment, mode, legs, replay_from: row.record.start_lsn }
+}
