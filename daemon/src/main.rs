@@ -4,6 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use lifeboat_cli::access::Repository;
+use lifeboat_cli::backups;
+use lifeboat_cli::exit_code::{Ending, report};
+use lifeboat_cli::terminal::Output;
+use lifeboat_cli::{manual, signals};
 use lifeboat_config::Loaded;
 use lifeboat_daemon::backup;
 use lifeboat_daemon::base::logs;
@@ -13,11 +18,6 @@ use lifeboat_daemon::retention::plan;
 use lifeboat_daemon::run::daemon;
 use lifeboat_daemon::settings::reload::ConfigSource;
 use lifeboat_daemon::settings::wiring;
-use lifeboat_restore::access::Repository;
-use lifeboat_restore::commands::list;
-use lifeboat_restore::exit_code::{Ending, report};
-use lifeboat_restore::terminal::Output;
-use lifeboat_restore::{manual, signals};
 
 /// How long threads that are still at work may take at the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             let signer = wiring::signer(config, &cluster.name)?;
             let pinned = signer.verify_key();
             let repository = Repository::read(&config.regions, cluster.name.clone(), (Some(&pinned), true)).await?;
-            list::print_list(&repository, output);
+            backups::print_list(&repository, output);
             Ok(Ending::Done)
         }
         Command::Adopt => adopt::run(config, cluster, output).await,

@@ -5,6 +5,7 @@ mod server;
 mod session;
 mod wal;
 
+pub use crate::backup::backup_facts::{BackupFacts, TablespaceFact};
 pub use crate::backup::base_backup::{BackupCheckpoint, BaseBackupOptions, ReplicationSource};
 pub use crate::backup::error::SourceError;
 pub use crate::backup::facts::ServerFacts;

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use lifeboat_restore::access::Repository;
+use lifeboat_cli::access::Repository;
+use lifeboat_cli::exit_code::{Ending, report};
+use lifeboat_cli::terminal::Output;
+use lifeboat_cli::{backups, manual, signals};
 use lifeboat_restore::commands::command_line::{Cli, Command};
-use lifeboat_restore::commands::{keygen, list, restore, verify, window};
-use lifeboat_restore::exit_code::{Ending, report};
-use lifeboat_restore::terminal::Output;
+use lifeboat_restore::commands::{keygen, restore, verify, window};
 use lifeboat_restore::wal_fetch::{client, serve};
-use lifeboat_restore::{manual, signals};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -46,12 +46,12 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             Ok(Ending::Done)
         }
         Command::List => {
-            list::print_list(&Repository::open(&cli.place).await?, output);
+            backups::print_list(&Repository::open(&cli.place).await?, output);
             Ok(Ending::Done)
         }
         Command::Show { backup } => {
             let repository = Repository::open(&cli.place).await?;
-            list::print_backup(&repository, repository.choose(backup.as_ref())?, output);
+            backups::print_backup(&repository, repository.choose(backup.as_ref())?, output);
             Ok(Ending::Done)
         }
         Command::Verify { backup } => {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use lifeboat_cli::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_restore::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
 use lifeboat_stores::Verdict;
 use serde_json::json;
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_postgres::BackupFacts;
 use lifeboat_postgres::{
     BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
@@ -18,9 +21,6 @@ use lifeboat_repository::keys::Holders;
 use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
 use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
-use lifeboat_restore::exit_code::{Ending, Exit};
-use lifeboat_restore::facts::BackupFacts;
-use lifeboat_restore::terminal::{Output, ProgressLine};
 use lifeboat_stores::{Verdict, verdict};
 use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition};
 use tokio::time::Instant;

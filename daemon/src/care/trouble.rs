@@ -80,7 +80,7 @@ fn since(times: &mut BTreeMap<String, i64>, region: &RegionName, is_so: bool, no
 }
 
 pub(crate) fn spoken(duration: Duration) -> String {
-    lifeboat_restore::terminal::spoken(duration)
+    lifeboat_cli::terminal::spoken(duration)
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 //! original is refused.
 
 use anyhow::Context;
+use lifeboat_cli::access::read_region;
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::Output;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{WalConnection, WalConnectionOptions};
 use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::Draft;
 use lifeboat_repository::log::records::{IncarnationRecord, Origin, RecordBody};
-use lifeboat_restore::access::read_region;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::Output;
 use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! `lifeboatd check-config`: every value in force, and where it came from.
 
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::{Align, Output, Table};
 use lifeboat_config::Loaded;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::{Align, Output, Table};
 use serde_json::json;
 
 /// Prints the effective configuration. Secrets appear as the references that they are.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use lifeboat_cli::access::read_region;
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::{Align, Output, Table, Tone};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
 use lifeboat_repository::backup::write::MemoryPlan;
 use lifeboat_repository::log::{Descriptor, NoteSigner};
-use lifeboat_restore::access::read_region;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::{Align, Output, Table, Tone};
 use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, probe};
 use lifeboat_vocabulary::{ByteCount, SystemClock};
 use serde_json::json;

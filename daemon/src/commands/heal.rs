@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
 
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::{Align, Output, Table, Tone, spoken, toned};
 use lifeboat_repository::catalog::Disagreement;
 use lifeboat_repository::heal::{self, HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealSurvey, Lack};
 use lifeboat_repository::scrub::Pace;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::{Align, Output, Table, Tone, spoken, toned};
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
+use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{
     HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, ReleaseRecord, is_plain_text,
 };
 use lifeboat_repository::log::{self, RegionLog};
-use lifeboat_restore::exit_code::{Ending, Exit};
-use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime};
 use serde_json::json;
 

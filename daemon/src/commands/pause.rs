@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config, parse_duration};
 use lifeboat_repository::log::records::{OWNER_BYTES_MAX, REASON_BYTES_MAX, is_plain_text};
-use lifeboat_restore::exit_code::{Ending, Exit};
-use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock, UtcTime};
 use serde_json::json;
 

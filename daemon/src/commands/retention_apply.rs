@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use lifeboat_cli::access::Repository;
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
 use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
 use lifeboat_repository::retention::sweep::{Elsewhere, Force, Others, SweepAuthor, SweepReport, SweepSettings};
-use lifeboat_restore::access::Repository;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::heal::{HealProgress, HealRegion};
 use lifeboat_repository::log::LogTrust;
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubWalk};
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_vocabulary::{ByteCount, RegionName};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

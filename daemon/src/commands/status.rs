@@ -3,9 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::{Output, Tone};
 use lifeboat_config::{Config, Environment, Faults};
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::{Output, Tone};
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 use serde_json::{Map, Value, json};
 

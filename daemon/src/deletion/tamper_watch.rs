@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat_cli::access::read_region;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::RecordBody;
-use lifeboat_restore::access::read_region;
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock, UtcTime};
 use tokio::time::Instant;
 

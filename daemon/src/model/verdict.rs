@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_restore::terminal::spoken;
+use lifeboat_cli::terminal::spoken;
 
 use crate::model::region_health::Health;
 use crate::model::snapshot::{AlarmLine, ClusterStatus, Protection, Verdict};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lifeboat_restore::terminal::spoken;
+use lifeboat_cli::terminal::spoken;
 use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 

@@ -3,10 +3,10 @@
 //! CRASH SAFETY. Each region has it or not. Repeating with the same origin finds what stands there already and writes the
 //! rest; who comes later with another origin sees in the logs what the others have, and takes over its origin.
 
+use lifeboat_cli::access::Repository;
 use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::log::records::{Origin, RecordBody};
 use lifeboat_repository::log::{Draft, NoteSigner, RegionLog};
-use lifeboat_restore::access::Repository;
 use lifeboat_vocabulary::{RegionName, UtcTime};
 
 use crate::base::causes::causes;

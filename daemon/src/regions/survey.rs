@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use lifeboat_cli::access::read_region;
 use lifeboat_repository::keys::VerifyKey;
 use lifeboat_repository::log::records::{BackupRecord, Soundness, WalGapRecord};
 use lifeboat_repository::log::{RegionLog, RegionStanding, StandingBackup};
 use lifeboat_repository::wal::WalRecords;
-use lifeboat_restore::access::read_region;
 use lifeboat_vocabulary::{BackupId, Clock, Lsn, RegionName, SystemClock, TimelineId, UtcTime, WalPosition};
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
+use lifeboat_cli::terminal::{Align, Table, Tone, toned};
 use lifeboat_config::show_duration;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::retention::Reason;
-use lifeboat_restore::terminal::{Align, Table, Tone, toned};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
 use crate::retention::plan::{ClusterPlan, PolicyChange, RegionPlan};

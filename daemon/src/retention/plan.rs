@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lifeboat_cli::access::Repository;
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::terminal::Output;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::catalog::RegionAnswer;
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{HoldRecord, PolicyText};
 use lifeboat_repository::log::{self, Descriptor, RegionLog, RegionStanding};
 use lifeboat_repository::retention::{self, RetentionLimits, RetentionPlan, RetentionPolicy};
-use lifeboat_restore::access::Repository;
-use lifeboat_restore::exit_code::Ending;
-use lifeboat_restore::terminal::Output;
 use lifeboat_vocabulary::{BackupId, Clock, ClusterName, RegionName, SystemClock, UtcTime};
 
 use crate::backup::timetable::Timetable;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_config::{ClusterSettings, Config, Environment, Loaded};
-use lifeboat_restore::exit_code::{Ending, Exit};
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_config::{ClusterSettings, Config, Environment, Loaded, SecretRef};
 use lifeboat_postgres::BaseBackupOptions;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::NoteSigner;
-use lifeboat_restore::exit_code::{Ending, Exit};
 use lifeboat_stores::{KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack};
 use lifeboat_vocabulary::ClusterName;
 

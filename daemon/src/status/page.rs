@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lifeboat_restore::terminal::{Align, Table, Tone, spoken, toned, wrapped};
+use lifeboat_cli::terminal::{Align, Table, Tone, spoken, toned, wrapped};
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 
 use crate::model::region_health::Health;

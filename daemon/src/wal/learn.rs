@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use lifeboat_cli::access::read_region;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
@@ -13,7 +14,6 @@ use lifeboat_repository::format::ids::{Incarnation, RepositoryId};
 use lifeboat_repository::keys::VerifyKey;
 use lifeboat_repository::log::{Descriptor, RegionLog};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
-use lifeboat_restore::access::read_region;
 use lifeboat_vocabulary::{RegionName, WalPosition};
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use lifeboat_restore::terminal::without_colours;
+use lifeboat_cli::terminal::without_colours;
 use lifeboat_vocabulary::UtcTime;
 use serde_json::json;
 

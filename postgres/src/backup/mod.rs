@@ -1,5 +1,6 @@
 //! A base backup as the server sends it.
 
+pub(crate) mod backup_facts;
 pub(crate) mod base_backup;
 pub(crate) mod error;
 pub(crate) mod facts;

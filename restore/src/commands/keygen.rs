@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use lifeboat_cli::exit_code::Ending;
 use lifeboat_repository::keys::{Identity, write_private_file};
 use lifeboat_vocabulary::{Clock, Secret, SystemClock};
 
 use crate::commands::command_line::KeygenArgs;
-use crate::exit_code::Ending;
 
 /// Writes a new identity and prints its public key alone on standard output, so that scripts can take it.
 ///
@@ -35,29 +35,4 @@ fn new_passphrase() -> anyhow::Result<Secret<String>> {
     let again = Secret::new(rpassword::prompt_password("again: ").context("read the passphrase")?);
     anyhow::ensure!(first.expose() == again.expose(), "the two passphrases differ; nothing was written");
     Ok(first)
-}
-
-/// Asks for the passphrase of an identity, on a terminal or from `LIFEBOAT_PASSPHRASE_FILE`.
-#[must_use]
-pub fn ask_passphrase(of: &str) -> Option<Secret<String>> {
-    if let Some(path) = std::env::var_os("LIFEBOAT_PASSPHRASE_FILE") {
-        let text = lifeboat_repository::keys::read_private_file(path.as_ref());
-        return match text {
-            Ok(text) => Some(Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned())),
-            Err(error) => {
-                eprintln!("warning: LIFEBOAT_PASSPHRASE_FILE: {error}");
-                None
-            }
-        };
-    }
-    if !std::io::stdin().is_terminal() {
-        return None;
-    }
-    match rpassword::prompt_password(format!("passphrase of {of}: ")) {
-        Ok(text) => Some(Secret::new(text)),
-        Err(error) => {
-            eprintln!("warning: read the passphrase: {error}");
-            None
-        }
-    }
 }

@@ -2,7 +2,6 @@
 
 pub mod command_line;
 pub mod keygen;
-pub mod list;
 pub mod restore;
 pub mod verify;
 pub mod window;

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use futures_util::StreamExt;
+use lifeboat_cli::access::{Keys, Repository};
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::place::PlaceArgs;
+use lifeboat_cli::terminal::{Output, ProgressLine, Tone, toned};
 use lifeboat_repository::backup::Progress;
 use lifeboat_repository::backup::read::{self, BackupReader, Damage, FileSink, Ranges, ReadSettings, SinkFile};
 use lifeboat_repository::backup::write::RegionStore;
@@ -13,11 +17,6 @@ use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey};
 use lifeboat_vocabulary::{FileEntry, Sha256Digest};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-
-use crate::access::{Keys, Repository};
-use crate::commands::command_line::PlaceArgs;
-use crate::exit_code::Ending;
-use crate::terminal::{Output, ProgressLine, Tone, toned};
 
 /// Objects that are read at the same time.
 const CONNECTIONS: usize = 4;
@@ -64,7 +63,7 @@ async fn deep(
     let reader = repository.open_backup(&row.record, vec![region.clone()], keys).await;
     let reader: Arc<BackupReader> = match reader {
         Ok(reader) => reader,
-        Err(error) if error.downcast_ref::<crate::exit_code::Exit>().is_some() => return Err(error),
+        Err(error) if error.downcast_ref::<lifeboat_cli::exit_code::Exit>().is_some() => return Err(error),
         Err(error) => {
             return Ok(Verdict { region: name, objects: 0, damage: Vec::new(), failure: Some(format!("{error:#}")) });
         }

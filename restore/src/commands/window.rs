@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use lifeboat_cli::access::{Keys, Repository};
+use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::place::PlaceArgs;
+use lifeboat_cli::terminal::{Output, Tone, toned};
 use serde_json::json;
 
-use crate::access::{Keys, Repository};
-use crate::commands::command_line::PlaceArgs;
-use crate::exit_code::Ending;
 use crate::fetch::archive::Archive;
 use crate::fetch::wal_source::WalSource;
 use crate::target::prove::timed_windows;
 use crate::target::survey::Survey;
 use crate::target::window::{Window, table, windows};
-use crate::terminal::{Output, Tone, toned};
 
 /// Prints the windows. With a key the newest commits are read from the WAL itself; without, the signed notes of the writer
 /// say until when it was alive.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
+use lifeboat_cli::access::{Keys, Repository, open_region, region_settings};
+use lifeboat_cli::place::PlaceArgs;
 use lifeboat_postgres::TimelineHistory;
 use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::catalog::{CatalogRow, RegionAnswer};
@@ -17,8 +19,6 @@ use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 
-use crate::access::{Keys, Repository, open_region, region_settings};
-use crate::commands::command_line::PlaceArgs;
 use crate::fetch::wal_source::{Extent, SourceError, WalSource};
 use crate::target::coverage::{Coverage, segment_start};
 use crate::target::timeline_tree::TimelineTree;

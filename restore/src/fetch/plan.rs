@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_postgres::TablespaceFact;
 use lifeboat_vocabulary::ByteCount;
 
 use crate::commands::command_line::TablespaceMapping;
-use crate::exit_code::{Ending, Exit};
-use crate::facts::TablespaceFact;
 use crate::fetch::target_dir::Owner;
 
 /// Where a restore will write.

@@ -1,6 +1,7 @@
 //! The last files of a restored directory: configuration that was missing, recovery settings, signal file, manifest.
 
 use anyhow::Context;
+use lifeboat_postgres::BackupFacts;
 use lifeboat_postgres::{
     CopyRole, ManifestVersion, ManifestWriter, RecoverySettings, RecoveryTarget, RecoveryTimeline, Subscriptions,
     TargetAction as PgAction, TargetBound, WalRange, minimal_pg_hba_conf, minimal_pg_ident_conf,
@@ -10,7 +11,6 @@ use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::records::BackupRecord;
 
 use crate::commands::command_line::RestoreArgs;
-use crate::facts::BackupFacts;
 use crate::fetch::target_dir::TargetDir;
 use crate::target::decide::Decision;
 use crate::target::prove::StopAt;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifeboat_cli::terminal::{Output, Tone, rate, spoken, toned};
 use lifeboat_repository::backup::read::BackupReader;
 use lifeboat_repository::catalog::CatalogRow;
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use crate::recover::watch::{Awaited, Recovered};
 use crate::target::decide::Decision;
 use crate::target::recovery_target::TargetAction;
 use crate::target::wal_plan::Chain;
-use crate::terminal::{Output, Tone, rate, spoken, toned};
 
 /// Says what is going to happen.
 pub(crate) fn print_plan(restore: &Restore<'_>) {

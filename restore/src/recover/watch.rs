@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_postgres::{ClusterState, ControlFile, Listen, LocalServer, LocalServerError, LocalServerSettings};
 use lifeboat_repository::backup::Progress;
 use lifeboat_vocabulary::{ByteCount, Lsn};
@@ -16,7 +17,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::target::recovery_target::TargetAction;
-use crate::terminal::{Output, ProgressLine};
 use crate::wal_fetch::serve::Serving;
 
 /// How often the server is looked at.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use lifeboat_cli::access::{Keys, Repository};
+use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_cli::place::PlaceArgs;
 use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_vocabulary::{RegionName, WalPosition};
 
-use crate::access::{Keys, Repository};
-use crate::commands::command_line::{PlaceArgs, RestoreArgs};
-use crate::exit_code::{Ending, Exit};
+use crate::commands::command_line::RestoreArgs;
 use crate::fetch::archive::{Archive, Inventory};
 use crate::fetch::wal_source::WalSource;
 use crate::target::coverage::segment_start;

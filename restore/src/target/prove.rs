@@ -2,10 +2,10 @@
 //! written before this has an answer.
 
 use anyhow::Context;
+use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_postgres::{WalFact, WalFactKind};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, TimelineId, UtcTime};
 
-use crate::exit_code::{Ending, Exit};
 use crate::target::recovery_target::{Goal, Inclusion, Target, TargetTimeline};
 use crate::target::survey::Survey;
 use crate::target::timeline_tree::TimelinePath;

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
+use lifeboat_cli::terminal::{Align, Table};
 use lifeboat_vocabulary::{BackupId, TimelineId, UtcTime, WalPosition};
 use serde_json::{Value, json};
 
 use crate::target::wal_plan::{ArchiveView, Reach};
-use crate::terminal::{Align, Table};
 
 /// A stretch of a timeline, every moment of which can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]

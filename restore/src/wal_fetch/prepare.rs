@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use lifeboat_cli::exit_code::{Ending, Exit};
 
-use crate::exit_code::{Ending, Exit};
 use crate::fetch::target_dir::Owner;
 use crate::wal_fetch::protocol::{LOG, SETTINGS, SOCKET};
 use crate::wal_fetch::serve::Place;

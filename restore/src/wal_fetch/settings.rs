@@ -7,11 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use lifeboat_cli::place::PlaceArgs;
 use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::commands::command_line::PlaceArgs;
 use crate::fetch::target_dir::Owner;
 use crate::target::wal_plan::ChainLeg;
 use crate::wal_fetch::plan::{FetchPlan, Mode};

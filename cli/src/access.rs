@@ -21,9 +21,9 @@ use lifeboat_stores::{
 };
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest};
 
-use crate::commands::command_line::PlaceArgs;
-use crate::commands::keygen::ask_passphrase;
 use crate::exit_code::{Ending, Exit};
+use crate::passphrase::ask_passphrase;
+use crate::place::PlaceArgs;
 
 /// A repository in all its regions, as far as they could be read.
 pub struct Repository {

@@ -139,8 +139,6 @@ pub fn text(raw: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     const ABOUT: About<'_> = About {
@@ -191,15 +189,5 @@ mod tests {
     #[test]
     fn nothing_in_a_text_is_taken_for_a_request_or_an_escape() {
         assert_eq!(text("a\\b --c\n.SH x\n'y\n\nz"), "a\\eb \\-\\-c\n\\&.SH x\n\\&'y\n.PP\nz");
-    }
-
-    #[test]
-    fn every_command_of_this_program_is_in_its_page() {
-        let page = page(crate::commands::command_line::Cli::command(), ABOUT);
-        for command in
-            crate::commands::command_line::Cli::command().get_subcommands().filter(|command| !command.is_hide_set())
-        {
-            assert!(page.contains(&format!("\n.SS {}", text(command.get_name()))), "{} is missing", command.get_name());
-        }
     }
 }

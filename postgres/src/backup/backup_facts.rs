@@ -1,8 +1,9 @@
 //! What a backup says about its cluster at the head of its index, encrypted like the data.
 
-use lifeboat_postgres::ServerFacts;
 use lifeboat_vocabulary::Tablespace;
 use serde::{Deserialize, Serialize};
+
+use crate::backup::facts::ServerFacts;
 
 /// Facts that a restore needs before the first file: written once per backup as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,0 +1,10 @@
+//! What both programs show and take: access to repositories, tables, progress, exit codes, manual pages, signals.
+
+pub mod access;
+pub mod backups;
+pub mod exit_code;
+pub mod manual;
+pub mod passphrase;
+pub mod place;
+pub mod signals;
+pub mod terminal;
