@@ -10,11 +10,12 @@ use lifeboat_cli::exit_code::{Ending, report};
 use lifeboat_cli::terminal::Output;
 use lifeboat_cli::{manual, signals};
 use lifeboat_config::Loaded;
-use lifeboat_daemon::backup;
 use lifeboat_daemon::base::logs;
 use lifeboat_daemon::commands::command_line::{Cli, Command, RetentionCommand};
-use lifeboat_daemon::commands::{adopt, check_config, doctor, heal, hold, init, pause, retention_apply, scrub, status};
-use lifeboat_daemon::retention::plan;
+use lifeboat_daemon::commands::{
+    adopt, backup, check_config, doctor, heal, hold, init, pause, retention_apply, retention_plan, scrub, selection,
+    status,
+};
 use lifeboat_daemon::run::daemon;
 use lifeboat_daemon::settings::reload::ConfigSource;
 use lifeboat_daemon::settings::wiring;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 async fn command(cli: &Cli) -> anyhow::Result<Ending> {
-    let output = if cli.json { Output::Json } else { Output::Text };
+    let output = if cli.global.json { Output::Json } else { Output::Text };
     if let Command::Completions { shell } = &cli.command {
         clap_complete::generate(*shell, &mut Cli::command(), "lifeboatd", &mut std::io::stdout());
         return Ok(Ending::Done);
@@ -49,9 +50,9 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         return Ok(Ending::Done);
     }
     if let Command::Status(args) = &cli.command {
-        return status::run(cli, args, output);
+        return status::run(&cli.global, args, output);
     }
-    let loaded = wiring::load(cli)?;
+    let loaded = selection::load(&cli.global)?;
     if matches!(cli.command, Command::CheckConfig) {
         return Ok(check_config::run(&loaded, output));
     }
@@ -64,12 +65,12 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     if matches!(cli.command, Command::Run) {
         return protect(cli, loaded).await;
     }
-    let cluster = wiring::cluster(config, cli.cluster.as_ref())?;
+    let cluster = wiring::cluster(config, cli.global.cluster.as_ref())?;
     let stop = signals::stop_token()?;
     match &cli.command {
         Command::Init => init::run(config, cluster, output).await,
-        Command::Doctor => Ok(doctor::run(config, cluster, output).await),
-        Command::Backup { .. } => backup::run::run((config, cluster), output, &stop).await,
+        Command::Doctor => Ok(doctor::run::run(config, cluster, output).await),
+        Command::Backup { .. } => backup::run((config, cluster), output, &stop).await,
         Command::List => {
             let signer = wiring::signer(config, &cluster.name)?;
             let pinned = signer.verify_key();
@@ -82,7 +83,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         Command::Resume(args) => pause::resume(config, cluster, args),
         Command::Heal(args) => heal::run((config, cluster), args, output, &stop).await,
         Command::Scrub(args) => scrub::run((config, cluster), args, output, &stop).await,
-        Command::Retention { command: RetentionCommand::Plan } => plan::plan(config, cluster, output).await,
+        Command::Retention { command: RetentionCommand::Plan } => retention_plan::run(config, cluster, output).await,
         Command::Retention { command: RetentionCommand::Apply(args) } => {
             retention_apply::run((config, cluster), *args, output, &stop).await
         }
@@ -95,8 +96,8 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
 
 /// Runs the daemon, for the chosen cluster only, if one was chosen.
 async fn protect(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<Ending> {
-    loaded.config = wiring::chosen(cli, &loaded.config)?;
-    let source = ConfigSource { path: cli.config.clone(), cluster: cli.cluster.clone() };
+    loaded.config = selection::chosen(&cli.global, &loaded.config)?;
+    let source = ConfigSource { path: cli.global.config.clone(), cluster: cli.global.cluster.clone() };
     daemon::run(source, loaded, &signals::stop_token()?).await
 }
 

@@ -12,9 +12,9 @@ use lifeboat_vocabulary::{BackupId, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::schedule::{Attempt, Outcome, Past, overdue_after};
-use crate::backup::timetable::Timetable;
 use crate::base::alarms::board::{AlarmName, Wrongs};
 use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
+use crate::settings::timetable::Timetable;
 
 /// Runs that are remembered.
 pub const RUNS_MAX: usize = 400;

@@ -8,4 +8,3 @@ pub mod run;
 pub mod schedule;
 pub mod seen;
 pub mod task;
-pub mod timetable;

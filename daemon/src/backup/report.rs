@@ -3,11 +3,22 @@
 use std::time::Duration;
 
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
+use lifeboat_repository::backup::write::CommitReport;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_stores::Verdict;
 use serde_json::json;
 
-use crate::backup::run::BackupOutcome;
+/// What a finished backup reports.
+pub struct BackupOutcome {
+    /// What happened in each region.
+    pub commit: CommitReport,
+    /// Whether it counts.
+    pub verdict: Verdict,
+    /// Pages that are damaged in the database.
+    pub damaged: Vec<String>,
+    /// What the server left out or complained about.
+    pub findings: Vec<String>,
+}
 
 fn word(outcome: &BackupOutcome) -> (&'static str, Tone) {
     match outcome.verdict {

@@ -1,21 +1,18 @@
 //! One base backup, step by step.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_postgres::BackupFacts;
 use lifeboat_postgres::{
-    BackupEnd, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
+    BackupEnd, BackupFacts, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
 use lifeboat_repository::backup::write::{
-    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, CommitReport, FrameCheck, LeftReason, MemoryPlan,
-    RegionStore, SealedBackup, Seat,
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, FrameCheck, LeftReason, MemoryPlan, RegionStore,
+    SealedBackup, Seat,
 };
 use lifeboat_repository::keys::Holders;
 use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
@@ -27,14 +24,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::backup::history::{RunEnding, RunHistory, RunKind, RunResult};
+use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::page_check::{Judge, PageCheck, second_look};
-use crate::backup::report;
+use crate::backup::report::BackupOutcome;
 use crate::base::causes::causes;
-use crate::base::guard::{GuardError, RunGuard};
 use crate::base::progress::Progress;
 use crate::regions::open::OpenRegions;
-use crate::run::daemon::state_directory;
 use crate::settings::wiring;
 
 /// Uploads at the same time per region: enough to hide a store's latency, few enough to leave packs for the others.
@@ -58,65 +53,6 @@ struct Transfer {
     start: BackupStart,
     end: BackupEnd,
     findings: Vec<String>,
-}
-
-/// What a finished backup reports.
-pub struct BackupOutcome {
-    /// What happened in each region.
-    pub commit: CommitReport,
-    /// Whether it counts.
-    pub verdict: Verdict,
-    /// Pages that are damaged in the database.
-    pub damaged: Vec<String>,
-    /// What the server left out or complained about.
-    pub findings: Vec<String>,
-}
-
-/// Makes a full backup and prints what became of it. A daemon beside it makes none meanwhile, and remembers this one.
-///
-/// # Errors
-/// Whatever stopped it. Nothing that looks like a backup is left behind then.
-pub async fn run(
-    (config, cluster): (&Config, &ClusterSettings),
-    output: Output,
-    stop: &CancellationToken,
-) -> anyhow::Result<Ending> {
-    let directory = state_directory(config, cluster);
-    let _guard = by_hand(&directory)?;
-    let (history, _) = RunHistory::open(&directory);
-    let (number, begun) = history.begin(RunKind::ByHand, None, SystemClock.now()).await;
-    let regions = OpenRegions::open(config, &cluster.name).await?;
-    let outcome = make((config, cluster, &regions), Shown::To(output), stop).await;
-    let ended = history.end(number, SystemClock.now(), result_of(&outcome, stop)).await;
-    if let Err(error) = begun.and(ended) {
-        eprintln!("warning: the daemon will not know of this backup until it reads the regions: {}", causes(&error));
-    }
-    if stop.is_cancelled() && outcome.is_err() {
-        eprintln!("the backup was stopped; nothing that looks like a backup is left behind");
-        return Ok(Ending::Stopped);
-    }
-    let outcome = outcome?;
-    report::print(&outcome, config.durability.backup_quorum, output);
-    Ok(match outcome.verdict {
-        Verdict::Failed => Ending::BelowQuorum,
-        _ if !outcome.damaged.is_empty() => Ending::Damaged,
-        Verdict::Degraded => Ending::Degraded,
-        Verdict::Ok => Ending::Done,
-    })
-}
-
-/// Only one backup of a cluster at a time, whoever makes it.
-fn by_hand(directory: &Path) -> anyhow::Result<RunGuard> {
-    match RunGuard::try_acquire(directory, "a backup by hand", &SystemClock) {
-        Ok(guard) => Ok(guard),
-        Err(busy @ GuardError::Busy(_)) => {
-            let text =
-                format!("{busy}; `lifeboatd status` shows how it goes, and it can be asked for again afterwards");
-            Err(Exit::error(Ending::Busy, text))
-        }
-        Err(error) => Err(anyhow::Error::new(error)
-            .context("the state directory is needed, so that two backups never run at once (key state.directory)")),
-    }
 }
 
 /// What is remembered of a backup.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lifeboat_vocabulary::UtcTime;
 
-use crate::backup::timetable::Timetable;
+use crate::settings::timetable::Timetable;
 
 /// The pause after the first failure; it doubles with each.
 const PAUSE_MIN: Duration = Duration::from_secs(15 * 60);

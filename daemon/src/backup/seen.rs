@@ -12,8 +12,8 @@ use crate::backup::history::{Run, RunHistory, RunKind, Runs};
 use crate::backup::task::RunOutlook;
 use crate::base::supervisor::TaskContext;
 use crate::model::facts::ClusterFacts;
+use crate::model::facts::RunsView;
 use crate::model::snapshot::{ClusterCounters, DurationCounts, NextRun, RunStatus, RunningStatus};
-use crate::status::board::RunsView;
 
 /// Runs that are shown.
 const SHOWN: usize = 5;

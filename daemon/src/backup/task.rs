@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use crate::backup::history::{RunEnding, RunHistory, RunKind, RunResult, Runs};
 use crate::backup::maker::BackupMaker;
 use crate::backup::schedule::{Attempt, Decision, Outcome, Past, Why, decide};
-use crate::backup::timetable::Timetable;
 use crate::base::alarms::board::{AlarmBoard, AlarmName, Source};
 use crate::base::capacity::{Capacity, Place};
 use crate::base::causes::causes;
@@ -26,6 +25,7 @@ use crate::base::guard::{GuardError, RunGuard};
 use crate::base::state::StateError;
 use crate::base::supervisor::TaskContext;
 use crate::deletion::freeze::{Action, Freezer};
+use crate::settings::timetable::Timetable;
 use crate::settings::wiring;
 use crate::wal::orders::{Ordered, Orders};
 

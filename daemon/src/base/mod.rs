@@ -13,3 +13,4 @@ pub mod state;
 pub mod supervisor;
 pub mod systemd;
 pub mod task_health;
+pub(crate) mod task_state;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::progress::Progress;
-use crate::base::task_health::{Health, State};
+use crate::base::task_state::{Health, State};
 
 /// How often a running task is looked at.
 const LOOK: Duration = Duration::from_secs(1);

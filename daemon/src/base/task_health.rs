@@ -5,47 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_vocabulary::ClusterName;
-use tokio::time::Instant;
 
 use crate::base::alarms::board::{AlarmName, Wrongs};
-use crate::base::progress::{Doing, Progress};
+use crate::base::progress::Doing;
 use crate::base::supervisor::{Entry, Supervisor, Weight};
+use crate::base::task_state::State;
 
 /// So many ends in a row are worth telling.
 const FAILURES_TOLD: u32 = 3;
-
-/// Where a task is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Running,
-    /// It has ended and is begun again after a pause.
-    Pausing,
-    /// It is wedged and cannot be cancelled.
-    Stuck,
-    /// It was told to end, and has.
-    Ended,
-}
-
-/// What is known about one task.
-pub(crate) struct Health {
-    pub(crate) progress: Progress,
-    pub(crate) state: State,
-    /// When it was begun last.
-    pub(crate) begun: Instant,
-    /// Ends in a row, without a healthy time in between.
-    pub(crate) failures: u32,
-    /// Why it ended last.
-    pub(crate) last: Option<String>,
-    /// When it was given up last, and what it was stuck in.
-    pub(crate) wedged: Option<(Instant, String)>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        let (progress, begun) = (Progress::new(), Instant::now());
-        Self { progress, state: State::Pausing, begun, failures: 0, last: None, wedged: None }
-    }
-}
 
 /// A task, for those who look.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use crate::base::alarms::board::AlarmBoard;
 use crate::care::board::CareBoard;
 use crate::deletion::freeze::Freezer;
 use crate::regions::open::OpenRegions;
-use crate::retention::plan;
+use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
 
 /// What the care for one cluster works with.
@@ -48,7 +48,7 @@ impl CareParts {
     /// What every region is to have.
     pub(crate) fn scope(&self, logs: &[&RegionLog]) -> HealScope {
         let now = self.now();
-        HealScope::planned(logs, &plan::policy(&self.cluster, now), now)
+        HealScope::planned(logs, &policy(&self.cluster, now), now)
     }
 
     /// The most bytes per second that care may move.

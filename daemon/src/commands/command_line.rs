@@ -1,28 +1,22 @@
 //! The command line of `lifeboatd`.
 
-use std::path::PathBuf;
+use clap::{Parser, Subcommand, ValueEnum};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use lifeboat_repository::format::HoldId;
-use lifeboat_vocabulary::{BackupId, ClusterName};
-
-use crate::base::expiry::Expiry;
-
+use crate::commands::heal::HealArgs;
+use crate::commands::hold::HoldCommand;
 use crate::commands::pause::{PauseArgs, ResumeArgs};
+use crate::commands::retention_apply::ApplyArgs;
+use crate::commands::scrub::ScrubArgs;
+use crate::commands::selection::GlobalArgs;
+use crate::commands::status::StatusArgs;
 
 /// Backs up PostgreSQL to several regions in one pass, encrypted and signed.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboatd", version, about, arg_required_else_help = true)]
 pub struct Cli {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE", global = true, default_value = "/etc/lifeboat/lifeboat.toml")]
-    pub config: PathBuf,
-    /// The cluster, where the configuration has several.
-    #[arg(long, value_name = "NAME", global = true)]
-    pub cluster: Option<ClusterName>,
-    /// Print JSON instead of tables.
-    #[arg(long, global = true)]
-    pub json: bool,
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -54,9 +48,9 @@ pub enum Command {
     /// Let a restored copy take over: it writes into the repository from now on, and the original is refused.
     Adopt,
     /// Bring every region what it lacks of what is kept, from regions that have it.
-    Heal(crate::commands::heal::HealArgs),
+    Heal(HealArgs),
     /// Check that everything that is stored is there; with `--full`, read it back and prove it.
-    Scrub(crate::commands::scrub::ScrubArgs),
+    Scrub(ScrubArgs),
     /// List all backups and where they are.
     List,
     /// Show or carry out what the retention policy says.
@@ -81,14 +75,6 @@ pub enum Command {
     Manual,
 }
 
-/// Where to look.
-#[derive(Clone, Debug, Args)]
-pub struct StatusArgs {
-    /// Where the daemon keeps its state [default: as the configuration says, even if it has faults].
-    #[arg(long, value_name = "DIRECTORY")]
-    pub state_directory: Option<PathBuf>,
-}
-
 /// What to do about retention.
 #[derive(Debug, Subcommand)]
 pub enum RetentionCommand {
@@ -96,51 +82,6 @@ pub enum RetentionCommand {
     Plan,
     /// Forget what no rule keeps, and delete what was forgotten longer ago than the grace.
     Apply(ApplyArgs),
-}
-
-/// How to carry out a plan.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct ApplyArgs {
-    /// Do not ask.
-    #[arg(long)]
-    pub yes: bool,
-    /// Carry out a plan that is unusual: look at `retention plan` first.
-    #[arg(long)]
-    pub force: bool,
-}
-
-/// What to do about holds.
-#[derive(Debug, Subcommand)]
-pub enum HoldCommand {
-    /// Keep a backup. Saying it again brings the hold to regions that were away.
-    Add {
-        /// Which backup.
-        #[arg(value_name = "BACKUP")]
-        backup: BackupId,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// Who wants it.
-        #[arg(long, value_name = "NAME")]
-        owner: String,
-        /// When the hold ends by itself: a time with an offset (2026-12-31T12:00:00Z), or how long (36h, 30d).
-        #[arg(long, value_name = "END")]
-        expires: Option<Expiry>,
-    },
-    /// End a hold.
-    Remove {
-        /// Which hold; `hold list` shows them.
-        #[arg(value_name = "HOLD")]
-        hold: HoldId,
-        /// Why.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// Who ends it [default: whose hold it is]
-        #[arg(long, value_name = "NAME")]
-        owner: Option<String>,
-    },
-    /// Show the holds that are in force.
-    List,
 }
 
 /// Kinds of backup.

@@ -22,8 +22,8 @@ use crate::care::heal::{one_and_others, record_damage};
 use crate::care::parts::CareParts;
 use crate::deletion::freeze::Freezer;
 use crate::regions::open::OpenRegions;
-use crate::run::daemon::state_directory;
 use crate::settings::wiring;
+use crate::settings::wiring::state_directory;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use clap::Subcommand;
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
@@ -17,11 +18,44 @@ use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime};
 use serde_json::json;
 
 use crate::base::expiry::Expiry;
-use crate::commands::command_line::HoldCommand;
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 use crate::regions::broadcast::{Everywhere, Told};
 use crate::retention::plan::read;
 use crate::settings::wiring;
+
+/// What to do about holds.
+#[derive(Debug, Subcommand)]
+pub enum HoldCommand {
+    /// Keep a backup. Saying it again brings the hold to regions that were away.
+    Add {
+        /// Which backup.
+        #[arg(value_name = "BACKUP")]
+        backup: BackupId,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Who wants it.
+        #[arg(long, value_name = "NAME")]
+        owner: String,
+        /// When the hold ends by itself: a time with an offset (2026-12-31T12:00:00Z), or how long (36h, 30d).
+        #[arg(long, value_name = "END")]
+        expires: Option<Expiry>,
+    },
+    /// End a hold.
+    Remove {
+        /// Which hold; `hold list` shows them.
+        #[arg(value_name = "HOLD")]
+        hold: HoldId,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Who ends it [default: whose hold it is]
+        #[arg(long, value_name = "NAME")]
+        owner: Option<String>,
+    },
+    /// Show the holds that are in force.
+    List,
+}
 
 /// A hold by the same person for the same reason that ends at most so much earlier is the same hold, said again.
 const SAID_AGAIN: Duration = Duration::from_secs(86_400);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
@@ -19,18 +20,30 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::causes::causes;
 use crate::base::guard::DaemonGuard;
-use crate::commands::command_line::ApplyArgs;
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 use crate::deletion::freeze::Freezer;
+use crate::model::capabilities::Writers;
 use crate::regions::broadcast::Everywhere;
 use crate::regions::memory::RegionBook;
-use crate::regions::open::{OpenRegions, Writers};
-use crate::retention::plan::{self, ClusterPlan, read};
+use crate::regions::open::OpenRegions;
+use crate::retention::plan::{ClusterPlan, read};
 use crate::retention::preconditions::{Deleter, Doubt};
 use crate::retention::task::{Done, FreezeGate, disagreements, mode_of, one_region};
 use crate::retention::{page, page_json};
-use crate::run::daemon::state_directory;
+use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
+use crate::settings::wiring::state_directory;
+
+/// How to carry out a plan.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ApplyArgs {
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Carry out a plan that is unusual: look at `retention plan` first.
+    #[arg(long)]
+    pub force: bool,
+}
 
 /// What became of a region.
 struct Outcome {
@@ -160,7 +173,7 @@ async fn said(
         expires: None,
     };
     if config.state_directory.is_dir() {
-        let what = ("retention-apply", plan::policy(cluster, now).text().to_string());
+        let what = ("retention-apply", policy(cluster, now).text().to_string());
         let entry = AuditEntry::new(now, Some(&cluster.name), what, (reason, &record.owner));
         AuditTrail::new(&config.state_directory).write_down(&entry);
     }

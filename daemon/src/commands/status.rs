@@ -3,18 +3,26 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Output, Tone};
 use lifeboat_config::{Config, Environment, Faults};
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 use serde_json::{Map, Value, json};
 
-use crate::commands::command_line::{Cli, StatusArgs};
+use crate::commands::selection::{self, GlobalArgs};
 use crate::model::snapshot::{self, Protection, StatusSnapshot};
-use crate::settings::wiring;
 use crate::status::file::Found;
 use crate::status::page::first_line;
 use crate::status::{file, page};
+
+/// Where to look.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Where the daemon keeps its state [default: as the configuration says, even if it has faults].
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_directory: Option<PathBuf>,
+}
 
 /// What is to be shown.
 struct Wanted {
@@ -35,21 +43,21 @@ enum Clusters {
 ///
 /// # Errors
 /// If the configuration has no such cluster.
-pub fn run(cli: &Cli, args: &StatusArgs, output: Output) -> anyhow::Result<Ending> {
+pub fn run(global: &GlobalArgs, args: &StatusArgs, output: Output) -> anyhow::Result<Ending> {
     let environment = Environment::of_process();
     let named = args.state_directory.clone();
-    let wanted = match Config::load(&cli.config, &environment) {
+    let wanted = match Config::load(&global.config, &environment) {
         Ok(loaded) => {
-            let config = wiring::chosen(cli, &loaded.config)?;
+            let config = selection::chosen(global, &loaded.config)?;
             let names = config.clusters.iter().map(|cluster| cluster.name.to_string()).collect();
             let state_directory = named.unwrap_or(config.state_directory);
             Wanted { state_directory, clusters: Clusters::Configured(names) }
         }
         // Whoever looks at night has not always broken the file, and the daemon goes on with the one that it has.
         Err(faults) => {
-            let probable = || Config::probable_state_directory(&cli.config, &environment);
-            let only = cli.cluster.as_ref().map(ToString::to_string);
-            let refused = refusal(&cli.config, &faults);
+            let probable = || Config::probable_state_directory(&global.config, &environment);
+            let only = global.cluster.as_ref().map(ToString::to_string);
+            let refused = refusal(&global.config, &faults);
             Wanted { state_directory: named.unwrap_or_else(probable), clusters: Clusters::Shown { only, refused } }
         }
     };

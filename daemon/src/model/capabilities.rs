@@ -7,7 +7,15 @@ use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
 
 use crate::base::state::time_text;
-use crate::regions::open::Writers;
+
+/// How many may write into a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Conditional writes are exact there: the log orders everybody.
+    Many,
+    /// They are not: this daemon must be the only one, and deletion keeps its full grace.
+    One,
+}
 
 /// So many probes in a row must find an ability again before it is relied on.
 const PROOFS: u32 = 2;

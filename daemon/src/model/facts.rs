@@ -6,9 +6,20 @@ use std::sync::Arc;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
-use crate::model::snapshot::{ForecastStatus, HealStatus, NextRun, RunningStatus, ScrubStatus};
+use crate::model::snapshot::{
+    ClusterCounters, ForecastStatus, HealStatus, NextRun, RunStatus, RunningStatus, ScrubStatus,
+};
+use crate::model::survey::Survey;
 use crate::model::wal_status::WalStatus;
-use crate::regions::survey::Survey;
+
+/// What there is to know about runs, from whoever keeps their history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunsView {
+    /// The last five, the newest first.
+    pub last: Vec<RunStatus>,
+    /// Counters of this process.
+    pub counters: ClusterCounters,
+}
 
 /// Told by the tasks, each its own part; read once a second. No lock is held over an await.
 #[derive(Debug, Default)]

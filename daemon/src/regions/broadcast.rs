@@ -5,12 +5,12 @@
 
 use lifeboat_cli::access::Repository;
 use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::catalog::RegionAnswer;
 use lifeboat_repository::log::records::{Origin, RecordBody};
-use lifeboat_repository::log::{Draft, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, Draft, NoteSigner, RegionLog};
 use lifeboat_vocabulary::{RegionName, UtcTime};
 
 use crate::base::causes::causes;
-use crate::retention::plan::usable;
 use crate::settings::wiring;
 
 /// The regions of a repository that can be written to, each with its log, and why the others cannot.
@@ -77,5 +77,17 @@ impl Everywhere {
             }
         }
         told
+    }
+}
+
+/// Whether a region's answer is about the repository that the catalog is of.
+pub(crate) fn usable<'a>(repository: &'a Repository, answer: &'a RegionAnswer) -> Result<&'a RegionLog, String> {
+    let expected: Option<&Descriptor> = repository.catalog.descriptor();
+    match answer {
+        RegionAnswer::Unreadable { why } => Err(why.clone()),
+        RegionAnswer::Read { descriptor, .. } if expected != Some(&**descriptor) => {
+            Err("it belongs to another repository than the first region".to_owned())
+        }
+        RegionAnswer::Read { log, .. } => Ok(log),
     }
 }

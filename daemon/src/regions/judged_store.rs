@@ -12,7 +12,7 @@ use lifeboat_stores::{
 };
 use lifeboat_vocabulary::UtcTime;
 
-use crate::regions::open::Writers;
+use crate::model::capabilities::Writers;
 
 const NOT_PROBED: u8 = 0;
 const MANY: u8 = 1;

@@ -149,7 +149,7 @@ impl RegionMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::regions::open::Writers;
+    use crate::model::capabilities::Writers;
     use crate::regions::open::tests::two_regions;
     use lifeboat_stores::{BreakerState, Check, Finding, ProbeReport};
 

@@ -11,7 +11,7 @@ use lifeboat_stores::{
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
 
 use crate::base::causes::causes;
-use crate::model::capabilities::{CONDITIONAL, Capabilities};
+use crate::model::capabilities::{CONDITIONAL, Capabilities, Writers};
 use crate::regions::judged_store::{JudgedStore, Judgement};
 use crate::regions::late_store::LateStore;
 use crate::regions::log_follower::RegionLogs;
@@ -19,15 +19,6 @@ use crate::settings::wiring;
 
 /// How long a probe may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(90);
-
-/// How many may write into a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writers {
-    /// Conditional writes are exact there: the log orders everybody.
-    Many,
-    /// They are not: this daemon must be the only one, and deletion keeps its full grace.
-    One,
-}
 
 /// One region of one cluster, with the only wrappers around it in this process.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::base::supervisor::TaskContext;
 use crate::model::facts::ClusterFacts;
 use crate::model::snapshot::{BackupStatus, Point, RegionLogStatus};
+use crate::model::survey::Survey;
 use crate::regions::open::{OpenRegion, OpenRegions};
 
 /// How often logs are read.
@@ -25,27 +26,6 @@ const PERIOD: Duration = Duration::from_secs(60);
 const PERIOD_UNREAD: Duration = Duration::from_secs(10);
 /// How long one region may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What the logs say together.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Survey {
-    /// Every region that was read, by name.
-    pub regions: BTreeMap<RegionName, RegionLogStatus>,
-    /// The newest good backup that enough regions hold.
-    pub last: Option<BackupStatus>,
-    /// The oldest good backup that nobody gives up and from which the kept WAL leads on: its name and where it ends.
-    pub oldest: Option<(BackupId, Point)>,
-    /// Good backups that are kept for longer than the WAL behind them: each of them leads to its own end, and no further.
-    pub islands: usize,
-    /// Where the oldest of them ends.
-    pub oldest_island: Option<Point>,
-    /// Where the newest good backup ends, whoever holds it.
-    pub newest: Option<Point>,
-    /// Where the oldest ends, to compare with.
-    pub oldest_position: Option<WalPosition>,
-    /// Ranges behind it that recovery cannot cross, in words.
-    pub gaps: Vec<String>,
-}
 
 /// What the survey works with.
 #[derive(Clone)]

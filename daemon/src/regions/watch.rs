@@ -18,12 +18,13 @@ use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrong, Wrongs};
 use crate::base::alarms::rules::Severity;
 use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
+use crate::model::capabilities::Writers;
 use crate::model::capabilities::{Ability, Capabilities};
 use crate::model::facts::ClusterFacts;
 use crate::model::region_health::{Health, Look};
 use crate::regions::behind::{self, Lack};
 use crate::regions::memory::{RegionBook, RegionMemory};
-use crate::regions::open::{OpenRegion, OpenRegions, Writers};
+use crate::regions::open::{OpenRegion, OpenRegions};
 
 /// How often every region is looked at.
 const LOOK: Duration = Duration::from_secs(5);

@@ -4,24 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_cli::access::Repository;
-use lifeboat_cli::exit_code::Ending;
-use lifeboat_cli::terminal::Output;
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::catalog::RegionAnswer;
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{HoldRecord, PolicyText};
-use lifeboat_repository::log::{self, Descriptor, RegionLog, RegionStanding};
-use lifeboat_repository::retention::{self, RetentionLimits, RetentionPlan, RetentionPolicy};
-use lifeboat_vocabulary::{BackupId, Clock, ClusterName, RegionName, SystemClock, UtcTime};
+use lifeboat_repository::log::{self, RegionStanding};
+use lifeboat_repository::retention::{self, RetentionPlan, RetentionPolicy};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime};
 
-use crate::backup::timetable::Timetable;
-use crate::retention::{page, page_json};
+use crate::regions::broadcast::usable;
+use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
-
-/// Planned runs that are looked at to find the longest time between two of them: more than five weeks of every schedule
-/// that is meant seriously.
-const RUNS_LOOKED_AT: usize = 2000;
-const SCHEDULE_SPAN: Duration = Duration::from_secs(40 * 86_400);
 
 /// What is to happen in every region of a cluster.
 #[derive(Clone, Debug)]
@@ -66,50 +58,6 @@ pub struct PolicyChange {
     pub dropped: Vec<BackupId>,
     /// The backups that the other policy would not keep.
     pub kept: Vec<BackupId>,
-}
-
-/// The retention policy of a cluster: what the configuration says, in the time zone of its schedule.
-#[must_use]
-pub fn policy(cluster: &ClusterSettings, now: UtcTime) -> RetentionPolicy {
-    let settings = cluster.retention;
-    let timetable = Timetable::new(cluster.name.clone(), cluster.schedule.clone());
-    let limits = RetentionLimits { backup_every: longest_interval(&timetable, now), ..RetentionLimits::default() };
-    RetentionPolicy {
-        timezone: cluster.schedule.timezone.clone(),
-        daily: settings.daily,
-        weekly: settings.weekly,
-        monthly: settings.monthly,
-        min_keep: settings.min_keep,
-        window: settings.pitr_window,
-        limits,
-    }
-}
-
-/// The longest time between two runs that are planned in the next weeks.
-fn longest_interval(timetable: &Timetable, now: UtcTime) -> Option<Duration> {
-    let mut last = timetable.next_after(now)?;
-    let mut longest = None;
-    for _ in 0..RUNS_LOOKED_AT {
-        let Some(next) = timetable.next_after(last) else { break };
-        longest = longest.max(Some(timetable.start_of(next).since(timetable.start_of(last))));
-        last = next;
-        if last.since(now) > SCHEDULE_SPAN {
-            break;
-        }
-    }
-    longest
-}
-
-/// Whether a region's answer is about the repository that the catalog is of.
-pub(crate) fn usable<'a>(repository: &'a Repository, answer: &'a RegionAnswer) -> Result<&'a RegionLog, String> {
-    let expected: Option<&Descriptor> = repository.catalog.descriptor();
-    match answer {
-        RegionAnswer::Unreadable { why } => Err(why.clone()),
-        RegionAnswer::Read { descriptor, .. } if expected != Some(&**descriptor) => {
-            Err("it belongs to another repository than the first region".to_owned())
-        }
-        RegionAnswer::Read { log, .. } => Ok(log),
-    }
 }
 
 impl ClusterPlan {
@@ -162,18 +110,4 @@ pub(crate) async fn read(config: &Config, cluster: &ClusterSettings) -> anyhow::
     let signer = wiring::signer(config, &cluster.name)?;
     let pinned = signer.verify_key();
     Repository::read(&config.regions, cluster.name.clone(), (Some(&pinned), true)).await
-}
-
-/// `retention plan`: prints what would be kept and what not, and changes nothing.
-///
-/// # Errors
-/// If no region can be read.
-pub async fn plan(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
-    let repository = read(config, cluster).await?;
-    let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
-    match output {
-        Output::Json => println!("{}", page_json::json(&plan)),
-        Output::Text => print!("{}", page::text(&plan)),
-    }
-    Ok(if plan.unreadable.is_empty() { Ending::Done } else { Ending::Degraded })
 }

@@ -24,11 +24,12 @@ use crate::base::supervisor::TaskContext;
 use crate::deletion::audit::AuditEntry;
 use crate::deletion::freeze::{Action, Freezer};
 use crate::deletion::tamper_watch;
-use crate::regions::open::{OpenRegion, OpenRegions, Writers};
-use crate::retention::plan::policy;
+use crate::model::capabilities::Writers;
+use crate::regions::open::{OpenRegion, OpenRegions};
 use crate::retention::preconditions::{Deleter, Doubt};
-use crate::run::daemon::state_directory;
+use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
+use crate::settings::wiring::state_directory;
 
 /// How often it runs without a good backup.
 const DAILY: Duration = Duration::from_secs(24 * 3600);

@@ -1,12 +1,12 @@
 //! `lifeboatd run`: protects every cluster of the configuration until it is told to stop.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_cli::exit_code::{Ending, Exit};
-use lifeboat_config::{ClusterSettings, Config, Environment, Loaded};
+use lifeboat_config::{Config, Environment, Loaded};
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -36,12 +36,6 @@ use crate::web::server::WebParts;
 const HOUSE_CEILING: Duration = Duration::from_secs(60);
 /// What an orderly stop may take beyond the time that its tasks have.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
-
-/// The folder of one cluster below the state directory.
-#[must_use]
-pub fn state_directory(config: &Config, cluster: &ClusterSettings) -> PathBuf {
-    config.state_directory.join(cluster.name.as_str())
-}
 
 /// Protects every cluster of the configuration; reads it again at SIGHUP.
 ///

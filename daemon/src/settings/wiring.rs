@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use lifeboat_cli::exit_code::{Ending, Exit};
-use lifeboat_config::{ClusterSettings, Config, Environment, Loaded, SecretRef};
+use lifeboat_config::{ClusterSettings, Config, Environment, SecretRef};
 use lifeboat_postgres::BaseBackupOptions;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::keys::SigningKey;
@@ -14,40 +13,8 @@ use lifeboat_repository::log::NoteSigner;
 use lifeboat_stores::{KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack};
 use lifeboat_vocabulary::ClusterName;
 
-use crate::commands::command_line::Cli;
-
 /// How records name the program that wrote them.
 pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
-
-/// Reads the configuration; every override that is in force is logged, because nobody sees it in the file.
-///
-/// # Errors
-/// All faults at once.
-pub fn load(cli: &Cli) -> anyhow::Result<Loaded> {
-    let loaded = Config::load(&cli.config, &Environment::of_process()).map_err(|faults| {
-        eprintln!("{faults}");
-        Exit::error(Ending::BadConfig, format!("{} cannot be used as it is", cli.config.display()))
-    })?;
-    for active in &loaded.overrides {
-        tracing::info!(variable = active.variable, setting = active.path, value = active.shown, "override in force");
-    }
-    for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
-    }
-    Ok(loaded)
-}
-
-/// The configuration with the chosen cluster only, if one was chosen.
-///
-/// # Errors
-/// If there is no such cluster.
-pub fn chosen(cli: &Cli, config: &Config) -> anyhow::Result<Config> {
-    let mut config = config.clone();
-    if cli.cluster.is_some() {
-        config.clusters = vec![cluster(&config, cli.cluster.as_ref())?.clone()];
-    }
-    Ok(config)
-}
 
 /// The cluster that the command is about.
 ///
@@ -84,6 +51,12 @@ pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
     standard_stack(bare, StackOptions { retry, ..options })
+}
+
+/// The folder of one cluster below the state directory.
+#[must_use]
+pub fn state_directory(config: &Config, cluster: &ClusterSettings) -> PathBuf {
+    config.state_directory.join(cluster.name.as_str())
 }
 
 /// The key that signs records.

@@ -15,32 +15,23 @@ use crate::base::alarms::board::{AlarmBoard, RaisedAlarm};
 use crate::base::progress::Doing;
 use crate::base::supervisor::{Supervisor, TaskContext};
 use crate::deletion::freeze::Freezer;
-use crate::model::facts::{ClusterFacts, Told};
+use crate::model::capabilities::Writers;
+use crate::model::facts::{ClusterFacts, RunsView, Told};
 use crate::model::region_health::Health;
 use crate::model::snapshot::{
     AlarmLine, ClusterCounters, ClusterStatus, DaemonStatus, DurationCounts, OverrideStatus, Point, Protection,
-    RegionStatus, RequestCounts, RpoStatus, RunStatus, StatusSnapshot, StopStatus, TaskStatus, VERSION, Verdict,
-    WindowStatus,
+    RegionStatus, RequestCounts, RpoStatus, StatusSnapshot, StopStatus, TaskStatus, VERSION, Verdict, WindowStatus,
 };
 use crate::model::verdict::{WalReceiver, judge};
 use crate::model::wal_status::WalStatus;
 use crate::regions::memory::RegionBook;
-use crate::regions::open::{OpenRegion, OpenRegions, Writers};
+use crate::regions::open::{OpenRegion, OpenRegions};
 use crate::status::file;
 
 /// How often a snapshot is taken.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Continuous WAL that has said nothing for so long does not run.
 const WAL_STALE: Duration = Duration::from_secs(10);
-
-/// What there is to know about runs, from whoever keeps their history.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunsView {
-    /// The last five, the newest first.
-    pub last: Vec<RunStatus>,
-    /// Counters of this process.
-    pub counters: ClusterCounters,
-}
 
 /// One cluster, as the board sees it.
 pub struct ClusterView {

@@ -4,8 +4,8 @@ use super::*;
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
 use crate::base::supervisor::Watchdog;
 use crate::deletion::freeze::{Action, Responsible, Trigger};
+use crate::model::survey::Survey;
 use crate::regions::open::tests::two_regions;
-use crate::regions::survey::Survey;
 use crate::status::samples::{at, cluster as sample};
 
 struct Scene {

@@ -13,54 +13,12 @@ use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, prob
 use lifeboat_vocabulary::{ByteCount, SystemClock};
 use serde_json::json;
 
-use crate::commands::doctor_wal;
+use crate::commands::doctor::lines::{Line, Lines, State};
+use crate::commands::doctor::wal;
 use crate::settings::wiring;
 
 /// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
 const SKEW_WARNING_MICROS: i64 = 30_000_000;
-
-/// How a probe ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Good,
-    Warning,
-    Bad,
-}
-
-struct Line {
-    area: String,
-    check: String,
-    state: State,
-    detail: String,
-    cure: Option<String>,
-}
-
-/// What was found.
-#[derive(Default)]
-pub(crate) struct Lines(Vec<Line>);
-
-impl Lines {
-    fn add(&mut self, area: &str, check: &str, state: State, detail: impl Into<String>) -> &mut Option<String> {
-        let (area, check) = (area.to_owned(), check.to_owned());
-        self.0.push(Line { area, check, state, detail: detail.into(), cure: None });
-        let last = self.0.len() - 1;
-        &mut self.0[last].cure
-    }
-
-    pub(crate) fn good(&mut self, area: &str, check: &str, detail: impl Into<String>) {
-        self.add(area, check, State::Good, detail);
-    }
-
-    /// The states, in order.
-    #[cfg(test)]
-    pub(crate) fn states(&self) -> Vec<State> {
-        self.0.iter().map(|line| line.state).collect()
-    }
-
-    pub(crate) fn not(&mut self, area: &str, check: &str, (state, detail, cure): (State, String, &str)) {
-        *self.add(area, check, state, detail) = Some(cure.to_owned());
-    }
-}
 
 /// Runs every probe and prints a table with a cure per line that is not good.
 pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> Ending {
@@ -70,7 +28,7 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
     for settings in &config.regions {
         region((settings, cluster), signer.as_ref(), facts.as_ref(), &mut lines).await;
     }
-    doctor_wal::check(config, cluster, &mut lines).await;
+    wal::check(config, cluster, &mut lines).await;
     memory(config, &mut lines);
     print(&lines.0, output);
     let worst = lines.0.iter().any(|line| line.state == State::Bad);

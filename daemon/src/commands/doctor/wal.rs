@@ -6,8 +6,8 @@ use lifeboat_config::{ClusterSettings, CommitMode, Config};
 use lifeboat_postgres::{Purpose, Session, SlotCondition, server_wal, slot_status};
 use lifeboat_vocabulary::ByteCount;
 
-use crate::commands::doctor::{Lines, State};
-use crate::run::daemon::state_directory;
+use crate::commands::doctor::lines::{Lines, State};
+use crate::settings::wiring::state_directory;
 
 /// Tries everything that continuous WAL needs beside what a backup needs.
 pub(crate) async fn check(config: &Config, cluster: &ClusterSettings, lines: &mut Lines) {

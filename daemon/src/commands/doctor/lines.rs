@@ -1,0 +1,44 @@
+//! What `doctor` found, line by line.
+
+/// How a probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Good,
+    Warning,
+    Bad,
+}
+
+pub(crate) struct Line {
+    pub(crate) area: String,
+    pub(crate) check: String,
+    pub(crate) state: State,
+    pub(crate) detail: String,
+    pub(crate) cure: Option<String>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Lines(pub(crate) Vec<Line>);
+
+impl Lines {
+    fn add(&mut self, area: &str, check: &str, state: State, detail: impl Into<String>) -> &mut Option<String> {
+        let (area, check) = (area.to_owned(), check.to_owned());
+        self.0.push(Line { area, check, state, detail: detail.into(), cure: None });
+        let last = self.0.len() - 1;
+        &mut self.0[last].cure
+    }
+
+    pub(crate) fn good(&mut self, area: &str, check: &str, detail: impl Into<String>) {
+        self.add(area, check, State::Good, detail);
+    }
+
+    /// The states, in order.
+    #[cfg(test)]
+    pub(crate) fn states(&self) -> Vec<State> {
+        self.0.iter().map(|line| line.state).collect()
+    }
+
+    pub(crate) fn not(&mut self, area: &str, check: &str, (state, detail, cure): (State, String, &str)) {
+        *self.add(area, check, state, detail) = Some(cure.to_owned());
+    }
+}
