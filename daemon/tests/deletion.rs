@@ -13,8 +13,10 @@ use lifeboat_config::{Config, Environment};
 use lifeboat_daemon::base::alarms::board::AlarmBoard;
 use lifeboat_daemon::deletion::freeze::{Action, Freezer, Responsible, Standstill, Trigger};
 use lifeboat_daemon::model::capabilities::Writers;
+use lifeboat_daemon::regions::context::ClusterContext;
 use lifeboat_daemon::regions::open::OpenRegions;
 use lifeboat_daemon::retention::task::{ExpireParts, Expired, Expiry, Round};
+use lifeboat_daemon::settings::wiring;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::log::Draft;
 use lifeboat_repository::log::records::{AuditRecord, Origin, RecordBody};
@@ -46,15 +48,18 @@ impl Pruner {
         let config = Arc::new(Config::load(&history.scene.config(), &Environment::of_process()).unwrap().config);
         let regions = Arc::new(OpenRegions::open(&config, &main_cluster()).await.unwrap());
         let freezer = Arc::new(Freezer::new(&state, Arc::new(SystemClock)));
-        let parts = ExpireParts {
+        let context = ClusterContext {
             cluster: main_cluster(),
+            directory: state.join("main"),
+            signer: wiring::signer(&config, &main_cluster()).unwrap(),
             config: watch::Sender::new(config).subscribe(),
             regions: Arc::clone(&regions),
+            facts: Arc::default(),
+            alarms: Arc::new(AlarmBoard::open(&state, Arc::new(SystemClock)).0),
             freezer: Arc::clone(&freezer),
-            board: Arc::new(AlarmBoard::open(&state, Arc::new(SystemClock)).0),
-            news: Arc::new(Notify::new()),
             clock: Arc::new(SystemClock),
         };
+        let parts = ExpireParts { context, news: Arc::new(Notify::new()) };
         Self { expiry: Expiry::new(parts), regions, freezer }
     }
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::join_all;
-use lifeboat_config::{Config, Role};
+use lifeboat_config::Role;
 use lifeboat_repository::backup::write::Seat;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::wal;
-use lifeboat_vocabulary::{ClusterName, SystemClock};
-use tokio::sync::watch;
+use lifeboat_vocabulary::SystemClock;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,7 @@ use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::run::{Shown, make, result_of};
 use crate::base::causes::causes;
 use crate::base::progress::Progress;
-use crate::regions::open::OpenRegions;
+use crate::regions::context::ClusterContext;
 use crate::settings::wiring;
 use crate::settings::wiring::state_directory;
 use crate::wal::shared::Shared;
@@ -52,11 +51,7 @@ pub trait BackupMaker: Send + Sync {
 /// Makes them into the regions, by the configuration that is in force when each begins.
 pub struct Maker {
     /// The cluster.
-    pub cluster: ClusterName,
-    /// The configuration.
-    pub config: watch::Receiver<Arc<Config>>,
-    /// The cluster's regions.
-    pub regions: Arc<OpenRegions>,
+    pub context: ClusterContext,
     /// Where it takes turns with backups of other clusters.
     pub seat: Seat,
     /// What continuous WAL knows of the server.
@@ -66,38 +61,38 @@ pub struct Maker {
 #[async_trait::async_trait]
 impl BackupMaker for Maker {
     async fn make(&self, progress: &Progress, stop: &CancellationToken) -> RunResult {
-        let config = Arc::clone(&self.config.borrow());
-        let cluster = match wiring::cluster(&config, Some(&self.cluster)) {
+        let config = Arc::clone(&self.context.config.borrow());
+        let cluster = match wiring::cluster(&config, Some(&self.context.cluster)) {
             Ok(cluster) => cluster,
             Err(error) => return RunResult::without_backup(RunEnding::Failed, format!("{error:#}")),
         };
         let shown = Shown::Daemon { progress, seat: &self.seat };
-        result_of(&make((&config, cluster, &self.regions), shown, stop).await, stop)
+        result_of(&make((&config, cluster, &self.context.regions), shown, stop).await, stop)
     }
 
     /// Where this daemon receives WAL, it holds the lease of each region, or waits for it. A region that gives no answer
     /// says nothing; the log of each region orders writers in any case.
     async fn other_writer(&self) -> Option<String> {
-        let config = Arc::clone(&self.config.borrow());
+        let config = Arc::clone(&self.context.config.borrow());
         if !config.daemon.does(Role::Wal) {
             return None;
         }
-        let cluster = wiring::cluster(&config, Some(&self.cluster)).ok()?;
-        let signer = wiring::signer(&config, &self.cluster).ok()?;
+        let cluster = wiring::cluster(&config, Some(&self.context.cluster)).ok()?;
+        let signer = wiring::signer(&config, &self.context.cluster).ok()?;
         // Before WAL has begun here, there is no name yet, and whoever holds a lease is somebody else.
         let ours = match installation(&state_directory(&config, cluster).join("spool")).await {
             Some(ours) => ours,
             None => InstanceId::random().ok()?,
         };
         let name = signer.name();
-        let asked = self.regions.stores().into_iter().map(|region| async move {
+        let asked = self.context.regions.stores().into_iter().map(|region| async move {
             let asked = wal::other_holder(&*region.store, (name, ours), &SystemClock);
             let why = match timeout(ANSWER_PATIENCE, asked).await {
                 Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
                 Ok(Err(error)) => causes(&error),
                 Err(late) => late.to_string(),
             };
-            tracing::debug!(cluster = %self.cluster, region = %region.name, why, "who holds the lease is not known");
+            tracing::debug!(cluster = %self.context.cluster, region = %region.name, why, "who holds the lease is not known");
             None
         });
         join_all(asked).await.into_iter().flatten().next()
@@ -108,11 +103,11 @@ impl BackupMaker for Maker {
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
-        let config = Arc::clone(&self.config.borrow());
-        let key = wiring::signer(&config, &self.cluster)?.verify_key();
+        let config = Arc::clone(&self.context.config.borrow());
+        let key = wiring::signer(&config, &self.context.cluster)?.verify_key();
         let key = &key;
-        let reads = self.regions.stores().into_iter().map(|region| async move {
-            let read = timeout(ANSWER_PATIENCE, self.regions.logs().read(&region, key)).await;
+        let reads = self.context.regions.stores().into_iter().map(|region| async move {
+            let read = timeout(ANSWER_PATIENCE, self.context.regions.logs().read(&region, key)).await;
             let answer = match read {
                 Ok(Ok((descriptor, log))) => RegionAnswer::Read { descriptor: Box::new(descriptor), log },
                 Ok(Err(error)) => RegionAnswer::Unreadable { why: format!("{error:#}") },

@@ -5,26 +5,26 @@
 //! may be set, and because commands change the history and the pauses from outside.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_config::{Config, Role};
+use lifeboat_config::Role;
 use lifeboat_repository::backup::write::Seat;
-use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
+use lifeboat_vocabulary::UtcTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backup::history::{RunEnding, RunHistory, RunKind, RunResult, Runs};
 use crate::backup::maker::BackupMaker;
 use crate::backup::schedule::{Attempt, Decision, Outcome, Past, Why, decide};
-use crate::base::alarms::board::{AlarmBoard, AlarmName, Source};
+use crate::base::alarms::board::{AlarmName, Source};
 use crate::base::capacity::{Capacity, Place};
 use crate::base::causes::causes;
 use crate::base::guard::{GuardError, RunGuard};
 use crate::base::state::StateError;
 use crate::base::supervisor::TaskContext;
-use crate::deletion::freeze::{Action, Freezer};
+use crate::deletion::freeze::Action;
+use crate::regions::context::ClusterContext;
 use crate::settings::timetable::Timetable;
 use crate::settings::wiring;
 use crate::wal::orders::{Ordered, Orders};
@@ -52,12 +52,8 @@ const OWN_MAX: usize = 32;
 /// What a scheduler works with.
 #[derive(Clone)]
 pub struct SchedulerParts {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// Its folder in the state directory.
-    pub directory: PathBuf,
-    /// The configuration in force; a change takes effect at once.
-    pub config: watch::Receiver<Arc<Config>>,
+    /// The cluster; a change of its configuration takes effect at once.
+    pub context: ClusterContext,
     /// What was run.
     pub history: RunHistory,
     /// Makes backups.
@@ -66,12 +62,6 @@ pub struct SchedulerParts {
     pub orders: Arc<Orders>,
     /// What all clusters share.
     pub capacity: Capacity,
-    /// Where alarms go.
-    pub board: Arc<AlarmBoard>,
-    /// What a person has stopped.
-    pub freezer: Arc<Freezer>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
     /// Where it says what comes next.
     pub outlook: watch::Sender<RunOutlook>,
     /// Where it says that there is another good backup: the number of its run.
@@ -155,14 +145,14 @@ struct Scheduler {
 }
 
 fn timetable(parts: &SchedulerParts) -> anyhow::Result<Timetable> {
-    let config = Arc::clone(&parts.config.borrow());
-    let settings = wiring::cluster(&config, Some(&parts.cluster))?.schedule.clone();
-    Ok(Timetable::new(parts.cluster.clone(), settings))
+    let config = Arc::clone(&parts.context.config.borrow());
+    let settings = wiring::cluster(&config, Some(&parts.context.cluster))?.schedule.clone();
+    Ok(Timetable::new(parts.context.cluster.clone(), settings))
 }
 
 impl Scheduler {
     fn begin(context: TaskContext, parts: SchedulerParts) -> anyhow::Result<Self> {
-        let seat = parts.capacity.seat(&parts.cluster);
+        let seat = parts.capacity.seat(&parts.context.cluster);
         let timetable = timetable(&parts)?;
         Ok(Self {
             context,
@@ -182,12 +172,14 @@ impl Scheduler {
     }
 
     fn now(&self) -> UtcTime {
-        self.parts.clock.now()
+        self.parts.context.clock.now()
     }
 
     /// A run that an earlier process left unfinished was interrupted, unless another process is still at it.
     async fn settle(&mut self) {
-        if RunGuard::try_acquire(&self.parts.directory, "a look at earlier runs", &*self.parts.clock).is_ok() {
+        if RunGuard::try_acquire(&self.parts.context.directory, "a look at earlier runs", &*self.parts.context.clock)
+            .is_ok()
+        {
             let saved = self.parts.history.interrupt(self.now()).await;
             self.saved(saved);
         }
@@ -242,7 +234,7 @@ impl Scheduler {
             Ok(None) => {}
             Err(error) if runs.newest_good().is_none() => return Some(format!("{error:#}")),
             Err(error) => {
-                tracing::debug!(cluster = %self.parts.cluster, error = format!("{error:#}"), "regions cannot be read")
+                tracing::debug!(cluster = %self.parts.context.cluster, error = format!("{error:#}"), "regions cannot be read")
             }
         }
         self.asked = true;
@@ -260,7 +252,7 @@ impl Scheduler {
         if let Some(why) = self.unguarded.as_ref().or(self.unsaved.as_ref()) {
             wrongs.add(AlarmName::of("state-not-writable"), why.clone());
         }
-        self.parts.board.report(&Source::of(&self.parts.cluster, "schedule"), wrongs);
+        self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, "schedule"), wrongs);
         let newest = runs.newest_good().map_or(0, |run| run.number);
         self.parts.good.send_if_modified(|known| std::mem::replace(known, newest) != newest);
     }
@@ -291,7 +283,7 @@ impl Scheduler {
                 return Step::Rest(LOOK_EVERY);
             }
         };
-        let receives_wal = self.parts.config.borrow().daemon.does(Role::Wal);
+        let receives_wal = self.parts.context.config.borrow().daemon.does(Role::Wal);
         if why == Why::First && receives_wal && self.begun.elapsed() < FIRST_PATIENCE {
             self.tell(Some(now), Some("the first backup begins once WAL is received".to_owned()));
             return Step::Rest(FIRST_PATIENCE.saturating_sub(self.begun.elapsed()));
@@ -307,13 +299,13 @@ impl Scheduler {
 
     /// Makes the backup, if everything allows it; otherwise returns how soon to look again.
     async fn attempt(&mut self, intent: Intent) -> Option<Duration> {
-        if let Err(stopped) = self.parts.freezer.check(&self.parts.cluster, Action::Backup) {
+        if let Err(stopped) = self.parts.context.freezer.check(&self.parts.context.cluster, Action::Backup) {
             return self.hold(&intent, stopped.to_string(), LOOK_EVERY);
         }
         if let Some(who) = self.other_writer().await {
             let since = self.other_writer.take().map_or_else(Instant::now, |(since, _)| since);
             if since.elapsed() < Duration::from_secs(1) {
-                tracing::warn!(cluster = %self.parts.cluster, who, "no backup: another installation protects the cluster");
+                tracing::warn!(cluster = %self.parts.context.cluster, who, "no backup: another installation protects the cluster");
             }
             self.other_writer = Some((since, who.clone()));
             return self.hold(&intent, format!("another installation protects the cluster: {who}"), WRITER_PAUSE);
@@ -338,7 +330,7 @@ impl Scheduler {
             RunKind::Ordered => "a backup that WAL needs",
             _ => "a scheduled backup",
         };
-        let guard = match RunGuard::try_acquire(&self.parts.directory, what, &*self.parts.clock) {
+        let guard = match RunGuard::try_acquire(&self.parts.context.directory, what, &*self.parts.context.clock) {
             Ok(guard) => guard,
             Err(busy @ GuardError::Busy(_)) => return self.hold(&intent, busy.to_string(), BUSY_PAUSE),
             Err(error) => {
@@ -382,7 +374,7 @@ impl Scheduler {
 
     async fn make(&mut self, intent: &Intent) {
         let Intent { kind, planned, why } = intent;
-        let cluster = self.parts.cluster.clone();
+        let cluster = self.parts.context.cluster.clone();
         let ordered = self.parts.orders.standing();
         let since = self.now();
         tracing::info!(%cluster, why, "a backup begins");
@@ -477,7 +469,7 @@ impl Scheduler {
             () = self.context.stop.cancelled() => {}
             () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
             _ = order => {}
-            changed = self.parts.config.changed() => {
+            changed = self.parts.context.config.changed() => {
                 if changed.is_err() {
                     // Nobody can change it any more; that is no reason to look all the time.
                     tokio::time::sleep(Duration::from_secs(1)).await;

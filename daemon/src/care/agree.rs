@@ -161,8 +161,8 @@ pub(crate) async fn compare(
 /// Compares what all regions said, and raises the alarm. Returns what disagrees.
 pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
     let cluster = &parts.cluster.name;
-    let place = (parts.state.as_path(), parts.now());
-    let compared = compare((cluster, &parts.freezer), place, &roundup.testimonies()).await;
+    let place = (parts.context.directory.as_path(), parts.now());
+    let compared = compare((cluster, &parts.context.freezer), place, &roundup.testimonies()).await;
     let Compared { found, accepted, suspected } = compared;
     for suspected in &suspected {
         tracing::warn!(%cluster, why = %suspected, "it may have been misread, and is read again");
@@ -170,7 +170,7 @@ pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
     for region in &accepted {
         // It is read from its first record, as it is now, by the next look, and by whoever backs up or deletes.
         parts.board.logs().forget(region);
-        parts.regions.logs().forget(region);
+        parts.context.regions.logs().forget(region);
     }
     let mut wrong = Wrongs::default();
     for disagreement in &found {
@@ -180,7 +180,7 @@ pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
             format!("{disagreement}. Deletion is frozen; find out who wrote there before anything else"),
         );
     }
-    parts.alarms.report(&Source::of(cluster, "agreement"), wrong);
+    parts.context.alarms.report(&Source::of(cluster, "agreement"), wrong);
     found
 }
 

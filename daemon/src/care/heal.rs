@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// # Errors
 /// None: what fails is tried again, and alarmed when it takes long.
 pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
-    let file: Durable<HealFile> = Durable::open(parts.state.join("heal.json")).0;
+    let file: Durable<HealFile> = Durable::open(parts.context.directory.join("heal.json")).0;
     let mut pause = FIRST_AFTER;
     loop {
         context.progress.waiting("something to heal");
@@ -49,7 +49,7 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
         }
         pause = EVERY;
         let cluster = &parts.cluster.name;
-        if let Err(stopped) = parts.freezer.check(cluster, Action::Heal) {
+        if let Err(stopped) = parts.context.freezer.check(cluster, Action::Heal) {
             context.progress.waiting(&stopped.to_string());
             continue;
         }
@@ -62,7 +62,7 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
                     tracing::warn!(%cluster, error = %causes(&error), "since when regions lack something is not remembered");
                 }
                 if let Some(wrong) = wrong {
-                    parts.alarms.report(&Source::of(cluster, "heal"), wrong);
+                    parts.context.alarms.report(&Source::of(cluster, "heal"), wrong);
                 }
             }
             Err(error) => {
@@ -76,7 +76,7 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
 /// Heals what there is to heal, one region after the other. A region whose own log is not to be trusted is neither healed
 /// nor healed from.
 async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
-    let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
+    let roundup = ask(&parts.context.regions.stores(), &parts.context.signer, parts.board.logs()).await?;
     let disagreements = judge(parts, &roundup).await;
     let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
     let regions = roundup.readable(&distrusted);
@@ -147,8 +147,8 @@ async fn heal_region(
 /// What was found damaged in a region that was read from goes on record there, so that it is healed in its turn.
 pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], report: &HealReport) {
     let reporter = lifeboat_repository::scrub::DamageReporter {
-        signer: &parts.signer,
-        clock: &*parts.clock,
+        signer: &parts.context.signer,
+        clock: &*parts.context.clock,
         tool: wiring::TOOL,
         found_by: FoundBy::Verify,
     };

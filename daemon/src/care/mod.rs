@@ -3,10 +3,12 @@
 
 pub mod agree;
 pub mod ask;
+pub mod audit_delivery;
 pub mod board;
 pub mod heal;
 pub mod parts;
 pub mod scrub;
 pub mod seen;
+pub mod tamper_watch;
 pub(crate) mod trouble;
 pub(crate) mod watch;

@@ -46,8 +46,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// None: what fails is tried again, and alarmed when the period is exceeded.
 pub async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
-    let stores = parts.regions.stores();
-    let file: Durable<ScrubFile> = Durable::open(parts.state.join("scrub.json")).0;
+    let stores = parts.context.regions.stores();
+    let file: Durable<ScrubFile> = Durable::open(parts.context.directory.join("scrub.json")).0;
     let late = Mutex::new(BTreeMap::new());
     context.progress.waiting("the start of everything else");
     tokio::select! {
@@ -79,7 +79,7 @@ impl Lane<'_> {
         let name = self.store.name.to_string();
         let mut state = self.file.read().0.remove(&name).unwrap_or_else(|| ScrubState::new(self.parts.now()));
         while !self.context.stop.is_cancelled() {
-            let pause = match self.parts.freezer.check(&self.parts.cluster.name, Action::Scrub) {
+            let pause = match self.parts.context.freezer.check(&self.parts.cluster.name, Action::Scrub) {
                 Err(_) => REST,
                 Ok(()) => match self.turn(&mut state).await {
                     Ok(()) if state.is_due(self.period(), self.parts.now()) => Duration::ZERO,
@@ -109,7 +109,7 @@ impl Lane<'_> {
     async fn turn(&self, state: &mut ScrubState) -> anyhow::Result<()> {
         self.context.progress.working(&format!("the scrub of region {}", self.store.name));
         let store = &*self.store.store;
-        let root = self.parts.signer.verify_key();
+        let root = self.parts.context.signer.verify_key();
         let (descriptor, _) = Descriptor::read(store, Some(&root)).await?;
         let name = Some(self.store.name.clone());
         let trust = LogTrust { repository: descriptor.repo, keys: vec![root], region: name, remembered: None };
@@ -121,7 +121,7 @@ impl Lane<'_> {
             self.parts.board.logs().read(self.store, &trust).await?
         };
         if is_due {
-            let report = scrub::check_presence(self.store, &self.others, &mut log, &*self.parts.clock).await?;
+            let report = scrub::check_presence(self.store, &self.others, &mut log, &*self.parts.context.clock).await?;
             state.was_listed(report.bytes, self.parts.now());
             self.record(&mut log, &report.damage).await;
         }
@@ -132,7 +132,7 @@ impl Lane<'_> {
     }
 
     async fn read_on(&self, state: &mut ScrubState, log: (RegionLog, &LogTrust)) -> Result<(), ScrubError> {
-        let (period, clock) = (self.period(), &*self.parts.clock);
+        let (period, clock) = (self.period(), &*self.parts.context.clock);
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();
         let mut walk = ScrubWalk::new(self.store, &self.others, log, (&pace, clock), after.as_ref());
@@ -174,8 +174,8 @@ impl Lane<'_> {
         }
         let parts = self.parts;
         let reporter = DamageReporter {
-            signer: &parts.signer,
-            clock: &*parts.clock,
+            signer: &parts.context.signer,
+            clock: &*parts.context.clock,
             tool: wiring::TOOL,
             found_by: FoundBy::Scrub,
         };
@@ -218,7 +218,7 @@ impl Lane<'_> {
             wrong.add(AlarmName::of_region("scrub-late", region), text.clone());
         }
         drop(late);
-        parts.alarms.report(&Source::of(&parts.cluster.name, "scrub"), wrong);
+        parts.context.alarms.report(&Source::of(&parts.cluster.name, "scrub"), wrong);
     }
 }
 

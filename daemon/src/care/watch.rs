@@ -14,12 +14,12 @@ const EVERY: Duration = Duration::from_secs(300);
 /// # Errors
 /// None; a region that does not answer says nothing.
 pub async fn agreement_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
-    let stores = parts.regions.stores();
+    let stores = parts.context.regions.stores();
     loop {
         context.progress.working("the agreement of the logs");
         let asked = tokio::select! {
             () = context.stop.cancelled() => return Ok(()),
-            asked = ask(&stores, &parts.signer, parts.board.logs()) => asked,
+            asked = ask(&stores, &parts.context.signer, parts.board.logs()) => asked,
         };
         match asked {
             Ok(roundup) => drop(judge(&parts, &roundup).await),

@@ -13,6 +13,7 @@ use lifeboat_repository::heal::{self, HealEnd, HealProgress, HealRegion, HealRep
 use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::alarms::board::AlarmBoard;
@@ -21,6 +22,7 @@ use crate::care::ask::{Roundup, ask};
 use crate::care::heal::{one_and_others, record_damage};
 use crate::care::parts::CareParts;
 use crate::deletion::freeze::Freezer;
+use crate::regions::context::ClusterContext;
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring;
 use crate::settings::wiring::state_directory;
@@ -53,17 +55,20 @@ pub async fn parts_for_command(
     if let Some(only) = only {
         anyhow::ensure!(regions.get(only).is_some(), "the configuration has no region {only}");
     }
-    Ok(CareParts {
-        config: Arc::new(config.clone()),
-        cluster: cluster.clone(),
-        regions,
-        signer: wiring::signer(config, &cluster.name)?,
-        freezer: Arc::new(Freezer::new(&config.state_directory, Arc::<SystemClock>::clone(&clock))),
+    let freezer = Freezer::new(&config.state_directory, Arc::<SystemClock>::clone(&clock));
+    let config = Arc::new(config.clone());
+    let context = ClusterContext {
+        cluster: cluster.name.clone(),
+        directory: state,
+        config: watch::Sender::new(Arc::clone(&config)).subscribe(),
+        regions: Arc::new(regions),
+        facts: Arc::default(),
         alarms: Arc::new(alarms),
-        board: Arc::default(),
-        state,
+        freezer: Arc::new(freezer),
+        signer: wiring::signer(&config, &cluster.name)?,
         clock,
-    })
+    };
+    Ok(CareParts { context, config, cluster: cluster.clone(), board: Arc::default() })
 }
 
 /// All regions as a command sees them.
@@ -75,7 +80,7 @@ struct Sight {
 }
 
 async fn look(parts: &CareParts) -> anyhow::Result<Sight> {
-    let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
+    let roundup = ask(&parts.context.regions.stores(), &parts.context.signer, parts.board.logs()).await?;
     let disagreements = judge(parts, &roundup).await;
     let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
     let regions = roundup.readable(&distrusted);

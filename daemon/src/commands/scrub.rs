@@ -54,7 +54,7 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
     let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
-    let roundup = ask(&parts.regions.stores(), &parts.signer, parts.board.logs()).await?;
+    let roundup = ask(&parts.context.regions.stores(), &parts.context.signer, parts.board.logs()).await?;
     let wanted = |name: &RegionName| args.region.as_ref().is_none_or(|only| only == name);
     let mut found = Vec::new();
     for region in roundup.readable(&[]).into_iter().filter(|region| wanted(&region.store.name)) {
@@ -84,11 +84,11 @@ async fn look(
     (args, output, trust): (&ScrubArgs, Output, &LogTrust),
 ) -> Found {
     let others: Vec<RegionStore> =
-        parts.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
+        parts.context.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
     let name = region.store.name.clone();
     let mut found =
         Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
-    match scrub::check_presence(&region.store, &others, &mut region.log, &*parts.clock).await {
+    match scrub::check_presence(&region.store, &others, &mut region.log, &*parts.context.clock).await {
         Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
         Err(error) => {
             found.trouble = Some(causes(&error));
@@ -101,7 +101,7 @@ async fn look(
         let line = ProgressLine::start(name, Arc::clone(&progress), output);
         let pace = Pace::new(Some(parts.bandwidth()));
         let log = (region.log.clone(), trust);
-        let mut walk = ScrubWalk::new(&region.store, &others, log, (&pace, &*parts.clock), None);
+        let mut walk = ScrubWalk::new(&region.store, &others, log, (&pace, &*parts.context.clock), None);
         loop {
             match walk.next().await {
                 Ok(Some(scrubbed)) => {
@@ -120,8 +120,12 @@ async fn look(
     }
     let mut seen = BTreeSet::new();
     found.damage.retain(|damage| seen.insert(damage.key.clone()));
-    let reporter =
-        DamageReporter { signer: &parts.signer, clock: &*parts.clock, tool: wiring::TOOL, found_by: FoundBy::Verify };
+    let reporter = DamageReporter {
+        signer: &parts.context.signer,
+        clock: &*parts.context.clock,
+        tool: wiring::TOOL,
+        found_by: FoundBy::Verify,
+    };
     if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
         found.trouble = Some(format!("the damage could not be put on record: {}", causes(&error)));
     }

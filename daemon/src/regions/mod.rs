@@ -2,6 +2,7 @@
 
 pub(crate) mod behind;
 pub mod broadcast;
+pub mod context;
 pub(crate) mod judged_store;
 pub mod late_store;
 pub mod log_follower;

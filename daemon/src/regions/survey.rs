@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::base::supervisor::TaskContext;
-use crate::model::facts::ClusterFacts;
 use crate::model::snapshot::{BackupStatus, Point, RegionLogStatus};
 use crate::model::survey::Survey;
-use crate::regions::open::{OpenRegion, OpenRegions};
+use crate::regions::context::ClusterContext;
+use crate::regions::open::OpenRegion;
 
 /// How often logs are read.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -30,14 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the survey works with.
 #[derive(Clone)]
 pub struct SurveyParts {
-    /// The regions.
-    pub regions: Arc<OpenRegions>,
-    /// Whose signature counts.
-    pub signer: VerifyKey,
+    /// The cluster.
+    pub context: ClusterContext,
     /// Regions that must hold a backup before it counts.
     pub backup_quorum: usize,
-    /// Where it is told.
-    pub facts: Arc<ClusterFacts>,
     /// Rung when there is something new, such as a backup.
     pub news: Arc<Notify>,
 }
@@ -48,20 +44,21 @@ pub struct SurveyParts {
 /// # Errors
 /// None so far; the supervisor wants to know.
 pub async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::Result<()> {
+    let signer = parts.context.signer.verify_key();
     let mut logs: BTreeMap<RegionName, (UtcTime, RegionLog)> = BTreeMap::new();
     loop {
         context.progress.working("reading the logs of the regions");
-        let asked = parts.regions.iter().map(|region| {
+        let asked = parts.context.regions.iter().map(|region| {
             let known = logs.remove(&region.name);
-            read(region, known, &parts.signer)
+            read(region, known, &signer)
         });
         let read = tokio::select! {
             () = context.stop.cancelled() => return Ok(()),
             read = join_all(asked) => read,
         };
         logs.extend(read.into_iter().flatten());
-        parts.facts.surveyed(summarise(&logs, parts.backup_quorum, SystemClock.now()));
-        let unread = logs.len() < parts.regions.len();
+        parts.context.facts.surveyed(summarise(&logs, parts.backup_quorum, SystemClock.now()));
+        let unread = logs.len() < parts.context.regions.len();
         context.progress.waiting("the next look at the logs");
         let next = Instant::now() + if unread { PERIOD_UNREAD } else { PERIOD };
         tokio::select! {

@@ -14,17 +14,17 @@ use lifeboat_vocabulary::{Clock, RegionName, SystemClock};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrong, Wrongs};
+use crate::base::alarms::board::{AlarmName, Source, Wrong, Wrongs};
 use crate::base::alarms::rules::Severity;
 use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
 use crate::model::capabilities::Writers;
 use crate::model::capabilities::{Ability, Capabilities};
-use crate::model::facts::ClusterFacts;
 use crate::model::region_health::{Health, Look};
 use crate::regions::behind::{self, Lack};
+use crate::regions::context::ClusterContext;
 use crate::regions::memory::{RegionBook, RegionMemory};
-use crate::regions::open::{OpenRegion, OpenRegions};
+use crate::regions::open::OpenRegion;
 
 /// How often every region is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -55,14 +55,10 @@ pub enum Probing {
 /// What the watch works with.
 #[derive(Clone)]
 pub struct WatchParts {
-    /// The regions.
-    pub regions: Arc<OpenRegions>,
-    /// What is known of them.
+    /// The cluster.
+    pub context: ClusterContext,
+    /// What is known of its regions.
     pub book: Arc<RegionBook>,
-    /// Where it is told what is wrong.
-    pub board: Arc<AlarmBoard>,
-    /// What others have found out: which backups each region lacks, and what is still to be copied there.
-    pub facts: Arc<ClusterFacts>,
     /// Regions that must answer so that WAL and backups can count.
     pub quorum: usize,
     /// Whether probes are made.
@@ -101,7 +97,7 @@ pub async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Result<()
     let now = Instant::now();
     let fresh =
         || Watched { requests: 0, quiet_since: now, busy: false, next_probe: now, last_error: None, skewed: false };
-    let watched = parts.regions.iter().map(|region| (region.name.clone(), fresh())).collect();
+    let watched = parts.context.regions.iter().map(|region| (region.name.clone(), fresh())).collect();
     let mut watch = Watch { parts, watched, asking: JoinSet::new(), saved: now, save_now: false };
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,8 +126,8 @@ pub async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Result<()
 impl Watch {
     fn look(&mut self) {
         let (now, instant) = (SystemClock.now(), Instant::now());
-        let cluster = self.parts.regions.cluster();
-        for region in self.parts.regions.iter() {
+        let cluster = self.parts.context.regions.cluster();
+        for region in self.parts.context.regions.iter() {
             let seen = region.metrics.snapshot();
             let total = seen.total();
             let look = Look {
@@ -190,12 +186,12 @@ impl Watch {
             (writers, changes)
         });
         let Some((writers, changes)) = learned else { return };
-        let cluster = self.parts.regions.cluster();
+        let cluster = self.parts.context.regions.cluster();
         for change in changes {
             let (before, now) = (in_words(change.before), in_words(change.now));
             tracing::warn!(%cluster, region = %name, ability = change.name, before, now, "a probe finds the region changed");
         }
-        if let Some(region) = self.parts.regions.get(name) {
+        if let Some(region) = self.parts.context.regions.get(name) {
             if region.writers() != writers && writers == Writers::One {
                 tracing::warn!(%cluster, region = %name, "conditional writes do not work: only one writer may use the region");
             }
@@ -205,9 +201,14 @@ impl Watch {
     }
 
     fn report(&mut self) {
-        let source = Source::of(self.parts.regions.cluster(), "regions");
-        let memories: Vec<(&OpenRegion, RegionMemory)> =
-            self.parts.regions.iter().filter_map(|region| Some((region, self.parts.book.of(&region.name)?))).collect();
+        let source = Source::of(self.parts.context.regions.cluster(), "regions");
+        let memories: Vec<(&OpenRegion, RegionMemory)> = self
+            .parts
+            .context
+            .regions
+            .iter()
+            .filter_map(|region| Some((region, self.parts.book.of(&region.name)?)))
+            .collect();
         let is_of_use = |memory: &RegionMemory| memory.health.state().is_of_use(memory.health.error_share());
         let working = memories.iter().filter(|(_, memory)| is_of_use(memory)).count();
         let severity = if working < self.parts.quorum { Severity::Critical } else { Severity::Warning };
@@ -220,12 +221,12 @@ impl Watch {
             wrong.extend(watched.wrong_clock(region));
         }
         wrong.extend(self.behind(&memories));
-        self.parts.board.report(&source, Wrongs::from(wrong));
+        self.parts.context.alarms.report(&source, Wrongs::from(wrong));
     }
 
     /// Regions that answer and lack something.
     fn behind(&self, memories: &[(&OpenRegion, RegionMemory)]) -> Vec<(AlarmName, Wrong)> {
-        let (told, now) = (self.parts.facts.told(), SystemClock.now());
+        let (told, now) = (self.parts.context.facts.told(), SystemClock.now());
         let look = |(region, memory): &(&OpenRegion, RegionMemory)| {
             let name = &region.name;
             let log = told.survey.as_ref().and_then(|survey| survey.regions.get(name));
@@ -247,7 +248,7 @@ impl Watch {
     async fn save(&mut self) {
         (self.save_now, self.saved) = (false, Instant::now());
         // Not saved: the board tells of a state directory that takes no writes, and this is written again in a minute.
-        if let Err(error) = self.parts.book.save(&self.parts.regions, SystemClock.now()).await {
+        if let Err(error) = self.parts.book.save(&self.parts.context.regions, SystemClock.now()).await {
             tracing::debug!(error = %causes(&error), "what is known of the regions is not saved");
         }
     }

@@ -12,7 +12,7 @@ use lifeboat_vocabulary::{Clock, ClusterName, RegionName};
 
 use crate::care::agree::{Compared, compare};
 use crate::care::ask::ask;
-use crate::deletion::audit_delivery::recalled;
+use crate::care::audit_delivery::recalled;
 use crate::deletion::freeze::{Action, Freezer};
 use crate::regions::open::OpenRegions;
 

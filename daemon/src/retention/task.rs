@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_config::Config;
 use lifeboat_repository::catalog::{Catalog, Finding, RegionAnswer, RegionView};
 use lifeboat_repository::log::{self, LogMemory, NoteSigner, RegionLog};
 use lifeboat_repository::retention::sweep::{
@@ -15,17 +14,18 @@ use lifeboat_repository::retention::sweep::{
     SweepRegion, SweepReport, SweepSettings,
 };
 use lifeboat_stores::ObjectLock;
-use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime};
-use tokio::sync::{Notify, watch};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use tokio::sync::Notify;
 
-use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{AlarmName, Source, Wrongs};
 use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
+use crate::care::tamper_watch;
 use crate::deletion::audit::AuditEntry;
 use crate::deletion::freeze::{Action, Freezer};
-use crate::deletion::tamper_watch;
 use crate::model::capabilities::Writers;
-use crate::regions::open::{OpenRegion, OpenRegions};
+use crate::regions::context::ClusterContext;
+use crate::regions::open::OpenRegion;
 use crate::retention::preconditions::{Deleter, Doubt};
 use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
@@ -44,19 +44,9 @@ const LOCKED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Clone)]
 pub struct ExpireParts {
     /// The cluster.
-    pub cluster: ClusterName,
-    /// The configuration in force.
-    pub config: watch::Receiver<Arc<Config>>,
-    /// Its regions.
-    pub regions: Arc<OpenRegions>,
-    /// What is frozen and paused.
-    pub freezer: Arc<Freezer>,
-    /// Where it is told what is wrong.
-    pub board: Arc<AlarmBoard>,
+    pub context: ClusterContext,
     /// Rung at each good backup.
     pub news: Arc<Notify>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
 }
 
 /// What became of one region.
@@ -154,14 +144,14 @@ impl Expiry {
     /// # Errors
     /// If the signing key or the cluster's settings cannot be read.
     pub async fn round(&mut self) -> anyhow::Result<Round> {
-        let (cluster, freezer) = (self.parts.cluster.clone(), Arc::clone(&self.parts.freezer));
-        let config = Arc::clone(&self.parts.config.borrow());
+        let (cluster, freezer) = (self.parts.context.cluster.clone(), Arc::clone(&self.parts.context.freezer));
+        let config = Arc::clone(&self.parts.context.config.borrow());
         let settings = wiring::cluster(&config, Some(&cluster))?;
         let signer = wiring::signer(&config, &cluster)?;
         if let Some(doubt) = self.doubt(&state_directory(&config, settings), &signer).await {
             return Ok(doubt);
         }
-        let now = self.parts.clock.now();
+        let now = self.parts.context.clock.now();
         let views = self.read_logs(&signer).await;
         let disagreements = disagreements(Catalog::merge(&views).findings());
         if !disagreements.is_empty() {
@@ -169,9 +159,9 @@ impl Expiry {
         }
         let logs: BTreeMap<RegionName, RegionLog> = views.iter().filter_map(readable).collect();
         let holds = log::holds_in_force(logs.values(), now);
-        let is_complete = logs.len() == self.parts.regions.len();
+        let is_complete = logs.len() == self.parts.context.regions.len();
         // Whatever smells is found before anything is deleted, and not some minutes later.
-        tamper_watch::look(&freezer, (&config, settings), (&logs, self.parts.regions.len()), now).await?;
+        tamper_watch::look(&freezer, (&config, settings), (&logs, self.parts.context.regions.len()), now).await?;
         if freezer.may_have_forgotten(&cluster) {
             let why = "what was frozen and paused before is not known here; all regions have to be read first";
             return Ok(Round::Stopped(why.to_owned()));
@@ -189,7 +179,7 @@ impl Expiry {
                     continue;
                 }
             };
-            let Some(region) = self.parts.regions.get(&name) else { continue };
+            let Some(region) = self.parts.context.regions.get(&name) else { continue };
             let writers = match region.judge_writers().await {
                 Ok(writers) => writers,
                 Err(why) => {
@@ -207,7 +197,7 @@ impl Expiry {
                 holds: holds.clone(),
             };
             let expired = one_region((region, &author), &mut log, &sweep_settings, now).await;
-            self.parts.regions.logs().keep(&name, &log);
+            self.parts.context.regions.logs().keep(&name, &log);
             outcomes.insert(name, expired.map_or_else(Expired::Not, |done| Expired::Done(Box::new(done))));
         }
         Ok(Round::Regions(outcomes))
@@ -215,7 +205,7 @@ impl Expiry {
 
     /// Why nothing may be deleted now.
     async fn doubt(&self, state: &Path, signer: &NoteSigner) -> Option<Round> {
-        let ExpireParts { cluster, freezer, clock, regions, .. } = &self.parts;
+        let ClusterContext { cluster, freezer, clock, regions, .. } = &self.parts.context;
         let deleter = Deleter { cluster, state, freezer, signer, clock: &**clock };
         Some(match deleter.doubt(regions, &self.memory).await? {
             Doubt::Stopped(why) => Round::Stopped(why),
@@ -230,9 +220,9 @@ impl Expiry {
     /// The regions' logs: what is new in them, once they were read.
     async fn read_logs(&self, signer: &NoteSigner) -> Vec<RegionView> {
         let mut views = Vec::new();
-        for region in self.parts.regions.iter() {
+        for region in self.parts.context.regions.iter() {
             let (store, key) = (region.region_store(), signer.verify_key());
-            let answer = match self.parts.regions.logs().read(&store, &key).await {
+            let answer = match self.parts.context.regions.logs().read(&store, &key).await {
                 Ok((descriptor, log)) => RegionAnswer::Read { descriptor: Box::new(descriptor), log },
                 Err(error) => RegionAnswer::Unreadable { why: format!("{error:#}") },
             };
@@ -243,12 +233,12 @@ impl Expiry {
 
     /// Raises and clears alarms, writes down what was deleted, and says whether everything went well.
     pub async fn tell(&mut self, round: &Round) -> bool {
-        let now = self.parts.clock.now();
+        let now = self.parts.context.clock.now();
         let mut wrong = Wrongs::default();
         let mut all_well = true;
         match round {
             // What stopped it raises an alarm of its own.
-            Round::Stopped(why) => tracing::info!(cluster = %self.parts.cluster, why, "nothing is deleted"),
+            Round::Stopped(why) => tracing::info!(cluster = %self.parts.context.cluster, why, "nothing is deleted"),
             Round::Disagree(what) => {
                 all_well = false;
                 let text = format!("nothing is deleted while the regions disagree: {}", what.join("; "));
@@ -262,7 +252,7 @@ impl Expiry {
                 }
             }
         }
-        self.parts.board.report(&Source::of(&self.parts.cluster, "prune"), wrong);
+        self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, "prune"), wrong);
         all_well
     }
 
@@ -283,7 +273,7 @@ impl Expiry {
             Expired::Not(error) => error,
         };
         let text = causes(error);
-        tracing::warn!(cluster = %self.parts.cluster, %region, error = text, "retention was not carried out");
+        tracing::warn!(cluster = %self.parts.context.cluster, %region, error = text, "retention was not carried out");
         let rule = match error {
             SweepError::Stopped { .. } => return,
             SweepError::Unusual { .. } => "prune-unusual",
@@ -325,9 +315,10 @@ impl Expiry {
             said.push(("delete", format!("{region}: {objects} objects ({bytes}) {}", names(&backups))));
         }
         for (action, subject) in said {
-            tracing::info!(cluster = %self.parts.cluster, action, subject, "retention");
-            let entry = AuditEntry::new(now, Some(&self.parts.cluster), (action, subject), ("retention", "lifeboatd"));
-            let freezer = Arc::clone(&self.parts.freezer);
+            tracing::info!(cluster = %self.parts.context.cluster, action, subject, "retention");
+            let entry =
+                AuditEntry::new(now, Some(&self.parts.context.cluster), (action, subject), ("retention", "lifeboatd"));
+            let freezer = Arc::clone(&self.parts.context.freezer);
             // The disk may take its time.
             let written = tokio::task::spawn_blocking(move || freezer.audit().write_down(&entry)).await;
             if let Err(error) = written {

@@ -1,12 +1,10 @@
 //! Which tasks protect a cluster, and what each of them is given.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config, Role};
-use lifeboat_repository::log::NoteSigner;
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -23,11 +21,11 @@ use crate::base::supervisor::{Supervisor, TaskContext, TaskSettings};
 use crate::care::board::CareBoard;
 use crate::care::parts::CareParts;
 use crate::care::seen::SeenCare;
+use crate::care::tamper_watch;
 use crate::deletion::freeze::Freezer;
-use crate::deletion::tamper_watch::{self, VigilParts};
-use crate::model::facts::ClusterFacts;
 use crate::model::facts::RunsView;
 use crate::model::verdict::WalReceiver;
+use crate::regions::context::ClusterContext;
 use crate::regions::memory::RegionBook;
 use crate::regions::open::OpenRegions;
 use crate::regions::survey::{self, SurveyParts};
@@ -102,17 +100,28 @@ async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) 
     context.progress.waiting("the regions");
     let regions = Arc::new(OpenRegions::open(&config, cluster).await?);
     let (book, _) = RegionBook::open(&directory, &regions, SystemClock.now());
+    let count = regions.len();
+    let shared = ClusterContext {
+        cluster: cluster.clone(),
+        directory,
+        config: common.config.clone(),
+        regions,
+        facts: Arc::default(),
+        alarms: Arc::clone(&common.board),
+        freezer: Arc::clone(&common.freezer),
+        // First of all, so that nothing is begun without it.
+        signer: wiring::signer(&config, cluster)?,
+        clock: Arc::new(SystemClock),
+    };
     let tasks = Tasks {
         common: common.clone(),
+        context: shared,
         cluster: settings,
-        shared: Arc::new(Shared::new(cluster.clone(), regions.len(), Arc::new(SystemClock))),
-        facts: Arc::default(),
+        shared: Arc::new(Shared::new(cluster.clone(), count, Arc::new(SystemClock))),
         book: Arc::new(book),
         care: Arc::default(),
         news: <[Arc<Notify>; 2]>::default(),
         config,
-        directory,
-        regions,
     };
     if !context.stop.is_cancelled() {
         tasks.begin()?;
@@ -126,10 +135,8 @@ struct Tasks {
     /// As it is now; tasks that follow changes take `common.config`.
     config: Arc<Config>,
     cluster: ClusterSettings,
-    directory: PathBuf,
-    regions: Arc<OpenRegions>,
+    context: ClusterContext,
     shared: Arc<Shared>,
-    facts: Arc<ClusterFacts>,
     book: Arc<RegionBook>,
     care: Arc<CareBoard>,
     /// Each rung at each good backup: one for every task that waits for it.
@@ -139,8 +146,6 @@ struct Tasks {
 impl Tasks {
     fn begin(&self) -> anyhow::Result<()> {
         let has = |role| self.config.daemon.does(role);
-        // First of all, so that nothing is begun without it.
-        let signer = wiring::signer(&self.config, &self.cluster.name)?;
         let view = Arc::<Mutex<RunsView>>::default();
         self.show(&view);
         for (role, sources) in ALARMS_BY_ROLE {
@@ -158,18 +163,18 @@ impl Tasks {
             self.begin_schedule(view);
         }
         if has(Role::Watch) {
-            self.begin_watch(&signer);
+            self.begin_watch();
         }
         if has(Role::Prune) {
             self.begin_expire();
         }
         if has(Role::Heal) {
-            self.begin_care("heal", &signer, care::heal::heal_task);
+            self.begin_care("heal", care::heal::heal_task);
         }
         if has(Role::Scrub) {
-            self.begin_care("scrub", &signer, care::scrub::scrub_task);
+            self.begin_care("scrub", care::scrub::scrub_task);
         }
-        self.begin_survey(&signer);
+        self.begin_survey();
         self.begin_vigil();
         Ok(())
     }
@@ -190,9 +195,9 @@ impl Tasks {
             rpo_seconds: self.cluster.objectives.rpo.as_secs_f64(),
             backup_quorum: self.config.durability.backup_quorum,
             receiver: if here { WalReceiver::Here } else { WalReceiver::Elsewhere },
-            regions: Arc::clone(&self.regions),
+            regions: Arc::clone(&self.context.regions),
             book: Arc::clone(&self.book),
-            facts: Arc::clone(&self.facts),
+            facts: Arc::clone(&self.context.facts),
             runs: Arc::new(move || runs.lock().clone()),
         });
     }
@@ -201,11 +206,11 @@ impl Tasks {
         let parts = WalParts {
             config: Arc::clone(&self.config),
             cluster: self.cluster.clone(),
-            directory: self.directory.clone(),
-            regions: Arc::clone(&self.regions),
+            directory: self.context.directory.clone(),
+            regions: Arc::clone(&self.context.regions),
             shared: Arc::clone(&self.shared),
             board: Arc::clone(&self.common.board),
-            facts: Arc::clone(&self.facts),
+            facts: Arc::clone(&self.context.facts),
             readiness: Arc::clone(&self.common.readiness),
         };
         let settings = TaskSettings::new("wal", WAL_CEILING).core().last();
@@ -214,24 +219,13 @@ impl Tasks {
 
     fn begin_schedule(&self, view: Arc<Mutex<RunsView>>) {
         let seat = self.common.capacity.seat(&self.cluster.name);
-        let maker = Maker {
-            cluster: self.cluster.name.clone(),
-            config: self.common.config.clone(),
-            regions: Arc::clone(&self.regions),
-            seat: seat.clone(),
-            shared: Arc::clone(&self.shared),
-        };
+        let maker = Maker { context: self.context.clone(), seat: seat.clone(), shared: Arc::clone(&self.shared) };
         let parts = SchedulerParts {
-            cluster: self.cluster.name.clone(),
-            directory: self.directory.clone(),
-            config: self.common.config.clone(),
-            history: RunHistory::open(&self.directory).0,
+            context: self.context.clone(),
+            history: RunHistory::open(&self.context.directory).0,
             maker: Arc::new(maker),
             orders: self.shared.orders(),
             capacity: self.common.capacity.clone(),
-            board: Arc::clone(&self.common.board),
-            freezer: Arc::clone(&self.common.freezer),
-            clock: Arc::new(SystemClock),
             outlook: watch::Sender::default(),
             good: watch::Sender::default(),
         };
@@ -239,7 +233,7 @@ impl Tasks {
             outlook: parts.outlook.subscribe(),
             history: parts.history.clone(),
             seat,
-            facts: Arc::clone(&self.facts),
+            facts: Arc::clone(&self.context.facts),
             view,
         };
         let (good, news) = (parts.good.subscribe(), self.news.clone());
@@ -252,34 +246,32 @@ impl Tasks {
     }
 
     /// The health of the regions, and whether they agree.
-    fn begin_watch(&self, signer: &Arc<NoteSigner>) {
+    fn begin_watch(&self) {
         let writes = self.config.daemon.does(Role::Wal) || self.config.daemon.does(Role::Backup);
         let parts = WatchParts {
-            regions: Arc::clone(&self.regions),
+            context: self.context.clone(),
             book: Arc::clone(&self.book),
-            board: Arc::clone(&self.common.board),
-            facts: Arc::clone(&self.facts),
             quorum: self.config.durability.wal_quorum.max(self.config.durability.backup_quorum),
             probing: if writes { Probing::Allowed } else { Probing::ReadOnly },
         };
         let settings = TaskSettings::new("regions", ORDINARY_CEILING);
         self.spawn(settings, move |context| regions::watch::watch(context, parts.clone()));
-        self.begin_care("agreement", signer, care::watch::agreement_task);
+        self.begin_care("agreement", care::watch::agreement_task);
         let seen = SeenCare {
-            regions: self.regions.iter().map(|region| region.name.clone()).collect(),
+            regions: self.context.regions.iter().map(|region| region.name.clone()).collect(),
             care: Arc::clone(&self.care),
-            facts: Arc::clone(&self.facts),
+            facts: Arc::clone(&self.context.facts),
         };
         let settings = TaskSettings::new("care", ORDINARY_CEILING).last();
         self.spawn(settings, move |context| care::seen::tell(context, seen.clone()));
     }
 
     /// Begins a part of the care for what is stored; it begins again when settings become others that it works with.
-    fn begin_care<W>(&self, name: &'static str, signer: &Arc<NoteSigner>, task: fn(TaskContext, CareParts) -> W)
+    fn begin_care<W>(&self, name: &'static str, task: fn(TaskContext, CareParts) -> W)
     where
         W: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (parts, config) = (self.care(signer), self.common.config.clone());
+        let (parts, config) = (self.care(), self.common.config.clone());
         let settings_of = |config: &Config, cluster: &ClusterName| {
             config.clusters.iter().find(|settings| settings.name == *cluster).cloned()
         };
@@ -296,27 +288,20 @@ impl Tasks {
         });
     }
 
-    fn care(&self, signer: &Arc<NoteSigner>) -> CareParts {
+    fn care(&self) -> CareParts {
         CareParts {
+            context: self.context.clone(),
             config: Arc::clone(&self.config),
             cluster: self.cluster.clone(),
-            regions: OpenRegions::clone(&self.regions),
-            signer: Arc::clone(signer),
-            freezer: Arc::clone(&self.common.freezer),
-            alarms: Arc::clone(&self.common.board),
             board: Arc::clone(&self.care),
-            state: self.directory.clone(),
-            clock: Arc::new(SystemClock),
         }
     }
 
-    fn begin_survey(&self, signer: &Arc<NoteSigner>) {
+    fn begin_survey(&self) {
         let [news, _] = &self.news;
         let parts = SurveyParts {
-            regions: Arc::clone(&self.regions),
-            signer: signer.verify_key(),
+            context: self.context.clone(),
             backup_quorum: self.config.durability.backup_quorum,
-            facts: Arc::clone(&self.facts),
             news: Arc::clone(news),
         };
         let settings = TaskSettings::new("survey", ORDINARY_CEILING);
@@ -325,27 +310,14 @@ impl Tasks {
 
     fn begin_expire(&self) {
         let [_, news] = &self.news;
-        let parts = ExpireParts {
-            cluster: self.cluster.name.clone(),
-            config: self.common.config.clone(),
-            regions: Arc::clone(&self.regions),
-            freezer: Arc::clone(&self.common.freezer),
-            board: Arc::clone(&self.common.board),
-            news: Arc::clone(news),
-            clock: Arc::new(SystemClock),
-        };
+        let parts = ExpireParts { context: self.context.clone(), news: Arc::clone(news) };
         self.spawn(TaskSettings::new("prune", ORDINARY_CEILING), move |context| {
             retention::task::run(context, parts.clone())
         });
     }
 
     fn begin_vigil(&self) {
-        let parts = VigilParts {
-            config: self.common.config.clone(),
-            cluster: self.cluster.clone(),
-            regions: Arc::clone(&self.regions),
-            freezer: Arc::clone(&self.common.freezer),
-        };
+        let parts = self.context.clone();
         self.spawn(TaskSettings::new("vigil", ORDINARY_CEILING), move |context| {
             tamper_watch::run(context, parts.clone())
         });

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lifeboat_config::Environment;
+use lifeboat_config::{Config, Environment};
+use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_vocabulary::{ByteCount, Clock};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -12,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::backup::history::RunResult;
+use crate::base::alarms::board::AlarmBoard;
 use crate::base::progress::Progress;
-use crate::deletion::freeze::Responsible;
+use crate::deletion::freeze::{Freezer, Responsible};
+use crate::regions::open::OpenRegions;
 
 const KEY: &str = "lifeboat-pk-1qvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqdqqgq9e0u";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -110,17 +113,23 @@ impl Scene {
         let clock: Arc<dyn Clock> = Arc::new(TestClock { begun: Instant::now(), shows });
         let maker = Arc::new(TestMaker { takes: Mutex::new(MINUTE), ..TestMaker::default() });
         let sender = watch::Sender::new(Arc::clone(&config));
-        let parts = SchedulerParts {
+        let context = ClusterContext {
             cluster: cluster.parse().unwrap(),
             directory,
             config: sender.subscribe(),
+            regions: Arc::new(OpenRegions::open(&config, &cluster.parse().unwrap()).await.unwrap()),
+            facts: Arc::default(),
+            alarms: Arc::new(AlarmBoard::open(dir.path(), Arc::clone(&clock)).0),
+            freezer: Arc::new(Freezer::new(dir.path(), Arc::clone(&clock))),
+            signer: wiring::named(SigningKey::generate().unwrap(), &cluster.parse().unwrap()).unwrap(),
+            clock,
+        };
+        let parts = SchedulerParts {
+            context,
             history,
             maker: Arc::<TestMaker>::clone(&maker),
             orders: Arc::default(),
             capacity: capacity.unwrap_or_else(|| Capacity::new(&config.limits)),
-            board: Arc::new(AlarmBoard::open(dir.path(), Arc::clone(&clock)).0),
-            freezer: Arc::new(Freezer::new(dir.path(), Arc::clone(&clock))),
-            clock,
             outlook: watch::Sender::default(),
             good: watch::Sender::default(),
         };
@@ -159,7 +168,13 @@ impl Scene {
     }
 
     fn alarms(&self) -> Vec<String> {
-        self.parts.board.raised(Some(&self.parts.cluster)).iter().map(|alarm| alarm.name.to_string()).collect()
+        self.parts
+            .context
+            .alarms
+            .raised(Some(&self.parts.context.cluster))
+            .iter()
+            .map(|alarm| alarm.name.to_string())
+            .collect()
     }
 
     fn why(&self) -> String {
@@ -237,13 +252,14 @@ async fn an_order_is_carried_out_at_once_and_repeated_until_it_works() {
 async fn while_another_process_makes_a_backup_it_waits_and_its_backup_counts() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     scene.after(119).await;
-    let guard = RunGuard::try_acquire(&scene.parts.directory, "a backup by hand", &*scene.parts.clock).unwrap();
+    let guard =
+        RunGuard::try_acquire(&scene.parts.context.directory, "a backup by hand", &*scene.parts.context.clock).unwrap();
     assert_eq!(scene.after(5).await, 0);
     assert!(scene.why().starts_with("a backup by hand is under way: process "), "{}", scene.why());
-    let beside = RunHistory::open(&scene.parts.directory).0;
-    let (number, _) = beside.begin(RunKind::ByHand, None, scene.parts.clock.now()).await;
+    let beside = RunHistory::open(&scene.parts.context.directory).0;
+    let (number, _) = beside.begin(RunKind::ByHand, None, scene.parts.context.clock.now()).await;
     let good = RunResult { backup: Some("x".to_owned()), ..RunResult::without_backup(RunEnding::Done, "") };
-    beside.end(number, scene.parts.clock.now(), good).await.unwrap();
+    beside.end(number, scene.parts.context.clock.now(), good).await.unwrap();
     drop(guard);
     assert_eq!(scene.after(60).await, 0, "there is one by now");
     scene.stop().await;
@@ -268,10 +284,10 @@ async fn beside_another_installation_nothing_is_run_and_somebody_is_told() {
 async fn a_pause_holds_runs_back_and_a_new_timetable_takes_effect_at_once() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     let who = Responsible { reason: "moving house".to_owned(), owner: "ann".to_owned() };
-    scene.parts.freezer.pause(&scene.parts.cluster, Action::Backup, &who, None).unwrap();
+    scene.parts.context.freezer.pause(&scene.parts.context.cluster, Action::Backup, &who, None).unwrap();
     assert_eq!(scene.after(123).await, 0);
     assert!(scene.why().contains("moving house"), "{}", scene.why());
-    scene.parts.freezer.resume(&scene.parts.cluster, Action::Backup, &who).unwrap();
+    scene.parts.context.freezer.resume(&scene.parts.context.cluster, Action::Backup, &who).unwrap();
     assert_eq!(scene.after(3).await, 1);
     scene.config.send_replace(config("full = '0 10,15 * * *'", scene.dir.path()));
     assert_eq!(scene.after(1).await, 1, "ten o'clock was before this timetable");
@@ -308,7 +324,7 @@ async fn a_state_directory_that_takes_nothing_is_told_and_backups_go_on() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     scene.stop().await;
     // In the place of the lock of the history: neither file nor right to make one.
-    let lock = scene.parts.directory.join("runs.lock");
+    let lock = scene.parts.context.directory.join("runs.lock");
     std::fs::remove_file(&lock).unwrap();
     std::fs::create_dir(&lock).unwrap();
     scene.start();
@@ -326,7 +342,7 @@ async fn a_history_that_cannot_be_read_does_not_make_a_good_backup_be_made_again
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     scene.stop().await;
     // A directory in its place can neither be read nor replaced.
-    let file = scene.parts.directory.join("runs.json");
+    let file = scene.parts.context.directory.join("runs.json");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir_all(file.join("something")).unwrap();
     scene.start();

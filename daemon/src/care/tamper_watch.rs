@@ -11,16 +11,16 @@ use lifeboat_cli::access::read_region;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::RecordBody;
-use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock, UtcTime};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
 use tokio::time::Instant;
 
 use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
-use crate::deletion::audit_delivery::{deliver, recalled};
+use crate::care::audit_delivery::{deliver, recalled};
 use crate::deletion::freeze::{Freezer, Standstill};
 use crate::deletion::triggers::{Finding, Observed, SeenBackup, SeenDamage, judge};
+use crate::regions::context::ClusterContext;
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
 
 /// How often the logs are looked at.
 const LOOK: Duration = Duration::from_secs(600);
@@ -29,25 +29,13 @@ const QUEUE_LOOK: Duration = Duration::from_secs(5);
 /// How long entries wait after a region did not take one.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// What the vigil works with.
-#[derive(Clone)]
-pub struct VigilParts {
-    /// The configuration in force.
-    pub config: tokio::sync::watch::Receiver<Arc<Config>>,
-    /// The cluster.
-    pub cluster: ClusterSettings,
-    /// Its regions.
-    pub regions: Arc<OpenRegions>,
-    /// What is frozen and paused.
-    pub freezer: Arc<Freezer>,
-}
-
 /// Keeps an eye on the logs until it is told to stop.
 ///
 /// # Errors
-/// If the signing key cannot be read, or the queue cannot be saved.
-pub async fn run(context: TaskContext, parts: VigilParts) -> anyhow::Result<()> {
-    let VigilParts { cluster, regions, freezer, .. } = &parts;
+/// If the configuration has no such cluster, or the queue cannot be saved.
+pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
+    let ClusterContext { regions, freezer, signer, .. } = &parts;
+    let mut cluster = parts.settings()?;
     let queue = freezer.audit().queue(&cluster.name);
     let mut logs = BTreeMap::new();
     let mut looked: Option<Instant> = None;
@@ -58,14 +46,14 @@ pub async fn run(context: TaskContext, parts: VigilParts) -> anyhow::Result<()> 
         if due || waiting {
             // Regions have deadlines of their own.
             context.progress.waiting("the regions' logs");
-            let config = Arc::clone(&parts.config.borrow());
-            let signer = wiring::signer(&config, &cluster.name)?;
+            // A reload may have changed the schedule; a cluster that it removes is stopped in a moment.
+            cluster = parts.settings().unwrap_or(cluster);
             refresh(regions, &mut logs, &signer.verify_key()).await;
             if due {
-                look(freezer, (&config, cluster), (&logs, regions.len()), SystemClock.now()).await?;
+                look(freezer, (&parts.config(), &cluster), (&logs, regions.len()), parts.now()).await?;
                 looked = Some(Instant::now());
             }
-            if let Err(error) = deliver(&queue, &regions.stores(), &mut logs, (&signer, SystemClock.now())).await {
+            if let Err(error) = deliver(&queue, &regions.stores(), &mut logs, (signer, parts.now())).await {
                 // A full disk has an alarm of its own; what waits is delivered when it can be noted.
                 tracing::debug!(cluster = %cluster.name, error = format!("{error:#}"), "audit entries wait");
             }

@@ -4,6 +4,8 @@ use lifeboat_config::{Environment, Loaded};
 use lifeboat_repository::log::records::{AuditRecord, DamageRecord, FoundBy, HealedRecord};
 use lifeboat_vocabulary::ByteCount;
 
+use lifeboat_vocabulary::SystemClock;
+
 use super::*;
 use crate::deletion::freeze::{Action, Responsible, Trigger};
 use crate::log_samples::{Regions, backup};
