@@ -5,6 +5,6 @@ pub mod maker;
 pub mod page_check;
 pub mod report;
 pub mod run;
+pub(crate) mod runs_view;
 pub mod schedule;
-pub mod seen;
 pub mod task;

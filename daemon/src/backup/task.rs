@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::backup::history::{RunEnding, RunHistory, RunKind, RunResult, Runs};
 use crate::backup::maker::BackupMaker;
+use crate::backup::runs_view::{runs_view, what};
 use crate::backup::schedule::{Attempt, Decision, Outcome, Past, Why, decide};
 use crate::base::alarms::board::{AlarmName, Source};
 use crate::base::capacity::{Capacity, Place};
@@ -24,13 +25,14 @@ use crate::base::guard::{GuardError, RunGuard};
 use crate::base::state::StateError;
 use crate::base::supervisor::TaskContext;
 use crate::deletion::freeze::Action;
+use crate::model::snapshot::{NextRun, RunningStatus};
 use crate::regions::context::ClusterContext;
 use crate::settings::timetable::Timetable;
 use crate::settings::wiring;
 use crate::wal::orders::{Ordered, Orders};
 
 /// It looks again after at most so long.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How soon it looks again when another process makes a backup.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// How soon it asks again whether another installation protects the cluster.
@@ -56,36 +58,16 @@ pub struct SchedulerParts {
     pub context: ClusterContext,
     /// What was run.
     pub history: RunHistory,
+    /// The newest run from before this process: later ones are counted.
+    pub counted_after: Option<u64>,
     /// Makes backups.
     pub maker: Arc<dyn BackupMaker>,
     /// What continuous WAL asks for.
     pub orders: Arc<Orders>,
     /// What all clusters share.
     pub capacity: Capacity,
-    /// Where it says what comes next.
-    pub outlook: watch::Sender<RunOutlook>,
     /// Where it says that there is another good backup: the number of its run.
     pub good: watch::Sender<u64>,
-}
-
-/// What comes next, and what runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RunOutlook {
-    /// When the next run begins, as it looks now; in the past if it is due and waits for something.
-    pub next: Option<UtcTime>,
-    /// Why it does not run although it is due, or why it is made up for.
-    pub why: Option<String>,
-    /// What runs just now.
-    pub running: Option<Running>,
-}
-
-/// A run that is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Running {
-    /// Who asked for it.
-    pub kind: RunKind,
-    /// Since when.
-    pub since: UtcTime,
 }
 
 /// Schedules until it is told to stop. A run that is under way then goes on until it is told to hurry; it is made up for
@@ -153,6 +135,7 @@ fn timetable(parts: &SchedulerParts) -> anyhow::Result<Timetable> {
 impl Scheduler {
     fn begin(context: TaskContext, parts: SchedulerParts) -> anyhow::Result<Self> {
         let seat = parts.capacity.seat(&parts.context.cluster);
+        parts.context.facts.cpu_share(seat.clone());
         let timetable = timetable(&parts)?;
         Ok(Self {
             context,
@@ -255,11 +238,14 @@ impl Scheduler {
         self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, "schedule"), wrongs);
         let newest = runs.newest_good().map_or(0, |run| run.number);
         self.parts.good.send_if_modified(|known| std::mem::replace(known, newest) != newest);
+        self.parts.context.facts.runs(runs_view(runs, self.parts.counted_after));
     }
 
-    fn tell(&self, next: Option<UtcTime>, why: Option<String>) {
-        let outlook = RunOutlook { next, why, running: None };
-        self.parts.outlook.send_if_modified(|known| std::mem::replace(known, outlook.clone()) != outlook);
+    fn tell(&self, time: Option<UtcTime>, why: Option<String>) {
+        let planned = time.is_some() || why.is_some();
+        let next = NextRun { what: "full backup".to_owned(), time, why };
+        self.parts.context.facts.next_run(planned.then_some(next));
+        self.parts.context.facts.running(None);
     }
 
     fn due(&mut self, runs: &Runs) -> Step {
@@ -380,8 +366,8 @@ impl Scheduler {
         tracing::info!(%cluster, why, "a backup begins");
         let (number, saved) = self.parts.history.begin(*kind, *planned, since).await;
         self.saved(saved);
-        let running = Some(Running { kind: *kind, since });
-        self.parts.outlook.send_replace(RunOutlook { next: *planned, why: Some(why.clone()), running });
+        self.parts.context.facts.next_run(None);
+        self.parts.context.facts.running(Some(RunningStatus { what: what(*kind), since }));
         let result = self.made_and_judged().await;
         self.context.progress.waiting("the next run");
         let (ending, detail) = (result.ending, result.why.clone().unwrap_or_default());

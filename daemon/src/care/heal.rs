@@ -101,7 +101,7 @@ async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTree
             }
             Err(error) => round.left.push(causes(&error)),
         }
-        parts.board.damaged(&name, round.damaged);
+        parts.context.facts.damaged(&name, round.damaged);
         found.insert(name, round);
     }
     Ok(found)
@@ -121,7 +121,7 @@ async fn heal_region(
 ) -> Result<HealReport, lifeboat_repository::heal::HealError> {
     let progress = Arc::new(HealProgress::default());
     let name = target.store.name.clone();
-    parts.board.healing(&name, Some(Arc::clone(&progress)));
+    parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
     let tools = parts.tools(trust, (pace, &progress), &context.stop);
     let work = lifeboat_repository::heal::heal(target, others, scope, &tools);
     tokio::pin!(work);
@@ -140,7 +140,7 @@ async fn heal_region(
             }
         }
     };
-    parts.board.healing(&name, None);
+    parts.context.facts.healing(&name, None);
     healed
 }
 

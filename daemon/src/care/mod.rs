@@ -8,7 +8,6 @@ pub mod board;
 pub mod heal;
 pub mod parts;
 pub mod scrub;
-pub mod seen;
 pub mod tamper_watch;
 pub(crate) mod trouble;
 pub(crate) mod watch;

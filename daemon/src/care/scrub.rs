@@ -17,10 +17,10 @@ use crate::base::alarms::board::{AlarmName, Source, Wrongs};
 use crate::base::causes::causes;
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
-use crate::care::board::ScrubSeen;
 use crate::care::parts::CareParts;
 use crate::care::trouble::spoken;
 use crate::deletion::freeze::Action;
+use crate::model::snapshot::ScrubStatus;
 use crate::settings::wiring;
 
 /// `scrub.json`: how far each region has come.
@@ -200,7 +200,9 @@ impl Lane<'_> {
         let (objects, bytes, _) = state.so_far();
         let stored = state.stored();
         let share_done = if stored == ByteCount::ZERO { 0.0 } else { share(bytes, stored) };
-        parts.board.scrubbing(name, ScrubSeen { share_done, oldest, damaged: 0 });
+        let oldest_seconds = Some(oldest.as_secs_f64());
+        let scrub = ScrubStatus { share_done: Some(share_done), oldest_unverified_seconds: oldest_seconds, damaged: 0 };
+        parts.context.facts.scrubbed(name, scrub);
         let mut late = self.late.lock();
         if oldest > self.period() {
             let text = format!(

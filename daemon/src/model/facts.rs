@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lifeboat_repository::backup::write::Seat;
+use lifeboat_repository::heal::HealProgress;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
@@ -24,7 +26,19 @@ pub struct RunsView {
 /// Told by the tasks, each its own part; read once a second. No lock is held over an await.
 #[derive(Debug, Default)]
 pub struct ClusterFacts {
-    told: Mutex<Told>,
+    known: Mutex<Known>,
+}
+
+/// What was told, and where the rest of it is read.
+#[derive(Debug, Default)]
+struct Known {
+    told: Told,
+    /// How long the threads of the cluster waited and worked.
+    cpu_share: Option<Seat>,
+    /// What counts the objects that are copied into a region.
+    healing: BTreeMap<RegionName, Arc<HealProgress>>,
+    /// Objects of a region that are damaged and not healed.
+    damaged: BTreeMap<RegionName, u64>,
 }
 
 /// Everything that was told, at one moment.
@@ -40,6 +54,8 @@ pub struct Told {
     pub running: Option<RunningStatus>,
     /// How long a restore would take.
     pub forecast: Option<ForecastStatus>,
+    /// What was run.
+    pub runs: RunsView,
     /// What is being copied into each region.
     pub heal: BTreeMap<RegionName, HealStatus>,
     /// How far each region has been proved.
@@ -50,45 +66,81 @@ impl ClusterFacts {
     /// Everything that was told.
     #[must_use]
     pub fn told(&self) -> Told {
-        self.told.lock().clone()
+        let known = self.known.lock();
+        let mut told = known.told.clone();
+        if let Some(times) = known.cpu_share.as_ref().map(Seat::times) {
+            told.runs.counters.waiting_seconds = times.waiting.as_secs_f64();
+            told.runs.counters.running_seconds = times.running.as_secs_f64();
+        }
+        told.heal = known.healing.iter().map(|(region, progress)| (region.clone(), heal_status(progress))).collect();
+        for (region, scrub) in &mut told.scrub {
+            scrub.damaged = known.damaged.get(region).copied().unwrap_or(0);
+        }
+        told
     }
 
     /// How continuous WAL is doing; every second, or it counts as gone.
     pub fn wal(&self, status: WalStatus) {
-        self.told.lock().wal = Some(status);
+        self.known.lock().told.wal = Some(status);
     }
 
     /// What the logs say.
     pub fn surveyed(&self, survey: Survey) {
-        self.told.lock().survey = Some(Arc::new(survey));
+        self.known.lock().told.survey = Some(Arc::new(survey));
     }
 
     /// The next scheduled run; `None` if there is none.
     pub fn next_run(&self, next: Option<NextRun>) {
-        self.told.lock().next_run = next;
+        self.known.lock().told.next_run = next;
     }
 
     /// What runs just now; `None` if nothing does.
     pub fn running(&self, running: Option<RunningStatus>) {
-        self.told.lock().running = running;
+        self.known.lock().told.running = running;
     }
 
     /// How long a restore would take.
     pub fn forecast(&self, forecast: Option<ForecastStatus>) {
-        self.told.lock().forecast = forecast;
+        self.known.lock().told.forecast = forecast;
     }
 
-    /// What is being copied into a region; `None` if nothing is.
-    pub fn healing(&self, region: &RegionName, heal: Option<HealStatus>) {
-        let mut told = self.told.lock();
-        match heal {
-            Some(heal) => told.heal.insert(region.clone(), heal),
-            None => told.heal.remove(region),
+    /// What was run.
+    pub fn runs(&self, runs: RunsView) {
+        self.known.lock().told.runs = runs;
+    }
+
+    /// Where the cluster takes turns at the processor: how long it waited is read when somebody asks.
+    pub fn cpu_share(&self, share: Seat) {
+        self.known.lock().cpu_share = Some(share);
+    }
+
+    /// What is being copied into a region, as it counts; `None` if nothing is.
+    pub fn healing(&self, region: &RegionName, progress: Option<Arc<HealProgress>>) {
+        let mut known = self.known.lock();
+        match progress {
+            Some(progress) => known.healing.insert(region.clone(), progress),
+            None => known.healing.remove(region),
         };
+    }
+
+    /// Objects of a region that are damaged and not healed.
+    pub fn damaged(&self, region: &RegionName, objects: u64) {
+        self.known.lock().damaged.insert(region.clone(), objects);
     }
 
     /// How far a region has been proved.
     pub fn scrubbed(&self, region: &RegionName, scrub: ScrubStatus) {
-        self.told.lock().scrub.insert(region.clone(), scrub);
+        self.known.lock().told.scrub.insert(region.clone(), scrub);
+    }
+}
+
+fn heal_status(progress: &HealProgress) -> HealStatus {
+    let now = progress.snapshot();
+    HealStatus {
+        objects_done: now.objects,
+        objects_total: now.objects_total,
+        bytes_done: now.done.as_bytes(),
+        bytes_total: now.total.as_bytes(),
+        doing: now.doing,
     }
 }

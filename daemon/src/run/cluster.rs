@@ -6,12 +6,10 @@ use std::time::Duration;
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config, Role};
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::backup::history::RunHistory;
 use crate::backup::maker::Maker;
-use crate::backup::seen::SeenRuns;
 use crate::backup::task::SchedulerParts;
 use crate::base::alarms::board::{AlarmBoard, Source};
 use crate::base::capacity::Capacity;
@@ -20,10 +18,8 @@ use crate::base::renewed::renewed;
 use crate::base::supervisor::{Supervisor, TaskContext, TaskSettings};
 use crate::care::board::CareBoard;
 use crate::care::parts::CareParts;
-use crate::care::seen::SeenCare;
 use crate::care::tamper_watch;
 use crate::deletion::freeze::Freezer;
-use crate::model::facts::RunsView;
 use crate::model::verdict::WalReceiver;
 use crate::regions::context::ClusterContext;
 use crate::regions::memory::RegionBook;
@@ -146,8 +142,7 @@ struct Tasks {
 impl Tasks {
     fn begin(&self) -> anyhow::Result<()> {
         let has = |role| self.config.daemon.does(role);
-        let view = Arc::<Mutex<RunsView>>::default();
-        self.show(&view);
+        self.show();
         for (role, sources) in ALARMS_BY_ROLE {
             if !has(role) {
                 // Nobody would ever say that it is cured.
@@ -160,7 +155,7 @@ impl Tasks {
             self.common.readiness.looked(&self.cluster.name, Looked::Regions { read: 0, quorum: 0 });
         }
         if has(Role::Backup) {
-            self.begin_schedule(view);
+            self.begin_schedule();
         }
         if has(Role::Watch) {
             self.begin_watch();
@@ -187,9 +182,8 @@ impl Tasks {
         self.common.supervisor.spawn(Some(&self.cluster.name), settings, begin);
     }
 
-    fn show(&self, runs: &Arc<Mutex<RunsView>>) {
+    fn show(&self) {
         let here = self.config.daemon.does(Role::Wal);
-        let runs = Arc::clone(runs);
         self.common.status.show(ClusterView {
             cluster: self.cluster.name.clone(),
             rpo_seconds: self.cluster.objectives.rpo.as_secs_f64(),
@@ -198,7 +192,6 @@ impl Tasks {
             regions: Arc::clone(&self.context.regions),
             book: Arc::clone(&self.book),
             facts: Arc::clone(&self.context.facts),
-            runs: Arc::new(move || runs.lock().clone()),
         });
     }
 
@@ -217,30 +210,22 @@ impl Tasks {
         self.spawn(settings, move |context| wal::run(context, parts.clone()));
     }
 
-    fn begin_schedule(&self, view: Arc<Mutex<RunsView>>) {
+    fn begin_schedule(&self) {
         let seat = self.common.capacity.seat(&self.cluster.name);
         let maker = Maker { context: self.context.clone(), seat: seat.clone(), shared: Arc::clone(&self.shared) };
+        let history = RunHistory::open(&self.context.directory).0;
         let parts = SchedulerParts {
             context: self.context.clone(),
-            history: RunHistory::open(&self.context.directory).0,
+            counted_after: history.read().iter().map(|run| run.number).max(),
+            history,
             maker: Arc::new(maker),
             orders: self.shared.orders(),
             capacity: self.common.capacity.clone(),
-            outlook: watch::Sender::default(),
             good: watch::Sender::default(),
-        };
-        let seen = SeenRuns {
-            outlook: parts.outlook.subscribe(),
-            history: parts.history.clone(),
-            seat,
-            facts: Arc::clone(&self.context.facts),
-            view,
         };
         let (good, news) = (parts.good.subscribe(), self.news.clone());
         let settings = TaskSettings::new("schedule", SCHEDULE_CEILING).core();
         self.spawn(settings, move |context| backup::task::run(context, parts.clone()));
-        let settings = TaskSettings::new("runs", ORDINARY_CEILING).last();
-        self.spawn(settings, move |context| backup::seen::tell(context, seen.clone()));
         let settings = TaskSettings::new("news", ORDINARY_CEILING);
         self.spawn(settings, move |context| ring(context, good.clone(), news.clone()));
     }
@@ -257,13 +242,6 @@ impl Tasks {
         let settings = TaskSettings::new("regions", ORDINARY_CEILING);
         self.spawn(settings, move |context| regions::watch::watch(context, parts.clone()));
         self.begin_care("agreement", care::watch::agreement_task);
-        let seen = SeenCare {
-            regions: self.context.regions.iter().map(|region| region.name.clone()).collect(),
-            care: Arc::clone(&self.care),
-            facts: Arc::clone(&self.context.facts),
-        };
-        let settings = TaskSettings::new("care", ORDINARY_CEILING).last();
-        self.spawn(settings, move |context| care::seen::tell(context, seen.clone()));
     }
 
     /// Begins a part of the care for what is stored; it begins again when settings become others that it works with.

@@ -16,7 +16,7 @@ use crate::base::progress::Doing;
 use crate::base::supervisor::{Supervisor, TaskContext};
 use crate::deletion::freeze::Freezer;
 use crate::model::capabilities::Writers;
-use crate::model::facts::{ClusterFacts, RunsView, Told};
+use crate::model::facts::{ClusterFacts, Told};
 use crate::model::region_health::Health;
 use crate::model::snapshot::{
     AlarmLine, ClusterCounters, ClusterStatus, DaemonStatus, DurationCounts, OverrideStatus, Point, Protection,
@@ -49,8 +49,6 @@ pub struct ClusterView {
     pub book: Arc<RegionBook>,
     /// What the tasks tell.
     pub facts: Arc<ClusterFacts>,
-    /// The history of its runs.
-    pub runs: Arc<dyn Fn() -> RunsView + Send + Sync>,
 }
 
 /// What is known of a cluster before anything was begun for it.
@@ -207,7 +205,6 @@ impl StatusBoard {
             let said = (pause.since, pause.owner.clone(), pause.reason.clone());
             stopped(pause.action.to_string(), said, pause.expires)
         });
-        let runs = (view.runs)();
         let mut status = ClusterStatus {
             cluster: view.cluster.to_string(),
             verdict: Verdict { protection: Protection::Ok, reasons: Vec::new(), not_ready: Vec::new() },
@@ -221,8 +218,8 @@ impl StatusBoard {
             freezes: freezes.collect(),
             pauses: pauses.collect(),
             alarms,
-            runs: runs.last,
-            counters: runs.counters,
+            runs: told.runs.last.clone(),
+            counters: told.runs.counters.clone(),
             backup_quorum: view.backup_quorum,
             wal,
         };

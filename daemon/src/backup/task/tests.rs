@@ -126,11 +126,11 @@ impl Scene {
         };
         let parts = SchedulerParts {
             context,
+            counted_after: history.read().iter().map(|run| run.number).max(),
             history,
             maker: Arc::<TestMaker>::clone(&maker),
             orders: Arc::default(),
             capacity: capacity.unwrap_or_else(|| Capacity::new(&config.limits)),
-            outlook: watch::Sender::default(),
             good: watch::Sender::default(),
         };
         let mut scene = Self { dir, config: sender, maker, parts, stop: CancellationToken::new(), task: None };
@@ -177,8 +177,16 @@ impl Scene {
             .collect()
     }
 
+    fn next(&self) -> Option<UtcTime> {
+        self.parts.context.facts.told().next_run?.time
+    }
+
+    fn running(&self) -> Option<String> {
+        Some(self.parts.context.facts.told().running?.what)
+    }
+
     fn why(&self) -> String {
-        self.parts.outlook.borrow().why.clone().unwrap_or_default()
+        self.parts.context.facts.told().next_run.and_then(|next| next.why).unwrap_or_default()
     }
 }
 
@@ -187,11 +195,10 @@ async fn runs_begin_at_their_time_and_tell_of_good_backups() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     let mut good = scene.parts.good.subscribe();
     assert_eq!(scene.after(119).await, 0);
-    let outlook = scene.parts.outlook.borrow().clone();
-    assert_eq!(outlook.next, Some("2026-11-20T14:00:00Z".parse().unwrap()));
+    assert_eq!(scene.next(), Some("2026-11-20T14:00:00Z".parse().unwrap()));
     good.mark_unchanged();
     tokio::time::sleep(MINUTE + Duration::from_secs(30)).await;
-    assert_eq!(scene.parts.outlook.borrow().running.as_ref().map(|running| running.kind), Some(RunKind::Scheduled));
+    assert_eq!(scene.running().as_deref(), Some("full backup"));
     assert_eq!(scene.after(3).await, 1);
     assert!(good.has_changed().unwrap(), "whoever deletes what is no longer kept hears of it");
     assert_eq!(scene.after(24 * 60).await, 2);
@@ -241,7 +248,7 @@ async fn an_order_is_carried_out_at_once_and_repeated_until_it_works() {
     assert_eq!(scene.parts.orders.ordered(), None);
     scene.parts.orders.order("another".to_owned());
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(scene.parts.outlook.borrow().running.as_ref().map(|running| running.kind), Some(RunKind::Ordered));
+    assert_eq!(scene.running().as_deref(), Some("full backup that WAL needs"));
     scene.parts.orders.order("one that came while it ran".to_owned());
     assert_eq!(scene.after(3).await, 5, "it may have come too late for that run");
     assert_eq!(scene.parts.orders.ordered(), None);
@@ -291,7 +298,7 @@ async fn a_pause_holds_runs_back_and_a_new_timetable_takes_effect_at_once() {
     assert_eq!(scene.after(3).await, 1);
     scene.config.send_replace(config("full = '0 10,15 * * *'", scene.dir.path()));
     assert_eq!(scene.after(1).await, 1, "ten o'clock was before this timetable");
-    assert_eq!(scene.parts.outlook.borrow().next, Some("2026-11-20T15:00:00Z".parse().unwrap()));
+    assert_eq!(scene.next(), Some("2026-11-20T15:00:00Z".parse().unwrap()));
     assert_eq!(scene.after(60).await, 2);
     scene.stop().await;
 }

@@ -37,7 +37,6 @@ fn scene() -> Scene {
         regions,
         book: Arc::new(book),
         facts: Arc::clone(&facts),
-        runs: Arc::new(RunsView::default),
     });
     Scene { directory, board, facts }
 }
