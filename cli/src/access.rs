@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use lifeboat_repository::backup::read::BackupReader;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::catalog::{Catalog, CatalogRow, RegionAnswer, RegionView};
 use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::{PacksList, layout};
@@ -14,7 +13,7 @@ use lifeboat_repository::keys::{
     read_private_file,
 };
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::wal::read::WalOpeners;
 use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::ids::{InstanceId, RepositoryId};
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::keys::{Holders, Identity, SigningKey};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody, WalEpochRecord};
-use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
 use lifeboat_repository::wal::read::{HistoryRead, WalOpeners, WalRead, WalReader, WalRegion};
 use lifeboat_repository::wal::{
     self, EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseTerms, PieceSize, SealedWal, WalEpoch, WalLevels,

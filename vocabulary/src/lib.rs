@@ -5,6 +5,7 @@
 
 mod byte_count;
 mod digest;
+mod error_chain;
 mod file_entry;
 mod lsn;
 mod names;
@@ -14,6 +15,7 @@ mod wal_segment;
 
 pub use byte_count::{ByteCount, ParseByteCountError};
 pub use digest::{ParseDigestError, Sha256Digest};
+pub use error_chain::error_chain;
 pub use file_entry::{EntryKind, FileEntry, FileNumber, PathError, RelativePath, Tablespace};
 pub use lsn::{Lsn, ParseLsnError, TimelineId, WalPosition};
 pub use names::{BackupId, ClusterName, NameError, RegionName};

@@ -11,15 +11,15 @@ use lifeboat_postgres::{
     BackupEnd, BackupFacts, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
 use lifeboat_repository::backup::write::{
-    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, FrameCheck, LeftReason, MemoryPlan, RegionStore,
-    SealedBackup, Seat,
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, FrameCheck, LeftReason, MemoryPlan, SealedBackup,
+    Seat,
 };
 use lifeboat_repository::keys::Holders;
 use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
-use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog, RegionStore};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_stores::{Verdict, verdict};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition, error_chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,7 +27,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::page_check::{Judge, PageCheck, second_look};
 use crate::backup::report::BackupOutcome;
-use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring;
@@ -65,7 +64,7 @@ pub fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &CancellationTok
     };
     let left = outcome.commit.regions.iter().filter_map(|(region, result)| {
         let reason = result.as_ref().err()?;
-        Some(format!("{region}: {}", causes(reason)))
+        Some(format!("{region}: {}", error_chain(reason)))
     });
     let left: Vec<String> = left.collect();
     RunResult {

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use lifeboat_repository::catalog::{self, Disagreement, RememberedHeads, Testimony};
 use lifeboat_repository::log::LogHead;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::causes::causes;
 use crate::base::state::{Durable, time_text};
 use crate::care::ask::Roundup;
 use crate::care::parts::CareParts;
@@ -147,12 +146,12 @@ pub(crate) async fn compare(
     if known != heads
         && let Err(error) = file.change_in_background(move |file| file.take_over(seen, &changed)).await
     {
-        tracing::warn!(%cluster, error = %causes(&error), "the ends of the logs are not remembered over a restart");
+        tracing::warn!(%cluster, error = %error_chain(&error), "the ends of the logs are not remembered over a restart");
     }
     for disagreement in &found {
         let frozen = freezer.freeze(cluster, trigger(disagreement), &disagreement.finding());
         if let Err(error) = frozen {
-            tracing::error!(%cluster, error = %causes(&error), "the freeze is in force and not saved");
+            tracing::error!(%cluster, error = %error_chain(&error), "the freeze is in force and not saved");
         }
     }
     Compared { found, accepted, suspected }

@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubError, ScrubState, ScrubWalk};
-use lifeboat_vocabulary::{ByteCount, RegionName};
+use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::causes::causes;
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::parts::CareParts;
@@ -180,7 +178,7 @@ impl Lane<'_> {
             found_by: FoundBy::Scrub,
         };
         if let Err(error) = reporter.record(self.store, log, damage).await {
-            let (region, error) = (&self.store.name, causes(&error));
+            let (region, error) = (&self.store.name, error_chain(&error));
             tracing::warn!(%region, error, "damage was found and could not be put on record; it will be found again");
         }
         parts.board.wake_healing();
@@ -190,7 +188,7 @@ impl Lane<'_> {
         let (name, state) = (self.store.name.to_string(), state.clone());
         let saved = self.file.change_in_background(move |file| drop(file.0.insert(name, state))).await;
         if let Err(error) = saved {
-            tracing::warn!(region = %self.store.name, error = %causes(&error), "how far the scrub is would not survive a restart");
+            tracing::warn!(region = %self.store.name, error = %error_chain(&error), "how far the scrub is would not survive a restart");
         }
     }
 

@@ -14,11 +14,10 @@ use lifeboat_repository::retention::sweep::{
     SweepRegion, SweepReport, SweepSettings,
 };
 use lifeboat_stores::ObjectLock;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use tokio::sync::Notify;
 
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
 use crate::care::tamper_watch;
 use crate::deletion::audit::AuditEntry;
@@ -272,7 +271,7 @@ impl Expiry {
             }
             Expired::Not(error) => error,
         };
-        let text = causes(error);
+        let text = error_chain(error);
         tracing::warn!(cluster = %self.parts.context.cluster, %region, error = text, "retention was not carried out");
         let rule = match error {
             SweepError::Stopped { .. } => return,

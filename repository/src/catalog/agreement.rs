@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest};
+use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, error_chain};
 
-use crate::backup::write::upload::chain;
 use crate::log::error::LogError;
 use crate::log::note::{KeyName, NoteError};
 use crate::log::records::record::{Record, RecordBody};
@@ -217,7 +216,7 @@ fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
             let (seq, remembered, found) = (*seq, *remembered, *found);
             Some(Disagreement::Forked { region, seq, remembered, found, witness: Witness::Memory })
         }
-        error => Some(Disagreement::Broken { region, what: chain(error) }),
+        error => Some(Disagreement::Broken { region, what: error_chain(error) }),
     }
 }
 

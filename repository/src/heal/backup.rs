@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_stores::{ObjectKey, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime};
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
 use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
@@ -19,6 +18,7 @@ use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Attempt, Draft, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// How often the record is tried while others append.
 const APPEND_ATTEMPTS: u32 = 32;

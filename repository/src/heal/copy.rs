@@ -9,15 +9,15 @@ use bytes::Bytes;
 use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectVersion, PutMode, Ranking, SealedBody, StoreError,
 };
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, error_chain};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::aead::sha256;
 use crate::format::layout::StoredName;
 use crate::heal::progress::HealProgress;
 use crate::log::error::LogError;
+use crate::log::region_store::RegionStore;
 use crate::scrub::damage::FoundDamage;
 use crate::scrub::pace::Pace;
 use crate::wal::object::{WalTrust, stored_bytes_max};
@@ -37,7 +37,7 @@ impl Proof {
         match self {
             Self::Digest(expected) if sha256(bytes) == *expected => None,
             Self::Digest(_) => Some(format!("its {} bytes do not have the signed SHA-256", bytes.len())),
-            Self::Signed(name) => trust.check_sealed(name, bytes).err().map(|error| chain(&error)),
+            Self::Signed(name) => trust.check_sealed(name, bytes).err().map(|error| error_chain(&error)),
         }
     }
 
@@ -209,7 +209,7 @@ impl<'a> Copier<'a> {
                         what
                     }
                 },
-                Err(error) => chain(&error),
+                Err(error) => error_chain(&error),
             };
             self.ranking.failed(index);
             tracing::debug!(region = %source.name, %key, %what, "a region does not give an object");

@@ -12,7 +12,6 @@ use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::write::upload::RegionStore;
 use crate::heal::copy::Copier;
 use crate::heal::plan::{Lack, RecordPlan, plan_records};
 use crate::heal::progress::HealProgress;
@@ -23,6 +22,7 @@ use crate::heal::writer_guard::WriterGuard;
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::region_log::{LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::scrub::damage::FoundDamage;
 use crate::scrub::pace::Pace;
 use crate::wal::name::WalObject;

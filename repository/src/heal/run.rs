@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime};
+use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
-use crate::backup::write::upload::chain;
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
 use crate::heal::plan::{BackupTask, Rank, RecordPlan};
@@ -120,7 +119,7 @@ impl<'a> Run<'a> {
             match self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await {
                 Ok(_) => self.report.records += 1,
                 // Two events under one count: the agreement of the logs tells of it.
-                Err(error @ LogError::CountReused { .. }) => self.report.leave(what, chain(&error)),
+                Err(error @ LogError::CountReused { .. }) => self.report.leave(what, error_chain(&error)),
                 Err(source) => return Err(self.log_failed(source)),
             }
         }
@@ -196,7 +195,7 @@ impl<'a> Run<'a> {
             }
             Err(HealBackupError::Copy(error)) => self.failed(format!("backup {id}"), &error),
             Err(error) => {
-                self.report.leave(format!("backup {id}"), chain(&error));
+                self.report.leave(format!("backup {id}"), error_chain(&error));
                 Next::GoOn
             }
         }
@@ -234,7 +233,7 @@ impl<'a> Run<'a> {
     /// Whether the region's own writer has not begun meanwhile, and nobody has swept what is to come.
     async fn may_still(&mut self, object: WalObject) -> Result<bool, String> {
         if self.since_look >= LOOK_AT_LOG_EVERY {
-            self.target.log.refresh(&*self.target.store.store).await.map_err(|error| chain(&error))?;
+            self.target.log.refresh(&*self.target.store.store).await.map_err(|error| error_chain(&error))?;
             self.floors = self.target.log.standing(self.now()).wal_floors;
             self.since_look = 0;
         }
@@ -262,10 +261,10 @@ impl<'a> Run<'a> {
         match error {
             CopyError::Stopped => self.report.ended = Some(HealEnd::Stopped),
             CopyError::Target { .. } | CopyError::Log { .. } => {
-                self.report.ended = Some(HealEnd::Region(chain(error)));
+                self.report.ended = Some(HealEnd::Region(error_chain(error)));
             }
             CopyError::NoSource { .. } | CopyError::NotReplaceable { .. } | CopyError::Epoch { .. } => {
-                self.report.leave(what, chain(error));
+                self.report.leave(what, error_chain(error));
                 return Next::GoOn;
             }
         }
@@ -299,7 +298,7 @@ impl<'a> Run<'a> {
             let draft = self.draft(RecordBody::Healed(record));
             let appended = self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await;
             if let Err(error) = appended {
-                self.report.ended.get_or_insert(HealEnd::Region(chain(&error)));
+                self.report.ended.get_or_insert(HealEnd::Region(error_chain(&error)));
                 break;
             }
         }

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId};
+use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, error_chain};
 
-use crate::backup::write::upload::chain;
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, StoredName};
 use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
@@ -54,7 +53,7 @@ impl Stream<'_> {
             let copied = copier.copy(&key, &proof, (Place::Empty, ByteCount::ZERO), &BTreeSet::new()).await;
             match copied {
                 Ok(_) => {}
-                Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&chain(&error))),
+                Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&error_chain(&error))),
                 Err(error) => return Err(error),
             }
         }
@@ -62,7 +61,7 @@ impl Stream<'_> {
             let target = &mut *self.target;
             let appended = target.log.append(&*target.store.store, self.signer, &draft).await;
             appended.map_err(|source| match source {
-                swept @ LogError::Swept { .. } => unknown(&chain(&swept)),
+                swept @ LogError::Swept { .. } => unknown(&error_chain(&swept)),
                 source => CopyError::Log { region: target.store.name.clone(), source },
             })?;
         }
@@ -99,7 +98,7 @@ impl Stream<'_> {
         let (key, proof) = (name.key(), Proof::Signed(name));
         let fetched = copier.stoppable(copier.fetch(&key, &proof, *size, regions)).await?;
         let claimed = WalTrust::claimed_epoch(&fetched.0.bytes);
-        let epoch = claimed.map_err(|error| CopyError::Epoch { key: key.clone(), why: chain(&error) })?;
+        let epoch = claimed.map_err(|error| CopyError::Epoch { key: key.clone(), why: error_chain(&error) })?;
         self.ensure(copier, epoch, &key).await?;
         copier.put_fetched(&key, &proof, fetched).await
     }
@@ -127,7 +126,7 @@ pub(crate) async fn heal_damaged_wal(
     let foreign = || {
         let doing = format!("tell what {key} should be");
         let source = StoreError::Unsupported { doing, why: "nothing vouches for it".to_owned() };
-        CopyError::NoSource { key: key.clone(), tried: vec![(copier.target.name.clone(), chain(&source))] }
+        CopyError::NoSource { key: key.clone(), tried: vec![(copier.target.name.clone(), error_chain(&source))] }
     };
     let name = layout::parse(key).ok_or_else(foreign)?;
     if let Some(object) = WalObject::of_key(key) {

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifeboat_stores::{Entry, ObjectKey, StoreError};
-use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition};
+use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::layout::{StoredName, WalForm, WalRange};
 use crate::heal::stretches::Stretches;
+use crate::log::region_store::RegionStore;
 use crate::wal::list::timelines;
 use crate::wal::name::{PieceSize, WalObject};
 
@@ -133,7 +133,7 @@ pub(crate) async fn lacking_wal(
                 lines.extend(found);
                 answering.push(source.clone());
             }
-            Err(error) => lack.silent.push((source.name.clone(), chain(&error))),
+            Err(error) => lack.silent.push((source.name.clone(), error_chain(&error))),
         }
     }
     for timeline in lines.into_iter().filter(|timeline| !bounds.skips(*timeline)) {
@@ -150,7 +150,7 @@ pub(crate) async fn lacking_wal(
             let mut found = BTreeMap::new();
             for source in &answering {
                 if let Err(error) = gather(source, (form, timeline), (bounds, refused, &held), &mut found).await {
-                    lack.silent.push((source.name.clone(), chain(&error)));
+                    lack.silent.push((source.name.clone(), error_chain(&error)));
                 }
             }
             // Of objects that overlap, those are enough that add something.
@@ -227,7 +227,7 @@ async fn history(
                 holders.regions.insert(source.name.clone());
             }
             Ok(None) => {}
-            Err(error) => lack.silent.push((source.name.clone(), chain(&error))),
+            Err(error) => lack.silent.push((source.name.clone(), error_chain(&error))),
         }
     }
     Ok(())

@@ -206,7 +206,7 @@ mod tests {
             ("#".repeat((1 << 20) + 1), "the identity file is larger than 1.0 MiB"),
         ];
         for (text, expected) in cases {
-            let error = crate::backup::write::upload::chain(&parse_file(&text, &mut nobody).unwrap_err());
+            let error = lifeboat_vocabulary::error_chain(&parse_file(&text, &mut nobody).unwrap_err());
             assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains(&key[20..]), "{error}");
         }

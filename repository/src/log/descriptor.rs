@@ -227,7 +227,7 @@ mod tests {
     fn descriptors_that_do_not_fit_are_refused_by_meaning() {
         let other = samples::signer_named("other", 1);
         let refused = |bytes: &[u8], pin: Option<&VerifyKey>| {
-            crate::backup::write::upload::chain(&Descriptor::from_note(bytes, pin).unwrap_err())
+            lifeboat_vocabulary::error_chain(&Descriptor::from_note(bytes, pin).unwrap_err())
         };
         let good = signed(|_| ());
         let text = String::from_utf8(good.clone()).unwrap();

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
-use crate::backup::write::upload::RegionStore;
 use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// What one program knows of the logs of one cluster.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ pub mod note;
 pub mod records;
 pub(crate) mod region_log;
 pub(crate) mod region_state;
+pub(crate) mod region_store;
 
 pub use self::descriptor::{Descriptor, DescriptorError, FORMAT_MAJOR};
 pub use self::error::LogError;
@@ -16,3 +17,4 @@ pub use self::memory::LogMemory;
 pub use self::note::{KeyName, KeyNameError, NoteSigner};
 pub use self::region_log::{Attempt, Draft, LOG_RECORDS_MAX, LogEntry, LogHead, LogTrust, RegionLog};
 pub use self::region_state::{Leaving, OpenIntent, RegionStanding, StandingBackup, holds_in_force};
+pub use self::region_store::RegionStore;

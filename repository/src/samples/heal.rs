@@ -9,7 +9,6 @@ use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, PutMode, SealedBod
 use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, SystemClock, TimelineId};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, ObjectId};
 use crate::format::layout;
@@ -21,6 +20,7 @@ use crate::log::note::NoteSigner;
 use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::samples;
 use crate::samples::wal::{self, Archive};
 use crate::scrub::pace::Pace;

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use lifeboat_stores::{MemoryStore, ObjectKey, PutMode, SealedBody, Store, WithFaults};
 use lifeboat_vocabulary::RegionName;
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::aead::sha256;
 use crate::format::layout::WalRange;
 use crate::keys::identity::Identity;
@@ -15,6 +14,7 @@ use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
 use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::samples;
 use crate::wal::epoch::WalEpoch;
 use crate::wal::name::PieceSize;

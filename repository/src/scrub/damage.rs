@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, Clock, RegionName};
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::layout::{self, StoredName};
 use crate::heal::plan::{named_damage, wal_damage};
 use crate::log::error::LogError;
@@ -13,6 +12,7 @@ use crate::log::note::NoteSigner;
 use crate::log::records::care::{DamageRecord, FoundBy, OBJECTS_NAMED_MAX};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// An object that a region should have, and does not have as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]

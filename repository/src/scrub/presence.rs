@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_stores::{ObjectKey, StoreError};
 use lifeboat_vocabulary::{ByteCount, Clock, Sha256Digest};
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
 use crate::heal::copy::Proof;
 use crate::log::records::backup::BackupRecord;
 use crate::log::region_log::RegionLog;
+use crate::log::region_store::RegionStore;
 use crate::scrub::damage::FoundDamage;
 use crate::scrub::walk::{ScrubError, wrapped_keys};
 

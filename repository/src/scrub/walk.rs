@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Lsn, Sha256Digest, TimelineId};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Lsn, Sha256Digest, TimelineId, error_chain};
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::aead::sha256;
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, SLICES_PREFIX, StoredName, WAL_PREFIX};
@@ -18,6 +17,7 @@ use crate::log::error::LogError;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::scrub::damage::FoundDamage;
 use crate::scrub::pace::Pace;
 use crate::wal::epoch::FIRST_SLOTS;
@@ -271,7 +271,7 @@ impl<'a> ScrubWalk<'a> {
         let Proof::Signed(_) = proof else { return Ok(None) };
         let epoch = match WalTrust::claimed_epoch(object) {
             Ok(epoch) => epoch,
-            Err(error) => return Ok(Some(chain(&error))),
+            Err(error) => return Ok(Some(error_chain(&error))),
         };
         if self.log.wal_epoch_keys(epoch).is_none() {
             // It may be newer than our reading of the log.

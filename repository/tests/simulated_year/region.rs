@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::log::records::{BackupRecord, InitRecord, Origin, RecordBody};
-use lifeboat_repository::log::{Draft, LogError, LogMemory, RegionLog};
+use lifeboat_repository::log::{Draft, LogError, LogMemory, RegionLog, RegionStore};
 use lifeboat_repository::retention::{Candidate, Proof};
 use lifeboat_s3_testd::{Config, Failure, Server};
 use lifeboat_stores::{FixedJitter, RegionSettings, RetryPolicy, Store, WithRetry, open};

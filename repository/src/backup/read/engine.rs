@@ -445,8 +445,8 @@ fn open_frame(
     sealed: &mut [u8],
     (decompressor, target): (&mut Decompressor, &mut [u8]),
 ) -> Result<(), String> {
-    let opened = opener.open(part.frame.place, sealed).map_err(|error| crate::backup::write::upload::chain(&error))?;
+    let opened = opener.open(part.frame.place, sealed).map_err(|error| lifeboat_vocabulary::error_chain(&error))?;
     decompressor
         .decompress(opened.codec, opened.payload, target)
-        .map_err(|error| crate::backup::write::upload::chain(&error))
+        .map_err(|error| lifeboat_vocabulary::error_chain(&error))
 }

@@ -9,10 +9,10 @@ use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, ObjectId, RepositoryId};
 use crate::format::seal::EpochKey;
+use crate::log::region_store::RegionStore;
 
 /// Something that a region did not give back as it was written. The data came from another region, or the read failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +114,7 @@ impl BackupReader {
                 }
                 Err(error) => {
                     self.ranking.failed(index);
-                    let what = crate::backup::write::upload::chain(&error);
+                    let what = lifeboat_vocabulary::error_chain(&error);
                     if matches!(error, StoreError::NotFound { .. } | StoreError::Unsupported { .. }) {
                         self.report(&region.name, key, what.clone());
                     } else {

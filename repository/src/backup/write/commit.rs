@@ -14,7 +14,7 @@ use lifeboat_stores::{PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime, WalPosition};
 
 use crate::backup::write::packer::StoredObject;
-use crate::backup::write::upload::{LeftReason, RegionStore, UploadHub};
+use crate::backup::write::upload::{LeftReason, UploadHub};
 use crate::backup::write::writer::SealedBackup;
 use crate::format::aead::sha256;
 use crate::format::ids::RandomError;
@@ -27,6 +27,7 @@ use crate::log::records::backup::{
 };
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, LogHead, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// What the record says besides what the pipeline knows.
 #[derive(Clone, Debug)]

@@ -56,7 +56,7 @@ pub enum BackupError {
 fn list(reasons: &[(RegionName, LeftReason)]) -> String {
     let each: Vec<_> = reasons
         .iter()
-        .map(|(region, reason)| format!("{region}: {}", crate::backup::write::upload::chain(reason)))
+        .map(|(region, reason)| format!("{region}: {}", lifeboat_vocabulary::error_chain(reason)))
         .collect();
     each.join("; ")
 }

@@ -16,6 +16,6 @@ pub use self::error::BackupError;
 pub use self::manifest_check::ManifestMismatch;
 pub use self::memory_plan::{BudgetTooSmall, MemoryPlan};
 pub use self::packer::{Packed, StoredObject};
-pub use self::upload::{LeftReason, RegionStore};
+pub use self::upload::LeftReason;
 pub use self::worker::{Checked, FrameCheck, SuspectPage};
 pub use self::writer::{BackupSettings, BackupWriter, SealedBackup};

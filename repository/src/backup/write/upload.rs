@@ -10,23 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use lifeboat_stores::{ObjectKey, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::RegionName;
+use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError};
+use lifeboat_vocabulary::{RegionName, error_chain};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
-
-/// A region that a backup goes to.
-#[derive(Clone, Debug)]
-pub struct RegionStore {
-    /// Its name in the configuration.
-    pub name: RegionName,
-    /// Where its objects go, with retries and breaker around it.
-    pub store: Arc<dyn Store>,
-}
+use crate::log::region_store::RegionStore;
 
 /// Why a region left a backup.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +89,7 @@ struct Lane {
 impl Lane {
     fn leave(&self, reason: LeftReason) {
         if !self.gone.swap(true, Ordering::SeqCst) {
-            tracing::warn!(region = %self.region.name, reason = %chain(&reason), "region leaves this backup");
+            tracing::warn!(region = %self.region.name, reason = %error_chain(&reason), "region leaves this backup");
             *self.left.lock() = Some(reason);
         }
         self.leave.cancel();
@@ -113,17 +105,6 @@ impl Lane {
     fn lag(&self, now: Instant) -> Duration {
         self.pending.lock().first_key_value().map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
     }
-}
-
-/// An error with all its causes, as one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 /// How many regions go on, and how long one may hold up the others.

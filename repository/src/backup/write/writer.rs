@@ -22,13 +22,14 @@ use crate::backup::write::cpu_share::Seat;
 use crate::backup::write::error::BackupError;
 use crate::backup::write::memory_plan::MemoryPlan;
 use crate::backup::write::packer::{Numbered, Packed, Packer, SealingIdentity, Shared, Step, StoredObject};
-use crate::backup::write::upload::{LeftReason, RegionStore, UploadHub, UploadSettings};
+use crate::backup::write::upload::{LeftReason, UploadHub, UploadSettings};
 use crate::backup::write::worker::{
     BufferPool, FileContext, FrameCheck, FrameJob, Work, Worker, start_workers, work_lane,
 };
 use crate::format::ids::{EpochId, RepositoryId};
 use crate::format::index::writer::IndexWriter;
 use crate::format::seal::EpochKey;
+use crate::log::region_store::RegionStore;
 
 /// Steps that are not frames (begins, ends, manifest lines) and may be on their way at the same time.
 const CONTROLS_IN_FLIGHT: usize = 1024;

@@ -51,7 +51,7 @@ fn signed(link: Link, draft: Draft) -> Bytes {
 }
 
 async fn refused(store: &MemoryStore, trust: LogTrust) -> String {
-    crate::backup::write::upload::chain(&RegionLog::read(store, trust).await.unwrap_err())
+    lifeboat_vocabulary::error_chain(&RegionLog::read(store, trust).await.unwrap_err())
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn writer() -> KeyName {
 }
 
 fn refused(note: &[u8]) -> String {
-    crate::backup::write::upload::chain(&Head::from_note(note, &writer(), &trust("eu-1")).unwrap_err())
+    lifeboat_vocabulary::error_chain(&Head::from_note(note, &writer(), &trust("eu-1")).unwrap_err())
 }
 
 #[test]

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lifeboat_stores::ByteRange;
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, error_chain};
 use tokio::sync::Mutex;
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, RepositoryId};
 use crate::format::layout;
@@ -17,6 +16,7 @@ use crate::keys::identity::Identity;
 use crate::keys::slots::{EpochPlace, Openers, SLOTS_BYTES_MAX, SlotsError, open_slots};
 use crate::log::error::LogError;
 use crate::log::region_log::RegionLog;
+use crate::log::region_store::RegionStore;
 use crate::wal::epoch::FIRST_SLOTS;
 
 /// What there is to open keys with, for as long as WAL is read.
@@ -155,12 +155,12 @@ impl WalKeys {
                 Ok(slots) => match open_slots(&slots, place, openers).await {
                     Ok(key) => return Ok(key),
                     Err(source) => {
-                        let what = chain(&source);
+                        let what = error_chain(&source);
                         closed = Some(source);
                         what
                     }
                 },
-                Err(error) => chain(&error),
+                Err(error) => error_chain(&error),
             };
             tracing::warn!(region = %region.name, %key, %what, "a region does not give the key of a WAL epoch");
             tried.push((region.name.clone(), what));

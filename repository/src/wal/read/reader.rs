@@ -11,12 +11,12 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, WalPosition, error_chain};
 use parking_lot::Mutex;
 
 use crate::backup::read::reader::Damage;
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::layout::{StoredName, WalForm, WalRange};
+use crate::log::region_store::RegionStore;
 use crate::wal::list::{self, objects_in};
 use crate::wal::map::{HeldWal, WalChoice, WalMap};
 use crate::wal::name::{PieceSize, WalObject};
@@ -350,7 +350,7 @@ impl WalReader {
 }
 
 fn not_listed(region: &RegionStore, error: &StoreError) -> WalTrouble {
-    let what = chain(error);
+    let what = error_chain(error);
     tracing::warn!(region = %region.name, %what, "region does not say what WAL it has");
     WalTrouble { region: region.name.clone(), key: None, what }
 }

@@ -9,8 +9,9 @@ use lifeboat_vocabulary::RegionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
-use crate::backup::write::upload::{Hold, LeftReason, RegionStore, UploadHub, UploadSettings};
+use crate::backup::write::upload::{Hold, LeftReason, UploadHub, UploadSettings};
 use crate::format::aead::sha256;
+use crate::log::region_store::RegionStore;
 
 const LAG_LIMIT: Duration = Duration::from_secs(4);
 

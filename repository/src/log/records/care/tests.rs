@@ -15,7 +15,7 @@ const AUDIT: usize = 9;
 const KEEP: usize = 11;
 
 fn parsed(json: &Value) -> Result<Record, String> {
-    Record::parse(&format!("{json}\n")).map_err(|error| crate::backup::write::upload::chain(&error))
+    Record::parse(&format!("{json}\n")).map_err(|error| lifeboat_vocabulary::error_chain(&error))
 }
 
 fn entry(number: usize) -> Value {

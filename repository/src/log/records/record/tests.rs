@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 fn parsed(json: &Value) -> Result<Record, String> {
-    Record::parse(&format!("{json}\n")).map_err(|error| crate::backup::write::upload::chain(&error))
+    Record::parse(&format!("{json}\n")).map_err(|error| lifeboat_vocabulary::error_chain(&error))
 }
 
 fn changed(pointer: &str, value: Value) -> Value {
