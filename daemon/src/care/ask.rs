@@ -18,7 +18,7 @@ pub struct Answered {
     /// Its log, or why there is none.
     pub log: Result<RegionLog, NoLog>,
     /// The ends of the log that writers have signed.
-    pub heads: Vec<(lifeboat_repository::log::KeyName, LogHead)>,
+    pub heads: Vec<(lifeboat_repository::format::KeyName, LogHead)>,
 }
 
 /// Why there is no log of a region.
@@ -84,7 +84,7 @@ pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemor
     Ok(Roundup { regions: join_all(answers).await, trust: trust.clone() })
 }
 
-type Heads = Vec<(lifeboat_repository::log::KeyName, LogHead)>;
+type Heads = Vec<(lifeboat_repository::format::KeyName, LogHead)>;
 
 async fn history(
     region: &RegionStore,

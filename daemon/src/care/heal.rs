@@ -7,10 +7,9 @@ use std::time::Duration;
 use lifeboat_config::ClusterSettings;
 
 use lifeboat_repository::catalog::Disagreement;
-use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope};
+use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{LogTrust, RegionLog};
-use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{RegionName, error_chain};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -122,7 +121,7 @@ async fn heal_region(
     let name = target.store.name.clone();
     parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
     let tools = parts.tools(trust, (pace, &progress), &context.stop);
-    let work = lifeboat_repository::heal::heal(target, others, scope, &tools);
+    let work = lifeboat_repository::heal::heal_region(target, others, scope, &tools);
     tokio::pin!(work);
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use lifeboat_repository::heal::Pace;
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore};
-use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubError, ScrubState, ScrubWalk};
+use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::scrub::{self, DamageReporter, ScrubError, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

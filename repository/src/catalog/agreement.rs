@@ -9,8 +9,9 @@ use std::fmt;
 
 use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, error_chain};
 
+use crate::format::key_name::KeyName;
 use crate::log::error::LogError;
-use crate::log::note::{KeyName, NoteError};
+use crate::log::note::NoteError;
 use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::GapScope;
 use crate::log::region_log::{LogHead, RegionLog};

@@ -9,6 +9,8 @@ pub const FRAME_OVERHEAD: usize = FRAME_HEAD_BYTES + TAG_BYTES;
 /// The largest payload, and the largest content of a frame once decompressed: 16 MiB. Whatever is larger is refused
 /// before any memory is taken for it.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Sizes of frames that a repository may be set to, in **bytes**.
+pub const FRAME_BYTES: std::ops::RangeInclusive<u32> = 32 << 10..=1 << 20;
 /// Length of the payload of an END frame in **bytes**.
 pub(crate) const END_BYTES: usize = 16;
 

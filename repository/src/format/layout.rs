@@ -9,7 +9,7 @@ use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, Lsn, TimelineId};
 
 use crate::format::ids::{EpochId, ObjectId};
-use crate::log::note::KeyName;
+use crate::format::key_name::KeyName;
 
 /// All records of a region's log begin with this.
 pub const LOG_PREFIX: &str = "log/";

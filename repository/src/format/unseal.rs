@@ -11,8 +11,8 @@ use crate::format::derive::{COMMITMENT_BYTES, Derived};
 use crate::format::frame::{Codec, END_BYTES, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FrameFault, FrameHead, FrameType};
 use crate::format::header::{HEAD_BYTES, HEADER_BYTES, HeaderError, HeaderField, ObjectHeader, Trailer, WalPlace};
 use crate::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId};
-use crate::format::pack::{FOOTER_BYTES, PackFooter, TocError, TocReader};
 use crate::format::seal::EpochKey;
+use crate::format::toc::{FOOTER_BYTES, PackFooter, TocError, TocReader};
 use crate::format::trailer::{self, SignatureFault, TRAILER_BYTES};
 
 /// Which object a reader expects. What is not known beforehand is `None` and is not compared.

@@ -12,8 +12,10 @@ use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime
 
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
-use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
-use crate::heal::plan::{BackupTask, Completeness, Lack};
+use crate::heal::copy::{Copied, Copier, CopyError, Place};
+use crate::heal::plan::{BackupTask, Lack};
+use crate::heal::proof::Proof;
+use crate::log::damage::Completeness;
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;

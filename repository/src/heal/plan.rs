@@ -13,6 +13,7 @@ use lifeboat_vocabulary::{BackupId, RegionName, TimelineId, UtcTime, WalPosition
 
 use crate::format::layout::WalRange;
 use crate::heal::scope::HealScope;
+use crate::log::damage::{Completeness, DamagedObjects, damaged_objects, damaged_wal};
 use crate::log::records::backup::{BackupRecord, Soundness};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::records::wal::GapScope;
@@ -45,15 +46,6 @@ pub enum Lack {
         /// Whether these are all.
         complete: Completeness,
     },
-}
-
-/// Whether a list names everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completeness {
-    /// It does.
-    All,
-    /// There are more: every object has to be looked at.
-    Some,
 }
 
 /// What a region lacks, by the logs.
@@ -94,7 +86,7 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
     let can_restore = if standing.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
     let mut plan = RecordPlan {
         common: common_records(target, sources),
-        wal_damage: wal_damage(target),
+        wal_damage: damaged_wal(target),
         can_restore,
         ..RecordPlan::default()
     };
@@ -135,51 +127,12 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
 fn lack(target: &RegionLog, standing: &RegionStanding, backup: &BackupId) -> Option<Lack> {
     match standing.backups.get(backup) {
         None => Some(Lack::Record),
-        Some(there) if there.damaged.is_some() => Some(damaged_objects(target, backup)),
+        Some(there) if there.damaged.is_some() => {
+            let DamagedObjects { named, complete } = damaged_objects(target, backup);
+            Some(Lack::Objects { named, complete })
+        }
         Some(_) => None,
     }
-}
-
-/// What the `damage` records say about a backup since it was healed last.
-fn damaged_objects(log: &RegionLog, backup: &BackupId) -> Lack {
-    let (mut named, mut complete) = (BTreeSet::new(), Completeness::All);
-    for entry in log.entries() {
-        match &entry.record.body {
-            RecordBody::Damage(damage) if damage.backup.as_ref() == Some(backup) => {
-                named.extend(damage.objects.iter().cloned());
-                if damage.count > damage.objects.len() as u64 {
-                    complete = Completeness::Some;
-                }
-            }
-            RecordBody::Healed(healed) if healed.backups.contains(backup) => {
-                named.clear();
-                complete = Completeness::All;
-            }
-            _ => {}
-        }
-    }
-    Lack::Objects { named, complete }
-}
-
-/// The damaged objects of a backup that its log names already.
-pub(crate) fn named_damage(log: &RegionLog, backup: &BackupId) -> BTreeSet<ObjectKey> {
-    match damaged_objects(log, backup) {
-        Lack::Objects { named, .. } => named,
-        Lack::Record => BTreeSet::new(),
-    }
-}
-
-/// Damage outside of backups. A `healed` record without backups is about these, and settles all before it.
-pub(crate) fn wal_damage(log: &RegionLog) -> BTreeSet<ObjectKey> {
-    let mut objects = BTreeSet::new();
-    for entry in log.entries() {
-        match &entry.record.body {
-            RecordBody::Damage(damage) if damage.backup.is_none() => objects.extend(damage.objects.iter().cloned()),
-            RecordBody::Healed(healed) if healed.backups.is_empty() => objects.clear(),
-            _ => {}
-        }
-    }
-    objects
 }
 
 /// Records about the whole repository that the target missed. What happens in one region stays in its log: what it forgot,

@@ -1,4 +1,9 @@
-//! One healing of one region, item by item.
+//! A region that was away, is new, or is damaged gets from healthy regions what it lacks: sealed objects as they are, each
+//! proved on the way, and the records once everything that they speak of is there.
+//!
+//! CRASH SAFETY. Every step is one create-only (or conditional) write, and what a step relies on is there before it: slots,
+//! then the record of an epoch, then WAL under it; objects, list and slots of a backup, then its record. A crash at any
+//! point leaves at most objects that no record names; the next run lists what is there, and goes on behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,20 +12,90 @@ use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
-use crate::heal::plan::{BackupTask, Rank, RecordPlan};
-use crate::heal::report::{HealEnd, HealError, HealRegion, HealReport, HealTools, compare};
+use crate::heal::plan::{BackupTask, Rank, RecordPlan, plan_records};
+use crate::heal::report::{HealEnd, HealError, HealPreview, HealReport};
 use crate::heal::scope::HealScope;
 use crate::heal::stream::{Epochs, Stream, heal_damaged_wal};
-use crate::heal::wal::{Holders, Until, WalBounds};
+use crate::heal::tools::{HealRegion, HealTools};
+use crate::heal::wal::{Holders, Until, WalBounds, WalLack, lacking_wal};
 use crate::heal::writer_guard::WriterGuard;
 use crate::log::error::LogError;
 use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
 use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::Draft;
+use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::wal::name::WalObject;
+use crate::wal::object::WalTrust;
 
 /// The log of the region is read on after so many objects of WAL: somebody may have swept meanwhile.
 const LOOK_AT_LOG_EVERY: u64 = 64;
+
+/// Finds out what `target` lacks, and changes nothing.
+///
+/// # Errors
+/// [`HealError::List`] if the region does not answer.
+pub async fn preview(
+    target: &HealRegion,
+    sources: &[HealRegion],
+    scope: &HealScope,
+    tools: &HealTools<'_>,
+) -> Result<HealPreview, HealError> {
+    let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
+    let records = plan_records(&target.log, &logs, scope, tools.clock.now());
+    let mut preview = HealPreview { records, ..HealPreview::default() };
+    match guard(&target.store, tools).until().await {
+        Ok(until) => {
+            let lack = compare(target, sources, (scope, until, tools), &BTreeSet::new()).await?;
+            preview.wal_objects = lack.count();
+            preview.wal_bytes = lack.bytes();
+        }
+        Err(why) => preview.wal_unseen = Some(why),
+    }
+    Ok(preview)
+}
+
+/// Brings `target` what it lacks, in the order that [`crate::heal::plan`] gives reasons for. Works beside backups, WAL and sweeps.
+///
+/// What cannot be healed is in the report, and does not keep the rest from being healed.
+///
+/// # Errors
+/// [`HealError`] if nothing could be begun. What was done before stays, and is found by the next run.
+pub async fn heal_region(
+    target: &mut HealRegion,
+    sources: &[HealRegion],
+    scope: &HealScope,
+    tools: &HealTools<'_>,
+) -> Result<HealReport, HealError> {
+    let region = target.store.name.clone();
+    let refreshed = target.log.refresh(&*target.store.store).await;
+    refreshed.map_err(|source| HealError::Log { region, source })?;
+    let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
+    let plan = plan_records(&target.log, &logs, scope, tools.clock.now());
+    let store = target.store.clone();
+    let stores: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
+    let trust = WalTrust::of(tools.trust);
+    let copier = Copier::new(&store, stores, &trust, (tools.pace, tools.progress, tools.stop));
+    let writer = guard(&store, tools);
+    Run::new((target, sources), (scope, plan), tools, (&copier, &writer)).run().await
+}
+
+fn guard<'a>(target: &'a RegionStore, tools: &HealTools<'a>) -> WriterGuard<'a> {
+    let trust = LogTrust { region: Some(target.name.clone()), remembered: None, ..tools.trust.clone() };
+    WriterGuard::new(target, trust, tools.signer.name(), tools.clock)
+}
+
+async fn compare(
+    target: &HealRegion,
+    sources: &[HealRegion],
+    (scope, until, tools): (&HealScope, Until, &HealTools<'_>),
+    refused: &BTreeSet<WalObject>,
+) -> Result<WalLack, HealError> {
+    let floors = target.log.standing(tools.clock.now()).wal_floors;
+    let bounds = WalBounds { from: scope.wal_from, floors, until, settled: tools.settled };
+    let sources: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
+    let lack = lacking_wal(&target.store, &sources, &bounds, refused).await;
+    lack.map_err(|source| HealError::List { region: target.store.name.clone(), source })
+}
 
 /// Whether damage outside of backups is cured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +108,7 @@ enum WalDamage {
     Cured,
 }
 
-pub(crate) struct Run<'a> {
+struct Run<'a> {
     target: &'a mut HealRegion,
     sources: &'a [HealRegion],
     scope: &'a HealScope,
@@ -64,7 +139,7 @@ enum Next {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(
+    fn new(
         (target, sources): (&'a mut HealRegion, &'a [HealRegion]),
         (scope, plan): (&'a HealScope, RecordPlan),
         tools: &'a HealTools<'a>,
@@ -89,7 +164,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(crate) async fn run(mut self) -> Result<HealReport, HealError> {
+    async fn run(mut self) -> Result<HealReport, HealError> {
         self.common().await?;
         self.damaged_wal().await;
         let mut refused = BTreeSet::new();
@@ -314,3 +389,6 @@ impl<'a> Run<'a> {
         Draft { origin, body }
     }
 }
+
+#[cfg(test)]
+mod tests;

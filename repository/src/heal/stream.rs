@@ -7,8 +7,9 @@ use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, error_chain};
 
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, StoredName};
-use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
-use crate::heal::report::HealRegion;
+use crate::heal::copy::{Copied, Copier, CopyError, Place};
+use crate::heal::proof::Proof;
+use crate::heal::tools::HealRegion;
 use crate::heal::wal::Holders;
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;

@@ -10,8 +10,8 @@ use lifeboat_vocabulary::{Clock, error_chain};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::format::key_name::KeyName;
 use crate::heal::wal::Until;
-use crate::log::note::KeyName;
 use crate::log::region_log::LogTrust;
 use crate::log::region_store::RegionStore;
 use crate::wal::head::Head;

@@ -4,7 +4,6 @@ use lifeboat_vocabulary::{Secret, UtcTime};
 use zeroize::Zeroizing;
 
 use crate::format::ids::{RandomError, random_bytes};
-use crate::keys::hpke;
 use crate::keys::key_file::KEY_FILE_BYTES_MAX;
 use crate::keys::key_text::{self, KeyKind, KeyTextError};
 use crate::keys::passphrase::{self, LOCKED_BYTES, LockCost, PassphraseError};
@@ -72,7 +71,7 @@ impl Identity {
     }
 
     fn from_private(private: &Zeroizing<[u8; 32]>) -> Option<Self> {
-        let recipient = hpke::public_half(private)?;
+        let recipient = Recipient::of_private(private)?;
         Some(Self { private: Secret::new(**private), recipient })
     }
 

@@ -11,11 +11,10 @@ pub(crate) mod signing;
 pub(crate) mod slots;
 
 pub use self::command::{BLOB_BYTES_MAX, COMMAND_TIMEOUT, KeyCommand, KeyCommandError};
-pub use self::hpke::HpkeSealError;
 pub use self::identity::{IDENTITIES_MAX, Identity, IdentityFileError, parse_file as parse_identity_file};
 pub use self::key_file::{KEY_FILE_BYTES_MAX, KeyFileError, read_private_file, write_private_file};
 pub use self::key_text::{KeyKind, KeyTextError};
 pub use self::passphrase::{LockCost, PassphraseError};
-pub use self::recipient::{Recipient, RecipientId, RecipientIdError};
+pub use self::recipient::{HpkeSealError, Recipient, RecipientId, RecipientIdError};
 pub use self::signing::{SIGNATURE_BYTES, SigningKey, SigningKeyError, VerifyKey};
 pub use self::slots::{EpochPlace, Holders, Openers, SLOTS_BYTES_MAX, SLOTS_MAX, SlotsError, open_slots, seal_slots};

@@ -11,9 +11,9 @@ use crate::format::ids::{EpochId, RepositoryId};
 use crate::format::json_text::as_text;
 use crate::format::seal::EpochKey;
 use crate::keys::command::{BLOB_BYTES_MAX, KeyCommand, KeyCommandError, is_command_name};
-use crate::keys::hpke::{self, Binding, HpkeSealError};
+use crate::keys::hpke::{self, Binding};
 use crate::keys::identity::Identity;
-use crate::keys::recipient::{Recipient, RecipientId};
+use crate::keys::recipient::{HpkeSealError, Recipient, RecipientId};
 
 /// The largest set of slots that is written or read, in **bytes**.
 pub const SLOTS_BYTES_MAX: usize = 1 << 20;
@@ -171,7 +171,7 @@ pub async fn seal_slots(
     for recipient in &recipients {
         let rid = recipient.id();
         let binding = Binding { info: INFO, aad: &place.bound_to(rid) };
-        let sealed = hpke::seal(recipient, binding, key.expose())?;
+        let sealed = recipient.seal(binding, key.expose())?;
         slots.push(Slot::Hpke { rid, enc: sealed.encapsulated.to_vec(), ct: sealed.ciphertext });
     }
     for command in commands {

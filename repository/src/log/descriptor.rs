@@ -6,13 +6,13 @@ use lifeboat_vocabulary::{ByteCount, Sha256Digest, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::format::aead::sha256;
+use crate::format::frame::FRAME_BYTES;
 use crate::format::ids::RepositoryId;
 use crate::format::json_text::as_text;
 use crate::format::layout;
 use crate::keys::signing::VerifyKey;
 use crate::log::create_once::{Created, create_once, small_object};
 use crate::log::note::{self, NoteError, NoteSigner};
-use crate::log::records::backup::FRAME_BYTES;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT_MAJOR: u32 = 1;

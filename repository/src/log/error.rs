@@ -4,9 +4,10 @@ use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{RegionName, Sha256Digest};
 
 use crate::format::ids::RepositoryId;
+use crate::format::key_name::KeyName;
 use crate::keys::signing::VerifyKey;
-use crate::log::note::{KeyName, NoteError};
-use crate::log::records::record::RecordError;
+use crate::log::note::NoteError;
+use crate::log::records::record::{LOG_RECORDS_MAX, RecordError};
 
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,7 @@ pub enum LogError {
         found: Sha256Digest,
     },
     /// More records than anybody writes.
-    #[error("the log has more than {max} records", max = crate::log::region_log::LOG_RECORDS_MAX)]
+    #[error("the log has more than {max} records", max = LOG_RECORDS_MAX)]
     TooLong,
     /// Nobody could read what this key signs.
     #[error("{key} is not one of the keys that may sign this log")]

@@ -1,6 +1,7 @@
 //! The signed log of a region: records, in order, each vouching for the one before.
 
 pub(crate) mod create_once;
+pub(crate) mod damage;
 pub(crate) mod descriptor;
 pub(crate) mod error;
 pub(crate) mod guard;
@@ -11,10 +12,11 @@ pub(crate) mod region_log;
 pub(crate) mod region_state;
 pub(crate) mod region_store;
 
+pub use self::damage::{Completeness, FoundDamage};
 pub use self::descriptor::{Descriptor, DescriptorError, FORMAT_MAJOR};
 pub use self::error::LogError;
 pub use self::memory::LogMemory;
-pub use self::note::{KeyName, KeyNameError, NoteSigner};
-pub use self::region_log::{Attempt, Draft, LOG_RECORDS_MAX, LogEntry, LogHead, LogTrust, RegionLog};
+pub use self::note::NoteSigner;
+pub use self::region_log::{Attempt, Draft, LogEntry, LogHead, LogTrust, RegionLog};
 pub use self::region_state::{Leaving, OpenIntent, RegionStanding, StandingBackup, holds_in_force};
 pub use self::region_store::RegionStore;

@@ -14,17 +14,16 @@ use parking_lot::Mutex;
 
 use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
+use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::keys::signing::VerifyKey;
 use crate::log::create_once::{Created, create_once, small_object};
 use crate::log::error::LogError;
-use crate::log::note::{self, KeyName, NoteSigner};
-use crate::log::records::record::{Link, Origin, Record, RecordBody};
+use crate::log::note::{self, NoteSigner};
+use crate::log::records::record::{LOG_RECORDS_MAX, Link, Origin, Record, RecordBody};
 
 /// Records that are fetched at the same time.
 const FETCHES: usize = 8;
-/// Records that a log may have: one a minute for two years.
-pub const LOG_RECORDS_MAX: u64 = 1_000_000;
 /// How often [`RegionLog::append`] lets others go first.
 const APPEND_ATTEMPTS: u32 = 32;
 /// Foreign objects among the records that are named; more than that are only skipped.

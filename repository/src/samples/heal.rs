@@ -13,9 +13,12 @@ use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, ObjectId};
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
+use crate::heal::pace::Pace;
 use crate::heal::progress::HealProgress;
-use crate::heal::report::{HealError, HealRegion, HealReport, HealTools, heal};
+use crate::heal::report::{HealError, HealReport};
+use crate::heal::run::heal_region;
 use crate::heal::scope::HealScope;
+use crate::heal::tools::{HealRegion, HealTools};
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
 use crate::log::records::record::RecordBody;
@@ -23,7 +26,6 @@ use crate::log::region_log::{Draft, LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
 use crate::samples;
 use crate::samples::wal::{self, Archive};
-use crate::scrub::pace::Pace;
 use crate::wal::object::SealedWal;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -185,7 +187,7 @@ impl Scene {
             tool: "lifeboat test",
             settled: Duration::ZERO,
         };
-        heal(&mut healed, &others, &scope, &tools).await
+        heal_region(&mut healed, &others, &scope, &tools).await
     }
 
     pub(crate) async fn heal(&self, target: usize, sources: &[usize]) -> HealReport {

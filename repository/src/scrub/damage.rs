@@ -3,27 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::ObjectKey;
-use lifeboat_vocabulary::{BackupId, Clock, RegionName};
+use lifeboat_vocabulary::{BackupId, Clock};
 
 use crate::format::layout::{self, StoredName};
-use crate::heal::plan::{named_damage, wal_damage};
+use crate::log::damage::{FoundDamage, damaged_objects, damaged_wal};
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::care::{DamageRecord, FoundBy, OBJECTS_NAMED_MAX};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, RegionLog};
 use crate::log::region_store::RegionStore;
-
-/// An object that a region should have, and does not have as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundDamage {
-    /// Where.
-    pub region: RegionName,
-    /// Which.
-    pub key: ObjectKey,
-    /// What is wrong.
-    pub what: String,
-}
 
 /// Who puts damage on record.
 #[derive(Clone, Copy)]
@@ -81,7 +70,7 @@ impl DamageReporter<'_> {
         }
         let mut new = 0;
         for (backup, keys) in by_backup {
-            let known = backup.as_ref().map_or_else(|| wal_damage(log), |backup| named_damage(log, backup));
+            let known = backup.as_ref().map_or_else(|| damaged_wal(log), |backup| damaged_objects(log, backup).named);
             let keys: Vec<ObjectKey> = keys.difference(&known).cloned().collect();
             for objects in keys.chunks(OBJECTS_NAMED_MAX) {
                 let count = objects.len() as u64;

@@ -7,11 +7,11 @@ use lifeboat_vocabulary::{ByteCount, Clock, Sha256Digest};
 
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
-use crate::heal::copy::Proof;
+use crate::heal::proof::Proof;
+use crate::log::damage::FoundDamage;
 use crate::log::records::backup::BackupRecord;
 use crate::log::region_log::RegionLog;
 use crate::log::region_store::RegionStore;
-use crate::scrub::damage::FoundDamage;
 use crate::scrub::walk::{ScrubError, wrapped_keys};
 
 /// What a listing of a region found.

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::format::aead::sha256;
 use crate::format::ids::{InstanceId, RepositoryId};
 use crate::format::json_text::{as_optional_text, as_text, timeline};
+use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::small_object;
-use crate::log::note::{self, KeyName, NoteError, NoteSigner};
+use crate::log::note::{self, NoteError, NoteSigner};
 use crate::log::region_log::{LogHead, LogTrust};
 
 /// The version of heads that this program writes, and the only one that it reads.

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::format::aead::sha256;
 use crate::format::ids::{InstanceId, ObjectId, RandomError};
 use crate::format::json_text::as_text;
+use crate::format::key_name::KeyName;
 use crate::format::layout::StoredName;
 use crate::log::create_once::small_object;
-use crate::log::note::KeyName;
 
 /// How long a lease lasts without being renewed, if nothing else is said.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);

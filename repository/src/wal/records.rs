@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lifeboat_vocabulary::{RegionName, Sha256Digest};
 
 use crate::format::ids::{EpochId, Incarnation};
-use crate::log::note::KeyName;
+use crate::format::key_name::KeyName;
 use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::{GapScope, WalEpochRecord, WalGapRecord};
 use crate::log::region_log::RegionLog;

@@ -1,11 +1,9 @@
 //! Packs: filling, reading frame by frame, and finding everything again without the index.
 
-use lifeboat_repository::format::frame::Codec;
-use lifeboat_repository::format::frame::FramePlace;
+use lifeboat_repository::format::frame::{Codec, FramePlace};
 use lifeboat_repository::format::ids::{ObjectId, ObjectKind};
-use lifeboat_repository::format::pack::{
-    FOOTER_BYTES, Fits, PACK_BYTES_MIN, PackBuilder, PackError, PackFooter, PackReader, TocEntry, TocError, parse_toc,
-};
+use lifeboat_repository::format::pack::{Fits, PACK_BYTES_MIN, PackBuilder, PackError, PackReader};
+use lifeboat_repository::format::toc::{FOOTER_BYTES, PackFooter, TocEntry, TocError, parse_toc};
 use lifeboat_repository::format::unseal::OpenError;
 use proptest::prelude::*;
 

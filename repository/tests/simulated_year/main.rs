@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools};
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools, Pace};
 use lifeboat_repository::log::{self, LogTrust};
 use lifeboat_repository::retention::sweep::{
     self, DeleteMode, Elsewhere, Force, Others, SweepError, SweepRegion, SweepSettings,
 };
 use lifeboat_repository::retention::{self, Candidate, RetentionLimits, RetentionPolicy};
-use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{BackupId, ManualClock, UtcTime};
 use tokio_util::sync::CancellationToken;
 
@@ -139,7 +138,7 @@ async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (
     let (signer, settled) = (&*cluster.signer, Duration::ZERO);
     let (trust, pace, progress, stop) = (&trust, &pace, &progress, &stop);
     let tools = HealTools { signer, trust, pace, progress, stop, clock: &clock, tool: "test", settled };
-    let report = heal::heal(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
+    let report = heal::heal_region(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
     assert!(report.is_complete(), "day {day}: {report:?}");
     regions[1].read_log(cluster).await.unwrap();
     let records = source.log.entries().iter().filter_map(|entry| entry.record.backup());

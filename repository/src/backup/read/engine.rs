@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::progress::Progress;
 use crate::backup::read::aligned_buffer::AlignedBuffer;
 use crate::backup::read::error::ReadBackupError;
+use crate::backup::read::file_job::{FileJob, SinkFile};
 use crate::backup::read::plan::{FramePart, Planner, Ranges, Run};
 use crate::backup::read::reader::{BackupReader, SharedReader};
 use crate::format::compression::Decompressor;
@@ -58,15 +59,6 @@ pub trait FileSink: Send + Sync {
     fn facts(&self, json: &[u8]) -> std::io::Result<()>;
 }
 
-/// A file that is being written, by any thread, in any order, each byte once.
-pub trait SinkFile: Send + Sync {
-    /// Writes `bytes` at `offset`. `bytes` lie in memory at a multiple of 4096 if `offset` is one.
-    ///
-    /// # Errors
-    /// Whatever the operating system says.
-    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()>;
-}
-
 /// How to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadSettings {
@@ -76,21 +68,6 @@ pub struct ReadSettings {
     pub connections: usize,
     /// Threads that decrypt, decompress and write.
     pub workers: usize,
-}
-
-/// A file on its way back.
-pub(crate) struct FileJob {
-    entry: FileEntry,
-    expected: u32,
-    remaining: AtomicU32,
-    parts: Mutex<Vec<(u32, u32)>>,
-    open: RwLock<Option<Box<dyn SinkFile>>>,
-}
-
-impl std::fmt::Debug for FileJob {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FileJob({})", self.entry.path)
-    }
 }
 
 struct Pack {

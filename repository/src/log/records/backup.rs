@@ -6,12 +6,11 @@ use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, Sha256Digest, TimelineId, UtcTime, WalPosition};
 use serde::{Deserialize, Serialize};
 
+use crate::format::frame::FRAME_BYTES;
 use crate::format::ids::EpochId;
 use crate::format::json_text::{as_optional_text, as_text, bytes, timeline};
 use crate::format::layout;
 
-/// Sizes of frames that a repository may have, in **bytes**.
-pub const FRAME_BYTES: std::ops::RangeInclusive<u32> = 32 << 10..=1 << 20;
 const SHARDS_MAX: usize = 4096;
 const EPOCHS_MAX: usize = 1024;
 

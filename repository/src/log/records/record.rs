@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::ids::RepositoryId;
 use crate::format::json_text::{as_optional_text, as_text};
-use crate::log::note::KeyName;
+use crate::format::key_name::KeyName;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{
     AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, KeepRecord, ReleaseRecord, SweepDoneRecord,
@@ -19,6 +19,8 @@ use crate::log::records::wal::{IncarnationRecord, WalEpochRecord, WalGapRecord};
 
 /// The version of records that this program writes, and the only one that it reads.
 pub const RECORD_VERSION: u32 = 1;
+/// Records that a log may have: one a minute for two years.
+pub const LOG_RECORDS_MAX: u64 = 1_000_000;
 /// The longest name and version of a program in a record, in **bytes**.
 pub const TOOL_BYTES_MAX: usize = 100;
 

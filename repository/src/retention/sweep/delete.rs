@@ -1,7 +1,6 @@
 //! Deletes what an intent names, page by page. Everything here may be repeated, and cut short at any point.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, Store, StoreError};
@@ -14,17 +13,14 @@ use crate::format::packs_list::PacksList;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
 use crate::log::region_state::RegionStanding;
+use crate::retention::sweep::author::SweepAuthor;
 use crate::retention::sweep::error::SweepError;
-use crate::retention::sweep::run::SweepAuthor;
-use crate::retention::sweep::slices::Coverage;
+use crate::retention::sweep::slices::{Coverage, SLICE_GRACE};
 use crate::retention::sweep::survey::{Pages, Seen};
 use crate::wal::name::WalObject;
 
 /// Deletions at the same time.
 const DELETIONS: usize = 8;
-/// A slice is left alone for this long, even where a piece holds its WAL too: who has just listed it may be reading it.
-pub(crate) const SLICE_GRACE: Duration = Duration::from_secs(24 * 3600);
-
 /// What was deleted, and what was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Swept {

@@ -11,8 +11,8 @@ use lifeboat_vocabulary::{Lsn, TimelineId};
 
 use crate::format::header::{HEADER_BYTES, ObjectHeader};
 use crate::format::ids::EpochId;
+use crate::format::key_name::KeyName;
 use crate::format::layout::{StoredName, WalForm};
-use crate::log::note::KeyName;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::WalFloor;
 use crate::log::records::record::RecordBody;

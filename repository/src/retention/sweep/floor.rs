@@ -15,7 +15,7 @@ use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionStanding;
 use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
-use crate::retention::sweep::run::SweepSettings;
+use crate::retention::sweep::settings::SweepSettings;
 
 /// How far back WAL is kept: over the window, and over the grace beyond it.
 ///

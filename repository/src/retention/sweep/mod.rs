@@ -1,5 +1,6 @@
 //! Deletion in two phases against the log of a region: the only place that deletes.
 
+pub(crate) mod author;
 pub(crate) mod delete;
 pub(crate) mod epochs;
 pub(crate) mod error;
@@ -9,14 +10,14 @@ pub(crate) mod intent;
 pub(crate) mod model_tests;
 pub(crate) mod retain;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod slices;
 pub(crate) mod survey;
 #[cfg(test)]
 pub(crate) mod wal_tests;
 
+pub use self::author::{DeleteGate, OpenGate, SweepAuthor, SweepRegion};
 pub use self::error::SweepError;
 pub use self::retain::{RetainReport, retain};
-pub use self::run::{
-    DeleteGate, DeleteMode, Elsewhere, Force, ForgetReport, OpenGate, Others, SINGLE_WRITER_GRACE, SweepAuthor,
-    SweepRegion, SweepReport, SweepSettings, forget, sweep,
-};
+pub use self::run::{ForgetReport, SweepReport, forget, sweep};
+pub use self::settings::{DeleteMode, Elsewhere, Force, Others, SINGLE_WRITER_GRACE, SweepSettings};

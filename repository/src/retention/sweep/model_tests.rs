@@ -23,7 +23,7 @@ use crate::format::layout::{self, StoredName, WalForm};
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Draft, RegionLog};
 use crate::log::region_state::RegionStanding;
-use crate::retention::sweep::run::{Elsewhere, Others, SweepSettings};
+use crate::retention::sweep::settings::{Elsewhere, Others, SweepSettings};
 use crate::samples;
 use crate::samples::sweep::{HOUR, SmallBackup, at, forget_in, put, settings, sweep_in};
 use crate::samples::wal::trust;

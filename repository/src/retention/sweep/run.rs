@@ -14,172 +14,28 @@
 //! whose record stands in a log and that no intent names has all its objects. The other half of that promise is kept where
 //! records are appended: [`crate::log::region_log::RegionLog::try_append`] refuses one about a backup or a key that an intent has named.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_stores::{Store, Support};
+use lifeboat_stores::Store;
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
-use parking_lot::Mutex;
 
-use crate::format::ids::{EpochId, HoldId};
-use crate::log::note::NoteSigner;
 use crate::log::records::care::{
-    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, HoldRecord, KeepRecord, SweepDoneRecord, SweepIntentRecord,
+    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, KeepRecord, SweepDoneRecord, SweepIntentRecord,
 };
-use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::{Attempt, Draft, LogEntry, RegionLog};
+use crate::log::records::record::RecordBody;
 use crate::log::region_state::RegionStanding;
-use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
+use crate::retention::plan::RetentionPlan;
+use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::delete::{Sweeper, Swept};
 use crate::retention::sweep::error::SweepError;
 use crate::retention::sweep::intent::{Decided, decide};
+use crate::retention::sweep::settings::{DeleteMode, SweepSettings};
 use crate::retention::sweep::survey::{Survey, survey};
 
-/// The shortest grace where a store cannot order writers: it is all that keeps them apart there.
-pub const SINGLE_WRITER_GRACE: Duration = Duration::from_secs(72 * 3600);
 /// How far our clock and a region's may be apart before nothing is deleted there.
 const SKEW_MAX: Duration = Duration::from_secs(3600);
 /// How often others may be first before this run gives up.
 const ATTEMPTS: u32 = 16;
-
-/// What is deleted by, and when.
-#[derive(Clone, Debug)]
-pub struct SweepSettings {
-    /// What is kept.
-    pub policy: RetentionPolicy,
-    /// How long a backup can be restored after it was forgotten; longer than the longest restore. Default 72 h.
-    pub grace: Duration,
-    /// How writers and this one are kept apart.
-    pub mode: DeleteMode,
-    /// Whether a person has said that an unusual plan is right.
-    pub force: Force,
-    /// What other regions have.
-    pub elsewhere: Elsewhere,
-    /// The holds that are in force by the logs of all regions together.
-    pub holds: BTreeMap<HoldId, HoldRecord>,
-}
-
-/// How deletion is ordered against those who write into the same region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeleteMode {
-    /// By the log: a record is created at exactly one place, or not at all. The store must be able to do that.
-    LogOrdered,
-    /// The store ignores conditions. The caller guarantees that no other process writes into the region: it is the one
-    /// daemon of the cluster, and holds a lock on its host. A grace below [`SINGLE_WRITER_GRACE`] is refused.
-    SingleWriter,
-}
-
-/// Whether a plan is carried out that the policy's limits call unusual.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Force {
-    /// It is refused.
-    No,
-    /// It is carried out: a person has looked at it.
-    Yes,
-}
-
-/// What is known of other regions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// All their logs were read. What they have is no leftover here: it will be healed.
-    Known(Others),
-    /// Some cannot be read now: what looks like a leftover stays.
-    Unknown,
-}
-
-/// What the logs of other regions name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Others {
-    /// Backups that exist there.
-    pub backups: BTreeSet<BackupId>,
-    /// Their keys, and those for WAL.
-    pub epochs: BTreeSet<EpochId>,
-}
-
-impl Others {
-    /// What these logs name together.
-    #[must_use]
-    pub fn of<'a>(logs: impl IntoIterator<Item = &'a RegionLog>, now: UtcTime) -> Self {
-        let mut others = Self::default();
-        for log in logs {
-            let standing = log.standing(now);
-            let of_backups = standing.backups.values().flat_map(|backup| &backup.record.epochs);
-            others.epochs.extend(of_backups.map(|epoch| epoch.id));
-            others.epochs.extend(log.wal_epochs().map(|record| record.epoch));
-            others.backups.extend(standing.backups.into_keys());
-        }
-        others
-    }
-}
-
-/// Says whether anything may be deleted just now. Asked before every record and before every deletion.
-pub trait DeleteGate: Send + Sync {
-    /// `Err` says who or what has stopped deletion, and why.
-    ///
-    /// # Errors
-    /// The reason, as one sentence for a person.
-    fn check(&self) -> Result<(), String>;
-}
-
-/// A gate that is always open.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenGate;
-
-impl DeleteGate for OpenGate {
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// Who deletes: signs the records, and counts its events over all regions.
-pub struct SweepAuthor {
-    /// Signs.
-    pub signer: Arc<NoteSigner>,
-    /// The program and its version.
-    pub tool: String,
-    /// Stops everything.
-    pub gate: Arc<dyn DeleteGate>,
-    /// The last count that was used for any region: different events must not share one.
-    last_count: Mutex<u64>,
-}
-
-impl SweepAuthor {
-    /// One author serves all regions of a cluster.
-    #[must_use]
-    pub fn new(signer: Arc<NoteSigner>, tool: String, gate: Arc<dyn DeleteGate>) -> Self {
-        Self { signer, tool, gate, last_count: Mutex::new(0) }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), SweepError> {
-        self.gate.check().map_err(|why| SweepError::Stopped { why })
-    }
-
-    fn draft(&self, log: &RegionLog, now: UtcTime, body: RecordBody) -> Draft {
-        let writer = self.signer.name().clone();
-        let mut last = self.last_count.lock();
-        *last = Origin::next_count(Some(log.last_count(&writer).unwrap_or(0).max(*last)), now);
-        Draft { origin: Origin { writer, wseq: *last, time: now, tool: self.tool.clone() }, body }
-    }
-}
-
-impl fmt::Debug for SweepAuthor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SweepAuthor({})", self.signer.name())
-    }
-}
-
-/// One region whose retention is carried out.
-#[derive(Debug)]
-pub struct SweepRegion<'a> {
-    /// Its store.
-    pub store: &'a dyn Store,
-    /// Its log, as it was read last; it is brought up to date first.
-    pub log: &'a mut RegionLog,
-    /// Who deletes.
-    pub author: &'a SweepAuthor,
-}
 
 /// What [`forget`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -310,41 +166,6 @@ pub async fn sweep(
     Err(SweepError::Contended { attempts: ATTEMPTS })
 }
 
-impl SweepSettings {
-    fn check(&self, store: &dyn Store) -> Result<(), SweepError> {
-        match (self.mode, store.capabilities().conditional_put) {
-            (DeleteMode::LogOrdered, Support::No) => Err(SweepError::NotExact),
-            (DeleteMode::SingleWriter, _) if self.grace < SINGLE_WRITER_GRACE => {
-                Err(SweepError::GraceTooShort { grace: self.grace, least: SINGLE_WRITER_GRACE })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What stands in the region, with the holds of all regions. A log that says something unknown may name what a newer
-    /// version needs, so nothing is deleted by it.
-    fn standing(&self, log: &RegionLog, now: UtcTime) -> Result<RegionStanding, SweepError> {
-        let unknown = |entry: &LogEntry| match &entry.record.body {
-            RecordBody::Unknown { kind } => Some((entry.record.link.seq, kind.clone())),
-            _ => None,
-        };
-        if let Some((seq, kind)) = log.entries().iter().find_map(unknown) {
-            return Err(SweepError::UnknownRecord { seq, kind });
-        }
-        let mut standing = log.standing(now);
-        standing.adopt_holds(self.holds.clone());
-        Ok(standing)
-    }
-
-    fn plan(&self, standing: &RegionStanding, now: UtcTime) -> Result<RetentionPlan, SweepError> {
-        let plan = plan_region(standing, &self.policy, now);
-        match self.force {
-            Force::No if !plan.unusual.is_empty() => Err(SweepError::Unusual { guards: plan.unusual }),
-            _ => Ok(plan),
-        }
-    }
-}
-
 /// The region's clock judges graces and ages, so ours must not be far from it.
 async fn check_clock(store: &dyn Store, now: UtcTime) -> Result<(), SweepError> {
     let page = store.list(crate::format::layout::STATE_PREFIX, None).await.map_err(SweepError::List)?;
@@ -371,23 +192,6 @@ impl SweepReport {
 }
 
 impl SweepRegion<'_> {
-    /// Reads what is new in the log. Asks whether it still ends where it ended, too: where conditions are ignored, nothing
-    /// else would tell that another process has replaced a record.
-    async fn refresh(&mut self) -> Result<(), SweepError> {
-        self.log.confirm_head(self.store).await.map_err(SweepError::Log)?;
-        self.log.refresh(self.store).await.map_err(SweepError::Log)?;
-        Ok(())
-    }
-
-    /// Appends directly behind the last record that was read, and gives the place; `None` if others were first.
-    async fn append(&mut self, body: RecordBody, now: UtcTime) -> Result<Option<u64>, SweepError> {
-        let draft = self.author.draft(self.log, now, body);
-        match self.log.try_append(self.store, &self.author.signer, &draft).await.map_err(SweepError::Log)? {
-            Attempt::Written(head) => Ok(Some(head.seq)),
-            Attempt::Overtaken { .. } => Ok(None),
-        }
-    }
-
     /// Deletes what an intent names, and writes down that nothing of it is left, or how much is still locked.
     async fn carry_out(
         &mut self,

@@ -7,7 +7,7 @@ use crate::log::region_state::RegionStanding;
 use crate::retention::plan::{RetentionPlan, plan_region};
 use crate::retention::sweep::epochs::WalEpochs;
 use crate::retention::sweep::floor::{Kept, KeptWal};
-use crate::retention::sweep::run::SweepSettings;
+use crate::retention::sweep::settings::SweepSettings;
 use crate::samples;
 use crate::samples::sweep::{DAY, SmallBackup, World, at, put, settings};
 use crate::samples::wal::{epoch_record, new_epoch, sealer, wal_bytes};

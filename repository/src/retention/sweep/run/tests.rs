@@ -1,6 +1,19 @@
 //! Tests of what is deleted, when, and what is not.
 
 use super::*;
+
+use crate::retention::sweep::author::{DeleteGate, SweepAuthor};
+
+use crate::retention::sweep::settings::{Elsewhere, Others};
+
+use std::sync::Arc;
+
+use std::collections::BTreeSet;
+
+use crate::format::ids::EpochId;
+
+use crate::log::region_log::RegionLog;
+
 use crate::format::layout;
 use crate::log::error::LogError;
 use crate::log::records::backup::EpochRef;

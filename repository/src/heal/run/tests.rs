@@ -12,8 +12,10 @@ use lifeboat_stores::{
 use lifeboat_vocabulary::ByteCount;
 
 use super::*;
+
 use crate::format::ids::HoldId;
 use crate::format::layout;
+use crate::heal::pace::Pace;
 use crate::log::records::care::{DamageRecord, FoundBy, HoldRecord};
 use crate::log::records::record::RecordBody;
 use crate::samples;
@@ -187,7 +189,7 @@ async fn damage_is_replaced_and_put_on_record_and_without_the_right_it_is_told()
     assert_eq!(scene.contents(1).await, scene.contents(0).await);
     let log = scene.log(1).await;
     assert!(log.standing(now).backups[&record.backup].damaged.is_none());
-    assert_eq!(crate::heal::plan::wal_damage(&log).len(), 0);
+    assert_eq!(crate::log::damage::damaged_wal(&log).len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,7 +271,7 @@ async fn a_region_that_only_says_that_it_stored_something_gets_no_record() {
         tool: "lifeboat test",
         settled: Duration::ZERO,
     };
-    let report = heal(&mut target, &sources, &scope, &tools).await.unwrap();
+    let report = heal_region(&mut target, &sources, &scope, &tools).await.unwrap();
     assert_eq!(report.left_count, 1, "{report:?}");
     assert!(report.left[0].why.contains("are not there although the region has confirmed them"), "{report:?}");
     assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
