@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_repository::format::ids::{InstanceId, RepositoryId};
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::keys::{Holders, Identity, SigningKey};
+use lifeboat_repository::keys::{Identity, KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody, WalEpochRecord};
 use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
 use lifeboat_repository::wal::read::{HistoryRead, WalOpeners, WalRead, WalReader, WalRegion};
@@ -81,7 +81,7 @@ impl Scene {
         let repository = RepositoryId::random().unwrap();
         let signer = Arc::new(NoteSigner::new("db1".parse().unwrap(), SigningKey::generate().unwrap()));
         let identity = Identity::generate().unwrap();
-        let holders = Holders { recipients: &[identity.recipient()], commands: &[] };
+        let holders = KeyRecipients { recipients: &[identity.recipient()], commands: &[] };
         let epoch = WalEpoch::new(repository, now(), holders).await.unwrap();
         let sealer = WalSealer::new(repository, Arc::clone(&signer), WalLevels::default()).unwrap();
         let mut scene =

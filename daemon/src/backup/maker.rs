@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::join_all;
 use lifeboat_config::Role;
-use lifeboat_repository::backup::write::Seat;
+use lifeboat_repository::backup::write::CpuShare;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::records::BackupRecord;
@@ -52,7 +52,7 @@ pub struct Maker {
     /// The cluster.
     pub context: ClusterContext,
     /// Where it takes turns with backups of other clusters.
-    pub seat: Seat,
+    pub seat: CpuShare,
     /// What continuous WAL knows of the server.
     pub shared: Arc<Shared>,
 }

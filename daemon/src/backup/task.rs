@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Role;
-use lifeboat_repository::backup::write::Seat;
+use lifeboat_repository::backup::write::CpuShare;
 use lifeboat_vocabulary::{UtcTime, error_chain};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -106,7 +106,7 @@ struct Intent {
 struct Scheduler {
     context: TaskContext,
     parts: SchedulerParts,
-    seat: Seat,
+    seat: CpuShare,
     timetable: Timetable,
     begun: Instant,
     /// Whether the regions have been asked what they know.

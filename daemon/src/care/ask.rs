@@ -1,7 +1,7 @@
 //! Asks all regions for their histories: heads first, then logs, each checked from its first record.
 
 use futures_util::future::join_all;
-use lifeboat_repository::catalog::Testimony;
+use lifeboat_repository::catalog::LogReading;
 use lifeboat_repository::heal::HealRegion;
 use lifeboat_repository::log::{
     Descriptor, DescriptorError, LogError, LogHead, LogMemory, LogTrust, NoteSigner, RegionLog, RegionStore,
@@ -111,7 +111,7 @@ async fn history(
 impl Roundup {
     /// The regions as witnesses.
     #[must_use]
-    pub fn testimonies(&self) -> Vec<Testimony<'_>> {
+    pub fn testimonies(&self) -> Vec<LogReading<'_>> {
         self.regions
             .iter()
             .filter_map(|answered| {
@@ -120,7 +120,7 @@ impl Roundup {
                     Err(NoLog::Log(error)) => Err(error),
                     Err(_) => return None,
                 };
-                Some(Testimony { region: &answered.store.name, log, heads: answered.heads.clone() })
+                Some(LogReading { region: &answered.store.name, log, heads: answered.heads.clone() })
             })
             .collect()
     }

@@ -153,7 +153,7 @@ impl Lane<'_> {
                 let mut log = walk.log().clone();
                 self.record(&mut log, &[damage]).await;
             }
-            state.proved(&scrubbed.key, scrubbed.bytes, (period, self.parts.now()));
+            state.verified(&scrubbed.key, scrubbed.bytes, (period, self.parts.now()));
             if saved.elapsed() >= SAVE_EVERY {
                 self.save(state).await;
                 self.show(state);

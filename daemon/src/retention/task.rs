@@ -359,7 +359,7 @@ pub(crate) async fn one_region(
     let mut target = SweepRegion { store: &*region.store, log, author };
     let forgot = sweep::forget(&mut target, settings, now).await?;
     let swept = sweep::sweep(&mut target, settings, now).await?;
-    let mut standing = log.standing(now);
+    let mut standing = log.state(now);
     let waiting = standing.open_intents.iter().filter_map(|open| usize::try_from(open.seq).ok());
     let locked_since = waiting.filter_map(|seq| Some(log.entries().get(seq)?.record.origin.time)).min();
     standing.adopt_holds(settings.holds.clone());

@@ -18,7 +18,7 @@ use crate::log::region_log::{LogHead, RegionLog};
 
 /// What one region said about its history.
 #[derive(Debug)]
-pub struct Testimony<'a> {
+pub struct LogReading<'a> {
     /// The region.
     pub region: &'a RegionName,
     /// Its log, or why it could not be read.
@@ -32,14 +32,14 @@ pub type RememberedHeads = BTreeMap<RegionName, LogHead>;
 
 /// Who has seen a log otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Witness {
+pub enum Observer {
     /// This installation remembers it.
     Memory,
     /// A writer has signed it.
     Head(KeyName),
 }
 
-impl fmt::Display for Witness {
+impl fmt::Display for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("this installation has seen it"),
@@ -53,7 +53,7 @@ impl fmt::Display for Witness {
 #[non_exhaustive]
 pub enum Disagreement {
     /// A log is shorter than it was.
-    #[error("the log of {region} was set back: it had a record {remembered} ({witness}), and now has {found} records")]
+    #[error("the log of {region} was set back: it had a record {remembered} ({observer}), and now has {found} records")]
     RolledBack {
         /// The region.
         region: RegionName,
@@ -62,10 +62,10 @@ pub enum Disagreement {
         /// How many records there are.
         found: u64,
         /// Who knows.
-        witness: Witness,
+        observer: Observer,
     },
     /// Another record, just as validly signed, stands where one was seen before.
-    #[error("the log of {region} was forked: record {seq} had SHA-256 {remembered} ({witness}) and now has {found}")]
+    #[error("the log of {region} was forked: record {seq} had SHA-256 {remembered} ({observer}) and now has {found}")]
     Forked {
         /// The region.
         region: RegionName,
@@ -76,7 +76,7 @@ pub enum Disagreement {
         /// What is there.
         found: Sha256Digest,
         /// Who knows.
-        witness: Witness,
+        observer: Observer,
     },
     /// Somebody has signed a record whose key nobody knows.
     #[error("record {seq} of the log of {region} is not signed by a key of this repository")]
@@ -125,13 +125,13 @@ impl Disagreement {
     #[must_use]
     pub fn finding(&self) -> String {
         match self {
-            Self::RolledBack { region, remembered, witness: Witness::Memory, .. } => {
+            Self::RolledBack { region, remembered, observer: Observer::Memory, .. } => {
                 format!("the log of {region} was set back behind record {remembered}")
             }
-            Self::RolledBack { region, witness: Witness::Head(writer), .. } => {
+            Self::RolledBack { region, observer: Observer::Head(writer), .. } => {
                 format!("the log of {region} was set back behind what {writer} has signed")
             }
-            Self::Forked { region, witness: Witness::Head(writer), .. } => {
+            Self::Forked { region, observer: Observer::Head(writer), .. } => {
                 format!("the log of {region} was forked from what {writer} has signed")
             }
             other => other.to_string(),
@@ -151,33 +151,33 @@ impl Disagreement {
     }
 }
 
-/// Lays the testimonies beside each other and beside what is remembered. Regions that do not answer say nothing.
+/// Lays the readings beside each other and beside what is remembered. Regions that do not answer say nothing.
 #[must_use]
-pub fn disagreements(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> Vec<Disagreement> {
+pub fn disagreements(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> Vec<Disagreement> {
     let mut found = Vec::new();
-    for Testimony { region, log, heads } in testimonies {
+    for LogReading { region, log, heads } in readings {
         match log {
             Ok(log) => {
-                let seen = remembered.get(*region).map(|head| (Witness::Memory, *head));
-                let signed = heads.iter().map(|(writer, head)| (Witness::Head(writer.clone()), *head));
+                let seen = remembered.get(*region).map(|head| (Observer::Memory, *head));
+                let signed = heads.iter().map(|(writer, head)| (Observer::Head(writer.clone()), *head));
                 found.extend(seen.into_iter().chain(signed).filter_map(|seen| contradiction(region, log, seen)));
             }
             Err(error) => found.extend(evidence(region, error)),
         }
     }
-    between_regions(testimonies, &mut found);
+    between_regions(readings, &mut found);
     found
 }
 
 /// What to remember from now on: never less than before. A region that disagrees with what is remembered stays as it was
 /// remembered, until a person has decided.
 #[must_use]
-pub fn remember(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> RememberedHeads {
+pub fn remember(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> RememberedHeads {
     let mut heads = remembered.clone();
-    for Testimony { region, log, .. } in testimonies {
+    for LogReading { region, log, .. } in readings {
         let Ok(log) = log else { continue };
         let agrees =
-            remembered.get(*region).is_none_or(|head| contradiction(region, log, (Witness::Memory, *head)).is_none());
+            remembered.get(*region).is_none_or(|head| contradiction(region, log, (Observer::Memory, *head)).is_none());
         if let Some(head) = log.head().filter(|_| agrees) {
             heads.insert(RegionName::clone(region), head);
         }
@@ -185,17 +185,17 @@ pub fn remember(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> 
     heads
 }
 
-fn contradiction(region: &RegionName, log: &RegionLog, (witness, seen): (Witness, LogHead)) -> Option<Disagreement> {
+fn contradiction(region: &RegionName, log: &RegionLog, (observer, seen): (Observer, LogHead)) -> Option<Disagreement> {
     let region = region.clone();
     let place = usize::try_from(seen.seq).ok();
     match place.and_then(|place| log.entries().get(place)) {
         None => {
             let found = log.entries().len() as u64;
-            Some(Disagreement::RolledBack { region, remembered: seen.seq, found, witness })
+            Some(Disagreement::RolledBack { region, remembered: seen.seq, found, observer })
         }
         Some(entry) if entry.sha256 != seen.sha256 => {
             let (seq, remembered, found) = (seen.seq, seen.sha256, entry.sha256);
-            Some(Disagreement::Forked { region, seq, remembered, found, witness })
+            Some(Disagreement::Forked { region, seq, remembered, found, observer })
         }
         Some(_) => None,
     }
@@ -211,11 +211,11 @@ fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
         }
         LogError::RolledBack { remembered, found } => {
             let (remembered, found) = (*remembered, *found);
-            Some(Disagreement::RolledBack { region, remembered, found, witness: Witness::Memory })
+            Some(Disagreement::RolledBack { region, remembered, found, observer: Observer::Memory })
         }
         LogError::Forked { seq, remembered, found } => {
             let (seq, remembered, found) = (*seq, *remembered, *found);
-            Some(Disagreement::Forked { region, seq, remembered, found, witness: Witness::Memory })
+            Some(Disagreement::Forked { region, seq, remembered, found, observer: Observer::Memory })
         }
         error => Some(Disagreement::Broken { region, what: error_chain(error) }),
     }
@@ -223,10 +223,10 @@ fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
 
 /// Records about the whole repository are the same wherever they stand. What is said about one region alone may share a
 /// count with something that was said about another one.
-fn between_regions(testimonies: &[Testimony<'_>], found: &mut Vec<Disagreement>) {
+fn between_regions(readings: &[LogReading<'_>], found: &mut Vec<Disagreement>) {
     let mut backups: BTreeMap<&BackupId, (&RegionName, &Record)> = BTreeMap::new();
     let mut events: BTreeMap<(&KeyName, u64), (&RegionName, &Record)> = BTreeMap::new();
-    for Testimony { region, log, .. } in testimonies {
+    for LogReading { region, log, .. } in readings {
         let Ok(log) = log else { continue };
         for record in log.entries().iter().map(|entry| &entry.record) {
             if let Some(backup) = record.backup() {

@@ -11,7 +11,7 @@ use lifeboat_vocabulary::{BackupId, RegionName, UtcTime};
 use crate::format::ids::RepositoryId;
 use crate::keys::signing::VerifyKey;
 use crate::log::descriptor::Descriptor;
-use crate::log::records::backup::{BackupRecord, Soundness};
+use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::care::HoldRecord;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{Leaving, unreleased_holds};
@@ -239,7 +239,7 @@ impl Catalog {
     /// The newest backup that counts as good and that some region has.
     #[must_use]
     pub fn newest_sound(&self) -> Option<&CatalogRow> {
-        self.rows.iter().find(|row| row.record.soundness() == Soundness::Sound && !row.is_disputed())
+        self.rows.iter().find(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
     }
 }
 
@@ -337,12 +337,12 @@ impl<'a> Merge<'a> {
 
     /// What became of the region's backups since they were made.
     fn add_care(&mut self, region: &RegionName, log: &RegionLog) {
-        let standing = log.standing_without_holds();
-        self.swept.extend(standing.swept.into_keys().map(|backup| (region.clone(), backup)));
-        for (backup, standing) in standing.backups {
+        let state = log.state_without_holds();
+        self.swept.extend(state.swept.into_keys().map(|backup| (region.clone(), backup)));
+        for (backup, state) in state.backups {
             let Some((_, row)) = self.rows.get_mut(&backup) else { continue };
-            row.leaving.extend(standing.leaving.map(|leaving| (region.clone(), leaving)));
-            row.damaged.extend(standing.damaged.map(|_| region.clone()));
+            row.leaving.extend(state.leaving.map(|leaving| (region.clone(), leaving)));
+            row.damaged.extend(state.damaged.map(|_| region.clone()));
         }
     }
 

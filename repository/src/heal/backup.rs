@@ -216,7 +216,7 @@ async fn commit(
     let needed: BTreeSet<BackupId> = named.chain([backup()]).collect();
     log.refresh(&*target.store).await.map_err(failed)?;
     for _ in 0..APPEND_ATTEMPTS {
-        let swept = log.standing(now).swept;
+        let swept = log.state(now).swept;
         if needed.iter().any(|id| swept.contains_key(id)) {
             return Err(HealBackupError::Swept { backup: backup() });
         }

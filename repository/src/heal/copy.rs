@@ -113,7 +113,7 @@ impl<'a> Copier<'a> {
             let mut replaces = None;
             if place == Place::Suspect {
                 match self.look(key, proof).await? {
-                    Look::Sound(size) => return Ok(Copied::Found { size }),
+                    Look::Intact(size) => return Ok(Copied::Found { size }),
                     Look::Damaged(version) => replaces = Some(version),
                     Look::Unseen(_) => return Err(self.not_replaceable(key)),
                     Look::Gone => {}
@@ -210,7 +210,7 @@ impl<'a> Copier<'a> {
             match self.target.store.put(key, body.clone(), mode).await {
                 Ok(_) => return Ok(Copied::Put { size, from }),
                 Err(StoreError::Conflict { .. }) => match self.look(key, proof).await? {
-                    Look::Sound(size) | Look::Unseen(size) => return Ok(Copied::Found { size }),
+                    Look::Intact(size) | Look::Unseen(size) => return Ok(Copied::Found { size }),
                     Look::Damaged(version) => replaces = Some(version),
                     Look::Gone => replaces = None,
                 },
@@ -226,7 +226,7 @@ impl<'a> Copier<'a> {
     async fn look(&self, key: &ObjectKey, proof: &Proof) -> Result<Look, CopyError> {
         let version = self.version(key).await?;
         match self.target.store.get(key, proof.bound()).await {
-            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Sound(ByteCount::of(&bytes))),
+            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Intact(ByteCount::of(&bytes))),
             Ok(bytes) => self.look_again(key, proof, (bytes, version)).await,
             // Larger than any such object.
             Err(StoreError::Unsupported { .. }) => {
@@ -246,7 +246,7 @@ impl<'a> Copier<'a> {
         (first, version): (Bytes, Option<(ObjectVersion, ByteCount)>),
     ) -> Result<Look, CopyError> {
         match self.target.store.get(key, proof.bound()).await {
-            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Sound(ByteCount::of(&bytes))),
+            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Intact(ByteCount::of(&bytes))),
             Ok(bytes) if bytes == first => Ok(version.map_or(Look::Gone, |(version, _)| Look::Damaged(version))),
             Ok(_) => {
                 let (doing, source) = (format!("read {key}"), "it reads differently each time".into());
@@ -274,7 +274,7 @@ impl<'a> Copier<'a> {
 }
 
 enum Look {
-    Sound(ByteCount),
+    Intact(ByteCount),
     Damaged(ObjectVersion),
     /// It is there, and the role may not read it. Where nothing speaks against it, it is taken for what it should be: names
     /// cannot be guessed, and the store checked the bytes on arrival.

@@ -14,11 +14,11 @@ use lifeboat_vocabulary::{BackupId, RegionName, TimelineId, UtcTime, WalPosition
 use crate::format::layout::WalRange;
 use crate::heal::scope::HealScope;
 use crate::log::damage::{Completeness, DamagedObjects, damaged_objects, damaged_wal};
-use crate::log::records::backup::{BackupRecord, Soundness};
+use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::records::wal::GapScope;
 use crate::log::region_log::{Draft, RegionLog};
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::wal::records::{CurrentIncarnation, WalRecords};
 
 /// A backup that a region is to get.
@@ -78,12 +78,12 @@ pub enum CanRestore {
 /// What `target` lacks of what `sources` have.
 #[must_use]
 pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScope, now: UtcTime) -> RecordPlan {
-    let standing = target.standing(now);
+    let state = target.state(now);
     let whole = |backup: &BackupId| {
-        let there = standing.backups.get(backup);
-        there.is_some_and(|there| there.damaged.is_none() && there.record.soundness() == Soundness::Sound)
+        let there = state.backups.get(backup);
+        there.is_some_and(|there| there.damaged.is_none() && there.record.integrity() == Integrity::Intact)
     };
-    let can_restore = if standing.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
+    let can_restore = if state.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
     let mut plan = RecordPlan {
         common: common_records(target, sources),
         wal_damage: damaged_wal(target),
@@ -93,23 +93,23 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
     let mut tasks: BTreeMap<BackupId, BackupTask> = BTreeMap::new();
     for source in sources {
         let Some(region) = source.region() else { continue };
-        let has = source.standing(now);
+        let has = source.state(now);
         for entry in source.entries() {
             let Some(record) = entry.record.backup().filter(|record| scope.backups.contains(&record.backup)) else {
                 continue;
             };
             let id = &record.backup;
             // What this region has swept does not come back into it.
-            if standing.swept.contains_key(id) || !has.backups.contains_key(id) {
+            if state.swept.contains_key(id) || !has.backups.contains_key(id) {
                 continue;
             }
             let differs = |other: &BackupRecord| other != record;
-            let there = standing.backups.get(id).map(|there| &there.record);
+            let there = state.backups.get(id).map(|there| &there.record);
             if there.is_some_and(differs) || tasks.get(id).map(|task| &task.record).is_some_and(differs) {
                 plan.disputed.insert(id.clone());
                 continue;
             }
-            let Some(lack) = lack(target, &standing, id) else { continue };
+            let Some(lack) = lack(target, &state, id) else { continue };
             let (record, origin) = (record.clone(), entry.record.origin.clone());
             let new = || BackupTask { record, origin, lack, holders: BTreeSet::new() };
             tasks.entry(id.clone()).or_insert_with(new).holders.insert(region.clone());
@@ -124,8 +124,8 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
     plan
 }
 
-fn lack(target: &RegionLog, standing: &RegionStanding, backup: &BackupId) -> Option<Lack> {
-    match standing.backups.get(backup) {
+fn lack(target: &RegionLog, state: &RegionState, backup: &BackupId) -> Option<Lack> {
+    match state.backups.get(backup) {
         None => Some(Lack::Record),
         Some(there) if there.damaged.is_some() => {
             let DamagedObjects { named, complete } = damaged_objects(target, backup);
@@ -190,7 +190,7 @@ fn first_of_all(plan: &RecordPlan) -> Option<(BackupId, WalPosition)> {
     if plan.can_restore == CanRestore::Yes {
         return None;
     }
-    let good = plan.backups.iter().filter(|task| task.record.soundness() == Soundness::Sound);
+    let good = plan.backups.iter().filter(|task| task.record.integrity() == Integrity::Intact);
     let newest = good.max_by_key(|task| (task.record.stop_time, task.record.stop_lsn));
     newest.map(|task| (task.record.backup.clone(), task.record.start()))
 }

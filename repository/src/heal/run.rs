@@ -17,7 +17,7 @@ use crate::heal::report::{HealEnd, HealError, HealPreview, HealReport};
 use crate::heal::scope::HealScope;
 use crate::heal::stream::{Epochs, Stream, heal_damaged_wal};
 use crate::heal::tools::{HealRegion, HealTools};
-use crate::heal::wal::{Holders, Until, WalBounds, WalLack, lacking_wal};
+use crate::heal::wal::{MissingWal, Until, WalBounds, WalLack, lacking_wal};
 use crate::heal::writer_guard::WriterGuard;
 use crate::log::error::LogError;
 use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
@@ -90,7 +90,7 @@ async fn compare(
     (scope, until, tools): (&HealScope, Until, &HealTools<'_>),
     refused: &BTreeSet<WalObject>,
 ) -> Result<WalLack, HealError> {
-    let floors = target.log.standing(tools.clock.now()).wal_floors;
+    let floors = target.log.state(tools.clock.now()).wal_floors;
     let bounds = WalBounds { from: scope.wal_from, floors, until, settled: tools.settled };
     let sources: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
     let lack = lacking_wal(&target.store, &sources, &bounds, refused).await;
@@ -127,8 +127,8 @@ struct Run<'a> {
 
 enum Item {
     Backup(Box<BackupTask>),
-    History(TimelineId, Holders),
-    Wal(WalObject, Holders),
+    History(TimelineId, MissingWal),
+    Wal(WalObject, MissingWal),
 }
 
 /// Whether the next item is tried.
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
         tools: &'a HealTools<'a>,
         (copier, writer): (&'a Copier<'a>, &'a WriterGuard<'a>),
     ) -> Self {
-        let floors = target.log.standing(tools.clock.now()).wal_floors;
+        let floors = target.log.state(tools.clock.now()).wal_floors;
         Self {
             target,
             sources,
@@ -280,14 +280,14 @@ impl<'a> Run<'a> {
         Stream { epochs: &mut self.epochs, target: &mut *self.target, sources: self.sources, signer: self.tools.signer }
     }
 
-    async fn history(&mut self, timeline: TimelineId, holders: &Holders) -> Next {
+    async fn history(&mut self, timeline: TimelineId, holders: &MissingWal) -> Next {
         self.tools.progress.doing(format!("history of timeline {timeline}"));
         let copier = self.copier;
         let healed = self.stream().history(copier, timeline, holders).await;
         self.took_wal(format!("history of timeline {timeline}"), healed)
     }
 
-    async fn wal(&mut self, object: WalObject, holders: &Holders, refused: &mut BTreeSet<WalObject>) -> Next {
+    async fn wal(&mut self, object: WalObject, holders: &MissingWal, refused: &mut BTreeSet<WalObject>) -> Next {
         self.tools.progress.doing(format!("WAL {}", object.range));
         match self.may_still(object).await {
             Ok(true) => {}
@@ -309,7 +309,7 @@ impl<'a> Run<'a> {
     async fn may_still(&mut self, object: WalObject) -> Result<bool, String> {
         if self.since_look >= LOOK_AT_LOG_EVERY {
             self.target.log.refresh(&*self.target.store.store).await.map_err(|error| error_chain(&error))?;
-            self.floors = self.target.log.standing(self.now()).wal_floors;
+            self.floors = self.target.log.state(self.now()).wal_floors;
             self.since_look = 0;
         }
         self.since_look += 1;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_vocabulary::{BackupId, UtcTime, WalPosition};
 
 use crate::log::region_log::RegionLog;
-use crate::log::region_state::{RegionStanding, holds_in_force};
+use crate::log::region_state::{RegionState, holds_in_force};
 use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan};
 
 /// What a region that was away is brought back to.
@@ -21,9 +21,9 @@ impl HealScope {
     /// What `policy` keeps of everything that exists anywhere. A backup is as good as the best copy of it.
     #[must_use]
     pub fn planned(logs: &[&RegionLog], policy: &RetentionPolicy, now: UtcTime) -> Self {
-        let standings = standings(logs, now);
+        let states = states(logs, now);
         let mut all: BTreeMap<BackupId, Candidate> = BTreeMap::new();
-        for candidate in standings.iter().flat_map(candidates) {
+        for candidate in states.iter().flat_map(candidates) {
             match all.get_mut(&candidate.backup) {
                 Some(known) if known.proof == Proof::Damaged => known.proof = candidate.proof,
                 Some(_) => {}
@@ -32,7 +32,7 @@ impl HealScope {
                 }
             }
         }
-        let decided = standings.iter().filter_map(|standing| standing.last_decision).max();
+        let decided = states.iter().filter_map(|state| state.last_decision).max();
         let all: Vec<Candidate> = all.into_values().collect();
         let plan = plan(&all, policy, decided.map_or(now, |decided| now.max(decided)));
         let backups = plan.kept.into_iter().map(|(backup, _)| backup).collect();
@@ -42,20 +42,20 @@ impl HealScope {
     /// Every backup that exists somewhere and is not about to leave there, and all WAL.
     #[must_use]
     pub fn everything(logs: &[&RegionLog], now: UtcTime) -> Self {
-        let stays = |standing: RegionStanding| {
-            standing.backups.into_iter().filter(|(_, backup)| backup.leaving.is_none()).map(|(backup, _)| backup)
+        let stays = |state: RegionState| {
+            state.backups.into_iter().filter(|(_, backup)| backup.leaving.is_none()).map(|(backup, _)| backup)
         };
-        Self { backups: standings(logs, now).into_iter().flat_map(stays).collect(), wal_from: None }
+        Self { backups: states(logs, now).into_iter().flat_map(stays).collect(), wal_from: None }
     }
 }
 
 /// What stands in each region; a hold in one of them counts in all.
-fn standings(logs: &[&RegionLog], now: UtcTime) -> Vec<RegionStanding> {
+fn states(logs: &[&RegionLog], now: UtcTime) -> Vec<RegionState> {
     let holds = holds_in_force(logs.iter().copied(), now);
-    let standing = |log: &&RegionLog| {
-        let mut standing = log.standing(now);
-        standing.adopt_holds(holds.clone());
-        standing
+    let state = |log: &&RegionLog| {
+        let mut state = log.state(now);
+        state.adopt_holds(holds.clone());
+        state
     };
-    logs.iter().map(standing).collect()
+    logs.iter().map(state).collect()
 }

@@ -10,7 +10,7 @@ use crate::format::layout::{self, StoredName};
 use crate::heal::copy::{Copied, Copier, CopyError, Place};
 use crate::heal::proof::Proof;
 use crate::heal::tools::HealRegion;
-use crate::heal::wal::Holders;
+use crate::heal::wal::MissingWal;
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
@@ -75,7 +75,7 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         object: WalObject,
-        holders: &Holders,
+        holders: &MissingWal,
     ) -> Result<Copied, CopyError> {
         self.sealed(copier, object.name(), holders).await
     }
@@ -85,7 +85,7 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         timeline: TimelineId,
-        holders: &Holders,
+        holders: &MissingWal,
     ) -> Result<Copied, CopyError> {
         self.sealed(copier, StoredName::TimelineHistory { timeline }, holders).await
     }
@@ -94,7 +94,7 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         name: StoredName,
-        Holders { size, regions }: &Holders,
+        MissingWal { size, regions }: &MissingWal,
     ) -> Result<Copied, CopyError> {
         let (key, proof) = (name.key(), Proof::Signed(name));
         let fetched = copier.stoppable(copier.fetch(&key, &proof, *size, regions)).await?;

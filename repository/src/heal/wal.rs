@@ -85,7 +85,7 @@ impl WalBounds {
 
 /// A WAL object that the target lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holders {
+pub(crate) struct MissingWal {
     pub(crate) size: ByteCount,
     pub(crate) regions: BTreeSet<RegionName>,
 }
@@ -93,8 +93,8 @@ pub(crate) struct Holders {
 /// What WAL a region lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WalLack {
-    pub(crate) objects: BTreeMap<WalObject, Holders>,
-    pub(crate) histories: BTreeMap<TimelineId, Holders>,
+    pub(crate) objects: BTreeMap<WalObject, MissingWal>,
+    pub(crate) histories: BTreeMap<TimelineId, MissingWal>,
     /// Sources that did not answer: what only they hold is not seen.
     pub(crate) silent: Vec<(RegionName, String)>,
     /// There is more than one plan holds.
@@ -176,7 +176,7 @@ async fn gather(
     source: &RegionStore,
     (form, timeline): (WalForm, TimelineId),
     (bounds, refused, held): (&WalBounds, &BTreeSet<WalObject>, &Stretches),
-    found: &mut BTreeMap<WalObject, Holders>,
+    found: &mut BTreeMap<WalObject, MissingWal>,
 ) -> Result<(), StoreError> {
     let mut pages = Pages::new(source, form, timeline, bounds);
     let mut added = 0;

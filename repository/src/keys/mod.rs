@@ -17,4 +17,6 @@ pub use self::key_text::{KeyKind, KeyTextError};
 pub use self::passphrase::{LockCost, PassphraseError};
 pub use self::recipient::{HpkeSealError, Recipient, RecipientId, RecipientIdError};
 pub use self::signing::{SIGNATURE_BYTES, SigningKey, SigningKeyError, VerifyKey};
-pub use self::slots::{EpochPlace, Holders, Openers, SLOTS_BYTES_MAX, SLOTS_MAX, SlotsError, open_slots, seal_slots};
+pub use self::slots::{
+    EpochPlace, KeyRecipients, Openers, SLOTS_BYTES_MAX, SLOTS_MAX, SlotsError, open_slots, seal_slots,
+};

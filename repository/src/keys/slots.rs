@@ -40,7 +40,7 @@ impl EpochPlace {
 
 /// Who may open a set of slots.
 #[derive(Clone, Copy, Debug)]
-pub struct Holders<'a> {
+pub struct KeyRecipients<'a> {
     /// Owners of identities; one that stands there twice gets one slot.
     pub recipients: &'a [Recipient],
     /// Programs that wrap.
@@ -62,7 +62,7 @@ pub struct Openers<'a> {
 pub enum SlotsError {
     /// Nobody could ever open it.
     #[error("an epoch key needs at least one recipient or command: nobody could open the backup")]
-    NoHolders,
+    NoRecipients,
     /// More than anybody needs.
     #[error("{found} slots are more than {SLOTS_MAX}")]
     TooMany {
@@ -156,14 +156,14 @@ pub async fn seal_slots(
     key: &EpochKey,
     place: EpochPlace,
     created: UtcTime,
-    holders: Holders<'_>,
+    holders: KeyRecipients<'_>,
 ) -> Result<Vec<u8>, SlotsError> {
-    let Holders { recipients, commands } = holders;
+    let KeyRecipients { recipients, commands } = holders;
     let mut recipients = recipients.to_vec();
     recipients.sort_unstable();
     recipients.dedup();
     match recipients.len() + commands.len() {
-        0 => return Err(SlotsError::NoHolders),
+        0 => return Err(SlotsError::NoRecipients),
         found if found > SLOTS_MAX => return Err(SlotsError::TooMany { found }),
         _ => {}
     }

@@ -18,5 +18,5 @@ pub use self::error::LogError;
 pub use self::memory::LogMemory;
 pub use self::note::NoteSigner;
 pub use self::region_log::{Attempt, Draft, LogEntry, LogHead, LogTrust, RegionLog};
-pub use self::region_state::{Leaving, OpenIntent, RegionStanding, StandingBackup, holds_in_force};
+pub use self::region_state::{BackupState, Leaving, OpenIntent, RegionState, holds_in_force};
 pub use self::region_store::RegionStore;

@@ -38,7 +38,7 @@ pub struct LogTrust {
     pub keys: Vec<VerifyKey>,
     /// The region's name; `None` takes it from the first record.
     pub region: Option<RegionName>,
-    /// The end of the log as it was seen before, by us or by a witness. A log never gets shorter, and never changes.
+    /// The end of the log as it was seen before, by us or by a observer. A log never gets shorter, and never changes.
     pub remembered: Option<LogHead>,
 }
 

@@ -12,9 +12,9 @@ use jiff::tz::TimeZone;
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime, WalPosition};
 
 use crate::format::ids::HoldId;
-use crate::log::records::backup::Soundness;
+use crate::log::records::backup::Integrity;
 use crate::log::records::care::PolicyText;
-use crate::log::region_state::{RegionStanding, StandingBackup};
+use crate::log::region_state::{BackupState, RegionState};
 use crate::retention::reason::{Guard, Reason};
 
 /// How far clocks may be apart before anybody worries.
@@ -144,10 +144,10 @@ impl RetentionPolicy {
 
 /// The backups of a region that a plan chooses from: all that exist in it.
 #[must_use]
-pub fn candidates(standing: &RegionStanding) -> Vec<Candidate> {
-    let candidate = |backup: &StandingBackup| {
-        let StandingBackup { record, leaving, damaged, held, .. } = backup;
-        let is_damaged = damaged.is_some() || record.soundness() == Soundness::Damaged;
+pub fn candidates(state: &RegionState) -> Vec<Candidate> {
+    let candidate = |backup: &BackupState| {
+        let BackupState { record, leaving, damaged, held, .. } = backup;
+        let is_damaged = damaged.is_some() || record.integrity() == Integrity::Damaged;
         Candidate {
             backup: record.backup.clone(),
             stop_time: record.stop_time,
@@ -159,14 +159,14 @@ pub fn candidates(standing: &RegionStanding) -> Vec<Candidate> {
             own_bytes: record.packs.own_bytes,
         }
     };
-    standing.backups.values().map(candidate).collect()
+    state.backups.values().map(candidate).collect()
 }
 
 /// The plan of a region. A clock that runs behind what decided before does not bring anything back.
 #[must_use]
-pub fn plan_region(standing: &RegionStanding, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
-    let decided = standing.last_decision.unwrap_or(now);
-    let mut plan = plan(&candidates(standing), policy, now.max(decided));
+pub fn plan_region(state: &RegionState, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
+    let decided = state.last_decision.unwrap_or(now);
+    let mut plan = plan(&candidates(state), policy, now.max(decided));
     let is_known = plan.unusual.iter().any(|guard| matches!(guard, Guard::ClockBehind { .. }));
     if decided > now.plus(CLOCK_TOLERANCE) && !is_known {
         plan.unusual.push(Guard::ClockBehind { now, before: decided });

@@ -38,7 +38,7 @@ pub enum Reason {
     Anchor,
     /// Somebody holds it.
     Hold(HoldId),
-    /// It is the newest that a drill has proved.
+    /// It is the newest that a drill has verified.
     LastDrilled,
     /// It is the newest that nothing speaks against.
     LastGood,
@@ -79,7 +79,7 @@ impl fmt::Display for Reason {
             Self::Newest { of } => write!(f, "newest {of}"),
             Self::Anchor => f.write_str("anchor of the point-in-time window"),
             Self::Hold(hold) => write!(f, "hold {hold}"),
-            Self::LastDrilled => f.write_str("newest that a drill proved"),
+            Self::LastDrilled => f.write_str("newest that a drill verified"),
             Self::LastGood => f.write_str("newest good one"),
             Self::NothingBetter => f.write_str("damaged, but there is no good one as new"),
             Self::Referenced { by } => write!(f, "{by} refers to it"),

@@ -58,12 +58,12 @@ impl DamageReporter<'_> {
         damage: &[FoundDamage],
     ) -> Result<u64, LogError> {
         log.refresh(&*region.store).await?;
-        let standing = log.standing(self.clock.now());
+        let state = log.state(self.clock.now());
         let mut by_backup: BTreeMap<Option<BackupId>, BTreeSet<ObjectKey>> = BTreeMap::new();
         for found in damage.iter().filter(|found| found.region == region.name) {
             let backup = backup_of(&found.key, log);
             // What was swept meanwhile is not missed.
-            if backup.as_ref().is_some_and(|backup| !standing.backups.contains_key(backup)) {
+            if backup.as_ref().is_some_and(|backup| !state.backups.contains_key(backup)) {
                 continue;
             }
             by_backup.entry(backup).or_default().insert(found.key.clone());

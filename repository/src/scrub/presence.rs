@@ -43,7 +43,7 @@ pub async fn check_presence(
         found.list(region, prefix).await?;
     }
     let mut missing: BTreeMap<ObjectKey, String> = BTreeMap::new();
-    for backup in log.standing(clock.now()).backups.into_values() {
+    for backup in log.state(clock.now()).backups.into_values() {
         let Some(list) = list_of(region, others, &backup.record).await? else { continue };
         let shards: BTreeMap<_, _> = backup.record.index.iter().map(|shard| (&shard.key, shard.size)).collect();
         let list_key = layout::packs_list(&backup.record.backup);
@@ -65,8 +65,8 @@ pub async fn check_presence(
     }
     // What was swept since the log was read is not missed.
     log.refresh(&*region.store).await?;
-    let standing = log.standing(clock.now());
-    let swept: BTreeSet<_> = standing.swept.keys().map(layout::backup_prefix).collect();
+    let state = log.state(clock.now());
+    let swept: BTreeSet<_> = state.swept.keys().map(layout::backup_prefix).collect();
     let keys = wrapped_keys(log, clock);
     for (key, what) in missing {
         let is_swept = swept.iter().any(|folder| key.as_str().starts_with(folder.as_str()))

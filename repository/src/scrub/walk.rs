@@ -1,4 +1,4 @@
-//! Everything that a region stores, read back and proved, without any key: packs, indexes and lists by the SHA-256 that
+//! Everything that a region stores, read back and verified, without any key: packs, indexes and lists by the SHA-256 that
 //! signed records vouch for, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
 //! how far it has come.
 
@@ -114,9 +114,9 @@ impl<'a> ScrubWalk<'a> {
         (pace, clock): (&'a Pace, &'a dyn Clock),
         after: Option<&ObjectKey>,
     ) -> Self {
-        let standing = log.standing(clock.now());
+        let state = log.state(clock.now());
         let is_ahead = |key: &ObjectKey| after.is_none_or(|after| key > after);
-        let records = standing.backups.into_values().map(|backup| backup.record);
+        let records = state.backups.into_values().map(|backup| backup.record);
         // The list is the last of a backup's objects in the order of keys.
         let backups: VecDeque<BackupRecord> =
             records.filter(|record| is_ahead(&layout::packs_list(&record.backup))).collect();
@@ -134,7 +134,7 @@ impl<'a> ScrubWalk<'a> {
             folders: [SLICES_PREFIX, WAL_PREFIX].into(),
             listed: after.cloned(),
             items: VecDeque::new(),
-            floors: standing.wal_floors,
+            floors: state.wal_floors,
         }
     }
 
@@ -194,7 +194,7 @@ impl<'a> ScrubWalk<'a> {
                 return Ok(Some(looked));
             }
         }
-        // What belongs to other backups is proved with them.
+        // What belongs to other backups is verified with them.
         let folder = layout::backup_prefix(&record.backup);
         let mut items: BTreeMap<ObjectKey, Sha256Digest> = BTreeMap::from([(key, expected)]);
         let listed = list.iter().flat_map(PacksList::iter).filter(|(key, _)| key.as_str().starts_with(&folder));
@@ -289,12 +289,12 @@ impl<'a> ScrubWalk<'a> {
     /// Whether the log says meanwhile that the object was swept.
     async fn is_gone_for_good(&mut self, key: &ObjectKey) -> Result<bool, ScrubError> {
         self.log.refresh(&*self.region.store).await?;
-        let standing = self.log.standing(self.clock.now());
-        self.floors = standing.wal_floors;
+        let state = self.log.state(self.clock.now());
+        self.floors = state.wal_floors;
         Ok(match layout::parse(key) {
             Some(StoredName::Slots { .. }) => !wrapped_keys(&self.log, self.clock).contains_key(key),
             Some(name) => match backup_named(&name) {
-                Some(backup) => !standing.backups.contains_key(&backup),
+                Some(backup) => !state.backups.contains_key(&backup),
                 None => WalObject::of_key(key).is_some_and(|object| self.is_swept(object)),
             },
             None => false,
@@ -313,8 +313,8 @@ fn backup_named(name: &StoredName) -> Option<BackupId> {
 
 /// All wrapped keys that a region has to have: those of its backups, and those of WAL that it has not swept.
 pub(crate) fn wrapped_keys(log: &RegionLog, clock: &dyn Clock) -> BTreeMap<ObjectKey, Sha256Digest> {
-    let standing = log.standing(clock.now());
-    let of_backups = standing.backups.values().flat_map(|backup| &backup.record.epochs);
+    let state = log.state(clock.now());
+    let of_backups = state.backups.values().flat_map(|backup| &backup.record.epochs);
     let mut keys: BTreeMap<ObjectKey, Sha256Digest> =
         of_backups.map(|epoch| (layout::slots(epoch.id, epoch.slots), epoch.keys_sha256)).collect();
     let intents = log.entries().iter().filter_map(|entry| match &entry.record.body {

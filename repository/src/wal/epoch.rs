@@ -7,7 +7,7 @@ use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, RandomError, RepositoryId};
 use crate::format::layout;
 use crate::format::seal::EpochKey;
-use crate::keys::slots::{EpochPlace, Holders, SlotsError, seal_slots};
+use crate::keys::slots::{EpochPlace, KeyRecipients, SlotsError, seal_slots};
 
 /// The number of the set of slots that is written with an epoch.
 pub(crate) const FIRST_SLOTS: u32 = 0;
@@ -42,7 +42,11 @@ impl WalEpoch {
     ///
     /// # Errors
     /// [`WalEpochError`]; if one of the holders cannot be served, there is no epoch.
-    pub async fn new(repository: RepositoryId, created: UtcTime, holders: Holders<'_>) -> Result<Self, WalEpochError> {
+    pub async fn new(
+        repository: RepositoryId,
+        created: UtcTime,
+        holders: KeyRecipients<'_>,
+    ) -> Result<Self, WalEpochError> {
         let (id, key) = (EpochId::random()?, EpochKey::random()?);
         let slots = seal_slots(&key, EpochPlace { repository, epoch: id }, created, holders).await?;
         let slots = SealedBody { sha256: sha256(&slots), bytes: slots.into() };

@@ -132,19 +132,19 @@ fn current_incarnation<'a>(logs: &[(&'a RegionName, &'a RegionLog)]) -> CurrentI
             history.iter().position(|(_, found)| found == event).is_some_and(|place| place + 1 < history.len())
         })
     };
-    let mut standing: BTreeMap<RegionName, Option<Incarnation>> = BTreeMap::new();
+    let mut state: BTreeMap<RegionName, Option<Incarnation>> = BTreeMap::new();
     for (region, history) in &histories {
         if let Some((incarnation, event)) = history.last()
             && !is_superseded(event)
         {
-            standing.insert(RegionName::clone(region), *incarnation);
+            state.insert(RegionName::clone(region), *incarnation);
         }
     }
-    let mut values = standing.values();
+    let mut values = state.values();
     match values.next().copied() {
         None => CurrentIncarnation::One(None),
         Some(first) if values.all(|other| *other == first) => CurrentIncarnation::One(first),
-        Some(_) => CurrentIncarnation::Disputed(standing),
+        Some(_) => CurrentIncarnation::Disputed(state),
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use lifeboat_repository::backup::Progress;
 use lifeboat_repository::backup::read::{self, BackupReader, FileSink, Ranges, ReadSettings, SinkFile};
 use lifeboat_repository::backup::write::{
-    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, LeftReason, MemoryPlan,
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, ExclusionReason, MemoryPlan,
 };
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::{PacksList, layout};
-use lifeboat_repository::keys::{self, EpochPlace, Holders, Identity, Openers, SigningKey};
+use lifeboat_repository::keys::{self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey};
 use lifeboat_repository::log::records::{BackupKind, BackupRecord, Origin, ServerFacts};
 use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog};
 use lifeboat_repository::retention::sweep::{OpenGate, SweepAuthor};
@@ -88,12 +88,12 @@ impl Cluster {
             check: None,
             upload_concurrency: 2,
             lag_limit: Duration::from_secs(600),
-            seat: None,
+            cpu_share: None,
         };
         let stores = regions.iter().map(|region| (*region.store).clone()).collect();
         let mut writer = BackupWriter::start(settings, stores, &CancellationToken::new()).unwrap();
         for region in regions.iter().filter(|region| !logs.contains_key(region.name())) {
-            writer.exclude(region.name(), LeftReason::Prepare("it is away".into()));
+            writer.exclude(region.name(), ExclusionReason::Prepare("it is away".into()));
         }
         let bytes = content(&backup);
         let number = FileNumber(0);
@@ -124,7 +124,7 @@ impl Cluster {
             signer: &self.signer,
             wseq: Origin::next_count(last, now),
             tool: "test",
-            holders: Holders { recipients: &recipients, commands: &[] },
+            holders: KeyRecipients { recipients: &recipients, commands: &[] },
         };
         // A process that is killed has uploaded everything and said nothing.
         let logs = if ending == Ending::Killed { BTreeMap::new() } else { logs };
@@ -142,8 +142,8 @@ impl Cluster {
 
     /// Restores the oldest, the newest and one between from a region, and compares every byte.
     pub async fn restore_some(&self, region: &Region, day: u32) -> usize {
-        let standing = region.log.standing(region.now());
-        let all: Vec<&BackupRecord> = standing.backups.values().map(|backup| &backup.record).collect();
+        let state = region.log.state(region.now());
+        let all: Vec<&BackupRecord> = state.backups.values().map(|backup| &backup.record).collect();
         let middle = usize::try_from(day).unwrap() % all.len();
         let chosen = [all.first(), all.last(), all.get(middle)];
         for record in chosen.into_iter().flatten() {

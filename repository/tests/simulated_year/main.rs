@@ -121,8 +121,8 @@ async fn a_year_of_retention_keeps_what_the_plan_says_and_nothing_else() {
 
 /// The backups of a region that are not about to leave.
 fn staying(region: &Region, now: UtcTime) -> BTreeSet<BackupId> {
-    let standing = region.log.standing(now);
-    let staying = standing.backups.iter().filter(|(_, backup)| backup.leaving.is_none());
+    let state = region.log.state(now);
+    let staying = state.backups.iter().filter(|(_, backup)| backup.leaving.is_none());
     staying.map(|(backup, _)| backup.clone()).collect()
 }
 
@@ -207,8 +207,8 @@ async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (u
 
 /// The kept set is the plan; nothing lies there that nobody needs, beyond its grace.
 async fn check(region: &mut Region, (day, now): (u32, UtcTime)) {
-    let standing = region.log.standing(now);
-    let of_plan = retention::plan_region(&standing, &policy(day), now);
+    let state = region.log.state(now);
+    let of_plan = retention::plan_region(&state, &policy(day), now);
     let kept: BTreeSet<BackupId> = of_plan.kept.iter().map(|(backup, _)| backup.clone()).collect();
     // Also where a backup that was forgotten has become the anchor: with fewer days than the window is long, it may.
     assert_eq!(staying(region, now), kept, "day {day}, {}", region.name());
@@ -219,17 +219,17 @@ async fn check(region: &mut Region, (day, now): (u32, UtcTime)) {
         let expected: BTreeSet<BackupId> = never_pruned.kept.into_iter().map(|(backup, _)| backup).collect();
         assert_eq!(kept, expected, "day {day}, {}: history independence", region.name());
     }
-    for (backup, leaving) in standing.backups.iter().filter_map(|(id, backup)| Some((id, backup.leaving.as_ref()?))) {
+    for (backup, leaving) in state.backups.iter().filter_map(|(id, backup)| Some((id, backup.leaving.as_ref()?))) {
         let due = now.since(leaving.not_before);
         assert!(due < 2 * DAY, "day {day}: {backup} should be gone");
     }
-    let known: BTreeSet<String> = standing.backups.keys().map(ToString::to_string).collect();
+    let known: BTreeSet<String> = state.backups.keys().map(ToString::to_string).collect();
     for key in region.keys("data/").await {
         let folder = key.split('/').nth(1).unwrap().to_owned();
         let young = || now.since(region::start_of(&folder)) < GRACE + DAY;
         assert!(known.contains(&folder) || young(), "day {day}, {}: {key} is an orphan", region.name());
     }
-    let epochs = standing.backups.values().flat_map(|backup| &backup.record.epochs);
+    let epochs = state.backups.values().flat_map(|backup| &backup.record.epochs);
     let epochs: BTreeSet<String> = epochs.map(|epoch| epoch.id.to_string()).collect();
     for key in region.keys("keys/").await {
         assert!(epochs.contains(key.split('/').nth(1).unwrap()), "day {day}, {}: {key} is an orphan", region.name());

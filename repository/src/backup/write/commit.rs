@@ -14,13 +14,13 @@ use lifeboat_stores::{PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime, WalPosition};
 
 use crate::backup::write::packer::StoredObject;
-use crate::backup::write::upload::{LeftReason, UploadHub};
+use crate::backup::write::upload::{ExclusionReason, UploadHub};
 use crate::backup::write::writer::SealedBackup;
 use crate::format::aead::sha256;
 use crate::format::ids::RandomError;
 use crate::format::layout;
 use crate::format::packs_list::{PacksList, PacksListError};
-use crate::keys::slots::{EpochPlace, Holders, SlotsError, seal_slots};
+use crate::keys::slots::{EpochPlace, KeyRecipients, SlotsError, seal_slots};
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
@@ -62,7 +62,7 @@ pub struct CommitAuthority<'a> {
     /// The program and its version.
     pub tool: &'a str,
     /// Who can open the backup.
-    pub holders: Holders<'a>,
+    pub holders: KeyRecipients<'a>,
 }
 
 /// Why nothing could be committed anywhere.
@@ -86,7 +86,7 @@ pub struct CommitReport {
     /// The record, as it stands in every log that has it.
     pub record: BackupRecord,
     /// The place of the record in each region's log, or why there is none.
-    pub regions: BTreeMap<RegionName, Result<LogHead, LeftReason>>,
+    pub regions: BTreeMap<RegionName, Result<LogHead, ExclusionReason>>,
 }
 
 impl CommitReport {
@@ -193,9 +193,9 @@ async fn commit_region(
     region: RegionStore,
     log: Option<RegionLog>,
     objects: Arc<Objects>,
-) -> Result<LogHead, LeftReason> {
+) -> Result<LogHead, ExclusionReason> {
     hub.drained(&region.name).await?;
-    let commit = |error: Box<dyn std::error::Error + Send + Sync>| LeftReason::Commit(error);
+    let commit = |error: Box<dyn std::error::Error + Send + Sync>| ExclusionReason::Commit(error);
     let Some(mut log) = log else { return Err(commit("its log could not be read".into())) };
     let Objects { keys, list, folders, draft, signer } = &*objects;
     let RecordBody::Backup(record) = &draft.body else { return Err(commit("there is no record".into())) };
@@ -205,7 +205,7 @@ async fn commit_region(
         match region.store.put(&key, object.clone(), PutMode::CreateOnly).await {
             // Both names hold random bits of this backup: what is there already is ours.
             Ok(_) | Err(StoreError::Conflict { .. }) => {}
-            Err(source) => return Err(LeftReason::Upload { key, source }),
+            Err(source) => return Err(ExclusionReason::Upload { key, source }),
         }
     }
     // Somebody may have tidied away what this backup relies on, taking it for what a crash left: then it does not exist.

@@ -18,11 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
-use crate::backup::write::cpu_share::Seat;
+use crate::backup::write::cpu_share::CpuShare;
 use crate::backup::write::error::BackupError;
 use crate::backup::write::memory_plan::MemoryPlan;
 use crate::backup::write::packer::{Numbered, Packed, Packer, SealingIdentity, Shared, Step, StoredObject};
-use crate::backup::write::upload::{LeftReason, UploadHub, UploadSettings};
+use crate::backup::write::upload::{ExclusionReason, UploadHub, UploadSettings};
 use crate::backup::write::worker::{
     BufferPool, FileContext, FrameCheck, FrameJob, Work, Worker, start_workers, work_lane,
 };
@@ -53,7 +53,7 @@ pub struct BackupSettings {
     /// How long one region may hold up the others.
     pub lag_limit: std::time::Duration,
     /// Where other backups take turns with this one at the processor; `None`: it is alone.
-    pub seat: Option<Seat>,
+    pub cpu_share: Option<CpuShare>,
 }
 
 /// A backup that is being written. Dropping it abandons the backup: uploads stop, threads end, nothing is committed.
@@ -135,7 +135,7 @@ impl BackupWriter {
             pool: Arc::clone(&pool),
             check: settings.check.clone(),
             level: settings.compression_level,
-            seat: settings.seat.clone(),
+            cpu_share: settings.cpu_share.clone(),
         })
         .map_err(BackupError::Thread)?;
         let index = IndexWriter::new(&identity.key, identity.repository, identity.epoch)?;
@@ -179,7 +179,7 @@ impl BackupWriter {
     }
 
     /// A region that cannot be used from the start, and why.
-    pub fn exclude(&self, region: &lifeboat_vocabulary::RegionName, reason: LeftReason) {
+    pub fn exclude(&self, region: &lifeboat_vocabulary::RegionName, reason: ExclusionReason) {
         self.shared.hub.exclude(region, reason);
     }
 

@@ -182,13 +182,13 @@ async fn damage_is_replaced_and_put_on_record_and_without_the_right_it_is_told()
     assert_eq!(report.left_count, 1, "{report:?}");
     assert!(report.left[0].why.contains("delete it with a role that may"), "{report:?}");
     let now = samples::time("2026-11-30T00:00:00Z");
-    assert!(scene.log(1).await.standing(now).backups[&record.backup].damaged.is_some(), "it stays damaged");
+    assert!(scene.log(1).await.state(now).backups[&record.backup].damaged.is_some(), "it stays damaged");
     scene.archive.regions[1].faults.heal();
     let report = scene.heal(1, &[0, 2]).await;
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(scene.contents(1).await, scene.contents(0).await);
     let log = scene.log(1).await;
-    assert!(log.standing(now).backups[&record.backup].damaged.is_none());
+    assert!(log.state(now).backups[&record.backup].damaged.is_none());
     assert_eq!(crate::log::damage::damaged_wal(&log).len(), 0);
 }
 

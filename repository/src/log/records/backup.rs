@@ -168,9 +168,9 @@ pub struct PageFacts {
 
 /// Whether a backup counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Soundness {
+pub enum Integrity {
     /// Nothing speaks against it.
-    Sound,
+    Intact,
     /// The database had damaged pages when it was made: kept and shown, but never counted as a good backup.
     Damaged,
 }
@@ -178,10 +178,10 @@ pub enum Soundness {
 impl BackupRecord {
     /// Whether it counts as a good backup.
     #[must_use]
-    pub fn soundness(&self) -> Soundness {
+    pub fn integrity(&self) -> Integrity {
         match self.pages {
-            Some(PageFacts { damaged, damaged_files, .. }) if damaged > 0 || damaged_files > 0 => Soundness::Damaged,
-            _ => Soundness::Sound,
+            Some(PageFacts { damaged, damaged_files, .. }) if damaged > 0 || damaged_files > 0 => Integrity::Damaged,
+            _ => Integrity::Intact,
         }
     }
 

@@ -6,7 +6,7 @@ pub(crate) mod record;
 pub(crate) mod wal;
 
 pub use self::backup::{
-    BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef, Soundness,
+    BackupKind, BackupRecord, EpochRef, FilesFacts, Integrity, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
 pub use self::care::{
     AuditRecord, BACKUPS_MAX, DamageRecord, EPOCHS_SWEPT_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, FoundBy,

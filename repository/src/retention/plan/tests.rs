@@ -305,30 +305,30 @@ fn what_is_unusual_is_left_to_a_person() {
 
 #[test]
 fn a_clock_that_runs_backwards_does_not_move_the_window_back() {
-    let mut standing = RegionStanding::default();
+    let mut state = RegionState::default();
     for time in ["2026-11-01T02:00:00Z", "2026-11-10T02:00:00Z", "2026-11-20T02:00:00Z"] {
         let record = crate::samples::backup_record_named(BackupId::new(utc(time), 1).as_str(), time);
         let (leaving, damaged, held) = (None, None, BTreeSet::new());
-        standing.backups.insert(record.backup.clone(), StandingBackup { record, seq: 1, leaving, damaged, held });
+        state.backups.insert(record.backup.clone(), BackupState { record, seq: 1, leaving, damaged, held });
     }
-    let anchor = |standing: &RegionStanding, now: &str| {
-        let plan = plan_region(standing, &policy("UTC"), utc(now));
+    let anchor = |state: &RegionState, now: &str| {
+        let plan = plan_region(state, &policy("UTC"), utc(now));
         (plan.anchor.unwrap().as_str()[..8].to_owned(), plan.unusual)
     };
-    assert_eq!(anchor(&standing, "2026-11-28T02:00:00Z"), ("20261120".to_owned(), vec![]));
-    assert_eq!(anchor(&standing, "2026-11-21T02:00:00Z"), ("20261110".to_owned(), vec![]));
-    standing.last_decision = Some(utc("2026-11-28T02:00:00Z"));
+    assert_eq!(anchor(&state, "2026-11-28T02:00:00Z"), ("20261120".to_owned(), vec![]));
+    assert_eq!(anchor(&state, "2026-11-21T02:00:00Z"), ("20261110".to_owned(), vec![]));
+    state.last_decision = Some(utc("2026-11-28T02:00:00Z"));
     let (now, before) = (utc("2026-11-21T02:00:00Z"), utc("2026-11-28T02:00:00Z"));
     let behind = vec![Guard::ClockBehind { now, before }];
-    assert_eq!(anchor(&standing, "2026-11-21T02:00:00Z"), ("20261120".to_owned(), behind));
+    assert_eq!(anchor(&state, "2026-11-21T02:00:00Z"), ("20261120".to_owned(), behind));
 }
 
 #[test]
 fn what_damages_a_backup_is_known_from_its_record_and_from_its_region() {
     let record = crate::samples::backup_record();
     let (leaving, damaged, held) = (None, None, BTreeSet::new());
-    let good = StandingBackup { record, seq: 1, leaving, damaged, held };
-    let in_region = StandingBackup { damaged: Some(5), ..good.clone() };
+    let good = BackupState { record, seq: 1, leaving, damaged, held };
+    let in_region = BackupState { damaged: Some(5), ..good.clone() };
     let mut in_database = good.clone();
     in_database.record.pages =
         Some(crate::log::records::backup::PageFacts { checked: 9, damaged: 1, damaged_files: 1 });
@@ -338,7 +338,7 @@ fn what_damages_a_backup_is_known_from_its_record_and_from_its_region() {
         ("the database was damaged", in_database, Proof::Damaged),
     ] {
         let backups = BTreeMap::from([(backup.record.backup.clone(), backup)]);
-        let found = candidates(&RegionStanding { backups, ..RegionStanding::default() });
+        let found = candidates(&RegionState { backups, ..RegionState::default() });
         assert_eq!(found.iter().map(|candidate| candidate.proof).collect::<Vec<_>>(), [expected], "{why}");
     }
 }

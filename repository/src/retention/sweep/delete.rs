@@ -12,11 +12,11 @@ use crate::format::layout::{self, WalForm};
 use crate::format::packs_list::PacksList;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::sweep::author::SweepAuthor;
 use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::listing::{Pages, Seen};
 use crate::retention::sweep::slices::{Coverage, SLICE_GRACE};
-use crate::retention::sweep::survey::{Pages, Seen};
 use crate::wal::name::WalObject;
 
 /// Deletions at the same time.
@@ -65,41 +65,33 @@ impl<'a> Sweeper<'a> {
     /// CRASH SAFETY: the backups that are kept say by their own lists what they need, and these are read and checked before
     /// the first object goes. Keys go last: a crash leaves a key without objects, never objects without their key that
     /// somebody could still take for whole.
-    pub(crate) async fn intent(
-        &self,
-        intent: &SweepIntentRecord,
-        standing: &RegionStanding,
-    ) -> Result<Swept, SweepError> {
+    pub(crate) async fn intent(&self, intent: &SweepIntentRecord, state: &RegionState) -> Result<Swept, SweepError> {
         let backups: BTreeSet<&BackupId> = intent.backups.iter().chain(&intent.leftovers).collect();
-        let mut swept = self.folders(&backups, standing).await?;
+        let mut swept = self.folders(&backups, state).await?;
         for floor in &intent.wal {
             swept.add(self.wal(*floor).await?);
         }
         for floor in &intent.slices {
             swept.add(self.slices(*floor).await?);
         }
-        swept.add(self.epochs(&intent.epochs, standing).await?);
+        swept.add(self.epochs(&intent.epochs, state).await?);
         Ok(swept)
     }
 
     /// Deletes what lies in the folders of backups that were swept before.
-    pub(crate) async fn late(
-        &self,
-        backups: &BTreeSet<BackupId>,
-        standing: &RegionStanding,
-    ) -> Result<Swept, SweepError> {
-        self.folders(&backups.iter().collect(), standing).await
+    pub(crate) async fn late(&self, backups: &BTreeSet<BackupId>, state: &RegionState) -> Result<Swept, SweepError> {
+        self.folders(&backups.iter().collect(), state).await
     }
 
-    async fn folders(&self, backups: &BTreeSet<&BackupId>, standing: &RegionStanding) -> Result<Swept, SweepError> {
+    async fn folders(&self, backups: &BTreeSet<&BackupId>, state: &RegionState) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         if backups.is_empty() {
             return Ok(swept);
         }
-        let needed = self.needed(backups, standing).await?;
+        let needed = self.needed(backups, state).await?;
         for backup in backups {
             // Whoever asks for a backup that exists has made a mistake that must not cost it.
-            if !standing.backups.contains_key(*backup) {
+            if !state.backups.contains_key(*backup) {
                 swept.add(self.folder(backup, &needed).await?);
             }
         }
@@ -110,10 +102,10 @@ impl<'a> Sweeper<'a> {
     async fn needed(
         &self,
         backups: &BTreeSet<&BackupId>,
-        standing: &RegionStanding,
+        state: &RegionState,
     ) -> Result<BTreeSet<ObjectKey>, SweepError> {
         let mut needed = BTreeSet::new();
-        for kept in standing.backups.values() {
+        for kept in state.backups.values() {
             let list = self.list_of(&kept.record).await?;
             let theirs = |key: &ObjectKey| layout::folder_of(key).is_some_and(|folder| backups.contains(&folder));
             needed.extend(list.iter().map(|(key, _)| key).filter(|key| theirs(key)).cloned());
@@ -204,8 +196,8 @@ impl<'a> Sweeper<'a> {
     }
 
     /// Deletes the wrapped keys of epochs that no backup has which exists.
-    async fn epochs(&self, epochs: &[EpochId], standing: &RegionStanding) -> Result<Swept, SweepError> {
-        let kept = standing.backups.values().flat_map(|kept| &kept.record.epochs);
+    async fn epochs(&self, epochs: &[EpochId], state: &RegionState) -> Result<Swept, SweepError> {
+        let kept = state.backups.values().flat_map(|kept| &kept.record.epochs);
         let kept: BTreeSet<EpochId> = kept.map(|epoch| epoch.id).collect();
         let mut swept = Swept::default();
         for epoch in epochs.iter().filter(|epoch| !kept.contains(*epoch)) {

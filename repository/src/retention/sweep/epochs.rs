@@ -17,7 +17,7 @@ use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::WalFloor;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::sweep::error::SweepError;
 use crate::wal::list::{WalPages, timelines};
 
@@ -35,7 +35,7 @@ struct Taken<'a> {
 
 impl WalEpochs {
     /// `rising` are floors that rise now.
-    pub(crate) fn of(log: &RegionLog, standing: &RegionStanding, rising: &[WalFloor]) -> Self {
+    pub(crate) fn of(log: &RegionLog, state: &RegionState, rising: &[WalFloor]) -> Self {
         let (mut taken, mut backups, mut newest) = (Vec::new(), Vec::new(), None);
         for entry in log.entries() {
             let seq = entry.record.link.seq;
@@ -53,7 +53,7 @@ impl WalEpochs {
         }
         let named: BTreeSet<EpochId> = taken.iter().map(|taken| taken.epoch).collect();
         let Some(newest) = newest else { return Self { named, over: BTreeSet::new() } };
-        let floor = floor_of(newest, standing, rising);
+        let floor = floor_of(newest, state, rising);
         let is_over = |index: usize, this: &Taken<'_>| {
             let later = taken.iter().skip(index + 1);
             let mut next = later.filter(|later| later.writer == this.writer && later.epoch != this.epoch);
@@ -81,9 +81,9 @@ impl WalEpochs {
     }
 }
 
-fn floor_of(timeline: TimelineId, standing: &RegionStanding, rising: &[WalFloor]) -> Option<Lsn> {
+fn floor_of(timeline: TimelineId, state: &RegionState, rising: &[WalFloor]) -> Option<Lsn> {
     let rising = rising.iter().filter(|floor| floor.timeline == timeline).map(|floor| floor.before);
-    rising.chain(standing.wal_floors.get(&timeline).copied()).max()
+    rising.chain(state.wal_floors.get(&timeline).copied()).max()
 }
 
 /// Whether everything is below `floor` that was received before record `seq`, and some time after it.

@@ -6,13 +6,13 @@ pub(crate) mod epochs;
 pub(crate) mod error;
 pub(crate) mod floor;
 pub(crate) mod intent;
+pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod model_tests;
 pub(crate) mod retain;
 pub(crate) mod run;
 pub(crate) mod settings;
 pub(crate) mod slices;
-pub(crate) mod survey;
 #[cfg(test)]
 pub(crate) mod wal_tests;
 

@@ -14,7 +14,7 @@ use crate::format::aead::sha256;
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
 use crate::log::records::backup::BackupRecord;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, RetentionPolicy};
 use crate::retention::reason::Reason;
 use crate::retention::sweep::error::SweepError;
@@ -45,14 +45,14 @@ pub struct RetainReport {
 /// [`SweepError`]; locks are only ever extended, so repeating is harmless.
 pub async fn retain(
     store: &dyn Store,
-    (standing, plan): (&RegionStanding, &RetentionPlan),
+    (state, plan): (&RegionState, &RetentionPlan),
     policy: &RetentionPolicy,
     now: UtcTime,
 ) -> Result<RetainReport, SweepError> {
     let mut report = RetainReport::default();
     for (backup, reasons) in &plan.kept {
-        let Some(standing) = standing.backups.get(backup) else { continue };
-        let record = &standing.record;
+        let Some(state) = state.backups.get(backup) else { continue };
+        let record = &state.record;
         let list = layout::packs_list(backup);
         let held = store.retained_until(&list).await;
         let held = held.map_err(|source| SweepError::Retain { key: list.clone(), source })?;

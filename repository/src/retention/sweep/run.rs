@@ -23,14 +23,14 @@ use crate::log::records::care::{
     BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, KeepRecord, SweepDoneRecord, SweepIntentRecord,
 };
 use crate::log::records::record::RecordBody;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::RetentionPlan;
 use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::delete::{Sweeper, Swept};
 use crate::retention::sweep::error::SweepError;
 use crate::retention::sweep::intent::{Decided, decide};
+use crate::retention::sweep::listing::{Listing, list_region};
 use crate::retention::sweep::settings::{DeleteMode, SweepSettings};
-use crate::retention::sweep::survey::{Survey, survey};
 
 /// How far our clock and a region's may be apart before nothing is deleted there.
 const SKEW_MAX: Duration = Duration::from_secs(3600);
@@ -85,9 +85,9 @@ pub async fn forget(
         region.author.check()?;
         region.refresh().await?;
         check_clock(region.store, now).await?;
-        let standing = settings.standing(region.log, now)?;
-        let plan = settings.plan(&standing, now)?;
-        let again = stays_after_all(&standing, &plan);
+        let state = settings.state(region.log, now)?;
+        let plan = settings.plan(&state, now)?;
+        let again = stays_after_all(&state, &plan);
         if !again.is_empty() {
             let body = RecordBody::Keep(KeepRecord { backups: again.clone() });
             if region.append(body, now).await?.is_some() {
@@ -101,7 +101,7 @@ pub async fn forget(
             return Ok(ForgetReport { plan, forgotten: Vec::new(), kept_again });
         }
         let forgotten = backups.iter().map(|new| (new.backup.clone(), new.why.clone())).collect();
-        let decided = standing.last_decision.map_or(now, |last| last.max(now));
+        let decided = state.last_decision.map_or(now, |last| last.max(now));
         let not_before = decided.plus(settings.grace);
         let body = RecordBody::Forget(ForgetRecord { backups, policy: settings.policy.text(), not_before });
         if region.append(body, now).await?.is_some() {
@@ -112,8 +112,8 @@ pub async fn forget(
 }
 
 /// What the plan keeps although it is said to leave.
-fn stays_after_all(standing: &RegionStanding, plan: &RetentionPlan) -> Vec<BackupId> {
-    let leaves = |backup: &&BackupId| standing.backups.get(*backup).is_some_and(|backup| backup.leaving.is_some());
+fn stays_after_all(state: &RegionState, plan: &RetentionPlan) -> Vec<BackupId> {
+    let leaves = |backup: &&BackupId| state.backups.get(*backup).is_some_and(|backup| backup.leaving.is_some());
     plan.kept.iter().map(|(backup, _)| backup).filter(leaves).take(BACKUPS_MAX).cloned().collect()
 }
 
@@ -133,23 +133,23 @@ pub async fn sweep(
     region.refresh().await?;
     check_clock(region.store, now).await?;
     let mut report = SweepReport::default();
-    let open = settings.standing(region.log, now)?.open_intents;
+    let open = settings.state(region.log, now)?.open_intents;
     for intent in open {
         region.carry_out((intent.seq, &intent.intent, intent.locked), &mut report, now).await?;
     }
     for _ in 0..ATTEMPTS {
         region.author.check()?;
         region.refresh().await?;
-        let standing = settings.standing(region.log, now)?;
-        let plan = settings.plan(&standing, now)?;
-        let survey = survey(region.store, &standing, now).await?;
-        let decided = decide(region, settings, (&standing, &plan, &survey)).await?;
+        let state = settings.state(region.log, now)?;
+        let plan = settings.plan(&state, now)?;
+        let listing = list_region(region.store, &state, now).await?;
+        let decided = decide(region, settings, (&state, &plan, &listing)).await?;
         report.note(&plan, &decided);
         if decided.intent.is_empty() {
-            region.tidy((&decided, &survey), &mut report).await?;
+            region.tidy((&decided, &listing), &mut report).await?;
             return Ok(report);
         }
-        region.check_right(&decided.intent, &survey).await?;
+        region.check_right(&decided.intent, &listing).await?;
         let body = RecordBody::SweepIntent(decided.intent.clone());
         if let Some(seq) = region.append(body, now).await? {
             if settings.mode == DeleteMode::SingleWriter {
@@ -159,7 +159,7 @@ pub async fn sweep(
             report.swept.extend(decided.intent.backups.iter().cloned());
             report.leftovers.extend(decided.intent.leftovers.iter().cloned());
             region.carry_out((seq, &decided.intent, None), &mut report, now).await?;
-            region.tidy((&decided, &survey), &mut report).await?;
+            region.tidy((&decided, &listing), &mut report).await?;
             return Ok(report);
         }
     }
@@ -199,8 +199,8 @@ impl SweepRegion<'_> {
         report: &mut SweepReport,
         now: UtcTime,
     ) -> Result<(), SweepError> {
-        let standing = self.log.standing(now);
-        let swept = Sweeper::new(self.store, self.author, now).intent(intent, &standing).await?;
+        let state = self.log.state(now);
+        let swept = Sweeper::new(self.store, self.author, now).intent(intent, &state).await?;
         report.add(&swept);
         // A log does not grow by one line a day only because a lock lasts.
         if locked == Some(swept.locked) && swept.locked > 0 {
@@ -217,14 +217,14 @@ impl SweepRegion<'_> {
     /// What needs no new record: objects of backups that were swept and came late, and old probes.
     async fn tidy(
         &mut self,
-        (decided, survey): (&Decided, &Survey),
+        (decided, listing): (&Decided, &Listing),
         report: &mut SweepReport,
     ) -> Result<(), SweepError> {
-        let standing = self.log.standing(survey.now);
-        let sweeper = Sweeper::new(self.store, self.author, survey.now);
-        let late = sweeper.late(&decided.late, &standing).await?;
+        let state = self.log.state(listing.now);
+        let sweeper = Sweeper::new(self.store, self.author, listing.now);
+        let late = sweeper.late(&decided.late, &state).await?;
         report.add(&late);
-        match sweeper.keys_of(&survey.probes).await {
+        match sweeper.keys_of(&listing.probes).await {
             Ok(swept) => report.add(&swept),
             // They are a few bytes, and nobody waits for them: no reason to say that retention has failed.
             Err(SweepError::Forbidden { key, source }) => {
@@ -236,8 +236,8 @@ impl SweepRegion<'_> {
     }
 
     /// Whether this role may delete at all, before anything is claimed: asked about a name that nothing has.
-    async fn check_right(&self, intent: &SweepIntentRecord, survey: &Survey) -> Result<(), SweepError> {
-        Sweeper::new(self.store, self.author, survey.now).check_right(intent).await
+    async fn check_right(&self, intent: &SweepIntentRecord, listing: &Listing) -> Result<(), SweepError> {
+        Sweeper::new(self.store, self.author, listing.now).check_right(intent).await
     }
 }
 

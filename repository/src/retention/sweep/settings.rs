@@ -10,7 +10,7 @@ use crate::format::ids::{EpochId, HoldId};
 use crate::log::records::care::HoldRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{LogEntry, RegionLog};
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
 use crate::retention::sweep::error::SweepError;
 
@@ -77,11 +77,11 @@ impl Others {
     pub fn of<'a>(logs: impl IntoIterator<Item = &'a RegionLog>, now: UtcTime) -> Self {
         let mut others = Self::default();
         for log in logs {
-            let standing = log.standing(now);
-            let of_backups = standing.backups.values().flat_map(|backup| &backup.record.epochs);
+            let state = log.state(now);
+            let of_backups = state.backups.values().flat_map(|backup| &backup.record.epochs);
             others.epochs.extend(of_backups.map(|epoch| epoch.id));
             others.epochs.extend(log.wal_epochs().map(|record| record.epoch));
-            others.backups.extend(standing.backups.into_keys());
+            others.backups.extend(state.backups.into_keys());
         }
         others
     }
@@ -100,7 +100,7 @@ impl SweepSettings {
 
     /// What stands in the region, with the holds of all regions. A log that says something unknown may name what a newer
     /// version needs, so nothing is deleted by it.
-    pub(crate) fn standing(&self, log: &RegionLog, now: UtcTime) -> Result<RegionStanding, SweepError> {
+    pub(crate) fn state(&self, log: &RegionLog, now: UtcTime) -> Result<RegionState, SweepError> {
         let unknown = |entry: &LogEntry| match &entry.record.body {
             RecordBody::Unknown { kind } => Some((entry.record.link.seq, kind.clone())),
             _ => None,
@@ -108,13 +108,13 @@ impl SweepSettings {
         if let Some((seq, kind)) = log.entries().iter().find_map(unknown) {
             return Err(SweepError::UnknownRecord { seq, kind });
         }
-        let mut standing = log.standing(now);
-        standing.adopt_holds(self.holds.clone());
-        Ok(standing)
+        let mut state = log.state(now);
+        state.adopt_holds(self.holds.clone());
+        Ok(state)
     }
 
-    pub(crate) fn plan(&self, standing: &RegionStanding, now: UtcTime) -> Result<RetentionPlan, SweepError> {
-        let plan = plan_region(standing, &self.policy, now);
+    pub(crate) fn plan(&self, state: &RegionState, now: UtcTime) -> Result<RetentionPlan, SweepError> {
+        let plan = plan_region(state, &self.policy, now);
         match self.force {
             Force::No if !plan.unusual.is_empty() => Err(SweepError::Unusual { guards: plan.unusual }),
             _ => Ok(plan),

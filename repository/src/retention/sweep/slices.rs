@@ -7,7 +7,7 @@ use lifeboat_stores::{Store, StoreError};
 use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime, WalPosition};
 
 use crate::format::layout::{WalForm, WalRange};
-use crate::retention::sweep::survey::Pages;
+use crate::retention::sweep::listing::Pages;
 use crate::wal::list::WalPages;
 use crate::wal::name::{PieceSize, WalObject};
 

@@ -3,7 +3,7 @@
 use crate::format::layout::{WalForm, WalRange};
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, plan_region};
 use crate::retention::sweep::epochs::WalEpochs;
 use crate::retention::sweep::floor::{Kept, KeptWal};
@@ -47,20 +47,20 @@ async fn left(world: &World, objects: &[WalObject]) -> Vec<WalObject> {
     left
 }
 
-fn standing_of(backups: &[SmallBackup]) -> RegionStanding {
-    let mut standing = RegionStanding::default();
+fn standing_of(backups: &[SmallBackup]) -> RegionState {
+    let mut state = RegionState::default();
     for (seq, backup) in (1..).zip(backups) {
         let record = backup.record.clone();
-        let standing_backup = crate::log::region_state::StandingBackup {
+        let standing_backup = crate::log::region_state::BackupState {
             record,
             seq,
             leaving: None,
             damaged: None,
             held: std::collections::BTreeSet::new(),
         };
-        standing.backups.insert(backup.id(), standing_backup);
+        state.backups.insert(backup.id(), standing_backup);
     }
-    standing
+    state
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn the_floor_is_the_segment_of_the_lowest_start_within_the_window() {
             Some([(1, from(2)), (2, Kept::All)]),
         ),
     ] {
-        let standing = standing_of(&backups);
-        let plan = plan_region(&standing, &settings().policy, at(5 * 24));
-        let kept = KeptWal::of(&standing, &plan);
+        let state = standing_of(&backups);
+        let plan = plan_region(&state, &settings().policy, at(5 * 24));
+        let kept = KeptWal::of(&state, &plan);
         let found = kept.map(|kept| [1, 2].map(|id| (id, kept.of_timeline(samples::wal_range(id, 1, 2).timeline))));
         assert_eq!(found, expected, "{why}");
     }
@@ -97,8 +97,8 @@ fn the_floor_is_the_segment_of_the_lowest_start_within_the_window() {
 
 #[test]
 fn without_an_anchor_nothing_goes() {
-    let standing = standing_of(&[SmallBackup::new(0, at(0), (1, 5), &[])]);
-    assert_eq!(KeptWal::of(&standing, &RetentionPlan::default()), None);
+    let state = standing_of(&[SmallBackup::new(0, at(0), (1, 5), &[])]);
+    assert_eq!(KeptWal::of(&state, &RetentionPlan::default()), None);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
     world.sweep(&longer).await.unwrap();
     assert_eq!(left(&world, &[late]).await, [], "what was given up does not come back");
     assert_eq!(left(&world, &own).await, own[3..]);
-    let floors = world.log.standing(at(0)).wal_floors;
+    let floors = world.log.state(at(0)).wal_floors;
     assert_eq!(floors.into_values().collect::<Vec<_>>(), [piece(1, 4).range.start]);
 }
 
@@ -263,7 +263,7 @@ async fn an_object_that_still_names_a_key_keeps_it_whatever_the_log_says() {
     // Sealed long ago, and stored for a range that is kept.
     seal_piece(&world, &first, 7).await;
     world.sweep(&at_once()).await.unwrap();
-    let wal = WalEpochs::of(&world.log, &world.log.standing(at(0)), &[]);
+    let wal = WalEpochs::of(&world.log, &world.log.state(at(0)), &[]);
     assert!(wal.is_of_wal(first.id()));
     assert!(world.has(&first.slots_key()).await);
 }

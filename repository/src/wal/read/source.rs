@@ -118,7 +118,7 @@ impl WalSource {
     }
 
     /// Asks those of the `holders` that there are, one after the other, beginning with the best.
-    pub(crate) async fn fetch(&self, name: &StoredName, holders: Holders<'_>) -> Fetched {
+    pub(crate) async fn fetch(&self, name: &StoredName, holders: ReadFrom<'_>) -> Fetched {
         let key = name.key();
         let mut faults = Vec::new();
         for index in self.ranking.order(LIKELY_SIZE) {
@@ -186,14 +186,14 @@ impl WalSource {
 
 /// Which regions to ask.
 #[derive(Clone, Copy)]
-pub(crate) enum Holders<'a> {
+pub(crate) enum ReadFrom<'a> {
     /// Every one.
     All,
     /// Those that hold the object.
     These(&'a [RegionName]),
 }
 
-impl Holders<'_> {
+impl ReadFrom<'_> {
     fn contains(self, region: &RegionName) -> bool {
         match self {
             Self::All => true,

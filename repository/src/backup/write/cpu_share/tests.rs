@@ -113,13 +113,13 @@ fn among_several_that_wait_the_poorest_goes_first_and_nobody_waits_for_ever() {
 
 #[test]
 fn threads_of_two_clusters_share_and_their_times_are_counted() {
-    let share = FairShare::new(2);
+    let share = CpuShares::new(2);
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let clusters: Vec<ClusterName> = ["a", "b"].iter().map(|name| name.parse().unwrap()).collect();
     std::thread::scope(|scope| {
         for cluster in &clusters {
             for _ in 0..2 {
-                let (seat, now, most) = (share.seat(cluster), &now, &most);
+                let (seat, now, most) = (share.of(cluster), &now, &most);
                 scope.spawn(move || {
                     for _ in 0..200 {
                         seat.work(|| {
@@ -144,8 +144,8 @@ fn threads_of_two_clusters_share_and_their_times_are_counted() {
 
 #[test]
 fn a_panic_gives_the_turn_back() {
-    let share = FairShare::new(1);
-    let seat = share.seat(&"a".parse().unwrap());
+    let share = CpuShares::new(1);
+    let seat = share.of(&"a".parse().unwrap());
     let other = seat.clone();
     let panicked = std::thread::spawn(move || other.work(|| panic!("on purpose"))).join();
     assert!(panicked.is_err());

@@ -1,4 +1,4 @@
-//! Regions that fail, lag and leave.
+//! Regions that fail or lag, and are excluded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use lifeboat_vocabulary::RegionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
-use crate::backup::write::upload::{Hold, LeftReason, UploadHub, UploadSettings};
+use crate::backup::write::upload::{BufferPermit, ExclusionReason, UploadHub, UploadSettings};
 use crate::format::aead::sha256;
 use crate::log::region_store::RegionStore;
 
@@ -37,7 +37,7 @@ fn submit(hub: &UploadHub, count: u32, permits: &(async_channel::Sender<()>, asy
         let key: ObjectKey = format!("data/p{number}").parse().unwrap();
         let bytes = Bytes::from(vec![7; 1000]);
         let body = SealedBody { sha256: sha256(&bytes), bytes };
-        hub.submit(&key, body, Hold::new(permits.0.clone()));
+        hub.submit(&key, body, BufferPermit::new(permits.0.clone()));
     }
 }
 
@@ -73,7 +73,7 @@ async fn a_region_that_dies_midway_leaves_and_the_other_one_has_everything() {
     submit(&hub, 16, &permits);
     hub.close();
     let reason = hub.drained(&name("a")).await.unwrap_err();
-    assert!(matches!(reason, LeftReason::Upload { .. }), "{reason:?}");
+    assert!(matches!(reason, ExclusionReason::Upload { .. }), "{reason:?}");
     hub.drained(&name("b")).await.unwrap();
     assert_eq!(count(&in_b).await, 16);
     assert_eq!(permits.1.len(), 16, "what the dead region held is free again");
@@ -89,7 +89,7 @@ async fn a_region_that_alone_holds_up_the_others_leaves() {
     hub.close();
     let begun = tokio::time::Instant::now();
     let reason = hub.drained(&name("a")).await.unwrap_err();
-    assert!(matches!(reason, LeftReason::Lagged { limit: LAG_LIMIT, .. }), "{reason:?}");
+    assert!(matches!(reason, ExclusionReason::Lagged { limit: LAG_LIMIT, .. }), "{reason:?}");
     assert!(begun.elapsed() < 2 * LAG_LIMIT);
     hub.drained(&name("b")).await.unwrap();
     assert_eq!(count(&in_b).await, 16);

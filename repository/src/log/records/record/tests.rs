@@ -1,7 +1,7 @@
 //! Tests of records.
 
 use super::*;
-use crate::log::records::backup::{PageFacts, Soundness};
+use crate::log::records::backup::{Integrity, PageFacts};
 use crate::log::records::wal::GapReason;
 use crate::samples;
 use lifeboat_stores::ObjectKey;
@@ -97,13 +97,13 @@ fn unknown_fields_and_kinds_are_skipped_and_stay_in_the_chain() {
 #[test]
 fn a_backup_with_damaged_pages_is_never_sound() {
     for (pages, expected) in [
-        (None, Soundness::Sound),
-        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 0 }), Soundness::Sound),
-        (Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 }), Soundness::Damaged),
-        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 1 }), Soundness::Damaged),
+        (None, Integrity::Intact),
+        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 0 }), Integrity::Intact),
+        (Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 }), Integrity::Damaged),
+        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 1 }), Integrity::Damaged),
     ] {
         let record = BackupRecord { pages, ..samples::backup_record() };
-        assert_eq!(record.soundness(), expected, "{pages:?}");
+        assert_eq!(record.integrity(), expected, "{pages:?}");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::format::layout;
 use crate::log::error::LogError;
 use crate::log::records::backup::EpochRef;
 use crate::log::records::record::Record;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::samples;
 use crate::samples::sweep::{
     DAY, Death, HOUR, SmallBackup, Trick, Tricky, World, at, author, draft, settings, sweep_in,
@@ -52,8 +52,8 @@ async fn reread(world: &World) -> RegionLog {
     RegionLog::read(&*world.memory, trust("eu-1")).await.unwrap()
 }
 
-fn standing(log: &RegionLog) -> RegionStanding {
-    log.standing(at(0))
+fn state(log: &RegionLog) -> RegionState {
+    log.state(at(0))
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished
             }
             let survived = outcome.is_ok();
             check_promises(&world, &backups, (how, dies_at)).await;
-            intents_left_open += standing(&reread(&world).await).open_intents.len();
+            intents_left_open += state(&reread(&world).await).open_intents.len();
 
             // Somebody else goes on, with nothing but what is stored.
             let mut log = reread(&world).await;
@@ -113,13 +113,13 @@ async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished
             let left: BTreeSet<String> =
                 world.keys("data/").await.into_iter().chain(world.keys("keys/").await).collect();
             // By then the window has moved on, so that one more may be gone; never the last two.
-            let standing = standing(&log);
-            assert!(backups[4..].iter().all(|backup| standing.backups.contains_key(&backup.id())));
-            assert!(backups[..3].iter().all(|backup| !standing.backups.contains_key(&backup.id())));
-            let kept = backups.iter().filter(|backup| standing.backups.contains_key(&backup.id()));
+            let state = state(&log);
+            assert!(backups[4..].iter().all(|backup| state.backups.contains_key(&backup.id())));
+            assert!(backups[..3].iter().all(|backup| !state.backups.contains_key(&backup.id())));
+            let kept = backups.iter().filter(|backup| state.backups.contains_key(&backup.id()));
             let kept = kept.flat_map(SmallBackup::keys);
             assert_eq!(left, kept.map(|key| key.to_string()).collect(), "{how:?} at {dies_at}");
-            assert!(standing.open_intents.is_empty(), "{how:?} at {dies_at}");
+            assert!(state.open_intents.is_empty(), "{how:?} at {dies_at}");
             if survived {
                 requests = dies_at;
                 break;
@@ -132,9 +132,9 @@ async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished
 
 /// A backup whose record stands and that no intent names has all its objects; nothing goes before an intent names it.
 async fn check_promises(world: &World, backups: &[SmallBackup], when: (Death, u64)) {
-    let standing = standing(&reread(world).await);
+    let state = state(&reread(world).await);
     for backup in backups {
-        let whole = standing.backups.contains_key(&backup.id());
+        let whole = state.backups.contains_key(&backup.id());
         for key in backup.keys() {
             assert!(!whole || world.has(&key).await, "{when:?}: {key} is missing");
         }
@@ -245,7 +245,7 @@ async fn locked_objects_are_skipped_counted_and_tried_again() {
     locks.lock().clear();
     let report = sweep_in(&store, &mut world.log, &settings(), now).await.unwrap();
     assert_eq!((report.objects, report.locked), (3, 0));
-    assert!(standing(&world.log).open_intents.is_empty());
+    assert!(state(&world.log).open_intents.is_empty());
     assert_eq!(kinds(&world.log).last(), Some(&"sweep-done"));
 }
 
@@ -308,7 +308,7 @@ async fn a_backup_that_comes_while_its_remains_are_swept_is_either_whole_or_refu
     incremental.upload(&*world.memory).await.unwrap();
     let refused = incremental.commit(&*world.memory, &mut of_writer).await;
     assert!(matches!(refused, Err(LogError::Swept { .. })), "{refused:?}");
-    assert!(standing(&reread(&world).await).backups.keys().all(|backup| *backup != incremental.id()));
+    assert!(state(&reread(&world).await).backups.keys().all(|backup| *backup != incremental.id()));
 }
 
 #[tokio::test]
@@ -451,7 +451,7 @@ async fn a_policy_that_keeps_more_saves_what_was_forgotten_and_not_swept() {
     assert_eq!((report.swept, report.objects), (vec![], 0));
     let report = world.forget(&generous).await.unwrap();
     assert_eq!(report.kept_again.into_iter().collect::<BTreeSet<_>>(), ids(&backups[..3]).into_iter().collect());
-    assert!(standing(&reread(&world).await).backups.values().all(|backup| backup.leaving.is_none()), "nothing leaves");
+    assert!(state(&reread(&world).await).backups.values().all(|backup| backup.leaving.is_none()), "nothing leaves");
     assert!(world.forget(&generous).await.unwrap().kept_again.is_empty(), "once is enough");
 
     // What is forgotten anew has its whole grace anew.
@@ -490,7 +490,7 @@ async fn a_freeze_counts_from_the_next_object_on() {
     assert!(matches!(sweep(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
     let gone = before - world.keys("data/").await.len();
     assert!((1..=8).contains(&gone), "{gone} of the 9 objects on three pages");
-    assert_eq!(standing(&reread(&world).await).open_intents.len(), 1, "the next sweep goes on");
+    assert_eq!(state(&reread(&world).await).open_intents.len(), 1, "the next sweep goes on");
 }
 
 #[tokio::test]

@@ -253,7 +253,7 @@ async fn what_was_listed_and_has_gone_is_looked_for_anew() {
     let (slice, piece) = (archive.slice(range), archive.piece(range));
     archive.store(&slice, &[0]).await;
     let reader = archive.reader();
-    assert_eq!(reader.survey(WalPosition { timeline: range.timeline, lsn: range.start }, None).await.map.len(), 1);
+    assert_eq!(reader.list(WalPosition { timeline: range.timeline, lsn: range.start }, None).await.map.len(), 1);
     archive.regions[0].memory.delete(&slice.name.key()).await.unwrap();
     archive.store(&piece, &[1]).await;
     assert_eq!(reader.read(range).await, found(range));
@@ -362,15 +362,15 @@ async fn a_survey_lists_pieces_and_the_slices_between_and_behind_them() {
     }
     let reader = archive.reader();
     let from = WalPosition { timeline: piece(0).timeline, lsn: piece(0).start };
-    let survey = reader.survey(from, None).await;
-    assert_eq!((survey.map.len(), survey.troubles), (4, vec![]));
-    assert_eq!(survey.map.contiguous_end(from), range(3, 0, 2).end);
-    assert_eq!(reader.survey(from, Some(piece(1).end)).await.map.contiguous_end(from), piece(1).end);
+    let listing = reader.list(from, None).await;
+    assert_eq!((listing.map.len(), listing.troubles), (4, vec![]));
+    assert_eq!(listing.map.contiguous_end(from), range(3, 0, 2).end);
+    assert_eq!(reader.list(from, Some(piece(1).end)).await.map.contiguous_end(from), piece(1).end);
     away(&archive, 1);
-    let partial = archive.reader().survey(from, None).await;
+    let partial = archive.reader().list(from, None).await;
     assert_eq!(partial.map.contiguous_end(from), piece(0).end);
     assert_eq!(partial.troubles.iter().map(|trouble| trouble.region.as_str()).collect::<Vec<_>>(), ["us"]);
-    // What the survey found suffices for reading, without another listing.
+    // What the listing found suffices for reading, without another listing.
     for region in &archive.regions {
         region.faults.heal();
         region.faults.add(Rule { operation: Some(Operation::List), ..Rule::always(StoreFault::Lost) });
@@ -418,7 +418,7 @@ fn reading_can_be_left_to_another_task() {
     let reader = std::sync::Arc::new(archive.reader());
     let from = WalPosition { timeline: kib(0, 1).timeline, lsn: kib(0, 1).start };
     let task = runtime.spawn(async move {
-        sendable(reader.survey(from, None)).await;
+        sendable(reader.list(from, None)).await;
         sendable(reader.histories()).await;
         sendable(reader.history(from.timeline)).await;
         reader.read(kib(0, 1)).await
