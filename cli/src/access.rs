@@ -4,9 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use lifeboat_repository::backup::read::BackupReader;
+use lifeboat_repository::backup::read::{BackupReader, StoredBackup};
 use lifeboat_repository::catalog::{Catalog, CatalogRow, RegionAnswer, RegionView};
-use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::keys::{
     self, COMMAND_TIMEOUT, EpochPlace, KeyCommand, Openers, SlotsError, VerifyKey, parse_identity_file,
@@ -204,8 +203,8 @@ impl Repository {
             error => anyhow::Error::new(error).context("open the backup's key"),
         })?;
         let objects = self.objects(record, &regions).await?;
-        let place: (_, EpochId) = (repository, epoch.id);
-        Ok(Arc::new(BackupReader::new(regions, (record.backup.clone(), objects), place, key)))
+        let stored = StoredBackup { backup: record.backup.clone(), repository, epoch: epoch.id, objects };
+        Ok(Arc::new(BackupReader::new(regions, stored, key)))
     }
 
     /// The list of a backup's objects, compared with the record.

@@ -85,7 +85,7 @@ impl BackupMaker for Maker {
         };
         let name = signer.name();
         let asked = self.context.regions.stores().into_iter().map(|region| async move {
-            let asked = wal::other_holder(&*region.store, (name, ours), &SystemClock);
+            let asked = wal::other_holder(&*region.store, name, ours, &SystemClock);
             let why = match timeout(ANSWER_PATIENCE, asked).await {
                 Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
                 Ok(Err(error)) => error_chain(&error),

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use lifeboat_repository::heal::Pace;
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore};
-use lifeboat_repository::scrub::{self, DamageReporter, ScrubError, ScrubState, ScrubWalk};
+use lifeboat_repository::scrub::{self, DamageReporter, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -125,16 +125,17 @@ impl Lane<'_> {
             self.record(&mut log, &report.damage).await;
         }
         if state.is_due(self.period(), self.parts.now()) {
-            self.read_on(state, (log, &trust)).await?;
+            self.read_on(state, log, &trust).await?;
         }
         Ok(())
     }
 
-    async fn read_on(&self, state: &mut ScrubState, log: (RegionLog, &LogTrust)) -> Result<(), ScrubError> {
+    async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> Result<(), ScrubError> {
         let (period, clock) = (self.period(), &*self.parts.context.clock);
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();
-        let mut walk = ScrubWalk::new(self.store, &self.others, log, (&pace, clock), after.as_ref());
+        let scrubbed = ScrubRegion { region: self.store, others: &self.others, trust, pace: &pace, clock };
+        let mut walk = ScrubWalk::new(scrubbed, log, after.as_ref());
         let (begun, mut saved) = (Instant::now(), Instant::now());
         while begun.elapsed() < WALK {
             let next = tokio::select! {
@@ -153,7 +154,7 @@ impl Lane<'_> {
                 let mut log = walk.log().clone();
                 self.record(&mut log, &[damage]).await;
             }
-            state.verified(&scrubbed.key, scrubbed.bytes, (period, self.parts.now()));
+            state.verified(&scrubbed.key, scrubbed.bytes, period, self.parts.now());
             if saved.elapsed() >= SAVE_EVERY {
                 self.save(state).await;
                 self.show(state);

@@ -9,7 +9,7 @@ use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::heal::{HealProgress, HealRegion, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
-use lifeboat_repository::scrub::{self, DamageReporter, ScrubWalk};
+use lifeboat_repository::scrub::{self, DamageReporter, ScrubRegion, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -98,8 +98,9 @@ async fn look(
         progress.expect(found.objects, found.bytes);
         let line = ProgressLine::start(name, Arc::clone(&progress), output);
         let pace = Pace::new(Some(parts.bandwidth()));
-        let log = (region.log.clone(), trust);
-        let mut walk = ScrubWalk::new(&region.store, &others, log, (&pace, &*parts.context.clock), None);
+        let clock = &*parts.context.clock;
+        let scrubbed = ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, clock };
+        let mut walk = ScrubWalk::new(scrubbed, region.log.clone(), None);
         loop {
             match walk.next().await {
                 Ok(Some(scrubbed)) => {

@@ -358,14 +358,14 @@ pub(crate) async fn one_region(
 ) -> Result<Done, SweepError> {
     let mut target = SweepRegion { store: &*region.store, log, author };
     let forgot = sweep::forget(&mut target, settings, now).await?;
-    let swept = sweep::sweep(&mut target, settings, now).await?;
+    let swept = sweep::sweep_region(&mut target, settings, now).await?;
     let mut standing = log.state(now);
     let waiting = standing.open_intents.iter().filter_map(|open| usize::try_from(open.seq).ok());
     let locked_since = waiting.filter_map(|seq| Some(log.entries().get(seq)?.record.origin.time)).min();
     standing.adopt_holds(settings.holds.clone());
     let retained = match region.settings.object_lock {
         ObjectLock::Off => RetainReport::default(),
-        _ => sweep::retain(&*region.store, (&standing, &swept.plan), &settings.policy, now).await?,
+        _ => sweep::extend_locks(&*region.store, &standing, &swept.plan, &settings.policy, now).await?,
     };
     Ok(Done { forgot, swept, retained, locked_since })
 }

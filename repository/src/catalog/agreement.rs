@@ -160,7 +160,11 @@ pub fn disagreements(readings: &[LogReading<'_>], remembered: &RememberedHeads) 
             Ok(log) => {
                 let seen = remembered.get(*region).map(|head| (Observer::Memory, *head));
                 let signed = heads.iter().map(|(writer, head)| (Observer::Head(writer.clone()), *head));
-                found.extend(seen.into_iter().chain(signed).filter_map(|seen| contradiction(region, log, seen)));
+                found.extend(
+                    seen.into_iter()
+                        .chain(signed)
+                        .filter_map(|(observer, seen)| contradiction(region, log, observer, seen)),
+                );
             }
             Err(error) => found.extend(evidence(region, error)),
         }
@@ -177,7 +181,7 @@ pub fn remember(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> Re
     for LogReading { region, log, .. } in readings {
         let Ok(log) = log else { continue };
         let agrees =
-            remembered.get(*region).is_none_or(|head| contradiction(region, log, (Observer::Memory, *head)).is_none());
+            remembered.get(*region).is_none_or(|head| contradiction(region, log, Observer::Memory, *head).is_none());
         if let Some(head) = log.head().filter(|_| agrees) {
             heads.insert(RegionName::clone(region), head);
         }
@@ -185,7 +189,7 @@ pub fn remember(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> Re
     heads
 }
 
-fn contradiction(region: &RegionName, log: &RegionLog, (observer, seen): (Observer, LogHead)) -> Option<Disagreement> {
+fn contradiction(region: &RegionName, log: &RegionLog, observer: Observer, seen: LogHead) -> Option<Disagreement> {
     let region = region.clone();
     let place = usize::try_from(seen.seq).ok();
     match place.and_then(|place| log.entries().get(place)) {

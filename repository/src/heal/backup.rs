@@ -12,7 +12,7 @@ use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime
 
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
-use crate::heal::copy::{Copied, Copier, CopyError, Place};
+use crate::heal::copy::{Copied, Copier, CopyError, Fetched, Place, Wanted};
 use crate::heal::plan::{BackupTask, Lack};
 use crate::heal::proof::Proof;
 use crate::log::damage::Completeness;
@@ -93,7 +93,8 @@ pub(crate) async fn heal_backup(
     copier: &Copier<'_>,
     task: &BackupTask,
     log: &mut RegionLog,
-    (signer, now): (&NoteSigner, UtcTime),
+    signer: &NoteSigner,
+    now: UtcTime,
 ) -> Result<Moved, HealBackupError> {
     let inventory = take_inventory(copier, task).await?;
     let wanted = inventory.wanted(task);
@@ -101,8 +102,9 @@ pub(crate) async fn heal_backup(
     copier.progress.expect(wanted.len() as u64, bytes);
     let mut moved = Moved::default();
     for (key, sha256, place) in wanted {
-        let proof = Proof::Digest(sha256);
-        moved.note(&copier.copy(&key, &proof, (place, inventory.size(&key)), &task.holders).await?);
+        let (proof, size) = (Proof::Digest(sha256), inventory.size(&key));
+        let wanted = Wanted { key: &key, proof: &proof, size, holders: &task.holders };
+        moved.note(&copier.copy(&wanted, place).await?);
     }
     let folders = inventory.folders();
     let present = sizes(copier.target, &folders).await?;
@@ -120,7 +122,8 @@ pub(crate) async fn heal_backup(
         return Err(HealBackupError::NotThere { backup, missing, first });
     }
     if task.lack == Lack::Record {
-        commit(copier.target, task, log, (signer, now), &inventory).await?;
+        let author = RecordAuthor { signer, now };
+        commit(copier.target, task, log, author, &inventory).await?;
     }
     Ok(moved)
 }
@@ -130,7 +133,8 @@ async fn take_inventory(copier: &Copier<'_>, task: &BackupTask) -> Result<Invent
     let record = &task.record;
     let list_key = layout::packs_list(&record.backup);
     let proof = Proof::Digest(record.packs.sha256);
-    let (body, _) = copier.fetch(&list_key, &proof, ByteCount::ZERO, &task.holders).await?;
+    let wanted = Wanted { key: &list_key, proof: &proof, size: ByteCount::ZERO, holders: &task.holders };
+    let Fetched { body, .. } = copier.fetch(&wanted).await?;
     let failed = |source| HealBackupError::List { backup: record.backup.clone(), source };
     let list = PacksList::parse(&body.bytes).map_err(failed)?;
     let mut objects: Vec<_> = list.iter().map(|(key, sha256)| (key.clone(), sha256)).collect();
@@ -201,12 +205,19 @@ async fn sizes(region: &RegionStore, folders: &BTreeSet<String>) -> Result<Sizes
     Ok(sizes)
 }
 
+/// Who writes the record, and when.
+#[derive(Clone, Copy)]
+struct RecordAuthor<'a> {
+    signer: &'a NoteSigner,
+    now: UtcTime,
+}
+
 /// Appends the record, unless the log says meanwhile that the backup, or one that it refers to, does not exist here.
 async fn commit(
     target: &RegionStore,
     task: &BackupTask,
     log: &mut RegionLog,
-    (signer, now): (&NoteSigner, UtcTime),
+    author: RecordAuthor<'_>,
     inventory: &Inventory,
 ) -> Result<(), HealBackupError> {
     let backup = || task.record.backup.clone();
@@ -216,11 +227,11 @@ async fn commit(
     let needed: BTreeSet<BackupId> = named.chain([backup()]).collect();
     log.refresh(&*target.store).await.map_err(failed)?;
     for _ in 0..APPEND_ATTEMPTS {
-        let swept = log.state(now).swept;
+        let swept = log.state(author.now).swept;
         if needed.iter().any(|id| swept.contains_key(id)) {
             return Err(HealBackupError::Swept { backup: backup() });
         }
-        if let Attempt::Written(_) = log.try_append(&*target.store, signer, &draft).await.map_err(failed)? {
+        if let Attempt::Written(_) = log.try_append(&*target.store, author.signer, &draft).await.map_err(failed)? {
             return Ok(());
         }
     }

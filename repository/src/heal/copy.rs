@@ -1,4 +1,4 @@
-//! One sealed object from a healthy region into another: fetched, proved, put, and nothing taken on trust.
+//! One sealed object from a healthy region into another: fetched, verified, put, and nothing taken on trust.
 //!
 //! Ciphertext is copied as it is, without any key. What an object must be is known beforehand: its SHA-256 from a signed
 //! record, or, for WAL, the signature that it carries.
@@ -15,6 +15,7 @@ use crate::format::aead::sha256;
 use crate::heal::pace::Pace;
 use crate::heal::progress::HealProgress;
 use crate::heal::proof::Proof;
+use crate::heal::tools::HealTools;
 use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
 use crate::log::region_store::RegionStore;
@@ -27,6 +28,32 @@ pub(crate) enum Place {
     Empty,
     /// Something is there that may be damaged.
     Suspect,
+}
+
+/// An object that is to be copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a ObjectKey,
+    pub(crate) proof: &'a Proof,
+    /// As it was listed; zero if it was not.
+    pub(crate) size: ByteCount,
+    /// The sources that have it; empty for all.
+    pub(crate) holders: &'a BTreeSet<RegionName>,
+}
+
+static ALL_SOURCES: BTreeSet<RegionName> = BTreeSet::new();
+
+impl<'a> Wanted<'a> {
+    /// An object of which nothing was listed, from any source.
+    pub(crate) fn from_anywhere(key: &'a ObjectKey, proof: &'a Proof) -> Self {
+        Self { key, proof, size: ByteCount::ZERO, holders: &ALL_SOURCES }
+    }
+}
+
+/// An object as a source gave it, verified.
+pub(crate) struct Fetched {
+    pub(crate) body: SealedBody,
+    pub(crate) from: RegionName,
 }
 
 /// How a copy ended well.
@@ -87,8 +114,9 @@ impl<'a> Copier<'a> {
         target: &'a RegionStore,
         sources: Vec<RegionStore>,
         trust: &'a WalTrust,
-        (pace, progress, stop): (&'a Pace, &'a HealProgress, &'a CancellationToken),
+        tools: &HealTools<'a>,
     ) -> Self {
+        let HealTools { pace, progress, stop, .. } = *tools;
         let ranking = Ranking::of(sources.len());
         Self { target, sources, trust, pace, stop, progress, ranking, damage: Mutex::default() }
     }
@@ -98,17 +126,12 @@ impl<'a> Copier<'a> {
         self.damage.lock().clone()
     }
 
-    /// Brings the object to `key` of the target, from one of the sources in `holders` (all, if it is empty).
+    /// Brings the object to its place in the target.
     ///
     /// CRASH SAFETY: one create-only put, or one put on the condition that the damaged version is still there. A crash or a
     /// lost answer leaves the object or nothing; a repetition finds it.
-    pub(crate) async fn copy(
-        &self,
-        key: &ObjectKey,
-        proof: &Proof,
-        (place, size): (Place, ByteCount),
-        holders: &BTreeSet<RegionName>,
-    ) -> Result<Copied, CopyError> {
+    pub(crate) async fn copy(&self, wanted: &Wanted<'_>, place: Place) -> Result<Copied, CopyError> {
+        let Wanted { key, proof, .. } = *wanted;
         let work = async {
             let mut replaces = None;
             if place == Place::Suspect {
@@ -119,8 +142,8 @@ impl<'a> Copier<'a> {
                     Look::Gone => {}
                 }
             }
-            let (body, from) = self.fetch(key, proof, size, holders).await?;
-            self.put(key, proof, (body, from), replaces).await
+            let fetched = self.fetch(wanted).await?;
+            self.put(key, proof, fetched, replaces).await
         };
         let copied = self.stoppable(work).await?;
         self.done(&copied);
@@ -132,7 +155,7 @@ impl<'a> Copier<'a> {
         &self,
         key: &ObjectKey,
         proof: &Proof,
-        fetched: (SealedBody, RegionName),
+        fetched: Fetched,
     ) -> Result<Copied, CopyError> {
         let copied = self.stoppable(self.put(key, proof, fetched, None)).await?;
         self.done(&copied);
@@ -153,13 +176,8 @@ impl<'a> Copier<'a> {
     }
 
     /// Reads the object from the best source that has it whole.
-    pub(crate) async fn fetch(
-        &self,
-        key: &ObjectKey,
-        proof: &Proof,
-        size: ByteCount,
-        holders: &BTreeSet<RegionName>,
-    ) -> Result<(SealedBody, RegionName), CopyError> {
+    pub(crate) async fn fetch(&self, wanted: &Wanted<'_>) -> Result<Fetched, CopyError> {
+        let Wanted { key, proof, size, holders } = *wanted;
         let mut tried = Vec::new();
         self.pace.take(size).await;
         for index in self.ranking.order(size) {
@@ -172,7 +190,8 @@ impl<'a> Copier<'a> {
                 Ok(bytes) => match proof.fault(self.trust, &bytes) {
                     None => {
                         self.ranking.answered(index, ByteCount::of(&bytes), begun.elapsed());
-                        return Ok((SealedBody { sha256: sha256(&bytes), bytes }, source.name.clone()));
+                        let body = SealedBody { sha256: sha256(&bytes), bytes };
+                        return Ok(Fetched { body, from: source.name.clone() });
                     }
                     Some(what) => {
                         self.found_damage(source, key, &what);
@@ -200,9 +219,10 @@ impl<'a> Copier<'a> {
         &self,
         key: &ObjectKey,
         proof: &Proof,
-        (body, from): (SealedBody, RegionName),
+        fetched: Fetched,
         mut replaces: Option<ObjectVersion>,
     ) -> Result<Copied, CopyError> {
+        let Fetched { body, from } = fetched;
         let size = ByteCount::of(&body.bytes);
         for _ in 0..3 {
             let mode = replaces.clone().map_or(PutMode::CreateOnly, PutMode::IfUnchanged);
@@ -227,7 +247,7 @@ impl<'a> Copier<'a> {
         let version = self.version(key).await?;
         match self.target.store.get(key, proof.bound()).await {
             Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Intact(ByteCount::of(&bytes))),
-            Ok(bytes) => self.look_again(key, proof, (bytes, version)).await,
+            Ok(bytes) => self.look_again(key, proof, bytes, version).await,
             // Larger than any such object.
             Err(StoreError::Unsupported { .. }) => {
                 Ok(version.map_or(Look::Gone, |(version, _)| Look::Damaged(version)))
@@ -243,7 +263,8 @@ impl<'a> Copier<'a> {
         &self,
         key: &ObjectKey,
         proof: &Proof,
-        (first, version): (Bytes, Option<(ObjectVersion, ByteCount)>),
+        first: Bytes,
+        version: Option<(ObjectVersion, ByteCount)>,
     ) -> Result<Look, CopyError> {
         match self.target.store.get(key, proof.bound()).await {
             Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Intact(ByteCount::of(&bytes))),

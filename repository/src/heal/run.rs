@@ -45,7 +45,7 @@ pub async fn preview(
     let mut preview = HealPreview { records, ..HealPreview::default() };
     match guard(&target.store, tools).until().await {
         Ok(until) => {
-            let lack = compare(target, sources, (scope, until, tools), &BTreeSet::new()).await?;
+            let lack = compare(target, sources, &bounds(target, scope, until, tools), &BTreeSet::new()).await?;
             preview.wal_objects = lack.count();
             preview.wal_bytes = lack.bytes();
         }
@@ -74,9 +74,26 @@ pub async fn heal_region(
     let store = target.store.clone();
     let stores: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
     let trust = WalTrust::of(tools.trust);
-    let copier = Copier::new(&store, stores, &trust, (tools.pace, tools.progress, tools.stop));
+    let copier = Copier::new(&store, stores, &trust, tools);
     let writer = guard(&store, tools);
-    Run::new((target, sources), (scope, plan), tools, (&copier, &writer)).run().await
+    let floors = target.log.state(tools.clock.now()).wal_floors;
+    let run = Run {
+        target,
+        sources,
+        scope,
+        plan,
+        tools,
+        copier: &copier,
+        writer: &writer,
+        epochs: Epochs::default(),
+        report: HealReport::default(),
+        moved: Moved::default(),
+        wal_damage: WalDamage::None,
+        floors,
+        since_look: 0,
+        holder: None,
+    };
+    run.run().await
 }
 
 fn guard<'a>(target: &'a RegionStore, tools: &HealTools<'a>) -> WriterGuard<'a> {
@@ -84,28 +101,31 @@ fn guard<'a>(target: &'a RegionStore, tools: &HealTools<'a>) -> WriterGuard<'a> 
     WriterGuard::new(target, trust, tools.signer.name(), tools.clock)
 }
 
+fn bounds(target: &HealRegion, scope: &HealScope, until: Until, tools: &HealTools<'_>) -> WalBounds {
+    let floors = target.log.state(tools.clock.now()).wal_floors;
+    WalBounds { from: scope.wal_from, floors, until, settled: tools.settled }
+}
+
 async fn compare(
     target: &HealRegion,
     sources: &[HealRegion],
-    (scope, until, tools): (&HealScope, Until, &HealTools<'_>),
+    bounds: &WalBounds,
     refused: &BTreeSet<WalObject>,
 ) -> Result<WalLack, HealError> {
-    let floors = target.log.state(tools.clock.now()).wal_floors;
-    let bounds = WalBounds { from: scope.wal_from, floors, until, settled: tools.settled };
     let sources: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
-    let lack = lacking_wal(&target.store, &sources, &bounds, refused).await;
+    let lack = lacking_wal(&target.store, &sources, bounds, refused).await;
     lack.map_err(|source| HealError::List { region: target.store.name.clone(), source })
 }
 
-/// Whether damage outside of backups is cured.
+/// Whether damage outside of backups is fixed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WalDamage {
     /// There is none.
     None,
     /// Some of it stays.
     Stays,
-    /// All of it is cured.
-    Cured,
+    /// All of it is fixed.
+    Fixed,
 }
 
 struct Run<'a> {
@@ -138,32 +158,7 @@ enum Next {
     End,
 }
 
-impl<'a> Run<'a> {
-    fn new(
-        (target, sources): (&'a mut HealRegion, &'a [HealRegion]),
-        (scope, plan): (&'a HealScope, RecordPlan),
-        tools: &'a HealTools<'a>,
-        (copier, writer): (&'a Copier<'a>, &'a WriterGuard<'a>),
-    ) -> Self {
-        let floors = target.log.state(tools.clock.now()).wal_floors;
-        Self {
-            target,
-            sources,
-            scope,
-            plan,
-            tools,
-            copier,
-            writer,
-            epochs: Epochs::default(),
-            report: HealReport::default(),
-            moved: Moved::default(),
-            wal_damage: WalDamage::None,
-            floors,
-            since_look: 0,
-            holder: None,
-        }
-    }
-
+impl Run<'_> {
     async fn run(mut self) -> Result<HealReport, HealError> {
         self.common().await?;
         self.damaged_wal().await;
@@ -209,7 +204,7 @@ impl<'a> Run<'a> {
         if damaged.is_empty() {
             return;
         }
-        self.wal_damage = WalDamage::Cured;
+        self.wal_damage = WalDamage::Fixed;
         for key in damaged {
             self.tools.progress.doing(format!("damaged {key}"));
             let healed = heal_damaged_wal(self.copier, &key, &self.target.log, &self.floors).await;
@@ -229,7 +224,8 @@ impl<'a> Run<'a> {
             Ok(found) => until = found,
             Err(why) => self.report.leave("WAL", format!("whether a writer is at work cannot be seen: {why}")),
         }
-        let lack = compare(self.target, self.sources, (self.scope, until, self.tools), refused).await?;
+        let bounds = bounds(self.target, self.scope, until, self.tools);
+        let lack = compare(self.target, self.sources, &bounds, refused).await?;
         self.tools.progress.expect(lack.count(), lack.bytes());
         let mut items = Vec::new();
         for task in std::mem::take(&mut self.plan.backups) {
@@ -259,7 +255,7 @@ impl<'a> Run<'a> {
         let id = &task.record.backup;
         self.tools.progress.doing(format!("backup {id}"));
         let now = self.now();
-        match heal_backup(self.copier, task, &mut self.target.log, (self.tools.signer, now)).await {
+        match heal_backup(self.copier, task, &mut self.target.log, self.tools.signer, now).await {
             Ok(moved) => {
                 let (objects, bytes) = (moved.objects, moved.bytes);
                 tracing::info!(region = %self.target.store.name, backup = %id, objects, %bytes, "the region has the backup");
@@ -361,7 +357,7 @@ impl<'a> Run<'a> {
         }
         // A record without backups settles all damage outside of them.
         let is_about_wal = match self.wal_damage {
-            WalDamage::Cured => true,
+            WalDamage::Fixed => true,
             WalDamage::Stays => false,
             WalDamage::None => records.is_empty() && objects > 0,
         };

@@ -6,7 +6,7 @@ use lifeboat_vocabulary::{BackupId, UtcTime, WalPosition};
 
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{RegionState, holds_in_force};
-use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan};
+use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan_candidates};
 
 /// What a region that was away is brought back to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl HealScope {
         }
         let decided = states.iter().filter_map(|state| state.last_decision).max();
         let all: Vec<Candidate> = all.into_values().collect();
-        let plan = plan(&all, policy, decided.map_or(now, |decided| now.max(decided)));
+        let plan = plan_candidates(&all, policy, decided.map_or(now, |decided| now.max(decided)));
         let backups = plan.kept.into_iter().map(|(backup, _)| backup).collect();
         Self { backups, wal_from: plan.wal_from }
     }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, error_chain};
+use lifeboat_vocabulary::{ByteCount, Lsn, TimelineId, error_chain};
 
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, StoredName};
-use crate::heal::copy::{Copied, Copier, CopyError, Place};
+use crate::heal::copy::{Copied, Copier, CopyError, Place, Wanted};
 use crate::heal::proof::Proof;
 use crate::heal::tools::HealRegion;
 use crate::heal::wal::MissingWal;
@@ -51,7 +51,7 @@ impl Stream<'_> {
         let key = layout::slots(epoch, FIRST_SLOTS);
         if !is_there(copier, &key).await? {
             let proof = Proof::Digest(record.keys_sha256);
-            let copied = copier.copy(&key, &proof, (Place::Empty, ByteCount::ZERO), &BTreeSet::new()).await;
+            let copied = copier.copy(&Wanted::from_anywhere(&key, &proof), Place::Empty).await;
             match copied {
                 Ok(_) => {}
                 Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&error_chain(&error))),
@@ -97,8 +97,9 @@ impl Stream<'_> {
         MissingWal { size, regions }: &MissingWal,
     ) -> Result<Copied, CopyError> {
         let (key, proof) = (name.key(), Proof::Signed(name));
-        let fetched = copier.stoppable(copier.fetch(&key, &proof, *size, regions)).await?;
-        let claimed = WalTrust::claimed_epoch(&fetched.0.bytes);
+        let wanted = Wanted { key: &key, proof: &proof, size: *size, holders: regions };
+        let fetched = copier.stoppable(copier.fetch(&wanted)).await?;
+        let claimed = WalTrust::claimed_epoch(&fetched.body.bytes);
         let epoch = claimed.map_err(|error| CopyError::Epoch { key: key.clone(), why: error_chain(&error) })?;
         self.ensure(copier, epoch, &key).await?;
         copier.put_fetched(&key, &proof, fetched).await
@@ -117,7 +118,7 @@ async fn is_there(copier: &Copier<'_>, key: &ObjectKey) -> Result<bool, CopyErro
     Ok(page.entries.iter().any(|entry| entry.key == *key))
 }
 
-/// Replaces an object outside of backups that is damaged, or finds it sound.
+/// Replaces an object outside of backups that is damaged, or finds it intact.
 pub(crate) async fn heal_damaged_wal(
     copier: &Copier<'_>,
     key: &ObjectKey,
@@ -142,5 +143,5 @@ pub(crate) async fn heal_damaged_wal(
         StoredName::Slots { epoch, .. } => Proof::Digest(log.wal_epoch_keys(epoch).ok_or_else(foreign)?),
         _ => return Err(foreign()),
     };
-    copier.copy(key, &proof, (Place::Suspect, ByteCount::ZERO), &BTreeSet::<RegionName>::new()).await
+    copier.copy(&Wanted::from_anywhere(key, &proof), Place::Suspect).await
 }

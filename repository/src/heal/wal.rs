@@ -148,8 +148,9 @@ pub(crate) async fn lacking_wal(
         history(target, &answering, timeline, &mut lack).await?;
         for form in [WalForm::Piece, WalForm::Slice] {
             let mut found = BTreeMap::new();
+            let wanted = WantedWal { form, timeline, bounds, refused, held: &held };
             for source in &answering {
-                if let Err(error) = gather(source, (form, timeline), (bounds, refused, &held), &mut found).await {
+                if let Err(error) = gather(source, &wanted, &mut found).await {
                     lack.silent.push((source.name.clone(), error_chain(&error)));
                 }
             }
@@ -172,12 +173,23 @@ pub(crate) async fn lacking_wal(
     Ok(lack)
 }
 
+/// Which objects are looked for in the sources.
+struct WantedWal<'a> {
+    form: WalForm,
+    timeline: TimelineId,
+    bounds: &'a WalBounds,
+    /// None of these.
+    refused: &'a BTreeSet<WalObject>,
+    /// What the target has.
+    held: &'a Stretches,
+}
+
 async fn gather(
     source: &RegionStore,
-    (form, timeline): (WalForm, TimelineId),
-    (bounds, refused, held): (&WalBounds, &BTreeSet<WalObject>, &Stretches),
+    wanted: &WantedWal<'_>,
     found: &mut BTreeMap<WalObject, MissingWal>,
 ) -> Result<(), StoreError> {
+    let WantedWal { form, timeline, bounds, refused, held } = *wanted;
     let mut pages = Pages::new(source, form, timeline, bounds);
     let mut added = 0;
     while let Some((entries, now)) = pages.next().await? {

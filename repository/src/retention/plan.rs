@@ -166,7 +166,7 @@ pub fn candidates(state: &RegionState) -> Vec<Candidate> {
 #[must_use]
 pub fn plan_region(state: &RegionState, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
     let decided = state.last_decision.unwrap_or(now);
-    let mut plan = plan(&candidates(state), policy, now.max(decided));
+    let mut plan = plan_candidates(&candidates(state), policy, now.max(decided));
     let is_known = plan.unusual.iter().any(|guard| matches!(guard, Guard::ClockBehind { .. }));
     if decided > now.plus(CLOCK_TOLERANCE) && !is_known {
         plan.unusual.push(Guard::ClockBehind { now, before: decided });
@@ -176,7 +176,7 @@ pub fn plan_region(state: &RegionState, policy: &RetentionPolicy, now: UtcTime) 
 
 /// Decides about all `candidates`; their order does not matter.
 #[must_use]
-pub fn plan(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
+pub fn plan_candidates(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
     newest_first.sort_by_cached_key(|candidate| std::cmp::Reverse(age(candidate)));
     let present = newest_first.first().map_or(now, |newest| now.max(newest.stop_time));

@@ -238,7 +238,7 @@ pub(crate) async fn sweep_in(
     now: UtcTime,
 ) -> Result<SweepReport, SweepError> {
     let author = author();
-    crate::retention::sweep::run::sweep(&mut SweepRegion { store, log, author: &author }, settings, now).await
+    crate::retention::sweep::run::sweep_region(&mut SweepRegion { store, log, author: &author }, settings, now).await
 }
 
 /// All keys with this prefix.

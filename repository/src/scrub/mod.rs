@@ -8,4 +8,4 @@ pub(crate) mod walk;
 pub use self::damage::DamageReporter;
 pub use self::presence::{PresenceReport, check_presence};
 pub use self::round::ScrubState;
-pub use self::walk::{ScrubError, ScrubWalk, Scrubbed};
+pub use self::walk::{ScrubError, ScrubRegion, ScrubWalk, Scrubbed};

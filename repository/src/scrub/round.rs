@@ -89,7 +89,7 @@ impl ScrubState {
     }
 
     /// An object was looked at.
-    pub fn verified(&mut self, key: &ObjectKey, bytes: ByteCount, (period, now): (Duration, UtcTime)) {
+    pub fn verified(&mut self, key: &ObjectKey, bytes: ByteCount, period: Duration, now: UtcTime) {
         self.round.objects += 1;
         self.round.bytes = self.round.bytes.saturating_add(bytes.as_bytes());
         self.after = Some(key.clone());

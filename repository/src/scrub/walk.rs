@@ -86,6 +86,21 @@ impl Item {
     }
 }
 
+/// The region that a scrub reads, and what it reads it with.
+#[derive(Clone, Copy)]
+pub struct ScrubRegion<'a> {
+    /// The region.
+    pub region: &'a RegionStore,
+    /// Regions whose lists of objects stand in for damaged ones.
+    pub others: &'a [RegionStore],
+    /// What its WAL is measured against.
+    pub trust: &'a LogTrust,
+    /// The bound for bytes that are read.
+    pub pace: &'a Pace,
+    /// The machine's clock.
+    pub clock: &'a dyn Clock,
+}
+
 /// Goes through all objects of a region behind a key.
 pub struct ScrubWalk<'a> {
     region: &'a RegionStore,
@@ -107,13 +122,8 @@ pub struct ScrubWalk<'a> {
 impl<'a> ScrubWalk<'a> {
     /// What lies behind `after`, by the log as it is now.
     #[must_use]
-    pub fn new(
-        region: &'a RegionStore,
-        others: &'a [RegionStore],
-        (log, trust): (RegionLog, &LogTrust),
-        (pace, clock): (&'a Pace, &'a dyn Clock),
-        after: Option<&ObjectKey>,
-    ) -> Self {
+    pub fn new(scrubbed: ScrubRegion<'a>, log: RegionLog, after: Option<&ObjectKey>) -> Self {
+        let ScrubRegion { region, others, trust, pace, clock } = scrubbed;
         let state = log.state(clock.now());
         let is_ahead = |key: &ObjectKey| after.is_none_or(|after| key > after);
         let records = state.backups.into_values().map(|backup| backup.record);

@@ -145,7 +145,8 @@ pub fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> Leas
 /// [`LeaseError`]: then nothing is known.
 pub async fn other_holder(
     store: &dyn Store,
-    (writer, ours): (&KeyName, InstanceId),
+    writer: &KeyName,
+    ours: InstanceId,
     clock: &dyn Clock,
 ) -> Result<Option<LeaseHolder>, LeaseError> {
     let key = StoredName::Lease { writer: writer.clone() }.key();

@@ -158,7 +158,7 @@ pub async fn contiguous_end(store: &dyn Store, from: WalPosition, pieces: PieceS
             next = listed.next().await?;
         }
         let until = next.map(|piece| piece.range.start);
-        let bridged = end_of_slices(store, WalPosition { timeline, lsn: end }, (pieces, until)).await?;
+        let bridged = end_of_slices(store, WalPosition { timeline, lsn: end }, pieces, until).await?;
         let goes_on = next.is_some_and(|piece| piece.range.start <= bridged);
         end = end.max(bridged);
         if !goes_on {
@@ -171,7 +171,8 @@ pub async fn contiguous_end(store: &dyn Store, from: WalPosition, pieces: PieceS
 async fn end_of_slices(
     store: &dyn Store,
     from: WalPosition,
-    (pieces, until): (PieceSize, Option<Lsn>),
+    pieces: PieceSize,
+    until: Option<Lsn>,
 ) -> Result<Lsn, StoreError> {
     let mut end = from.lsn;
     let mut slices = WalPages::new(store, WalForm::Slice, from, pieces);

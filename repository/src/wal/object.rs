@@ -141,7 +141,8 @@ impl WalSealer {
             WalForm::Piece => (ObjectKind::WalSegment, self.levels.piece, without_zeros(bytes)),
         };
         let WalRange { timeline, start, end } = range;
-        let body = self.seal(epoch, kind, WalPlace::Range { timeline, start, end }, (level, content))?;
+        let place = WalPlace::Range { timeline, start, end };
+        let body = self.seal(epoch, PlainObject { kind, place, level, content })?;
         Ok(SealedWal { name: object.name(), body })
     }
 
@@ -159,17 +160,12 @@ impl WalSealer {
             return Err(SealWalError::HistoryTooLarge { bytes: content.len() });
         }
         let (place, level) = (WalPlace::History(timeline), self.levels.piece);
-        let body = self.seal(epoch, ObjectKind::SmallBlob, place, (level, content))?;
+        let body = self.seal(epoch, PlainObject { kind: ObjectKind::SmallBlob, place, level, content })?;
         Ok(SealedWal { name: StoredName::TimelineHistory { timeline }, body })
     }
 
-    fn seal(
-        &mut self,
-        epoch: &WalEpoch,
-        kind: ObjectKind,
-        place: WalPlace,
-        (level, content): (i32, &[u8]),
-    ) -> Result<SealedBody, SealWalError> {
+    fn seal(&mut self, epoch: &WalEpoch, plain: PlainObject<'_>) -> Result<SealedBody, SealWalError> {
+        let PlainObject { kind, place, level, content } = plain;
         let repository = self.repository;
         if epoch.repository() != repository {
             return Err(SealWalError::OtherRepository { repository, epoch: epoch.repository() });
@@ -187,6 +183,15 @@ impl WalSealer {
         }
         Ok(layout.seal(Some(self.signer.key().as_ed25519()))?)
     }
+}
+
+/// An object before it is sealed.
+struct PlainObject<'a> {
+    kind: ObjectKind,
+    place: WalPlace,
+    /// Of compression.
+    level: i32,
+    content: &'a [u8],
 }
 
 /// Content up to its last byte that is not zero.

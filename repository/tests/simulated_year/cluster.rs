@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_repository::backup::Progress;
-use lifeboat_repository::backup::read::{self, BackupReader, FileSink, Ranges, ReadSettings, SinkFile};
+use lifeboat_repository::backup::read::{
+    self, BackupReader, FileSink, Ranges, ReadControl, ReadSettings, SinkFile, StoredBackup,
+};
 use lifeboat_repository::backup::write::{
     BackupDetails, BackupSettings, BackupWriter, CommitAuthority, ExclusionReason, MemoryPlan,
 };
@@ -72,7 +74,7 @@ impl Cluster {
     }
 
     /// Backs up into all regions that answer.
-    pub async fn back_up(&self, regions: &mut [Region; 2], (day, now): (u32, UtcTime), ending: Ending) {
+    pub async fn back_up(&self, regions: &mut [Region; 2], day: u32, now: UtcTime, ending: Ending) {
         let backup = BackupId::new(now, day);
         let mut logs: BTreeMap<RegionName, RegionLog> = BTreeMap::new();
         for region in regions.iter_mut() {
@@ -165,8 +167,7 @@ impl Cluster {
         let objects: HashMap<_, _> = list.iter().map(|(key, digest)| (key.clone(), digest)).collect();
         let reader = BackupReader::new(
             vec![(*region.store).clone()],
-            (record.backup.clone(), objects),
-            (self.repository, epoch.id),
+            StoredBackup { backup: record.backup.clone(), repository: self.repository, epoch: epoch.id, objects },
             key,
         );
         let sink = Arc::new(Remembered::default());
@@ -174,7 +175,9 @@ impl Cluster {
         let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let sink_of_reader = Arc::clone(&sink) as Arc<dyn FileSink>;
-        read::read_backup(Arc::new(reader), shards, sink_of_reader, settings, (progress, &stop)).await.unwrap();
+        read::read_backup(Arc::new(reader), shards, sink_of_reader, settings, ReadControl { progress, stop: &stop })
+            .await
+            .unwrap();
         let bytes = sink.bytes.lock().clone();
         assert_eq!(*sink.complete.lock(), 1);
         bytes

@@ -39,6 +39,19 @@ fn list(tried: &[(RegionName, String)]) -> String {
     tried.iter().map(|(region, what)| format!("{region}: {what}")).collect::<Vec<_>>().join("; ")
 }
 
+/// A backup as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// The repository that it belongs to.
+    pub repository: RepositoryId,
+    /// The epoch whose key opens it.
+    pub epoch: EpochId,
+    /// Its objects, by the list that its record signs.
+    pub objects: HashMap<ObjectKey, Sha256Digest>,
+}
+
 /// Reads the objects of one backup from the regions that hold it.
 pub struct BackupReader {
     regions: Vec<RegionStore>,
@@ -55,12 +68,8 @@ impl BackupReader {
     /// A reader for a backup whose record and list of objects were verified, and whose epoch key was unwrapped.
     /// `regions` are those that hold it, in order of preference.
     #[must_use]
-    pub fn new(
-        regions: Vec<RegionStore>,
-        (backup, objects): (BackupId, HashMap<ObjectKey, Sha256Digest>),
-        (repository, epoch): (RepositoryId, EpochId),
-        key: EpochKey,
-    ) -> Self {
+    pub fn new(regions: Vec<RegionStore>, stored: StoredBackup, key: EpochKey) -> Self {
+        let StoredBackup { backup, repository, epoch, objects } = stored;
         let ranking = Ranking::of(regions.len());
         Self { regions, ranking, damage: Mutex::default(), backup, objects, key, repository, epoch }
     }
@@ -161,7 +170,8 @@ impl BackupReader {
     pub(crate) async fn part(
         &self,
         key: &ObjectKey,
-        (start, length): (u64, u64),
+        start: u64,
+        length: u64,
         except: &[RegionName],
     ) -> Result<(RegionName, Bytes), ReadError> {
         let accept = |bytes: Bytes| match bytes.len() as u64 {

@@ -127,7 +127,7 @@ impl SealedBackup {
         }
         let folders = list.iter().filter_map(|(key, _)| layout::folder_of(key)).collect();
         let list = list.to_body()?;
-        let record = self.record(&details, (&keys, &list));
+        let record = self.record(&details, &keys, &list);
         let body = RecordBody::Backup(Box::new(record.clone()));
         let origin = Origin {
             writer: authority.signer.name().clone(),
@@ -142,7 +142,7 @@ impl SealedBackup {
         for region in self.hub.regions() {
             let log = logs.remove(&region.name);
             let work =
-                commit_region((Arc::clone(&self.hub), self.backup.clone()), region.clone(), log, Arc::clone(&objects));
+                commit_region(Arc::clone(&self.hub), self.backup.clone(), region.clone(), log, Arc::clone(&objects));
             tasks.spawn(async move { (region.name, work.await) });
         }
         while let Some(done) = tasks.join_next().await {
@@ -153,7 +153,7 @@ impl SealedBackup {
         Ok(CommitReport { record, regions })
     }
 
-    fn record(&self, details: &BackupDetails, (keys, list): (&SealedBody, &SealedBody)) -> BackupRecord {
+    fn record(&self, details: &BackupDetails, keys: &SealedBody, list: &SealedBody) -> BackupRecord {
         let shards = &self.packed.shards;
         let all = || self.packs.iter().chain(shards);
         let bytes: ByteCount = all().map(|object| object.size).sum();
@@ -189,7 +189,8 @@ fn body(bytes: Bytes) -> SealedBody {
 }
 
 async fn commit_region(
-    (hub, backup): (Arc<UploadHub>, BackupId),
+    hub: Arc<UploadHub>,
+    backup: BackupId,
     region: RegionStore,
     log: Option<RegionLog>,
     objects: Arc<Objects>,

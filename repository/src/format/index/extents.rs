@@ -125,7 +125,7 @@ pub(crate) fn encode(frames: &[FrameRef], size: u64) -> Result<Extents, ExtentEr
     let mut expected = START;
     let mut rest = frames;
     while let Some(first) = rest.first() {
-        let (count, form, end) = run(rest, (position, frame_bytes, size))?;
+        let (count, form, end) = run(rest, position, FileShape { size, frame_bytes })?;
         position = end;
         let (run, behind) = rest.split_at(count);
         rest = behind;
@@ -186,19 +186,27 @@ impl Form {
     }
 
     /// Implied are frames of the usual length, and the remainder of the file.
-    fn of(frame: &FrameRef, (position, frame_bytes, size): (u64, u64, u64)) -> Self {
-        let implied = frame_bytes.min(size.saturating_sub(position));
+    fn of(frame: &FrameRef, position: u64, file: FileShape) -> Self {
+        let implied = file.frame_bytes.min(file.size.saturating_sub(position));
         if u64::from(frame.raw_len) == implied { Self::Implied } else { Self::Explicit }
     }
 }
 
+/// A file that is encoded, in **bytes**.
+#[derive(Clone, Copy)]
+struct FileShape {
+    size: u64,
+    /// Of all frames but the last.
+    frame_bytes: u64,
+}
+
 /// How many of the first frames make a run, in which form, and where in the file it ends.
-fn run(frames: &[FrameRef], (start, frame_bytes, size): (u64, u64, u64)) -> Result<(usize, Form, u64), ExtentError> {
+fn run(frames: &[FrameRef], start: u64, file: FileShape) -> Result<(usize, Form, u64), ExtentError> {
     let (mut count, mut position) = (0, start);
     let mut form = Form::Implied;
     let mut expected = START;
     for frame in frames {
-        let own = Form::of(frame, (position, frame_bytes, size));
+        let own = Form::of(frame, position, file);
         if count > 0 && (own != form || !expected.is_at(frame)) {
             break;
         }

@@ -56,7 +56,7 @@ fn marks(plan: &RetentionPlan, candidates: &[Candidate]) -> Vec<String> {
 }
 
 fn kept_days(candidates: &[Candidate], policy: &RetentionPolicy, now: &str) -> Vec<String> {
-    marks(&plan(candidates, policy, utc(now)), candidates)
+    marks(&plan_candidates(candidates, policy, utc(now)), candidates)
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_year_of_daily_backups_with_two_missed_keeps_what_the_manual_says() {
         |day: &UtcTime| ["2026-11-12", "2026-11-13"].iter().any(|missed| day.to_string().starts_with(missed));
     let history: Vec<_> = days.filter(|day| !is_missed(day)).map(candidate).collect();
     assert_eq!(history.last().unwrap().stop_time, utc("2026-11-20T02:00:00Z"));
-    let plan = plan(&history, &policy("UTC"), utc("2026-11-20T03:00:00Z"));
+    let plan = plan_candidates(&history, &policy("UTC"), utc("2026-11-20T03:00:00Z"));
     let expected = [
         "2026-11-20 DWMNG",
         "2026-11-19 DN",
@@ -113,7 +113,7 @@ fn few_backups_are_kept_whatever_the_policy_says() {
     let none: [&str; 0] = [];
     let now = "2026-11-20T03:00:00Z";
     assert_eq!(kept_days(&[], &policy("UTC"), now), none, "there is none");
-    assert_eq!(plan(&[], &policy("UTC"), utc(now)), RetentionPlan::default());
+    assert_eq!(plan_candidates(&[], &policy("UTC"), utc(now)), RetentionPlan::default());
     let single = backups(&["2020-01-01T02:00:00Z"]);
     assert_eq!(kept_days(&single, &policy("UTC"), now), ["2020-01-01 DWMNAG"], "the only one, and years old");
     assert_eq!(kept_days(&single, &nothing, now), ["2020-01-01 AG"], "even if nothing is to be kept");
@@ -194,12 +194,12 @@ fn the_window_needs_a_backup_that_is_older_and_wal_from_there() {
         ("2026-11-19T02:00:00Z", 1, Some(1)),
         ("2026-12-24T02:00:00Z", 2, Some(2)),
     ] {
-        let plan = plan(&history, &policy, utc(now));
+        let plan = plan_candidates(&history, &policy, utc(now));
         assert_eq!(plan.anchor.as_ref(), Some(&history[anchor].backup), "{now}");
         assert_eq!(plan.wal_from, wal_from.map(|place: usize| history[place].start), "{now}");
         assert!(plan.keeps(&history[anchor].backup), "{now}");
     }
-    let young = plan(&history, &RetentionPolicy { window: 30 * DAY, ..policy }, utc("2026-11-19T02:00:00Z"));
+    let young = plan_candidates(&history, &RetentionPolicy { window: 30 * DAY, ..policy }, utc("2026-11-19T02:00:00Z"));
     assert_eq!((young.anchor.as_ref(), young.wal_from), (Some(&history[0].backup), None), "no WAL has left the window");
 }
 
@@ -224,7 +224,7 @@ fn damaged_and_unproved_backups_push_nothing_good_out() {
         let mut history = backups(&times);
         damaged.iter().for_each(|place: &usize| history[*place].proof = Proof::Damaged);
         drilled.iter().for_each(|place: &usize| history[*place].proof = Proof::Drilled);
-        let plan = plan(&history, &only(1, 0, 0), utc(now));
+        let plan = plan_candidates(&history, &only(1, 0, 0), utc(now));
         assert_eq!(marks(&plan, &history), expected, "{why}");
         let damaged_go = plan.dropped.iter().filter(|dropped| dropped.why.starts_with("it is damaged, and "));
         let damaged_stay = plan.kept.iter().filter(|(_, reasons)| reasons.contains(&Reason::NothingBetter));
@@ -246,7 +246,7 @@ fn a_backup_that_is_held_or_referred_to_stays() {
     let ids: Vec<_> = chain.iter().map(|candidate| candidate.backup.clone()).collect();
     with(&mut chain, second, |backup| backup.parent = Some(ids[0].clone()));
     with(&mut chain, third, |backup| backup.parent = Some(ids[1].clone()));
-    let plan = plan(&chain, &policy, utc(third));
+    let plan = plan_candidates(&chain, &policy, utc(third));
     assert_eq!(marks(&plan, &chain), ["2026-11-18 DAG", "2026-11-17 R", "2026-11-16 R"]);
     assert_eq!(plan.kept[2].1, BTreeSet::from([Reason::Referenced { by: ids[1].clone() }]));
 }
@@ -270,7 +270,7 @@ fn what_is_unusual_is_left_to_a_person() {
         (0..count).map(|hour| candidate(first.plus(HOUR * hour))).collect()
     };
     let keep = |daily| RetentionPolicy { limits: every(24), min_keep: 1, ..only(daily, 0, 0) };
-    let guards = |history: &[Candidate], policy: &RetentionPolicy, now| plan(history, policy, now).unusual;
+    let guards = |history: &[Candidate], policy: &RetentionPolicy, now| plan_candidates(history, policy, now).unusual;
     assert_eq!(guards(&history(2), &keep(1), now), [], "a single backup may always go");
     let share = Guard::TooManyBackups { dropped: 2, of: 3, percent: 30 };
     let (dropped, of) = (ByteCount::from_mib(2), ByteCount::from_mib(3));

@@ -57,7 +57,7 @@ impl WalEpochs {
         let is_over = |index: usize, this: &Taken<'_>| {
             let later = taken.iter().skip(index + 1);
             let mut next = later.filter(|later| later.writer == this.writer && later.epoch != this.epoch);
-            next.next().is_some_and(|next| all_gone_since(next.seq, &backups, (newest, floor)))
+            next.next().is_some_and(|next| all_gone_since(next.seq, &backups, newest, floor))
         };
         let over = taken.iter().enumerate().filter(|(index, this)| is_over(*index, this));
         let mut over: BTreeSet<EpochId> = over.map(|(_, this)| this.epoch).collect();
@@ -91,7 +91,7 @@ fn floor_of(timeline: TimelineId, state: &RegionState, rising: &[WalFloor]) -> O
 /// By the log alone, without a clock: one backup is made at a time, so the second one behind the record began after the
 /// record stood there, and whatever was received before it began lies below its end. Only backups on the newest timeline
 /// count, on which nothing can have been received before its parents ended.
-fn all_gone_since(seq: u64, backups: &[(u64, &BackupRecord)], (newest, floor): (TimelineId, Option<Lsn>)) -> bool {
+fn all_gone_since(seq: u64, backups: &[(u64, &BackupRecord)], newest: TimelineId, floor: Option<Lsn>) -> bool {
     let Some(floor) = floor else { return false };
     let mut later = backups.iter().filter(|(at, _)| *at > seq);
     let Some((_, first)) = later.next() else { return false };

@@ -47,7 +47,9 @@ pub(crate) struct Decided {
 pub(crate) async fn decide(
     region: &SweepRegion<'_>,
     settings: &SweepSettings,
-    (state, plan, listing): (&RegionState, &RetentionPlan, &Listing),
+    state: &RegionState,
+    plan: &RetentionPlan,
+    listing: &Listing,
 ) -> Result<Decided, SweepError> {
     let mut decided = Decided::default();
     for dropped in &plan.dropped {
@@ -65,8 +67,8 @@ pub(crate) async fn decide(
     decided.late = swept.cloned().collect();
     let window = KeptWindow::of(region.log, settings, listing.now);
     let kept = KeptWal::of(state, &window.plan(state, settings, listing.now));
-    wal(region.store, (state, kept, listing), &mut decided.intent).await?;
-    decided.intent.epochs = epochs(region, settings, (state, listing, &decided.intent)).await?;
+    wal(region.store, state, kept, listing, &mut decided.intent).await?;
+    decided.intent.epochs = epochs(region, settings, state, listing, &decided.intent).await?;
     Ok(decided)
 }
 
@@ -83,7 +85,9 @@ fn leftovers(state: &RegionState, listing: &Listing, elsewhere: &Elsewhere) -> V
 /// The floors of WAL that rise, and of slices.
 async fn wal(
     store: &dyn Store,
-    (state, kept, listing): (&RegionState, Option<KeptWal>, &Listing),
+    state: &RegionState,
+    kept: Option<KeptWal>,
+    listing: &Listing,
     intent: &mut SweepIntentRecord,
 ) -> Result<(), SweepError> {
     let timelines = timelines(store).await.map_err(SweepError::List)?;
@@ -137,7 +141,9 @@ async fn begins_below(store: &dyn Store, floor: WalFloor) -> Result<bool, SweepE
 async fn epochs(
     region: &SweepRegion<'_>,
     settings: &SweepSettings,
-    (state, listing, intent): (&RegionState, &Listing, &SweepIntentRecord),
+    state: &RegionState,
+    listing: &Listing,
+    intent: &SweepIntentRecord,
 ) -> Result<Vec<EpochId>, SweepError> {
     let goes: BTreeSet<&BackupId> = intent.backups.iter().collect();
     let kept = state.backups.values().filter(|backup| !goes.contains(&backup.record.backup));

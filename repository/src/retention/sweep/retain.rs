@@ -27,7 +27,7 @@ const RENEW: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Objects that are locked at the same time.
 const LOCKS: usize = 8;
 
-/// What [`retain`] did.
+/// What [`extend_locks`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetainReport {
     /// Backups whose locks were extended, and until when.
@@ -43,9 +43,10 @@ pub struct RetainReport {
 ///
 /// # Errors
 /// [`SweepError`]; locks are only ever extended, so repeating is harmless.
-pub async fn retain(
+pub async fn extend_locks(
     store: &dyn Store,
-    (state, plan): (&RegionState, &RetentionPlan),
+    state: &RegionState,
+    plan: &RetentionPlan,
     policy: &RetentionPolicy,
     now: UtcTime,
 ) -> Result<RetainReport, SweepError> {
@@ -56,7 +57,7 @@ pub async fn retain(
         let list = layout::packs_list(backup);
         let held = store.retained_until(&list).await;
         let held = held.map_err(|source| SweepError::Retain { key: list.clone(), source })?;
-        let certain = certain_until(record, reasons, (policy, now));
+        let certain = certain_until(record, reasons, policy, now);
         let until = match certain.filter(|certain| *certain > now.plus(RENEW)) {
             Some(certain) if held.is_none_or(|held| held < certain) => certain,
             None if held.is_none_or(|held| held < now.plus(RENEW)) => now.plus(SPAN),
@@ -72,7 +73,8 @@ pub async fn retain(
 fn certain_until(
     record: &BackupRecord,
     reasons: &BTreeSet<Reason>,
-    (policy, now): (&RetentionPolicy, UtcTime),
+    policy: &RetentionPolicy,
+    now: UtcTime,
 ) -> Option<UtcTime> {
     let today = now.civil_in(&policy.timezone).date();
     let this_week = today.iso_week_date();
@@ -143,7 +145,7 @@ mod tests {
             ("only an open month", &all[2..], "2026-11-30T00:00:00Z", None),
         ] {
             let reasons = reasons.iter().cloned().collect();
-            let found = certain_until(&record, &reasons, (&policy(), samples::time(now)));
+            let found = certain_until(&record, &reasons, &policy(), samples::time(now));
             assert_eq!(found, expected.map(samples::time), "{why}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! CRASH SAFETY, in each region by itself:
 //! 1. [`forget`]: a `forget` record names the backups that no rule keeps. Nothing is deleted; they can still be restored.
-//! 2. After their grace [`sweep`] decides anew, from the log as it stands and a listing that was made after it was read.
+//! 2. After their grace [`sweep_region`] decides anew, from the log as it stands and a listing that was made after it was read.
 //! 3. A `sweep-intent` record names everything that goes. It stands directly behind the last record that was read, or
 //!    nowhere: whoever committed or held something meanwhile makes this fail, and everything is decided anew.
 //! 4. What the intent names is deleted; wrapped keys last.
@@ -23,7 +23,7 @@ use crate::log::records::care::{
     BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, KeepRecord, SweepDoneRecord, SweepIntentRecord,
 };
 use crate::log::records::record::RecordBody;
-use crate::log::region_state::RegionState;
+use crate::log::region_state::{OpenIntent, RegionState};
 use crate::retention::plan::RetentionPlan;
 use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::delete::{Sweeper, Swept};
@@ -48,7 +48,7 @@ pub struct ForgetReport {
     pub kept_again: Vec<BackupId>,
 }
 
-/// What [`sweep`] did.
+/// What [`sweep_region`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SweepReport {
     /// The plan that decided.
@@ -123,7 +123,7 @@ fn stays_after_all(state: &RegionState, plan: &RetentionPlan) -> Vec<BackupId> {
 /// # Errors
 /// [`SweepError`]; what was deleted until then was named by a record before. Repeating goes on where this ended, and may
 /// be done at any time. Dropping the future is a crash, which does no harm.
-pub async fn sweep(
+pub async fn sweep_region(
     region: &mut SweepRegion<'_>,
     settings: &SweepSettings,
     now: UtcTime,
@@ -135,7 +135,7 @@ pub async fn sweep(
     let mut report = SweepReport::default();
     let open = settings.state(region.log, now)?.open_intents;
     for intent in open {
-        region.carry_out((intent.seq, &intent.intent, intent.locked), &mut report, now).await?;
+        region.carry_out(&intent, &mut report, now).await?;
     }
     for _ in 0..ATTEMPTS {
         region.author.check()?;
@@ -143,10 +143,10 @@ pub async fn sweep(
         let state = settings.state(region.log, now)?;
         let plan = settings.plan(&state, now)?;
         let listing = list_region(region.store, &state, now).await?;
-        let decided = decide(region, settings, (&state, &plan, &listing)).await?;
+        let decided = decide(region, settings, &state, &plan, &listing).await?;
         report.note(&plan, &decided);
         if decided.intent.is_empty() {
-            region.tidy((&decided, &listing), &mut report).await?;
+            region.tidy(&decided, &listing, &mut report).await?;
             return Ok(report);
         }
         region.check_right(&decided.intent, &listing).await?;
@@ -158,8 +158,9 @@ pub async fn sweep(
             }
             report.swept.extend(decided.intent.backups.iter().cloned());
             report.leftovers.extend(decided.intent.leftovers.iter().cloned());
-            region.carry_out((seq, &decided.intent, None), &mut report, now).await?;
-            region.tidy((&decided, &listing), &mut report).await?;
+            let open = OpenIntent { seq, intent: decided.intent.clone(), locked: None };
+            region.carry_out(&open, &mut report, now).await?;
+            region.tidy(&decided, &listing, &mut report).await?;
             return Ok(report);
         }
     }
@@ -193,21 +194,17 @@ impl SweepReport {
 
 impl SweepRegion<'_> {
     /// Deletes what an intent names, and writes down that nothing of it is left, or how much is still locked.
-    async fn carry_out(
-        &mut self,
-        (seq, intent, locked): (u64, &SweepIntentRecord, Option<u64>),
-        report: &mut SweepReport,
-        now: UtcTime,
-    ) -> Result<(), SweepError> {
+    async fn carry_out(&mut self, open: &OpenIntent, report: &mut SweepReport, now: UtcTime) -> Result<(), SweepError> {
+        let OpenIntent { seq, intent, locked } = open;
         let state = self.log.state(now);
         let swept = Sweeper::new(self.store, self.author, now).intent(intent, &state).await?;
         report.add(&swept);
         // A log does not grow by one line a day only because a lock lasts.
-        if locked == Some(swept.locked) && swept.locked > 0 {
+        if *locked == Some(swept.locked) && swept.locked > 0 {
             return Ok(());
         }
         let Swept { objects, bytes, locked, .. } = swept;
-        let done = SweepDoneRecord { intent: seq, objects, bytes, locked };
+        let done = SweepDoneRecord { intent: *seq, objects, bytes, locked };
         let draft = self.author.draft(self.log, now, RecordBody::SweepDone(done));
         // It depends on nothing that others may say meanwhile.
         self.log.append(self.store, &self.author.signer, &draft).await.map_err(SweepError::Log)?;
@@ -215,11 +212,7 @@ impl SweepRegion<'_> {
     }
 
     /// What needs no new record: objects of backups that were swept and came late, and old probes.
-    async fn tidy(
-        &mut self,
-        (decided, listing): (&Decided, &Listing),
-        report: &mut SweepReport,
-    ) -> Result<(), SweepError> {
+    async fn tidy(&mut self, decided: &Decided, listing: &Listing, report: &mut SweepReport) -> Result<(), SweepError> {
         let state = self.log.state(listing.now);
         let sweeper = Sweeper::new(self.store, self.author, listing.now);
         let late = sweeper.late(&decided.late, &state).await?;

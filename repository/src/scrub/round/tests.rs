@@ -23,7 +23,7 @@ fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
     let mut state = ScrubState::new(at(0));
     assert!(state.is_due(PERIOD, at(1)));
     for number in 0..10 {
-        state.verified(&key(number), ByteCount::from_mib(1), (PERIOD, at(2)));
+        state.verified(&key(number), ByteCount::from_mib(1), PERIOD, at(2));
         state = restarted(&state);
     }
     assert_eq!(state.after(), Some(&key(9)));
@@ -61,7 +61,7 @@ proptest! {
                 if state.after().is_none() {
                     next = 0;
                 }
-                state.verified(&key(next as u64), ByteCount::from_mib(1), (PERIOD, at(now)));
+                state.verified(&key(next as u64), ByteCount::from_mib(1), PERIOD, at(now));
                 verified[next] = at(now);
                 next += 1;
                 if next == objects {

@@ -186,7 +186,7 @@ impl WalReader {
         }
         let at = WalPosition { timeline: range.timeline, lsn: missing.start };
         let later = earlier(later, work.map.next_start(at));
-        self.finish_beginning(&work, &choice, (missing.start, later))
+        self.finish_beginning(&work, &choice, missing.start, later)
     }
 
     /// Fetches what is chosen, and chooses anew as long as something of it cannot be had.
@@ -228,7 +228,7 @@ impl WalReader {
         self.assembled(work, choice, work.range).map_or_else(WalRead::Undetermined, WalRead::Found)
     }
 
-    fn finish_beginning(&self, work: &Gathering, choice: &WalChoice, (end, later): (Lsn, Option<Lsn>)) -> WalRead {
+    fn finish_beginning(&self, work: &Gathering, choice: &WalChoice, end: Lsn, later: Option<Lsn>) -> WalRead {
         let range = WalRange { end, ..work.range };
         if range.is_empty() {
             return WalRead::NotThere { later };

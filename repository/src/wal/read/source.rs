@@ -125,7 +125,7 @@ impl WalSource {
             let Some(region) = self.stores().get(index).filter(|region| holders.contains(&region.name)) else {
                 continue;
             };
-            match self.fetch_from((index, region), name, &key).await {
+            match self.fetch_from(index, region, name, &key).await {
                 Ok(content) => return Ok((region.name.clone(), content)),
                 Err(fault) => {
                     match &fault {
@@ -144,7 +144,8 @@ impl WalSource {
 
     async fn fetch_from(
         &self,
-        (index, region): (usize, &RegionStore),
+        index: usize,
+        region: &RegionStore,
         name: &StoredName,
         key: &ObjectKey,
     ) -> Result<Bytes, Fault> {

@@ -156,7 +156,7 @@ async fn whoever_was_first_makes_everything_be_decided_anew() {
     let later = world.clock.now().plus(Duration::from_micros(1));
     let placed = region.append(RecordBody::SweepIntent(intent), later).await.unwrap();
     assert_eq!(placed, None, "an intent stands directly behind what was read, or nowhere");
-    let report = sweep(region, &settings(), world.clock.now()).await.unwrap();
+    let report = sweep_region(region, &settings(), world.clock.now()).await.unwrap();
     assert_eq!(report.swept.into_iter().collect::<BTreeSet<_>>(), ids(&backups[1..3]).into_iter().collect());
     for key in backups[0].keys() {
         assert!(world.has(&key).await, "{key} is held");
@@ -389,7 +389,7 @@ async fn nothing_is_forgotten_or_deleted_while_somebody_or_something_speaks_agai
     let shut = SweepAuthor::new(Arc::new(samples::signer()), "test".to_owned(), Arc::new(Shut));
     let region = &mut SweepRegion { store: &*store, log: &mut world.log, author: &shut };
     assert!(matches!(forget(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
-    assert!(matches!(sweep(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
+    assert!(matches!(sweep_region(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
 
     for ours in [now.plus(2 * HOUR), at(1)] {
         let skewed = sweep_in(&*store, &mut world.log, &settings(), ours).await;
@@ -487,7 +487,7 @@ async fn a_freeze_counts_from_the_next_object_on() {
     let gate = Arc::new(ClosesAfter(10.into()));
     let author = SweepAuthor::new(Arc::new(samples::signer()), "test".to_owned(), gate);
     let region = &mut SweepRegion { store: &*store, log: &mut world.log, author: &author };
-    assert!(matches!(sweep(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
+    assert!(matches!(sweep_region(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
     let gone = before - world.keys("data/").await.len();
     assert!((1..=8).contains(&gone), "{gone} of the 9 objects on three pages");
     assert_eq!(state(&reread(&world).await).open_intents.len(), 1, "the next sweep goes on");
