@@ -8,14 +8,14 @@ use lifeboat_vocabulary::Sha256Digest;
 use sha2::Digest;
 
 /// Length of a nonce in **bytes** (RFC 8439 section 2.8, RFC 5116 section 5).
-pub const NONCE_BYTES: usize = 12;
+pub(crate) const NONCE_BYTES: usize = 12;
 /// Length of an authentication tag in **bytes**.
-pub const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 
 /// The AEAD of sealed objects. Chosen by measurement: the fastest on the machines that run databases.
-pub type ObjectAead = LcChaCha20Poly1305;
+pub(crate) type ObjectAead = LcChaCha20Poly1305;
 /// The SHA-256 of stored objects. Chosen by measurement.
-pub type ObjectSha256 = LcSha256;
+pub(crate) type ObjectSha256 = LcSha256;
 
 /// A key has the wrong length, a message is too long, or a message is not what was sealed. Says no more on purpose:
 /// whoever opens a message only needs to know that it is not genuine.

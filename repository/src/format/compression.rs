@@ -8,7 +8,7 @@ pub use crate::format::frame::Codec;
 use crate::format::frame::FRAME_BYTES_MAX;
 
 /// The level if nothing else is configured.
-pub const LEVEL_DEFAULT: i32 = 3;
+pub(crate) const LEVEL_DEFAULT: i32 = 3;
 /// Window of at most 2^20 bytes, so that any reader can bound its memory.
 const WINDOW_LOG: u32 = 20;
 /// Less than this saved, in percent, is not worth decompressing for.
@@ -75,7 +75,7 @@ impl Compressor {
     ///
     /// # Errors
     /// [`CompressError::Level`] or [`CompressError::Zstd`].
-    pub fn set_level(&mut self, level: i32) -> Result<(), CompressError> {
+    pub(crate) fn set_level(&mut self, level: i32) -> Result<(), CompressError> {
         check_level(level)?;
         Ok(self.0.set_parameter(CParameter::CompressionLevel(level))?)
     }

@@ -122,7 +122,7 @@ impl Salt {
     ///
     /// # Errors
     /// [`RandomError`] if the operating system has no random bytes to give.
-    pub fn random() -> Result<Self, RandomError> {
+    pub(crate) fn random() -> Result<Self, RandomError> {
         random_bytes().map(Self)
     }
 
@@ -160,7 +160,7 @@ impl ObjectKind {
 
     /// The byte that stands for the kind in an object's header.
     #[must_use]
-    pub const fn as_byte(self) -> u8 {
+    pub(crate) const fn as_byte(self) -> u8 {
         match self {
             Self::Pack => 1,
             Self::IndexShard => 2,

@@ -17,7 +17,7 @@ pub mod seal;
 pub mod toc;
 pub mod trailer;
 pub mod unseal;
-pub mod varint;
+pub(crate) mod varint;
 
 pub use self::frame::Codec;
 pub use self::ids::{HoldId, Incarnation, InstanceId};

@@ -63,12 +63,6 @@ impl PacksList {
         }
     }
 
-    /// The digest of an object, if it is listed.
-    #[must_use]
-    pub fn get(&self, key: &ObjectKey) -> Option<Sha256Digest> {
-        self.0.get(key).copied()
-    }
-
     /// All objects in ascending order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, Sha256Digest)> {
         self.0.iter().map(|(key, digest)| (key, *digest))

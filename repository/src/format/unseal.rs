@@ -158,7 +158,7 @@ impl Opener {
     ///
     /// # Errors
     /// [`OpenError::Malformed`] if the header contradicts itself.
-    pub fn from_known_header(key: &EpochKey, header: ObjectHeader) -> Result<Self, OpenError> {
+    pub(crate) fn from_known_header(key: &EpochKey, header: ObjectHeader) -> Result<Self, OpenError> {
         let keys = key.derive(&header.encode()?).map_err(|_| OpenError::Commitment)?;
         Ok(Self { header, keys })
     }

@@ -23,14 +23,8 @@ impl Pace {
         Self { rate, next_free: Mutex::new(None) }
     }
 
-    /// The bound.
-    #[must_use]
-    pub fn rate(&self) -> Option<ByteCount> {
-        self.rate
-    }
-
     /// Waits until `bytes` may move. Dropping the future gives nothing back: they count as moved.
-    pub async fn take(&self, bytes: ByteCount) {
+    pub(crate) async fn take(&self, bytes: ByteCount) {
         if let Some(start) = self.book(bytes) {
             sleep_until(start).await;
         }

@@ -38,15 +38,6 @@ impl HealScope {
         let backups = plan.kept.into_iter().map(|(backup, _)| backup).collect();
         Self { backups, wal_from: plan.wal_from }
     }
-
-    /// Every backup that exists somewhere and is not about to leave there, and all WAL.
-    #[must_use]
-    pub fn everything(logs: &[&RegionLog], now: UtcTime) -> Self {
-        let stays = |state: RegionState| {
-            state.backups.into_iter().filter(|(_, backup)| backup.leaving.is_none()).map(|(backup, _)| backup)
-        };
-        Self { backups: states(logs, now).into_iter().flat_map(stays).collect(), wal_from: None }
-    }
 }
 
 /// What stands in each region; a hold in one of them counts in all.

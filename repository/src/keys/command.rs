@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use zeroize::Zeroizing;
 
 /// The longest output that a program may give, in **bytes**.
-pub const BLOB_BYTES_MAX: usize = 16 << 10;
+pub(crate) const BLOB_BYTES_MAX: usize = 16 << 10;
 /// How long a program may take, if nothing else is said.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const COMPLAINT_BYTES: u64 = 4 << 10;

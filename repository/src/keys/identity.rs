@@ -10,7 +10,7 @@ use crate::keys::passphrase::{self, LOCKED_BYTES, LockCost, PassphraseError};
 use crate::keys::recipient::Recipient;
 
 /// How many identities one file may hold: trying a passphrase on each is meant to be slow.
-pub const IDENTITIES_MAX: usize = 32;
+pub(crate) const IDENTITIES_MAX: usize = 32;
 
 /// An X25519 private key (RFC 7748): opens every epoch key that was sealed to its [`Recipient`]. Wiped when dropped.
 #[derive(Debug)]

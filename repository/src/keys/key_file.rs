@@ -9,7 +9,7 @@ use lifeboat_vocabulary::{ByteCount, Secret};
 use zeroize::Zeroizing;
 
 /// The largest file that is read as a key.
-pub const KEY_FILE_BYTES_MAX: ByteCount = ByteCount::from_mib(1);
+pub(crate) const KEY_FILE_BYTES_MAX: ByteCount = ByteCount::from_mib(1);
 
 /// Why a file with a private key was not read or written.
 #[derive(Debug, thiserror::Error)]

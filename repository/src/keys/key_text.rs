@@ -35,7 +35,7 @@ impl KeyKind {
 
     /// The text's beginning, without the separator `1`.
     #[must_use]
-    pub const fn prefix(self) -> &'static str {
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Recipient => "lifeboat-pk-",
             Self::Identity => "lifeboat-sk-",
@@ -47,7 +47,7 @@ impl KeyKind {
 
     /// Length of the key in **bytes**.
     #[must_use]
-    pub const fn key_bytes(self) -> usize {
+    pub(crate) const fn key_bytes(self) -> usize {
         match self {
             Self::LockedIdentity => crate::keys::passphrase::LOCKED_BYTES,
             _ => 32,

@@ -10,13 +10,11 @@ pub(crate) mod recipient;
 pub(crate) mod signing;
 pub(crate) mod slots;
 
-pub use self::command::{BLOB_BYTES_MAX, COMMAND_TIMEOUT, KeyCommand, KeyCommandError};
-pub use self::identity::{IDENTITIES_MAX, Identity, IdentityFileError, parse_file as parse_identity_file};
-pub use self::key_file::{KEY_FILE_BYTES_MAX, KeyFileError, read_private_file, write_private_file};
+pub use self::command::{COMMAND_TIMEOUT, KeyCommand, KeyCommandError};
+pub use self::identity::{Identity, IdentityFileError, parse_file as parse_identity_file};
+pub use self::key_file::{KeyFileError, read_private_file, write_private_file};
 pub use self::key_text::{KeyKind, KeyTextError};
-pub use self::passphrase::{LockCost, PassphraseError};
+pub use self::passphrase::PassphraseError;
 pub use self::recipient::{HpkeSealError, Recipient, RecipientId, RecipientIdError};
-pub use self::signing::{SIGNATURE_BYTES, SigningKey, SigningKeyError, VerifyKey};
-pub use self::slots::{
-    EpochPlace, KeyRecipients, Openers, SLOTS_BYTES_MAX, SLOTS_MAX, SlotsError, open_slots, seal_slots,
-};
+pub use self::signing::{SigningKey, SigningKeyError, VerifyKey};
+pub use self::slots::{EpochPlace, KeyRecipients, Openers, SlotsError, open_slots, seal_slots};

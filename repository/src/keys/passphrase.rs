@@ -21,7 +21,7 @@ const NONCE: [u8; NONCE_BYTES] = [0; NONCE_BYTES];
 
 /// What it costs to try one passphrase (RFC 9106 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockCost {
+pub(crate) struct LockCost {
     /// Memory in **KiB**, at least 8 for each lane and at most 2 GiB.
     memory_kib: u32,
     /// Passes over the memory, 1 to 16.

@@ -46,7 +46,7 @@ impl Recipient {
 
     /// The short name that stands in slots.
     #[must_use]
-    pub fn id(&self) -> RecipientId {
+    pub(crate) fn id(&self) -> RecipientId {
         let [a, b, c, d, ..] = *sha256(&self.0).as_bytes();
         RecipientId([a, b, c, d])
     }

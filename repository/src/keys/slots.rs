@@ -16,9 +16,9 @@ use crate::keys::identity::Identity;
 use crate::keys::recipient::{HpkeSealError, Recipient, RecipientId};
 
 /// The largest set of slots that is written or read, in **bytes**.
-pub const SLOTS_BYTES_MAX: usize = 1 << 20;
+pub(crate) const SLOTS_BYTES_MAX: usize = 1 << 20;
 /// The largest number of slots in a set.
-pub const SLOTS_MAX: usize = 64;
+pub(crate) const SLOTS_MAX: usize = 64;
 const VERSION: u32 = 1;
 const INFO: &[u8] = b"lifeboat.v1/epoch-key";
 

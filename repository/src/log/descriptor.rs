@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lifeboat_stores::{Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, Sha256Digest, UtcTime};
+use lifeboat_vocabulary::{Sha256Digest, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::format::aead::sha256;
@@ -15,7 +15,7 @@ use crate::log::create_once::{Created, create_once, small_object};
 use crate::log::note::{self, NoteError, NoteSigner};
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT_MAJOR: u32 = 1;
+pub(crate) const FORMAT_MAJOR: u32 = 1;
 /// Features that a reader must know, and this one does. None has been needed so far.
 const FEATURES_KNOWN: [&str; 0] = [];
 const FEATURES_MAX: usize = 64;
@@ -123,17 +123,11 @@ impl Descriptor {
         }
     }
 
-    /// Size of the frames that files are cut into.
-    #[must_use]
-    pub fn frame_size(&self) -> ByteCount {
-        ByteCount::from_bytes(u64::from(self.frame_bytes))
-    }
-
     /// The descriptor as a signed note. The same descriptor and signer give the same bytes.
     ///
     /// # Errors
     /// [`DescriptorError`] if no reader would accept it, or `signer` does not hold the root key.
-    pub fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
+    pub(crate) fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
         self.check()?;
         if signer.verify_key() != self.root {
             return Err(DescriptorError::OtherRoot {

@@ -37,7 +37,7 @@ impl RegionLog {
     ///
     /// # Errors
     /// [`LogError::Swept`] names the first of them.
-    pub fn refuse_backups<'a>(&self, backups: impl IntoIterator<Item = &'a BackupId>) -> Result<(), LogError> {
+    pub(crate) fn refuse_backups<'a>(&self, backups: impl IntoIterator<Item = &'a BackupId>) -> Result<(), LogError> {
         let backups: BTreeSet<&BackupId> = backups.into_iter().collect();
         let named = |intent: &SweepIntentRecord| {
             intent.backups.iter().chain(&intent.leftovers).find(|named| backups.contains(named)).cloned()

@@ -13,7 +13,7 @@ pub(crate) mod region_state;
 pub(crate) mod region_store;
 
 pub use self::damage::{Completeness, FoundDamage};
-pub use self::descriptor::{Descriptor, DescriptorError, FORMAT_MAJOR};
+pub use self::descriptor::{Descriptor, DescriptorError};
 pub use self::error::LogError;
 pub use self::memory::LogMemory;
 pub use self::note::NoteSigner;

@@ -15,9 +15,9 @@ use crate::format::key_name::KeyName;
 use crate::keys::signing::{SIGNATURE_BYTES, SigningKey, VerifyKey};
 
 /// The largest note that is written or read, in **bytes**.
-pub const NOTE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const NOTE_BYTES_MAX: usize = 1 << 20;
 /// The largest number of signatures below one note.
-pub const SIGNATURES_MAX: usize = 16;
+pub(crate) const SIGNATURES_MAX: usize = 16;
 const MARK: &str = "\u{2014} ";
 const ED25519: u8 = 1;
 const KEY_ID_BYTES: usize = 4;

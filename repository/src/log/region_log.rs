@@ -206,7 +206,7 @@ impl RegionLog {
 
     /// Objects among the records that are none (the first few). They do no harm, and somebody has put them there.
     #[must_use]
-    pub fn strays(&self) -> &[ObjectKey] {
+    pub(crate) fn strays(&self) -> &[ObjectKey] {
         &self.strays
     }
 
@@ -241,7 +241,7 @@ impl RegionLog {
     /// # Errors
     /// [`LogError`]; after [`LogError::Store`] the record may or may not stand there: repeat with the same draft.
     /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names.
-    pub async fn try_append(
+    pub(crate) async fn try_append(
         &mut self,
         store: &dyn Store,
         signer: &NoteSigner,
@@ -295,7 +295,7 @@ impl RegionLog {
     ///
     /// # Errors
     /// As [`Self::append`], and what `holds` says.
-    pub async fn append_while(
+    pub(crate) async fn append_while(
         &mut self,
         store: &dyn Store,
         signer: &NoteSigner,

@@ -144,7 +144,7 @@ impl RetentionPolicy {
 
 /// The backups of a region that a plan chooses from: all that exist in it.
 #[must_use]
-pub fn candidates(state: &RegionState) -> Vec<Candidate> {
+pub(crate) fn candidates(state: &RegionState) -> Vec<Candidate> {
     let candidate = |backup: &BackupState| {
         let BackupState { record, leaving, damaged, held, .. } = backup;
         let is_damaged = damaged.is_some() || record.integrity() == Integrity::Damaged;

@@ -29,7 +29,7 @@ pub struct DamageReporter<'a> {
 
 /// The backup that an object was written for; the key of an epoch belongs to the backup that names it first.
 #[must_use]
-pub fn backup_of(key: &ObjectKey, log: &RegionLog) -> Option<BackupId> {
+pub(crate) fn backup_of(key: &ObjectKey, log: &RegionLog) -> Option<BackupId> {
     match layout::parse(key)? {
         StoredName::Pack { backup, .. } | StoredName::IndexShard { backup, .. } | StoredName::PacksList { backup } => {
             Some(backup)

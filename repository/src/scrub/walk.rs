@@ -52,14 +52,7 @@ pub enum ScrubError {
     Log(#[from] LogError),
 }
 
-impl ScrubError {
-    /// Whether a person has to change rights before it can go on.
-    #[must_use]
-    pub fn is_refused(&self) -> bool {
-        let (Self::Store { source, .. } | Self::List { source, .. }) = self else { return false };
-        matches!(source, StoreError::Misconfigured { .. })
-    }
-}
+impl ScrubError {}
 
 /// One object that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -77,7 +77,7 @@ impl WalEpoch {
 
     /// Where the slots lie.
     #[must_use]
-    pub fn slots_key(&self) -> ObjectKey {
+    pub(crate) fn slots_key(&self) -> ObjectKey {
         layout::slots(self.id, FIRST_SLOTS)
     }
 

@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 /// Tells a head from a record of the log: both are notes of the same key.
 const KIND: &str = "head";
 /// Writers whose heads are read; nobody has more.
-pub const HEADS_MAX: usize = 64;
+pub(crate) const HEADS_MAX: usize = 64;
 /// How often [`HeadFile::write`] looks again when the object has changed.
 const ATTEMPTS: u32 = 3;
 

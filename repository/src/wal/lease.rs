@@ -129,7 +129,7 @@ pub enum LeaseError {
 
 /// Decides about a lease that was found. `age` is how long ago it was written, by the store's clock.
 #[must_use]
-pub fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> LeaseJudgement {
+pub(crate) fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> LeaseJudgement {
     // One that cannot be read was written by somebody: it is waited for like any other.
     let ttl = found.map_or(LEASE_TTL, |lease| Duration::from_secs(lease.ttl_seconds)).min(TTL_MAX);
     match found {
@@ -200,7 +200,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`LeaseError::Store`]; nobody can tell then.
-    pub async fn is_held(store: &dyn Store, writer: &KeyName, clock: &dyn Clock) -> Result<bool, LeaseError> {
+    pub(crate) async fn is_held(store: &dyn Store, writer: &KeyName, clock: &dyn Clock) -> Result<bool, LeaseError> {
         let key = StoredName::Lease { writer: writer.clone() }.key();
         let Some(found) = look(store, &key, clock.now()).await? else { return Ok(false) };
         // No writer is this one.
@@ -251,12 +251,6 @@ impl Lease {
     #[must_use]
     pub fn is_exact(&self) -> Support {
         self.exact
-    }
-
-    /// Since when this installation holds it, by its own clock.
-    #[must_use]
-    pub fn since(&self) -> UtcTime {
-        self.since
     }
 
     /// What it was asked for.

@@ -9,7 +9,7 @@ use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId, WalPosition};
 use crate::format::layout::{self, StoredName, WalForm, WalRange};
 
 /// Length of the largest piece in **bytes**: 16 MiB. No object holds more WAL.
-pub const PIECE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const PIECE_BYTES_MAX: u64 = 16 << 20;
 
 /// Length of the pieces of a cluster's WAL: that of its segments, but at most [`PIECE_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +74,7 @@ impl WalRange {
 
     /// Whether there is a byte that both hold.
     #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.timeline == other.timeline && self.start < other.end && other.start < self.end
     }
 }

@@ -262,7 +262,7 @@ impl WalTrust {
     ///
     /// # Errors
     /// [`OpenError`] if it does not begin like a sealed object.
-    pub fn claimed_epoch(object: &[u8]) -> Result<EpochId, OpenError> {
+    pub(crate) fn claimed_epoch(object: &[u8]) -> Result<EpochId, OpenError> {
         ObjectHeader::parse(object).map(|header| header.epoch).map_err(|error| match error {
             HeaderError::Truncated => OpenError::Truncated { bytes: object.len() },
             other => other.into(),
@@ -275,7 +275,7 @@ impl WalTrust {
     ///
     /// # Errors
     /// [`OpenWalError`], by meaning.
-    pub fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<EpochId, OpenWalError> {
+    pub(crate) fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<EpochId, OpenWalError> {
         let expected = Expected::of(name).ok_or_else(|| OpenWalError::Name { name: name.clone() })?;
         let epoch = Self::claimed_epoch(object)?;
         let place = Some(expected.place);
@@ -290,7 +290,7 @@ impl WalTrust {
     ///
     /// # Errors
     /// [`OpenWalError`], by meaning. Nothing of the object may be used then.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         name: &StoredName,
         key: &EpochKey,
@@ -356,7 +356,7 @@ impl Expected {
 
 /// The most **bytes** that an object at this name can have. To read more would be a waste.
 #[must_use]
-pub fn stored_bytes_max(name: &StoredName) -> u64 {
+pub(crate) fn stored_bytes_max(name: &StoredName) -> u64 {
     Expected::of(name).map_or(0, |expected| expected.longest + expected.longest / 8 + OVERHEAD_MAX)
 }
 

@@ -43,7 +43,7 @@ impl RegionLog {
 
     /// The SHA-256 of an epoch's slots, if this log records the epoch.
     #[must_use]
-    pub fn wal_epoch_keys(&self, epoch: EpochId) -> Option<Sha256Digest> {
+    pub(crate) fn wal_epoch_keys(&self, epoch: EpochId) -> Option<Sha256Digest> {
         self.wal_epochs().find(|record| record.epoch == epoch).map(|record| record.keys_sha256)
     }
 }

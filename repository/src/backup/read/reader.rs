@@ -191,4 +191,4 @@ fn likely_size(range: ByteRange) -> ByteCount {
 }
 
 /// Shared among the tasks of one read.
-pub type SharedReader = Arc<BackupReader>;
+pub(crate) type SharedReader = Arc<BackupReader>;

@@ -153,12 +153,6 @@ impl CpuShares {
         CpuShare { all: Arc::clone(self), state: Arc::clone(state) }
     }
 
-    /// How long each cluster waited and worked.
-    #[must_use]
-    pub fn times(&self) -> BTreeMap<ClusterName, ShareTimes> {
-        self.shares.lock().iter().map(|(cluster, state)| (cluster.clone(), state.times())).collect()
-    }
-
     fn take(&self, state: &ShareState) {
         let mut turns = self.turns.lock();
         if turns.ask(state.index) {
@@ -195,7 +189,7 @@ fn nanos(duration: Duration) -> u64 {
 
 impl CpuShare {
     /// Waits for a turn and works. Call it on a worker thread, for work that waits for nothing.
-    pub fn work<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
         self.all.take(&self.state);
         // Given back also if the work panics.
         let _turn = Turn { share: self, begun: Instant::now() };

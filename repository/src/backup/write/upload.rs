@@ -109,7 +109,7 @@ impl RegionUpload {
 
 /// How many regions go on, and how long one may hold up the others.
 #[derive(Clone, Copy, Debug)]
-pub struct UploadSettings {
+pub(crate) struct UploadSettings {
     /// Uploads at the same time per region.
     pub concurrency: usize,
     /// A region whose oldest upload is older than this, while another region keeps up, is excluded.

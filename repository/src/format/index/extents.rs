@@ -8,7 +8,7 @@ use crate::format::frame::{FRAME_BYTES_MAX, FRAME_OVERHEAD, FramePlace};
 use crate::format::varint::{self, VarintError};
 
 /// Frames that one file may have: half a tebibyte at the usual frame size. Bounds a reader's memory.
-pub const FRAMES_MAX: usize = 1 << 22;
+pub(crate) const FRAMES_MAX: usize = 1 << 22;
 
 /// One frame of a file: which pack, where in it, and how much of the file it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,21 +13,21 @@ use crate::format::ids::{EpochId, HoldId};
 use crate::format::json_text::{as_optional_text, as_text, as_texts, bytes, timeline};
 
 /// Backups that one `forget` record names at most.
-pub const FORGOTTEN_MAX: usize = 1000;
+pub(crate) const FORGOTTEN_MAX: usize = 1000;
 /// Backups that a list of any other record names at most.
 pub const BACKUPS_MAX: usize = 4096;
 /// Epochs that one `sweep-intent` record names at most.
-pub const EPOCHS_SWEPT_MAX: usize = 10_000;
+pub(crate) const EPOCHS_SWEPT_MAX: usize = 10_000;
 /// Timelines that a list of a `sweep-intent` record names at most.
 const FLOORS_MAX: usize = 1000;
 /// Objects that a `damage` record names at most; it counts all.
-pub const OBJECTS_NAMED_MAX: usize = 100;
+pub(crate) const OBJECTS_NAMED_MAX: usize = 100;
 /// The longest reason that a person gives, in **bytes**.
 pub const REASON_BYTES_MAX: usize = 500;
 /// The longest name of a person, in **bytes**.
 pub const OWNER_BYTES_MAX: usize = 100;
 /// The longest sentence about one backup that is forgotten, in **bytes**.
-pub const WHY_BYTES_MAX: usize = 200;
+pub(crate) const WHY_BYTES_MAX: usize = 200;
 /// The longest subject of an `audit` record, in **bytes**.
 pub const SUBJECT_BYTES_MAX: usize = 200;
 const ACTION_BYTES_MAX: usize = 40;
@@ -310,7 +310,7 @@ impl SweepDoneRecord {
 impl HoldRecord {
     /// Whether it has not ended by itself at `now`.
     #[must_use]
-    pub fn lasts_at(&self, now: UtcTime) -> bool {
+    pub(crate) fn lasts_at(&self, now: UtcTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 

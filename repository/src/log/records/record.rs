@@ -18,11 +18,11 @@ use crate::log::records::care::{
 use crate::log::records::wal::{IncarnationRecord, WalEpochRecord, WalGapRecord};
 
 /// The version of records that this program writes, and the only one that it reads.
-pub const RECORD_VERSION: u32 = 1;
+pub(crate) const RECORD_VERSION: u32 = 1;
 /// Records that a log may have: one a minute for two years.
-pub const LOG_RECORDS_MAX: u64 = 1_000_000;
+pub(crate) const LOG_RECORDS_MAX: u64 = 1_000_000;
 /// The longest name and version of a program in a record, in **bytes**.
-pub const TOOL_BYTES_MAX: usize = 100;
+pub(crate) const TOOL_BYTES_MAX: usize = 100;
 
 /// One entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]

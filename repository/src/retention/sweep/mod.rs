@@ -20,4 +20,4 @@ pub use self::author::{DeleteGate, OpenGate, SweepAuthor, SweepRegion};
 pub use self::error::SweepError;
 pub use self::retain::{RetainReport, extend_locks};
 pub use self::run::{ForgetReport, SweepReport, forget, sweep_region};
-pub use self::settings::{DeleteMode, Elsewhere, Force, Others, SINGLE_WRITER_GRACE, SweepSettings};
+pub use self::settings::{DeleteMode, Elsewhere, Force, Others, SweepSettings};

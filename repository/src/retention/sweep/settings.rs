@@ -15,7 +15,7 @@ use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
 use crate::retention::sweep::error::SweepError;
 
 /// The shortest grace where a store cannot order writers: it is all that keeps them apart there.
-pub const SINGLE_WRITER_GRACE: Duration = Duration::from_secs(72 * 3600);
+pub(crate) const SINGLE_WRITER_GRACE: Duration = Duration::from_secs(72 * 3600);
 
 /// What is deleted by, and when.
 #[derive(Clone, Debug)]

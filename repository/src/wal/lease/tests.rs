@@ -93,7 +93,7 @@ async fn a_writer_that_was_restarted_takes_up_its_own_lease() {
     let mut before = held(&store, A, &clock).await;
     clock.set(at(5));
     let after = held(&store, A, &clock).await;
-    assert_eq!(after.since(), at(0));
+    assert_eq!(after.since, at(0));
     assert_eq!(before.renew(&store, &clock).await.unwrap(), LeaseRenewal::Held, "it is the same installation");
     // Somebody has removed it: it is made anew.
     store.delete(&key_of(&terms(A))).await.unwrap();

@@ -41,7 +41,7 @@ pub struct WalRegion {
 /// Why the key of an epoch is not there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum WalKeyError {
+pub(crate) enum WalKeyError {
     /// All logs were read, and none knows it.
     #[error("no log records epoch {epoch}")]
     NoRecord {

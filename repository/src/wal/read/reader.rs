@@ -26,7 +26,7 @@ use crate::wal::read::keys::{WalKeys, WalOpeners, WalRegion};
 use crate::wal::read::source::{Fault, Fetched, ReadFrom, WalSource, WalTrouble};
 
 /// The longest range that is read at once, in **bytes**. Longer ones are read in parts ([`PieceSize::cut`]).
-pub const READ_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const READ_BYTES_MAX: u64 = 64 << 20;
 /// Objects that are fetched at the same time for one range.
 const FETCHES: usize = 8;
 

@@ -338,7 +338,7 @@ async fn wrapped_keys_go_with_their_last_backup_and_unnamed_ones_much_later() {
 #[tokio::test]
 async fn probes_of_yesterday_are_tidied_away_and_leases_are_not() {
     let mut world = World::new().await;
-    let probe: ObjectKey = layout::probe(crate::format::ids::ObjectId::from_bytes([7; 16]));
+    let probe: ObjectKey = layout::StoredName::Probe { id: crate::format::ids::ObjectId::from_bytes([7; 16]) }.key();
     let lease: ObjectKey = "state/lease-db1.json".parse().unwrap();
     for key in [&probe, &lease] {
         crate::samples::sweep::put(&*world.memory, key, "x").await.unwrap();
