@@ -118,7 +118,7 @@ async fn view(region: &Region, verify_key: lifeboat_repository::keys::VerifyKey)
 }
 
 #[tokio::test]
-async fn a_bare_machine_with_bucket_and_key_finds_checks_and_opens_a_backup() {
+async fn bucket_and_key_alone_suffice_to_find_verify_and_open_a_backup() {
     let regions = ["eu", "us"].map(|name| Region { name: name.parse().unwrap(), store: Arc::default() });
     let signer = NoteSigner::new("db1".parse().unwrap(), SigningKey::generate().unwrap());
     let identity = Identity::generate().unwrap();

@@ -153,7 +153,7 @@ fn found(range: WalRange) -> WalRead {
 }
 
 #[tokio::test]
-async fn absence_is_an_answer_and_every_failure_is_none() {
+async fn only_absence_in_every_region_means_not_there() {
     let mut scene = Scene::new(2).await;
     let (held, missing) = (range(0xA, SEGMENT, SEGMENT + 5000), range(0xA, SEGMENT + 5000, SEGMENT + 9000));
     let slice = scene.slice(held);
@@ -187,7 +187,7 @@ async fn absence_is_an_answer_and_every_failure_is_none() {
 }
 
 #[tokio::test]
-async fn many_small_pages_are_one_line_and_what_arrives_damaged_comes_from_elsewhere() {
+async fn pages_of_a_listing_are_joined_and_a_damaged_object_is_read_from_another_region() {
     let mut scene = Scene::new(2).await;
     let count = 60;
     for number in 0..count {
@@ -247,7 +247,7 @@ async fn race(store: &Arc<dyn Store>) -> Vec<Lease> {
 }
 
 #[tokio::test]
-async fn of_many_that_race_for_a_lease_one_gets_it_and_a_store_without_conditions_is_told() {
+async fn of_many_that_race_for_a_lease_one_gets_it_and_a_store_without_conditions_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let (server, store) = bucket(&directory, "minio").await;
     let held = race(&store).await;

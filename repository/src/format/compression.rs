@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hardly_shrinks_is_stored_as_it_is() {
+    fn incompressible_content_is_stored_as_it_is() {
         let mut noise = vec![0; 65536];
         getrandom::fill(&mut noise).unwrap();
         assert_eq!(packed(&noise), (Codec::Stored, noise));
@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_come_back(seed in proptest::collection::vec(any::<u8>(), 0..200), times in 1_usize..400) {
+        fn any_bytes_are_read_back(seed in proptest::collection::vec(any::<u8>(), 0..200), times in 1_usize..400) {
             let raw = seed.repeat(times);
             let (codec, payload) = packed(&raw);
             prop_assert!(payload.len() <= raw.len());

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_frame_may_not_claim_is_refused() {
+    fn frames_with_impossible_claims_are_refused() {
         for (bytes, fault) in [
             ([0x00, 0, 0, 0, 16, 0, 0, 0], FrameFault::Type { found: 0 }),
             ([0x03, 0, 0, 0, 16, 0, 0, 0], FrameFault::Type { found: 3 }),

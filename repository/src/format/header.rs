@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_unknown_value_has_its_own_answer() {
+    fn every_truncation_and_every_unknown_value_has_its_own_error() {
         let bytes = header(ObjectKind::Pack, Trailer::Absent, WalPlace::Nowhere).encode().unwrap();
         for length in 0..HEADER_BYTES {
             assert_eq!(ObjectHeader::parse(&bytes[..length]), Err(HeaderError::Truncated), "{length}");

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_survives_its_byte_and_other_bytes_are_refused() {
+    fn a_kind_is_read_back_from_its_byte_and_other_bytes_are_refused() {
         for byte in 0..=u8::MAX {
             assert_eq!(ObjectKind::from_byte(byte).map(ObjectKind::as_byte), (1..=5).contains(&byte).then_some(byte));
         }

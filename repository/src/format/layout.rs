@@ -353,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_survives_its_key(
+        fn every_name_is_read_back_from_its_key(
             numbers in any::<(u64, u32, u32, [u8; 16])>(),
             writer in "[a-z0-9][a-z0-9.-]{0,30}(/[a-z0-9][a-z0-9.-]{0,30})?",
             start in (1u64.., 1u64.., 1u32..),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_others_name_nothing() {
+    fn foreign_keys_are_no_names() {
         for text in [
             "log/1.note",
             "log/00000000000000000001.note.bak",

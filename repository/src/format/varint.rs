@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_survives_and_leaves_what_follows(value in any::<u64>(), rest in any::<[u8; 3]>()) {
+        fn a_number_is_read_back_and_the_bytes_behind_it_stay(value in any::<u64>(), rest in any::<[u8; 3]>()) {
             let mut out = Vec::new();
             write(value, &mut out);
             out.extend_from_slice(&rest);
@@ -115,14 +115,14 @@ mod tests {
         }
 
         #[test]
-        fn a_step_survives(from in any::<u32>(), to in any::<u32>()) {
+        fn a_step_is_read_back(from in any::<u32>(), to in any::<u32>()) {
             let mut out = Vec::new();
             write_step(from, to, &mut out);
             prop_assert_eq!(read_step(from, &mut &out[..]), Ok(to));
         }
 
         #[test]
-        fn what_is_read_is_written_back_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+        fn what_is_read_is_written_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
             let mut rest = &bytes[..];
             if let Ok(value) = read(&mut rest) {
                 let mut out = Vec::new();

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_passes_than_the_rate_allows_and_pauses_are_not_saved_up() {
+    async fn no_more_passes_than_the_rate_allows_and_idle_time_is_not_saved_up() {
         let pace = Pace::new(Some(ByteCount::from_mib(10)));
         let begin = Instant::now();
         for _ in 0..6 {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_bound_nobody_waits() {
+    async fn without_a_bound_nothing_waits() {
         let pace = Pace::new(None);
         let begin = Instant::now();
         pace.take(ByteCount::from_mib(1 << 20)).await;

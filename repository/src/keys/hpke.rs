@@ -133,7 +133,7 @@ mod tests {
 
     /// RFC 9180 appendix A.2.1, the first encryption.
     #[test]
-    fn the_vector_of_the_rfc_comes_out_and_opens() {
+    fn the_vector_of_the_rfc_is_reproduced_and_opens() {
         let public: [u8; 32] = hex("4310ee97d88cc1f088a5576c77ab0cf5c3ac797f3d95139c6c84b5429c59662a");
         let private = hex("8057991eef8f1f1af18f4a9491d16a1ce333f695d4db8e38da75975c4478e0fb");
         let ephemeral = hex("909a9b35d3dc4713a5e72a4da274b55d3d3821a37e5d099e74a647db583a904b");

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_back_its_identities_in_order() {
+    fn identities_are_read_from_a_file_in_order() {
         let (plain, locked) = (Identity::generate().unwrap(), Identity::generate().unwrap());
         let text = format!("{}\r\n{}", text_of(&plain, None), text_of(&locked, Some("horse")));
         let mut asked = Vec::new();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_small_text_file_is_refused() {
+    fn files_that_are_not_small_texts_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
             let path = directory.path().join(name);

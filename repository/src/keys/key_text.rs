@@ -304,7 +304,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_survives_its_text_in_either_case(key in any::<[u8; 32]>()) {
+        fn a_key_is_read_back_from_its_text_in_either_case(key in any::<[u8; 32]>()) {
             let text = encode(KeyKind::VerifyKey, &key);
             prop_assert_eq!(&decode(KeyKind::VerifyKey, &text).unwrap()[..], &key[..]);
             let upper = format!("  {}\n", text.to_uppercase());

@@ -241,7 +241,7 @@ mod tests {
 
     /// Computed with argon2-cffi 25.1 and pyca/cryptography: private key 40..5f, salt 00..0f, "correct horse battery staple".
     #[test]
-    fn the_known_answer_comes_out() {
+    fn the_known_answer_is_reproduced() {
         let private = std::array::from_fn(|i| 0x40 + u8::try_from(i).unwrap());
         let salt = std::array::from_fn(|i| u8::try_from(i).unwrap());
         let cost = LockCost::new(1024, 2, 4).unwrap();

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_everybody_could_open_are_refused() {
+    fn points_of_small_order_are_refused() {
         let mut small_order = vec![[0; 32], [0; 32]];
         small_order[1][0] = 1;
         // p - 1, p and p + 1 for p = 2^255 - 19.

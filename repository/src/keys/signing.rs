@@ -158,7 +158,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn keys_under_which_anybody_can_sign_are_refused() {
+    fn weak_verify_keys_are_refused() {
         // Points of order 4, 1 and 2.
         let mut points = [[0; 32], [0; 32], [0xff; 32]];
         points[1][0] = 1;

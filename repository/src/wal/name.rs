@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_object_has_are_none() {
+    fn names_that_no_object_has_are_refused() {
         let object = |key: &str| WalObject::of_key(&key.parse().unwrap());
         for (why, key) in [
             ("empty", "slices/00000001/0000000001000000-0000000001000000.lbs"),

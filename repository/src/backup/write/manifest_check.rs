@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_accounts_agree_and_wal_needs_no_line() {
+    fn matching_manifests_agree_and_wal_files_need_no_entry() {
         let mut check = check();
         check.listed(&path("base/5/2"), 0, Some(0)).unwrap();
         check.listed(&path("pg_wal/archive_status/000000010000000000000001.done"), 0, Some(0)).unwrap();

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_cannot_work_says_what_would() {
+    fn a_memory_budget_that_is_too_small_reports_the_least_that_works() {
         let refused = MemoryPlan::new(ByteCount::from_mib(32), 2, 128 << 10, PACK_MAX).unwrap_err();
         assert!(MemoryPlan::new(refused.needed, 2, 128 << 10, PACK_MAX).is_ok());
         assert!(refused.to_string().contains("is too small"), "{refused}");

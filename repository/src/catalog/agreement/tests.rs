@@ -10,7 +10,7 @@ fn reading<'a>(region: &'a RegionName, log: &'a RegionLog) -> LogReading<'a> {
 }
 
 #[tokio::test]
-async fn a_region_that_was_away_disagrees_with_nobody() {
+async fn a_region_that_was_unavailable_is_no_disagreement() {
     let mut scene = Scene::new(&["a", "b"]).await;
     scene.backup(10, 100, &[0, 1]).await;
     scene.backup(11, 200, &[0]).await;
@@ -48,7 +48,7 @@ async fn a_log_that_was_set_back_or_forked_is_found_and_stays_remembered() {
 }
 
 #[tokio::test]
-async fn two_stories_about_one_event_are_found() {
+async fn two_records_of_one_event_that_differ_are_found() {
     let mut scene = Scene::new(&["a", "b"]).await;
     let record = scene.backup(10, 100, &[0]).await;
     let other = crate::log::records::backup::BackupRecord { duration_ms: 1, ..record.clone() };
@@ -76,7 +76,7 @@ async fn two_stories_about_one_event_are_found() {
 }
 
 #[tokio::test]
-async fn tampering_is_evidence_and_an_outage_is_none() {
+async fn tampering_is_a_disagreement_and_an_outage_is_not() {
     let scene = Scene::new(&["a"]).await;
     let name: RegionName = "a".parse().unwrap();
     let outage = LogError::List(lifeboat_stores::StoreError::BreakerOpen {

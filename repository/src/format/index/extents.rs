@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_one_stretch_costs_three_bytes_a_frame() {
+    fn a_contiguous_file_takes_three_bytes_a_frame() {
         let frames: Vec<_> = (0..8192).map(|n| frame(0, n, 144 + n * 40_000, (40_000, 131_072))).collect();
         let extents = encode(&frames, 1 << 30).unwrap();
         assert!(extents.encoded.len() < 8192 * 3 + 16, "{}", extents.encoded.len());
@@ -314,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_frames_come_back(mut frames in proptest::collection::vec(any_frame(), 0..60), chain in any::<u64>()) {
+        fn any_frames_are_read_back(mut frames in proptest::collection::vec(any_frame(), 0..60), chain in any::<u64>()) {
             // Every second file or so in one stretch, as they mostly are.
             for index in 1..frames.len() {
                 if chain >> (index % 64) & 1 == 1 {

@@ -33,7 +33,7 @@ fn command(name: &str, script: &str) -> KeyCommand {
 }
 
 #[tokio::test]
-async fn who_is_not_a_recipient_learns_who_is() {
+async fn the_error_for_a_foreign_key_names_the_recipients() {
     let (ours, theirs, stranger) = (identity(), identity(), identity());
     let recipients = [ours.recipient(), theirs.recipient()];
     let json = sealed(&recipients, &[command("kms", "base64")]).await.unwrap();
@@ -106,7 +106,7 @@ async fn every_recipient_opens_the_key_alone() {
 }
 
 #[tokio::test]
-async fn a_set_that_nobody_or_too_many_could_open_is_not_written() {
+async fn slots_for_no_recipient_or_too_many_are_refused() {
     assert!(matches!(sealed(&[], &[]).await.unwrap_err(), SlotsError::NoRecipients));
     let many = vec![command("a", "cat"); 65];
     assert!(matches!(sealed(&[], &many).await.unwrap_err(), SlotsError::TooMany { found: 65 }));

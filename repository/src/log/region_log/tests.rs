@@ -156,7 +156,7 @@ async fn drafts_that_cannot_stand_there_are_refused() {
 }
 
 #[tokio::test]
-async fn who_was_overtaken_reads_what_happened_before_the_next_try() {
+async fn an_overtaken_writer_reads_the_log_before_it_tries_again() {
     let (store, mut first) = filled(1).await;
     let mut second = RegionLog::read(&store, trust()).await.unwrap();
     first.append(&store, &samples::signer(), &backup(1)).await.unwrap();

@@ -86,7 +86,7 @@ async fn state(bodies: &[RecordBody]) -> RegionState {
 }
 
 #[tokio::test]
-async fn a_backup_leaves_when_it_is_forgotten_and_is_gone_when_a_sweep_begins() {
+async fn a_forgotten_backup_is_leaving_and_does_not_exist_once_a_sweep_intent_names_it() {
     let history = [backup(OLD), backup(NEW), forget(OLD), sweep(&[OLD])];
     let before = state(&history[..2]).await;
     assert_eq!(before.backups.keys().collect::<Vec<_>>(), [&id(OLD), &id(NEW)]);
@@ -107,7 +107,7 @@ async fn a_backup_leaves_when_it_is_forgotten_and_is_gone_when_a_sweep_begins() 
 }
 
 #[tokio::test]
-async fn a_backup_that_was_swept_never_comes_back() {
+async fn a_swept_backup_does_not_exist_again() {
     for (why, history) in [
         ("a record behind the sweep", vec![backup(OLD), sweep(&[OLD]), backup(OLD)]),
         ("a record behind the sweep of what was left over", {
@@ -139,7 +139,7 @@ async fn a_sweep_is_open_until_nothing_is_locked_any_more() {
 }
 
 #[tokio::test]
-async fn floors_of_wal_never_sink() {
+async fn floors_of_wal_never_go_back() {
     let state = state(&[floors(100, 300), floors(50, 400), floors(70, 10)]).await;
     let timeline = TimelineId::new(7).unwrap();
     let at = |bytes| BTreeMap::from([(timeline, Lsn::from_bytes(bytes).unwrap())]);
@@ -147,7 +147,7 @@ async fn floors_of_wal_never_sink() {
 }
 
 #[tokio::test]
-async fn damage_stands_until_it_is_healed() {
+async fn damage_is_reported_until_it_is_healed() {
     for (why, history, expected) in [
         ("found", vec![backup(OLD), damage(Some(OLD))], Some(2)),
         ("found again", vec![backup(OLD), damage(Some(OLD)), damage(Some(OLD))], Some(3)),
@@ -161,7 +161,7 @@ async fn damage_stands_until_it_is_healed() {
 }
 
 #[tokio::test]
-async fn a_hold_stands_until_it_is_released_or_ends_by_itself() {
+async fn a_hold_is_in_force_until_it_is_released_or_expires() {
     let until = |text| RecordBody::Hold(samples::hold(1, OLD, Some(text)));
     for (why, history, expected) in [
         ("in force", vec![backup(OLD), hold(1, OLD)], 1),
@@ -178,7 +178,7 @@ async fn a_hold_stands_until_it_is_released_or_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn a_hold_stops_a_backup_from_leaving_and_it_has_to_be_forgotten_anew() {
+async fn after_a_hold_a_forgotten_backup_has_to_be_forgotten_again() {
     for (why, history, leaves) in [
         ("forgotten", vec![backup(OLD), forget(OLD)], Some(2)),
         ("held afterwards", vec![backup(OLD), forget(OLD), hold(1, OLD)], None),

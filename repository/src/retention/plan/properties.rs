@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn a_second_run_drops_nothing(mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize) {
+    fn planning_again_drops_nothing_more(mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize) {
         history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
         history.iter_mut().skip(held).take(1).for_each(|one| one.held = BTreeSet::from([HoldId::from_bytes([1; 8])]));
         let now = run_at(history.last().unwrap(), 0);
@@ -112,7 +112,7 @@ proptest! {
     /// Once any backup is as old as the window, one that is kept is, and the one that the window starts from never moves
     /// back: also if the clock does, because no decision is made for an earlier time than the last one.
     #[test]
-    fn the_window_has_an_anchor_that_never_moves_back(
+    fn the_anchor_of_the_window_never_moves_back(
         history in histories(), policy in policies(), slow in proptest::collection::vec(0..96u64, 90),
     ) {
         let mut pruned: Vec<Candidate> = Vec::new();
@@ -167,7 +167,7 @@ proptest! {
 
     /// Whatever is damaged changes nothing for what is good.
     #[test]
-    fn damaged_backups_change_nothing_for_good_ones(history in histories(), policy in policies(), proofs in proofs()) {
+    fn damaged_backups_do_not_change_what_is_kept_of_good_ones(history in histories(), policy in policies(), proofs in proofs()) {
         let mut mixed = history;
         mixed.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
         let now = run_at(mixed.last().unwrap(), 0);

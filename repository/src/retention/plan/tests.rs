@@ -108,7 +108,7 @@ fn a_year_of_daily_backups_with_two_missed_keeps_what_the_manual_says() {
 }
 
 #[test]
-fn few_backups_are_kept_whatever_the_policy_says() {
+fn the_minimum_number_of_backups_is_kept_whatever_the_policy_says() {
     let nothing = only(0, 0, 0);
     let none: [&str; 0] = [];
     let now = "2026-11-20T03:00:00Z";
@@ -204,7 +204,7 @@ fn the_window_needs_a_backup_that_is_older_and_wal_from_there() {
 }
 
 #[test]
-fn damaged_and_unproved_backups_push_nothing_good_out() {
+fn damaged_and_undrilled_backups_displace_no_good_one() {
     let times = ["2026-11-16T02:00:00Z", "2026-11-17T02:00:00Z", "2026-11-18T02:00:00Z", "2026-11-19T02:00:00Z"];
     let now = "2026-11-19T03:00:00Z";
     for (why, damaged, drilled, expected) in [
@@ -261,7 +261,7 @@ fn an_upgrade_that_starts_timelines_anew_makes_no_backup_old() {
 }
 
 #[test]
-fn what_is_unusual_is_left_to_a_person() {
+fn unusual_plans_are_left_to_a_person() {
     let now = utc("2026-11-20T03:00:00Z");
     let every = |hours: u32| RetentionLimits { backup_every: Some(HOUR * hours), share_max_percent: 30 };
     let history = |count: u32| -> Vec<Candidate> {
@@ -324,7 +324,7 @@ fn a_clock_that_runs_backwards_does_not_move_the_window_back() {
 }
 
 #[test]
-fn what_damages_a_backup_is_known_from_its_record_and_from_its_region() {
+fn damage_is_taken_from_the_record_and_from_the_region() {
     let record = crate::samples::backup_record();
     let (leaving, damaged, held) = (None, None, BTreeSet::new());
     let good = BackupState { record, seq: 1, leaving, damaged, held };
@@ -344,7 +344,7 @@ fn what_damages_a_backup_is_known_from_its_record_and_from_its_region() {
 }
 
 #[test]
-fn a_policy_survives_its_record() {
+fn a_policy_is_read_back_from_its_record() {
     let berlin = policy("Europe/Berlin");
     assert_eq!(RetentionPolicy::from_text(&berlin.text(), berlin.limits), Some(berlin.clone()));
     assert_eq!(policy("UTC").text().timezone, "UTC");

@@ -459,7 +459,7 @@ impl Drop for Seed {
 }
 
 #[tokio::test]
-async fn no_interleaving_of_writers_pruners_and_crashes_loses_what_a_kept_backup_needs() {
+async fn no_interleaving_of_writers_sweeps_and_crashes_loses_what_a_kept_backup_needs() {
     let (mut swept, mut leftovers, mut killed, mut standing_at_end) = (0, 0, 0, 0);
     for seed in 1..=SEEDS {
         let _printed = Seed(seed);

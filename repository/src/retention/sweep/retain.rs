@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_week_and_a_month_are_promised_only_when_they_are_over() {
+    fn weekly_and_monthly_backups_are_locked_only_after_the_week_or_month() {
         // A Friday, in week 47.
         let record = samples::backup_record_named("20261120T020003Z-5f1c09ab", "2026-11-20T02:41:07.5Z");
         let day = Reason::Daily { day: "2026-11-20".parse().unwrap() };

@@ -96,13 +96,13 @@ fn the_floor_is_the_segment_of_the_lowest_start_within_the_window() {
 }
 
 #[test]
-fn without_an_anchor_nothing_goes() {
+fn without_an_anchor_no_wal_is_deleted() {
     let state = standing_of(&[SmallBackup::new(0, at(0), (1, 5), &[])]);
     assert_eq!(KeptWal::of(&state, &RetentionPlan::default()), None);
 }
 
 #[tokio::test]
-async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
+async fn wal_before_the_anchor_is_deleted_and_its_floor_never_goes_back() {
     let (mut world, _) = World::with_days(6).await;
     let pieces: Vec<_> = (1..9).map(|segment| piece(3, segment)).collect();
     let own: Vec<_> = (1..9).map(|segment| piece(1, segment)).collect();
@@ -129,7 +129,7 @@ async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
 }
 
 #[tokio::test]
-async fn wal_that_has_left_the_window_has_a_grace_like_backups() {
+async fn wal_outside_the_window_has_the_same_grace_as_backups() {
     let (mut world, _) = World::with_days(9).await;
     let own: Vec<_> = (1..12).map(|segment| piece(1, segment)).collect();
     store(&world, &own).await;
@@ -152,7 +152,7 @@ async fn wal_that_has_left_the_window_has_a_grace_like_backups() {
 }
 
 #[tokio::test]
-async fn abandoned_timelines_go_when_every_backup_that_matters_lies_behind_them() {
+async fn wal_of_abandoned_timelines_is_deleted_once_no_backup_needs_it() {
     let mut world = World::new().await;
     for day in 0..8 {
         world.clock.set(at(u64::from(day) * 24));
@@ -220,7 +220,7 @@ async fn seal_piece(world: &World, epoch: &WalEpoch, segment: u64) {
 }
 
 #[tokio::test]
-async fn keys_for_wal_go_when_nothing_is_left_under_them_and_histories_keep_theirs() {
+async fn keys_for_wal_are_deleted_when_no_object_needs_them_and_histories_keep_theirs() {
     let mut world = World::new().await;
     let mut epochs = Vec::new();
     for day in 0..8 {
@@ -250,7 +250,7 @@ async fn keys_for_wal_go_when_nothing_is_left_under_them_and_histories_keep_thei
 }
 
 #[tokio::test]
-async fn an_object_that_still_names_a_key_keeps_it_whatever_the_log_says() {
+async fn an_object_that_names_a_key_keeps_it_whatever_the_log_says() {
     let mut world = World::new().await;
     let first = epoch_at(&mut world, 0, 1).await;
     for day in 0..8 {

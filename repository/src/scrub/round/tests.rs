@@ -36,7 +36,7 @@ fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
 }
 
 #[test]
-fn it_is_as_fast_as_it_has_to_be_and_never_faster_than_it_may() {
+fn the_rate_is_what_the_period_needs_and_never_above_the_bound() {
     let mut state = ScrubState::new(at(0));
     let rate = |state: &ScrubState, bound| state.rate(PERIOD, bound).as_bytes();
     assert_eq!(rate(&state, None), 64 << 10, "a small repository is done early");
@@ -47,7 +47,7 @@ fn it_is_as_fast_as_it_has_to_be_and_never_faster_than_it_may() {
 
 proptest! {
     #[test]
-    fn the_age_of_the_oldest_proof_is_never_told_too_low(steps in proptest::collection::vec((0i64..20, any::<bool>()), 1..300)) {
+    fn the_age_of_the_oldest_verification_is_never_too_low(steps in proptest::collection::vec((0i64..20, any::<bool>()), 1..300)) {
         let objects = 40;
         let mut state = ScrubState::new(at(0));
         let mut verified = vec![at(0); objects];

@@ -94,7 +94,7 @@ async fn damage_of_every_kind_is_found_and_put_on_record_once() {
 }
 
 #[tokio::test]
-async fn a_bit_that_flips_on_the_way_is_no_damage_and_an_outage_neither() {
+async fn a_bit_flip_in_transit_and_an_outage_are_not_reported_as_damage() {
     let scene = scene().await;
     let faults = &scene.archive.regions[0].faults;
     faults.add(Rule {
@@ -131,7 +131,7 @@ async fn a_bit_that_flips_on_the_way_is_no_damage_and_an_outage_neither() {
 }
 
 #[tokio::test]
-async fn what_was_swept_is_not_missed() {
+async fn swept_objects_are_not_reported_as_missing() {
     let mut scene = scene().await;
     let range = crate::samples::wal_range(1, START, START + MIB);
     let gone: Vec<ObjectKey> = scene

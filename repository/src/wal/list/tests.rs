@@ -34,7 +34,7 @@ async fn listed(mut pages: WalPages<'_>) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test]
-async fn what_contains_the_position_is_found_and_what_ends_before_it_is_not() {
+async fn objects_that_contain_the_position_are_found_and_earlier_ones_are_not() {
     let store = MemoryStore::new();
     let base = 0x3_0000_0000;
     for (start, end) in [(0, 5), (5, 9), (9, 16 * MIB), (16 * MIB, 17 * MIB), (17 * MIB, 32 * MIB)] {

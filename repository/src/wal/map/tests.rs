@@ -126,7 +126,7 @@ fn the_coverage_is_that_of_all_regions_together() {
 }
 
 #[test]
-fn what_is_damaged_is_taken_out_and_something_else_is_chosen() {
+fn without_a_damaged_object_another_one_is_chosen() {
     let mut map = map(&[('P', 10, 20, &[0, 1]), ('s', 10, 15, &[0]), ('s', 15, 20, &[1])]);
     map.remove(&region(0), named('P', 10, 20));
     assert_eq!(map.choose(wal_range(1, 10, 20)).objects[0].regions, [region(1)]);
@@ -172,7 +172,7 @@ fn bytes_of(objects: &[(bool, u64, u64, usize)], holds: impl Fn(usize) -> bool) 
 
 proptest! {
     #[test]
-    fn what_is_chosen_covers_exactly_what_there_is(
+    fn the_chosen_objects_cover_exactly_what_exists(
         objects in proptest::collection::vec((any::<bool>(), 1_u64..40, 1_u64..24, 0_usize..3), 0..20),
         (start, length) in (1_u64..40, 0_u64..24),
     ) {

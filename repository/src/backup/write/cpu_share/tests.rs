@@ -29,7 +29,7 @@ fn check_laws(turns: &Turns, seed: u64) {
 }
 
 #[test]
-fn no_turn_is_lost_none_idles_and_while_others_wait_none_gets_more_than_half() {
+fn all_turns_are_used_and_no_cluster_gets_more_than_half_while_others_wait() {
     for seed in 1..=400_u64 {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let capacity = 1 + chance.below(9);
@@ -69,7 +69,7 @@ fn no_turn_is_lost_none_idles_and_while_others_wait_none_gets_more_than_half() {
 }
 
 #[test]
-fn one_that_comes_later_has_half_of_the_turns_as_soon_as_as_many_frames_are_done() {
+fn a_second_cluster_gets_half_of_the_turns_as_soon_as_frames_end() {
     let mut turns = Turns::new(4);
     let (first, second) = (turns.join(), turns.join());
     for _ in 0..4 {
@@ -89,7 +89,7 @@ fn one_that_comes_later_has_half_of_the_turns_as_soon_as_as_many_frames_are_done
 }
 
 #[test]
-fn among_several_that_wait_the_poorest_goes_first_and_nobody_waits_for_ever() {
+fn the_waiting_cluster_with_the_fewest_turns_is_next_and_none_starves() {
     let mut turns = Turns::new(2);
     let parties: Vec<usize> = (0..5).map(|_| turns.join()).collect();
     let mut holders = vec![parties[0], parties[0]];

@@ -52,7 +52,7 @@ async fn count(store: &MemoryStore) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_object_reaches_every_region_and_every_permit_comes_back() {
+async fn every_object_reaches_every_region_and_every_permit_is_returned() {
     let ((a, in_a), (b, in_b)) = (region("a", vec![]), region("b", vec![]));
     let hub = hub(vec![a, b], &CancellationToken::new());
     let permits = permits(16);
@@ -65,7 +65,7 @@ async fn every_object_reaches_every_region_and_every_permit_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_dies_midway_leaves_and_the_other_one_has_everything() {
+async fn a_region_that_fails_midway_is_excluded_and_the_other_one_is_complete() {
     let dead = Rule { skip: 5, ..Rule::always(Fault::Denied) };
     let ((a, _), (b, in_b)) = (region("a", vec![dead]), region("b", vec![]));
     let hub = hub(vec![a, b], &CancellationToken::new());
@@ -80,7 +80,7 @@ async fn a_region_that_dies_midway_leaves_and_the_other_one_has_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_alone_holds_up_the_others_leaves() {
+async fn a_region_that_alone_lags_is_excluded() {
     let slow = Rule::always(Fault::Slow(Duration::from_secs(3600)));
     let ((a, _), (b, in_b)) = (region("a", vec![slow]), region("b", vec![]));
     let hub = hub(vec![a, b], &CancellationToken::new());
@@ -96,7 +96,7 @@ async fn a_region_that_alone_holds_up_the_others_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_regions_are_slow_nobody_is_to_blame() {
+async fn when_all_regions_are_slow_none_is_excluded() {
     let slow = || vec![Rule { operation: Some(Operation::Put), ..Rule::always(Fault::Slow(2 * LAG_LIMIT)) }];
     let ((a, in_a), (b, in_b)) = (region("a", slow()), region("b", slow()));
     let hub = hub(vec![a, b], &CancellationToken::new());

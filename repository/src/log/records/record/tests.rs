@@ -76,7 +76,7 @@ fn records_that_no_reader_would_accept_are_not_written() {
 }
 
 #[test]
-fn every_record_survives_its_text() {
+fn every_record_is_read_back_from_its_text() {
     let entries = [samples::init_entry(), samples::backup_entry()].into_iter();
     for record in entries.chain(samples::wal_entries()).chain(samples::care_entries()) {
         let text = record.to_text().unwrap();
@@ -95,7 +95,7 @@ fn unknown_fields_and_kinds_are_skipped_and_stay_in_the_chain() {
 }
 
 #[test]
-fn a_backup_with_damaged_pages_is_never_sound() {
+fn a_backup_with_damaged_pages_is_never_intact() {
     for (pages, expected) in [
         (None, Integrity::Intact),
         (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 0 }), Integrity::Intact),

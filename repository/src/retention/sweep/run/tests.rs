@@ -57,7 +57,7 @@ fn state(log: &RegionLog) -> RegionState {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_stays_for_its_grace_and_then_goes_with_its_keys() {
+async fn forgotten_backups_stay_for_their_grace_and_are_deleted_with_their_keys() {
     let (mut world, backups) = six_days().await;
     let report = world.forget(&settings()).await.unwrap();
     let forgotten: BTreeSet<_> = report.forgotten.into_iter().map(|(backup, _)| backup).collect();
@@ -85,7 +85,7 @@ async fn what_is_forgotten_stays_for_its_grace_and_then_goes_with_its_keys() {
 }
 
 #[tokio::test]
-async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished_by_the_next() {
+async fn a_crash_at_any_request_leaves_complete_backups_and_the_next_run_finishes() {
     let (_, backups) = six_days().await;
     let (mut requests, mut intents_left_open) = (0, 0);
     for how in [Death::BeforeIt, Death::AfterIt] {
@@ -142,7 +142,7 @@ async fn check_promises(world: &World, backups: &[SmallBackup], when: (Death, u6
 }
 
 #[tokio::test]
-async fn whoever_was_first_makes_everything_be_decided_anew() {
+async fn a_sweep_that_was_overtaken_decides_again() {
     let (mut world, backups) = six_days_forgotten().await;
     // Between the reading of the log and the intent, somebody else asks for the first backup to be held.
     let mut stale = reread(&world).await;
@@ -164,7 +164,7 @@ async fn whoever_was_first_makes_everything_be_decided_anew() {
 }
 
 #[tokio::test]
-async fn what_a_kept_backup_refers_to_stays_until_it_goes_too() {
+async fn objects_that_a_kept_backup_refers_to_stay_as_long_as_it() {
     let mut world = World::new().await;
     let old = SmallBackup::new(0, at(0), (1, 1), &[]);
     world.add(&old).await;
@@ -196,7 +196,7 @@ async fn what_a_kept_backup_refers_to_stays_until_it_goes_too() {
 }
 
 #[tokio::test]
-async fn nothing_is_deleted_while_nobody_knows_what_a_kept_backup_needs() {
+async fn nothing_is_deleted_while_the_list_of_a_kept_backup_is_unreadable() {
     for (why, list) in [("gone", None), ("changed", Some("nothing"))] {
         let (mut world, backups) = six_days_forgotten().await;
         let key = layout::packs_list(&backups[4].id());
@@ -217,7 +217,7 @@ async fn nothing_is_deleted_while_nobody_knows_what_a_kept_backup_needs() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_delete_is_told_before_anything_is_claimed() {
+async fn missing_delete_rights_are_reported_before_an_intent_is_written() {
     let (mut world, _) = six_days_forgotten().await;
     let store = WithFaults::new(Arc::clone(&world.memory) as Arc<dyn Store>);
     store.add(Rule { operation: Some(Operation::Delete), ..Rule::always(Fault::Denied) });
@@ -250,7 +250,7 @@ async fn locked_objects_are_skipped_counted_and_tried_again() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_goes_when_all_of_it_is_old_and_nobody_else_has_the_backup() {
+async fn leftovers_of_a_crash_are_deleted_when_all_are_old_and_no_region_has_the_backup() {
     let known = |backups: &[BackupId]| {
         Elsewhere::Known(Others { backups: backups.iter().cloned().collect(), epochs: BTreeSet::new() })
     };
@@ -277,7 +277,7 @@ async fn what_a_crash_left_goes_when_all_of_it_is_old_and_nobody_else_has_the_ba
 }
 
 #[tokio::test]
-async fn a_young_object_keeps_the_folder_of_a_slow_backup() {
+async fn one_recent_object_protects_the_folder_of_a_slow_backup() {
     let (mut world, _) = six_days().await;
     let slow = SmallBackup::new(77, at(120), (1, 9), &[]);
     let (first, rest) = slow.objects.split_first().unwrap();
@@ -293,7 +293,7 @@ async fn a_young_object_keeps_the_folder_of_a_slow_backup() {
 }
 
 #[tokio::test]
-async fn a_backup_that_comes_while_its_remains_are_swept_is_either_whole_or_refused() {
+async fn a_backup_committed_while_its_folder_is_swept_is_complete_or_refused() {
     // The writer has read the log before the sweep, and appends behind it.
     let (mut world, _) = six_days().await;
     let slow = SmallBackup::new(77, at(120), (1, 9), &[]);
@@ -312,7 +312,7 @@ async fn a_backup_that_comes_while_its_remains_are_swept_is_either_whole_or_refu
 }
 
 #[tokio::test]
-async fn wrapped_keys_go_with_their_last_backup_and_unnamed_ones_much_later() {
+async fn wrapped_keys_are_deleted_with_their_last_backup_and_unnamed_ones_much_later() {
     let (mut world, backups) = six_days().await;
     // The newest backup has objects under the key of the oldest, which goes.
     let shared = backups[0].record.epochs[0].clone();
@@ -336,7 +336,7 @@ async fn wrapped_keys_go_with_their_last_backup_and_unnamed_ones_much_later() {
 }
 
 #[tokio::test]
-async fn probes_of_yesterday_are_tidied_away_and_leases_are_not() {
+async fn old_probes_are_deleted_and_leases_are_not() {
     let mut world = World::new().await;
     let probe: ObjectKey = layout::StoredName::Probe { id: crate::format::ids::ObjectId::from_bytes([7; 16]) }.key();
     let lease: ObjectKey = "state/lease-db1.json".parse().unwrap();
@@ -356,7 +356,7 @@ async fn probes_of_yesterday_are_tidied_away_and_leases_are_not() {
 }
 
 #[tokio::test]
-async fn a_backup_of_more_objects_than_a_page_goes_whole() {
+async fn a_backup_with_more_objects_than_a_page_is_deleted_completely() {
     let (mut world, backups) = six_days_forgotten().await;
     for number in 0..2500 {
         let object = crate::format::ids::ObjectId::from_bytes([3; 16]);
@@ -381,7 +381,7 @@ impl DeleteGate for Shut {
 }
 
 #[tokio::test]
-async fn nothing_is_forgotten_or_deleted_while_somebody_or_something_speaks_against_it() {
+async fn every_precondition_stops_forgetting_and_deleting() {
     let (mut world, backups) = six_days_forgotten().await;
     let count = world.keys("").await.len();
     let store = Arc::clone(&world.memory);
@@ -419,7 +419,7 @@ async fn nothing_is_forgotten_or_deleted_while_somebody_or_something_speaks_agai
 }
 
 #[tokio::test]
-async fn where_conditions_are_ignored_a_second_writer_is_noticed() {
+async fn without_conditional_writes_a_second_writer_is_detected() {
     let (mut world, _) = six_days_forgotten().await;
     let store = Arc::clone(&world.memory);
     let inexact = Tricky::new(&store, Trick::IgnoresConditions);
@@ -494,7 +494,7 @@ async fn a_freeze_counts_from_the_next_object_on() {
 }
 
 #[tokio::test]
-async fn create_only_is_what_orders_a_writer_and_a_sweep() {
+async fn create_only_orders_a_writer_and_a_sweep() {
     // The same interleaving as with a real store: the record of the writer is first, and the intent is not written.
     let (mut world, backups) = six_days_forgotten().await;
     let mut stale = reread(&world).await;
