@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, error_chain};
+use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, counted, error_chain};
 
 use crate::format::key_name::KeyName;
 use crate::log::error::LogError;
@@ -53,7 +53,7 @@ impl fmt::Display for Observer {
 #[non_exhaustive]
 pub enum Disagreement {
     /// A log is shorter than it was.
-    #[error("the log of {region} was set back: it had a record {remembered} ({observer}), and now has {found} records")]
+    #[error("the log of {region} was set back: it had a record {remembered} ({observer}), and now has {}", counted(*.found, "record", "records"))]
     RolledBack {
         /// The region.
         region: RegionName,

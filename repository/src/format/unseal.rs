@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use ed25519_dalek::VerifyingKey;
+use lifeboat_vocabulary::counted;
 
 use crate::format::aead::{ObjectAead, TAG_BYTES};
 use crate::format::compression::{DecompressError, Decompressor};
@@ -82,19 +83,19 @@ pub enum OpenError {
         source: DecompressError,
     },
     /// The object ends before its END frame.
-    #[error("the object is cut off after {bytes} bytes")]
+    #[error("the object is cut off after {}", counted(*.bytes as u64, "byte", "bytes"))]
     Truncated {
         /// What there is.
         bytes: usize,
     },
     /// Something follows the end of the object.
-    #[error("{bytes} bytes follow the end of the object")]
+    #[error("more follows the end of the object: {}", counted(*.bytes as u64, "byte", "bytes"))]
     TrailingBytes {
         /// How many.
         bytes: usize,
     },
     /// The numbers in the END frame are not those of the frames.
-    #[error("the object holds {frames} frames with {raw_bytes} bytes, its end says otherwise")]
+    #[error("the object holds {} with {}, its end says otherwise", counted(*.frames, "frame", "frames"), counted(*.raw_bytes, "byte", "bytes"))]
     Counts {
         /// Content frames found.
         frames: u64,

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime, counted};
 
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
@@ -34,9 +34,7 @@ pub(crate) enum HealBackupError {
     List { backup: BackupId, source: PacksListError },
     #[error("list {folder} in {region}")]
     Listing { folder: String, region: RegionName, source: StoreError },
-    #[error(
-        "{missing} objects of backup {backup} are not there although the region has confirmed them, such as {first}"
-    )]
+    #[error("backup {backup} lacks {} that the region has confirmed, such as {first}", counted(*.missing, "object", "objects"))]
     NotThere { backup: BackupId, missing: u64, first: ObjectKey },
     #[error("backup {backup} was deleted in this region meanwhile")]
     Swept { backup: BackupId },

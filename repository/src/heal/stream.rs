@@ -126,8 +126,8 @@ pub(crate) async fn heal_damaged_wal(
     floors: &BTreeMap<TimelineId, Lsn>,
 ) -> Result<Copied, CopyError> {
     let foreign = || {
-        let doing = format!("tell what {key} should be");
-        let source = StoreError::Unsupported { doing, why: "nothing vouches for it".to_owned() };
+        let doing = format!("find out what {key} should be");
+        let source = StoreError::Unsupported { doing, why: "no record and no signature covers it".to_owned() };
         CopyError::NoSource { key: key.clone(), tried: vec![(copier.target.name.clone(), error_chain(&source))] }
     };
     let name = layout::parse(key).ok_or_else(foreign)?;

@@ -1,7 +1,7 @@
 //! What can be wrong with a log.
 
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::{RegionName, Sha256Digest};
+use lifeboat_vocabulary::{RegionName, Sha256Digest, counted};
 
 use crate::format::ids::RepositoryId;
 use crate::format::key_name::KeyName;
@@ -47,7 +47,7 @@ pub enum LogError {
         seq: u64,
     },
     /// A record was moved.
-    #[error("at place {seq} of the log stands record {found}")]
+    #[error("place {seq} of the log has record {found}")]
     Place {
         /// Where it was found.
         seq: u64,
@@ -79,7 +79,7 @@ pub enum LogError {
         found: RepositoryId,
     },
     /// Records that were seen before are gone.
-    #[error("the log was rolled back: it had a record {remembered}, and now has {found} records")]
+    #[error("the log was rolled back: it had a record {remembered}, and now has {}", counted(*.found, "record", "records"))]
     RolledBack {
         /// The last place that was seen.
         remembered: u64,
@@ -119,7 +119,7 @@ pub enum LogError {
         seq: u64,
     },
     /// What the record is about was deleted here, or is being deleted: a record would name what is gone.
-    #[error("{what} was given up in this region by record {seq} of its log: nothing can be written about it any more")]
+    #[error("{what} was swept in this region by record {seq} of its log: nothing can be written about it any more")]
     Swept {
         /// A backup or a key.
         what: String,

@@ -51,7 +51,7 @@ pub async fn check_presence(
             match found.sizes.get(key) {
                 None => drop(missing.insert(key.clone(), "it is missing".to_owned())),
                 Some(size) if shards.get(key).is_some_and(|expected| expected != size) => {
-                    missing.insert(key.clone(), format!("it has {size}, which is not its size"));
+                    missing.insert(key.clone(), format!("it has the wrong size, {size}"));
                 }
                 Some(_) => {}
             }

@@ -13,7 +13,7 @@ use crate::format::pack::PackError;
 #[non_exhaustive]
 pub enum BackupError {
     /// Every region was excluded.
-    #[error("no region is left to write to ({})", list(reasons))]
+    #[error("every region was excluded ({})", list(reasons))]
     NoRegionLeft {
         /// Why each one was.
         reasons: Vec<(RegionName, ExclusionReason)>,

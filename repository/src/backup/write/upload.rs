@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError};
-use lifeboat_vocabulary::{RegionName, error_chain};
+use lifeboat_vocabulary::{RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -221,7 +221,7 @@ impl UploadHub {
         if done == submitted && !self.stop.is_cancelled() {
             return Ok(());
         }
-        let missing = format!("{} of {submitted} objects were not uploaded", submitted - done);
+        let missing = format!("uploaded {done} of {}", counted(submitted, "object", "objects"));
         Err(ExclusionReason::Prepare(missing.into()))
     }
 

@@ -62,7 +62,7 @@ async fn a_log_that_was_tampered_with_is_refused_with_its_fault() {
     let text = String::from_utf8(note_at(&store, 2).await.to_vec()).unwrap();
     let foreign = note::sign("{}\n", &[&samples::signer_named("stranger", 1)]).unwrap();
     for (why, seq, bytes, expected) in [
-        ("exchanged", 2, note_at(&store, 1).await, "at place 2 of the log stands record 1"),
+        ("exchanged", 2, note_at(&store, 1).await, "place 2 of the log has record 1"),
         ("another history", 2, signed(link(2), backup(77)), "record 3 of the log does not follow the record before it"),
         (
             "broken link",
