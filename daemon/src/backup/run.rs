@@ -197,8 +197,8 @@ pub async fn make(
     };
     let last = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max();
     let wseq = Origin::next_count(last, SystemClock.now());
-    let holders = KeyRecipients { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
-    let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, holders };
+    let recipients = KeyRecipients { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
+    let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, recipients };
     // Not cut short: a request to stop ends the uploads, and what is complete by then is committed or not, for certain.
     let commit = sealed.commit(details, authority, regions.logs).await.context("commit the backup")?;
     anyhow::ensure!(!stop.is_cancelled() || commit.committed() > 0, "stopped on request");

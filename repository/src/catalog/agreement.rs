@@ -1,7 +1,7 @@
 //! Whether the logs of all regions agree: with each other, and with what was seen before. Pure.
 //!
 //! A region that has *less* was away, and is healed. A region that says something *else*, or has less than it had, was
-//! tampered with, was set back, or is written by somebody who should not: then nobody deletes anything until a person has
+//! tampered with, was set back, or has a writer that it should not have: then nothing is deleted until a person has
 //! looked.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::GapScope;
 use crate::log::region_log::{LogHead, RegionLog};
 
-/// What one region said about its history.
+/// The log of one region, as it was read.
 #[derive(Debug)]
 pub struct LogReading<'a> {
     /// The region.
@@ -30,7 +30,7 @@ pub struct LogReading<'a> {
 /// The ends of all logs as this installation has seen them.
 pub type RememberedHeads = BTreeMap<RegionName, LogHead>;
 
-/// Who has seen a log otherwise.
+/// Where it is known from that a log was different.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Observer {
     /// This installation remembers it.
@@ -61,7 +61,7 @@ pub enum Disagreement {
         remembered: u64,
         /// How many records there are.
         found: u64,
-        /// Who knows.
+        /// Where that is known from.
         observer: Observer,
     },
     /// Another record, just as validly signed, stands where one was seen before.
@@ -75,10 +75,10 @@ pub enum Disagreement {
         remembered: Sha256Digest,
         /// What is there.
         found: Sha256Digest,
-        /// Who knows.
+        /// Where that is known from.
         observer: Observer,
     },
-    /// Somebody has signed a record whose key nobody knows.
+    /// A record is signed by an unknown key.
     #[error("record {seq} of the log of {region} is not signed by a key of this repository")]
     UnknownSigner {
         /// The region.
@@ -151,7 +151,7 @@ impl Disagreement {
     }
 }
 
-/// Lays the readings beside each other and beside what is remembered. Regions that do not answer say nothing.
+/// Compares the logs with each other and with what is remembered. Regions that do not answer are left out.
 #[must_use]
 pub fn disagreements(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> Vec<Disagreement> {
     let mut found = Vec::new();
@@ -205,7 +205,7 @@ fn contradiction(region: &RegionName, log: &RegionLog, observer: Observer, seen:
     }
 }
 
-/// What a log that cannot be used proves; an outage proves nothing.
+/// The disagreement that an unusable log is evidence of; an outage is evidence of none.
 fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
     let region = region.clone();
     match error {

@@ -1,6 +1,6 @@
 //! What there is to restore: the logs of several regions, laid side by side.
 //!
-//! Regions are written independently, so they may differ; where they *disagree*, somebody has to look. Nothing is
+//! Regions are written independently, so they may differ; where they *disagree*, a person has to look. Nothing is
 //! decided by majority, and nothing is hidden.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,7 @@ pub struct CatalogRow {
     pub leaving: BTreeMap<RegionName, Leaving>,
     /// The regions in which objects of it are damaged or missing.
     pub damaged: BTreeSet<RegionName>,
-    /// The holds on it that nobody has released; some may have ended by themselves.
+    /// The holds on it that were not released; some may have ended by themselves.
     pub holds: Vec<HoldRecord>,
 }
 
@@ -71,7 +71,7 @@ pub enum Presence {
         /// Place of its record in the region's log.
         seq: u64,
     },
-    /// It existed there, and was given up: what is left of it is being deleted.
+    /// It existed there and was swept: what is left of it is being deleted.
     Swept,
     /// It does not exist there.
     Absent,
@@ -165,7 +165,7 @@ pub enum Finding {
         /// The backup's.
         found: u64,
     },
-    /// Somebody has put something among the records.
+    /// A foreign object lies among the records.
     #[error("object {key} in region {region} is not part of the log")]
     Stray {
         /// The region.
@@ -249,7 +249,7 @@ impl CatalogRow {
         Self { record, regions, leaving, damaged, holds: Vec::new() }
     }
 
-    /// Whether it was given up wherever it is known to have been.
+    /// Whether it was swept in every region that is known to have had it.
     fn is_gone(&self) -> bool {
         let exists = |presence: &Presence| matches!(presence, Presence::Committed { .. } | Presence::Different { .. });
         !self.regions.values().any(exists)
@@ -265,7 +265,7 @@ impl CatalogRow {
         self.holds.iter().filter(move |hold| hold.lasts_at(now))
     }
 
-    /// Whether two signed records disagree about it. Nobody may guess which one is right.
+    /// Whether two signed records disagree about it. Which one is right must not be guessed.
     #[must_use]
     pub fn is_disputed(&self) -> bool {
         self.regions.values().any(|presence| matches!(presence, Presence::Different { .. }))

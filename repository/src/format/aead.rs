@@ -18,7 +18,7 @@ pub(crate) type ObjectAead = LcChaCha20Poly1305;
 pub(crate) type ObjectSha256 = LcSha256;
 
 /// A key has the wrong length, a message is too long, or a message is not what was sealed. Says no more on purpose:
-/// whoever opens a message only needs to know that it is not genuine.
+/// a reader only needs to know that it is not genuine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the key or message is not genuine")]
 pub struct AeadError;

@@ -105,7 +105,7 @@ pub enum OpenError {
     /// A pack's table of contents does not fit its frames, or is missing.
     #[error("read the table of contents")]
     Toc(#[from] TocError),
-    /// The signature is missing, from somebody else, or over other bytes.
+    /// The signature is missing, by another key, or over other bytes.
     #[error("check the signature")]
     Signature(#[from] SignatureFault),
 }
@@ -155,7 +155,7 @@ impl Opener {
     }
 
     /// An opener for an object whose whole header is known from an authenticated source, such as the index. Saves
-    /// reading the object's head; its commitment is not needed, because nobody else chose the header.
+    /// reading the object's head; its commitment is not needed, because the header is our own.
     ///
     /// # Errors
     /// [`OpenError::Malformed`] if the header contradicts itself.
@@ -247,7 +247,7 @@ pub struct ObjectSummary {
     pub raw_bytes: u64,
 }
 
-/// Reads a whole object from front to back, and proves that it is complete. Decrypts in the buffer that it is given.
+/// Reads a whole object from front to back, and verifies that it is complete. Decrypts in the buffer that it is given.
 ///
 /// Only after [`ObjectReader::next_frame`] has said `None` is it certain that nothing is missing. After an error, the
 /// object must not be read further.
@@ -393,7 +393,7 @@ impl ObjectReader {
     }
 }
 
-/// Proves that a whole object is genuine and complete, by opening and decompressing all of it.
+/// Verifies that a whole object is genuine and complete, by opening and decompressing all of it.
 ///
 /// # Errors
 /// [`OpenError`], by meaning.

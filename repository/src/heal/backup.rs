@@ -80,7 +80,7 @@ type Sizes = BTreeMap<ObjectKey, ByteCount>;
 struct Inventory {
     /// Every object that the record needs, with its proof; the list itself last.
     objects: Vec<(ObjectKey, Sha256Digest)>,
-    /// What a holder has.
+    /// What a source has.
     expected: Sizes,
     /// What the target has.
     present: Sizes,

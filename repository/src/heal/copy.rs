@@ -297,7 +297,7 @@ impl<'a> Copier<'a> {
 enum Look {
     Intact(ByteCount),
     Damaged(ObjectVersion),
-    /// It is there, and the role may not read it. Where nothing speaks against it, it is taken for what it should be: names
+    /// It is there, and the role may not read it. It is taken for what it should be: names
     /// cannot be guessed, and the store checked the bytes on arrival.
     Unseen(ByteCount),
     Gone,

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// A bound in **bytes per second**, shared by all that move bytes under it.
 ///
-/// Whoever moves an object waits until the objects before it would have passed at this rate. So the bound holds on
+/// Moving an object waits until the objects before it would have passed at this rate. So the bound holds on
 /// average, and never more than one object is ahead of it.
 #[derive(Debug)]
 pub struct Pace {

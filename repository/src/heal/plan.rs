@@ -1,4 +1,4 @@
-//! What a region lacks, by the logs alone, and in which order it is brought back. Pure.
+//! What a region lacks, by the logs alone, and in which order it is healed. Pure.
 //!
 //! **Oldest recoverability first.** What counts is what this region could restore by itself. While it cannot restore
 //! anything, it gets the newest good backup and the WAL behind it: then it can restore the present. From then on the
@@ -57,7 +57,7 @@ pub struct RecordPlan {
     pub common: Vec<Draft>,
     /// Damaged objects that belong to no backup: WAL and its keys.
     pub wal_damage: BTreeSet<ObjectKey>,
-    /// Backups of which two signed records disagree: nobody may guess which one is right.
+    /// Backups of which two signed records disagree: which one is right must not be guessed.
     pub disputed: BTreeSet<BackupId>,
     /// Whether the region has a good backup that is whole.
     pub can_restore: CanRestore,
@@ -99,7 +99,7 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
                 continue;
             };
             let id = &record.backup;
-            // What this region has swept does not come back into it.
+            // What this region has swept is not healed.
             if state.swept.contains_key(id) || !has.backups.contains_key(id) {
                 continue;
             }
@@ -167,7 +167,7 @@ fn common_records(target: &RegionLog, sources: &[&RegionLog]) -> Vec<Draft> {
 }
 
 /// The record that says which copy of the cluster writes, if the target has not heard of it. An older one is never
-/// brought back, and where the logs disagree, a person decides.
+/// copied, and where the logs disagree, a person decides.
 fn missed_incarnation(target: &RegionLog, sources: &[&RegionLog]) -> Option<Draft> {
     let logs = || sources.iter().copied().chain([target]);
     let named = logs().filter_map(|log| Some((log.region()?, log)));

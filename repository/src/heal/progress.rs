@@ -33,7 +33,7 @@ pub struct HealSnapshot {
     pub doing: String,
     /// Since the first byte was expected.
     pub elapsed: Duration,
-    /// How long it takes from now on, if it goes on like this; `None` while nobody can tell.
+    /// How long it takes from now on, if it goes on like this; `None` while it is unknown.
     pub left: Option<Duration>,
 }
 

@@ -10,7 +10,7 @@ use crate::wal::object::{WalTrust, stored_bytes_max};
 /// What an object must be.
 #[derive(Clone, Debug)]
 pub(crate) enum Proof {
-    /// It has this SHA-256, which a signed record vouches for.
+    /// It has this SHA-256, which a signed record names.
     Digest(Sha256Digest),
     /// It is signed for its name.
     Signed(StoredName),

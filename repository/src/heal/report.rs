@@ -80,7 +80,7 @@ pub struct HealReport {
 /// Why healing ended before everything was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealEnd {
-    /// It was told to stop.
+    /// It was stopped.
     Stopped,
     /// The region does not take more.
     Region(String),

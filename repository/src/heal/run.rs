@@ -1,5 +1,5 @@
-//! A region that was away, is new, or is damaged gets from healthy regions what it lacks: sealed objects as they are, each
-//! proved on the way, and the records once everything that they speak of is there.
+//! A region that was unavailable, is new, or is damaged gets from healthy regions what it lacks: sealed objects as they are, each
+//! verified on the way, and the records once everything that they name is there.
 //!
 //! CRASH SAFETY. Every step is one create-only (or conditional) write, and what a step relies on is there before it: slots,
 //! then the record of an epoch, then WAL under it; objects, list and slots of a backup, then its record. A crash at any
@@ -27,7 +27,7 @@ use crate::log::region_store::RegionStore;
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
 
-/// The log of the region is read on after so many objects of WAL: somebody may have swept meanwhile.
+/// The log of the region is read again after so many objects of WAL: a sweep may have run meanwhile.
 const LOOK_AT_LOG_EVERY: u64 = 64;
 
 /// Finds out what `target` lacks, and changes nothing.
@@ -188,7 +188,7 @@ impl Run<'_> {
             let what = format!("record {} of kind {}", draft.origin.wseq, draft.body.kind());
             match self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await {
                 Ok(_) => self.report.records += 1,
-                // Two events under one count: the agreement of the logs tells of it.
+                // Two events under one count: the agreement of the logs reports it.
                 Err(error @ LogError::CountReused { .. }) => self.report.leave(what, error_chain(&error)),
                 Err(source) => return Err(self.log_failed(source)),
             }
@@ -231,18 +231,18 @@ impl Run<'_> {
         for task in std::mem::take(&mut self.plan.backups) {
             items.push((self.plan.rank(&task.record, self.scope), Item::Backup(Box::new(task))));
         }
-        for (timeline, holders) in lack.histories {
-            items.push((Rank::Hole(timeline, 0, 0), Item::History(timeline, holders)));
+        for (timeline, missing) in lack.histories {
+            items.push((Rank::Hole(timeline, 0, 0), Item::History(timeline, missing)));
         }
-        for (object, holders) in lack.objects {
-            items.push((self.plan.rank_of_wal(object.range), Item::Wal(object, holders)));
+        for (object, missing) in lack.objects {
+            items.push((self.plan.rank_of_wal(object.range), Item::Wal(object, missing)));
         }
         items.sort_by(|(rank, _), (other, _)| rank.cmp(other));
         for (_, item) in items {
             let next = match item {
                 Item::Backup(task) => self.backup(&task).await,
-                Item::History(timeline, holders) => self.history(timeline, &holders).await,
-                Item::Wal(object, holders) => self.wal(object, &holders, refused).await,
+                Item::History(timeline, missing) => self.history(timeline, &missing).await,
+                Item::Wal(object, missing) => self.wal(object, &missing, refused).await,
             };
             if next == Next::End {
                 break;
@@ -276,14 +276,14 @@ impl Run<'_> {
         Stream { epochs: &mut self.epochs, target: &mut *self.target, sources: self.sources, signer: self.tools.signer }
     }
 
-    async fn history(&mut self, timeline: TimelineId, holders: &MissingWal) -> Next {
+    async fn history(&mut self, timeline: TimelineId, missing: &MissingWal) -> Next {
         self.tools.progress.doing(format!("history of timeline {timeline}"));
         let copier = self.copier;
-        let healed = self.stream().history(copier, timeline, holders).await;
+        let healed = self.stream().history(copier, timeline, missing).await;
         self.took_wal(format!("history of timeline {timeline}"), healed)
     }
 
-    async fn wal(&mut self, object: WalObject, holders: &MissingWal, refused: &mut BTreeSet<WalObject>) -> Next {
+    async fn wal(&mut self, object: WalObject, missing: &MissingWal, refused: &mut BTreeSet<WalObject>) -> Next {
         self.tools.progress.doing(format!("WAL {}", object.range));
         match self.may_still(object).await {
             Ok(true) => {}
@@ -294,14 +294,14 @@ impl Run<'_> {
             }
         }
         let copier = self.copier;
-        let healed = self.stream().object(copier, object, holders).await;
+        let healed = self.stream().object(copier, object, missing).await;
         if let Err(CopyError::NoSource { .. }) = &healed {
             refused.insert(object);
         }
         self.took_wal(object.key().to_string(), healed)
     }
 
-    /// Whether the region's own writer has not begun meanwhile, and nobody has swept what is to come.
+    /// Whether the region's own writer has not begun meanwhile, and what is to come was not swept.
     async fn may_still(&mut self, object: WalObject) -> Result<bool, String> {
         if self.since_look >= LOOK_AT_LOG_EVERY {
             self.target.log.refresh(&*self.target.store.store).await.map_err(|error| error_chain(&error))?;
@@ -342,8 +342,8 @@ impl Run<'_> {
         Next::End
     }
 
-    /// Puts on record what was healed. Without it nothing is lost but the knowledge: damage that is settled is found sound
-    /// by the next run, which puts that on record.
+    /// Records what was healed. Without it nothing is lost but the knowledge: damage that is settled is found intact
+    /// by the next run, which records that.
     async fn finish(mut self) -> Result<HealReport, HealError> {
         let Moved { objects, bytes, .. } = self.moved;
         self.report.damage = self.copier.damage();

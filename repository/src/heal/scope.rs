@@ -8,7 +8,7 @@ use crate::log::region_log::RegionLog;
 use crate::log::region_state::{RegionState, holds_in_force};
 use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan_candidates};
 
-/// What a region that was away is brought back to.
+/// What a region that was unavailable is healed to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealScope {
     /// These backups.

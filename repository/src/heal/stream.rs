@@ -32,7 +32,7 @@ pub(crate) struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// CRASH SAFETY: slots, then record, then objects, as whoever writes WAL does. A crash in between leaves a key that
+    /// CRASH SAFETY: slots, then record, then objects, in the order of the writer of WAL. A crash in between leaves a key that
     /// nothing is sealed under, or a record without objects.
     async fn ensure(&mut self, copier: &Copier<'_>, epoch: EpochId, of: &ObjectKey) -> Result<(), CopyError> {
         if self.epochs.0.contains(&epoch) {
@@ -75,9 +75,9 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         object: WalObject,
-        holders: &MissingWal,
+        missing: &MissingWal,
     ) -> Result<Copied, CopyError> {
-        self.sealed(copier, object.name(), holders).await
+        self.sealed(copier, object.name(), missing).await
     }
 
     /// Copies the history of a timeline.
@@ -85,9 +85,9 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         timeline: TimelineId,
-        holders: &MissingWal,
+        missing: &MissingWal,
     ) -> Result<Copied, CopyError> {
-        self.sealed(copier, StoredName::TimelineHistory { timeline }, holders).await
+        self.sealed(copier, StoredName::TimelineHistory { timeline }, missing).await
     }
 
     async fn sealed(

@@ -32,7 +32,7 @@ pub struct HealTools<'a> {
     pub trust: &'a LogTrust,
     /// The bound for bytes that are copied.
     pub pace: &'a Pace,
-    /// Where it tells how far it is.
+    /// Where it reports how far it is.
     pub progress: &'a HealProgress,
     /// Ends it between two objects, or within one.
     pub stop: &'a CancellationToken,

@@ -83,7 +83,7 @@ impl WalBounds {
     }
 }
 
-/// A WAL object that the target lacks.
+/// A WAL object that the target lacks: its size, and the regions that have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MissingWal {
     pub(crate) size: ByteCount,
@@ -107,7 +107,7 @@ impl WalLack {
     }
 
     pub(crate) fn bytes(&self) -> ByteCount {
-        self.objects.values().chain(self.histories.values()).map(|holders| holders.size).sum()
+        self.objects.values().chain(self.histories.values()).map(|missing| missing.size).sum()
     }
 }
 
@@ -155,10 +155,10 @@ pub(crate) async fn lacking_wal(
                 }
             }
             // Of objects that overlap, those are enough that add something.
-            for (object, holders) in found {
+            for (object, missing) in found {
                 if !held.covers(object.range) {
                     held.add(object.range);
-                    lack.objects.insert(object, holders);
+                    lack.objects.insert(object, missing);
                 }
             }
             // The oldest pieces stay: they close the oldest hole.
@@ -202,9 +202,9 @@ async fn gather(
             {
                 continue;
             }
-            let holders = found.entry(object).or_default();
-            holders.size = holders.size.max(entry.meta.size);
-            holders.regions.insert(source.name.clone());
+            let missing = found.entry(object).or_default();
+            missing.size = missing.size.max(entry.meta.size);
+            missing.regions.insert(source.name.clone());
             added += 1;
         }
         if added > PLAN_MAX {
@@ -234,9 +234,9 @@ async fn history(
     for source in sources {
         match find(source).await {
             Ok(Some(entry)) => {
-                let holders = lack.histories.entry(timeline).or_default();
-                holders.size = entry.meta.size;
-                holders.regions.insert(source.name.clone());
+                let missing = lack.histories.entry(timeline).or_default();
+                missing.size = entry.meta.size;
+                missing.regions.insert(source.name.clone());
             }
             Ok(None) => {}
             Err(error) => lack.silent.push((source.name.clone(), error_chain(&error))),

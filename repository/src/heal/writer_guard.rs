@@ -37,7 +37,7 @@ impl<'a> WriterGuard<'a> {
     /// How far WAL may be healed now; looked up again when the last look is too long ago.
     ///
     /// # Errors
-    /// Why nobody can tell, in words.
+    /// Why it is unknown, in words.
     pub(crate) async fn until(&self) -> Result<Until, String> {
         let seen = *self.seen.lock();
         if let Some((at, until)) = seen

@@ -1,4 +1,4 @@
-//! Epoch keys wrapped by somebody else's program: a key management service, a hardware token, another tool.
+//! Epoch keys wrapped by an external program: a key management service, a hardware token, another tool.
 //!
 //! The program gets its input on standard input and gives its output on standard output, both as raw bytes. Keys never
 //! stand in arguments or in the environment, where other users of the machine could see them.

@@ -57,7 +57,7 @@ impl TryRng for Drawn {
         if let Some(bytes) = self.bytes.get(self.taken..end) {
             wanted.copy_from_slice(bytes);
         }
-        // More than was drawn is noticed by whoever looks at `taken`.
+        // That more than was drawn is wanted shows in `taken`.
         self.taken = end;
         Ok(())
     }

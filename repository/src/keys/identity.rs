@@ -84,7 +84,7 @@ impl Identity {
         Self::from_private(&private).ok_or(KeyTextError::Unusable { kind: KeyKind::Identity })
     }
 
-    /// The text `lifeboat-sk-1...`: whoever has it can read all backups.
+    /// The text `lifeboat-sk-1...`: it opens all backups.
     #[must_use]
     pub fn to_text(&self) -> Secret<String> {
         Secret::new(key_text::encode(KeyKind::Identity, self.private.expose()).to_string())

@@ -66,7 +66,7 @@ pub enum KeyFileError {
 pub fn read_private_file(path: &Path) -> Result<Secret<String>, KeyFileError> {
     let failed = |source| KeyFileError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    // Asked of the open file, so that nobody can exchange it in between.
+    // Asked of the open file, so that it cannot be exchanged in between.
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.to_owned(), mode });

@@ -113,7 +113,7 @@ pub enum KeyTextError {
         /// The kind of key.
         kind: KeyKind,
     },
-    /// A key that would protect or prove nothing.
+    /// A weak key.
     #[error("the {kind} is one that cannot be used safely")]
     Unusable {
         /// The kind of key.

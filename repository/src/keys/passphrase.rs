@@ -40,7 +40,7 @@ impl LockCost {
     /// A cost within the bounds of the fields.
     ///
     /// # Errors
-    /// [`PassphraseError::Cost`] outside of them: whoever made such a text wants the reader's machine to suffer.
+    /// [`PassphraseError::Cost`] outside of them: such a text is meant to exhaust the reader's machine.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, PassphraseError> {
         let fits = (1..=Self::LANES_MAX).contains(&lanes)
             && (1..=Self::PASSES_MAX).contains(&passes)

@@ -90,7 +90,7 @@ pub enum HpkeSealError {
 }
 
 /// The first 4 bytes of the SHA-256 of a recipient's public key, shown as 8 hexadecimal digits. Helps to find the right
-/// slot; proves nothing.
+/// slot; it is no evidence of anything.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecipientId([u8; 4]);
 

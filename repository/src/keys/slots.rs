@@ -60,7 +60,7 @@ pub struct Openers<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotsError {
-    /// Nobody could ever open it.
+    /// No key could ever open it.
     #[error("an epoch key needs at least one recipient or command: nobody could open the backup")]
     NoRecipients,
     /// More than anybody needs.
@@ -148,17 +148,17 @@ enum Slot {
     Unknown,
 }
 
-/// Seals `key` to all `holders` and returns the JSON that is stored.
+/// Wraps `key` for all `recipients` and returns the JSON that is stored.
 ///
 /// # Errors
-/// [`SlotsError`]; if one of the holders cannot be served, there is no set at all.
+/// [`SlotsError`]; if the key cannot be wrapped for one of them, there is no set at all.
 pub async fn seal_slots(
     key: &EpochKey,
     place: EpochPlace,
     created: UtcTime,
-    holders: KeyRecipients<'_>,
+    recipients: KeyRecipients<'_>,
 ) -> Result<Vec<u8>, SlotsError> {
-    let KeyRecipients { recipients, commands } = holders;
+    let KeyRecipients { recipients, commands } = recipients;
     let mut recipients = recipients.to_vec();
     recipients.sort_unstable();
     recipients.dedup();
@@ -239,7 +239,7 @@ fn no_match(set: &SlotSet, openers: Openers<'_>) -> SlotsError {
     let given = identities.chain(openers.commands.iter().map(|c| command(c.name()))).collect::<Vec<_>>();
     let sealed_to = set.slots.iter().map(|slot| match slot {
         Slot::Hpke { rid, .. } => format!("recipient {rid}"),
-        // Somebody else has written it: what is no name is not repeated.
+        // Another program has written it: what is no name is not repeated.
         Slot::Command { name, .. } if is_command_name(name) => command(name),
         Slot::Command { .. } => "a command without a name".to_owned(),
         Slot::Unknown => "a holder of a kind that this program does not know".to_owned(),

@@ -33,7 +33,7 @@ pub struct Descriptor {
     /// PostgreSQL's system identifier of the cluster.
     #[serde(with = "as_text")]
     pub sysid: u64,
-    /// When the repository was made, by the clock of whoever made it.
+    /// When the repository was made, by the clock of the machine that made it.
     #[serde(with = "as_text")]
     pub created: UtcTime,
     /// Size of the frames that files are cut into, in **bytes**.
@@ -74,7 +74,7 @@ pub enum DescriptorError {
     /// It is not JSON, or fields are missing or malformed.
     #[error("read the fields of the repository's descriptor")]
     Json(#[from] serde_json::Error),
-    /// It is signed by somebody else.
+    /// It is signed by another key.
     #[error("the repository belongs to {found}, not to the expected {expected}")]
     OtherRoot {
         /// The key that was expected.
@@ -100,7 +100,7 @@ pub enum DescriptorError {
         /// Which.
         what: &'static str,
     },
-    /// Somebody else's repository lies there.
+    /// Another repository lies there.
     #[error("there is a repository here already, and it is another one")]
     Exists,
 }

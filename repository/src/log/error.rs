@@ -24,7 +24,7 @@ pub enum LogError {
         /// What the store said.
         source: StoreError,
     },
-    /// A record's signature does not fit, or nobody that we know has signed it.
+    /// A record's signature does not fit, or no known key has signed it.
     #[error("check the signature of record {seq} of the log")]
     Note {
         /// Its place.
@@ -40,7 +40,7 @@ pub enum LogError {
         /// What is wrong.
         source: RecordError,
     },
-    /// Records after it exist: somebody has removed it, or planted the others.
+    /// Records after it exist: it was removed, or the others were added.
     #[error("record {seq} of the log is missing, although there are later ones")]
     Gap {
         /// The missing place.
@@ -99,13 +99,13 @@ pub enum LogError {
     /// More records than anybody writes.
     #[error("the log has more than {max} records", max = LOG_RECORDS_MAX)]
     TooLong,
-    /// Nobody could read what this key signs.
+    /// What this key signs could not be read.
     #[error("{key} is not one of the keys that may sign this log")]
     UnknownSigner {
         /// The key.
         key: Box<VerifyKey>,
     },
-    /// An empty log, and nobody said of which region.
+    /// An empty log, and the name of its region was not given.
     #[error("the log is empty, and the name of its region is not known")]
     Nameless,
     /// One count for two events.

@@ -1,4 +1,4 @@
-//! The signed log of a region: records, in order, each vouching for the one before.
+//! The signed log of a region: records, in order, each with the digest of the one before.
 
 pub(crate) mod create_once;
 pub(crate) mod damage;

@@ -47,7 +47,7 @@ pub enum NoteError {
     /// More signatures than anybody needs.
     #[error("the note has more than {SIGNATURES_MAX} signatures")]
     TooManySignatures,
-    /// Nobody that we know has signed it.
+    /// No known key has signed it.
     #[error("the note is not signed by any known key")]
     UnknownSigner,
     /// It is not what was signed.
@@ -134,7 +134,7 @@ pub fn sign(text: &str, signers: &[&NoteSigner]) -> Result<Vec<u8>, NoteError> {
     }
 }
 
-/// Splits a note into its text and the lines below it, without believing any of it.
+/// Splits a note into its text and the lines below it, without verifying any of it.
 pub(crate) fn split(note: &[u8]) -> Result<(&str, &str), NoteError> {
     if note.len() > NOTE_BYTES_MAX {
         return Err(NoteError::TooLarge { bytes: note.len() });

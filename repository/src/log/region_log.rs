@@ -1,7 +1,7 @@
 //! A region's log: an ordered, signed, hash-chained history of everything that happened in that region.
 //!
 //! A record is created at exactly the place after the last one, or not at all. So every log has one order that all
-//! writers agree on, without a lock and without a clock, and whoever loses a race reads what happened and decides anew.
+//! writers agree on, without a lock and without a clock, and a writer that loses a race reads what happened and decides again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub struct LogEntry {
     pub sha256: Sha256Digest,
 }
 
-/// What somebody wants to say, before it has a place.
+/// A record before it has its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// Who says it. For a repetition after a failure it must be the same, with the same count and time.
@@ -204,7 +204,7 @@ impl RegionLog {
         self.entries.last().map(|last| LogHead { seq: last.record.link.seq, sha256: last.sha256 })
     }
 
-    /// Objects among the records that are none (the first few). They do no harm, and somebody has put them there.
+    /// Objects among the records that are none (the first few). They do no harm; a person should look where they come from.
     #[must_use]
     pub(crate) fn strays(&self) -> &[ObjectKey] {
         &self.strays
@@ -235,7 +235,7 @@ impl RegionLog {
 
     /// Tries once to append at the place after the last record that we have read.
     ///
-    /// A draft that stands in the log already (same writer, same count) is not written again: whoever got no answer
+    /// A draft that stands in the log already (same writer, same count) is not written again: a writer that got no answer
     /// may simply repeat the call with the same draft.
     ///
     /// # Errors
@@ -334,7 +334,7 @@ impl RegionLog {
 type Turns = BTreeMap<(String, RegionName), Arc<tokio::sync::Mutex<()>>>;
 static APPENDING: Mutex<Turns> = Mutex::new(BTreeMap::new());
 
-/// Where the store may ignore conditions, whoever appends with a log that was read a while ago would replace the records
+/// Where the store may ignore conditions, a writer that appends with a log that was read a while ago would replace the records
 /// of others, and break the chain. So there the tasks of one process take turns, and each looks first; more than one
 /// process must not write there in any case.
 async fn alone_where_conditions_may_be_ignored(

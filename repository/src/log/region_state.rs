@@ -1,4 +1,4 @@
-//! What stands in a region by its log: the backups that exist, those that leave, holds, damage, and the floors of WAL.
+//! The state of a region by its log: backups that exist, those that were forgotten, holds, damage, and the floors of WAL.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ pub struct RegionState {
     pub slice_floors: BTreeMap<TimelineId, Lsn>,
     /// The policy that decided last, and when it did.
     pub policy: Option<(PolicyText, UtcTime)>,
-    /// The latest time at which anything was forgotten or swept, by the clocks of those who did it. Whoever decides what
+    /// The latest time at which anything was forgotten or swept, by the clocks of those who did it. A plan of what
     /// to keep takes no earlier time than this.
     pub last_decision: Option<UtcTime>,
 }
@@ -120,7 +120,7 @@ impl RegionLog {
 
 impl RegionState {
     fn add_backup(&mut self, record: &BackupRecord, seq: u64) {
-        // A record behind the sweep of its backup was written by somebody who did not look; its objects are gone.
+        // A record behind the sweep of its backup was written without reading the log; its objects are gone.
         if self.swept.contains_key(&record.backup) {
             return;
         }

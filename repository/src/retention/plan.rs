@@ -80,7 +80,7 @@ pub struct Candidate {
 pub enum Proof {
     /// A drill has restored it.
     Drilled,
-    /// Nothing speaks against it.
+    /// No damage is known, and no drill has verified it.
     Undrilled,
     /// The database had damaged pages when it was made, or objects of it are damaged in this region.
     Damaged,

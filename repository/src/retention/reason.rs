@@ -36,11 +36,11 @@ pub enum Reason {
     },
     /// Recovery to the oldest moment of the point-in-time window starts here.
     Anchor,
-    /// Somebody holds it.
+    /// A hold is on it.
     Hold(HoldId),
     /// It is the newest that a drill has verified.
     LastDrilled,
-    /// It is the newest that nothing speaks against.
+    /// It is the newest without known damage.
     LastGood,
     /// It is damaged, and there is no good one that is as new.
     NothingBetter,
@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is so unusual about a plan that nobody but a person may carry it out.
+/// What is so unusual about a plan that only a person may have it carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guard {

@@ -1,4 +1,4 @@
-//! What is found damaged goes on record in the log of its region, once.
+//! What is found damaged is recorded in the log of its region, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, RegionLog};
 use crate::log::region_store::RegionStore;
 
-/// Who puts damage on record.
+/// Records damage.
 #[derive(Clone, Copy)]
 pub struct DamageReporter<'a> {
     /// Signs.
@@ -46,7 +46,7 @@ pub(crate) fn backup_of(key: &ObjectKey, log: &RegionLog) -> Option<BackupId> {
 impl DamageReporter<'_> {
     /// Appends what the log does not say already. Returns how many objects are new.
     ///
-    /// CRASH SAFETY: one record for each hundred objects. A crash in between leaves some of them unrecorded; whoever looks
+    /// CRASH SAFETY: one record for each hundred objects. A crash in between leaves some of them unrecorded; a later scrub
     /// next finds them again.
     ///
     /// # Errors

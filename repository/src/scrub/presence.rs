@@ -78,7 +78,7 @@ pub async fn check_presence(
     Ok(report)
 }
 
-/// The objects of a region that a record speaks for; of WAL only how much there is.
+/// The objects of a region that a record names; of WAL only how much there is.
 #[derive(Default)]
 struct Sizes {
     sizes: BTreeMap<ObjectKey, ByteCount>,
@@ -109,7 +109,7 @@ impl Sizes {
 }
 
 /// The list of a backup's objects, from the region itself or from another one. `None` if no region has it whole: the
-/// scrub of contents tells of that.
+/// scrub of contents reports that.
 async fn list_of(
     region: &RegionStore,
     others: &[RegionStore],

@@ -15,7 +15,7 @@ use crate::format::json_text::{as_optional_text, as_text};
 const MARKS: u32 = 128;
 /// A round is to take this part of the period, in percent: the rest is for regions that are away for a while.
 const ROUND_PERCENT: u32 = 80;
-/// Slower than this, in **bytes per second**, nobody notices: small repositories are done early, and rest.
+/// Slower than this, in **bytes per second**, a rate makes no sense: small repositories are done early, and rest.
 const RATE_MIN: u64 = 64 << 10;
 
 /// At this time everything up to this key had been verified.

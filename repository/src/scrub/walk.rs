@@ -1,5 +1,5 @@
 //! Everything that a region stores, read back and verified, without any key: packs, indexes and lists by the SHA-256 that
-//! signed records vouch for, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
+//! signed records name, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
 //! how far it has come.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,9 +66,9 @@ pub struct Scrubbed {
 }
 
 enum Item {
-    /// Vouched for by a record.
+    /// Named by a record.
     Digest(ObjectKey, Sha256Digest),
-    /// Vouched for by its own signature.
+    /// Verified by its own signature.
     Signed(ObjectKey, StoredName),
 }
 
@@ -232,7 +232,7 @@ impl<'a> ScrubWalk<'a> {
         Ok(true)
     }
 
-    /// Reads an object and proves it. `None` if it has gone for a good reason.
+    /// Reads an object and verifies it. `None` if it was deleted by a sweep.
     async fn look(&mut self, item: &Item) -> Result<Option<Scrubbed>, ScrubError> {
         let key = item.key();
         if WalObject::of_key(key).is_some_and(|object| self.is_swept(object)) {

@@ -1,6 +1,6 @@
 //! A writer's sign of life: a small signed note in every region, replaced about once a minute.
 //!
-//! For the writer it is the memory of how far the region has everything; for a restore it proves that the writer was
+//! For the writer it is the memory of how far the region has everything; for a restore it is evidence that the writer was
 //! alive at that time, and that WAL up to that place was stored then: a region that has less has lost it.
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::log::region_log::{LogHead, LogTrust};
 const VERSION: u32 = 1;
 /// Tells a head from a record of the log: both are notes of the same key.
 const KIND: &str = "head";
-/// Writers whose heads are read; nobody has more.
+/// The most writers whose heads are read.
 pub(crate) const HEADS_MAX: usize = 64;
 /// How often [`HeadFile::write`] looks again when the object has changed.
 const ATTEMPTS: u32 = 3;
@@ -110,7 +110,7 @@ pub enum HeadError {
         /// What it says.
         found: String,
     },
-    /// Somebody else writes under the same name.
+    /// Another program writes under the same name.
     #[error("another installation of {writer} ({instance}) writes its head too, last at {time}")]
     Overtaken {
         /// The writer.

@@ -38,7 +38,7 @@ pub struct WalLevels {
 }
 
 impl Default for WalLevels {
-    /// Level 1 for both: WAL compresses well, and nobody waits for it to compress better.
+    /// Level 1 for both: WAL compresses well, and compressing it better is not worth the time.
     fn default() -> Self {
         Self { slice: 1, piece: 1 }
     }
@@ -258,7 +258,7 @@ impl WalTrust {
         self.repository
     }
 
-    /// Under which epoch an object says that it is sealed. Only [`Self::open`] proves it.
+    /// Under which epoch an object says that it is sealed. Only [`Self::open`] verifies it.
     ///
     /// # Errors
     /// [`OpenError`] if it does not begin like a sealed object.
@@ -284,7 +284,7 @@ impl WalTrust {
         Ok(epoch)
     }
 
-    /// Opens an object that was found at `name`: proves who signed it, that it is what its name says, and that it is
+    /// Opens an object that was found at `name`: verifies who signed it, that it is what its name says, and that it is
     /// complete. Returns the WAL, exactly as long as the range; what a piece lacks at its end is zeros. Of a history
     /// returns the file. CPU-bound; takes at most twice the length of the range.
     ///

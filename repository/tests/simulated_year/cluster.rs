@@ -126,7 +126,7 @@ impl Cluster {
             signer: &self.signer,
             wseq: Origin::next_count(last, now),
             tool: "test",
-            holders: KeyRecipients { recipients: &recipients, commands: &[] },
+            recipients: KeyRecipients { recipients: &recipients, commands: &[] },
         };
         // A process that is killed has uploaded everything and said nothing.
         let logs = if ending == Ending::Killed { BTreeMap::new() } else { logs };

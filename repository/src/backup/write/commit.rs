@@ -62,7 +62,7 @@ pub struct CommitAuthority<'a> {
     /// The program and its version.
     pub tool: &'a str,
     /// Who can open the backup.
-    pub holders: KeyRecipients<'a>,
+    pub recipients: KeyRecipients<'a>,
 }
 
 /// Why nothing could be committed anywhere.
@@ -120,7 +120,7 @@ impl SealedBackup {
     ) -> Result<CommitReport, CommitError> {
         let place = EpochPlace { repository: self.identity.repository, epoch: self.identity.epoch };
         let created = details.stop_time;
-        let keys = body(seal_slots(&self.identity.key, place, created, authority.holders).await?.into());
+        let keys = body(seal_slots(&self.identity.key, place, created, authority.recipients).await?.into());
         let mut list = PacksList::default();
         for object in self.packs.iter().chain(&self.packed.shards) {
             list.insert(object.key.clone(), object.sha256)?;
@@ -209,7 +209,7 @@ async fn commit_region(
             Err(source) => return Err(ExclusionReason::Upload { key, source }),
         }
     }
-    // Somebody may have tidied away what this backup relies on, taking it for what a crash left: then it does not exist.
+    // A sweep may have deleted what this backup relies on as leftovers of a crash: then the backup does not exist.
     let relied_on = |log: &RegionLog| log.refuse_backups(folders);
     let appended = log.append_while(&*region.store, signer, draft, relied_on).await;
     appended.map_err(|error| commit(error.into()))

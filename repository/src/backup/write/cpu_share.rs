@@ -3,7 +3,7 @@
 //!
 //! While others wait, none has more than half of the turns (rounded up, so that no core idles); alone it has all of
 //! them. A turn lasts for one frame or pack, well below a tenth of a second, and is never held while anything is waited
-//! for: so nobody waits long, and no backup can hold up another.
+//! for: so no thread waits long, and no backup can delay another.
 
 use std::collections::BTreeMap;
 use std::fmt;

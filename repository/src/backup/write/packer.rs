@@ -75,7 +75,7 @@ impl Shared {
         self.shut();
     }
 
-    /// Ends everything: whoever waits for a step or a permit wakes up, uploads are dropped.
+    /// Ends everything: all that wait for a step or a permit wake up, uploads are dropped.
     pub(crate) fn shut(&self) {
         self.steps.close();
         for permits in &self.permits {

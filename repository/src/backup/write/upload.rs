@@ -59,7 +59,7 @@ impl BufferPermit {
 
 impl Drop for BufferPermit {
     fn drop(&mut self) {
-        // The channel has room for every permit there is, so this fails only when nobody waits for permits any more.
+        // The channel has room for every permit there is, so this fails only when no task waits for permits any more.
         if self.0.try_send(()).is_err() {
             tracing::trace!("permit returned after the end of the run");
         }
@@ -261,7 +261,7 @@ async fn upload_task(upload: Arc<RegionUpload>, progress: Arc<Progress>) {
 }
 
 /// A region is excluded when it alone holds up the rest: its oldest upload is over the limit while another one keeps up.
-/// Where all are equally slow, the way out of this host is slow, and nobody is to blame.
+/// Where all are equally slow, the network of this host is slow, and no region is excluded.
 async fn watch_lag(uploads: Vec<Arc<RegionUpload>>, limit: Duration, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_millis(500).min(limit / 4).max(Duration::from_millis(10)));
     loop {

@@ -260,7 +260,7 @@ impl BackupWriter {
     /// All data has come: waits until everything is sealed. Uploads may still be running.
     ///
     /// # Errors
-    /// The run's failure, if there is one; [`BackupError::NoRegionLeft`] if nobody takes part any more.
+    /// The run's failure, if there is one; [`BackupError::NoRegionLeft`] if no region takes part any more.
     pub async fn finish(mut self) -> Result<SealedBackup, BackupError> {
         self.control(Step::Finish).await?;
         let packed = match self.packed.take() {
@@ -304,7 +304,7 @@ impl BackupWriter {
         self.or_failure(sent).await?.map_err(|_| self.failure())
     }
 
-    /// Waits for `work`, but no longer than the run is sound and somebody takes part.
+    /// Waits for `work`, but no longer than the run has not failed and a region takes part.
     async fn or_failure<T>(&self, work: impl Future<Output = T>) -> Result<T, BackupError> {
         if self.shared.hub.taking_part() == 0 {
             return Err(self.failure());

@@ -166,10 +166,10 @@ pub struct PageFacts {
     pub damaged_files: u64,
 }
 
-/// Whether a backup counts.
+/// Whether a backup counts as a good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
-    /// Nothing speaks against it.
+    /// No damage is known.
     Intact,
     /// The database had damaged pages when it was made: kept and shown, but never counted as a good backup.
     Damaged,

@@ -40,7 +40,7 @@ pub struct ForgetRecord {
     pub backups: Vec<Forgotten>,
     /// The policy that decided.
     pub policy: PolicyText,
-    /// Before this time no sweep takes them, by the clock of whoever sweeps.
+    /// Before this time no sweep takes them, by the clock of the sweeper.
     #[serde(with = "as_text")]
     pub not_before: UtcTime,
 }
@@ -178,15 +178,15 @@ pub struct DamageRecord {
 pub enum FoundBy {
     /// The scrub that reads everything in turn.
     Scrub,
-    /// A check that somebody asked for.
+    /// A check that was requested.
     Verify,
     /// A restore.
     Restore,
-    /// Somebody that another version knows.
+    /// A finder that another version knows.
     Other,
 }
 
-/// Objects of this region were brought back from another one.
+/// Objects of this region were restored from another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealedRecord {
     /// The backups that are whole again: all `damage` records before this one are settled for them.
@@ -396,7 +396,7 @@ impl fmt::Display for FoundBy {
 impl FromStr for FoundBy {
     type Err = std::convert::Infallible;
 
-    /// A word that is not known is [`Self::Other`]: damage stays damage, whoever found it.
+    /// A word that is not known is [`Self::Other`]: damage stays damage, whatever found it.
     fn from_str(word: &str) -> Result<Self, Self::Err> {
         Ok(Self::ALL.into_iter().find(|found_by| found_by.to_string() == word).unwrap_or(Self::Other))
     }

@@ -103,7 +103,7 @@ pub enum RecordBody {
     Release(ReleaseRecord),
     /// Objects that are not what was stored.
     Damage(DamageRecord),
-    /// Objects that were brought back from another region.
+    /// Objects that were restored from another region.
     Healed(HealedRecord),
     /// What a person, or the program on its own, did and why.
     Audit(AuditRecord),

@@ -60,11 +60,11 @@ impl<'a> Sweeper<'a> {
         Self { store, author, now }
     }
 
-    /// Deletes everything that `intent` names and nothing else. `standing` is of a log in which the intent stands.
+    /// Deletes everything that `intent` names and nothing else. `state` is of a log that has the intent.
     ///
     /// CRASH SAFETY: the backups that are kept say by their own lists what they need, and these are read and checked before
     /// the first object goes. Keys go last: a crash leaves a key without objects, never objects without their key that
-    /// somebody could still take for whole.
+    /// could still be taken for complete.
     pub(crate) async fn intent(&self, intent: &SweepIntentRecord, state: &RegionState) -> Result<Swept, SweepError> {
         let backups: BTreeSet<&BackupId> = intent.backups.iter().chain(&intent.leftovers).collect();
         let mut swept = self.folders(&backups, state).await?;
@@ -90,7 +90,7 @@ impl<'a> Sweeper<'a> {
         }
         let needed = self.needed(backups, state).await?;
         for backup in backups {
-            // Whoever asks for a backup that exists has made a mistake that must not cost it.
+            // A request for a backup that exists is a mistake, and must not delete it.
             if !state.backups.contains_key(*backup) {
                 swept.add(self.folder(backup, &needed).await?);
             }
@@ -219,7 +219,7 @@ impl<'a> Sweeper<'a> {
         self.delete(probes.iter().map(|key| (key.clone(), ByteCount::ZERO)).collect()).await
     }
 
-    /// Asks for the deletion of a name that nothing has: a role without the right is told so before anything is claimed.
+    /// Asks for the deletion of a name that nothing has: a role without the right is refused before an intent is written.
     pub(crate) async fn check_right(&self, intent: &SweepIntentRecord) -> Result<(), SweepError> {
         let Some(backup) = intent.backups.iter().chain(&intent.leftovers).next() else { return Ok(()) };
         let key = layout::no_pack(backup);

@@ -22,7 +22,7 @@ use crate::retention::sweep::slices::slices_floor;
 use crate::wal::list::{WalPages, timelines};
 
 /// What a crashed backup left is not touched before everything of it is this old, by the region's clock: no backup takes
-/// longer, and one that does is told so when it commits.
+/// longer, and one that does is refused when it commits.
 pub(crate) const LEFTOVER_GRACE: Duration = Duration::from_secs(72 * 3600);
 /// A wrapped key that no record names. It may belong to WAL whose record is still on its way into a region that was long
 /// away, so it waits much longer; it is small.

@@ -84,7 +84,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Lists what deleting has to know. It must be made after `standing` was read from the log.
+/// Lists what deleting has to know. It must be made after `state` was read from the log.
 pub(crate) async fn list_region(store: &dyn Store, state: &RegionState, now: UtcTime) -> Result<Listing, SweepError> {
     let mut listing = Listing { now, folders: BTreeMap::new(), epochs: BTreeMap::new(), probes: Vec::new() };
     let youngest = |ages: &mut Duration, age: Duration| *ages = (*ages).min(age);

@@ -4,7 +4,7 @@
 //! 1. [`forget`]: a `forget` record names the backups that no rule keeps. Nothing is deleted; they can still be restored.
 //! 2. After their grace [`sweep_region`] decides anew, from the log as it stands and a listing that was made after it was read.
 //! 3. A `sweep-intent` record names everything that goes. It stands directly behind the last record that was read, or
-//!    nowhere: whoever committed or held something meanwhile makes this fail, and everything is decided anew.
+//!    nowhere: if anything was committed or held meanwhile, this fails, and everything is decided again.
 //! 4. What the intent names is deleted; wrapped keys last.
 //! 5. A `sweep-done` record says that nothing of it is left.
 //!
@@ -69,8 +69,8 @@ pub struct SweepReport {
     pub needed: u64,
 }
 
-/// Writes down what the plan for this region keeps no longer, and what it keeps again although it was forgotten: whoever
-/// looks sees what really leaves, and what leaves later has its whole grace. Deletes nothing.
+/// Writes down what the plan for this region keeps no longer, and what it keeps again although it was forgotten: a reader
+/// sees what will be deleted, and what is forgotten later has its whole grace. Deletes nothing.
 ///
 /// # Errors
 /// [`SweepError`]; repeating is harmless.
@@ -153,7 +153,7 @@ pub async fn sweep_region(
         let body = RecordBody::SweepIntent(decided.intent.clone());
         if let Some(seq) = region.append(body, now).await? {
             if settings.mode == DeleteMode::SingleWriter {
-                // Whoever wrote at the same place has replaced our intent: then nothing is deleted by it.
+                // A writer at the same place has replaced our intent: then nothing is deleted by it.
                 region.refresh().await?;
             }
             report.swept.extend(decided.intent.backups.iter().cloned());
@@ -219,7 +219,7 @@ impl SweepRegion<'_> {
         report.add(&late);
         match sweeper.keys_of(&listing.probes).await {
             Ok(swept) => report.add(&swept),
-            // They are a few bytes, and nobody waits for them: no reason to say that retention has failed.
+            // They are a few bytes, and nothing depends on them: retention has not failed.
             Err(SweepError::Forbidden { key, source }) => {
                 tracing::debug!(%key, %source, "trials of what the store can do stay: this role may not delete them");
             }

@@ -1,4 +1,4 @@
-//! What a sweep is told: what is kept, how writers are kept apart, and what other regions have.
+//! The settings of a sweep: what is kept, how writers are kept apart, and what other regions have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

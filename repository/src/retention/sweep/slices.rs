@@ -18,7 +18,7 @@ pub(crate) const SLICE_GRACE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Coverage<'a> {
     store: &'a dyn Store,
     timeline: TimelineId,
-    /// Not begun before the first question: earlier pieces matter to nobody.
+    /// Not begun before the first question: earlier pieces do not matter.
     pages: Option<WalPages<'a>>,
     /// Pieces that may hold what is asked for next.
     near: VecDeque<WalObject>,

@@ -1,7 +1,7 @@
 //! WAL on its way back: verified bytes from whichever region has them.
 //!
 //! The one thing that must never happen is that a failure looks like the end of the WAL: a server in recovery would take
-//! it for that, and begin a new timeline without the rest. So "nobody has it" is said only when every region has
+//! it for that, and begin a new timeline without the rest. So "not there" is the answer only when every region has
 //! answered that, and everything that was listed could be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -75,7 +75,7 @@ pub(crate) struct WalSource {
     keys: WalKeys,
     ranking: Ranking,
     damage: Mutex<BTreeSet<Damage>>,
-    /// Those that nobody uses just now.
+    /// Those that are not in use.
     decompressors: Arc<Mutex<Vec<Decompressor>>>,
 }
 
