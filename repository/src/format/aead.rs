@@ -1,6 +1,6 @@
 //! The two primitives behind sealed objects, ChaCha20-Poly1305 and SHA-256, each from two libraries with equal output.
 //!
-//! [`ObjectAead`] and [`ObjectSha256`] name the ones that are used; `examples/primitives.rs` measures them all.
+//! `ObjectAead` and `ObjectSha256` name the ones that are used; `examples/primitives.rs` measures them all.
 
 use aws_lc_rs::aead as lc;
 use chacha20poly1305::{AeadInOut, KeyInit};
@@ -145,7 +145,7 @@ impl Sha256 for LcSha256 {
     }
 }
 
-/// The SHA-256 of `bytes`, by the library that [`ObjectSha256`] names.
+/// The SHA-256 of `bytes`, by the library that `ObjectSha256` names.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Sha256Digest {
     ObjectSha256::digest(&[bytes])

@@ -84,7 +84,7 @@ impl Compressor {
     /// would be saved.
     ///
     /// # Errors
-    /// [`CompressError::TooLarge`] above [`FRAME_BYTES_MAX`], [`CompressError::Zstd`].
+    /// [`CompressError::TooLarge`] above `FRAME_BYTES_MAX`, [`CompressError::Zstd`].
     pub fn compress(&mut self, raw: &[u8], payload: &mut Vec<u8>) -> Result<Codec, CompressError> {
         if raw.len() > FRAME_BYTES_MAX {
             return Err(CompressError::TooLarge { bytes: raw.len() });

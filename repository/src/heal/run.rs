@@ -54,7 +54,7 @@ pub async fn preview(
     Ok(preview)
 }
 
-/// Brings `target` what it lacks, in the order that [`crate::heal::plan`] gives reasons for. Works beside backups, WAL and sweeps.
+/// Brings `target` what it lacks, in the order that `heal::plan` gives reasons for. Works beside backups, WAL and sweeps.
 ///
 /// What cannot be healed is in the report, and does not keep the rest from being healed.
 ///

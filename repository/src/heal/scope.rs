@@ -6,7 +6,7 @@ use lifeboat_vocabulary::{BackupId, UtcTime, WalPosition};
 
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{RegionState, holds_in_force};
-use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan_candidates};
+use crate::retention::plan::{Candidate, RetentionPolicy, Verification, candidates, plan_candidates};
 
 /// What a region that was unavailable is healed to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,9 @@ impl HealScope {
         let mut all: BTreeMap<BackupId, Candidate> = BTreeMap::new();
         for candidate in states.iter().flat_map(candidates) {
             match all.get_mut(&candidate.backup) {
-                Some(known) if known.proof == Proof::Damaged => known.proof = candidate.proof,
+                Some(known) if known.verification == Verification::Damaged => {
+                    known.verification = candidate.verification
+                }
                 Some(_) => {}
                 None => {
                     all.insert(candidate.backup.clone(), candidate);

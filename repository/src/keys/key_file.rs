@@ -59,7 +59,7 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads a private key's file, at most [`KEY_FILE_BYTES_MAX`].
+/// Reads a private key's file, at most `KEY_FILE_BYTES_MAX`.
 ///
 /// # Errors
 /// [`KeyFileError::Exposed`] if group or others have any right to it; else as the variants say.

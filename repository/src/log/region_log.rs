@@ -282,11 +282,11 @@ impl RegionLog {
         }
     }
 
-    /// Appends, whatever others append meanwhile. For records that depend on what the log says, [`Self::try_append`]
+    /// Appends, whatever others append meanwhile. For records that depend on what the log says, `Self::try_append`
     /// lets the caller decide anew.
     ///
     /// # Errors
-    /// As [`Self::try_append`]; [`LogError::Contended`] if others were first every time.
+    /// As `Self::try_append`; [`LogError::Contended`] if others were first every time.
     pub async fn append(&mut self, store: &dyn Store, signer: &NoteSigner, draft: &Draft) -> Result<LogHead, LogError> {
         self.append_while(store, signer, draft, |_| Ok(())).await
     }

@@ -64,7 +64,7 @@ pub struct Candidate {
     /// Where its recovery starts.
     pub start: WalPosition,
     /// What is known of its worth.
-    pub proof: Proof,
+    pub verification: Verification,
     /// The holds on it that are in force.
     pub held: BTreeSet<HoldId>,
     /// Since when it may be swept, if it was forgotten already.
@@ -77,7 +77,7 @@ pub struct Candidate {
 
 /// What is known of a backup's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Proof {
+pub enum Verification {
     /// A drill has restored it.
     Drilled,
     /// No damage is known, and no drill has verified it.
@@ -152,7 +152,7 @@ pub(crate) fn candidates(state: &RegionState) -> Vec<Candidate> {
             backup: record.backup.clone(),
             stop_time: record.stop_time,
             start: record.start(),
-            proof: if is_damaged { Proof::Damaged } else { Proof::Undrilled },
+            verification: if is_damaged { Verification::Damaged } else { Verification::Undrilled },
             held: held.clone(),
             leaving: leaving.as_ref().map(|leaving| leaving.not_before),
             parent: record.parent.clone(),
@@ -180,7 +180,7 @@ pub fn plan_candidates(candidates: &[Candidate], policy: &RetentionPolicy, now: 
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
     newest_first.sort_by_cached_key(|candidate| std::cmp::Reverse(age(candidate)));
     let present = newest_first.first().map_or(now, |newest| now.max(newest.stop_time));
-    let is_good = |candidate: &&Candidate| candidate.proof != Proof::Damaged;
+    let is_good = |candidate: &&Candidate| candidate.verification != Verification::Damaged;
     let good: Vec<&Candidate> = newest_first.iter().copied().filter(is_good).collect();
     // Damaged backups count for nothing as long as a good one is as new. The newest data there is stays nevertheless.
     let unmatched: Vec<&Candidate> = newest_first.iter().copied().take_while(|each| !is_good(each)).collect();
@@ -199,7 +199,7 @@ pub fn plan_candidates(candidates: &[Candidate], policy: &RetentionPolicy, now: 
     good.iter().take(min_keep).for_each(|each| add(Some(each), Reason::Newest { of: policy.min_keep }));
     add(anchor, Reason::Anchor);
     add(good.first().copied(), Reason::LastGood);
-    add(good.iter().find(|each| each.proof == Proof::Drilled).copied(), Reason::LastDrilled);
+    add(good.iter().find(|each| each.verification == Verification::Drilled).copied(), Reason::LastDrilled);
     for candidate in candidates {
         candidate.held.iter().for_each(|hold| add(Some(candidate), Reason::Hold(*hold)));
     }
@@ -212,9 +212,9 @@ pub fn plan_candidates(candidates: &[Candidate], policy: &RetentionPolicy, now: 
     keep_what_is_referenced(&newest_first, &mut reasons);
 
     let better = |candidate: &Candidate| good.first().filter(|good| age(good) > age(candidate));
-    let why = |candidate: &Candidate| match (candidate.proof, better(candidate)) {
-        (Proof::Damaged, Some(better)) => format!("it is damaged, and {} is newer and good", better.backup),
-        (Proof::Damaged, None) => "it is damaged, and so are newer ones of its day, week and month".to_owned(),
+    let why = |candidate: &Candidate| match (candidate.verification, better(candidate)) {
+        (Verification::Damaged, Some(better)) => format!("it is damaged, and {} is newer and good", better.backup),
+        (Verification::Damaged, None) => "it is damaged, and so are newer ones of its day, week and month".to_owned(),
         _ => buckets.why_not(candidate, policy),
     };
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());

@@ -196,7 +196,7 @@ impl Head {
         }
     }
 
-    /// Reads the heads of all writers in a region (the first [`HEADS_MAX`]). One that cannot be used does not hide the
+    /// Reads the heads of all writers in a region (the first `HEADS_MAX`). One that cannot be used does not hide the
     /// others.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ pub(crate) async fn objects_in(
 /// The timelines of which a store has WAL or a history, ascending. Asks once for every timeline, however much WAL it has.
 ///
 /// # Errors
-/// Whatever the store says; [`StoreError::Unsupported`] above [`TIMELINES_MAX`].
+/// Whatever the store says; [`StoreError::Unsupported`] above `TIMELINES_MAX`.
 pub async fn timelines(store: &dyn Store) -> Result<Vec<TimelineId>, StoreError> {
     let mut found = Vec::new();
     for form in [WalForm::Piece, WalForm::Slice] {

@@ -11,7 +11,7 @@ use crate::format::layout::{self, StoredName, WalForm, WalRange};
 /// Length of the largest piece in **bytes**: 16 MiB. No object holds more WAL.
 pub(crate) const PIECE_BYTES_MAX: u64 = 16 << 20;
 
-/// Length of the pieces of a cluster's WAL: that of its segments, but at most [`PIECE_BYTES_MAX`].
+/// Length of the pieces of a cluster's WAL: that of its segments, but at most `PIECE_BYTES_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PieceSize(u64);
 
@@ -84,7 +84,7 @@ impl WalRange {
 pub struct WalObject {
     /// Piece or slice.
     pub form: WalForm,
-    /// What WAL it holds: 1 byte to [`PIECE_BYTES_MAX`].
+    /// What WAL it holds: 1 byte to `PIECE_BYTES_MAX`.
     pub range: WalRange,
 }
 

@@ -110,7 +110,7 @@ impl WalSealer {
         Ok(Self { repository, signer, levels, compressor, payload: Vec::new() })
     }
 
-    /// Seals what is new. `bytes` are all bytes of `range`, at most [`PIECE_BYTES_MAX`].
+    /// Seals what is new. `bytes` are all bytes of `range`, at most `PIECE_BYTES_MAX`.
     ///
     /// # Errors
     /// [`SealWalError`], by meaning.

@@ -51,7 +51,7 @@ pub struct Forgotten {
     /// Its name.
     #[serde(with = "as_text")]
     pub backup: BackupId,
-    /// Why no rule keeps it, for a person: at most [`WHY_BYTES_MAX`] bytes.
+    /// Why no rule keeps it, for a person: at most `WHY_BYTES_MAX` bytes.
     pub why: String,
 }
 
@@ -163,7 +163,7 @@ pub struct DamageRecord {
     /// The backup that cannot be restored from this region alone; absent if it is the stream of WAL.
     #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupId>,
-    /// The first [`OBJECTS_NAMED_MAX`] of them.
+    /// The first `OBJECTS_NAMED_MAX` of them.
     #[serde(with = "as_texts", default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,
     /// How many they are.

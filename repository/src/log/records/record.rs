@@ -60,7 +60,7 @@ pub struct Origin {
     /// When, by the writer's clock. Only information: order is `seq`.
     #[serde(with = "as_text")]
     pub time: UtcTime,
-    /// The program and its version, at most [`TOOL_BYTES_MAX`] bytes.
+    /// The program and its version, at most `TOOL_BYTES_MAX` bytes.
     pub tool: String,
 }
 

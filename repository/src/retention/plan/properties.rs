@@ -31,8 +31,8 @@ fn policies() -> impl Strategy<Value = RetentionPolicy> {
     )
 }
 
-fn proofs() -> impl Strategy<Value = Vec<Proof>> {
-    let proof = prop_oneof![1 => Just(Proof::Drilled), 4 => Just(Proof::Undrilled), 2 => Just(Proof::Damaged)];
+fn proofs() -> impl Strategy<Value = Vec<Verification>> {
+    let proof = prop_oneof![1 => Just(Verification::Drilled), 4 => Just(Verification::Undrilled), 2 => Just(Verification::Damaged)];
     proptest::collection::vec(proof, 90)
 }
 
@@ -71,7 +71,7 @@ proptest! {
 
     #[test]
     fn planning_again_drops_nothing_more(mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize) {
-        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         history.iter_mut().skip(held).take(1).for_each(|one| one.held = BTreeSet::from([HoldId::from_bytes([1; 8])]));
         let now = run_at(history.last().unwrap(), 0);
         let first = plan_candidates(&history, &policy, now);
@@ -86,14 +86,14 @@ proptest! {
     fn the_plan_is_neither_too_small_nor_too_large(
         mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize,
     ) {
-        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         history.iter_mut().skip(held).take(1).for_each(|one| one.held = BTreeSet::from([HoldId::from_bytes([1; 8])]));
         let now = run_at(history.last().unwrap(), 0);
         let plan = plan_candidates(&history, &policy, now);
-        let good: Vec<_> = history.iter().rev().filter(|each| each.proof != Proof::Damaged).collect();
+        let good: Vec<_> = history.iter().rev().filter(|each| each.verification != Verification::Damaged).collect();
         prop_assert!(plan.keeps(&history.last().unwrap().backup), "the newest");
         prop_assert!(good.first().is_none_or(|newest| plan.keeps(&newest.backup)), "the newest good one");
-        let drilled = good.iter().find(|each| each.proof == Proof::Drilled);
+        let drilled = good.iter().find(|each| each.verification == Verification::Drilled);
         prop_assert!(drilled.is_none_or(|newest| plan.keeps(&newest.backup)), "the newest that was drilled");
         let least = policy.min_keep as usize;
         prop_assert!(good.iter().take(least).all(|each| plan.keeps(&each.backup)), "the least number of good ones");
@@ -155,7 +155,7 @@ proptest! {
     fn a_region_keeps_what_all_regions_together_would(
         mut history in histories(), policy in policies(), proofs in proofs(), has in proptest::collection::vec(any::<bool>(), 90),
     ) {
-        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         let now = run_at(history.last().unwrap(), 0);
         let region: Vec<_> = history.iter().zip(has).filter(|(_, has)| *has).map(|(each, _)| each.clone()).collect();
         let all = ids(&plan_candidates(&history, &policy, now));
@@ -169,9 +169,9 @@ proptest! {
     #[test]
     fn damaged_backups_do_not_change_what_is_kept_of_good_ones(history in histories(), policy in policies(), proofs in proofs()) {
         let mut mixed = history;
-        mixed.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        mixed.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         let now = run_at(mixed.last().unwrap(), 0);
-        let good: Vec<_> = mixed.iter().filter(|each| each.proof != Proof::Damaged).cloned().collect();
+        let good: Vec<_> = mixed.iter().filter(|each| each.verification != Verification::Damaged).cloned().collect();
         let (with, without) = (plan_candidates(&mixed, &policy, now), plan_candidates(&good, &policy, now));
         let is_good = |id: &BackupId| good.iter().any(|each| each.backup == *id);
         let of_good: Vec<_> = with.kept.into_iter().filter(|(id, _)| is_good(id)).collect();

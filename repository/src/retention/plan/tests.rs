@@ -19,7 +19,7 @@ pub(crate) fn candidate(stop_time: UtcTime) -> Candidate {
         backup: BackupId::new(stop_time, 0x5f1c_09ab),
         stop_time,
         start,
-        proof: Proof::Undrilled,
+        verification: Verification::Undrilled,
         held: BTreeSet::new(),
         leaving: None,
         parent: None,
@@ -222,8 +222,8 @@ fn damaged_and_undrilled_backups_displace_no_good_one() {
         ("all are damaged", vec![0, 1, 2, 3], vec![], vec!["2026-11-19 !"]),
     ] {
         let mut history = backups(&times);
-        damaged.iter().for_each(|place: &usize| history[*place].proof = Proof::Damaged);
-        drilled.iter().for_each(|place: &usize| history[*place].proof = Proof::Drilled);
+        damaged.iter().for_each(|place: &usize| history[*place].verification = Verification::Damaged);
+        drilled.iter().for_each(|place: &usize| history[*place].verification = Verification::Drilled);
         let plan = plan_candidates(&history, &only(1, 0, 0), utc(now));
         assert_eq!(marks(&plan, &history), expected, "{why}");
         let damaged_go = plan.dropped.iter().filter(|dropped| dropped.why.starts_with("it is damaged, and "));
@@ -240,7 +240,7 @@ fn a_backup_that_is_held_or_referred_to_stays() {
     with(&mut history, first, |backup| backup.held = BTreeSet::from([hold]));
     let policy = only(1, 0, 0);
     assert_eq!(kept_days(&history, &policy, third), ["2026-11-18 DAG", "2026-11-16 H"]);
-    with(&mut history, first, |backup| backup.proof = Proof::Damaged);
+    with(&mut history, first, |backup| backup.verification = Verification::Damaged);
     assert_eq!(kept_days(&history, &policy, third), ["2026-11-18 DAG", "2026-11-16 H"], "also a damaged one");
     let mut chain = backups(&[first, second, third]);
     let ids: Vec<_> = chain.iter().map(|candidate| candidate.backup.clone()).collect();
@@ -294,7 +294,7 @@ fn unusual_plans_are_left_to_a_person() {
     let stale = |guards: Vec<Guard>| matches!(guards[..], [Guard::NoFreshBackup { .. }]);
     assert!(stale(guards(&history(1), &all_wal, jumped)), "no backup would go, and all WAL before the newest");
     let mut damaged = history(2);
-    damaged.iter_mut().for_each(|backup| backup.proof = Proof::Damaged);
+    damaged.iter_mut().for_each(|backup| backup.verification = Verification::Damaged);
     let none = Guard::NoFreshBackup { newest: None, expected: None };
     assert_eq!(guards(&damaged, &keep(1), now), [none], "there is no good one at all");
 
@@ -333,13 +333,13 @@ fn damage_is_taken_from_the_record_and_from_the_region() {
     in_database.record.pages =
         Some(crate::log::records::backup::PageFacts { checked: 9, damaged: 1, damaged_files: 1 });
     for (why, backup, expected) in [
-        ("nothing speaks against it", good, Proof::Undrilled),
-        ("objects are damaged", in_region, Proof::Damaged),
-        ("the database was damaged", in_database, Proof::Damaged),
+        ("nothing speaks against it", good, Verification::Undrilled),
+        ("objects are damaged", in_region, Verification::Damaged),
+        ("the database was damaged", in_database, Verification::Damaged),
     ] {
         let backups = BTreeMap::from([(backup.record.backup.clone(), backup)]);
         let found = candidates(&RegionState { backups, ..RegionState::default() });
-        assert_eq!(found.iter().map(|candidate| candidate.proof).collect::<Vec<_>>(), [expected], "{why}");
+        assert_eq!(found.iter().map(|candidate| candidate.verification).collect::<Vec<_>>(), [expected], "{why}");
     }
 }
 

@@ -41,12 +41,12 @@ impl Swept {
 }
 
 /// How one deletion ended.
-enum Gone {
-    Yes,
+enum Deletion {
+    Done,
     Locked,
 }
 
-type Doomed = (ObjectKey, ByteCount);
+type ToDelete = (ObjectKey, ByteCount);
 
 /// Deletes in one region.
 pub(crate) struct Sweeper<'a> {
@@ -131,11 +131,11 @@ impl<'a> Sweeper<'a> {
         while let Some(page) = pages.next().await.map_err(SweepError::List)? {
             self.author.check()?;
             let of_page = page.len() as u64;
-            let mut doomed: Vec<Doomed> =
-                page.into_iter().map(doomed).filter(|(key, _)| !needed.contains(key)).collect();
-            swept.needed += of_page - doomed.len() as u64;
+            let mut to_delete: Vec<ToDelete> =
+                page.into_iter().map(to_delete).filter(|(key, _)| !needed.contains(key)).collect();
+            swept.needed += of_page - to_delete.len() as u64;
             if first == FirstOfFolder::Unknown
-                && let Some((key, size)) = doomed.pop()
+                && let Some((key, size)) = to_delete.pop()
             {
                 let outcome = self.delete(vec![(key, size)]).await?;
                 first = if outcome.locked > 0 { FirstOfFolder::Locked } else { FirstOfFolder::Gone };
@@ -143,8 +143,8 @@ impl<'a> Sweeper<'a> {
             }
             match first {
                 // A backup is locked as a whole: one question a day is enough, however many objects it has.
-                FirstOfFolder::Locked => swept.locked += doomed.len() as u64,
-                FirstOfFolder::Unknown | FirstOfFolder::Gone => swept.add(self.delete(doomed).await?),
+                FirstOfFolder::Locked => swept.locked += to_delete.len() as u64,
+                FirstOfFolder::Unknown | FirstOfFolder::Gone => swept.add(self.delete(to_delete).await?),
             }
         }
         Ok(swept)
@@ -161,7 +161,7 @@ impl<'a> Sweeper<'a> {
                     page.into_iter().filter_map(|seen| Some((WalObject::of_key(&seen.entry.key)?, seen))).collect();
                 let is_over = objects.last().is_some_and(|(last, _)| last.range.start >= floor.before);
                 let below = objects.into_iter().filter(|(object, _)| object.range.end <= floor.before);
-                swept.add(self.delete(below.map(|(_, seen)| doomed(seen)).collect()).await?);
+                swept.add(self.delete(below.map(|(_, seen)| to_delete(seen)).collect()).await?);
                 if is_over {
                     break;
                 }
@@ -184,7 +184,7 @@ impl<'a> Sweeper<'a> {
                 is_over |= slice.range.start >= floor.before;
                 let may_go = slice.range.end <= floor.before && seen.age >= SLICE_GRACE;
                 if may_go && coverage.holds(slice.range).await.map_err(SweepError::List)? {
-                    covered.push(doomed(seen));
+                    covered.push(to_delete(seen));
                 }
             }
             swept.add(self.delete(covered).await?);
@@ -204,7 +204,7 @@ impl<'a> Sweeper<'a> {
             let mut pages = Pages::new(self.store, layout::epoch_prefix(*epoch), self.now);
             while let Some(page) = pages.next().await.map_err(SweepError::List)? {
                 self.author.check()?;
-                swept.add(self.delete(page.into_iter().map(doomed).collect()).await?);
+                swept.add(self.delete(page.into_iter().map(to_delete).collect()).await?);
             }
         }
         Ok(swept)
@@ -226,22 +226,22 @@ impl<'a> Sweeper<'a> {
         self.store.delete(&key).await.map_err(|source| SweepError::of_delete(key, source))
     }
 
-    async fn delete(&self, doomed: Vec<Doomed>) -> Result<Swept, SweepError> {
-        let one = |(key, size): Doomed| async move {
+    async fn delete(&self, to_delete: Vec<ToDelete>) -> Result<Swept, SweepError> {
+        let one = |(key, size): ToDelete| async move {
             // A page may take minutes, and a freeze or a pause counts from the next object on.
             self.author.check()?;
             match self.store.delete(&key).await {
-                Ok(()) => Ok((Gone::Yes, size)),
-                Err(StoreError::Locked { .. }) => Ok((Gone::Locked, size)),
+                Ok(()) => Ok((Deletion::Done, size)),
+                Err(StoreError::Locked { .. }) => Ok((Deletion::Locked, size)),
                 Err(source) => Err(SweepError::of_delete(key, source)),
             }
         };
         let mut swept = Swept::default();
-        let mut outcomes = futures_util::stream::iter(doomed).map(one).buffer_unordered(DELETIONS);
+        let mut outcomes = futures_util::stream::iter(to_delete).map(one).buffer_unordered(DELETIONS);
         while let Some(outcome) = outcomes.next().await {
             match outcome? {
-                (Gone::Yes, size) => swept.add(Swept { objects: 1, bytes: size, ..Swept::default() }),
-                (Gone::Locked, _) => swept.locked += 1,
+                (Deletion::Done, size) => swept.add(Swept { objects: 1, bytes: size, ..Swept::default() }),
+                (Deletion::Locked, _) => swept.locked += 1,
             }
         }
         Ok(swept)
@@ -256,6 +256,6 @@ enum FirstOfFolder {
     Gone,
 }
 
-fn doomed(seen: Seen) -> Doomed {
+fn to_delete(seen: Seen) -> ToDelete {
     (seen.entry.key, seen.entry.meta.size)
 }

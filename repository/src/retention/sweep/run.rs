@@ -1,4 +1,4 @@
-//! The only room that deletes: what the retention of a region keeps no longer, in two phases against the region's log.
+//! The only module that deletes: what the retention of a region keeps no longer, in two phases against the region's log.
 //!
 //! CRASH SAFETY, in each region by itself:
 //! 1. [`forget`]: a `forget` record names the backups that no rule keeps. Nothing is deleted; they can still be restored.

@@ -40,7 +40,7 @@ pub enum DeleteMode {
     /// By the log: a record is created at exactly one place, or not at all. The store must be able to do that.
     LogOrdered,
     /// The store ignores conditions. The caller guarantees that no other process writes into the region: it is the one
-    /// daemon of the cluster, and holds a lock on its host. A grace below [`SINGLE_WRITER_GRACE`] is refused.
+    /// daemon of the cluster, and holds a lock on its host. A grace below `SINGLE_WRITER_GRACE` is refused.
     SingleWriter,
 }
 

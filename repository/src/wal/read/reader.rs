@@ -127,7 +127,7 @@ impl WalReader {
         self.seen.lock().forget(timeline, before);
     }
 
-    /// Reads `range`, at most [`READ_BYTES_MAX`]. What was listed before is used if it suffices; else all regions are
+    /// Reads `range`, at most `READ_BYTES_MAX`. What was listed before is used if it suffices; else all regions are
     /// asked what they hold now.
     pub async fn read(&self, range: WalRange) -> WalRead {
         if range.len() > READ_BYTES_MAX || self.source.stores().is_empty() {
