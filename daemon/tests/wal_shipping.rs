@@ -75,7 +75,7 @@ async fn everything_offered_can_be_read_from_each_region_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_server_costs_no_object_and_a_busy_one_a_slice_each_interval() {
     let world = World::new(2).await;
-    let settings = lifeboat_daemon::wal::ship::shipper::ShipSettings {
+    let settings = lifeboat_daemon::wal::ship::settings::ShipSettings {
         flush_interval: Duration::from_millis(100),
         ..world.settings()
     };
@@ -108,7 +108,7 @@ async fn an_idle_server_costs_no_object_and_a_busy_one_a_slice_each_interval() {
 async fn in_synchronous_mode_commits_travel_at_once_and_in_groups() {
     let world = World::new(2).await;
     let slow = Rule { operation: Some(Operation::Put), ..Rule::always(Fault::Slow(Duration::from_millis(30))) };
-    let settings = lifeboat_daemon::wal::ship::shipper::ShipSettings {
+    let settings = lifeboat_daemon::wal::ship::settings::ShipSettings {
         flush_interval: Duration::from_secs(60),
         mode: CommitMode::Synchronous,
         wal_quorum: 2,
@@ -237,7 +237,7 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
     first.begin(at(1, 16 * MIB), segment(16)).unwrap();
     let sent = offer(&first, 1, 16 * MIB, 17 * MIB).await;
     everywhere(&first, 1, sent).await;
-    let other_host = lifeboat_daemon::wal::ship::shipper::ShipSettings {
+    let other_host = lifeboat_daemon::wal::ship::settings::ShipSettings {
         spool_directory: world.dir.path().join("other"),
         ..world.settings()
     };
@@ -266,15 +266,15 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
 async fn settings_that_cannot_work_and_a_spool_in_use_are_errors() {
     let world = World::new(1).await;
     let start = async |settings| -> String {
-        let regions = vec![lifeboat_daemon::wal::ship::shipper::ShipRegion { store: world.region(0), log: None }];
+        let regions = vec![lifeboat_daemon::wal::ship::settings::ShipRegion { store: world.region(0), log: None }];
         let started = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
         format!("{:#}", started.err().unwrap())
     };
     let settings = || world.settings();
-    let quorum = start(lifeboat_daemon::wal::ship::shipper::ShipSettings { wal_quorum: 2, ..settings() }).await;
+    let quorum = start(lifeboat_daemon::wal::ship::settings::ShipSettings { wal_quorum: 2, ..settings() }).await;
     assert!(quorum.contains("quorum"), "{quorum}");
     let small = lifeboat_vocabulary::ByteCount::from_mib(1);
-    let memory = start(lifeboat_daemon::wal::ship::shipper::ShipSettings { memory: small, ..settings() }).await;
+    let memory = start(lifeboat_daemon::wal::ship::settings::ShipSettings { memory: small, ..settings() }).await;
     assert!(memory.contains("memory"), "{memory}");
     let shipper = world.start(settings()).await;
     let used = start(settings()).await;

@@ -11,15 +11,15 @@ pub use crate::backup::error::SourceError;
 pub use crate::backup::facts::ServerFacts;
 pub use crate::backup::label::{BackupFrom, BackupLabel, BackupLabelError};
 pub use crate::backup::manifest::{ManifestVersion, ManifestWriter, WalRange};
+pub use crate::backup::manifest_lines::ManifestFile;
 pub use crate::backup::manifest_lines::{ManifestLineError, ManifestLines};
 pub use crate::backup::page_checksum::{
     PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread, page_checksum,
 };
-pub use crate::backup::source::{BackupEnd, BackupSource, BackupStart, ManifestFile, PageChecks, SourceEvent};
+pub use crate::backup::source::{BackupEnd, BackupSource, BackupStart, PageChecks, SourceEvent};
 pub use crate::backup::tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
 pub use crate::server::control_file::{ClusterState, ControlFile, ControlFileError, RequiredSettings, WalLevel};
-pub use crate::server::local_overrides::Listen;
-pub use crate::server::local_server::{LocalServer, LocalServerError, LocalServerSettings, StopMode};
+pub use crate::server::local_server::{LocalServer, LocalServerError, StopMode};
 pub use crate::server::minimal_configuration::{minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf};
 pub use crate::server::recovery::{
     CopyRole, RECOVERY_SIGNAL, RecoverySettings, RecoverySettingsError, RecoveryTarget, RecoveryTimeline,
@@ -27,6 +27,8 @@ pub use crate::server::recovery::{
 };
 pub use crate::server::run_directory::RunDirectoryError;
 pub use crate::server::server_bin::{ServerBinError, find_server_bin};
+pub use crate::server::server_settings::Listen;
+pub use crate::server::server_settings::LocalServerSettings;
 pub use crate::session::certificate_hash::server_end_point;
 pub use crate::session::commands::{ANSWER_MAX, Rows, Session};
 pub use crate::session::conninfo::{ConnInfoError, Place};
@@ -37,7 +39,7 @@ pub use crate::session::message::{
 };
 pub use crate::session::settings::{ConnectionSettings, Purpose};
 pub use crate::session::settings_words::TargetSessionAttrs;
-pub use crate::wal::connection::{ServerIdentity, WalConnection, WalConnectionOptions, WalStart};
+pub use crate::wal::connection::{ServerIdentity, WalConnection, WalConnectionOptions};
 pub use crate::wal::error::WalStreamError;
 pub use crate::wal::page::{WalFault, WalFaultKind};
 pub use crate::wal::record::{WalFact, WalFactKind};
@@ -45,6 +47,7 @@ pub use crate::wal::scan::{ScanStart, WalScanner};
 pub use crate::wal::slot::{
     ServerWal, SlotCondition, SlotName, SlotNameError, SlotStatus, create_slot, drop_slot, server_wal, slot_status,
 };
+pub use crate::wal::stream::WalStart;
 pub use crate::wal::stream::{EndOfTimeline, ReplyWanted, StandbyStatus, WalEvent, WalStream};
 pub use crate::wal::timeline_history::{HISTORY_MAX, HistoryEntry, TimelineHistory, TimelineHistoryError};
 pub use lifeboat_vocabulary::FileNumber;

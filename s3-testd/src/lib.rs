@@ -25,7 +25,9 @@ mod request_log;
 mod s3;
 mod server;
 mod service;
+mod shared;
 mod translate;
+mod uploads;
 
 pub use config::{Bucket, Config, History, Storage, Tls};
 pub use faults::{

@@ -27,11 +27,12 @@ use crate::body::StoredBody;
 use crate::clock;
 use crate::config::{Config, Tls};
 use crate::faults::Faults;
-use crate::multipart::Uploads;
 use crate::objects::{Condition, NewVersion, Objects, Refusal};
 use crate::request_log::{LoggedRequest, Operation, RequestLog};
-use crate::s3::{Backend, Shared};
+use crate::s3::Backend;
 use crate::service::Front;
+use crate::shared::Shared;
+use crate::uploads::Uploads;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;

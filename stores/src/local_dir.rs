@@ -15,7 +15,7 @@ use bytes::Bytes;
 use lifeboat_vocabulary::UtcTime;
 use rustix::io::Errno;
 
-use crate::local_files::Root;
+use crate::local_files::{Read, Root};
 use crate::local_list;
 use crate::sha256;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store, Support};
@@ -156,16 +156,6 @@ enum Written {
     Done(crate::ObjectVersion),
     Conflict,
     OtherBytes,
-}
-
-/// How a read ended.
-pub(crate) enum Read {
-    /// What was asked for.
-    Bytes(Bytes),
-    /// There is no such file.
-    Missing,
-    /// The range makes no sense for this file.
-    Refused(String),
 }
 
 #[cfg(test)]

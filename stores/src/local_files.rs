@@ -15,9 +15,18 @@ use lifeboat_vocabulary::{ByteCount, UtcTime};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::local_dir::Read;
 use crate::store::{ByteRange, ObjectMeta, ObjectVersion};
 use crate::{OBJECT_BYTES_MAX, ObjectKey};
+
+/// How a read ended.
+pub(crate) enum Read {
+    /// What was asked for.
+    Bytes(Bytes),
+    /// There is no such file.
+    Missing,
+    /// The range makes no sense for this file.
+    Refused(String),
+}
 
 /// Begins the name of a file whose write is not finished.
 pub(crate) const TEMP_PREFIX: &str = ".tmp-";

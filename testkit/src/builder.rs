@@ -182,3 +182,32 @@ pub(crate) fn start_on_free_port(mut launch: Launch, dir: tempfile::TempDir, maj
     let running = launch.start()?;
     Ok(PgServer::new(launch, running, Some(dir), major))
 }
+
+impl PgServer {
+    /// A cluster of this major version, described step by step and made by [`PgServerBuilder::start`].
+    #[must_use]
+    pub fn builder(major: u32) -> PgServerBuilder {
+        PgServerBuilder::new(major)
+    }
+
+    /// A streaming standby of this server: `pg_basebackup -R`, started and ready for queries. Tablespaces are copied
+    /// into directories of its own.
+    ///
+    /// # Errors
+    /// If the copy fails or does not start.
+    pub fn standby(&self) -> Result<Self> {
+        let dir = scratch_dir("lifeboat-standby-")?;
+        let launch = launch_in(dir.path(), self.major())?;
+        let mut copy = self.client("pg_basebackup");
+        copy.arg("-D").arg(&launch.data_dir).args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
+        let tablespaces = self.psql(
+            "postgres",
+            "select oid, pg_tablespace_location(oid) from pg_tablespace where pg_tablespace_location(oid) <> ''",
+        )?;
+        for (oid, location) in tablespaces.lines().filter_map(|line| line.split_once('|')) {
+            copy.arg("-T").arg(format!("{location}={}", dir.path().join(format!("ts_{oid}")).display()));
+        }
+        run_as_postgres(&mut copy).context("copy the primary")?;
+        start_on_free_port(launch, dir, self.major())
+    }
+}

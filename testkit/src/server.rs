@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::account::{as_postgres, private_dir, run_as_postgres, scratch_dir};
-use crate::builder::{PgServerBuilder, launch_in, start_on_free_port};
+use crate::account::{as_postgres, private_dir, run_as_postgres};
 use crate::process::{Launch, Running, Stop};
 
 /// A PostgreSQL cluster of its own in a temporary directory. Dropping it stops the server at once and removes everything.
@@ -23,12 +22,6 @@ pub struct PgServer {
 }
 
 impl PgServer {
-    /// A cluster of this major version, described step by step and made by [`PgServerBuilder::start`].
-    #[must_use]
-    pub fn builder(major: u32) -> PgServerBuilder {
-        PgServerBuilder::new(major)
-    }
-
     pub(crate) fn new(launch: Launch, running: Running, dir: Option<TempDir>, major: u32) -> Self {
         Self { running: Some(running), launch, dir, major }
     }
@@ -159,27 +152,6 @@ impl PgServer {
         let mut pgbench = self.client("pgbench");
         run_as_postgres(pgbench.args(["-i", "-q", "-s", &scale.to_string(), "postgres"]))?;
         Ok(())
-    }
-
-    /// A streaming standby of this server: `pg_basebackup -R`, started and ready for queries. Tablespaces are copied
-    /// into directories of its own.
-    ///
-    /// # Errors
-    /// If the copy fails or does not start.
-    pub fn standby(&self) -> Result<Self> {
-        let dir = scratch_dir("lifeboat-standby-")?;
-        let launch = launch_in(dir.path(), self.major)?;
-        let mut copy = self.client("pg_basebackup");
-        copy.arg("-D").arg(&launch.data_dir).args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
-        let tablespaces = self.psql(
-            "postgres",
-            "select oid, pg_tablespace_location(oid) from pg_tablespace where pg_tablespace_location(oid) <> ''",
-        )?;
-        for (oid, location) in tablespaces.lines().filter_map(|line| line.split_once('|')) {
-            copy.arg("-T").arg(format!("{location}={}", dir.path().join(format!("ts_{oid}")).display()));
-        }
-        run_as_postgres(&mut copy).context("copy the primary")?;
-        start_on_free_port(launch, dir, self.major)
     }
 
     /// Makes a standby the primary, and waits until it is.

@@ -38,6 +38,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Install what is missing and run every check and test.
     Test(test::TestArgs),
+    /// Check the source tree alone: long files, full folders, circles of modules, dead links.
+    Tree,
     /// Build a Debian package.
     Deb(deb::DebArgs),
     /// Try the package of a debug build in a systemd of its own, as its papers say.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Tree => tree(),
         Task::Deb(args) => deb::main(&args),
         Task::Package { as_built: true } => package_test::run().map(|seen| println!("{seen}")),
         Task::Package { as_built: false } => package(),
@@ -86,6 +89,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn tree() -> Result<()> {
+    let mut steps = steps::Steps::default();
+    house::add_steps(&mut steps, &tools::root());
+    println!("\n{}", steps.summary());
+    if steps.all_passed() { Ok(()) } else { anyhow::bail!("the source tree breaks a rule") }
 }
 
 /// Builds what the trial takes, and tries it.

@@ -20,7 +20,7 @@ use crate::regions::open::OpenRegions;
 use crate::settings::wiring;
 use crate::wal::backup_need::needed;
 use crate::wal::receive::upstream::Belonging;
-use crate::wal::ship::shipper::ShipRegion;
+use crate::wal::ship::settings::ShipRegion;
 
 /// What was found.
 pub(crate) struct Known {

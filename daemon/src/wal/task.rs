@@ -21,7 +21,8 @@ use crate::wal::receive::receiver::Receiver;
 use crate::wal::receive::upstream::Finder;
 use crate::wal::reporter::{Reporter, ReporterSettings};
 use crate::wal::shared::Shared;
-use crate::wal::ship::shipper::{KeyHolders, ShipSettings, Shipper};
+use crate::wal::ship::settings::{KeyHolders, ShipSettings};
+use crate::wal::ship::shipper::Shipper;
 use crate::wal::slot_watch::{self, SlotOutlook};
 
 /// What the WAL of one cluster may take of the memory, raw and sealed.

@@ -8,7 +8,16 @@ use lifeboat_vocabulary::RelativePath;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::backup::source::ManifestFile;
+/// What the server's manifest says of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestFile {
+    /// Where it lies, including `pg_tblspc/<oid>/`.
+    pub path: RelativePath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// CRC-32C of its content, where the manifest has one.
+    pub crc32c: Option<u32>,
+}
 
 /// The longest line: a path of 4 KiB in hexadecimal, and room for the rest.
 const LINE_MAX: usize = 64 << 10;

@@ -1,5 +1,6 @@
 //! The seam between a running server and everything that keeps its data.
 
+use crate::backup::manifest_lines::ManifestFile;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, FileEntry, FileNumber, RelativePath, Tablespace, WalPosition};
@@ -77,17 +78,6 @@ pub enum PageChecks {
     Receiver,
     /// The server does while it sends, because this role may not re-read pages.
     Server,
-}
-
-/// What the server's manifest says of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestFile {
-    /// Where it lies, including `pg_tblspc/<oid>/`.
-    pub path: RelativePath,
-    /// Its length in bytes.
-    pub size: u64,
-    /// CRC-32C of its content, where the manifest has one.
-    pub crc32c: Option<u32>,
 }
 
 /// How a backup ended.

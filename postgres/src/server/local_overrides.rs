@@ -4,19 +4,8 @@
 
 use std::ffi::OsString;
 
-use crate::server::local_server::LocalServerSettings;
 use crate::server::run_directory::{hba_path, ident_path};
-
-/// Who may connect to a local server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// Only its own account and root, through the private socket, as any role and without a password: for a server that
-    /// is thrown away. Libraries that the configuration preloads stay out, and the copy's `pg_hba.conf` is not read.
-    SocketOnly,
-    /// The private socket and 127.0.0.1, for those whom the `pg_hba.conf` in the data directory lets in: for a server that
-    /// stays. Libraries are loaded as configured.
-    Loopback,
-}
+use crate::server::server_settings::{Listen, LocalServerSettings};
 
 /// A setting, and the versions that have it: first, and first that has it no more.
 type Row = (&'static str, &'static str, std::ops::Range<u32>);

@@ -14,8 +14,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use crate::server::local_overrides::{Listen, overrides};
+use crate::server::local_overrides::overrides;
 use crate::server::run_directory::{RunDirectoryError, prepare};
+use crate::server::server_settings::{LocalServerSettings, RunAs};
 use crate::session::commands::Session;
 use crate::session::settings::{ConnectionSettings, Purpose};
 use crate::session::surroundings::{Surroundings, read_bounded};
@@ -28,27 +29,6 @@ const POLL: Duration = Duration::from_millis(50);
 const QUESTION: Duration = Duration::from_secs(5);
 /// How long a dropped server may take to end; it kills its own processes after 5 s.
 const DROP_PATIENCE: Duration = Duration::from_secs(15);
-
-/// What to start, and how.
-#[derive(Clone, Debug)]
-pub struct LocalServerSettings {
-    /// The directory with `postgres`; see [`crate::server::server_bin::find_server_bin`].
-    pub bin_dir: PathBuf,
-    /// The data directory. Its owner is the account that the server runs as.
-    pub data_dir: PathBuf,
-    /// Settings for the command line, which win over all files and over what this type sets by itself.
-    pub extra: Vec<(String, String)>,
-    /// The directory for socket and log. It is made if it is not there; else it must be closed to everybody but its owner.
-    pub run_directory: PathBuf,
-    /// The port, which is also a part of the socket's name.
-    pub port: u16,
-    /// How long recovery may take, and how long stopping may take.
-    pub timeout: Duration,
-    /// Who may connect.
-    pub listen: Listen,
-    /// The role that [`LocalServer::connection_string`] names: the cluster's superuser, mostly `postgres`.
-    pub user: String,
-}
 
 /// Why a server did not start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -121,30 +101,15 @@ pub enum StopMode {
     Immediate,
 }
 
-/// Which account the server runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RunAs {
-    /// That of this process.
-    Same,
-    /// Another one, as this process is root.
-    Other {
-        /// Its user number.
-        uid: u32,
-        /// Its group number.
-        gid: u32,
-    },
-}
-
-impl RunAs {
-    fn of(data_dir: &Path) -> Result<Self, LocalServerError> {
-        let about = data_dir.metadata().map_err(system(format!("look at {}", data_dir.display())))?;
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Self::Same);
-        }
-        match about.uid() {
-            0 => Err(LocalServerError::OwnedByRoot { data_dir: data_dir.display().to_string() }),
-            uid => Ok(Self::Other { uid, gid: about.gid() }),
-        }
+/// As whom a server over this directory runs.
+fn run_as(data_dir: &Path) -> Result<RunAs, LocalServerError> {
+    let about = data_dir.metadata().map_err(system(format!("look at {}", data_dir.display())))?;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(RunAs::Same);
+    }
+    match about.uid() {
+        0 => Err(LocalServerError::OwnedByRoot { data_dir: data_dir.display().to_string() }),
+        uid => Ok(RunAs::Other { uid, gid: about.gid() }),
     }
 }
 
@@ -185,7 +150,7 @@ impl LocalServer {
         let find = |path: &Path| path.canonicalize().map_err(system(format!("find {}", path.display())));
         settings.data_dir = find(&settings.data_dir)?;
         settings.bin_dir = find(&settings.bin_dir)?;
-        let run_as = RunAs::of(&settings.data_dir)?;
+        let run_as = run_as(&settings.data_dir)?;
         let major = major_of(&settings.data_dir)?;
         let run = prepare(&settings.run_directory, run_as)?;
         settings.run_directory = run.path;

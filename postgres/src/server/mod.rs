@@ -7,3 +7,4 @@ pub(crate) mod minimal_configuration;
 pub(crate) mod recovery;
 pub(crate) mod run_directory;
 pub(crate) mod server_bin;
+pub(crate) mod server_settings;

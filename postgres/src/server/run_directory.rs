@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::server::local_server::RunAs;
+use crate::server::server_settings::RunAs;
 
 /// `sun_path` holds 108 bytes with the NUL at the end (`unix(7)`); the server adds `/.s.PGSQL.65535`.
 const SOCKET_DIRECTORY_MAX: usize = 107 - 15;

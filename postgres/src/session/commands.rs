@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use crate::session::error::{ProtocolFault, SessionError};
 use crate::session::message::{BackendMessage, Decoded, MESSAGE_MAX, decode_message};
-use crate::session::settings::{ConnectionSettings, Purpose};
+use crate::session::settings::Purpose;
 use crate::session::settings_words::TargetSessionAttrs;
 use crate::session::startup::{PARAMETERS_MAX, Welcome};
 use crate::session::transport::Transport;
@@ -56,16 +56,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session with the first host that will do, in the order of the settings.
-    ///
-    /// `connect_timeout` bounds each attempt: name, connection, encryption, log-in, and the question what the server is.
-    ///
-    /// # Errors
-    /// [`SessionError`] of the one attempt, or [`SessionError::NoSuitableHost`] with the reason of each.
-    pub async fn connect(settings: &ConnectionSettings, purpose: Purpose) -> Result<Self, SessionError> {
-        crate::session::connect::open(settings, purpose).await
-    }
-
     pub(crate) fn new(transport: Transport, welcome: Welcome, purpose: Purpose) -> Result<Self, SessionError> {
         let Welcome { parameters, process_id } = welcome;
         let Some(version) = parameters.get("server_version").and_then(|text| version_number(text)) else {

@@ -34,8 +34,19 @@ enum Encryption {
     Tls,
 }
 
-/// Opens a session with the first server that will do.
-pub(crate) async fn open(settings: &ConnectionSettings, purpose: Purpose) -> Result<Session, SessionError> {
+impl Session {
+    /// Opens a session with the first host that will do, in the order of the settings.
+    ///
+    /// `connect_timeout` bounds each attempt: name, connection, encryption, log-in, and the question what the server is.
+    ///
+    /// # Errors
+    /// [`SessionError`] of the one attempt, or [`SessionError::NoSuitableHost`] with the reason of each.
+    pub async fn connect(settings: &ConnectionSettings, purpose: Purpose) -> Result<Self, SessionError> {
+        open(settings, purpose).await
+    }
+}
+
+async fn open(settings: &ConnectionSettings, purpose: Purpose) -> Result<Session, SessionError> {
     let passes = match settings.target {
         TargetSessionAttrs::PreferStandby => vec![TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
         target => vec![target],

@@ -5,10 +5,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::session::surroundings::Surroundings;
-
 /// The longest connection string, in bytes.
-const TEXT_MAX: usize = 64 << 10;
+pub(crate) const TEXT_MAX: usize = 64 << 10;
 
 /// Where a value was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,9 +135,9 @@ enum Support {
     Only(&'static [&'static str], &'static str),
 }
 
-struct Keyword {
-    name: &'static str,
-    variable: Option<&'static str>,
+pub(crate) struct Keyword {
+    pub(crate) name: &'static str,
+    pub(crate) variable: Option<&'static str>,
     support: Support,
 }
 
@@ -164,7 +162,7 @@ const NO_GSS: &str = "there is no GSSAPI; use TLS";
 const NO_SERVICE: &str = "write the service's keywords out";
 const NO_OAUTH: &str = "there is no OAuth; use scram-sha-256, cert or peer";
 
-const KEYWORDS: &[Keyword] = &[
+pub(crate) const KEYWORDS: &[Keyword] = &[
     used("host", Some("PGHOST")),
     used("hostaddr", Some("PGHOSTADDR")),
     used("port", Some("PGPORT")),
@@ -224,32 +222,9 @@ const KEYWORDS: &[Keyword] = &[
 ];
 
 /// The values of a connection string and of the environment, by keyword.
-pub(crate) struct Values(HashMap<&'static str, (String, Place)>);
+pub(crate) struct Values(pub(crate) HashMap<&'static str, (String, Place)>);
 
 impl Values {
-    /// Reads `text`, and takes what it leaves open from the environment.
-    pub(crate) fn read(text: &str, surroundings: &Surroundings) -> Result<Self, ConnInfoError> {
-        if text.len() > TEXT_MAX {
-            return Err(ConnInfoError::TooLong { bytes: text.len() });
-        }
-        if let Some(index) = text.chars().position(|c| c == '\0') {
-            return Err(ConnInfoError::ZeroByte { position: index + 1 });
-        }
-        let mut values = Self(HashMap::new());
-        if text.starts_with("postgresql://") || text.starts_with("postgres://") {
-            crate::session::conninfo_uri::read_uri(text, &mut values)?;
-        } else {
-            read_keywords(text, &mut values)?;
-        }
-        for keyword in KEYWORDS {
-            let Some(variable) = keyword.variable else { continue };
-            if let (false, Some(value)) = (values.0.contains_key(keyword.name), surroundings.variable(variable)) {
-                values.put(keyword, value.to_owned(), Place::Environment(variable))?;
-            }
-        }
-        Ok(values)
-    }
-
     /// Takes the value of a keyword out, if it has one that is not empty.
     pub(crate) fn take(&mut self, keyword: &'static str) -> Option<(String, Place)> {
         self.0.remove(keyword).filter(|(value, _)| !value.is_empty())
@@ -263,7 +238,7 @@ impl Values {
         }
     }
 
-    fn put(&mut self, keyword: &Keyword, value: String, place: Place) -> Result<(), ConnInfoError> {
+    pub(crate) fn put(&mut self, keyword: &Keyword, value: String, place: Place) -> Result<(), ConnInfoError> {
         match keyword.support {
             Support::Only(values, why) if !value.is_empty() && !values.contains(&value.as_str()) => {
                 Err(ConnInfoError::Unsupported { keyword: keyword.name, place, why })
@@ -296,7 +271,7 @@ fn unknown(name: &str, position: usize) -> ConnInfoError {
 
 /// Reads `keyword = value` pairs: blanks around `=` are free, values with blanks are quoted with `'`, a backslash takes the
 /// next character as it is.
-fn read_keywords(text: &str, values: &mut Values) -> Result<(), ConnInfoError> {
+pub(crate) fn read_keywords(text: &str, values: &mut Values) -> Result<(), ConnInfoError> {
     let mut rest = text.chars().enumerate().map(|(index, c)| (index + 1, c)).peekable();
     loop {
         while rest.next_if(|(_, c)| c.is_ascii_whitespace()).is_some() {}

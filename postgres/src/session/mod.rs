@@ -5,6 +5,7 @@ pub(crate) mod certificate_hash;
 pub(crate) mod commands;
 pub(crate) mod connect;
 pub(crate) mod conninfo;
+pub(crate) mod conninfo_text;
 pub(crate) mod conninfo_uri;
 pub(crate) mod error;
 pub(crate) mod message;

@@ -15,8 +15,6 @@ use crate::session::error::SessionError;
 use crate::session::message::{BackendMessage, ServerMessage};
 use crate::session::settings::{ConnectionSettings, Purpose};
 use crate::wal::error::{Asked, WalStreamError};
-use crate::wal::slot::SlotName;
-use crate::wal::stream::{EndOfTimeline, WalStream};
 use crate::wal::timeline_history::HISTORY_MAX;
 
 /// How long a server may take to answer a command, to start a stream, or to end one that we end.
@@ -55,15 +53,6 @@ pub struct ServerIdentity {
 pub struct WalConnection {
     pub(crate) session: Session,
     segment_size: Option<SegmentSize>,
-}
-
-/// What came of the wish for a stream.
-#[derive(Debug)]
-pub enum WalStart {
-    /// WAL flows.
-    Streaming(WalStream),
-    /// All WAL of the timeline was before the position.
-    EndOfTimeline(EndOfTimeline),
 }
 
 impl WalConnection {
@@ -172,35 +161,6 @@ impl WalConnection {
         content.ok_or_else(|| WalStreamError::protocol("a history without content"))
     }
 
-    /// Asks for WAL from the start of a segment on, and for the slot to hold what we have not confirmed.
-    ///
-    /// That the WAL is gone, or that the server does not have so much, comes with [`WalStream::next`].
-    ///
-    /// # Errors
-    /// [`WalStreamError`], by its meaning. The connection is closed then.
-    pub async fn start(mut self, slot: &SlotName, from: WalPosition) -> Result<WalStart, WalStreamError> {
-        let doing = "ask for WAL";
-        let size = self.segment_size().await?;
-        if !from.lsn.as_bytes().is_multiple_of(size.as_bytes()) {
-            return Err(WalStreamError::NotSegmentStart { at: from.lsn });
-        }
-        // Up to 14 a standby must have been asked in this session who it is (walsender.c, StartReplication).
-        self.identify().await?;
-        let WalPosition { timeline, lsn } = from;
-        let command = format!("START_REPLICATION SLOT \"{slot}\" PHYSICAL {lsn} TIMELINE {timeline}");
-        let answer = within(doing, async {
-            self.session.send_query(&command).await.map_err(WalStreamError::session(doing))?;
-            Answer::read(&mut self.session, doing).await
-        });
-        let answer = answer.await?;
-        match answer.refusal {
-            Some(message) => return Err(WalStreamError::server(doing, Asked::ForWal, message)),
-            None if answer.end == AnswerEnd::CopyBoth => {}
-            None => return Ok(WalStart::EndOfTimeline(EndOfTimeline { next: answer.next()?, connection: self })),
-        }
-        Ok(WalStart::Streaming(WalStream::new(self, lsn)))
-    }
-
     /// Says goodbye.
     pub async fn close(self) {
         self.session.close().await;
@@ -234,7 +194,7 @@ pub(crate) async fn within_time<T>(
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum AnswerEnd {
+pub(crate) enum AnswerEnd {
     /// The server awaits the next command.
     #[default]
     Ready,
@@ -247,11 +207,11 @@ enum AnswerEnd {
 pub(crate) struct Answer {
     row: Vec<Option<Bytes>>,
     pub(crate) refusal: Option<ServerMessage>,
-    end: AnswerEnd,
+    pub(crate) end: AnswerEnd,
 }
 
 impl Answer {
-    async fn read(session: &mut Session, doing: &'static str) -> Result<Self, WalStreamError> {
+    pub(crate) async fn read(session: &mut Session, doing: &'static str) -> Result<Self, WalStreamError> {
         let mut answer = Self::default();
         loop {
             match session.next_message().await {

@@ -10,8 +10,49 @@ use lifeboat_vocabulary::{ByteCount, Lsn, UtcTime, WalPosition};
 
 use crate::session::message::BackendMessage;
 use crate::wal::clock::{from_server, to_server};
-use crate::wal::connection::{Answer, WalConnection, within, within_time};
+use crate::wal::connection::{Answer, AnswerEnd, WalConnection, within, within_time};
 use crate::wal::error::{Asked, WalStreamError};
+use crate::wal::slot::SlotName;
+
+/// What came of the wish for a stream.
+#[derive(Debug)]
+pub enum WalStart {
+    /// WAL flows.
+    Streaming(WalStream),
+    /// All WAL of the timeline was before the position.
+    EndOfTimeline(EndOfTimeline),
+}
+
+impl WalConnection {
+    /// Asks for WAL from the start of a segment on, and for the slot to hold what we have not confirmed.
+    ///
+    /// That the WAL is gone, or that the server does not have so much, comes with [`WalStream::next`].
+    ///
+    /// # Errors
+    /// [`WalStreamError`], by its meaning. The connection is closed then.
+    pub async fn start(mut self, slot: &SlotName, from: WalPosition) -> Result<WalStart, WalStreamError> {
+        let doing = "ask for WAL";
+        let size = self.segment_size().await?;
+        if !from.lsn.as_bytes().is_multiple_of(size.as_bytes()) {
+            return Err(WalStreamError::NotSegmentStart { at: from.lsn });
+        }
+        // Up to 14 a standby must have been asked in this session who it is (walsender.c, StartReplication).
+        self.identify().await?;
+        let WalPosition { timeline, lsn } = from;
+        let command = format!("START_REPLICATION SLOT \"{slot}\" PHYSICAL {lsn} TIMELINE {timeline}");
+        let answer = within(doing, async {
+            self.session.send_query(&command).await.map_err(WalStreamError::session(doing))?;
+            Answer::read(&mut self.session, doing).await
+        });
+        let answer = answer.await?;
+        match answer.refusal {
+            Some(message) => return Err(WalStreamError::server(doing, Asked::ForWal, message)),
+            None if answer.end == AnswerEnd::CopyBoth => {}
+            None => return Ok(WalStart::EndOfTimeline(EndOfTimeline { next: answer.next()?, connection: self })),
+        }
+        Ok(WalStart::Streaming(WalStream::new(self, lsn)))
+    }
+}
 
 /// How long a status may take to leave: it is small, and a server that streams reads what it is told.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::command_line::RestoreArgs;
 use crate::commands::verify::workers;
 use crate::fetch::archive::Archive;
-use crate::fetch::plan::{RestorePlan, plan};
+use crate::fetch::plan::plan;
 use crate::fetch::target_dir::TargetDir;
+use crate::recover::decided::{Done, Restore};
 use crate::recover::watch::{Awaited, Recovered, Recovery};
 use crate::recover::{files, report};
-use crate::target::decide::{Decision, decide};
+use crate::target::decide::decide;
 use crate::wal_fetch::prefetch::Limits;
 use crate::wal_fetch::prepare;
 use crate::wal_fetch::serve::Serving;
@@ -33,25 +34,6 @@ use crate::wal_fetch::settings::{Parts, WalFetchSettings};
 
 /// Bytes that one request asks for.
 const RANGE_BYTES: u64 = 8 << 20;
-
-/// A restore whose every step is decided.
-pub(crate) struct Restore<'a> {
-    pub(crate) place: &'a PlaceArgs,
-    pub(crate) args: &'a RestoreArgs,
-    pub(crate) repository: &'a Repository,
-    pub(crate) keys: Keys,
-    pub(crate) decision: Decision,
-    pub(crate) plan: RestorePlan,
-    pub(crate) facts: BackupFacts,
-    pub(crate) output: Output,
-}
-
-/// What a restore took.
-pub(crate) struct Done {
-    pub(crate) fetched: Duration,
-    pub(crate) flushed: Duration,
-    pub(crate) recovered: Option<Recovered>,
-}
 
 /// Restores: decision, plan, files, recovery settings, flush, `pg_control` last, and the server if it was asked for.
 ///

@@ -8,7 +8,7 @@ use lifeboat_repository::backup::read::BackupReader;
 use lifeboat_repository::catalog::CatalogRow;
 use serde_json::{Value, json};
 
-use crate::commands::restore::{Done, Restore};
+use crate::recover::decided::{Done, Restore};
 use crate::recover::watch::{Awaited, Recovered};
 use crate::target::decide::Decision;
 use crate::target::recovery_target::TargetAction;

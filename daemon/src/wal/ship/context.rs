@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::wal::ship::memory::Memory;
 use crate::wal::ship::positions::Positions;
-use crate::wal::ship::shipper::ShipSettings;
+use crate::wal::ship::settings::ShipSettings;
 use crate::wal::ship::spool::Spool;
 use crate::wal::ship::state::Desk;
 

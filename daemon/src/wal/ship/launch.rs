@@ -15,7 +15,7 @@ use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::What;
 use crate::wal::ship::piece::CutPolicy;
 use crate::wal::ship::positions::ResumePoint;
-use crate::wal::ship::shipper::{ANSWER_PATIENCE, ShipRegion, ShipSettings};
+use crate::wal::ship::settings::{ANSWER_PATIENCE, ShipRegion, ShipSettings};
 use crate::wal::ship::spool::{Spool, SpoolFile, SpoolName};
 use crate::wal::ship::state::{Bounds, Desk, Found};
 use crate::wal::ship::uploader::Lane;

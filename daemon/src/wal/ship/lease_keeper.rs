@@ -11,11 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::wal::ship::context::Works;
 use crate::wal::ship::state::Desk;
-use crate::wal::ship::uploader::Keys;
 use crate::wal::ship::uploader_state::Standing;
 
 /// A head is written this often.
 const HEAD_EVERY: Duration = Duration::from_secs(60);
+
+/// What the keeper of the region's lease and head takes over once the region was asked.
+pub(crate) struct Keys {
+    pub(crate) lease: Lease,
+    pub(crate) head: HeadFile,
+}
 
 /// What is known about another installation.
 pub(crate) fn holder_text(holder: &LeaseHolder) -> String {

@@ -13,6 +13,7 @@ pub mod positions;
 pub(crate) mod put;
 pub(crate) mod ranges;
 pub(crate) mod sealing;
+pub mod settings;
 pub mod shipper;
 pub(crate) mod spool;
 pub(crate) mod spool_task;

@@ -1,21 +1,15 @@
 //! The shipper: takes checked WAL bytes, and brings them to every region.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use lifeboat_config::CommitMode;
-use lifeboat_repository::format::Incarnation;
-use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::layout::WalRange;
-use lifeboat_repository::keys::{KeyCommand, Recipient};
 use lifeboat_repository::log::records::GapReason;
-use lifeboat_repository::log::{NoteSigner, RegionLog, RegionStore};
 use lifeboat_repository::wal::HISTORY_BYTES_MAX;
-use lifeboat_vocabulary::{ByteCount, Clock, ClusterName, SegmentSize, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Clock, SegmentSize, TimelineId, WalPosition};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,64 +21,16 @@ use crate::wal::ship::launch;
 use crate::wal::ship::lease_keeper::LaneKeeper;
 use crate::wal::ship::positions::{Offer, Positions, ResumePoint, ShipError};
 use crate::wal::ship::sealing::Sealing;
+use crate::wal::ship::settings::{ShipRegion, ShipSettings};
 use crate::wal::ship::spool_task::{keep_spool, keep_time};
 use crate::wal::ship::state::{Desk, Taken};
 use crate::wal::ship::uploader::Lane;
 
-/// How long the start waits for a region.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// How long bytes wait for room before they are refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the regions have for the last heads and leases.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 const SETTLE_LOOK: Duration = Duration::from_millis(100);
-
-/// Who can open what is sealed.
-#[derive(Clone, Debug)]
-pub struct KeyHolders {
-    /// Owners of identities.
-    pub recipients: Vec<Recipient>,
-    /// Programs that wrap.
-    pub commands: Vec<KeyCommand>,
-}
-
-/// How the shipper works.
-#[derive(Clone, Debug)]
-pub struct ShipSettings {
-    /// The age at which bytes that were not cut yet are cut. Exact to the **millisecond**.
-    pub flush_interval: Duration,
-    /// Whether commits wait.
-    pub mode: CommitMode,
-    /// Regions that must hold WAL before it is confirmed; at least 1.
-    pub wal_quorum: usize,
-    /// Where sealed objects wait for regions that are away. Used by one process only; made if it is missing.
-    pub spool_directory: PathBuf,
-    /// What the spool may hold, at least 64 MiB.
-    pub spool_limit: ByteCount,
-    /// What may be held in memory, raw and sealed, at least 64 MiB.
-    pub memory: ByteCount,
-    /// The cluster, for the lease.
-    pub cluster: ClusterName,
-    /// The repository that the objects belong to.
-    pub repository: RepositoryId,
-    /// Signs objects, records and heads.
-    pub signer: Arc<NoteSigner>,
-    /// Who can open the objects.
-    pub holders: KeyHolders,
-    /// How records name this program.
-    pub tool: String,
-    /// The incarnation of the server, where it is a copy that was adopted.
-    pub incarnation: Option<Incarnation>,
-}
-
-/// A region to ship to.
-#[derive(Debug)]
-pub struct ShipRegion {
-    /// Its name and store, with retries and breaker around it.
-    pub store: RegionStore,
-    /// Its log, or `None` if it could not be read yet.
-    pub log: Option<RegionLog>,
-}
 
 /// Brings WAL to regions. Owns all its tasks: dropping it ends them at once, [`Shipper::stop`] in order.
 pub struct Shipper {
@@ -96,7 +42,7 @@ pub struct Shipper {
 }
 
 impl Shipper {
-    /// Reads spool and regions, and starts. A region that does not answer within [`ANSWER_PATIENCE`] is asked again later.
+    /// Reads spool and regions, and starts. A region that does not answer within [`ANSWER_PATIENCE`](crate::wal::ship::settings::ANSWER_PATIENCE) is asked again later.
     ///
     /// # Errors
     /// If the spool cannot be used or the settings cannot work.

@@ -9,7 +9,6 @@ use anyhow::Context;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::Origin;
 use lifeboat_repository::log::{Draft, LogError, RegionLog, RegionStore};
-use lifeboat_repository::wal::{HeadFile, Lease};
 use lifeboat_stores::{ObjectKey, PutMode, StoreError};
 use lifeboat_vocabulary::UtcTime;
 use tokio::sync::mpsc;
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::wal::ship::context::Works;
 use crate::wal::ship::entry::{self, Answer, Entry};
+use crate::wal::ship::lease_keeper::Keys;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
@@ -28,12 +28,6 @@ use crate::wal::ship::uploader_state::Standing;
 const PUTS: usize = 8;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// What the keeper of the region's lease and head takes over once the region was asked.
-pub(crate) struct Keys {
-    pub(crate) lease: Lease,
-    pub(crate) head: HeadFile,
-}
 
 /// An object on its way.
 struct Going {
