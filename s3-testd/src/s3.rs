@@ -1,21 +1,17 @@
 //! S3's operations over [`Objects`]: what a request says, what the document answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-use hyper::HeaderMap;
-use parking_lot::Mutex;
 use s3s::dto::*;
 use s3s::{Body, S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use crate::body::StoredBody;
 use crate::checksums;
 use crate::clock;
-use crate::config::{History, Storage};
-use crate::faults::{Faults, Truncation};
+use crate::config::History;
+use crate::faults::Truncation;
 use crate::listing::{self, Marker, Position, Query, Row};
-use crate::objects::{Condition, Content, Locking, NewVersion, Objects, Removal, Version};
+use crate::objects::{Condition, Locking, NewVersion, Removal};
 use crate::shared::Shared;
 use crate::translate::{
     bypass, check_read, collect, condition, cut_body, etag, flip, length, mode_text, object, retention,
