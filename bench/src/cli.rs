@@ -1,14 +1,13 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::rounds::Plan;
-use crate::tools::Copies;
-use crate::tools::wal::ARCHIVE_TIMEOUT;
+use crate::measured::Measured;
+use crate::plan::{ARCHIVE_TIMEOUT, Plan, Scenario, ToolName};
+use crate::serve_s3::ServeS3;
 
 /// Measures backups, restores, continuous WAL and recovery of Lifeboat, pgBackRest and a hand-made script on a
 /// PostgreSQL cluster that it makes for the purpose. Nothing else should run on the machine.
@@ -60,58 +59,8 @@ pub struct Arguments {
     pub part: Option<Part>,
 }
 
-/// A tool to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ToolName {
-    /// This project.
-    Lifeboat,
-    /// pgBackRest from the system's packages.
-    Pgbackrest,
-    /// `pg_basebackup`, zstd, openssl and awscli in a pipe.
-    Script,
-}
-
 /// The default of `--scenarios`.
 const ALL_SCENARIOS: &str = "backup,backup-two,restore,wal-latency,wal-drain,recovery";
-
-/// An operation to measure. Those that change the cluster come last, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Scenario {
-    /// A full backup to one region.
-    Backup,
-    /// A full backup to two regions.
-    BackupTwo,
-    /// A restore from one region.
-    Restore,
-    /// How long commits are on the server only, under load and without.
-    WalLatency,
-    /// How fast a backlog of WAL gets to two regions.
-    WalDrain,
-    /// A restore from one region and the replay of all WAL.
-    Recovery,
-}
-
-impl Scenario {
-    /// What a reader of the report sees.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Backup => "full backup, 1 region",
-            Self::BackupTwo => "full backup, 2 regions",
-            Self::Restore => "restore, 1 region",
-            Self::WalLatency => "from commit to 2 regions",
-            Self::WalDrain => "backlog of WAL, 2 regions",
-            Self::Recovery => "recovery, 1 region",
-        }
-    }
-
-    /// In how many regions the backup is.
-    pub fn copies(self) -> Copies {
-        match self {
-            Self::Backup | Self::Restore | Self::Recovery => Copies::One,
-            Self::BackupTwo | Self::WalLatency | Self::WalDrain => Copies::Two,
-        }
-    }
-}
 
 /// Parts of the harness that run as processes of their own.
 #[derive(Debug, Subcommand)]
@@ -122,37 +71,6 @@ pub enum Part {
     /// Run one command and print what it used
     #[command(hide = true)]
     Measured(Measured),
-}
-
-/// One region.
-#[derive(Debug, Args)]
-pub struct ServeS3 {
-    /// Where to listen.
-    #[arg(long)]
-    pub listen: SocketAddr,
-    /// Buckets that exist from the start.
-    #[arg(long = "bucket")]
-    pub buckets: Vec<String>,
-    /// PEM file with the certificate chain.
-    #[arg(long)]
-    pub tls_cert: PathBuf,
-    /// PEM file with its key.
-    #[arg(long)]
-    pub tls_key: PathBuf,
-}
-
-/// One command.
-#[derive(Debug, Args)]
-pub struct Measured {
-    /// File for the command's output.
-    #[arg(long)]
-    pub log: PathBuf,
-    /// Kill the command after this many seconds.
-    #[arg(long)]
-    pub limit_seconds: u64,
-    /// The program and its arguments.
-    #[arg(last = true, required = true)]
-    pub command: Vec<String>,
 }
 
 /// What everything comes to with `--quick`.

@@ -5,18 +5,33 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Measured;
 use crate::proc;
+
+/// One command.
+#[derive(Debug, Args)]
+pub struct Measured {
+    /// File for the command's output.
+    #[arg(long)]
+    pub log: PathBuf,
+    /// Kill the command after this many seconds.
+    #[arg(long)]
+    pub limit_seconds: u64,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
 
 /// How often the memory of the command's processes is looked at.
 const SAMPLE: Duration = Duration::from_millis(100);

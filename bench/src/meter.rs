@@ -10,8 +10,8 @@ use lifeboat_testkit::run_as_postgres;
 use crate::figures::Cost;
 use crate::measured::Usage;
 use crate::proc;
+use crate::shell::Shell;
 use crate::stage::{Stage, set_environment};
-use crate::tools::Shell;
 
 /// A run that takes longer than this is killed.
 const LIMIT_SECONDS: u64 = 3600;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::cli::Scenario;
 use crate::figures::{Run, Spread, ratio};
 use crate::machine::Machine;
+use crate::plan::Scenario;
 use crate::wal::WalReport;
 use crate::wal::table::{TEXT_COLUMNS, aligned};
 

@@ -1,55 +1,19 @@
 //! The order of the runs: tools take turns, so that a machine that grows slower does so for all of them.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use lifeboat_testkit::{RestoredServer, Stop};
 use lifeboat_vocabulary::{Clock, SystemClock};
 
-use crate::cli::{Scenario, ToolName};
 use crate::cluster;
 use crate::figures::{Cost, Run};
 use crate::machine::Machine;
 use crate::meter;
+use crate::plan::{Plan, Scenario};
 use crate::report::{Report, Row, ToolReport};
 use crate::stage::{Stage, warm};
-use crate::tools::{self, Tool};
+use crate::tools::tool::Tool;
+use crate::tools::{self};
 use crate::wal::{self, WalReport, watch};
-
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The tools, the one to compare with first.
-    pub tools: Vec<ToolName>,
-    /// The operations.
-    pub scenarios: Vec<Scenario>,
-    /// The least size of the cluster, in bytes.
-    pub bytes: u64,
-    /// Measured runs of each.
-    pub runs: u32,
-    /// The most that others may use of a run's own processor time, in percent.
-    pub foreign_percent_max: u32,
-    /// **Seconds** of each load under which the way of commits is measured.
-    pub cell_seconds: u32,
-    /// `archive_timeout` of tools that archive segments.
-    pub archive_timeout: Duration,
-    /// Bytes of WAL in a backlog, and at least in a recovery.
-    pub wal_bytes: u64,
-    /// **Seconds** of load before a recovery.
-    pub recovery_seconds: u32,
-    /// PostgreSQL's major version.
-    pub postgres: u32,
-    /// Where Lifeboat's binaries are; `None`: beside this program.
-    pub bin_dir: Option<PathBuf>,
-}
-
-impl Plan {
-    /// Turns of each tool at the most: a machine that is never quiet must not keep us for ever.
-    pub fn turns_max(&self) -> u32 {
-        self.runs * 2 + 2
-    }
-}
 
 /// Sets the stage, measures everything and takes the stage down again.
 pub fn run(plan: &Plan) -> Result<Report> {

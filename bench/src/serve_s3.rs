@@ -2,13 +2,31 @@
 //! input. It ends when that is closed, so it cannot outlive the benchmark.
 
 use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use lifeboat_s3_testd::{Bucket, Config, Server, Tls};
 use lifeboat_vocabulary::Secret;
 use serde::{Deserialize, Serialize};
 
-use crate::cli;
+/// One region.
+#[derive(Debug, Args)]
+pub struct ServeS3 {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Buckets that exist from the start.
+    #[arg(long = "bucket")]
+    pub buckets: Vec<String>,
+    /// PEM file with the certificate chain.
+    #[arg(long)]
+    pub tls_cert: PathBuf,
+    /// PEM file with its key.
+    #[arg(long)]
+    pub tls_key: PathBuf,
+}
 
 /// The only access key of every region. The secret belongs to a server on this machine that lives for one run.
 pub const ACCESS_KEY: &str = "bench-access-key";
@@ -36,7 +54,7 @@ pub struct Arrival {
 }
 
 /// Serves until standard input ends.
-pub fn run(arguments: cli::ServeS3) -> Result<()> {
+pub fn run(arguments: ServeS3) -> Result<()> {
     let read = |path| std::fs::read_to_string(path).with_context(|| format!("read {path:?}"));
     let server = Server::start(Config {
         access_key: ACCESS_KEY.to_owned(),

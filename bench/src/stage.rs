@@ -14,10 +14,10 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 
 use crate::cluster;
+use crate::plan::{BUCKETS, Plan};
 use crate::region::Region;
-use crate::rounds::Plan;
 use crate::serve_s3::{ACCESS_KEY, SECRET_KEY};
-use crate::tools::{BUCKETS, Shell};
+use crate::shell::Shell;
 
 /// The name of every region in signatures.
 pub const S3_REGION: &str = "us-east-1";

@@ -10,9 +10,11 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use lifeboat_vocabulary::ByteCount;
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::sha256;
+use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, Entry, ObjectVersion, PutMode, PutOutcome, SealedBody, Store, Support};
-use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
 
 /// A sentence of the contract that a store does not keep.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifeboat_vocabulary::UtcTime;
 
-use crate::ObjectKey;
+use crate::key::ObjectKey;
 
 /// A boxed cause from a provider's library.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;

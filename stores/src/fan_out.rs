@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use lifeboat_vocabulary::RegionName;
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::store::{PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
 
 /// A region's answer.
 pub type RegionResult = (RegionName, Result<PutOutcome, StoreError>);
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
     use crate::contract::body;
     use crate::memory::MemoryStore;
-    use crate::with_faults::{Fault, Rule, WithFaults};
+    use crate::wrappers::faults::{Fault, Rule, WithFaults};
 
     #[test]
     fn nothing_counts_that_fewer_than_the_quorum_hold() {
@@ -103,7 +104,7 @@ mod tests {
         put_everywhere(&stores, &key, &sent, &PutMode::CreateOnly).await;
         assert_eq!(start.elapsed().as_secs(), 1);
         for (_, store) in &stores {
-            let range = crate::ByteRange::WholeUpTo(crate::OBJECT_BYTES_MAX);
+            let range = crate::store::ByteRange::WholeUpTo(crate::store::OBJECT_BYTES_MAX);
             let read = store.get(&key, range).await.unwrap();
             assert_eq!(read.as_ptr(), sent.bytes.as_ptr());
         }

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime};
 use parking_lot::Mutex;
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::sha256;
+use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{
     ByteRange, Capabilities, Entry, ListPage, ObjectMeta, ObjectVersion, PutMode, PutOutcome, SealedBody, Store,
     Support,
 };
-use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
 
 const PAGE_ENTRIES: usize = 1000;
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 
-use crate::local_dir::LocalDir;
-use crate::s3::S3Store;
+use crate::error::StoreError;
+use crate::key::{KeyError, ObjectKey};
+use crate::local::dir::LocalDir;
+use crate::s3::store::S3Store;
 use crate::settings::{RegionSettings, SettingsFault};
 use crate::store::Store;
 use crate::url::StoreUrl;
-use crate::{KeyError, ObjectKey, StoreError};
 
 /// The object that marks a folder as a cluster's repository.
 pub const CLUSTER_MARK: &str = "lifeboat.json";
@@ -56,7 +57,7 @@ pub async fn open(settings: &RegionSettings) -> Result<Arc<dyn Store>, OpenError
 }
 
 /// A cluster's folder below the region's URL; without a cluster the region's own root. The store is bare: wrap it in
-/// [`crate::standard_stack`].
+/// [`crate::stack::standard_stack`].
 ///
 /// # Errors
 /// [`OpenError`]; nothing is asked of an S3 server yet.

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, Clock, UtcTime};
 use tokio::time::Instant;
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::sha256;
 use crate::store::{ByteRange, ObjectVersion, PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +134,7 @@ fn random_key() -> Result<ObjectKey, StoreError> {
     let fault = |why: String| StoreError::Unsupported { doing: "draw a random name".to_owned(), why };
     getrandom::fill(&mut random).map_err(|error| fault(error.to_string()))?;
     let name = format!("state/probe-{:032x}", u128::from_be_bytes(random));
-    name.parse().map_err(|error: crate::KeyError| fault(error.to_string()))
+    name.parse().map_err(|error: crate::key::KeyError| fault(error.to_string()))
 }
 
 fn body(bytes: &'static [u8]) -> SealedBody {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use crate::Support;
+use crate::store::Support;
 
 const TABLE: &str = include_str!("profiles.toml");
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lifeboat_vocabulary::ByteCount;
 
-use crate::breaker::BreakerState;
-use crate::metrics::{Metrics, MetricsSnapshot, Outcome};
+use crate::wrappers::breaker_state::BreakerState;
+use crate::wrappers::counters::{Metrics, MetricsSnapshot, Outcome};
 
 /// What a region that nobody measured yet is taken for: near enough to be tried, not so near that it always wins.
 const LATENCY_UNKNOWN: Duration = Duration::from_millis(100);

@@ -340,5 +340,4 @@ impl RegionSettings {
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

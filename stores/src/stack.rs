@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use lifeboat_vocabulary::SystemClock;
 
-use crate::breaker::Breaker;
-use crate::metrics::Metrics;
 use crate::settings::RegionSettings;
 use crate::store::Store;
-use crate::with_breaker::WithBreaker;
-use crate::with_limit::{Limits, WithLimit};
-use crate::with_metrics::WithMetrics;
-use crate::with_retry::{Jitter, RandomJitter, RetryPolicy, WithRetry};
+use crate::wrappers::breaker::WithBreaker;
+use crate::wrappers::breaker_state::Breaker;
+use crate::wrappers::counters::Metrics;
+use crate::wrappers::limit::{Limits, WithLimit};
+use crate::wrappers::metrics::WithMetrics;
+use crate::wrappers::retry::{Jitter, RandomJitter, RetryPolicy, WithRetry};
 
 /// A store with its wrappers, and the handles that tell how the region is doing.
 #[derive(Clone, Debug)]

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, Sha256Digest, UtcTime};
 
-use crate::{ObjectKey, StoreError};
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 
 /// The largest object that a store has to take or give in one piece: 64 MiB.
 pub const OBJECT_BYTES_MAX: ByteCount = ByteCount::from_mib(64);
@@ -125,7 +126,7 @@ pub trait Store: fmt::Display + fmt::Debug + Send + Sync {
 
     /// Makes an object impossible to delete before `until`. A lock is only ever extended: one that ends later stays.
     ///
-    /// Only regions whose settings name a mode of [`crate::ObjectLock`] can; all others say `Unsupported`.
+    /// Only regions whose settings name a mode of [`crate::settings::ObjectLock`] can; all others say `Unsupported`.
     async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
         let doing = format!("lock {key} in {self} until {until}");
         Err(StoreError::Unsupported { doing, why: "this store has no Object Lock".to_owned() })

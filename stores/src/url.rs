@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use crate::ObjectKey;
+use crate::key::ObjectKey;
 
 /// Where a region keeps its objects: `s3://bucket/prefix` or `file:///directory`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::lifeboat_wal::{cluster_settings, durability_settings};
 use super::wal::{Manner, WalTool};
-use super::{Copies, Shell, Tool};
+use crate::plan::{BUCKETS, Copies};
 use crate::region::Region;
+use crate::shell::Shell;
 use crate::stage::{S3_REGION, Stage, write_for_postgres};
+use crate::tools::tool::Tool;
 
 /// Its bucket.
-pub const BUCKET: &str = "lifeboat";
+const BUCKET: &str = BUCKETS[0];
 /// The folder in the bucket.
 const PREFIX: &str = "bench";
 
@@ -171,5 +172,21 @@ impl Tool for Lifeboat {
 
     fn wal(&self) -> Option<&dyn WalTool> {
         Some(self)
+    }
+}
+
+/// The keys of a configuration that decide how WAL leaves the server.
+fn cluster_settings(manner: Manner) -> &'static str {
+    match manner {
+        Manner::Synchronous => "[cluster.wal]\nsynchronous = true\n",
+        _ => "",
+    }
+}
+
+/// The same, in the section on durability.
+fn durability_settings(manner: Manner) -> &'static str {
+    match manner {
+        Manner::TenTimesASecond => "flush_interval = \"100ms\"\n",
+        _ => "",
     }
 }

@@ -10,10 +10,10 @@ use lifeboat_testkit::as_postgres;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::Copies;
 use super::lifeboat::Lifeboat;
 use super::wal::{Archiving, Manner, Phases, WalTool};
 use crate::meter;
+use crate::plan::Copies;
 use crate::stage::{Stage, set_environment};
 use crate::wal::watch::Crew;
 
@@ -37,22 +37,6 @@ fn range(key: &str) -> Option<Range<u64>> {
     let (start, end) = positions.split_once('-')?;
     let position = |hex: &str| u64::from_str_radix(hex, 16).ok();
     Some(position(start)?..position(end)?)
-}
-
-/// The keys of a configuration that decide how WAL leaves the server.
-pub(super) fn cluster_settings(manner: Manner) -> &'static str {
-    match manner {
-        Manner::Synchronous => "[cluster.wal]\nsynchronous = true\n",
-        _ => "",
-    }
-}
-
-/// The same, in the section on durability.
-pub(super) fn durability_settings(manner: Manner) -> &'static str {
-    match manner {
-        Manner::TenTimesASecond => "flush_interval = \"100ms\"\n",
-        _ => "",
-    }
 }
 
 impl WalTool for Lifeboat {

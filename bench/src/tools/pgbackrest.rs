@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::wal::WalTool;
-use super::{Copies, Shell, Tool};
+use crate::plan::{BUCKETS, Copies};
 use crate::prerequisites;
 use crate::serve_s3::{ACCESS_KEY, SECRET_KEY};
+use crate::shell::Shell;
 use crate::stage::{S3_REGION, Stage, write_for_postgres};
+use crate::tools::tool::Tool;
 
 /// Its bucket.
-pub const BUCKET: &str = "pgbackrest";
+const BUCKET: &str = BUCKETS[1];
 /// The first version with block incremental backups (pgBackRest release notes, v2.46).
 const FIRST_WITH_BLOCKS: (u32, u32) = (2, 46);
 

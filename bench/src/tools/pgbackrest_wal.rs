@@ -8,8 +8,9 @@ use lifeboat_vocabulary::{SegmentName, SegmentSize};
 
 use super::pgbackrest::Pgbackrest;
 use super::wal::{Archiving, Manner, Phases, WalTool};
-use super::{Copies, Shell};
 use crate::meter;
+use crate::plan::Copies;
+use crate::shell::Shell;
 use crate::stage::{Stage, write_for_postgres};
 use crate::wal::recovered;
 use crate::wal::watch::{Crew, wait_for_the_last};

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::wal::WalTool;
-use super::{Copies, Shell, Tool};
+use crate::plan::{BUCKETS, Copies};
 use crate::prerequisites;
 use crate::region::Region;
 use crate::serve_s3::{ACCESS_KEY, SECRET_KEY};
+use crate::shell::Shell;
 use crate::stage::{S3_REGION, Stage, write_for_postgres};
+use crate::tools::tool::Tool;
 
 /// Its bucket.
-pub const BUCKET: &str = "script";
+const BUCKET: &str = BUCKETS[2];
 /// The only object.
 const KEY: &str = "base.tar.zst.enc";
 

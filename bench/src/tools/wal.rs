@@ -1,7 +1,6 @@
 //! What a tool must be able to do for the measurements of continuous WAL and of recovery.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -72,6 +71,3 @@ pub trait Archiving {
     /// Ends it and takes back what it changed in the cluster.
     fn end(self: Box<Self>, stage: &Stage) -> Result<()>;
 }
-
-/// `archive_timeout` of tools that archive segments, unless everything is to be quick.
-pub const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(60);

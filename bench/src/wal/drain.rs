@@ -5,10 +5,10 @@ use lifeboat_vocabulary::{Clock, SystemClock};
 use serde::Serialize;
 
 use super::exposure::seconds_between;
+use super::ground::{Archiver, Ground, PATIENCE};
 use super::load;
 use super::table::{Column, Measured, Shown};
 use super::watch::{Share, Watch, Watched};
-use super::{Archiver, Ground, PATIENCE};
 use crate::tools::wal::Manner;
 
 /// One backlog.

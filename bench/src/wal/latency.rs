@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::exposure::{Delays, Holders, Sample, Step, exposures, latencies, together};
+use super::ground::{Archiver, Ground};
 use super::load::{self, Done, Load};
 use super::sampler::Sampler;
 use super::table::{Column, Measured, Shown};
 use super::watch::{Share, Watch, Watched};
-use super::{Archiver, Ground};
 use crate::tools::wal::Manner;
 
 /// How long the last WAL of a load is waited for.

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use super::ground::{Archiver, Ground, PATIENCE};
 use super::load::{self, Load};
 use super::recovered::Recovered;
 use super::table::{Column, Measured, Shown};
 use super::watch::{Crew, Share, Watch, Watched};
-use super::{Archiver, Ground, PATIENCE};
 use crate::cluster;
 use crate::tools::wal::Phases;
 

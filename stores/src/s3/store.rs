@@ -16,16 +16,18 @@ use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 use parking_lot::RwLock;
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::profile::{ChecksumHeader, Profile};
-use crate::s3_body::{self, Expected};
-use crate::s3_client::{self, Watch};
-use crate::s3_error::{Class, Seen};
+use crate::s3::body::{self, Expected};
+use crate::s3::client::{self, Watch};
+use crate::s3::error::{Class, Seen};
 use crate::settings::{ObjectLock, RegionSettings};
+use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{
     ByteRange, Capabilities, Entry, ListPage, ObjectMeta, ObjectVersion, PutMode, PutOutcome, SealedBody, Store,
     Support,
 };
-use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
 
 /// Every attempt may take this long, however little it moves.
 const ATTEMPT_MIN: Duration = Duration::from_secs(30);
@@ -65,9 +67,9 @@ impl S3Store {
             advice: "reinstall this program".to_owned(),
             source: source.into(),
         })?;
-        let config = s3_client::configured(settings, &profile).await?;
+        let config = client::configured(settings, &profile).await?;
         Ok(Self {
-            client: RwLock::new(s3_client::fresh(&config)),
+            client: RwLock::new(client::fresh(&config)),
             config,
             bucket,
             prefix: prefix.map_or_else(String::new, |prefix| format!("{prefix}/")),
@@ -104,7 +106,7 @@ impl S3Store {
         result.map_err(|error| {
             let seen = Seen::of(&error);
             if seen.class() == Class::Expired {
-                *self.client.write() = s3_client::fresh(&self.config);
+                *self.client.write() = client::fresh(&self.config);
             }
             seen.into_error(what.doing, what.key)
         })
@@ -221,7 +223,7 @@ impl Store for S3Store {
         let read = async {
             let what = What { doing: doing.clone(), key: Some(key) };
             let answer = self.call(what, expected.bound(), request.send()).await?;
-            s3_body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
+            body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
         };
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let seen = Seen::broken_off(format!("not complete within {limit:?}"));

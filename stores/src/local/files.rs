@@ -15,8 +15,9 @@ use lifeboat_vocabulary::{ByteCount, UtcTime};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::key::ObjectKey;
+use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, ObjectMeta, ObjectVersion};
-use crate::{OBJECT_BYTES_MAX, ObjectKey};
 
 /// How a read ended.
 pub(crate) enum Read {

@@ -3,10 +3,10 @@ use parking_lot::Mutex;
 use super::*;
 use crate::contract::body;
 use crate::memory::MemoryStore;
-use crate::metrics::Operation;
-use crate::with_faults::{Fault, Rule, WithFaults};
+use crate::wrappers::counters::Operation;
+use crate::wrappers::faults::{Fault, Rule, WithFaults};
 
-const ALL: ByteRange = ByteRange::WholeUpTo(crate::OBJECT_BYTES_MAX);
+const ALL: ByteRange = ByteRange::WholeUpTo(crate::store::OBJECT_BYTES_MAX);
 
 fn key() -> ObjectKey {
     "log/00000000000000000042.note".parse().unwrap()

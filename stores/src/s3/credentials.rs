@@ -11,7 +11,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Region};
 use lifeboat_vocabulary::Secret;
 use tokio::io::AsyncReadExt;
 
-use crate::StoreError;
+use crate::error::StoreError;
 use crate::settings::RegionSettings;
 
 const FILE_BYTES_MAX: u64 = 64 << 10;

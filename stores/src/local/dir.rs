@@ -15,11 +15,13 @@ use bytes::Bytes;
 use lifeboat_vocabulary::UtcTime;
 use rustix::io::Errno;
 
-use crate::local_files::{Read, Root};
-use crate::local_list;
+use crate::error::StoreError;
+use crate::key::ObjectKey;
+use crate::local::files::{Read, Root};
+use crate::local::list;
 use crate::sha256;
+use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store, Support};
-use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
 
 /// How long a file of an unfinished write is left alone before it counts as the remains of a crash.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,7 +49,7 @@ impl LocalDir {
     pub async fn open(root: PathBuf, below: Option<ObjectKey>, now: UtcTime) -> Result<Self, StoreError> {
         let store = Self { root: Arc::new(Root::new(root, below)) };
         let doing = format!("open directory {store}");
-        store.blocking(doing, move |root| local_list::remove_leftovers(root, now, LEFTOVER_AGE)).await?;
+        store.blocking(doing, move |root| list::remove_leftovers(root, now, LEFTOVER_AGE)).await?;
         Ok(store)
     }
 
@@ -138,7 +140,7 @@ impl Store for LocalDir {
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.cloned());
         let doing = format!("list {prefix}* in {self}");
-        self.blocking(doing, move |root| local_list::page(root, &prefix, after.as_ref(), PAGE_ENTRIES)).await
+        self.blocking(doing, move |root| list::page(root, &prefix, after.as_ref(), PAGE_ENTRIES)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -153,11 +155,10 @@ impl Store for LocalDir {
 
 /// How a write ended.
 enum Written {
-    Done(crate::ObjectVersion),
+    Done(crate::store::ObjectVersion),
     Conflict,
     OtherBytes,
 }
 
 #[cfg(test)]
-#[path = "local_dir_tests.rs"]
 mod tests;

@@ -1,9 +1,9 @@
 use super::*;
 use crate::contract::body;
 use crate::memory::MemoryStore;
-use crate::metrics::Metrics;
-use crate::with_faults::{Fault, Rule, WithFaults};
-use crate::with_metrics::WithMetrics;
+use crate::wrappers::counters::Metrics;
+use crate::wrappers::faults::{Fault, Rule, WithFaults};
+use crate::wrappers::metrics::WithMetrics;
 
 fn key(number: usize) -> ObjectKey {
     format!("k{number}").parse().unwrap()

@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use lifeboat_vocabulary::UtcTime;
 use parking_lot::Mutex;
 
-use crate::metrics::Operation;
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::sha256;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
+use crate::wrappers::counters::Operation;
 
 /// Something that goes wrong with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +165,7 @@ impl WithFaults {
     async fn before(&self, operation: Operation, key: &str) -> Result<Option<Fault>, StoreError> {
         let fault = self.fault(operation, key);
         let doing = || format!("{} {key} at {self}", operation.as_str());
-        let source = || crate::Cause::from("a fault on purpose");
+        let source = || crate::error::Cause::from("a fault on purpose");
         Err(match fault {
             Some(Fault::Lost) => StoreError::Transient { doing: doing(), source: source() },
             Some(Fault::Throttled) => StoreError::Throttled { doing: doing(), retry_after: None },

@@ -8,9 +8,10 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode};
 use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime};
 
-use crate::s3::{S3Store, What, time};
+use crate::error::StoreError;
+use crate::key::ObjectKey;
+use crate::s3::store::{S3Store, What, time};
 use crate::settings::ObjectLock;
-use crate::{ObjectKey, StoreError};
 
 /// Pages of versions of one key that are gone through at once; each removal makes room for the next.
 const VERSION_PAGES_MAX: u32 = 100;

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, Clock, UtcTime};
 use tokio::time::Instant;
 
-use crate::metrics::{Metrics, Observation, Operation};
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
+use crate::wrappers::counters::{Metrics, Observation, Operation};
 
 /// Wraps a store and counts into [`Metrics`].
 pub struct WithMetrics {

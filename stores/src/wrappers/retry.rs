@@ -10,8 +10,9 @@ use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::store::{ByteRange, Capabilities, Entry, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
 
 /// Pauses before the second, third and fourth attempt, before chance is applied.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
@@ -262,5 +263,4 @@ impl Store for WithRetry {
 }
 
 #[cfg(test)]
-#[path = "with_retry_tests.rs"]
 mod tests;

@@ -9,7 +9,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::http::Response;
 
-use crate::{ObjectKey, StoreError};
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 
 /// What the server itself said, or how far the request came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

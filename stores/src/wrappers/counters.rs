@@ -5,7 +5,7 @@ use std::time::Duration;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 use parking_lot::Mutex;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// What a store can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// Transient failures in a row that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 3;
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn only_failures_of_the_way_count_against_a_region() {
         let doing = String::new;
-        let source = || crate::Cause::from("x");
+        let source = || crate::error::Cause::from("x");
         for (error, verdict) in [
             (StoreError::Transient { doing: doing(), source: source() }, Verdict::Failure),
             (StoreError::DeadlineExceeded { doing: doing(), after: SECOND }, Verdict::Failure),

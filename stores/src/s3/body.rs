@@ -4,9 +4,11 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::{Bytes, BytesMut};
 use lifeboat_vocabulary::ByteCount;
 
-use crate::s3_error::Seen;
+use crate::error::StoreError;
+use crate::key::ObjectKey;
+use crate::s3::error::Seen;
 use crate::store::ByteRange;
-use crate::{OBJECT_BYTES_MAX, ObjectKey, StoreError};
+use crate::store::OBJECT_BYTES_MAX;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

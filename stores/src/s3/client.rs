@@ -24,9 +24,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::io::AsyncReadExt;
 
-use crate::StoreError;
+use crate::error::StoreError;
 use crate::profile::{Addressing, Profile};
-use crate::s3_credentials::{self, Identity};
+use crate::s3::credentials::{self, Identity};
 use crate::settings::RegionSettings;
 use crate::url::Transport;
 
@@ -46,7 +46,7 @@ pub(crate) async fn configured(settings: &RegionSettings, profile: &Profile) -> 
     // Pinned: a newer version changes retries, time-outs and checksums under our feet.
     let version = BehaviorVersion::v2026_01_12();
     let http = http_client(settings).await?;
-    let Identity { provider, region } = s3_credentials::identity(settings, version).await?;
+    let Identity { provider, region } = credentials::identity(settings, version).await?;
     let named = settings.s3_region.clone().or_else(|| profile.default_region.clone()).map(Region::new);
     let region = named.or(region).ok_or_else(|| StoreError::Misconfigured {
         doing: format!("find the S3 region of region {}", settings.name),
@@ -109,7 +109,7 @@ async fn http_client(settings: &RegionSettings) -> Result<SharedHttpClient, Stor
 }
 
 /// Reads and checks the file, because the SDK takes a bad one for a reason to panic.
-async fn certificates(path: &std::path::Path) -> Result<Vec<u8>, crate::Cause> {
+async fn certificates(path: &std::path::Path) -> Result<Vec<u8>, crate::error::Cause> {
     let mut pem = Vec::new();
     tokio::fs::File::open(path).await?.take(CA_FILE_BYTES_MAX + 1).read_to_end(&mut pem).await?;
     if pem.len() as u64 > CA_FILE_BYTES_MAX {

@@ -71,7 +71,7 @@ async fn a_refused_write_leaves_no_file_behind() {
     assert!(matches!(store.put(&key("a/b"), wrong, PutMode::CreateOnly).await, Err(StoreError::Corrupted { .. })));
     put(&store, "a/b", b"1").await;
     assert!(matches!(store.put(&key("a/b"), body(b"2"), PutMode::CreateOnly).await, Err(StoreError::Conflict { .. })));
-    let stale = PutMode::IfUnchanged(crate::ObjectVersion("other".to_owned()));
+    let stale = PutMode::IfUnchanged(crate::store::ObjectVersion("other".to_owned()));
     assert!(matches!(store.put(&key("a/b"), body(b"2"), stale).await, Err(StoreError::Conflict { .. })));
     let names: Vec<_> =
         std::fs::read_dir(dir.path().join("cluster/a")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -137,7 +137,7 @@ async fn keys_are_listed_in_the_byte_order_of_the_whole_key() {
     for limit in 1..=8 {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = local_list::page(&store.root, "a", after.as_ref(), limit).unwrap();
+            let page = list::page(&store.root, "a", after.as_ref(), limit).unwrap();
             assert!(page.entries.len() <= limit);
             found.extend(page.entries.iter().map(|entry| entry.key.to_string()));
             after = page.entries.last().map(|entry| entry.key.clone());

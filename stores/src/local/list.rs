@@ -9,8 +9,8 @@ use lifeboat_vocabulary::UtcTime;
 use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
-use crate::ObjectKey;
-use crate::local_files::{Root, TEMP_PREFIX, meta_of, open_directory};
+use crate::key::ObjectKey;
+use crate::local::files::{Root, TEMP_PREFIX, meta_of, open_directory};
 use crate::store::{Entry, ListPage};
 
 /// Names of one directory that are held in memory at once, whatever the directory holds.

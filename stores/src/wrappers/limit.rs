@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
 
 /// What one region may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,5 +205,4 @@ impl Store for WithLimit {
 }
 
 #[cfg(test)]
-#[path = "with_limit_tests.rs"]
 mod tests;

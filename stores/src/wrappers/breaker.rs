@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_vocabulary::UtcTime;
 
-use crate::breaker::{Breaker, Verdict};
+use crate::error::StoreError;
+use crate::key::ObjectKey;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
-use crate::{ObjectKey, StoreError};
+use crate::wrappers::breaker_state::{Breaker, Verdict};
 
 /// Wraps a store with a [`Breaker`].
 #[derive(Debug)]

@@ -1,0 +1,5 @@
+//! Regions in directories.
+
+pub(crate) mod dir;
+pub(crate) mod files;
+pub(crate) mod list;

@@ -1,0 +1,8 @@
+//! S3 and what speaks like it.
+
+pub(crate) mod body;
+pub(crate) mod client;
+pub(crate) mod credentials;
+pub(crate) mod error;
+pub(crate) mod lock;
+pub(crate) mod store;

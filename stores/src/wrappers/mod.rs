@@ -1,0 +1,10 @@
+//! Stores around stores: retries, breaker, limits, metrics, and faults for tests.
+
+pub(crate) mod breaker;
+pub(crate) mod breaker_state;
+pub(crate) mod counters;
+#[cfg(feature = "testing")]
+pub(crate) mod faults;
+pub(crate) mod limit;
+pub(crate) mod metrics;
+pub(crate) mod retry;
