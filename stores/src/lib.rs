@@ -45,6 +45,8 @@ pub use crate::wrappers::counters::{
 };
 #[cfg(feature = "testing")]
 pub use crate::wrappers::faults::{Chance, Fault, Rule, WithFaults};
+#[cfg(feature = "testing")]
+pub use crate::wrappers::hooks::{Hooks, Request, Step, WithHooks};
 pub use crate::wrappers::limit::{Limits, WithLimit};
 pub use crate::wrappers::metrics::WithMetrics;
 pub use crate::wrappers::retry::{FixedJitter, Jitter, KeyNature, RandomJitter, RetryPolicy, WithRetry};

@@ -5,6 +5,8 @@ pub(crate) mod breaker_state;
 pub(crate) mod counters;
 #[cfg(feature = "testing")]
 pub(crate) mod faults;
+#[cfg(feature = "testing")]
+pub(crate) mod hooks;
 pub(crate) mod limit;
 pub(crate) mod metrics;
 pub(crate) mod retry;
