@@ -20,6 +20,7 @@ use crate::deletion::freeze::{Freezer, Standstill};
 use crate::deletion::triggers::{Finding, Observed, SeenBackup, SeenDamage, judge};
 use crate::regions::context::ClusterContext;
 use crate::regions::open::OpenRegions;
+use crate::settings::timetable::Timetable;
 
 /// How often the logs are looked at.
 const LOOK: Duration = Duration::from_secs(600);
@@ -150,20 +151,8 @@ fn observe(
     let damage = logs.iter().filter_map(|(region, log)| SeenDamage::of(region, log, now)).collect();
     let cluster = config.clusters.iter().find(|other| other.name == cluster.name).unwrap_or(cluster);
     let backups = backups.into_values().collect();
-    Observed { backups, newest_records, damage, interval: interval(cluster, now), now }
-}
-
-/// The longest time between two of the next scheduled backups.
-fn interval(cluster: &ClusterSettings, now: UtcTime) -> Option<Duration> {
-    let zone = &cluster.schedule.timezone;
-    let begin = jiff::Timestamp::from_microsecond(now.as_unix_micros()).ok()?.to_zoned(zone.clone()).datetime();
-    let next = |at: &jiff::civil::DateTime| cluster.schedule.full.next_after(*at);
-    let runs: Vec<_> = std::iter::successors(next(&begin), next).take(8).collect();
-    let gaps = runs.iter().zip(runs.iter().skip(1)).filter_map(|(a, b)| {
-        let seconds = a.duration_until(*b).as_secs();
-        u64::try_from(seconds).ok().map(Duration::from_secs)
-    });
-    gaps.max()
+    let timetable = Timetable::new(cluster.name.clone(), cluster.schedule.clone());
+    Observed { backups, newest_records, damage, interval: timetable.longest_interval(now), now }
 }
 
 #[cfg(test)]

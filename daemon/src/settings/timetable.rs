@@ -20,6 +20,10 @@ const TWICE_MAX: i64 = 3;
 const WINDOWS_IN_A_ROW: usize = 1000;
 /// How many times of a line may mean moments that are not wanted: all minutes of [`TWICE_MAX`].
 const STEPS_MAX: usize = 200;
+/// How far ahead the longest interval is looked for: two months of a monthly schedule.
+const INTERVALS_SPAN: Duration = Duration::from_secs(63 * 86_400);
+/// Runs that are looked at for it: beyond a weekend for a run every minute.
+const INTERVALS_MAX: usize = 20_000;
 
 /// When runs of one cluster are planned.
 #[derive(Clone, Debug)]
@@ -138,6 +142,23 @@ impl Timetable {
             now = end.max(now.plus(Duration::from_secs(1)));
         }
         now
+    }
+
+    /// The longest time between the starts of two runs: from the last that was planned before `now`, over those of the
+    /// next two months. `None` if there are no two of them.
+    #[must_use]
+    pub fn longest_interval(&self, now: UtcTime) -> Option<Duration> {
+        let mut last = self.last_until(now).or_else(|| self.next_after(now))?;
+        let mut longest = None;
+        for _ in 0..INTERVALS_MAX {
+            let Some(next) = self.next_after(last) else { break };
+            longest = longest.max(Some(self.start_of(next).since(self.start_of(last))));
+            last = next;
+            if last > now && last.since(now) > INTERVALS_SPAN {
+                break;
+            }
+        }
+        longest
     }
 
     /// Drawn from the names of the cluster and of the time, so that a restart draws the same. Never more than half of

@@ -2,9 +2,7 @@
 
 use lifeboat_config::{Environment, Loaded};
 use lifeboat_repository::log::records::{AuditRecord, DamageRecord, FoundBy, HealedRecord};
-use lifeboat_vocabulary::ByteCount;
-
-use lifeboat_vocabulary::SystemClock;
+use lifeboat_vocabulary::{ByteCount, SystemClock};
 
 use super::*;
 use crate::deletion::freeze::{Action, Responsible, Trigger};
@@ -90,6 +88,19 @@ async fn each_finding_in_the_logs_freezes_deletion() {
     scene.look("2026-11-23T05:00:00Z").await;
     assert_eq!(scene.frozen().last(), Some(&Trigger::SizeCollapsed));
     assert!(scene.freezer.check(&main_cluster(), Action::Delete).is_err());
+}
+
+#[tokio::test]
+async fn a_weekend_without_scheduled_backups_freezes_nothing() {
+    let mut scene = Scene::new().await;
+    scene.loaded.config.clusters[0].schedule.full = "0 2,14 * * 1-5".parse().unwrap();
+    scene.backup("2026-11-20T14:00:00Z", 100).await;
+    for now in ["2026-11-21T14:30:00Z", "2026-11-21T20:00:00Z", "2026-11-23T01:59:00Z"] {
+        scene.look(now).await;
+        assert_eq!(scene.frozen(), [], "the next is planned for Monday: {now}");
+    }
+    scene.look("2026-11-25T14:30:00Z").await;
+    assert_eq!(scene.frozen(), [Trigger::NoGoodBackup], "none on Monday, none on Tuesday, none on Wednesday");
 }
 
 #[tokio::test]
