@@ -4,17 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use lifeboat_repository::backup::read::BackupReader;
-use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::backup::read::{BackupReader, StoredBackup};
 use lifeboat_repository::catalog::{Catalog, CatalogRow, RegionAnswer, RegionView};
-use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::keys::{
     self, COMMAND_TIMEOUT, EpochPlace, KeyCommand, Openers, SlotsError, VerifyKey, parse_identity_file,
     read_private_file,
 };
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::wal::read::WalOpeners;
 use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,
@@ -205,8 +203,8 @@ impl Repository {
             error => anyhow::Error::new(error).context("open the backup's key"),
         })?;
         let objects = self.objects(record, &regions).await?;
-        let place: (_, EpochId) = (repository, epoch.id);
-        Ok(Arc::new(BackupReader::new(regions, (record.backup.clone(), objects), place, key)))
+        let stored = StoredBackup { backup: record.backup.clone(), repository, epoch: epoch.id, objects };
+        Ok(Arc::new(BackupReader::new(regions, stored, key)))
     }
 
     /// The list of a backup's objects, compared with the record.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_repository::catalog::{CatalogRow, Presence};
-use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Soundness};
+use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Integrity};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use serde_json::{Value, json};
 
@@ -86,12 +86,12 @@ fn leaving(row: &CatalogRow, now: UtcTime) -> Vec<(RegionName, UtcTime)> {
 fn state(row: &CatalogRow, now: UtcTime) -> (&'static str, Tone) {
     let everywhere = row.regions.values().all(|presence| matches!(presence, Presence::Committed { .. }));
     let leaves = row.regions.values().any(|presence| *presence == Presence::Swept) || !leaving(row, now).is_empty();
-    match row.record.soundness() {
+    match row.record.integrity() {
         _ if row.is_disputed() => ("disputed", Tone::Bad),
-        Soundness::Damaged => ("damaged", Tone::Bad),
-        Soundness::Sound if leaves => ("leaving", Tone::Quiet),
-        Soundness::Sound if everywhere && row.damaged.is_empty() => ("ok", Tone::Good),
-        Soundness::Sound => ("degraded", Tone::Warning),
+        Integrity::Damaged => ("damaged", Tone::Bad),
+        Integrity::Intact if leaves => ("leaving", Tone::Quiet),
+        Integrity::Intact if everywhere && row.damaged.is_empty() => ("ok", Tone::Good),
+        Integrity::Intact => ("degraded", Tone::Warning),
     }
 }
 

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::ids::{EpochId, RepositoryId};
 use lifeboat_repository::format::layout;
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::records::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
 };
-use lifeboat_repository::log::{Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
 use lifeboat_stores::MemoryStore;
 use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, RegionName, Sha256Digest, TimelineId, UtcTime};
 

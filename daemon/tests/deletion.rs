@@ -256,7 +256,7 @@ fn run_and_kill(scene: &Scene, arguments: &[&str], (count, after): (fn(&Scene) -
 /// Every backup that exists in a region has all its objects. Returns whether a sweep was begun and not finished.
 fn check_promises(history: &History, index: usize, when: &str) -> bool {
     let log = history.runtime.block_on(log_of(&history.scene, index)).1;
-    let standing = log.standing(SystemClock.now());
+    let standing = log.state(SystemClock.now());
     let keys: BTreeSet<String> = history.scene.keys(index, "").into_iter().collect();
     let prefix = keys.iter().find_map(|key| key.strip_suffix("lifeboat.json")).unwrap();
     for backup in standing.backups.values() {
@@ -273,7 +273,7 @@ fn check_promises(history: &History, index: usize, when: &str) -> bool {
 fn wait_for_graces(history: &History) {
     for index in 0..2 {
         let log = history.runtime.block_on(log_of(&history.scene, index)).1;
-        let standing = log.standing(SystemClock.now());
+        let standing = log.state(SystemClock.now());
         let leaving = standing.backups.values().filter_map(|backup| backup.leaving.as_ref());
         let last = leaving.map(|leaving| leaving.not_before).max();
         let patience = Instant::now() + Duration::from_secs(30);

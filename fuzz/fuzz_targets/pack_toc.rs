@@ -1,7 +1,7 @@
 #![no_main]
 //! A pack's table of contents and footer, as found when the index is lost.
 
-use lifeboat_repository::format::pack::{PackFooter, parse_toc};
+use lifeboat_repository::format::toc::{PackFooter, parse_toc};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Ok(entries) = parse_toc(data) {

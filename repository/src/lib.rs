@@ -1,6 +1,6 @@
 //! What a backup is on storage: sealed objects, keys, signed records, the index, and the way in and out.
 //!
-//! `docs/FORMAT.md` describes every stored byte for somebody without this code.
+//! `docs/FORMAT.md` describes every stored byte, for readers without this code.
 
 pub mod backup;
 pub mod catalog;

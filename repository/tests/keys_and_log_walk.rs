@@ -11,7 +11,7 @@ use lifeboat_repository::format::ids::{EpochId, ObjectId, RepositoryId};
 use lifeboat_repository::format::seal::EpochKey;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::keys::{
-    self, EpochPlace, Holders, Identity, Openers, SigningKey, SlotsError, parse_identity_file,
+    self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey, SlotsError, parse_identity_file,
 };
 use lifeboat_repository::log::records::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
@@ -71,7 +71,8 @@ async fn write(regions: &[Region], holders: usize, signer: &NoteSigner, identity
     let (epoch, key) = (EpochId::random().unwrap(), EpochKey::random().unwrap());
     let recipients = [identity.recipient()];
     let place = EpochPlace { repository, epoch };
-    let keys = keys::seal_slots(&key, place, now(), Holders { recipients: &recipients, commands: &[] }).await.unwrap();
+    let keys =
+        keys::seal_slots(&key, place, now(), KeyRecipients { recipients: &recipients, commands: &[] }).await.unwrap();
     let (keys, shard) = (body(&keys), body(ObjectId::random().unwrap().as_bytes()));
     let backup = BackupId::new(now(), 1);
     let mut list = PacksList::default();
@@ -117,7 +118,7 @@ async fn view(region: &Region, verify_key: lifeboat_repository::keys::VerifyKey)
 }
 
 #[tokio::test]
-async fn a_bare_machine_with_bucket_and_key_finds_checks_and_opens_a_backup() {
+async fn bucket_and_key_alone_suffice_to_find_verify_and_open_a_backup() {
     let regions = ["eu", "us"].map(|name| Region { name: name.parse().unwrap(), store: Arc::default() });
     let signer = NoteSigner::new("db1".parse().unwrap(), SigningKey::generate().unwrap());
     let identity = Identity::generate().unwrap();

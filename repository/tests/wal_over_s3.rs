@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::ids::{InstanceId, RepositoryId};
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::keys::{Holders, Identity, SigningKey};
+use lifeboat_repository::keys::{Identity, KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody, WalEpochRecord};
-use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
 use lifeboat_repository::wal::read::{HistoryRead, WalOpeners, WalRead, WalReader, WalRegion};
 use lifeboat_repository::wal::{
     self, EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseTerms, PieceSize, SealedWal, WalEpoch, WalLevels,
@@ -82,7 +81,7 @@ impl Scene {
         let repository = RepositoryId::random().unwrap();
         let signer = Arc::new(NoteSigner::new("db1".parse().unwrap(), SigningKey::generate().unwrap()));
         let identity = Identity::generate().unwrap();
-        let holders = Holders { recipients: &[identity.recipient()], commands: &[] };
+        let holders = KeyRecipients { recipients: &[identity.recipient()], commands: &[] };
         let epoch = WalEpoch::new(repository, now(), holders).await.unwrap();
         let sealer = WalSealer::new(repository, Arc::clone(&signer), WalLevels::default()).unwrap();
         let mut scene =
@@ -154,7 +153,7 @@ fn found(range: WalRange) -> WalRead {
 }
 
 #[tokio::test]
-async fn absence_is_an_answer_and_every_failure_is_none() {
+async fn only_absence_in_every_region_means_not_there() {
     let mut scene = Scene::new(2).await;
     let (held, missing) = (range(0xA, SEGMENT, SEGMENT + 5000), range(0xA, SEGMENT + 5000, SEGMENT + 9000));
     let slice = scene.slice(held);
@@ -188,7 +187,7 @@ async fn absence_is_an_answer_and_every_failure_is_none() {
 }
 
 #[tokio::test]
-async fn many_small_pages_are_one_line_and_what_arrives_damaged_comes_from_elsewhere() {
+async fn pages_of_a_listing_are_joined_and_a_damaged_object_is_read_from_another_region() {
     let mut scene = Scene::new(2).await;
     let count = 60;
     for number in 0..count {
@@ -248,7 +247,7 @@ async fn race(store: &Arc<dyn Store>) -> Vec<Lease> {
 }
 
 #[tokio::test]
-async fn of_many_that_race_for_a_lease_one_gets_it_and_a_store_without_conditions_is_told() {
+async fn of_many_that_race_for_a_lease_one_gets_it_and_a_store_without_conditions_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let (server, store) = bucket(&directory, "minio").await;
     let held = race(&store).await;

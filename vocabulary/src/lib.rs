@@ -4,7 +4,9 @@
 //! to read it, and refuses to be constructed in a state that has no meaning.
 
 mod byte_count;
+mod counted;
 mod digest;
+mod error_chain;
 mod file_entry;
 mod lsn;
 mod names;
@@ -13,7 +15,9 @@ mod time;
 mod wal_segment;
 
 pub use byte_count::{ByteCount, ParseByteCountError};
+pub use counted::counted;
 pub use digest::{ParseDigestError, Sha256Digest};
+pub use error_chain::error_chain;
 pub use file_entry::{EntryKind, FileEntry, FileNumber, PathError, RelativePath, Tablespace};
 pub use lsn::{Lsn, ParseLsnError, TimelineId, WalPosition};
 pub use names::{BackupId, ClusterName, NameError, RegionName};

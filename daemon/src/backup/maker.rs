@@ -6,18 +6,17 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::join_all;
 use lifeboat_config::Role;
-use lifeboat_repository::backup::write::Seat;
+use lifeboat_repository::backup::write::CpuShare;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::wal;
-use lifeboat_vocabulary::SystemClock;
+use lifeboat_vocabulary::{SystemClock, error_chain};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::run::{Shown, make, result_of};
-use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::regions::context::ClusterContext;
 use crate::settings::wiring;
@@ -53,7 +52,7 @@ pub struct Maker {
     /// The cluster.
     pub context: ClusterContext,
     /// Where it takes turns with backups of other clusters.
-    pub seat: Seat,
+    pub seat: CpuShare,
     /// What continuous WAL knows of the server.
     pub shared: Arc<Shared>,
 }
@@ -86,10 +85,10 @@ impl BackupMaker for Maker {
         };
         let name = signer.name();
         let asked = self.context.regions.stores().into_iter().map(|region| async move {
-            let asked = wal::other_holder(&*region.store, (name, ours), &SystemClock);
+            let asked = wal::other_holder(&*region.store, name, ours, &SystemClock);
             let why = match timeout(ANSWER_PATIENCE, asked).await {
                 Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
-                Ok(Err(error)) => causes(&error),
+                Ok(Err(error)) => error_chain(&error),
                 Err(late) => late.to_string(),
             };
             tracing::debug!(cluster = %self.context.cluster, region = %region.name, why, "who holds the lease is not known");

@@ -11,15 +11,15 @@ use lifeboat_postgres::{
     BackupEnd, BackupFacts, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
 use lifeboat_repository::backup::write::{
-    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, FrameCheck, LeftReason, MemoryPlan, RegionStore,
-    SealedBackup, Seat,
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, CpuShare, ExclusionReason, FrameCheck, MemoryPlan,
+    SealedBackup,
 };
-use lifeboat_repository::keys::Holders;
+use lifeboat_repository::keys::KeyRecipients;
 use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
-use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog, RegionStore};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_stores::{Verdict, verdict};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition, error_chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,7 +27,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::page_check::{Judge, PageCheck, second_look};
 use crate::backup::report::BackupOutcome;
-use crate::base::causes::causes;
 use crate::base::progress::Progress;
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring;
@@ -65,7 +64,7 @@ pub fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &CancellationTok
     };
     let left = outcome.commit.regions.iter().filter_map(|(region, result)| {
         let reason = result.as_ref().err()?;
-        Some(format!("{region}: {}", causes(reason)))
+        Some(format!("{region}: {}", error_chain(reason)))
     });
     let left: Vec<String> = left.collect();
     RunResult {
@@ -91,7 +90,7 @@ pub enum Shown<'w> {
         /// Where it looks whether the backup gets on.
         progress: &'w Progress,
         /// Where backups of other clusters take turns with this one.
-        seat: &'w Seat,
+        seat: &'w CpuShare,
     },
 }
 
@@ -103,7 +102,7 @@ impl Shown<'_> {
         }
     }
 
-    fn seat(self) -> Option<Seat> {
+    fn seat(self) -> Option<CpuShare> {
         match self {
             Self::Daemon { seat, .. } => Some(seat.clone()),
             Self::To(_) => None,
@@ -173,10 +172,10 @@ pub async fn make(
     };
     belongs(facts.incarnation.as_deref(), started.position, &regions.logs)?;
     let settings = settings((config, cluster), (&backup, &regions.descriptor), plan, check(&started));
-    let settings = BackupSettings { seat: shown.seat(), ..settings };
+    let settings = BackupSettings { cpu_share: shown.seat(), ..settings };
     let mut writer = BackupWriter::start(settings, regions.stores.clone(), stop).context("start the pipeline")?;
     for (region, error) in regions.unusable {
-        writer.exclude(&region, LeftReason::Prepare(error.into()));
+        writer.exclude(&region, ExclusionReason::Prepare(error.into()));
     }
     let following = shown.follow(writer.progress(), started.estimated);
     let transfer = transfer((&mut source, started, &facts), &mut writer, stop).await?;
@@ -198,8 +197,8 @@ pub async fn make(
     };
     let last = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max();
     let wseq = Origin::next_count(last, SystemClock.now());
-    let holders = Holders { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
-    let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, holders };
+    let recipients = KeyRecipients { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
+    let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, recipients };
     // Not cut short: a request to stop ends the uploads, and what is complete by then is committed or not, for certain.
     let commit = sealed.commit(details, authority, regions.logs).await.context("commit the backup")?;
     anyhow::ensure!(!stop.is_cancelled() || commit.committed() > 0, "stopped on request");
@@ -294,7 +293,7 @@ fn settings(
         check,
         upload_concurrency: UPLOADS_PER_REGION,
         lag_limit: config.durability.region_lag_limit,
-        seat: None,
+        cpu_share: None,
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Role;
-use lifeboat_repository::backup::write::Seat;
-use lifeboat_vocabulary::UtcTime;
+use lifeboat_repository::backup::write::CpuShare;
+use lifeboat_vocabulary::{UtcTime, error_chain};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,7 +20,6 @@ use crate::backup::runs_view::{runs_view, what};
 use crate::backup::schedule::{Attempt, Decision, Outcome, Past, Why, decide};
 use crate::base::alarms::board::{AlarmName, Source};
 use crate::base::capacity::{Capacity, Place};
-use crate::base::causes::causes;
 use crate::base::guard::{GuardError, RunGuard};
 use crate::base::state::StateError;
 use crate::base::supervisor::TaskContext;
@@ -107,7 +106,7 @@ struct Intent {
 struct Scheduler {
     context: TaskContext,
     parts: SchedulerParts,
-    seat: Seat,
+    seat: CpuShare,
     timetable: Timetable,
     begun: Instant,
     /// Whether the regions have been asked what they know.
@@ -169,7 +168,7 @@ impl Scheduler {
     }
 
     fn saved(&mut self, saved: Result<(), StateError>) {
-        self.unsaved = saved.err().map(|error| causes(&error));
+        self.unsaved = saved.err().map(|error| error_chain(&error));
     }
 
     /// What is wrong, what comes next, and whether it is due.
@@ -320,7 +319,7 @@ impl Scheduler {
             Ok(guard) => guard,
             Err(busy @ GuardError::Busy(_)) => return self.hold(&intent, busy.to_string(), BUSY_PAUSE),
             Err(error) => {
-                let why = causes(&error);
+                let why = error_chain(&error);
                 self.unguarded = Some(why.clone());
                 return self.hold(&intent, why, LOOK_EVERY);
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lifeboat_config::LimitSettings;
-use lifeboat_repository::backup::write::{FairShare, Seat};
+use lifeboat_repository::backup::write::{CpuShare, CpuShares};
 use lifeboat_vocabulary::ClusterName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// as much is taken; those who come later wait in the order in which they came.
 #[derive(Clone, Debug)]
 pub struct Capacity {
-    share: Arc<FairShare>,
+    share: Arc<CpuShares>,
     places: Arc<Semaphore>,
 }
 
@@ -24,19 +24,19 @@ impl Capacity {
     #[must_use]
     pub fn new(limits: &LimitSettings) -> Self {
         let places = Arc::new(Semaphore::new(limits.backups.max(1)));
-        Self { share: FairShare::new(limits.workers), places }
+        Self { share: CpuShares::new(limits.workers), places }
     }
 
     /// How long the threads of each cluster waited for their turn and worked.
     #[must_use]
-    pub fn share(&self) -> &Arc<FairShare> {
+    pub fn share(&self) -> &Arc<CpuShares> {
         &self.share
     }
 
     /// The seat of a cluster.
     #[must_use]
-    pub fn seat(&self, cluster: &ClusterName) -> Seat {
-        self.share.seat(cluster)
+    pub fn seat(&self, cluster: &ClusterName) -> CpuShare {
+        self.share.of(cluster)
     }
 
     /// A place, if one is free and nobody waits for it.

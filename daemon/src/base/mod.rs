@@ -2,7 +2,6 @@
 
 pub mod alarms;
 pub mod capacity;
-pub mod causes;
 pub mod expiry;
 pub mod guard;
 pub mod logs;

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat_repository::catalog::{self, Disagreement, RememberedHeads, Testimony};
+use lifeboat_repository::catalog::{self, Disagreement, LogReading, RememberedHeads};
 use lifeboat_repository::log::LogHead;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::causes::causes;
 use crate::base::state::{Durable, time_text};
 use crate::care::ask::Roundup;
 use crate::care::parts::CareParts;
@@ -56,7 +55,7 @@ impl HeadsFile {
     /// Which logs could not be understood, now that these were read: one that was not read at all stays what it was.
     fn broken_after(
         &self,
-        testimonies: &[Testimony<'_>],
+        testimonies: &[LogReading<'_>],
         found: &[Disagreement],
         now: UtcTime,
     ) -> BTreeMap<String, BrokenLog> {
@@ -124,7 +123,7 @@ pub(crate) struct Compared {
 pub(crate) async fn compare(
     (cluster, freezer): (&ClusterName, &Freezer),
     (state, now): (&Path, UtcTime),
-    testimonies: &[Testimony<'_>],
+    testimonies: &[LogReading<'_>],
 ) -> Compared {
     let file = heads_of(state);
     let known = file.read();
@@ -147,12 +146,12 @@ pub(crate) async fn compare(
     if known != heads
         && let Err(error) = file.change_in_background(move |file| file.take_over(seen, &changed)).await
     {
-        tracing::warn!(%cluster, error = %causes(&error), "the ends of the logs are not remembered over a restart");
+        tracing::warn!(%cluster, error = %error_chain(&error), "the ends of the logs are not remembered over a restart");
     }
     for disagreement in &found {
         let frozen = freezer.freeze(cluster, trigger(disagreement), &disagreement.finding());
         if let Err(error) = frozen {
-            tracing::error!(%cluster, error = %causes(&error), "the freeze is in force and not saved");
+            tracing::error!(%cluster, error = %error_chain(&error), "the freeze is in force and not saved");
         }
     }
     Compared { found, accepted, suspected }
@@ -215,7 +214,7 @@ mod tests {
             assert!(!is_frozen(), "before {seconds} s");
             let now = UtcTime::from_unix_micros((1_700_000_000 + seconds) * 1_000_000).unwrap();
             let log: Result<&RegionLog, &LogError> = log;
-            let testimonies = [Testimony { region: &region, log, heads: Vec::new() }];
+            let testimonies = [LogReading { region: &region, log, heads: Vec::new() }];
             let compared = compare((&cluster, &freezer), (&state, now), &testimonies).await;
             assert_eq!((compared.suspected.len(), compared.found.len()), (suspected, found), "after {seconds} s");
         }

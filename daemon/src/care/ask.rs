@@ -1,17 +1,14 @@
 //! Asks all regions for their histories: heads first, then logs, each checked from its first record.
 
 use futures_util::future::join_all;
-use lifeboat_repository::backup::write::RegionStore;
-use lifeboat_repository::catalog::Testimony;
+use lifeboat_repository::catalog::LogReading;
 use lifeboat_repository::heal::HealRegion;
 use lifeboat_repository::log::{
-    Descriptor, DescriptorError, LogError, LogHead, LogMemory, LogTrust, NoteSigner, RegionLog,
+    Descriptor, DescriptorError, LogError, LogHead, LogMemory, LogTrust, NoteSigner, RegionLog, RegionStore,
 };
 use lifeboat_repository::wal::Head;
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::RegionName;
-
-use crate::base::causes::causes;
+use lifeboat_vocabulary::{RegionName, error_chain};
 
 /// What one region said.
 #[derive(Debug)]
@@ -21,7 +18,7 @@ pub struct Answered {
     /// Its log, or why there is none.
     pub log: Result<RegionLog, NoLog>,
     /// The ends of the log that writers have signed.
-    pub heads: Vec<(lifeboat_repository::log::KeyName, LogHead)>,
+    pub heads: Vec<(lifeboat_repository::format::KeyName, LogHead)>,
 }
 
 /// Why there is no log of a region.
@@ -62,7 +59,7 @@ pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemor
         let why = regions
             .iter()
             .zip(&descriptors)
-            .filter_map(|(region, read)| Some(format!("{}: {}", region.name, causes(read.as_ref().err()?))));
+            .filter_map(|(region, read)| Some(format!("{}: {}", region.name, error_chain(read.as_ref().err()?))));
         anyhow::bail!("no region says which repository this is ({})", why.collect::<Vec<_>>().join("; "));
     };
     let trust = LogTrust { repository: first.repo, keys: vec![first.root], region: None, remembered: None };
@@ -87,7 +84,7 @@ pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemor
     Ok(Roundup { regions: join_all(answers).await, trust: trust.clone() })
 }
 
-type Heads = Vec<(lifeboat_repository::log::KeyName, LogHead)>;
+type Heads = Vec<(lifeboat_repository::format::KeyName, LogHead)>;
 
 async fn history(
     region: &RegionStore,
@@ -100,7 +97,7 @@ async fn history(
     let signed = heads.into_iter().filter_map(|(writer, head)| match head {
         Ok(head) => Some((writer, head.log?)),
         Err(error) => {
-            tracing::warn!(region = %region.name, %writer, error = %causes(&error), "a head cannot be used");
+            tracing::warn!(region = %region.name, %writer, error = %error_chain(&error), "a head cannot be used");
             None
         }
     });
@@ -114,7 +111,7 @@ async fn history(
 impl Roundup {
     /// The regions as witnesses.
     #[must_use]
-    pub fn testimonies(&self) -> Vec<Testimony<'_>> {
+    pub fn testimonies(&self) -> Vec<LogReading<'_>> {
         self.regions
             .iter()
             .filter_map(|answered| {
@@ -123,7 +120,7 @@ impl Roundup {
                     Err(NoLog::Log(error)) => Err(error),
                     Err(_) => return None,
                 };
-                Some(Testimony { region: &answered.store.name, log, heads: answered.heads.clone() })
+                Some(LogReading { region: &answered.store.name, log, heads: answered.heads.clone() })
             })
             .collect()
     }
@@ -144,7 +141,7 @@ impl Roundup {
     pub fn silent(&self) -> Vec<(RegionName, String)> {
         let silent = |answered: &Answered| {
             let error = answered.log.as_ref().err()?;
-            Some((answered.store.name.clone(), causes(error)))
+            Some((answered.store.name.clone(), error_chain(error)))
         };
         self.regions.iter().filter_map(silent).collect()
     }

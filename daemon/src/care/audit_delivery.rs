@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::log::records::{
     AuditRecord, OWNER_BYTES_MAX, Origin, REASON_BYTES_MAX, RecordBody, SUBJECT_BYTES_MAX,
 };
-use lifeboat_repository::log::{Draft, LogError, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Draft, LogError, NoteSigner, RegionLog, RegionStore};
 use lifeboat_vocabulary::{RegionName, UtcTime};
 
 use crate::base::state::Durable;
@@ -48,7 +47,7 @@ pub async fn deliver(
                 }
                 Err(error) => {
                     reused |= matches!(error, LogError::CountReused { .. });
-                    let error = crate::base::causes::causes(&error);
+                    let error = lifeboat_vocabulary::error_chain(&error);
                     tracing::warn!(region = %region.name, error, "an audit entry was not written; it is tried again");
                 }
             }

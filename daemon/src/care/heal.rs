@@ -7,15 +7,13 @@ use std::time::Duration;
 use lifeboat_config::ClusterSettings;
 
 use lifeboat_repository::catalog::Disagreement;
-use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope};
+use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{LogTrust, RegionLog};
-use lifeboat_repository::scrub::Pace;
-use lifeboat_vocabulary::RegionName;
+use lifeboat_vocabulary::{RegionName, error_chain};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::base::alarms::board::Source;
-use crate::base::causes::causes;
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::agree::judge;
@@ -59,7 +57,7 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
                 let (now, mut wrong) = (parts.now(), None);
                 let changed = file.change(|file| wrong = Some(file.update(&round, now)));
                 if let Err(error) = changed {
-                    tracing::warn!(%cluster, error = %causes(&error), "since when regions lack something is not remembered");
+                    tracing::warn!(%cluster, error = %error_chain(&error), "since when regions lack something is not remembered");
                 }
                 if let Some(wrong) = wrong {
                     parts.context.alarms.report(&Source::of(cluster, "heal"), wrong);
@@ -99,7 +97,7 @@ async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTree
                 record_damage(parts, &others, &report).await;
                 tell(&parts.cluster, &name, &report);
             }
-            Err(error) => round.left.push(causes(&error)),
+            Err(error) => round.left.push(error_chain(&error)),
         }
         parts.context.facts.damaged(&name, round.damaged);
         found.insert(name, round);
@@ -123,7 +121,7 @@ async fn heal_region(
     let name = target.store.name.clone();
     parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
     let tools = parts.tools(trust, (pace, &progress), &context.stop);
-    let work = lifeboat_repository::heal::heal(target, others, scope, &tools);
+    let work = lifeboat_repository::heal::heal_region(target, others, scope, &tools);
     tokio::pin!(work);
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -158,7 +156,7 @@ pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], rep
             Ok(0) => {}
             Ok(_) => parts.board.wake_healing(),
             Err(error) => {
-                let (region, error) = (&source.store.name, causes(&error));
+                let (region, error) = (&source.store.name, error_chain(&error));
                 tracing::warn!(%region, error, "damage was found and could not be put on record");
             }
         }

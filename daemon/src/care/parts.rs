@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::heal::{HealProgress, HealScope, HealTools};
+use lifeboat_repository::heal::{HealProgress, HealScope, HealTools, Pace};
 use lifeboat_repository::log::{LogTrust, RegionLog};
-use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 use tokio_util::sync::CancellationToken;
 

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::heal::Pace;
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog};
-use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubError, ScrubState, ScrubWalk};
-use lifeboat_vocabulary::{ByteCount, RegionName};
+use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::scrub::{self, DamageReporter, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
+use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::causes::causes;
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::parts::CareParts;
@@ -126,16 +125,17 @@ impl Lane<'_> {
             self.record(&mut log, &report.damage).await;
         }
         if state.is_due(self.period(), self.parts.now()) {
-            self.read_on(state, (log, &trust)).await?;
+            self.read_on(state, log, &trust).await?;
         }
         Ok(())
     }
 
-    async fn read_on(&self, state: &mut ScrubState, log: (RegionLog, &LogTrust)) -> Result<(), ScrubError> {
+    async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> Result<(), ScrubError> {
         let (period, clock) = (self.period(), &*self.parts.context.clock);
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();
-        let mut walk = ScrubWalk::new(self.store, &self.others, log, (&pace, clock), after.as_ref());
+        let scrubbed = ScrubRegion { region: self.store, others: &self.others, trust, pace: &pace, clock };
+        let mut walk = ScrubWalk::new(scrubbed, log, after.as_ref());
         let (begun, mut saved) = (Instant::now(), Instant::now());
         while begun.elapsed() < WALK {
             let next = tokio::select! {
@@ -154,7 +154,7 @@ impl Lane<'_> {
                 let mut log = walk.log().clone();
                 self.record(&mut log, &[damage]).await;
             }
-            state.proved(&scrubbed.key, scrubbed.bytes, (period, self.parts.now()));
+            state.verified(&scrubbed.key, scrubbed.bytes, period, self.parts.now());
             if saved.elapsed() >= SAVE_EVERY {
                 self.save(state).await;
                 self.show(state);
@@ -180,7 +180,7 @@ impl Lane<'_> {
             found_by: FoundBy::Scrub,
         };
         if let Err(error) = reporter.record(self.store, log, damage).await {
-            let (region, error) = (&self.store.name, causes(&error));
+            let (region, error) = (&self.store.name, error_chain(&error));
             tracing::warn!(%region, error, "damage was found and could not be put on record; it will be found again");
         }
         parts.board.wake_healing();
@@ -190,7 +190,7 @@ impl Lane<'_> {
         let (name, state) = (self.store.name.to_string(), state.clone());
         let saved = self.file.change_in_background(move |file| drop(file.0.insert(name, state))).await;
         if let Err(error) = saved {
-            tracing::warn!(region = %self.store.name, error = %causes(&error), "how far the scrub is would not survive a restart");
+            tracing::warn!(region = %self.store.name, error = %error_chain(&error), "how far the scrub is would not survive a restart");
         }
     }
 

@@ -11,10 +11,9 @@ use lifeboat_cli::access::read_region;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::RecordBody;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use tokio::time::Instant;
 
-use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
 use crate::care::audit_delivery::{deliver, recalled};
 use crate::deletion::freeze::{Freezer, Standstill};
@@ -120,7 +119,7 @@ fn act(freezer: &Freezer, cluster: &ClusterName, recalled: Option<Standstill>, f
     if let Some(recalled) = recalled.filter(|_| freezer.may_have_forgotten(cluster)) {
         let before = freezer.standstill(cluster);
         if let Err(error) = freezer.recall(cluster, recalled) {
-            tracing::warn!(%cluster, error = %causes(&error), "what is frozen could not be saved");
+            tracing::warn!(%cluster, error = %error_chain(&error), "what is frozen could not be saved");
         }
         let after = freezer.standstill(cluster);
         let (frozen, pauses) = (after.frozen.len(), after.pauses.len());
@@ -130,7 +129,7 @@ fn act(freezer: &Freezer, cluster: &ClusterName, recalled: Option<Standstill>, f
     }
     for (trigger, why) in findings {
         if let Err(error) = freezer.freeze(cluster, *trigger, why) {
-            tracing::warn!(%cluster, %trigger, error = %causes(&error), "the freeze is in force and not saved");
+            tracing::warn!(%cluster, %trigger, error = %error_chain(&error), "the freeze is in force and not saved");
         }
     }
 }

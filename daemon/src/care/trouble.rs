@@ -34,7 +34,7 @@ impl RoundOfRegion {
     /// What the log says after a healing.
     pub(crate) fn of(log: &RegionLog, others: &[&RegionLog], scope: &HealScope, now: UtcTime) -> Self {
         let plan = heal::plan_records(log, others, scope, now);
-        let damaged = log.standing(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
+        let damaged = log.state(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
         Self { damaged: damaged as u64 + plan.wal_damage.len() as u64, left: Vec::new() }
     }
 

@@ -6,13 +6,12 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::Output;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_stores::Verdict;
-use lifeboat_vocabulary::{Clock, SystemClock};
+use lifeboat_vocabulary::{Clock, SystemClock, error_chain};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::history::{RunHistory, RunKind};
 use crate::backup::report;
 use crate::backup::run::{Shown, make, result_of};
-use crate::base::causes::causes;
 use crate::base::guard::{GuardError, RunGuard};
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring::state_directory;
@@ -34,7 +33,10 @@ pub async fn run(
     let outcome = make((config, cluster, &regions), Shown::To(output), stop).await;
     let ended = history.end(number, SystemClock.now(), result_of(&outcome, stop)).await;
     if let Err(error) = begun.and(ended) {
-        eprintln!("warning: the daemon will not know of this backup until it reads the regions: {}", causes(&error));
+        eprintln!(
+            "warning: the daemon will not know of this backup until it reads the regions: {}",
+            error_chain(&error)
+        );
     }
     if stop.is_cancelled() && outcome.is_err() {
         eprintln!("the backup was stopped; nothing that looks like a backup is left behind");

@@ -9,8 +9,9 @@ use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, spoken, toned};
 use lifeboat_repository::catalog::Disagreement;
-use lifeboat_repository::heal::{self, HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealSurvey, Lack};
-use lifeboat_repository::scrub::Pace;
+use lifeboat_repository::heal::{
+    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace,
+};
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -113,13 +114,13 @@ pub async fn run(
         let tools = parts.tools(&sight.roundup.trust, (&pace, &progress), stop);
         // By hand everything is compared, whatever is on its way.
         let tools = lifeboat_repository::heal::HealTools { settled: Duration::ZERO, ..tools };
-        let lacking = heal::survey(&target, &others, &sight.scope, &tools).await?;
+        let lacking = heal::preview(&target, &others, &sight.scope, &tools).await?;
         if args.dry_run {
             outcomes.push((name, Outcome::Surveyed(lacking)));
             continue;
         }
         let line = ProgressLine::start(name.clone(), Arc::clone(&progress), output);
-        let report = lifeboat_repository::heal::heal(&mut target, &others, &sight.scope, &tools).await?;
+        let report = lifeboat_repository::heal::heal_region(&mut target, &others, &sight.scope, &tools).await?;
         drop(line);
         record_damage(&parts, &others, &report).await;
         let stopped = report.ended == Some(HealEnd::Stopped);
@@ -134,12 +135,12 @@ pub async fn run(
 
 /// What was found, or done, for one region.
 enum Outcome {
-    Surveyed(HealSurvey),
-    Healed(HealSurvey, HealReport),
+    Surveyed(HealPreview),
+    Healed(HealPreview, HealReport),
 }
 
 impl Outcome {
-    fn survey(&self) -> &HealSurvey {
+    fn survey(&self) -> &HealPreview {
         let (Self::Surveyed(survey) | Self::Healed(survey, _)) = self;
         survey
     }

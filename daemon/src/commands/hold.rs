@@ -134,7 +134,7 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
     let told = everywhere.tell(&signer, &draft).await;
     let RecordBody::Hold(hold) = &draft.body else { anyhow::bail!("another record was found than a hold") };
     // Whoever swept it meanwhile was first: the record of the hold stands behind that of the sweep.
-    let stands = |log: &RegionLog| log.standing(now).backups.contains_key(&hold.backup);
+    let stands = |log: &RegionLog| log.state(now).backups.contains_key(&hold.backup);
     if !told.regions.is_empty() && !everywhere.logs().any(stands) {
         let message = format!("backup {} was deleted in every region before the hold stood there", hold.backup);
         return Err(Exit::error(Ending::NoSuchBackup, message));

@@ -7,11 +7,10 @@ use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Output, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{Purpose, ServerFacts, Session};
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::keys::{SigningKey, write_private_file};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody};
-use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
 use lifeboat_vocabulary::{Clock, Sha256Digest, SystemClock, UtcTime};
 use serde_json::json;
 

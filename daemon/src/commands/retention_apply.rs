@@ -14,11 +14,10 @@ use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
 use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
 use lifeboat_repository::retention::sweep::{Elsewhere, Force, Others, SweepAuthor, SweepReport, SweepSettings};
-use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, error_chain};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::causes::causes;
 use crate::base::guard::DaemonGuard;
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 use crate::deletion::freeze::Freezer;
@@ -228,7 +227,7 @@ async fn carry_out(
                     holds: plan.holds.clone(),
                 };
                 let mut log = log.clone();
-                one_region((store, author), &mut log, &settings, now).await.map_err(|error| causes(&error))
+                one_region((store, author), &mut log, &settings, now).await.map_err(|error| error_chain(&error))
             }
         };
         outcomes.push(Outcome { region: region.clone(), result });

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::backup::write::RegionStore;
-use lifeboat_repository::heal::{HealProgress, HealRegion};
-use lifeboat_repository::log::LogTrust;
+use lifeboat_repository::heal::{HealProgress, HealRegion, Pace};
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::scrub::{self, DamageReporter, FoundDamage, Pace, ScrubWalk};
-use lifeboat_vocabulary::{ByteCount, RegionName};
+use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
+use lifeboat_repository::scrub::{self, DamageReporter, ScrubRegion, ScrubWalk};
+use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::causes::causes;
 use crate::care::ask::ask;
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
@@ -91,7 +89,7 @@ async fn look(
     match scrub::check_presence(&region.store, &others, &mut region.log, &*parts.context.clock).await {
         Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
         Err(error) => {
-            found.trouble = Some(causes(&error));
+            found.trouble = Some(error_chain(&error));
             return found;
         }
     }
@@ -100,8 +98,9 @@ async fn look(
         progress.expect(found.objects, found.bytes);
         let line = ProgressLine::start(name, Arc::clone(&progress), output);
         let pace = Pace::new(Some(parts.bandwidth()));
-        let log = (region.log.clone(), trust);
-        let mut walk = ScrubWalk::new(&region.store, &others, log, (&pace, &*parts.context.clock), None);
+        let clock = &*parts.context.clock;
+        let scrubbed = ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, clock };
+        let mut walk = ScrubWalk::new(scrubbed, region.log.clone(), None);
         loop {
             match walk.next().await {
                 Ok(Some(scrubbed)) => {
@@ -111,7 +110,7 @@ async fn look(
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    found.trouble = Some(causes(&error));
+                    found.trouble = Some(error_chain(&error));
                     break;
                 }
             }
@@ -127,7 +126,7 @@ async fn look(
         found_by: FoundBy::Verify,
     };
     if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
-        found.trouble = Some(format!("the damage could not be put on record: {}", causes(&error)));
+        found.trouble = Some(format!("the damage could not be put on record: {}", error_chain(&error)));
     }
     found
 }

@@ -8,12 +8,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifeboat_vocabulary::{ClusterName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, UtcTime, error_chain};
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::base::causes::causes;
 use crate::base::state::{self, Durable, StateError, optional_time_text, time_text};
 
 /// More than this many entries that no region takes are not kept for the regions; the file has them all.
@@ -135,7 +134,7 @@ impl AuditTrail {
         drop(unwritten);
         for cluster in clusters {
             if let Err(error) = self.enqueue(cluster, entry) {
-                tracing::warn!(%cluster, error = %causes(&error), "an audit entry may not reach the regions");
+                tracing::warn!(%cluster, error = %error_chain(&error), "an audit entry may not reach the regions");
             }
         }
     }

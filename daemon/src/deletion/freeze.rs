@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
+use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{AlarmName, Wrongs};
-use crate::base::causes::causes;
 use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 
@@ -272,7 +271,7 @@ impl Freezer {
         let standstill = match self.of(cluster).try_read() {
             Ok(standstill) => standstill,
             Err(error) if action == Action::Delete => {
-                return stopped(now, "caution", &causes(&error), None);
+                return stopped(now, "caution", &error_chain(&error), None);
             }
             Err(_) => return Ok(()),
         };
@@ -421,12 +420,12 @@ impl Freezer {
         let (now, state) = (self.clock.now(), self.of(cluster));
         let mut wrong = Wrongs::default();
         if let Err(error) = self.save_again(cluster) {
-            tracing::debug!(%cluster, error = %causes(&error), "the freeze is in force and still not saved");
+            tracing::debug!(%cluster, error = %error_chain(&error), "the freeze is in force and still not saved");
         }
         let standstill = match state.try_read() {
             Ok(standstill) => standstill,
             Err(error) => {
-                let text = format!("what is frozen cannot be read, so deletion is: {}", causes(&error));
+                let text = format!("what is frozen cannot be read, so deletion is: {}", error_chain(&error));
                 wrong.add(AlarmName::about("deletion-frozen", Trigger::StateLost.to_string()), text);
                 return wrong;
             }
@@ -448,7 +447,7 @@ impl Freezer {
         if standstill.pauses.iter().any(over)
             && let Err(error) = state.change(|standstill| standstill.pauses.retain(|pause| !over(pause)))
         {
-            tracing::debug!(error = %causes(&error), "pauses that are over are kept for now");
+            tracing::debug!(error = %error_chain(&error), "pauses that are over are kept for now");
         }
         wrong
     }
@@ -466,7 +465,7 @@ impl Freezer {
             let why =
                 format!("what was frozen is not known any more: the file was damaged and lies in {}", aside.display());
             if let Err(error) = self.freeze(cluster, Trigger::StateLost, &why) {
-                tracing::error!(%cluster, error = %causes(&error), "the freeze is in force and not saved");
+                tracing::error!(%cluster, error = %error_chain(&error), "the freeze is in force and not saved");
             }
         }
         state

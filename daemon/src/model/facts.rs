@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lifeboat_repository::backup::write::Seat;
+use lifeboat_repository::backup::write::CpuShare;
 use lifeboat_repository::heal::HealProgress;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ pub struct ClusterFacts {
 struct Known {
     told: Told,
     /// How long the threads of the cluster waited and worked.
-    cpu_share: Option<Seat>,
+    cpu_share: Option<CpuShare>,
     /// What counts the objects that are copied into a region.
     healing: BTreeMap<RegionName, Arc<HealProgress>>,
     /// Objects of a region that are damaged and not healed.
@@ -68,7 +68,7 @@ impl ClusterFacts {
     pub fn told(&self) -> Told {
         let known = self.known.lock();
         let mut told = known.told.clone();
-        if let Some(times) = known.cpu_share.as_ref().map(Seat::times) {
+        if let Some(times) = known.cpu_share.as_ref().map(CpuShare::times) {
             told.runs.counters.waiting_seconds = times.waiting.as_secs_f64();
             told.runs.counters.running_seconds = times.running.as_secs_f64();
         }
@@ -110,7 +110,7 @@ impl ClusterFacts {
     }
 
     /// Where the cluster takes turns at the processor: how long it waited is read when somebody asks.
-    pub fn cpu_share(&self, share: Seat) {
+    pub fn cpu_share(&self, share: CpuShare) {
         self.known.lock().cpu_share = Some(share);
     }
 

@@ -4,13 +4,11 @@
 //! rest; who comes later with another origin sees in the logs what the others have, and takes over its origin.
 
 use lifeboat_cli::access::Repository;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::catalog::RegionAnswer;
 use lifeboat_repository::log::records::{Origin, RecordBody};
-use lifeboat_repository::log::{Descriptor, Draft, NoteSigner, RegionLog};
-use lifeboat_vocabulary::{RegionName, UtcTime};
+use lifeboat_repository::log::{Descriptor, Draft, NoteSigner, RegionLog, RegionStore};
+use lifeboat_vocabulary::{RegionName, UtcTime, error_chain};
 
-use crate::base::causes::causes;
 use crate::settings::wiring;
 
 /// The regions of a repository that can be written to, each with its log, and why the others cannot.
@@ -73,7 +71,7 @@ impl Everywhere {
         for (region, log) in &mut self.regions {
             match log.append(&*region.store, signer, draft).await {
                 Ok(_) => told.regions.push(region.name.clone()),
-                Err(error) => told.missing.push((region.name.clone(), causes(&error))),
+                Err(error) => told.missing.push((region.name.clone(), error_chain(&error))),
             }
         }
         told

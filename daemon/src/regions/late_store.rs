@@ -11,11 +11,9 @@ use lifeboat_stores::{
     ByteRange, Capabilities, ListPage, ObjectKey, ObjectMeta, OpenError, PutMode, PutOutcome, RegionSettings,
     SealedBody, Store, StoreError, Support, open_below,
 };
-use lifeboat_vocabulary::{ClusterName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, UtcTime, error_chain};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-
-use crate::base::causes::causes;
 
 /// How often opening is tried.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -38,7 +36,7 @@ impl LateStore {
     /// For a region that could not be opened just now.
     #[must_use]
     pub fn new(settings: &RegionSettings, cluster: &ClusterName, error: &OpenError) -> Self {
-        let state = State::Closed { why: causes(error), next: Instant::now() + PAUSE };
+        let state = State::Closed { why: error_chain(error), next: Instant::now() + PAUSE };
         Self { settings: settings.clone(), cluster: cluster.clone(), state: Mutex::new(state) }
     }
 
@@ -60,7 +58,7 @@ impl LateStore {
                 Ok(store)
             }
             Err(error) => {
-                let why = causes(&error);
+                let why = error_chain(&error);
                 let refused = self.closed(&why);
                 *state = State::Closed { why, next: Instant::now() + PAUSE };
                 Err(refused)

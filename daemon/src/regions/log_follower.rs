@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::keys::VerifyKey;
-use lifeboat_repository::log::{Descriptor, LogMemory, LogTrust, RegionLog};
+use lifeboat_repository::log::{Descriptor, LogMemory, LogTrust, RegionLog, RegionStore};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::Config;
-use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::log::RegionStore;
 use lifeboat_stores::{
     Breaker, Finding, Metrics, OpenError, RegionSettings, Stack, Store, StoreError, open_below, probe,
 };
-use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
+use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock, error_chain};
 
-use crate::base::causes::causes;
 use crate::model::capabilities::{CONDITIONAL, Capabilities, Writers};
 use crate::regions::judged_store::{JudgedStore, Judgement};
 use crate::regions::late_store::LateStore;
@@ -81,7 +80,7 @@ impl OpenRegion {
             Ok(Ok(report)) => report,
             // A role that may write nothing but records: what is known without a probe has to do.
             Ok(Err(StoreError::Misconfigured { .. })) => return Ok(self.writers()),
-            Ok(Err(error)) => return unknown(causes(&error)),
+            Ok(Err(error)) => return unknown(error_chain(&error)),
             Err(_) => return unknown(format!("no answer within {} s", PROBE_PATIENCE.as_secs())),
         };
         if let Some(why) = CONDITIONAL.iter().find_map(|check| match report.of(*check) {
@@ -124,7 +123,7 @@ impl OpenRegions {
                 Ok(store) => store,
                 // A directory that is not mounted, credentials that are not there: that region's trouble, not that of all.
                 Err(error @ OpenError::Store { .. }) => {
-                    tracing::warn!(%cluster, error = %causes(&error), "the region cannot be opened yet; it is tried again");
+                    tracing::warn!(%cluster, error = %error_chain(&error), "the region cannot be opened yet; it is tried again");
                     Arc::new(LateStore::new(settings, cluster, &error))
                 }
                 Err(error) => return Err(anyhow::Error::new(error)),

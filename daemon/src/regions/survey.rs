@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lifeboat_cli::access::read_region;
 use lifeboat_repository::keys::VerifyKey;
-use lifeboat_repository::log::records::{BackupRecord, Soundness, WalGapRecord};
-use lifeboat_repository::log::{RegionLog, RegionStanding, StandingBackup};
+use lifeboat_repository::log::records::{BackupRecord, Integrity, WalGapRecord};
+use lifeboat_repository::log::{BackupState, RegionLog, RegionState};
 use lifeboat_repository::wal::WalRecords;
 use lifeboat_vocabulary::{BackupId, Clock, Lsn, RegionName, SystemClock, TimelineId, UtcTime, WalPosition};
 use tokio::sync::Notify;
@@ -92,13 +92,13 @@ async fn read(region: &OpenRegion, known: Option<Known>, signer: &VerifyKey) -> 
 }
 
 /// What counts as a good backup of a region: sound, there, and not known to be damaged.
-fn good(backup: &StandingBackup) -> bool {
-    backup.record.soundness() == Soundness::Sound && backup.damaged.is_none()
+fn good(backup: &BackupState) -> bool {
+    backup.record.integrity() == Integrity::Intact && backup.damaged.is_none()
 }
 
 /// What the logs say together.
 fn summarise(logs: &BTreeMap<RegionName, Known>, quorum: usize, now: UtcTime) -> Survey {
-    let standings = logs.iter().map(|(name, (_, log))| (name.clone(), log.standing(now))).collect();
+    let standings = logs.iter().map(|(name, (_, log))| (name.clone(), log.state(now))).collect();
     let mut survey = side_by_side(&standings, quorum, now);
     for (name, (read, log)) in logs {
         if let Some(status) = survey.regions.get_mut(name) {
@@ -115,7 +115,7 @@ fn summarise(logs: &BTreeMap<RegionName, Known>, quorum: usize, now: UtcTime) ->
 }
 
 /// Lays what stands in the regions side by side.
-fn side_by_side(standings: &BTreeMap<RegionName, RegionStanding>, quorum: usize, now: UtcTime) -> Survey {
+fn side_by_side(standings: &BTreeMap<RegionName, RegionState>, quorum: usize, now: UtcTime) -> Survey {
     // Which regions hold each good backup, and how far it leads in the one that keeps it best.
     let mut held: BTreeMap<&BackupId, (&BackupRecord, Vec<&RegionName>, Staying)> = BTreeMap::new();
     for (region, standing) in standings {
@@ -145,13 +145,13 @@ fn side_by_side(standings: &BTreeMap<RegionName, RegionStanding>, quorum: usize,
     }
 }
 
-fn region_status(standing: &RegionStanding, staying: &[&BackupRecord], now: UtcTime) -> RegionLogStatus {
-    let there: Vec<&StandingBackup> = standing.backups.values().filter(|backup| good(backup)).collect();
+fn region_status(standing: &RegionState, staying: &[&BackupRecord], now: UtcTime) -> RegionLogStatus {
+    let there: Vec<&BackupState> = standing.backups.values().filter(|backup| good(backup)).collect();
     let lacks = |record: &&&BackupRecord| {
         let id = &record.backup;
         !standing.swept.contains_key(id) && !standing.backups.get(id).is_some_and(good)
     };
-    let leads_on = |backup: &&&StandingBackup| Staying::of(backup, standing) == Staying::WithWal;
+    let leads_on = |backup: &&&BackupState| Staying::of(backup, standing) == Staying::WithWal;
     let first = there.iter().filter(leads_on).min_by_key(|backup| backup.record.stop_time);
     RegionLogStatus {
         read: now,
@@ -175,7 +175,7 @@ enum Staying {
 }
 
 impl Staying {
-    fn of(backup: &StandingBackup, standing: &RegionStanding) -> Self {
+    fn of(backup: &BackupState, standing: &RegionState) -> Self {
         let record = &backup.record;
         // What ends at or below a floor is gone. A floor on a later timeline may be above the place where that one begins:
         // then nothing leads there from here.

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_stores::{BreakerState, CLUSTER_MARK, ProbeReport, probe};
-use lifeboat_vocabulary::{Clock, RegionName, SystemClock};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, error_chain};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::base::alarms::board::{AlarmName, Source, Wrong, Wrongs};
 use crate::base::alarms::rules::Severity;
-use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
 use crate::model::capabilities::Writers;
 use crate::model::capabilities::{Ability, Capabilities};
@@ -249,7 +248,7 @@ impl Watch {
         (self.save_now, self.saved) = (false, Instant::now());
         // Not saved: the board tells of a state directory that takes no writes, and this is written again in a minute.
         if let Err(error) = self.parts.book.save(&self.parts.context.regions, SystemClock.now()).await {
-            tracing::debug!(error = %causes(&error), "what is known of the regions is not saved");
+            tracing::debug!(error = %error_chain(&error), "what is known of the regions is not saved");
         }
     }
 }
@@ -291,11 +290,13 @@ async fn asked(region: OpenRegion, question: Question) -> (RegionName, Answer) {
     let answer = match question {
         Question::Knock => {
             let asked = tokio::time::timeout(PATIENCE, region.store.list(CLUSTER_MARK, None)).await;
-            Answer::Knock(asked.map_err(|_| late()).and_then(|page| page.map(|_| ()).map_err(|error| causes(&error))))
+            Answer::Knock(
+                asked.map_err(|_| late()).and_then(|page| page.map(|_| ()).map_err(|error| error_chain(&error))),
+            )
         }
         Question::Probe => {
             let asked = tokio::time::timeout(PATIENCE, probe(&*region.bare, &SystemClock)).await;
-            Answer::Probe(asked.map_err(|_| late()).and_then(|report| report.map_err(|error| causes(&error))))
+            Answer::Probe(asked.map_err(|_| late()).and_then(|report| report.map_err(|error| error_chain(&error))))
         }
     };
     (region.name, answer)

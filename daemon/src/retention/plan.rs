@@ -7,7 +7,7 @@ use lifeboat_cli::access::Repository;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{HoldRecord, PolicyText};
-use lifeboat_repository::log::{self, RegionStanding};
+use lifeboat_repository::log::{self, RegionState};
 use lifeboat_repository::retention::{self, RetentionPlan, RetentionPolicy};
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime};
 
@@ -40,7 +40,7 @@ pub struct RegionPlan {
     /// The region.
     pub name: RegionName,
     /// What it has.
-    pub standing: RegionStanding,
+    pub standing: RegionState,
     /// What stays and what goes.
     pub plan: RetentionPlan,
     /// What another policy than the last time changes.
@@ -75,7 +75,7 @@ impl ClusterPlan {
         }
         let holds = log::holds_in_force(logs.iter().map(|(_, log)| *log), now);
         let regions = logs.into_iter().map(|(name, log)| {
-            let mut standing = log.standing(now);
+            let mut standing = log.state(now);
             standing.adopt_holds(holds.clone());
             RegionPlan::of(name.clone(), standing, &policy, now)
         });
@@ -87,7 +87,7 @@ impl ClusterPlan {
 impl RegionPlan {
     /// Decides for one region.
     #[must_use]
-    pub fn of(name: RegionName, standing: RegionStanding, policy: &RetentionPolicy, now: UtcTime) -> Self {
+    pub fn of(name: RegionName, standing: RegionState, policy: &RetentionPolicy, now: UtcTime) -> Self {
         let plan = retention::plan_region(&standing, policy, now);
         let before = standing.policy.clone().filter(|(before, _)| *before != policy.text());
         let change = before.and_then(|(before, since)| {

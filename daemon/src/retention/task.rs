@@ -14,11 +14,10 @@ use lifeboat_repository::retention::sweep::{
     SweepRegion, SweepReport, SweepSettings,
 };
 use lifeboat_stores::ObjectLock;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use tokio::sync::Notify;
 
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::causes::causes;
 use crate::base::supervisor::TaskContext;
 use crate::care::tamper_watch;
 use crate::deletion::audit::AuditEntry;
@@ -272,7 +271,7 @@ impl Expiry {
             }
             Expired::Not(error) => error,
         };
-        let text = causes(error);
+        let text = error_chain(error);
         tracing::warn!(cluster = %self.parts.context.cluster, %region, error = text, "retention was not carried out");
         let rule = match error {
             SweepError::Stopped { .. } => return,
@@ -359,14 +358,14 @@ pub(crate) async fn one_region(
 ) -> Result<Done, SweepError> {
     let mut target = SweepRegion { store: &*region.store, log, author };
     let forgot = sweep::forget(&mut target, settings, now).await?;
-    let swept = sweep::sweep(&mut target, settings, now).await?;
-    let mut standing = log.standing(now);
+    let swept = sweep::sweep_region(&mut target, settings, now).await?;
+    let mut standing = log.state(now);
     let waiting = standing.open_intents.iter().filter_map(|open| usize::try_from(open.seq).ok());
     let locked_since = waiting.filter_map(|seq| Some(log.entries().get(seq)?.record.origin.time)).min();
     standing.adopt_holds(settings.holds.clone());
     let retained = match region.settings.object_lock {
         ObjectLock::Off => RetainReport::default(),
-        _ => sweep::retain(&*region.store, (&standing, &swept.plan), &settings.policy, now).await?,
+        _ => sweep::extend_locks(&*region.store, &standing, &swept.plan, &settings.policy, now).await?,
     };
     Ok(Done { forgot, swept, retained, locked_since })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_config::{Config, Environment, Loaded};
-use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
+use lifeboat_vocabulary::{Clock, ClusterName, SystemClock, error_chain};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrongs};
 use crate::base::capacity::Capacity;
-use crate::base::causes::causes;
 use crate::base::guard::{DaemonGuard, GuardError};
 use crate::base::readiness::Readiness;
 use crate::base::renewed::renewed;
@@ -200,7 +199,7 @@ impl Daemon {
         let (now, names) = (SystemClock.now(), self.clusters.borrow().clone());
         let seen = self.overrides.seen(&self.loaded.overrides, now, (self.common.freezer.audit(), &names));
         if let Err(error) = seen {
-            tracing::warn!(error = %causes(&error), "since when overrides are in force may be forgotten");
+            tracing::warn!(error = %error_chain(&error), "since when overrides are in force may be forgotten");
         }
         let shown = |active: ActiveOverride| OverrideStatus {
             variable: active.variable,

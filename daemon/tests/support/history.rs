@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use lifeboat_cli::access::{open_region, read_region};
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::records::{BackupRecord, Origin, RecordBody};
-use lifeboat_repository::log::{Draft, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Draft, NoteSigner, RegionLog, RegionStore};
 use lifeboat_stores::RegionSettings;
 use lifeboat_testkit::{PgServer, majors_under_test};
 use lifeboat_vocabulary::{BackupId, UtcTime};

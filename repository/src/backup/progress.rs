@@ -33,13 +33,13 @@ impl Progress {
     }
 
     /// Adds sealed bytes of one object or range.
-    pub fn add_stored(&self, bytes: usize) {
+    pub(crate) fn add_stored(&self, bytes: usize) {
         self.stored.fetch_add(bytes as u64, Ordering::Relaxed);
         self.objects.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a complete file.
-    pub fn add_file(&self) {
+    pub(crate) fn add_file(&self) {
         self.files.fetch_add(1, Ordering::Relaxed);
     }
 

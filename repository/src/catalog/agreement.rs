@@ -1,24 +1,24 @@
 //! Whether the logs of all regions agree: with each other, and with what was seen before. Pure.
 //!
 //! A region that has *less* was away, and is healed. A region that says something *else*, or has less than it had, was
-//! tampered with, was set back, or is written by somebody who should not: then nobody deletes anything until a person has
+//! tampered with, was set back, or has a writer that it should not have: then nothing is deleted until a person has
 //! looked.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest};
+use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, counted, error_chain};
 
-use crate::backup::write::upload::chain;
+use crate::format::key_name::KeyName;
 use crate::log::error::LogError;
-use crate::log::note::{KeyName, NoteError};
+use crate::log::note::NoteError;
 use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::GapScope;
 use crate::log::region_log::{LogHead, RegionLog};
 
-/// What one region said about its history.
+/// The log of one region, as it was read.
 #[derive(Debug)]
-pub struct Testimony<'a> {
+pub struct LogReading<'a> {
     /// The region.
     pub region: &'a RegionName,
     /// Its log, or why it could not be read.
@@ -30,16 +30,16 @@ pub struct Testimony<'a> {
 /// The ends of all logs as this installation has seen them.
 pub type RememberedHeads = BTreeMap<RegionName, LogHead>;
 
-/// Who has seen a log otherwise.
+/// Where it is known from that a log was different.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Witness {
+pub enum Observer {
     /// This installation remembers it.
     Memory,
     /// A writer has signed it.
     Head(KeyName),
 }
 
-impl fmt::Display for Witness {
+impl fmt::Display for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("this installation has seen it"),
@@ -53,7 +53,7 @@ impl fmt::Display for Witness {
 #[non_exhaustive]
 pub enum Disagreement {
     /// A log is shorter than it was.
-    #[error("the log of {region} was set back: it had a record {remembered} ({witness}), and now has {found} records")]
+    #[error("the log of {region} was set back: it had a record {remembered} ({observer}), and now has {}", counted(*.found, "record", "records"))]
     RolledBack {
         /// The region.
         region: RegionName,
@@ -61,11 +61,11 @@ pub enum Disagreement {
         remembered: u64,
         /// How many records there are.
         found: u64,
-        /// Who knows.
-        witness: Witness,
+        /// Where that is known from.
+        observer: Observer,
     },
     /// Another record, just as validly signed, stands where one was seen before.
-    #[error("the log of {region} was forked: record {seq} had SHA-256 {remembered} ({witness}) and now has {found}")]
+    #[error("the log of {region} was forked: record {seq} had SHA-256 {remembered} ({observer}) and now has {found}")]
     Forked {
         /// The region.
         region: RegionName,
@@ -75,10 +75,10 @@ pub enum Disagreement {
         remembered: Sha256Digest,
         /// What is there.
         found: Sha256Digest,
-        /// Who knows.
-        witness: Witness,
+        /// Where that is known from.
+        observer: Observer,
     },
-    /// Somebody has signed a record whose key nobody knows.
+    /// A record is signed by an unknown key.
     #[error("record {seq} of the log of {region} is not signed by a key of this repository")]
     UnknownSigner {
         /// The region.
@@ -125,13 +125,13 @@ impl Disagreement {
     #[must_use]
     pub fn finding(&self) -> String {
         match self {
-            Self::RolledBack { region, remembered, witness: Witness::Memory, .. } => {
+            Self::RolledBack { region, remembered, observer: Observer::Memory, .. } => {
                 format!("the log of {region} was set back behind record {remembered}")
             }
-            Self::RolledBack { region, witness: Witness::Head(writer), .. } => {
+            Self::RolledBack { region, observer: Observer::Head(writer), .. } => {
                 format!("the log of {region} was set back behind what {writer} has signed")
             }
-            Self::Forked { region, witness: Witness::Head(writer), .. } => {
+            Self::Forked { region, observer: Observer::Head(writer), .. } => {
                 format!("the log of {region} was forked from what {writer} has signed")
             }
             other => other.to_string(),
@@ -151,33 +151,37 @@ impl Disagreement {
     }
 }
 
-/// Lays the testimonies beside each other and beside what is remembered. Regions that do not answer say nothing.
+/// Compares the logs with each other and with what is remembered. Regions that do not answer are left out.
 #[must_use]
-pub fn disagreements(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> Vec<Disagreement> {
+pub fn disagreements(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> Vec<Disagreement> {
     let mut found = Vec::new();
-    for Testimony { region, log, heads } in testimonies {
+    for LogReading { region, log, heads } in readings {
         match log {
             Ok(log) => {
-                let seen = remembered.get(*region).map(|head| (Witness::Memory, *head));
-                let signed = heads.iter().map(|(writer, head)| (Witness::Head(writer.clone()), *head));
-                found.extend(seen.into_iter().chain(signed).filter_map(|seen| contradiction(region, log, seen)));
+                let seen = remembered.get(*region).map(|head| (Observer::Memory, *head));
+                let signed = heads.iter().map(|(writer, head)| (Observer::Head(writer.clone()), *head));
+                found.extend(
+                    seen.into_iter()
+                        .chain(signed)
+                        .filter_map(|(observer, seen)| contradiction(region, log, observer, seen)),
+                );
             }
             Err(error) => found.extend(evidence(region, error)),
         }
     }
-    between_regions(testimonies, &mut found);
+    between_regions(readings, &mut found);
     found
 }
 
 /// What to remember from now on: never less than before. A region that disagrees with what is remembered stays as it was
 /// remembered, until a person has decided.
 #[must_use]
-pub fn remember(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> RememberedHeads {
+pub fn remember(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> RememberedHeads {
     let mut heads = remembered.clone();
-    for Testimony { region, log, .. } in testimonies {
+    for LogReading { region, log, .. } in readings {
         let Ok(log) = log else { continue };
         let agrees =
-            remembered.get(*region).is_none_or(|head| contradiction(region, log, (Witness::Memory, *head)).is_none());
+            remembered.get(*region).is_none_or(|head| contradiction(region, log, Observer::Memory, *head).is_none());
         if let Some(head) = log.head().filter(|_| agrees) {
             heads.insert(RegionName::clone(region), head);
         }
@@ -185,23 +189,23 @@ pub fn remember(testimonies: &[Testimony<'_>], remembered: &RememberedHeads) -> 
     heads
 }
 
-fn contradiction(region: &RegionName, log: &RegionLog, (witness, seen): (Witness, LogHead)) -> Option<Disagreement> {
+fn contradiction(region: &RegionName, log: &RegionLog, observer: Observer, seen: LogHead) -> Option<Disagreement> {
     let region = region.clone();
     let place = usize::try_from(seen.seq).ok();
     match place.and_then(|place| log.entries().get(place)) {
         None => {
             let found = log.entries().len() as u64;
-            Some(Disagreement::RolledBack { region, remembered: seen.seq, found, witness })
+            Some(Disagreement::RolledBack { region, remembered: seen.seq, found, observer })
         }
         Some(entry) if entry.sha256 != seen.sha256 => {
             let (seq, remembered, found) = (seen.seq, seen.sha256, entry.sha256);
-            Some(Disagreement::Forked { region, seq, remembered, found, witness })
+            Some(Disagreement::Forked { region, seq, remembered, found, observer })
         }
         Some(_) => None,
     }
 }
 
-/// What a log that cannot be used proves; an outage proves nothing.
+/// The disagreement that an unusable log is evidence of; an outage is evidence of none.
 fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
     let region = region.clone();
     match error {
@@ -211,22 +215,22 @@ fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
         }
         LogError::RolledBack { remembered, found } => {
             let (remembered, found) = (*remembered, *found);
-            Some(Disagreement::RolledBack { region, remembered, found, witness: Witness::Memory })
+            Some(Disagreement::RolledBack { region, remembered, found, observer: Observer::Memory })
         }
         LogError::Forked { seq, remembered, found } => {
             let (seq, remembered, found) = (*seq, *remembered, *found);
-            Some(Disagreement::Forked { region, seq, remembered, found, witness: Witness::Memory })
+            Some(Disagreement::Forked { region, seq, remembered, found, observer: Observer::Memory })
         }
-        error => Some(Disagreement::Broken { region, what: chain(error) }),
+        error => Some(Disagreement::Broken { region, what: error_chain(error) }),
     }
 }
 
 /// Records about the whole repository are the same wherever they stand. What is said about one region alone may share a
 /// count with something that was said about another one.
-fn between_regions(testimonies: &[Testimony<'_>], found: &mut Vec<Disagreement>) {
+fn between_regions(readings: &[LogReading<'_>], found: &mut Vec<Disagreement>) {
     let mut backups: BTreeMap<&BackupId, (&RegionName, &Record)> = BTreeMap::new();
     let mut events: BTreeMap<(&KeyName, u64), (&RegionName, &Record)> = BTreeMap::new();
-    for Testimony { region, log, .. } in testimonies {
+    for LogReading { region, log, .. } in readings {
         let Ok(log) = log else { continue };
         for record in log.entries().iter().map(|entry| &entry.record) {
             if let Some(backup) = record.backup() {

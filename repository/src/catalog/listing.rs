@@ -1,6 +1,6 @@
 //! What there is to restore: the logs of several regions, laid side by side.
 //!
-//! Regions are written independently, so they may differ; where they *disagree*, somebody has to look. Nothing is
+//! Regions are written independently, so they may differ; where they *disagree*, a person has to look. Nothing is
 //! decided by majority, and nothing is hidden.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use lifeboat_vocabulary::{BackupId, RegionName, UtcTime};
 use crate::format::ids::RepositoryId;
 use crate::keys::signing::VerifyKey;
 use crate::log::descriptor::Descriptor;
-use crate::log::records::backup::{BackupRecord, Soundness};
+use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::care::HoldRecord;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{Leaving, unreleased_holds};
@@ -54,7 +54,7 @@ pub struct CatalogRow {
     pub leaving: BTreeMap<RegionName, Leaving>,
     /// The regions in which objects of it are damaged or missing.
     pub damaged: BTreeSet<RegionName>,
-    /// The holds on it that nobody has released; some may have ended by themselves.
+    /// The holds on it that were not released; some may have ended by themselves.
     pub holds: Vec<HoldRecord>,
 }
 
@@ -71,7 +71,7 @@ pub enum Presence {
         /// Place of its record in the region's log.
         seq: u64,
     },
-    /// It existed there, and was given up: what is left of it is being deleted.
+    /// It existed there and was swept: what is left of it is being deleted.
     Swept,
     /// It does not exist there.
     Absent,
@@ -165,7 +165,7 @@ pub enum Finding {
         /// The backup's.
         found: u64,
     },
-    /// Somebody has put something among the records.
+    /// A foreign object lies among the records.
     #[error("object {key} in region {region} is not part of the log")]
     Stray {
         /// The region.
@@ -239,7 +239,7 @@ impl Catalog {
     /// The newest backup that counts as good and that some region has.
     #[must_use]
     pub fn newest_sound(&self) -> Option<&CatalogRow> {
-        self.rows.iter().find(|row| row.record.soundness() == Soundness::Sound && !row.is_disputed())
+        self.rows.iter().find(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
     }
 }
 
@@ -249,7 +249,7 @@ impl CatalogRow {
         Self { record, regions, leaving, damaged, holds: Vec::new() }
     }
 
-    /// Whether it was given up wherever it is known to have been.
+    /// Whether it was swept in every region that is known to have had it.
     fn is_gone(&self) -> bool {
         let exists = |presence: &Presence| matches!(presence, Presence::Committed { .. } | Presence::Different { .. });
         !self.regions.values().any(exists)
@@ -265,7 +265,7 @@ impl CatalogRow {
         self.holds.iter().filter(move |hold| hold.lasts_at(now))
     }
 
-    /// Whether two signed records disagree about it. Nobody may guess which one is right.
+    /// Whether two signed records disagree about it. Which one is right must not be guessed.
     #[must_use]
     pub fn is_disputed(&self) -> bool {
         self.regions.values().any(|presence| matches!(presence, Presence::Different { .. }))
@@ -337,12 +337,12 @@ impl<'a> Merge<'a> {
 
     /// What became of the region's backups since they were made.
     fn add_care(&mut self, region: &RegionName, log: &RegionLog) {
-        let standing = log.standing_without_holds();
-        self.swept.extend(standing.swept.into_keys().map(|backup| (region.clone(), backup)));
-        for (backup, standing) in standing.backups {
+        let state = log.state_without_holds();
+        self.swept.extend(state.swept.into_keys().map(|backup| (region.clone(), backup)));
+        for (backup, state) in state.backups {
             let Some((_, row)) = self.rows.get_mut(&backup) else { continue };
-            row.leaving.extend(standing.leaving.map(|leaving| (region.clone(), leaving)));
-            row.damaged.extend(standing.damaged.map(|_| region.clone()));
+            row.leaving.extend(state.leaving.map(|leaving| (region.clone(), leaving)));
+            row.damaged.extend(state.damaged.map(|_| region.clone()));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The two primitives behind sealed objects, ChaCha20-Poly1305 and SHA-256, each from two libraries with equal output.
 //!
-//! [`ObjectAead`] and [`ObjectSha256`] name the ones that are used; `examples/primitives.rs` measures them all.
+//! `ObjectAead` and `ObjectSha256` name the ones that are used; `examples/primitives.rs` measures them all.
 
 use aws_lc_rs::aead as lc;
 use chacha20poly1305::{AeadInOut, KeyInit};
@@ -8,17 +8,17 @@ use lifeboat_vocabulary::Sha256Digest;
 use sha2::Digest;
 
 /// Length of a nonce in **bytes** (RFC 8439 section 2.8, RFC 5116 section 5).
-pub const NONCE_BYTES: usize = 12;
+pub(crate) const NONCE_BYTES: usize = 12;
 /// Length of an authentication tag in **bytes**.
-pub const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 
 /// The AEAD of sealed objects. Chosen by measurement: the fastest on the machines that run databases.
-pub type ObjectAead = LcChaCha20Poly1305;
+pub(crate) type ObjectAead = LcChaCha20Poly1305;
 /// The SHA-256 of stored objects. Chosen by measurement.
-pub type ObjectSha256 = LcSha256;
+pub(crate) type ObjectSha256 = LcSha256;
 
 /// A key has the wrong length, a message is too long, or a message is not what was sealed. Says no more on purpose:
-/// whoever opens a message only needs to know that it is not genuine.
+/// a reader only needs to know that it is not genuine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the key or message is not genuine")]
 pub struct AeadError;
@@ -145,7 +145,7 @@ impl Sha256 for LcSha256 {
     }
 }
 
-/// The SHA-256 of `bytes`, by the library that [`ObjectSha256`] names.
+/// The SHA-256 of `bytes`, by the library that `ObjectSha256` names.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Sha256Digest {
     ObjectSha256::digest(&[bytes])

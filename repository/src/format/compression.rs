@@ -8,7 +8,7 @@ pub use crate::format::frame::Codec;
 use crate::format::frame::FRAME_BYTES_MAX;
 
 /// The level if nothing else is configured.
-pub const LEVEL_DEFAULT: i32 = 3;
+pub(crate) const LEVEL_DEFAULT: i32 = 3;
 /// Window of at most 2^20 bytes, so that any reader can bound its memory.
 const WINDOW_LOG: u32 = 20;
 /// Less than this saved, in percent, is not worth decompressing for.
@@ -75,7 +75,7 @@ impl Compressor {
     ///
     /// # Errors
     /// [`CompressError::Level`] or [`CompressError::Zstd`].
-    pub fn set_level(&mut self, level: i32) -> Result<(), CompressError> {
+    pub(crate) fn set_level(&mut self, level: i32) -> Result<(), CompressError> {
         check_level(level)?;
         Ok(self.0.set_parameter(CParameter::CompressionLevel(level))?)
     }
@@ -84,7 +84,7 @@ impl Compressor {
     /// would be saved.
     ///
     /// # Errors
-    /// [`CompressError::TooLarge`] above [`FRAME_BYTES_MAX`], [`CompressError::Zstd`].
+    /// [`CompressError::TooLarge`] above `FRAME_BYTES_MAX`, [`CompressError::Zstd`].
     pub fn compress(&mut self, raw: &[u8], payload: &mut Vec<u8>) -> Result<Codec, CompressError> {
         if raw.len() > FRAME_BYTES_MAX {
             return Err(CompressError::TooLarge { bytes: raw.len() });
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hardly_shrinks_is_stored_as_it_is() {
+    fn incompressible_content_is_stored_as_it_is() {
         let mut noise = vec![0; 65536];
         getrandom::fill(&mut noise).unwrap();
         assert_eq!(packed(&noise), (Codec::Stored, noise));
@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_come_back(seed in proptest::collection::vec(any::<u8>(), 0..200), times in 1_usize..400) {
+        fn any_bytes_are_read_back(seed in proptest::collection::vec(any::<u8>(), 0..200), times in 1_usize..400) {
             let raw = seed.repeat(times);
             let (codec, payload) = packed(&raw);
             prop_assert!(payload.len() <= raw.len());

@@ -9,7 +9,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 /// The checksum of two byte sequences one after the other, from the checksum of each and the length of the second in
 /// **bytes**. So parts of a file can be read in any order, by any thread.
 #[must_use]
-pub fn combine(first: u32, second: u32, second_len: u64) -> u32 {
+pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
     // One step cannot be longer than a usize on a 32-bit machine; appending zeros in steps comes to the same.
     match usize::try_from(second_len) {
         Ok(length) => crc32c::crc32c_combine(first, second, length),

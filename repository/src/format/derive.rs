@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use crate::format::aead::{Aead, AeadError, NONCE_BYTES, TAG_BYTES};
 
 /// Length of a commitment in **bytes**: finding two keys for one object costs 2^128 work.
-pub const COMMITMENT_BYTES: usize = 32;
+pub(crate) const COMMITMENT_BYTES: usize = 32;
 /// What the key of every object is derived under.
-pub const OBJECT_LABEL: &str = "lifeboat.v1/object+";
+pub(crate) const OBJECT_LABEL: &str = "lifeboat.v1/object+";
 
 /// A key derivation in the manner of HKDF-Expand (RFC 5869 section 2.3).
 pub trait Expand {

@@ -3,12 +3,14 @@
 use crate::format::aead::TAG_BYTES;
 
 /// Length of the plain part in front of every frame in **bytes**. It is the frame's associated data.
-pub const FRAME_HEAD_BYTES: usize = 8;
+pub(crate) const FRAME_HEAD_BYTES: usize = 8;
 /// What a frame costs beyond its payload in **bytes**.
-pub const FRAME_OVERHEAD: usize = FRAME_HEAD_BYTES + TAG_BYTES;
+pub(crate) const FRAME_OVERHEAD: usize = FRAME_HEAD_BYTES + TAG_BYTES;
 /// The largest payload, and the largest content of a frame once decompressed: 16 MiB. Whatever is larger is refused
 /// before any memory is taken for it.
-pub const FRAME_BYTES_MAX: usize = 16 << 20;
+pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Sizes of frames that a repository may be set to, in **bytes**.
+pub(crate) const FRAME_BYTES: std::ops::RangeInclusive<u32> = 32 << 10..=1 << 20;
 /// Length of the payload of an END frame in **bytes**.
 pub(crate) const END_BYTES: usize = 16;
 
@@ -82,7 +84,7 @@ pub enum FrameFault {
 impl Codec {
     /// The byte that stands for the codec.
     #[must_use]
-    pub const fn as_byte(self) -> u8 {
+    pub(crate) const fn as_byte(self) -> u8 {
         match self {
             Self::Stored => 0,
             Self::Zstd => 1,
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_frame_may_not_claim_is_refused() {
+    fn frames_with_impossible_claims_are_refused() {
         for (bytes, fault) in [
             ([0x00, 0, 0, 0, 16, 0, 0, 0], FrameFault::Type { found: 0 }),
             ([0x03, 0, 0, 0, 16, 0, 0, 0], FrameFault::Type { found: 3 }),

@@ -8,9 +8,9 @@ use lifeboat_vocabulary::{Lsn, TimelineId};
 use crate::format::ids::{EpochId, ObjectId, ObjectKind, RandomError, RepositoryId, Salt};
 
 /// Length of a header in **bytes**.
-pub const HEADER_BYTES: usize = 112;
+pub(crate) const HEADER_BYTES: usize = 112;
 /// Length of a header and the commitment behind it in **bytes**: frames begin here.
-pub const HEAD_BYTES: usize = 144;
+pub(crate) const HEAD_BYTES: usize = 144;
 
 const MAGIC: [u8; 8] = *b"\x89LFB1\r\n\x1a";
 const MAJOR: u8 = 1;
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_unknown_value_has_its_own_answer() {
+    fn every_truncation_and_every_unknown_value_has_its_own_error() {
         let bytes = header(ObjectKind::Pack, Trailer::Absent, WalPlace::Nowhere).encode().unwrap();
         for length in 0..HEADER_BYTES {
             assert_eq!(ObjectHeader::parse(&bytes[..length]), Err(HeaderError::Truncated), "{length}");

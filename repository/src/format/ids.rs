@@ -122,7 +122,7 @@ impl Salt {
     ///
     /// # Errors
     /// [`RandomError`] if the operating system has no random bytes to give.
-    pub fn random() -> Result<Self, RandomError> {
+    pub(crate) fn random() -> Result<Self, RandomError> {
         random_bytes().map(Self)
     }
 
@@ -160,7 +160,7 @@ impl ObjectKind {
 
     /// The byte that stands for the kind in an object's header.
     #[must_use]
-    pub const fn as_byte(self) -> u8 {
+    pub(crate) const fn as_byte(self) -> u8 {
         match self {
             Self::Pack => 1,
             Self::IndexShard => 2,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_survives_its_byte_and_other_bytes_are_refused() {
+    fn a_kind_is_read_back_from_its_byte_and_other_bytes_are_refused() {
         for byte in 0..=u8::MAX {
             assert_eq!(ObjectKind::from_byte(byte).map(ObjectKind::as_byte), (1..=5).contains(&byte).then_some(byte));
         }

@@ -39,7 +39,7 @@ pub(crate) mod as_optional_text {
         T: FromStr<Err: Display>,
         D: Deserializer<'de>,
     {
-        // Absent is `None` by `default`; a `null` is nobody's value.
+        // Absent is `None` by `default`; no writer writes `null`.
         super::as_text::deserialize(from).map(Some)
     }
 }

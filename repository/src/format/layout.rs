@@ -9,23 +9,23 @@ use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, Lsn, TimelineId};
 
 use crate::format::ids::{EpochId, ObjectId};
-use crate::log::note::KeyName;
+use crate::format::key_name::KeyName;
 
 /// All records of a region's log begin with this.
-pub const LOG_PREFIX: &str = "log/";
+pub(crate) const LOG_PREFIX: &str = "log/";
 /// All objects of all backups begin with this.
-pub const DATA_PREFIX: &str = "data/";
+pub(crate) const DATA_PREFIX: &str = "data/";
 /// All wrapped epoch keys begin with this.
-pub const KEYS_PREFIX: &str = "keys/";
+pub(crate) const KEYS_PREFIX: &str = "keys/";
 
 /// All lines of WAL in whole pieces, and all timeline histories, begin with this.
-pub const WAL_PREFIX: &str = "wal/";
+pub(crate) const WAL_PREFIX: &str = "wal/";
 /// All slices of WAL begin with this.
-pub const SLICES_PREFIX: &str = "slices/";
+pub(crate) const SLICES_PREFIX: &str = "slices/";
 /// Everything that is overwritten or tried out begins with this: leases, heads, probes.
-pub const STATE_PREFIX: &str = "state/";
+pub(crate) const STATE_PREFIX: &str = "state/";
 /// The signs of life of all writers begin with this.
-pub const HEADS_PREFIX: &str = "state/head-";
+pub(crate) const HEADS_PREFIX: &str = "state/head-";
 
 /// What a key names. `Display` gives the key; [`parse`] reads it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,19 +124,19 @@ impl WalForm {
 
     /// What the keys of this form on one timeline begin with.
     #[must_use]
-    pub fn folder(self, timeline: TimelineId) -> String {
+    pub(crate) fn folder(self, timeline: TimelineId) -> String {
         format!("{}{:08x}/", self.prefix(), timeline.get())
     }
 
     /// List after this to get the objects of `timeline` that begin at `start` **bytes** or later.
     #[must_use]
-    pub fn before(self, timeline: TimelineId, start: u64) -> ObjectKey {
+    pub(crate) fn before(self, timeline: TimelineId, start: u64) -> ObjectKey {
         key_of(&format!("{}{start:016x}", self.folder(timeline)))
     }
 
     /// List after this to get the timelines behind `timeline`; `None` behind the last that there can be.
     #[must_use]
-    pub fn behind(self, timeline: TimelineId) -> Option<ObjectKey> {
+    pub(crate) fn behind(self, timeline: TimelineId) -> Option<ObjectKey> {
         let next = timeline.get().checked_add(1)?;
         Some(key_of(&format!("{}{next:08x}", self.prefix())))
     }
@@ -262,7 +262,7 @@ pub fn descriptor() -> ObjectKey {
 
 /// The key of record `seq` (from 0) of a region's log.
 #[must_use]
-pub fn log_note(seq: u64) -> ObjectKey {
+pub(crate) fn log_note(seq: u64) -> ObjectKey {
     StoredName::LogNote { seq }.key()
 }
 
@@ -292,25 +292,25 @@ pub fn packs_list(backup: &BackupId) -> ObjectKey {
 
 /// What the keys of all objects that a backup wrote begin with.
 #[must_use]
-pub fn backup_prefix(backup: &BackupId) -> String {
+pub(crate) fn backup_prefix(backup: &BackupId) -> String {
     format!("{DATA_PREFIX}{backup}/")
 }
 
 /// What the keys of all sets of an epoch's slots begin with.
 #[must_use]
-pub fn epoch_prefix(epoch: EpochId) -> String {
+pub(crate) fn epoch_prefix(epoch: EpochId) -> String {
     format!("{KEYS_PREFIX}{epoch}/")
 }
 
 /// The backup below whose folder the key lies, whether it names anything of ours there or not.
 #[must_use]
-pub fn folder_of(key: &ObjectKey) -> Option<BackupId> {
+pub(crate) fn folder_of(key: &ObjectKey) -> Option<BackupId> {
     key.as_str().strip_prefix(DATA_PREFIX)?.split_once('/')?.0.parse().ok()
 }
 
 /// List after this to get what lies behind a backup's folder: `z` is the greatest character that keys may have.
 #[must_use]
-pub fn behind_backup(backup: &BackupId) -> ObjectKey {
+pub(crate) fn behind_backup(backup: &BackupId) -> ObjectKey {
     let folder = backup_prefix(backup);
     let rest = "z".repeat(512_usize.saturating_sub(folder.len()));
     key_of(&format!("{folder}{rest}"))
@@ -318,14 +318,8 @@ pub fn behind_backup(backup: &BackupId) -> ObjectKey {
 
 /// The key of a pack that no backup has written: to ask whether it could be deleted.
 #[must_use]
-pub fn no_pack(backup: &BackupId) -> ObjectKey {
+pub(crate) fn no_pack(backup: &BackupId) -> ObjectKey {
     pack(backup, u32::MAX, ObjectId::from_bytes([0; 16]))
-}
-
-/// The key of a trial of what the store can do.
-#[must_use]
-pub fn probe(id: ObjectId) -> ObjectKey {
-    StoredName::Probe { id }.key()
 }
 
 #[cfg(test)]
@@ -359,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_survives_its_key(
+        fn every_name_is_read_back_from_its_key(
             numbers in any::<(u64, u32, u32, [u8; 16])>(),
             writer in "[a-z0-9][a-z0-9.-]{0,30}(/[a-z0-9][a-z0-9.-]{0,30})?",
             start in (1u64.., 1u64.., 1u32..),
@@ -378,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_others_name_nothing() {
+    fn foreign_keys_are_no_names() {
         for text in [
             "log/1.note",
             "log/00000000000000000001.note.bak",

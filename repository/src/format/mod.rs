@@ -9,14 +9,17 @@ pub mod header;
 pub mod ids;
 pub mod index;
 pub(crate) mod json_text;
+pub(crate) mod key_name;
 pub mod layout;
 pub mod pack;
 pub(crate) mod packs_list;
 pub mod seal;
+pub mod toc;
 pub mod trailer;
 pub mod unseal;
-pub mod varint;
+pub(crate) mod varint;
 
 pub use self::frame::Codec;
 pub use self::ids::{HoldId, Incarnation, InstanceId};
+pub use self::key_name::{KeyName, KeyNameError};
 pub use self::packs_list::{PacksList, PacksListError};

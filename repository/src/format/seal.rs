@@ -83,9 +83,9 @@ pub enum SealError {
 pub struct FrameContent<'a> {
     /// How `payload` is encoded.
     pub codec: Codec,
-    /// The bytes to seal; at most [`FRAME_BYTES_MAX`].
+    /// The bytes to seal; at most `FRAME_BYTES_MAX`.
     pub payload: &'a [u8],
-    /// Length of the content once decoded, in **bytes**; at most [`FRAME_BYTES_MAX`].
+    /// Length of the content once decoded, in **bytes**; at most `FRAME_BYTES_MAX`.
     pub raw_len: u32,
 }
 
@@ -93,7 +93,7 @@ impl<'a> FrameContent<'a> {
     /// Content that is stored as it is.
     ///
     /// # Errors
-    /// [`SealError::FrameTooLarge`] above [`FRAME_BYTES_MAX`].
+    /// [`SealError::FrameTooLarge`] above `FRAME_BYTES_MAX`.
     pub fn stored(payload: &'a [u8]) -> Result<Self, SealError> {
         let too_large = |_| SealError::FrameTooLarge { bytes: payload.len() };
         Ok(Self { codec: Codec::Stored, payload, raw_len: u32::try_from(payload.len()).map_err(too_large)? })

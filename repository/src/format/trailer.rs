@@ -7,7 +7,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use crate::format::aead::{ObjectSha256, Sha256};
 
 /// Length of a trailer in **bytes**.
-pub const TRAILER_BYTES: usize = 72;
+pub(crate) const TRAILER_BYTES: usize = 72;
 const SIGNATURE_LABEL: &[u8] = b"lifeboat.v1/sig\0";
 const KEY_ID_LABEL: &[u8] = b"lifeboat.v1/keyid\0";
 

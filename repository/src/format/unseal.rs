@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use ed25519_dalek::VerifyingKey;
+use lifeboat_vocabulary::counted;
 
 use crate::format::aead::{ObjectAead, TAG_BYTES};
 use crate::format::compression::{DecompressError, Decompressor};
@@ -11,8 +12,8 @@ use crate::format::derive::{COMMITMENT_BYTES, Derived};
 use crate::format::frame::{Codec, END_BYTES, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, FrameFault, FrameHead, FrameType};
 use crate::format::header::{HEAD_BYTES, HEADER_BYTES, HeaderError, HeaderField, ObjectHeader, Trailer, WalPlace};
 use crate::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId};
-use crate::format::pack::{FOOTER_BYTES, PackFooter, TocError, TocReader};
 use crate::format::seal::EpochKey;
+use crate::format::toc::{FOOTER_BYTES, PackFooter, TocError, TocReader};
 use crate::format::trailer::{self, SignatureFault, TRAILER_BYTES};
 
 /// Which object a reader expects. What is not known beforehand is `None` and is not compared.
@@ -82,19 +83,19 @@ pub enum OpenError {
         source: DecompressError,
     },
     /// The object ends before its END frame.
-    #[error("the object is cut off after {bytes} bytes")]
+    #[error("the object is cut off after {}", counted(*.bytes as u64, "byte", "bytes"))]
     Truncated {
         /// What there is.
         bytes: usize,
     },
     /// Something follows the end of the object.
-    #[error("{bytes} bytes follow the end of the object")]
+    #[error("more follows the end of the object: {}", counted(*.bytes as u64, "byte", "bytes"))]
     TrailingBytes {
         /// How many.
         bytes: usize,
     },
     /// The numbers in the END frame are not those of the frames.
-    #[error("the object holds {frames} frames with {raw_bytes} bytes, its end says otherwise")]
+    #[error("the object holds {} with {}, its end says otherwise", counted(*.frames, "frame", "frames"), counted(*.raw_bytes, "byte", "bytes"))]
     Counts {
         /// Content frames found.
         frames: u64,
@@ -104,7 +105,7 @@ pub enum OpenError {
     /// A pack's table of contents does not fit its frames, or is missing.
     #[error("read the table of contents")]
     Toc(#[from] TocError),
-    /// The signature is missing, from somebody else, or over other bytes.
+    /// The signature is missing, by another key, or over other bytes.
     #[error("check the signature")]
     Signature(#[from] SignatureFault),
 }
@@ -154,11 +155,11 @@ impl Opener {
     }
 
     /// An opener for an object whose whole header is known from an authenticated source, such as the index. Saves
-    /// reading the object's head; its commitment is not needed, because nobody else chose the header.
+    /// reading the object's head; its commitment is not needed, because the header is our own.
     ///
     /// # Errors
     /// [`OpenError::Malformed`] if the header contradicts itself.
-    pub fn from_known_header(key: &EpochKey, header: ObjectHeader) -> Result<Self, OpenError> {
+    pub(crate) fn from_known_header(key: &EpochKey, header: ObjectHeader) -> Result<Self, OpenError> {
         let keys = key.derive(&header.encode()?).map_err(|_| OpenError::Commitment)?;
         Ok(Self { header, keys })
     }
@@ -246,7 +247,7 @@ pub struct ObjectSummary {
     pub raw_bytes: u64,
 }
 
-/// Reads a whole object from front to back, and proves that it is complete. Decrypts in the buffer that it is given.
+/// Reads a whole object from front to back, and verifies that it is complete. Decrypts in the buffer that it is given.
 ///
 /// Only after [`ObjectReader::next_frame`] has said `None` is it certain that nothing is missing. After an error, the
 /// object must not be read further.
@@ -392,7 +393,7 @@ impl ObjectReader {
     }
 }
 
-/// Proves that a whole object is genuine and complete, by opening and decompressing all of it.
+/// Verifies that a whole object is genuine and complete, by opening and decompressing all of it.
 ///
 /// # Errors
 /// [`OpenError`], by meaning.

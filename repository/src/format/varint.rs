@@ -4,13 +4,13 @@
 /// Bytes that are not a number, or not in the shortest form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are not a number of variable length")]
-pub struct VarintError;
+pub(crate) struct VarintError;
 
 /// The longest encoding of a 64-bit number in **bytes**.
-pub const VARINT_BYTES_MAX: usize = 10;
+pub(crate) const VARINT_BYTES_MAX: usize = 10;
 
 /// Appends `value`.
-pub fn write(value: u64, out: &mut Vec<u8>) {
+pub(crate) fn write(value: u64, out: &mut Vec<u8>) {
     let mut rest = value;
     loop {
         let low = rest.to_le_bytes()[0] & 0x7F;
@@ -51,12 +51,12 @@ pub fn read(bytes: &mut &[u8]) -> Result<u64, VarintError> {
 ///
 /// # Errors
 /// [`VarintError`] as [`read`], or if the number is larger.
-pub fn read_u32(bytes: &mut &[u8]) -> Result<u32, VarintError> {
+pub(crate) fn read_u32(bytes: &mut &[u8]) -> Result<u32, VarintError> {
     u32::try_from(read(bytes)?).map_err(|_| VarintError)
 }
 
 /// Appends the difference `to - from` so that small steps in either direction are short ("zigzag").
-pub fn write_step(from: u32, to: u32, out: &mut Vec<u8>) {
+pub(crate) fn write_step(from: u32, to: u32, out: &mut Vec<u8>) {
     let step = i64::from(to) - i64::from(from);
     write(((step << 1) ^ (step >> 63)).cast_unsigned(), out);
 }
@@ -65,7 +65,7 @@ pub fn write_step(from: u32, to: u32, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`VarintError`] as [`read`], or if the result is not a 32-bit number.
-pub fn read_step(from: u32, bytes: &mut &[u8]) -> Result<u32, VarintError> {
+pub(crate) fn read_step(from: u32, bytes: &mut &[u8]) -> Result<u32, VarintError> {
     let coded = read(bytes)?;
     let step = (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed();
     let to = i64::from(from).checked_add(step).ok_or(VarintError)?;
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_survives_and_leaves_what_follows(value in any::<u64>(), rest in any::<[u8; 3]>()) {
+        fn a_number_is_read_back_and_the_bytes_behind_it_stay(value in any::<u64>(), rest in any::<[u8; 3]>()) {
             let mut out = Vec::new();
             write(value, &mut out);
             out.extend_from_slice(&rest);
@@ -115,14 +115,14 @@ mod tests {
         }
 
         #[test]
-        fn a_step_survives(from in any::<u32>(), to in any::<u32>()) {
+        fn a_step_is_read_back(from in any::<u32>(), to in any::<u32>()) {
             let mut out = Vec::new();
             write_step(from, to, &mut out);
             prop_assert_eq!(read_step(from, &mut &out[..]), Ok(to));
         }
 
         #[test]
-        fn what_is_read_is_written_back_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+        fn what_is_read_is_written_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
             let mut rest = &bytes[..];
             if let Ok(value) = read(&mut rest) {
                 let mut out = Vec::new();

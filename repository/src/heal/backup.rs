@@ -8,17 +8,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime, counted};
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
-use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
-use crate::heal::plan::{BackupTask, Completeness, Lack};
+use crate::heal::copy::{Copied, Copier, CopyError, Fetched, Place, Wanted};
+use crate::heal::plan::{BackupTask, Lack};
+use crate::heal::proof::Proof;
+use crate::log::damage::Completeness;
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Attempt, Draft, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// How often the record is tried while others append.
 const APPEND_ATTEMPTS: u32 = 32;
@@ -32,9 +34,7 @@ pub(crate) enum HealBackupError {
     List { backup: BackupId, source: PacksListError },
     #[error("list {folder} in {region}")]
     Listing { folder: String, region: RegionName, source: StoreError },
-    #[error(
-        "{missing} objects of backup {backup} are not there although the region has confirmed them, such as {first}"
-    )]
+    #[error("backup {backup} lacks {} that the region has confirmed, such as {first}", counted(*.missing, "object", "objects"))]
     NotThere { backup: BackupId, missing: u64, first: ObjectKey },
     #[error("backup {backup} was deleted in this region meanwhile")]
     Swept { backup: BackupId },
@@ -80,7 +80,7 @@ type Sizes = BTreeMap<ObjectKey, ByteCount>;
 struct Inventory {
     /// Every object that the record needs, with its proof; the list itself last.
     objects: Vec<(ObjectKey, Sha256Digest)>,
-    /// What a holder has.
+    /// What a source has.
     expected: Sizes,
     /// What the target has.
     present: Sizes,
@@ -91,7 +91,8 @@ pub(crate) async fn heal_backup(
     copier: &Copier<'_>,
     task: &BackupTask,
     log: &mut RegionLog,
-    (signer, now): (&NoteSigner, UtcTime),
+    signer: &NoteSigner,
+    now: UtcTime,
 ) -> Result<Moved, HealBackupError> {
     let inventory = take_inventory(copier, task).await?;
     let wanted = inventory.wanted(task);
@@ -99,8 +100,9 @@ pub(crate) async fn heal_backup(
     copier.progress.expect(wanted.len() as u64, bytes);
     let mut moved = Moved::default();
     for (key, sha256, place) in wanted {
-        let proof = Proof::Digest(sha256);
-        moved.note(&copier.copy(&key, &proof, (place, inventory.size(&key)), &task.holders).await?);
+        let (proof, size) = (Proof::Digest(sha256), inventory.size(&key));
+        let wanted = Wanted { key: &key, proof: &proof, size, holders: &task.holders };
+        moved.note(&copier.copy(&wanted, place).await?);
     }
     let folders = inventory.folders();
     let present = sizes(copier.target, &folders).await?;
@@ -118,7 +120,8 @@ pub(crate) async fn heal_backup(
         return Err(HealBackupError::NotThere { backup, missing, first });
     }
     if task.lack == Lack::Record {
-        commit(copier.target, task, log, (signer, now), &inventory).await?;
+        let author = RecordAuthor { signer, now };
+        commit(copier.target, task, log, author, &inventory).await?;
     }
     Ok(moved)
 }
@@ -128,7 +131,8 @@ async fn take_inventory(copier: &Copier<'_>, task: &BackupTask) -> Result<Invent
     let record = &task.record;
     let list_key = layout::packs_list(&record.backup);
     let proof = Proof::Digest(record.packs.sha256);
-    let (body, _) = copier.fetch(&list_key, &proof, ByteCount::ZERO, &task.holders).await?;
+    let wanted = Wanted { key: &list_key, proof: &proof, size: ByteCount::ZERO, holders: &task.holders };
+    let Fetched { body, .. } = copier.fetch(&wanted).await?;
     let failed = |source| HealBackupError::List { backup: record.backup.clone(), source };
     let list = PacksList::parse(&body.bytes).map_err(failed)?;
     let mut objects: Vec<_> = list.iter().map(|(key, sha256)| (key.clone(), sha256)).collect();
@@ -199,12 +203,19 @@ async fn sizes(region: &RegionStore, folders: &BTreeSet<String>) -> Result<Sizes
     Ok(sizes)
 }
 
+/// Who writes the record, and when.
+#[derive(Clone, Copy)]
+struct RecordAuthor<'a> {
+    signer: &'a NoteSigner,
+    now: UtcTime,
+}
+
 /// Appends the record, unless the log says meanwhile that the backup, or one that it refers to, does not exist here.
 async fn commit(
     target: &RegionStore,
     task: &BackupTask,
     log: &mut RegionLog,
-    (signer, now): (&NoteSigner, UtcTime),
+    author: RecordAuthor<'_>,
     inventory: &Inventory,
 ) -> Result<(), HealBackupError> {
     let backup = || task.record.backup.clone();
@@ -214,11 +225,11 @@ async fn commit(
     let needed: BTreeSet<BackupId> = named.chain([backup()]).collect();
     log.refresh(&*target.store).await.map_err(failed)?;
     for _ in 0..APPEND_ATTEMPTS {
-        let swept = log.standing(now).swept;
+        let swept = log.state(author.now).swept;
         if needed.iter().any(|id| swept.contains_key(id)) {
             return Err(HealBackupError::Swept { backup: backup() });
         }
-        if let Attempt::Written(_) = log.try_append(&*target.store, signer, &draft).await.map_err(failed)? {
+        if let Attempt::Written(_) = log.try_append(&*target.store, author.signer, &draft).await.map_err(failed)? {
             return Ok(());
         }
     }

@@ -1,4 +1,4 @@
-//! One sealed object from a healthy region into another: fetched, proved, put, and nothing taken on trust.
+//! One sealed object from a healthy region into another: fetched, verified, put, and nothing taken on trust.
 //!
 //! Ciphertext is copied as it is, without any key. What an object must be is known beforehand: its SHA-256 from a signed
 //! record, or, for WAL, the signature that it carries.
@@ -6,49 +6,20 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use lifeboat_stores::{
-    ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectVersion, PutMode, Ranking, SealedBody, StoreError,
-};
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
+use lifeboat_stores::{ObjectKey, ObjectVersion, PutMode, Ranking, SealedBody, StoreError};
+use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::aead::sha256;
-use crate::format::layout::StoredName;
+use crate::heal::pace::Pace;
 use crate::heal::progress::HealProgress;
+use crate::heal::proof::Proof;
+use crate::heal::tools::HealTools;
+use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
-use crate::scrub::damage::FoundDamage;
-use crate::scrub::pace::Pace;
-use crate::wal::object::{WalTrust, stored_bytes_max};
-
-/// What an object must be.
-#[derive(Clone, Debug)]
-pub(crate) enum Proof {
-    /// It has this SHA-256, which a signed record vouches for.
-    Digest(Sha256Digest),
-    /// It is signed for its name.
-    Signed(StoredName),
-}
-
-impl Proof {
-    /// What is wrong with the bytes, if anything is.
-    pub(crate) fn fault(&self, trust: &WalTrust, bytes: &[u8]) -> Option<String> {
-        match self {
-            Self::Digest(expected) if sha256(bytes) == *expected => None,
-            Self::Digest(_) => Some(format!("its {} bytes do not have the signed SHA-256", bytes.len())),
-            Self::Signed(name) => trust.check_sealed(name, bytes).err().map(|error| chain(&error)),
-        }
-    }
-
-    /// The most that is read of it.
-    pub(crate) fn bound(&self) -> ByteRange {
-        ByteRange::WholeUpTo(match self {
-            Self::Digest(_) => OBJECT_BYTES_MAX,
-            Self::Signed(name) => ByteCount::from_bytes(stored_bytes_max(name)),
-        })
-    }
-}
+use crate::log::region_store::RegionStore;
+use crate::wal::object::WalTrust;
 
 /// What is known about the object's place in the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +28,32 @@ pub(crate) enum Place {
     Empty,
     /// Something is there that may be damaged.
     Suspect,
+}
+
+/// An object that is to be copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a ObjectKey,
+    pub(crate) proof: &'a Proof,
+    /// As it was listed; zero if it was not.
+    pub(crate) size: ByteCount,
+    /// The sources that have it; empty for all.
+    pub(crate) holders: &'a BTreeSet<RegionName>,
+}
+
+static ALL_SOURCES: BTreeSet<RegionName> = BTreeSet::new();
+
+impl<'a> Wanted<'a> {
+    /// An object of which nothing was listed, from any source.
+    pub(crate) fn from_anywhere(key: &'a ObjectKey, proof: &'a Proof) -> Self {
+        Self { key, proof, size: ByteCount::ZERO, holders: &ALL_SOURCES }
+    }
+}
+
+/// An object as a source gave it, verified.
+pub(crate) struct Fetched {
+    pub(crate) body: SealedBody,
+    pub(crate) from: RegionName,
 }
 
 /// How a copy ended well.
@@ -117,8 +114,9 @@ impl<'a> Copier<'a> {
         target: &'a RegionStore,
         sources: Vec<RegionStore>,
         trust: &'a WalTrust,
-        (pace, progress, stop): (&'a Pace, &'a HealProgress, &'a CancellationToken),
+        tools: &HealTools<'a>,
     ) -> Self {
+        let HealTools { pace, progress, stop, .. } = *tools;
         let ranking = Ranking::of(sources.len());
         Self { target, sources, trust, pace, stop, progress, ranking, damage: Mutex::default() }
     }
@@ -128,29 +126,24 @@ impl<'a> Copier<'a> {
         self.damage.lock().clone()
     }
 
-    /// Brings the object to `key` of the target, from one of the sources in `holders` (all, if it is empty).
+    /// Brings the object to its place in the target.
     ///
     /// CRASH SAFETY: one create-only put, or one put on the condition that the damaged version is still there. A crash or a
     /// lost answer leaves the object or nothing; a repetition finds it.
-    pub(crate) async fn copy(
-        &self,
-        key: &ObjectKey,
-        proof: &Proof,
-        (place, size): (Place, ByteCount),
-        holders: &BTreeSet<RegionName>,
-    ) -> Result<Copied, CopyError> {
+    pub(crate) async fn copy(&self, wanted: &Wanted<'_>, place: Place) -> Result<Copied, CopyError> {
+        let Wanted { key, proof, .. } = *wanted;
         let work = async {
             let mut replaces = None;
             if place == Place::Suspect {
                 match self.look(key, proof).await? {
-                    Look::Sound(size) => return Ok(Copied::Found { size }),
+                    Look::Intact(size) => return Ok(Copied::Found { size }),
                     Look::Damaged(version) => replaces = Some(version),
                     Look::Unseen(_) => return Err(self.not_replaceable(key)),
                     Look::Gone => {}
                 }
             }
-            let (body, from) = self.fetch(key, proof, size, holders).await?;
-            self.put(key, proof, (body, from), replaces).await
+            let fetched = self.fetch(wanted).await?;
+            self.put(key, proof, fetched, replaces).await
         };
         let copied = self.stoppable(work).await?;
         self.done(&copied);
@@ -162,7 +155,7 @@ impl<'a> Copier<'a> {
         &self,
         key: &ObjectKey,
         proof: &Proof,
-        fetched: (SealedBody, RegionName),
+        fetched: Fetched,
     ) -> Result<Copied, CopyError> {
         let copied = self.stoppable(self.put(key, proof, fetched, None)).await?;
         self.done(&copied);
@@ -183,13 +176,8 @@ impl<'a> Copier<'a> {
     }
 
     /// Reads the object from the best source that has it whole.
-    pub(crate) async fn fetch(
-        &self,
-        key: &ObjectKey,
-        proof: &Proof,
-        size: ByteCount,
-        holders: &BTreeSet<RegionName>,
-    ) -> Result<(SealedBody, RegionName), CopyError> {
+    pub(crate) async fn fetch(&self, wanted: &Wanted<'_>) -> Result<Fetched, CopyError> {
+        let Wanted { key, proof, size, holders } = *wanted;
         let mut tried = Vec::new();
         self.pace.take(size).await;
         for index in self.ranking.order(size) {
@@ -202,14 +190,15 @@ impl<'a> Copier<'a> {
                 Ok(bytes) => match proof.fault(self.trust, &bytes) {
                     None => {
                         self.ranking.answered(index, ByteCount::of(&bytes), begun.elapsed());
-                        return Ok((SealedBody { sha256: sha256(&bytes), bytes }, source.name.clone()));
+                        let body = SealedBody { sha256: sha256(&bytes), bytes };
+                        return Ok(Fetched { body, from: source.name.clone() });
                     }
                     Some(what) => {
                         self.found_damage(source, key, &what);
                         what
                     }
                 },
-                Err(error) => chain(&error),
+                Err(error) => error_chain(&error),
             };
             self.ranking.failed(index);
             tracing::debug!(region = %source.name, %key, %what, "a region does not give an object");
@@ -230,9 +219,10 @@ impl<'a> Copier<'a> {
         &self,
         key: &ObjectKey,
         proof: &Proof,
-        (body, from): (SealedBody, RegionName),
+        fetched: Fetched,
         mut replaces: Option<ObjectVersion>,
     ) -> Result<Copied, CopyError> {
+        let Fetched { body, from } = fetched;
         let size = ByteCount::of(&body.bytes);
         for _ in 0..3 {
             let mode = replaces.clone().map_or(PutMode::CreateOnly, PutMode::IfUnchanged);
@@ -240,7 +230,7 @@ impl<'a> Copier<'a> {
             match self.target.store.put(key, body.clone(), mode).await {
                 Ok(_) => return Ok(Copied::Put { size, from }),
                 Err(StoreError::Conflict { .. }) => match self.look(key, proof).await? {
-                    Look::Sound(size) | Look::Unseen(size) => return Ok(Copied::Found { size }),
+                    Look::Intact(size) | Look::Unseen(size) => return Ok(Copied::Found { size }),
                     Look::Damaged(version) => replaces = Some(version),
                     Look::Gone => replaces = None,
                 },
@@ -256,8 +246,8 @@ impl<'a> Copier<'a> {
     async fn look(&self, key: &ObjectKey, proof: &Proof) -> Result<Look, CopyError> {
         let version = self.version(key).await?;
         match self.target.store.get(key, proof.bound()).await {
-            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Sound(ByteCount::of(&bytes))),
-            Ok(bytes) => self.look_again(key, proof, (bytes, version)).await,
+            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Intact(ByteCount::of(&bytes))),
+            Ok(bytes) => self.look_again(key, proof, bytes, version).await,
             // Larger than any such object.
             Err(StoreError::Unsupported { .. }) => {
                 Ok(version.map_or(Look::Gone, |(version, _)| Look::Damaged(version)))
@@ -273,10 +263,11 @@ impl<'a> Copier<'a> {
         &self,
         key: &ObjectKey,
         proof: &Proof,
-        (first, version): (Bytes, Option<(ObjectVersion, ByteCount)>),
+        first: Bytes,
+        version: Option<(ObjectVersion, ByteCount)>,
     ) -> Result<Look, CopyError> {
         match self.target.store.get(key, proof.bound()).await {
-            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Sound(ByteCount::of(&bytes))),
+            Ok(bytes) if proof.fault(self.trust, &bytes).is_none() => Ok(Look::Intact(ByteCount::of(&bytes))),
             Ok(bytes) if bytes == first => Ok(version.map_or(Look::Gone, |(version, _)| Look::Damaged(version))),
             Ok(_) => {
                 let (doing, source) = (format!("read {key}"), "it reads differently each time".into());
@@ -304,9 +295,9 @@ impl<'a> Copier<'a> {
 }
 
 enum Look {
-    Sound(ByteCount),
+    Intact(ByteCount),
     Damaged(ObjectVersion),
-    /// It is there, and the role may not read it. Where nothing speaks against it, it is taken for what it should be: names
+    /// It is there, and the role may not read it. It is taken for what it should be: names
     /// cannot be guessed, and the store checked the bytes on arrival.
     Unseen(ByteCount),
     Gone,

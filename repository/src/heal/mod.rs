@@ -2,19 +2,23 @@
 
 pub(crate) mod backup;
 pub(crate) mod copy;
+pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod proof;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod scope;
 pub(crate) mod stream;
 pub(crate) mod stretches;
+pub(crate) mod tools;
 pub(crate) mod wal;
 pub(crate) mod writer_guard;
 
-pub use self::plan::{BackupTask, CanRestore, Completeness, Lack, RecordPlan, plan_records};
+pub use self::pace::Pace;
+pub use self::plan::{BackupTask, CanRestore, Lack, RecordPlan, plan_records};
 pub use self::progress::{HealProgress, HealSnapshot};
-pub use self::report::{
-    HealEnd, HealError, HealRegion, HealReport, HealSurvey, HealTools, LeftUnhealed, SETTLED_AFTER, heal, survey,
-};
+pub use self::report::{HealEnd, HealError, HealPreview, HealReport, LeftUnhealed};
+pub use self::run::{heal_region, preview};
 pub use self::scope::HealScope;
+pub use self::tools::{HealRegion, HealTools, SETTLED_AFTER};

@@ -1,4 +1,4 @@
-//! What a region lacks, by the logs alone, and in which order it is brought back. Pure.
+//! What a region lacks, by the logs alone, and in which order it is healed. Pure.
 //!
 //! **Oldest recoverability first.** What counts is what this region could restore by itself. While it cannot restore
 //! anything, it gets the newest good backup and the WAL behind it: then it can restore the present. From then on the
@@ -13,11 +13,12 @@ use lifeboat_vocabulary::{BackupId, RegionName, TimelineId, UtcTime, WalPosition
 
 use crate::format::layout::WalRange;
 use crate::heal::scope::HealScope;
-use crate::log::records::backup::{BackupRecord, Soundness};
+use crate::log::damage::{Completeness, DamagedObjects, damaged_objects, damaged_wal};
+use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::records::wal::GapScope;
 use crate::log::region_log::{Draft, RegionLog};
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::wal::records::{CurrentIncarnation, WalRecords};
 
 /// A backup that a region is to get.
@@ -47,15 +48,6 @@ pub enum Lack {
     },
 }
 
-/// Whether a list names everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completeness {
-    /// It does.
-    All,
-    /// There are more: every object has to be looked at.
-    Some,
-}
-
 /// What a region lacks, by the logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordPlan {
@@ -65,7 +57,7 @@ pub struct RecordPlan {
     pub common: Vec<Draft>,
     /// Damaged objects that belong to no backup: WAL and its keys.
     pub wal_damage: BTreeSet<ObjectKey>,
-    /// Backups of which two signed records disagree: nobody may guess which one is right.
+    /// Backups of which two signed records disagree: which one is right must not be guessed.
     pub disputed: BTreeSet<BackupId>,
     /// Whether the region has a good backup that is whole.
     pub can_restore: CanRestore,
@@ -86,38 +78,38 @@ pub enum CanRestore {
 /// What `target` lacks of what `sources` have.
 #[must_use]
 pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScope, now: UtcTime) -> RecordPlan {
-    let standing = target.standing(now);
+    let state = target.state(now);
     let whole = |backup: &BackupId| {
-        let there = standing.backups.get(backup);
-        there.is_some_and(|there| there.damaged.is_none() && there.record.soundness() == Soundness::Sound)
+        let there = state.backups.get(backup);
+        there.is_some_and(|there| there.damaged.is_none() && there.record.integrity() == Integrity::Intact)
     };
-    let can_restore = if standing.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
+    let can_restore = if state.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
     let mut plan = RecordPlan {
         common: common_records(target, sources),
-        wal_damage: wal_damage(target),
+        wal_damage: damaged_wal(target),
         can_restore,
         ..RecordPlan::default()
     };
     let mut tasks: BTreeMap<BackupId, BackupTask> = BTreeMap::new();
     for source in sources {
         let Some(region) = source.region() else { continue };
-        let has = source.standing(now);
+        let has = source.state(now);
         for entry in source.entries() {
             let Some(record) = entry.record.backup().filter(|record| scope.backups.contains(&record.backup)) else {
                 continue;
             };
             let id = &record.backup;
-            // What this region has swept does not come back into it.
-            if standing.swept.contains_key(id) || !has.backups.contains_key(id) {
+            // What this region has swept is not healed.
+            if state.swept.contains_key(id) || !has.backups.contains_key(id) {
                 continue;
             }
             let differs = |other: &BackupRecord| other != record;
-            let there = standing.backups.get(id).map(|there| &there.record);
+            let there = state.backups.get(id).map(|there| &there.record);
             if there.is_some_and(differs) || tasks.get(id).map(|task| &task.record).is_some_and(differs) {
                 plan.disputed.insert(id.clone());
                 continue;
             }
-            let Some(lack) = lack(target, &standing, id) else { continue };
+            let Some(lack) = lack(target, &state, id) else { continue };
             let (record, origin) = (record.clone(), entry.record.origin.clone());
             let new = || BackupTask { record, origin, lack, holders: BTreeSet::new() };
             tasks.entry(id.clone()).or_insert_with(new).holders.insert(region.clone());
@@ -132,54 +124,15 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
     plan
 }
 
-fn lack(target: &RegionLog, standing: &RegionStanding, backup: &BackupId) -> Option<Lack> {
-    match standing.backups.get(backup) {
+fn lack(target: &RegionLog, state: &RegionState, backup: &BackupId) -> Option<Lack> {
+    match state.backups.get(backup) {
         None => Some(Lack::Record),
-        Some(there) if there.damaged.is_some() => Some(damaged_objects(target, backup)),
+        Some(there) if there.damaged.is_some() => {
+            let DamagedObjects { named, complete } = damaged_objects(target, backup);
+            Some(Lack::Objects { named, complete })
+        }
         Some(_) => None,
     }
-}
-
-/// What the `damage` records say about a backup since it was healed last.
-fn damaged_objects(log: &RegionLog, backup: &BackupId) -> Lack {
-    let (mut named, mut complete) = (BTreeSet::new(), Completeness::All);
-    for entry in log.entries() {
-        match &entry.record.body {
-            RecordBody::Damage(damage) if damage.backup.as_ref() == Some(backup) => {
-                named.extend(damage.objects.iter().cloned());
-                if damage.count > damage.objects.len() as u64 {
-                    complete = Completeness::Some;
-                }
-            }
-            RecordBody::Healed(healed) if healed.backups.contains(backup) => {
-                named.clear();
-                complete = Completeness::All;
-            }
-            _ => {}
-        }
-    }
-    Lack::Objects { named, complete }
-}
-
-/// The damaged objects of a backup that its log names already.
-pub(crate) fn named_damage(log: &RegionLog, backup: &BackupId) -> BTreeSet<ObjectKey> {
-    match damaged_objects(log, backup) {
-        Lack::Objects { named, .. } => named,
-        Lack::Record => BTreeSet::new(),
-    }
-}
-
-/// Damage outside of backups. A `healed` record without backups is about these, and settles all before it.
-pub(crate) fn wal_damage(log: &RegionLog) -> BTreeSet<ObjectKey> {
-    let mut objects = BTreeSet::new();
-    for entry in log.entries() {
-        match &entry.record.body {
-            RecordBody::Damage(damage) if damage.backup.is_none() => objects.extend(damage.objects.iter().cloned()),
-            RecordBody::Healed(healed) if healed.backups.is_empty() => objects.clear(),
-            _ => {}
-        }
-    }
-    objects
 }
 
 /// Records about the whole repository that the target missed. What happens in one region stays in its log: what it forgot,
@@ -214,7 +167,7 @@ fn common_records(target: &RegionLog, sources: &[&RegionLog]) -> Vec<Draft> {
 }
 
 /// The record that says which copy of the cluster writes, if the target has not heard of it. An older one is never
-/// brought back, and where the logs disagree, a person decides.
+/// copied, and where the logs disagree, a person decides.
 fn missed_incarnation(target: &RegionLog, sources: &[&RegionLog]) -> Option<Draft> {
     let logs = || sources.iter().copied().chain([target]);
     let named = logs().filter_map(|log| Some((log.region()?, log)));
@@ -237,7 +190,7 @@ fn first_of_all(plan: &RecordPlan) -> Option<(BackupId, WalPosition)> {
     if plan.can_restore == CanRestore::Yes {
         return None;
     }
-    let good = plan.backups.iter().filter(|task| task.record.soundness() == Soundness::Sound);
+    let good = plan.backups.iter().filter(|task| task.record.integrity() == Integrity::Intact);
     let newest = good.max_by_key(|task| (task.record.stop_time, task.record.stop_lsn));
     newest.map(|task| (task.record.backup.clone(), task.record.start()))
 }

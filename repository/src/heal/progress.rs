@@ -33,7 +33,7 @@ pub struct HealSnapshot {
     pub doing: String,
     /// Since the first byte was expected.
     pub elapsed: Duration,
-    /// How long it takes from now on, if it goes on like this; `None` while nobody can tell.
+    /// How long it takes from now on, if it goes on like this; `None` while it is unknown.
     pub left: Option<Duration>,
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_rest_takes_as_long_as_the_part_before_it() {
+    async fn the_remaining_time_follows_from_the_rate_so_far() {
         let progress = HealProgress::default();
         assert_eq!(progress.snapshot().left, None, "nobody can tell");
         progress.expect(3, ByteCount::from_mib(30));

@@ -1,40 +1,134 @@
-//! One healing of one region, item by item.
+//! A region that was unavailable, is new, or is damaged gets from healthy regions what it lacks: sealed objects as they are, each
+//! verified on the way, and the records once everything that they name is there.
+//!
+//! CRASH SAFETY. Every step is one create-only (or conditional) write, and what a step relies on is there before it: slots,
+//! then the record of an epoch, then WAL under it; objects, list and slots of a backup, then its record. A crash at any
+//! point leaves at most objects that no record names; the next run lists what is there, and goes on behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime};
+use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
-use crate::backup::write::upload::chain;
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
-use crate::heal::plan::{BackupTask, Rank, RecordPlan};
-use crate::heal::report::{HealEnd, HealError, HealRegion, HealReport, HealTools, compare};
+use crate::heal::plan::{BackupTask, Rank, RecordPlan, plan_records};
+use crate::heal::report::{HealEnd, HealError, HealPreview, HealReport};
 use crate::heal::scope::HealScope;
 use crate::heal::stream::{Epochs, Stream, heal_damaged_wal};
-use crate::heal::wal::{Holders, Until, WalBounds};
+use crate::heal::tools::{HealRegion, HealTools};
+use crate::heal::wal::{MissingWal, Until, WalBounds, WalLack, lacking_wal};
 use crate::heal::writer_guard::WriterGuard;
 use crate::log::error::LogError;
 use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
 use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::Draft;
+use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::wal::name::WalObject;
+use crate::wal::object::WalTrust;
 
-/// The log of the region is read on after so many objects of WAL: somebody may have swept meanwhile.
+/// The log of the region is read again after so many objects of WAL: a sweep may have run meanwhile.
 const LOOK_AT_LOG_EVERY: u64 = 64;
 
-/// Whether damage outside of backups is cured.
+/// Finds out what `target` lacks, and changes nothing.
+///
+/// # Errors
+/// [`HealError::List`] if the region does not answer.
+pub async fn preview(
+    target: &HealRegion,
+    sources: &[HealRegion],
+    scope: &HealScope,
+    tools: &HealTools<'_>,
+) -> Result<HealPreview, HealError> {
+    let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
+    let records = plan_records(&target.log, &logs, scope, tools.clock.now());
+    let mut preview = HealPreview { records, ..HealPreview::default() };
+    match guard(&target.store, tools).until().await {
+        Ok(until) => {
+            let lack = compare(target, sources, &bounds(target, scope, until, tools), &BTreeSet::new()).await?;
+            preview.wal_objects = lack.count();
+            preview.wal_bytes = lack.bytes();
+        }
+        Err(why) => preview.wal_unseen = Some(why),
+    }
+    Ok(preview)
+}
+
+/// Brings `target` what it lacks, in the order that `heal::plan` gives reasons for. Works beside backups, WAL and sweeps.
+///
+/// What cannot be healed is in the report, and does not keep the rest from being healed.
+///
+/// # Errors
+/// [`HealError`] if nothing could be begun. What was done before stays, and is found by the next run.
+pub async fn heal_region(
+    target: &mut HealRegion,
+    sources: &[HealRegion],
+    scope: &HealScope,
+    tools: &HealTools<'_>,
+) -> Result<HealReport, HealError> {
+    let region = target.store.name.clone();
+    let refreshed = target.log.refresh(&*target.store.store).await;
+    refreshed.map_err(|source| HealError::Log { region, source })?;
+    let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
+    let plan = plan_records(&target.log, &logs, scope, tools.clock.now());
+    let store = target.store.clone();
+    let stores: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
+    let trust = WalTrust::of(tools.trust);
+    let copier = Copier::new(&store, stores, &trust, tools);
+    let writer = guard(&store, tools);
+    let floors = target.log.state(tools.clock.now()).wal_floors;
+    let run = Run {
+        target,
+        sources,
+        scope,
+        plan,
+        tools,
+        copier: &copier,
+        writer: &writer,
+        epochs: Epochs::default(),
+        report: HealReport::default(),
+        moved: Moved::default(),
+        wal_damage: WalDamage::None,
+        floors,
+        since_look: 0,
+        holder: None,
+    };
+    run.run().await
+}
+
+fn guard<'a>(target: &'a RegionStore, tools: &HealTools<'a>) -> WriterGuard<'a> {
+    let trust = LogTrust { region: Some(target.name.clone()), remembered: None, ..tools.trust.clone() };
+    WriterGuard::new(target, trust, tools.signer.name(), tools.clock)
+}
+
+fn bounds(target: &HealRegion, scope: &HealScope, until: Until, tools: &HealTools<'_>) -> WalBounds {
+    let floors = target.log.state(tools.clock.now()).wal_floors;
+    WalBounds { from: scope.wal_from, floors, until, settled: tools.settled }
+}
+
+async fn compare(
+    target: &HealRegion,
+    sources: &[HealRegion],
+    bounds: &WalBounds,
+    refused: &BTreeSet<WalObject>,
+) -> Result<WalLack, HealError> {
+    let sources: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
+    let lack = lacking_wal(&target.store, &sources, bounds, refused).await;
+    lack.map_err(|source| HealError::List { region: target.store.name.clone(), source })
+}
+
+/// Whether damage outside of backups is fixed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WalDamage {
     /// There is none.
     None,
     /// Some of it stays.
     Stays,
-    /// All of it is cured.
-    Cured,
+    /// All of it is fixed.
+    Fixed,
 }
 
-pub(crate) struct Run<'a> {
+struct Run<'a> {
     target: &'a mut HealRegion,
     sources: &'a [HealRegion],
     scope: &'a HealScope,
@@ -53,8 +147,8 @@ pub(crate) struct Run<'a> {
 
 enum Item {
     Backup(Box<BackupTask>),
-    History(TimelineId, Holders),
-    Wal(WalObject, Holders),
+    History(TimelineId, MissingWal),
+    Wal(WalObject, MissingWal),
 }
 
 /// Whether the next item is tried.
@@ -64,33 +158,8 @@ enum Next {
     End,
 }
 
-impl<'a> Run<'a> {
-    pub(crate) fn new(
-        (target, sources): (&'a mut HealRegion, &'a [HealRegion]),
-        (scope, plan): (&'a HealScope, RecordPlan),
-        tools: &'a HealTools<'a>,
-        (copier, writer): (&'a Copier<'a>, &'a WriterGuard<'a>),
-    ) -> Self {
-        let floors = target.log.standing(tools.clock.now()).wal_floors;
-        Self {
-            target,
-            sources,
-            scope,
-            plan,
-            tools,
-            copier,
-            writer,
-            epochs: Epochs::default(),
-            report: HealReport::default(),
-            moved: Moved::default(),
-            wal_damage: WalDamage::None,
-            floors,
-            since_look: 0,
-            holder: None,
-        }
-    }
-
-    pub(crate) async fn run(mut self) -> Result<HealReport, HealError> {
+impl Run<'_> {
+    async fn run(mut self) -> Result<HealReport, HealError> {
         self.common().await?;
         self.damaged_wal().await;
         let mut refused = BTreeSet::new();
@@ -119,8 +188,8 @@ impl<'a> Run<'a> {
             let what = format!("record {} of kind {}", draft.origin.wseq, draft.body.kind());
             match self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await {
                 Ok(_) => self.report.records += 1,
-                // Two events under one count: the agreement of the logs tells of it.
-                Err(error @ LogError::CountReused { .. }) => self.report.leave(what, chain(&error)),
+                // Two events under one count: the agreement of the logs reports it.
+                Err(error @ LogError::CountReused { .. }) => self.report.leave(what, error_chain(&error)),
                 Err(source) => return Err(self.log_failed(source)),
             }
         }
@@ -135,7 +204,7 @@ impl<'a> Run<'a> {
         if damaged.is_empty() {
             return;
         }
-        self.wal_damage = WalDamage::Cured;
+        self.wal_damage = WalDamage::Fixed;
         for key in damaged {
             self.tools.progress.doing(format!("damaged {key}"));
             let healed = heal_damaged_wal(self.copier, &key, &self.target.log, &self.floors).await;
@@ -155,24 +224,25 @@ impl<'a> Run<'a> {
             Ok(found) => until = found,
             Err(why) => self.report.leave("WAL", format!("whether a writer is at work cannot be seen: {why}")),
         }
-        let lack = compare(self.target, self.sources, (self.scope, until, self.tools), refused).await?;
+        let bounds = bounds(self.target, self.scope, until, self.tools);
+        let lack = compare(self.target, self.sources, &bounds, refused).await?;
         self.tools.progress.expect(lack.count(), lack.bytes());
         let mut items = Vec::new();
         for task in std::mem::take(&mut self.plan.backups) {
             items.push((self.plan.rank(&task.record, self.scope), Item::Backup(Box::new(task))));
         }
-        for (timeline, holders) in lack.histories {
-            items.push((Rank::Hole(timeline, 0, 0), Item::History(timeline, holders)));
+        for (timeline, missing) in lack.histories {
+            items.push((Rank::Hole(timeline, 0, 0), Item::History(timeline, missing)));
         }
-        for (object, holders) in lack.objects {
-            items.push((self.plan.rank_of_wal(object.range), Item::Wal(object, holders)));
+        for (object, missing) in lack.objects {
+            items.push((self.plan.rank_of_wal(object.range), Item::Wal(object, missing)));
         }
         items.sort_by(|(rank, _), (other, _)| rank.cmp(other));
         for (_, item) in items {
             let next = match item {
                 Item::Backup(task) => self.backup(&task).await,
-                Item::History(timeline, holders) => self.history(timeline, &holders).await,
-                Item::Wal(object, holders) => self.wal(object, &holders, refused).await,
+                Item::History(timeline, missing) => self.history(timeline, &missing).await,
+                Item::Wal(object, missing) => self.wal(object, &missing, refused).await,
             };
             if next == Next::End {
                 break;
@@ -185,7 +255,7 @@ impl<'a> Run<'a> {
         let id = &task.record.backup;
         self.tools.progress.doing(format!("backup {id}"));
         let now = self.now();
-        match heal_backup(self.copier, task, &mut self.target.log, (self.tools.signer, now)).await {
+        match heal_backup(self.copier, task, &mut self.target.log, self.tools.signer, now).await {
             Ok(moved) => {
                 let (objects, bytes) = (moved.objects, moved.bytes);
                 tracing::info!(region = %self.target.store.name, backup = %id, objects, %bytes, "the region has the backup");
@@ -196,7 +266,7 @@ impl<'a> Run<'a> {
             }
             Err(HealBackupError::Copy(error)) => self.failed(format!("backup {id}"), &error),
             Err(error) => {
-                self.report.leave(format!("backup {id}"), chain(&error));
+                self.report.leave(format!("backup {id}"), error_chain(&error));
                 Next::GoOn
             }
         }
@@ -206,14 +276,14 @@ impl<'a> Run<'a> {
         Stream { epochs: &mut self.epochs, target: &mut *self.target, sources: self.sources, signer: self.tools.signer }
     }
 
-    async fn history(&mut self, timeline: TimelineId, holders: &Holders) -> Next {
+    async fn history(&mut self, timeline: TimelineId, missing: &MissingWal) -> Next {
         self.tools.progress.doing(format!("history of timeline {timeline}"));
         let copier = self.copier;
-        let healed = self.stream().history(copier, timeline, holders).await;
+        let healed = self.stream().history(copier, timeline, missing).await;
         self.took_wal(format!("history of timeline {timeline}"), healed)
     }
 
-    async fn wal(&mut self, object: WalObject, holders: &Holders, refused: &mut BTreeSet<WalObject>) -> Next {
+    async fn wal(&mut self, object: WalObject, missing: &MissingWal, refused: &mut BTreeSet<WalObject>) -> Next {
         self.tools.progress.doing(format!("WAL {}", object.range));
         match self.may_still(object).await {
             Ok(true) => {}
@@ -224,18 +294,18 @@ impl<'a> Run<'a> {
             }
         }
         let copier = self.copier;
-        let healed = self.stream().object(copier, object, holders).await;
+        let healed = self.stream().object(copier, object, missing).await;
         if let Err(CopyError::NoSource { .. }) = &healed {
             refused.insert(object);
         }
         self.took_wal(object.key().to_string(), healed)
     }
 
-    /// Whether the region's own writer has not begun meanwhile, and nobody has swept what is to come.
+    /// Whether the region's own writer has not begun meanwhile, and what is to come was not swept.
     async fn may_still(&mut self, object: WalObject) -> Result<bool, String> {
         if self.since_look >= LOOK_AT_LOG_EVERY {
-            self.target.log.refresh(&*self.target.store.store).await.map_err(|error| chain(&error))?;
-            self.floors = self.target.log.standing(self.now()).wal_floors;
+            self.target.log.refresh(&*self.target.store.store).await.map_err(|error| error_chain(&error))?;
+            self.floors = self.target.log.state(self.now()).wal_floors;
             self.since_look = 0;
         }
         self.since_look += 1;
@@ -262,18 +332,18 @@ impl<'a> Run<'a> {
         match error {
             CopyError::Stopped => self.report.ended = Some(HealEnd::Stopped),
             CopyError::Target { .. } | CopyError::Log { .. } => {
-                self.report.ended = Some(HealEnd::Region(chain(error)));
+                self.report.ended = Some(HealEnd::Region(error_chain(error)));
             }
             CopyError::NoSource { .. } | CopyError::NotReplaceable { .. } | CopyError::Epoch { .. } => {
-                self.report.leave(what, chain(error));
+                self.report.leave(what, error_chain(error));
                 return Next::GoOn;
             }
         }
         Next::End
     }
 
-    /// Puts on record what was healed. Without it nothing is lost but the knowledge: damage that is settled is found sound
-    /// by the next run, which puts that on record.
+    /// Records what was healed. Without it nothing is lost but the knowledge: damage that is settled is found intact
+    /// by the next run, which records that.
     async fn finish(mut self) -> Result<HealReport, HealError> {
         let Moved { objects, bytes, .. } = self.moved;
         self.report.damage = self.copier.damage();
@@ -287,7 +357,7 @@ impl<'a> Run<'a> {
         }
         // A record without backups settles all damage outside of them.
         let is_about_wal = match self.wal_damage {
-            WalDamage::Cured => true,
+            WalDamage::Fixed => true,
             WalDamage::Stays => false,
             WalDamage::None => records.is_empty() && objects > 0,
         };
@@ -299,7 +369,7 @@ impl<'a> Run<'a> {
             let draft = self.draft(RecordBody::Healed(record));
             let appended = self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await;
             if let Err(error) = appended {
-                self.report.ended.get_or_insert(HealEnd::Region(chain(&error)));
+                self.report.ended.get_or_insert(HealEnd::Region(error_chain(&error)));
                 break;
             }
         }
@@ -315,3 +385,6 @@ impl<'a> Run<'a> {
         Draft { origin, body }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_vocabulary::{BackupId, UtcTime, WalPosition};
 
 use crate::log::region_log::RegionLog;
-use crate::log::region_state::{RegionStanding, holds_in_force};
-use crate::retention::plan::{Candidate, Proof, RetentionPolicy, candidates, plan};
+use crate::log::region_state::{RegionState, holds_in_force};
+use crate::retention::plan::{Candidate, RetentionPolicy, Verification, candidates, plan_candidates};
 
-/// What a region that was away is brought back to.
+/// What a region that was unavailable is healed to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealScope {
     /// These backups.
@@ -21,41 +21,34 @@ impl HealScope {
     /// What `policy` keeps of everything that exists anywhere. A backup is as good as the best copy of it.
     #[must_use]
     pub fn planned(logs: &[&RegionLog], policy: &RetentionPolicy, now: UtcTime) -> Self {
-        let standings = standings(logs, now);
+        let states = states(logs, now);
         let mut all: BTreeMap<BackupId, Candidate> = BTreeMap::new();
-        for candidate in standings.iter().flat_map(candidates) {
+        for candidate in states.iter().flat_map(candidates) {
             match all.get_mut(&candidate.backup) {
-                Some(known) if known.proof == Proof::Damaged => known.proof = candidate.proof,
+                Some(known) if known.verification == Verification::Damaged => {
+                    known.verification = candidate.verification
+                }
                 Some(_) => {}
                 None => {
                     all.insert(candidate.backup.clone(), candidate);
                 }
             }
         }
-        let decided = standings.iter().filter_map(|standing| standing.last_decision).max();
+        let decided = states.iter().filter_map(|state| state.last_decision).max();
         let all: Vec<Candidate> = all.into_values().collect();
-        let plan = plan(&all, policy, decided.map_or(now, |decided| now.max(decided)));
+        let plan = plan_candidates(&all, policy, decided.map_or(now, |decided| now.max(decided)));
         let backups = plan.kept.into_iter().map(|(backup, _)| backup).collect();
         Self { backups, wal_from: plan.wal_from }
-    }
-
-    /// Every backup that exists somewhere and is not about to leave there, and all WAL.
-    #[must_use]
-    pub fn everything(logs: &[&RegionLog], now: UtcTime) -> Self {
-        let stays = |standing: RegionStanding| {
-            standing.backups.into_iter().filter(|(_, backup)| backup.leaving.is_none()).map(|(backup, _)| backup)
-        };
-        Self { backups: standings(logs, now).into_iter().flat_map(stays).collect(), wal_from: None }
     }
 }
 
 /// What stands in each region; a hold in one of them counts in all.
-fn standings(logs: &[&RegionLog], now: UtcTime) -> Vec<RegionStanding> {
+fn states(logs: &[&RegionLog], now: UtcTime) -> Vec<RegionState> {
     let holds = holds_in_force(logs.iter().copied(), now);
-    let standing = |log: &&RegionLog| {
-        let mut standing = log.standing(now);
-        standing.adopt_holds(holds.clone());
-        standing
+    let state = |log: &&RegionLog| {
+        let mut state = log.state(now);
+        state.adopt_holds(holds.clone());
+        state
     };
-    logs.iter().map(standing).collect()
+    logs.iter().map(state).collect()
 }

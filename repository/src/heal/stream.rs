@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId};
+use lifeboat_vocabulary::{ByteCount, Lsn, TimelineId, error_chain};
 
-use crate::backup::write::upload::chain;
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, StoredName};
-use crate::heal::copy::{Copied, Copier, CopyError, Place, Proof};
-use crate::heal::report::HealRegion;
-use crate::heal::wal::Holders;
+use crate::heal::copy::{Copied, Copier, CopyError, Place, Wanted};
+use crate::heal::proof::Proof;
+use crate::heal::tools::HealRegion;
+use crate::heal::wal::MissingWal;
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
@@ -32,7 +32,7 @@ pub(crate) struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// CRASH SAFETY: slots, then record, then objects, as whoever writes WAL does. A crash in between leaves a key that
+    /// CRASH SAFETY: slots, then record, then objects, in the order of the writer of WAL. A crash in between leaves a key that
     /// nothing is sealed under, or a record without objects.
     async fn ensure(&mut self, copier: &Copier<'_>, epoch: EpochId, of: &ObjectKey) -> Result<(), CopyError> {
         if self.epochs.0.contains(&epoch) {
@@ -51,10 +51,10 @@ impl Stream<'_> {
         let key = layout::slots(epoch, FIRST_SLOTS);
         if !is_there(copier, &key).await? {
             let proof = Proof::Digest(record.keys_sha256);
-            let copied = copier.copy(&key, &proof, (Place::Empty, ByteCount::ZERO), &BTreeSet::new()).await;
+            let copied = copier.copy(&Wanted::from_anywhere(&key, &proof), Place::Empty).await;
             match copied {
                 Ok(_) => {}
-                Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&chain(&error))),
+                Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&error_chain(&error))),
                 Err(error) => return Err(error),
             }
         }
@@ -62,7 +62,7 @@ impl Stream<'_> {
             let target = &mut *self.target;
             let appended = target.log.append(&*target.store.store, self.signer, &draft).await;
             appended.map_err(|source| match source {
-                swept @ LogError::Swept { .. } => unknown(&chain(&swept)),
+                swept @ LogError::Swept { .. } => unknown(&error_chain(&swept)),
                 source => CopyError::Log { region: target.store.name.clone(), source },
             })?;
         }
@@ -75,9 +75,9 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         object: WalObject,
-        holders: &Holders,
+        missing: &MissingWal,
     ) -> Result<Copied, CopyError> {
-        self.sealed(copier, object.name(), holders).await
+        self.sealed(copier, object.name(), missing).await
     }
 
     /// Copies the history of a timeline.
@@ -85,21 +85,22 @@ impl Stream<'_> {
         &mut self,
         copier: &Copier<'_>,
         timeline: TimelineId,
-        holders: &Holders,
+        missing: &MissingWal,
     ) -> Result<Copied, CopyError> {
-        self.sealed(copier, StoredName::TimelineHistory { timeline }, holders).await
+        self.sealed(copier, StoredName::TimelineHistory { timeline }, missing).await
     }
 
     async fn sealed(
         &mut self,
         copier: &Copier<'_>,
         name: StoredName,
-        Holders { size, regions }: &Holders,
+        MissingWal { size, regions }: &MissingWal,
     ) -> Result<Copied, CopyError> {
         let (key, proof) = (name.key(), Proof::Signed(name));
-        let fetched = copier.stoppable(copier.fetch(&key, &proof, *size, regions)).await?;
-        let claimed = WalTrust::claimed_epoch(&fetched.0.bytes);
-        let epoch = claimed.map_err(|error| CopyError::Epoch { key: key.clone(), why: chain(&error) })?;
+        let wanted = Wanted { key: &key, proof: &proof, size: *size, holders: regions };
+        let fetched = copier.stoppable(copier.fetch(&wanted)).await?;
+        let claimed = WalTrust::claimed_epoch(&fetched.body.bytes);
+        let epoch = claimed.map_err(|error| CopyError::Epoch { key: key.clone(), why: error_chain(&error) })?;
         self.ensure(copier, epoch, &key).await?;
         copier.put_fetched(&key, &proof, fetched).await
     }
@@ -117,7 +118,7 @@ async fn is_there(copier: &Copier<'_>, key: &ObjectKey) -> Result<bool, CopyErro
     Ok(page.entries.iter().any(|entry| entry.key == *key))
 }
 
-/// Replaces an object outside of backups that is damaged, or finds it sound.
+/// Replaces an object outside of backups that is damaged, or finds it intact.
 pub(crate) async fn heal_damaged_wal(
     copier: &Copier<'_>,
     key: &ObjectKey,
@@ -125,9 +126,9 @@ pub(crate) async fn heal_damaged_wal(
     floors: &BTreeMap<TimelineId, Lsn>,
 ) -> Result<Copied, CopyError> {
     let foreign = || {
-        let doing = format!("tell what {key} should be");
-        let source = StoreError::Unsupported { doing, why: "nothing vouches for it".to_owned() };
-        CopyError::NoSource { key: key.clone(), tried: vec![(copier.target.name.clone(), chain(&source))] }
+        let doing = format!("find out what {key} should be");
+        let source = StoreError::Unsupported { doing, why: "no record and no signature covers it".to_owned() };
+        CopyError::NoSource { key: key.clone(), tried: vec![(copier.target.name.clone(), error_chain(&source))] }
     };
     let name = layout::parse(key).ok_or_else(foreign)?;
     if let Some(object) = WalObject::of_key(key) {
@@ -142,5 +143,5 @@ pub(crate) async fn heal_damaged_wal(
         StoredName::Slots { epoch, .. } => Proof::Digest(log.wal_epoch_keys(epoch).ok_or_else(foreign)?),
         _ => return Err(foreign()),
     };
-    copier.copy(key, &proof, (Place::Suspect, ByteCount::ZERO), &BTreeSet::<RegionName>::new()).await
+    copier.copy(&Wanted::from_anywhere(key, &proof), Place::Suspect).await
 }

@@ -43,7 +43,7 @@ mod tests {
     use crate::samples::wal_range;
 
     #[test]
-    fn what_touches_or_overlaps_is_one() {
+    fn ranges_that_touch_or_overlap_are_joined() {
         let mut held = Stretches::default();
         for (start, end) in [(10, 20), (30, 40), (5, 6), (20, 25), (50, 50)] {
             held.add(wal_range(1, start, end));

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifeboat_stores::{Entry, ObjectKey, StoreError};
-use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition};
+use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::layout::{StoredName, WalForm, WalRange};
 use crate::heal::stretches::Stretches;
+use crate::log::region_store::RegionStore;
 use crate::wal::list::timelines;
 use crate::wal::name::{PieceSize, WalObject};
 
@@ -83,9 +83,9 @@ impl WalBounds {
     }
 }
 
-/// A WAL object that the target lacks.
+/// A WAL object that the target lacks: its size, and the regions that have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holders {
+pub(crate) struct MissingWal {
     pub(crate) size: ByteCount,
     pub(crate) regions: BTreeSet<RegionName>,
 }
@@ -93,8 +93,8 @@ pub(crate) struct Holders {
 /// What WAL a region lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WalLack {
-    pub(crate) objects: BTreeMap<WalObject, Holders>,
-    pub(crate) histories: BTreeMap<TimelineId, Holders>,
+    pub(crate) objects: BTreeMap<WalObject, MissingWal>,
+    pub(crate) histories: BTreeMap<TimelineId, MissingWal>,
     /// Sources that did not answer: what only they hold is not seen.
     pub(crate) silent: Vec<(RegionName, String)>,
     /// There is more than one plan holds.
@@ -107,7 +107,7 @@ impl WalLack {
     }
 
     pub(crate) fn bytes(&self) -> ByteCount {
-        self.objects.values().chain(self.histories.values()).map(|holders| holders.size).sum()
+        self.objects.values().chain(self.histories.values()).map(|missing| missing.size).sum()
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) async fn lacking_wal(
                 lines.extend(found);
                 answering.push(source.clone());
             }
-            Err(error) => lack.silent.push((source.name.clone(), chain(&error))),
+            Err(error) => lack.silent.push((source.name.clone(), error_chain(&error))),
         }
     }
     for timeline in lines.into_iter().filter(|timeline| !bounds.skips(*timeline)) {
@@ -148,16 +148,17 @@ pub(crate) async fn lacking_wal(
         history(target, &answering, timeline, &mut lack).await?;
         for form in [WalForm::Piece, WalForm::Slice] {
             let mut found = BTreeMap::new();
+            let wanted = WantedWal { form, timeline, bounds, refused, held: &held };
             for source in &answering {
-                if let Err(error) = gather(source, (form, timeline), (bounds, refused, &held), &mut found).await {
-                    lack.silent.push((source.name.clone(), chain(&error)));
+                if let Err(error) = gather(source, &wanted, &mut found).await {
+                    lack.silent.push((source.name.clone(), error_chain(&error)));
                 }
             }
             // Of objects that overlap, those are enough that add something.
-            for (object, holders) in found {
+            for (object, missing) in found {
                 if !held.covers(object.range) {
                     held.add(object.range);
-                    lack.objects.insert(object, holders);
+                    lack.objects.insert(object, missing);
                 }
             }
             // The oldest pieces stay: they close the oldest hole.
@@ -172,12 +173,23 @@ pub(crate) async fn lacking_wal(
     Ok(lack)
 }
 
+/// Which objects are looked for in the sources.
+struct WantedWal<'a> {
+    form: WalForm,
+    timeline: TimelineId,
+    bounds: &'a WalBounds,
+    /// None of these.
+    refused: &'a BTreeSet<WalObject>,
+    /// What the target has.
+    held: &'a Stretches,
+}
+
 async fn gather(
     source: &RegionStore,
-    (form, timeline): (WalForm, TimelineId),
-    (bounds, refused, held): (&WalBounds, &BTreeSet<WalObject>, &Stretches),
-    found: &mut BTreeMap<WalObject, Holders>,
+    wanted: &WantedWal<'_>,
+    found: &mut BTreeMap<WalObject, MissingWal>,
 ) -> Result<(), StoreError> {
+    let WantedWal { form, timeline, bounds, refused, held } = *wanted;
     let mut pages = Pages::new(source, form, timeline, bounds);
     let mut added = 0;
     while let Some((entries, now)) = pages.next().await? {
@@ -190,9 +202,9 @@ async fn gather(
             {
                 continue;
             }
-            let holders = found.entry(object).or_default();
-            holders.size = holders.size.max(entry.meta.size);
-            holders.regions.insert(source.name.clone());
+            let missing = found.entry(object).or_default();
+            missing.size = missing.size.max(entry.meta.size);
+            missing.regions.insert(source.name.clone());
             added += 1;
         }
         if added > PLAN_MAX {
@@ -222,12 +234,12 @@ async fn history(
     for source in sources {
         match find(source).await {
             Ok(Some(entry)) => {
-                let holders = lack.histories.entry(timeline).or_default();
-                holders.size = entry.meta.size;
-                holders.regions.insert(source.name.clone());
+                let missing = lack.histories.entry(timeline).or_default();
+                missing.size = entry.meta.size;
+                missing.regions.insert(source.name.clone());
             }
             Ok(None) => {}
-            Err(error) => lack.silent.push((source.name.clone(), chain(&error))),
+            Err(error) => lack.silent.push((source.name.clone(), error_chain(&error))),
         }
     }
     Ok(())

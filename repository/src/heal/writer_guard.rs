@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use lifeboat_vocabulary::Clock;
+use lifeboat_vocabulary::{Clock, error_chain};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::backup::write::upload::{RegionStore, chain};
+use crate::format::key_name::KeyName;
 use crate::heal::wal::Until;
-use crate::log::note::KeyName;
 use crate::log::region_log::LogTrust;
+use crate::log::region_store::RegionStore;
 use crate::wal::head::Head;
 use crate::wal::lease::Lease;
 
@@ -37,7 +37,7 @@ impl<'a> WriterGuard<'a> {
     /// How far WAL may be healed now; looked up again when the last look is too long ago.
     ///
     /// # Errors
-    /// Why nobody can tell, in words.
+    /// Why it is unknown, in words.
     pub(crate) async fn until(&self) -> Result<Until, String> {
         let seen = *self.seen.lock();
         if let Some((at, until)) = seen
@@ -53,10 +53,10 @@ impl<'a> WriterGuard<'a> {
 
     async fn look(&self) -> Result<Until, String> {
         let store = &*self.region.store;
-        if !Lease::is_held(store, self.writer, self.clock).await.map_err(|error| chain(&error))? {
+        if !Lease::is_held(store, self.writer, self.clock).await.map_err(|error| error_chain(&error))? {
             return Ok(Until::Everything);
         }
-        let head = Head::read(store, self.writer, &self.trust).await.map_err(|error| chain(&error))?;
+        let head = Head::read(store, self.writer, &self.trust).await.map_err(|error| error_chain(&error))?;
         Ok(head.and_then(|head| head.durable).map_or(Until::Nothing, Until::Before))
     }
 }

@@ -1,4 +1,4 @@
-//! Epoch keys wrapped by somebody else's program: a key management service, a hardware token, another tool.
+//! Epoch keys wrapped by an external program: a key management service, a hardware token, another tool.
 //!
 //! The program gets its input on standard input and gives its output on standard output, both as raw bytes. Keys never
 //! stand in arguments or in the environment, where other users of the machine could see them.
@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use zeroize::Zeroizing;
 
 /// The longest output that a program may give, in **bytes**.
-pub const BLOB_BYTES_MAX: usize = 16 << 10;
+pub(crate) const BLOB_BYTES_MAX: usize = 16 << 10;
 /// How long a program may take, if nothing else is said.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const COMPLAINT_BYTES: u64 = 4 << 10;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn programs_that_misbehave_are_named_with_their_fault() {
+    async fn failing_programs_are_reported_with_their_fault() {
         for (script, expected) in [
             ("exit 3", "key command `test` failed (exit status: 3)"),
             ("echo no access >&2; exit 1", "key command `test` failed (exit status: 1): no access"),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_talkative_program_is_heard_to_its_end() {
+    async fn output_beyond_the_limit_does_not_block_the_program() {
         let script = "head -c 300000 /dev/zero | tr '\\0' x >&2; tr k j";
         assert_eq!(shell(script).wrap(&[b'k'; 32]).await.unwrap(), [b'j'; 32]);
         let key = shell("tr j k").unwrap(&[b'j'; 32]).await.unwrap();

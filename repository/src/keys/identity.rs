@@ -4,14 +4,13 @@ use lifeboat_vocabulary::{Secret, UtcTime};
 use zeroize::Zeroizing;
 
 use crate::format::ids::{RandomError, random_bytes};
-use crate::keys::hpke;
 use crate::keys::key_file::KEY_FILE_BYTES_MAX;
 use crate::keys::key_text::{self, KeyKind, KeyTextError};
 use crate::keys::passphrase::{self, LOCKED_BYTES, LockCost, PassphraseError};
 use crate::keys::recipient::Recipient;
 
 /// How many identities one file may hold: trying a passphrase on each is meant to be slow.
-pub const IDENTITIES_MAX: usize = 32;
+pub(crate) const IDENTITIES_MAX: usize = 32;
 
 /// An X25519 private key (RFC 7748): opens every epoch key that was sealed to its [`Recipient`]. Wiped when dropped.
 #[derive(Debug)]
@@ -72,7 +71,7 @@ impl Identity {
     }
 
     fn from_private(private: &Zeroizing<[u8; 32]>) -> Option<Self> {
-        let recipient = hpke::public_half(private)?;
+        let recipient = Recipient::of_private(private)?;
         Some(Self { private: Secret::new(**private), recipient })
     }
 
@@ -85,7 +84,7 @@ impl Identity {
         Self::from_private(&private).ok_or(KeyTextError::Unusable { kind: KeyKind::Identity })
     }
 
-    /// The text `lifeboat-sk-1...`: whoever has it can read all backups.
+    /// The text `lifeboat-sk-1...`: it opens all backups.
     #[must_use]
     pub fn to_text(&self) -> Secret<String> {
         Secret::new(key_text::encode(KeyKind::Identity, self.private.expose()).to_string())
@@ -206,14 +205,14 @@ mod tests {
             ("#".repeat((1 << 20) + 1), "the identity file is larger than 1.0 MiB"),
         ];
         for (text, expected) in cases {
-            let error = crate::backup::write::upload::chain(&parse_file(&text, &mut nobody).unwrap_err());
+            let error = lifeboat_vocabulary::error_chain(&parse_file(&text, &mut nobody).unwrap_err());
             assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains(&key[20..]), "{error}");
         }
     }
 
     #[test]
-    fn a_file_gives_back_its_identities_in_order() {
+    fn identities_are_read_from_a_file_in_order() {
         let (plain, locked) = (Identity::generate().unwrap(), Identity::generate().unwrap());
         let text = format!("{}\r\n{}", text_of(&plain, None), text_of(&locked, Some("horse")));
         let mut asked = Vec::new();

@@ -9,7 +9,7 @@ use lifeboat_vocabulary::{ByteCount, Secret};
 use zeroize::Zeroizing;
 
 /// The largest file that is read as a key.
-pub const KEY_FILE_BYTES_MAX: ByteCount = ByteCount::from_mib(1);
+pub(crate) const KEY_FILE_BYTES_MAX: ByteCount = ByteCount::from_mib(1);
 
 /// Why a file with a private key was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -59,14 +59,14 @@ pub enum KeyFileError {
     },
 }
 
-/// Reads a private key's file, at most [`KEY_FILE_BYTES_MAX`].
+/// Reads a private key's file, at most `KEY_FILE_BYTES_MAX`.
 ///
 /// # Errors
 /// [`KeyFileError::Exposed`] if group or others have any right to it; else as the variants say.
 pub fn read_private_file(path: &Path) -> Result<Secret<String>, KeyFileError> {
     let failed = |source| KeyFileError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    // Asked of the open file, so that nobody can exchange it in between.
+    // Asked of the open file, so that it cannot be exchanged in between.
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_small_text_file_is_refused() {
+    fn files_that_are_not_small_texts_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
             let path = directory.path().join(name);

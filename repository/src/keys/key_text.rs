@@ -35,7 +35,7 @@ impl KeyKind {
 
     /// The text's beginning, without the separator `1`.
     #[must_use]
-    pub const fn prefix(self) -> &'static str {
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Recipient => "lifeboat-pk-",
             Self::Identity => "lifeboat-sk-",
@@ -47,7 +47,7 @@ impl KeyKind {
 
     /// Length of the key in **bytes**.
     #[must_use]
-    pub const fn key_bytes(self) -> usize {
+    pub(crate) const fn key_bytes(self) -> usize {
         match self {
             Self::LockedIdentity => crate::keys::passphrase::LOCKED_BYTES,
             _ => 32,
@@ -113,7 +113,7 @@ pub enum KeyTextError {
         /// The kind of key.
         kind: KeyKind,
     },
-    /// A key that would protect or prove nothing.
+    /// A weak key.
     #[error("the {kind} is one that cannot be used safely")]
     Unusable {
         /// The kind of key.
@@ -304,7 +304,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_survives_its_text_in_either_case(key in any::<[u8; 32]>()) {
+        fn a_key_is_read_back_from_its_text_in_either_case(key in any::<[u8; 32]>()) {
             let text = encode(KeyKind::VerifyKey, &key);
             prop_assert_eq!(&decode(KeyKind::VerifyKey, &text).unwrap()[..], &key[..]);
             let upper = format!("  {}\n", text.to_uppercase());

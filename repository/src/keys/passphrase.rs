@@ -21,7 +21,7 @@ const NONCE: [u8; NONCE_BYTES] = [0; NONCE_BYTES];
 
 /// What it costs to try one passphrase (RFC 9106 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockCost {
+pub(crate) struct LockCost {
     /// Memory in **KiB**, at least 8 for each lane and at most 2 GiB.
     memory_kib: u32,
     /// Passes over the memory, 1 to 16.
@@ -40,7 +40,7 @@ impl LockCost {
     /// A cost within the bounds of the fields.
     ///
     /// # Errors
-    /// [`PassphraseError::Cost`] outside of them: whoever made such a text wants the reader's machine to suffer.
+    /// [`PassphraseError::Cost`] outside of them: such a text is meant to exhaust the reader's machine.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<Self, PassphraseError> {
         let fits = (1..=Self::LANES_MAX).contains(&lanes)
             && (1..=Self::PASSES_MAX).contains(&passes)
@@ -241,7 +241,7 @@ mod tests {
 
     /// Computed with argon2-cffi 25.1 and pyca/cryptography: private key 40..5f, salt 00..0f, "correct horse battery staple".
     #[test]
-    fn the_known_answer_comes_out() {
+    fn the_known_answer_is_reproduced() {
         let private = std::array::from_fn(|i| 0x40 + u8::try_from(i).unwrap());
         let salt = std::array::from_fn(|i| u8::try_from(i).unwrap());
         let cost = LockCost::new(1024, 2, 4).unwrap();

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ::hpke::HpkeError;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use zeroize::Zeroizing;
 
 use crate::format::aead::sha256;
-use crate::keys::hpke;
+use crate::format::ids::{RandomError, random_bytes};
+use crate::keys::hpke::{self, Binding, Sealed};
 use crate::keys::key_text::{self, KeyKind, KeyTextError};
 
 /// An X25519 public key (RFC 7748), shown as `lifeboat-pk-1...`. Its owner holds the identity that opens what was
@@ -20,12 +23,19 @@ impl Recipient {
     /// # Errors
     /// [`KeyTextError::Unusable`] for the few keys (points of small order) that everybody could open.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyTextError> {
-        let recipient = Self(bytes);
-        if hpke::is_usable(&recipient) {
-            Ok(recipient)
-        } else {
-            Err(KeyTextError::Unusable { kind: KeyKind::Recipient })
-        }
+        if hpke::is_usable(&bytes) { Ok(Self(bytes)) } else { Err(KeyTextError::Unusable { kind: KeyKind::Recipient }) }
+    }
+
+    /// The public half of a private key.
+    pub(crate) fn of_private(private: &[u8; 32]) -> Option<Self> {
+        Self::from_bytes(hpke::public_half(private)?).ok()
+    }
+
+    /// Seals `message` to `recipient`.
+    pub(crate) fn seal(&self, binding: Binding<'_>, message: &[u8]) -> Result<Sealed, HpkeSealError> {
+        let ephemeral = Zeroizing::new(random_bytes()?);
+        let sealed = hpke::seal_with(&self.0, binding, message, ephemeral);
+        sealed.map_err(|cause| HpkeSealError::Refused { recipient: *self, cause })
     }
 
     /// The 32 bytes.
@@ -36,7 +46,7 @@ impl Recipient {
 
     /// The short name that stands in slots.
     #[must_use]
-    pub fn id(&self) -> RecipientId {
+    pub(crate) fn id(&self) -> RecipientId {
         let [a, b, c, d, ..] = *sha256(&self.0).as_bytes();
         RecipientId([a, b, c, d])
     }
@@ -62,8 +72,25 @@ impl FromStr for Recipient {
     }
 }
 
+/// Why a message could not be sealed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HpkeSealError {
+    /// There is no ephemeral key.
+    #[error("draw an ephemeral key")]
+    Random(#[from] RandomError),
+    /// The recipient's key is not one, or the library refused.
+    #[error("seal to recipient {recipient}: {cause}")]
+    Refused {
+        /// The recipient.
+        recipient: Recipient,
+        /// What the library said.
+        cause: HpkeError,
+    },
+}
+
 /// The first 4 bytes of the SHA-256 of a recipient's public key, shown as 8 hexadecimal digits. Helps to find the right
-/// slot; proves nothing.
+/// slot; it is no evidence of anything.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecipientId([u8; 4]);
 
@@ -106,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_everybody_could_open_are_refused() {
+    fn points_of_small_order_are_refused() {
         let mut small_order = vec![[0; 32], [0; 32]];
         small_order[1][0] = 1;
         // p - 1, p and p + 1 for p = 2^255 - 19.
@@ -126,5 +153,14 @@ mod tests {
             assert_eq!(text.parse::<RecipientId>(), Err(RecipientIdError), "{text}");
         }
         assert_eq!("A0112233".parse::<RecipientId>().unwrap().to_string(), "a0112233");
+    }
+
+    #[test]
+    fn two_seals_of_one_message_differ() {
+        let recipient = Recipient::of_private(&[9; 32]).unwrap();
+        let binding = Binding { info: b"i", aad: b"a" };
+        let (one, two) = (recipient.seal(binding, b"m").unwrap(), recipient.seal(binding, b"m").unwrap());
+        assert_ne!(one.encapsulated, two.encapsulated);
+        assert_ne!(one.ciphertext, two.ciphertext);
     }
 }

@@ -11,7 +11,7 @@ use crate::format::ids::{RandomError, random_bytes};
 use crate::keys::key_text::{self, KeyKind, KeyTextError};
 
 /// Length of a signature in **bytes**.
-pub const SIGNATURE_BYTES: usize = 64;
+pub(crate) const SIGNATURE_BYTES: usize = 64;
 
 /// A writer's private key. Never printed; wiped when dropped.
 pub struct SigningKey(ed25519_dalek::SigningKey);
@@ -83,7 +83,7 @@ impl SigningKey {
 
     /// The key itself, for objects that carry their own signature.
     #[must_use]
-    pub fn as_ed25519(&self) -> &ed25519_dalek::SigningKey {
+    pub(crate) fn as_ed25519(&self) -> &ed25519_dalek::SigningKey {
         &self.0
     }
 
@@ -121,7 +121,7 @@ impl VerifyKey {
 
     /// The key itself, for objects that carry their own signature.
     #[must_use]
-    pub fn as_ed25519(&self) -> &ed25519_dalek::VerifyingKey {
+    pub(crate) fn as_ed25519(&self) -> &ed25519_dalek::VerifyingKey {
         &self.0
     }
 
@@ -158,7 +158,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn keys_under_which_anybody_can_sign_are_refused() {
+    fn weak_verify_keys_are_refused() {
         // Points of order 4, 1 and 2.
         let mut points = [[0; 32], [0; 32], [0xff; 32]];
         points[1][0] = 1;

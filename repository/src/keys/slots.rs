@@ -11,14 +11,14 @@ use crate::format::ids::{EpochId, RepositoryId};
 use crate::format::json_text::as_text;
 use crate::format::seal::EpochKey;
 use crate::keys::command::{BLOB_BYTES_MAX, KeyCommand, KeyCommandError, is_command_name};
-use crate::keys::hpke::{self, Binding, HpkeSealError};
+use crate::keys::hpke::{self, Binding};
 use crate::keys::identity::Identity;
-use crate::keys::recipient::{Recipient, RecipientId};
+use crate::keys::recipient::{HpkeSealError, Recipient, RecipientId};
 
 /// The largest set of slots that is written or read, in **bytes**.
-pub const SLOTS_BYTES_MAX: usize = 1 << 20;
+pub(crate) const SLOTS_BYTES_MAX: usize = 1 << 20;
 /// The largest number of slots in a set.
-pub const SLOTS_MAX: usize = 64;
+pub(crate) const SLOTS_MAX: usize = 64;
 const VERSION: u32 = 1;
 const INFO: &[u8] = b"lifeboat.v1/epoch-key";
 
@@ -40,7 +40,7 @@ impl EpochPlace {
 
 /// Who may open a set of slots.
 #[derive(Clone, Copy, Debug)]
-pub struct Holders<'a> {
+pub struct KeyRecipients<'a> {
     /// Owners of identities; one that stands there twice gets one slot.
     pub recipients: &'a [Recipient],
     /// Programs that wrap.
@@ -60,9 +60,9 @@ pub struct Openers<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotsError {
-    /// Nobody could ever open it.
+    /// No key could ever open it.
     #[error("an epoch key needs at least one recipient or command: nobody could open the backup")]
-    NoHolders,
+    NoRecipients,
     /// More than anybody needs.
     #[error("{found} slots are more than {SLOTS_MAX}")]
     TooMany {
@@ -148,22 +148,22 @@ enum Slot {
     Unknown,
 }
 
-/// Seals `key` to all `holders` and returns the JSON that is stored.
+/// Wraps `key` for all `recipients` and returns the JSON that is stored.
 ///
 /// # Errors
-/// [`SlotsError`]; if one of the holders cannot be served, there is no set at all.
+/// [`SlotsError`]; if the key cannot be wrapped for one of them, there is no set at all.
 pub async fn seal_slots(
     key: &EpochKey,
     place: EpochPlace,
     created: UtcTime,
-    holders: Holders<'_>,
+    recipients: KeyRecipients<'_>,
 ) -> Result<Vec<u8>, SlotsError> {
-    let Holders { recipients, commands } = holders;
+    let KeyRecipients { recipients, commands } = recipients;
     let mut recipients = recipients.to_vec();
     recipients.sort_unstable();
     recipients.dedup();
     match recipients.len() + commands.len() {
-        0 => return Err(SlotsError::NoHolders),
+        0 => return Err(SlotsError::NoRecipients),
         found if found > SLOTS_MAX => return Err(SlotsError::TooMany { found }),
         _ => {}
     }
@@ -171,7 +171,7 @@ pub async fn seal_slots(
     for recipient in &recipients {
         let rid = recipient.id();
         let binding = Binding { info: INFO, aad: &place.bound_to(rid) };
-        let sealed = hpke::seal(recipient, binding, key.expose())?;
+        let sealed = recipient.seal(binding, key.expose())?;
         slots.push(Slot::Hpke { rid, enc: sealed.encapsulated.to_vec(), ct: sealed.ciphertext });
     }
     for command in commands {
@@ -239,7 +239,7 @@ fn no_match(set: &SlotSet, openers: Openers<'_>) -> SlotsError {
     let given = identities.chain(openers.commands.iter().map(|c| command(c.name()))).collect::<Vec<_>>();
     let sealed_to = set.slots.iter().map(|slot| match slot {
         Slot::Hpke { rid, .. } => format!("recipient {rid}"),
-        // Somebody else has written it: what is no name is not repeated.
+        // Another program has written it: what is no name is not repeated.
         Slot::Command { name, .. } if is_command_name(name) => command(name),
         Slot::Command { .. } => "a command without a name".to_owned(),
         Slot::Unknown => "a holder of a kind that this program does not know".to_owned(),

@@ -1,4 +1,4 @@
-//! Creating an object that nobody else may have created, and knowing for certain who did.
+//! Creating an object exactly once, and knowing for certain who did.
 
 use bytes::Bytes;
 use lifeboat_stores::{ByteRange, ObjectKey, PutMode, SealedBody, Store, StoreError};
@@ -12,7 +12,7 @@ use crate::log::note::NOTE_BYTES_MAX;
 pub(crate) enum Created {
     /// It holds our bytes.
     Ours,
-    /// Somebody else was first.
+    /// Another writer was first.
     Others,
 }
 

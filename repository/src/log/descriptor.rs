@@ -2,20 +2,20 @@
 
 use bytes::Bytes;
 use lifeboat_stores::{Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, Sha256Digest, UtcTime};
+use lifeboat_vocabulary::{Sha256Digest, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::format::aead::sha256;
+use crate::format::frame::FRAME_BYTES;
 use crate::format::ids::RepositoryId;
 use crate::format::json_text::as_text;
 use crate::format::layout;
 use crate::keys::signing::VerifyKey;
 use crate::log::create_once::{Created, create_once, small_object};
 use crate::log::note::{self, NoteError, NoteSigner};
-use crate::log::records::backup::FRAME_BYTES;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT_MAJOR: u32 = 1;
+pub(crate) const FORMAT_MAJOR: u32 = 1;
 /// Features that a reader must know, and this one does. None has been needed so far.
 const FEATURES_KNOWN: [&str; 0] = [];
 const FEATURES_MAX: usize = 64;
@@ -33,7 +33,7 @@ pub struct Descriptor {
     /// PostgreSQL's system identifier of the cluster.
     #[serde(with = "as_text")]
     pub sysid: u64,
-    /// When the repository was made, by the clock of whoever made it.
+    /// When the repository was made, by the clock of the machine that made it.
     #[serde(with = "as_text")]
     pub created: UtcTime,
     /// Size of the frames that files are cut into, in **bytes**.
@@ -74,7 +74,7 @@ pub enum DescriptorError {
     /// It is not JSON, or fields are missing or malformed.
     #[error("read the fields of the repository's descriptor")]
     Json(#[from] serde_json::Error),
-    /// It is signed by somebody else.
+    /// It is signed by another key.
     #[error("the repository belongs to {found}, not to the expected {expected}")]
     OtherRoot {
         /// The key that was expected.
@@ -100,7 +100,7 @@ pub enum DescriptorError {
         /// Which.
         what: &'static str,
     },
-    /// Somebody else's repository lies there.
+    /// Another repository lies there.
     #[error("there is a repository here already, and it is another one")]
     Exists,
 }
@@ -123,17 +123,11 @@ impl Descriptor {
         }
     }
 
-    /// Size of the frames that files are cut into.
-    #[must_use]
-    pub fn frame_size(&self) -> ByteCount {
-        ByteCount::from_bytes(u64::from(self.frame_bytes))
-    }
-
     /// The descriptor as a signed note. The same descriptor and signer give the same bytes.
     ///
     /// # Errors
     /// [`DescriptorError`] if no reader would accept it, or `signer` does not hold the root key.
-    pub fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
+    pub(crate) fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
         self.check()?;
         if signer.verify_key() != self.root {
             return Err(DescriptorError::OtherRoot {
@@ -227,7 +221,7 @@ mod tests {
     fn descriptors_that_do_not_fit_are_refused_by_meaning() {
         let other = samples::signer_named("other", 1);
         let refused = |bytes: &[u8], pin: Option<&VerifyKey>| {
-            crate::backup::write::upload::chain(&Descriptor::from_note(bytes, pin).unwrap_err())
+            lifeboat_vocabulary::error_chain(&Descriptor::from_note(bytes, pin).unwrap_err())
         };
         let good = signed(|_| ());
         let text = String::from_utf8(good.clone()).unwrap();

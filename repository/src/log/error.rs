@@ -1,12 +1,13 @@
 //! What can be wrong with a log.
 
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::{RegionName, Sha256Digest};
+use lifeboat_vocabulary::{RegionName, Sha256Digest, counted};
 
 use crate::format::ids::RepositoryId;
+use crate::format::key_name::KeyName;
 use crate::keys::signing::VerifyKey;
-use crate::log::note::{KeyName, NoteError};
-use crate::log::records::record::RecordError;
+use crate::log::note::NoteError;
+use crate::log::records::record::{LOG_RECORDS_MAX, RecordError};
 
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum LogError {
         /// What the store said.
         source: StoreError,
     },
-    /// A record's signature does not fit, or nobody that we know has signed it.
+    /// A record's signature does not fit, or no known key has signed it.
     #[error("check the signature of record {seq} of the log")]
     Note {
         /// Its place.
@@ -39,14 +40,14 @@ pub enum LogError {
         /// What is wrong.
         source: RecordError,
     },
-    /// Records after it exist: somebody has removed it, or planted the others.
+    /// Records after it exist: it was removed, or the others were added.
     #[error("record {seq} of the log is missing, although there are later ones")]
     Gap {
         /// The missing place.
         seq: u64,
     },
     /// A record was moved.
-    #[error("at place {seq} of the log stands record {found}")]
+    #[error("place {seq} of the log has record {found}")]
     Place {
         /// Where it was found.
         seq: u64,
@@ -78,7 +79,7 @@ pub enum LogError {
         found: RepositoryId,
     },
     /// Records that were seen before are gone.
-    #[error("the log was rolled back: it had a record {remembered}, and now has {found} records")]
+    #[error("the log was rolled back: it had a record {remembered}, and now has {}", counted(*.found, "record", "records"))]
     RolledBack {
         /// The last place that was seen.
         remembered: u64,
@@ -96,15 +97,15 @@ pub enum LogError {
         found: Sha256Digest,
     },
     /// More records than anybody writes.
-    #[error("the log has more than {max} records", max = crate::log::region_log::LOG_RECORDS_MAX)]
+    #[error("the log has more than {max} records", max = LOG_RECORDS_MAX)]
     TooLong,
-    /// Nobody could read what this key signs.
+    /// What this key signs could not be read.
     #[error("{key} is not one of the keys that may sign this log")]
     UnknownSigner {
         /// The key.
         key: Box<VerifyKey>,
     },
-    /// An empty log, and nobody said of which region.
+    /// An empty log, and the name of its region was not given.
     #[error("the log is empty, and the name of its region is not known")]
     Nameless,
     /// One count for two events.
@@ -118,7 +119,7 @@ pub enum LogError {
         seq: u64,
     },
     /// What the record is about was deleted here, or is being deleted: a record would name what is gone.
-    #[error("{what} was given up in this region by record {seq} of its log: nothing can be written about it any more")]
+    #[error("{what} was swept in this region by record {seq} of its log: nothing can be written about it any more")]
     Swept {
         /// A backup or a key.
         what: String,

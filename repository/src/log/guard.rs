@@ -37,7 +37,7 @@ impl RegionLog {
     ///
     /// # Errors
     /// [`LogError::Swept`] names the first of them.
-    pub fn refuse_backups<'a>(&self, backups: impl IntoIterator<Item = &'a BackupId>) -> Result<(), LogError> {
+    pub(crate) fn refuse_backups<'a>(&self, backups: impl IntoIterator<Item = &'a BackupId>) -> Result<(), LogError> {
         let backups: BTreeSet<&BackupId> = backups.into_iter().collect();
         let named = |intent: &SweepIntentRecord| {
             intent.backups.iter().chain(&intent.leftovers).find(|named| backups.contains(named)).cloned()
@@ -62,7 +62,7 @@ impl RegionLog {
     ///
     /// # Errors
     /// [`LogError::RolledBack`] or [`LogError::Forked`]; [`LogError::Store`] if it cannot be read; [`LogError::Note`] if what
-    /// came is signed by nobody: it may have been damaged on its way, and proves no fork.
+    /// came has no valid signature: it may have been damaged in transit, and is no evidence of a fork.
     pub async fn confirm_head(&self, store: &dyn Store) -> Result<(), LogError> {
         let Some(head) = self.head() else { return Ok(()) };
         match fetch(store, head.seq).await? {

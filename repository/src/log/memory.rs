@@ -1,6 +1,6 @@
 //! Logs that were read and checked once, so that afterwards only what is new has to be read.
 //!
-//! A log grows for ever. Whoever looks at it every day must not read all of it every day: a program that keeps running
+//! A log grows for ever. A program that looks at it every day must not read all of it every day: one that keeps running
 //! keeps what it has verified, asks whether the log still ends there, and goes on behind it. A program that starts anew
 //! reads everything once.
 
@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
-use crate::backup::write::upload::RegionStore;
 use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// What one program knows of the logs of one cluster.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl LogMemory {
         Ok(log)
     }
 
-    /// Takes over what somebody else has read or appended, if it is more than what is known.
+    /// Takes over what was read or appended elsewhere, if it is more than what is known.
     pub fn keep(&self, region: &RegionName, log: &RegionLog) {
         let mut logs = self.logs.lock();
         if logs.get(region).is_none_or(|known| known.entries().len() <= log.entries().len()) {

@@ -8,75 +8,19 @@
 //! The signed bytes are exactly the text above the empty line. Names on signature lines are labels: what counts is
 //! whether one of the keys that the reader was given has signed.
 
-use std::fmt;
-use std::str::FromStr;
-
 use data_encoding::BASE64;
 
 use crate::format::aead::sha256;
+use crate::format::key_name::KeyName;
 use crate::keys::signing::{SIGNATURE_BYTES, SigningKey, VerifyKey};
 
 /// The largest note that is written or read, in **bytes**.
-pub const NOTE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const NOTE_BYTES_MAX: usize = 1 << 20;
 /// The largest number of signatures below one note.
-pub const SIGNATURES_MAX: usize = 16;
+pub(crate) const SIGNATURES_MAX: usize = 16;
 const MARK: &str = "\u{2014} ";
 const ED25519: u8 = 1;
 const KEY_ID_BYTES: usize = 4;
-
-/// The name of a signing key, such as `lifeboat.example/db1`; also the name of the writer that holds it.
-///
-/// 1 to 100 of `a-z`, `0-9`, `.`, `-` and `/`; every part begins with a letter or a digit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyName(String);
-
-/// A text that cannot name a signing key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` cannot name a signing key (1 to 100 of a-z, 0-9, '.', '-' and '/', each part beginning with a letter or digit)"
-)]
-pub struct KeyNameError {
-    text: String,
-}
-
-impl KeyName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The name as a part of an object's key. Names contain no `_`, so no two names share one.
-    pub(crate) fn as_key_part(&self) -> String {
-        self.0.replace('/', "_")
-    }
-
-    pub(crate) fn from_key_part(part: &str) -> Option<Self> {
-        if part.contains('/') { None } else { part.replace('_', "/").parse().ok() }
-    }
-}
-
-impl fmt::Display for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl FromStr for KeyName {
-    type Err = KeyNameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let part_fits = |part: &str| {
-            part.bytes().next().is_some_and(plain) && part.bytes().all(|b| plain(b) || b == b'.' || b == b'-')
-        };
-        if text.len() <= 100 && text.split('/').all(part_fits) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(KeyNameError { text: text.chars().take(120).collect() })
-        }
-    }
-}
 
 /// Why a note is not accepted, or cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +47,7 @@ pub enum NoteError {
     /// More signatures than anybody needs.
     #[error("the note has more than {SIGNATURES_MAX} signatures")]
     TooManySignatures,
-    /// Nobody that we know has signed it.
+    /// No known key has signed it.
     #[error("the note is not signed by any known key")]
     UnknownSigner,
     /// It is not what was signed.
@@ -190,7 +134,7 @@ pub fn sign(text: &str, signers: &[&NoteSigner]) -> Result<Vec<u8>, NoteError> {
     }
 }
 
-/// Splits a note into its text and the lines below it, without believing any of it.
+/// Splits a note into its text and the lines below it, without verifying any of it.
 pub(crate) fn split(note: &[u8]) -> Result<(&str, &str), NoteError> {
     if note.len() > NOTE_BYTES_MAX {
         return Err(NoteError::TooLarge { bytes: note.len() });

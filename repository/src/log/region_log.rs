@@ -1,7 +1,7 @@
 //! A region's log: an ordered, signed, hash-chained history of everything that happened in that region.
 //!
 //! A record is created at exactly the place after the last one, or not at all. So every log has one order that all
-//! writers agree on, without a lock and without a clock, and whoever loses a race reads what happened and decides anew.
+//! writers agree on, without a lock and without a clock, and a writer that loses a race reads what happened and decides again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,17 +14,16 @@ use parking_lot::Mutex;
 
 use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
+use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::keys::signing::VerifyKey;
 use crate::log::create_once::{Created, create_once, small_object};
 use crate::log::error::LogError;
-use crate::log::note::{self, KeyName, NoteSigner};
-use crate::log::records::record::{Link, Origin, Record, RecordBody};
+use crate::log::note::{self, NoteSigner};
+use crate::log::records::record::{LOG_RECORDS_MAX, Link, Origin, Record, RecordBody};
 
 /// Records that are fetched at the same time.
 const FETCHES: usize = 8;
-/// Records that a log may have: one a minute for two years.
-pub const LOG_RECORDS_MAX: u64 = 1_000_000;
 /// How often [`RegionLog::append`] lets others go first.
 const APPEND_ATTEMPTS: u32 = 32;
 /// Foreign objects among the records that are named; more than that are only skipped.
@@ -39,7 +38,7 @@ pub struct LogTrust {
     pub keys: Vec<VerifyKey>,
     /// The region's name; `None` takes it from the first record.
     pub region: Option<RegionName>,
-    /// The end of the log as it was seen before, by us or by a witness. A log never gets shorter, and never changes.
+    /// The end of the log as it was seen before, by us or by a observer. A log never gets shorter, and never changes.
     pub remembered: Option<LogHead>,
 }
 
@@ -61,7 +60,7 @@ pub struct LogEntry {
     pub sha256: Sha256Digest,
 }
 
-/// What somebody wants to say, before it has a place.
+/// A record before it has its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// Who says it. For a repetition after a failure it must be the same, with the same count and time.
@@ -205,9 +204,9 @@ impl RegionLog {
         self.entries.last().map(|last| LogHead { seq: last.record.link.seq, sha256: last.sha256 })
     }
 
-    /// Objects among the records that are none (the first few). They do no harm, and somebody has put them there.
+    /// Objects among the records that are none (the first few). They do no harm; a person should look where they come from.
     #[must_use]
-    pub fn strays(&self) -> &[ObjectKey] {
+    pub(crate) fn strays(&self) -> &[ObjectKey] {
         &self.strays
     }
 
@@ -236,13 +235,13 @@ impl RegionLog {
 
     /// Tries once to append at the place after the last record that we have read.
     ///
-    /// A draft that stands in the log already (same writer, same count) is not written again: whoever got no answer
+    /// A draft that stands in the log already (same writer, same count) is not written again: a writer that got no answer
     /// may simply repeat the call with the same draft.
     ///
     /// # Errors
     /// [`LogError`]; after [`LogError::Store`] the record may or may not stand there: repeat with the same draft.
     /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names.
-    pub async fn try_append(
+    pub(crate) async fn try_append(
         &mut self,
         store: &dyn Store,
         signer: &NoteSigner,
@@ -283,11 +282,11 @@ impl RegionLog {
         }
     }
 
-    /// Appends, whatever others append meanwhile. For records that depend on what the log says, [`Self::try_append`]
+    /// Appends, whatever others append meanwhile. For records that depend on what the log says, `Self::try_append`
     /// lets the caller decide anew.
     ///
     /// # Errors
-    /// As [`Self::try_append`]; [`LogError::Contended`] if others were first every time.
+    /// As `Self::try_append`; [`LogError::Contended`] if others were first every time.
     pub async fn append(&mut self, store: &dyn Store, signer: &NoteSigner, draft: &Draft) -> Result<LogHead, LogError> {
         self.append_while(store, signer, draft, |_| Ok(())).await
     }
@@ -296,7 +295,7 @@ impl RegionLog {
     ///
     /// # Errors
     /// As [`Self::append`], and what `holds` says.
-    pub async fn append_while(
+    pub(crate) async fn append_while(
         &mut self,
         store: &dyn Store,
         signer: &NoteSigner,
@@ -335,7 +334,7 @@ impl RegionLog {
 type Turns = BTreeMap<(String, RegionName), Arc<tokio::sync::Mutex<()>>>;
 static APPENDING: Mutex<Turns> = Mutex::new(BTreeMap::new());
 
-/// Where the store may ignore conditions, whoever appends with a log that was read a while ago would replace the records
+/// Where the store may ignore conditions, a writer that appends with a log that was read a while ago would replace the records
 /// of others, and break the chain. So there the tasks of one process take turns, and each looks first; more than one
 /// process must not write there in any case.
 async fn alone_where_conditions_may_be_ignored(

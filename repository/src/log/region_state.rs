@@ -1,4 +1,4 @@
-//! What stands in a region by its log: the backups that exist, those that leave, holds, damage, and the floors of WAL.
+//! The state of a region by its log: backups that exist, those that were forgotten, holds, damage, and the floors of WAL.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ use crate::log::region_log::RegionLog;
 
 /// What a region has, and what is to happen with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RegionStanding {
+pub struct RegionState {
     /// The backups that exist in this region.
-    pub backups: BTreeMap<BackupId, StandingBackup>,
+    pub backups: BTreeMap<BackupId, BackupState>,
     /// The backups that do not exist here any more, or never can: place of the `sweep-intent` that says so.
     pub swept: BTreeMap<BackupId, u64>,
     /// Sweeps that were begun and not finished, in order.
@@ -27,14 +27,14 @@ pub struct RegionStanding {
     pub slice_floors: BTreeMap<TimelineId, Lsn>,
     /// The policy that decided last, and when it did.
     pub policy: Option<(PolicyText, UtcTime)>,
-    /// The latest time at which anything was forgotten or swept, by the clocks of those who did it. Whoever decides what
+    /// The latest time at which anything was forgotten or swept, by the clocks of those who did it. A plan of what
     /// to keep takes no earlier time than this.
     pub last_decision: Option<UtcTime>,
 }
 
 /// A backup that exists in a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StandingBackup {
+pub struct BackupState {
     /// Its record.
     pub record: BackupRecord,
     /// Place of the record in the log.
@@ -72,38 +72,38 @@ pub struct OpenIntent {
 impl RegionLog {
     /// What stands in this region, by all of its log. `now` decides only which holds have ended by themselves.
     #[must_use]
-    pub fn standing(&self, now: UtcTime) -> RegionStanding {
-        let mut standing = self.standing_without_holds();
-        standing.adopt_holds(holds_in_force([self], now));
-        standing
+    pub fn state(&self, now: UtcTime) -> RegionState {
+        let mut state = self.state_without_holds();
+        state.adopt_holds(holds_in_force([self], now));
+        state
     }
 
-    pub(crate) fn standing_without_holds(&self) -> RegionStanding {
-        let mut standing = RegionStanding::default();
+    pub(crate) fn state_without_holds(&self) -> RegionState {
+        let mut state = RegionState::default();
         for entry in self.entries() {
             let (seq, time) = (entry.record.link.seq, entry.record.origin.time);
             match &entry.record.body {
-                RecordBody::Backup(record) => standing.add_backup(record, seq),
-                RecordBody::Forget(forget) => standing.forget(forget, seq, time),
+                RecordBody::Backup(record) => state.add_backup(record, seq),
+                RecordBody::Forget(forget) => state.forget(forget, seq, time),
                 RecordBody::Keep(keep) => {
-                    keep.backups.iter().for_each(|id| standing.change(id, |backup| backup.leaving = None));
+                    keep.backups.iter().for_each(|id| state.change(id, |backup| backup.leaving = None));
                 }
-                RecordBody::SweepIntent(intent) => standing.begin_sweep(intent, seq, time),
+                RecordBody::SweepIntent(intent) => state.begin_sweep(intent, seq, time),
                 RecordBody::SweepDone(done) if done.locked == 0 => {
-                    standing.open_intents.retain(|open| open.seq != done.intent);
+                    state.open_intents.retain(|open| open.seq != done.intent);
                 }
                 RecordBody::SweepDone(done) => {
-                    let open = standing.open_intents.iter_mut().filter(|open| open.seq == done.intent);
+                    let open = state.open_intents.iter_mut().filter(|open| open.seq == done.intent);
                     open.for_each(|open| open.locked = Some(done.locked));
                 }
                 // Who holds a backup that is to leave wants it to stay: after the hold, it has to be forgotten anew.
-                RecordBody::Hold(hold) => standing.change(&hold.backup, |backup| backup.leaving = None),
+                RecordBody::Hold(hold) => state.change(&hold.backup, |backup| backup.leaving = None),
                 RecordBody::Damage(damage) => {
                     let backup = damage.backup.as_ref();
-                    backup.into_iter().for_each(|id| standing.change(id, |backup| backup.damaged = Some(seq)));
+                    backup.into_iter().for_each(|id| state.change(id, |backup| backup.damaged = Some(seq)));
                 }
                 RecordBody::Healed(healed) => {
-                    healed.backups.iter().for_each(|id| standing.change(id, |backup| backup.damaged = None));
+                    healed.backups.iter().for_each(|id| state.change(id, |backup| backup.damaged = None));
                 }
                 RecordBody::Init(_)
                 | RecordBody::WalEpoch(_)
@@ -114,22 +114,21 @@ impl RegionLog {
                 | RecordBody::Unknown { .. } => {}
             }
         }
-        standing
+        state
     }
 }
 
-impl RegionStanding {
+impl RegionState {
     fn add_backup(&mut self, record: &BackupRecord, seq: u64) {
-        // A record behind the sweep of its backup was written by somebody who did not look; its objects are gone.
+        // A record behind the sweep of its backup was written without reading the log; its objects are gone.
         if self.swept.contains_key(&record.backup) {
             return;
         }
-        let new =
-            || StandingBackup { record: record.clone(), seq, leaving: None, damaged: None, held: BTreeSet::new() };
+        let new = || BackupState { record: record.clone(), seq, leaving: None, damaged: None, held: BTreeSet::new() };
         self.backups.entry(record.backup.clone()).or_insert_with(new);
     }
 
-    fn change(&mut self, backup: &BackupId, change: impl FnOnce(&mut StandingBackup)) {
+    fn change(&mut self, backup: &BackupId, change: impl FnOnce(&mut BackupState)) {
         if let Some(backup) = self.backups.get_mut(backup) {
             change(backup);
         }

@@ -5,6 +5,6 @@ pub(crate) mod reason;
 pub mod sweep;
 
 pub use self::plan::{
-    Candidate, Dropped, Proof, RetentionLimits, RetentionPlan, RetentionPolicy, candidates, plan, plan_region,
+    Candidate, Dropped, RetentionLimits, RetentionPlan, RetentionPolicy, Verification, plan_candidates, plan_region,
 };
 pub use self::reason::{Guard, Reason};

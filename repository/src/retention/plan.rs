@@ -12,9 +12,9 @@ use jiff::tz::TimeZone;
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime, WalPosition};
 
 use crate::format::ids::HoldId;
-use crate::log::records::backup::Soundness;
+use crate::log::records::backup::Integrity;
 use crate::log::records::care::PolicyText;
-use crate::log::region_state::{RegionStanding, StandingBackup};
+use crate::log::region_state::{BackupState, RegionState};
 use crate::retention::reason::{Guard, Reason};
 
 /// How far clocks may be apart before anybody worries.
@@ -64,7 +64,7 @@ pub struct Candidate {
     /// Where its recovery starts.
     pub start: WalPosition,
     /// What is known of its worth.
-    pub proof: Proof,
+    pub verification: Verification,
     /// The holds on it that are in force.
     pub held: BTreeSet<HoldId>,
     /// Since when it may be swept, if it was forgotten already.
@@ -77,10 +77,10 @@ pub struct Candidate {
 
 /// What is known of a backup's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Proof {
+pub enum Verification {
     /// A drill has restored it.
     Drilled,
-    /// Nothing speaks against it.
+    /// No damage is known, and no drill has verified it.
     Undrilled,
     /// The database had damaged pages when it was made, or objects of it are damaged in this region.
     Damaged,
@@ -144,29 +144,29 @@ impl RetentionPolicy {
 
 /// The backups of a region that a plan chooses from: all that exist in it.
 #[must_use]
-pub fn candidates(standing: &RegionStanding) -> Vec<Candidate> {
-    let candidate = |backup: &StandingBackup| {
-        let StandingBackup { record, leaving, damaged, held, .. } = backup;
-        let is_damaged = damaged.is_some() || record.soundness() == Soundness::Damaged;
+pub(crate) fn candidates(state: &RegionState) -> Vec<Candidate> {
+    let candidate = |backup: &BackupState| {
+        let BackupState { record, leaving, damaged, held, .. } = backup;
+        let is_damaged = damaged.is_some() || record.integrity() == Integrity::Damaged;
         Candidate {
             backup: record.backup.clone(),
             stop_time: record.stop_time,
             start: record.start(),
-            proof: if is_damaged { Proof::Damaged } else { Proof::Undrilled },
+            verification: if is_damaged { Verification::Damaged } else { Verification::Undrilled },
             held: held.clone(),
             leaving: leaving.as_ref().map(|leaving| leaving.not_before),
             parent: record.parent.clone(),
             own_bytes: record.packs.own_bytes,
         }
     };
-    standing.backups.values().map(candidate).collect()
+    state.backups.values().map(candidate).collect()
 }
 
 /// The plan of a region. A clock that runs behind what decided before does not bring anything back.
 #[must_use]
-pub fn plan_region(standing: &RegionStanding, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
-    let decided = standing.last_decision.unwrap_or(now);
-    let mut plan = plan(&candidates(standing), policy, now.max(decided));
+pub fn plan_region(state: &RegionState, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
+    let decided = state.last_decision.unwrap_or(now);
+    let mut plan = plan_candidates(&candidates(state), policy, now.max(decided));
     let is_known = plan.unusual.iter().any(|guard| matches!(guard, Guard::ClockBehind { .. }));
     if decided > now.plus(CLOCK_TOLERANCE) && !is_known {
         plan.unusual.push(Guard::ClockBehind { now, before: decided });
@@ -176,11 +176,11 @@ pub fn plan_region(standing: &RegionStanding, policy: &RetentionPolicy, now: Utc
 
 /// Decides about all `candidates`; their order does not matter.
 #[must_use]
-pub fn plan(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
+pub fn plan_candidates(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
     let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
     newest_first.sort_by_cached_key(|candidate| std::cmp::Reverse(age(candidate)));
     let present = newest_first.first().map_or(now, |newest| now.max(newest.stop_time));
-    let is_good = |candidate: &&Candidate| candidate.proof != Proof::Damaged;
+    let is_good = |candidate: &&Candidate| candidate.verification != Verification::Damaged;
     let good: Vec<&Candidate> = newest_first.iter().copied().filter(is_good).collect();
     // Damaged backups count for nothing as long as a good one is as new. The newest data there is stays nevertheless.
     let unmatched: Vec<&Candidate> = newest_first.iter().copied().take_while(|each| !is_good(each)).collect();
@@ -199,7 +199,7 @@ pub fn plan(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) ->
     good.iter().take(min_keep).for_each(|each| add(Some(each), Reason::Newest { of: policy.min_keep }));
     add(anchor, Reason::Anchor);
     add(good.first().copied(), Reason::LastGood);
-    add(good.iter().find(|each| each.proof == Proof::Drilled).copied(), Reason::LastDrilled);
+    add(good.iter().find(|each| each.verification == Verification::Drilled).copied(), Reason::LastDrilled);
     for candidate in candidates {
         candidate.held.iter().for_each(|hold| add(Some(candidate), Reason::Hold(*hold)));
     }
@@ -212,9 +212,9 @@ pub fn plan(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) ->
     keep_what_is_referenced(&newest_first, &mut reasons);
 
     let better = |candidate: &Candidate| good.first().filter(|good| age(good) > age(candidate));
-    let why = |candidate: &Candidate| match (candidate.proof, better(candidate)) {
-        (Proof::Damaged, Some(better)) => format!("it is damaged, and {} is newer and good", better.backup),
-        (Proof::Damaged, None) => "it is damaged, and so are newer ones of its day, week and month".to_owned(),
+    let why = |candidate: &Candidate| match (candidate.verification, better(candidate)) {
+        (Verification::Damaged, Some(better)) => format!("it is damaged, and {} is newer and good", better.backup),
+        (Verification::Damaged, None) => "it is damaged, and so are newer ones of its day, week and month".to_owned(),
         _ => buckets.why_not(candidate, policy),
     };
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());

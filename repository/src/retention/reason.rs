@@ -36,11 +36,11 @@ pub enum Reason {
     },
     /// Recovery to the oldest moment of the point-in-time window starts here.
     Anchor,
-    /// Somebody holds it.
+    /// A hold is on it.
     Hold(HoldId),
-    /// It is the newest that a drill has proved.
+    /// It is the newest that a drill has verified.
     LastDrilled,
-    /// It is the newest that nothing speaks against.
+    /// It is the newest without known damage.
     LastGood,
     /// It is damaged, and there is no good one that is as new.
     NothingBetter,
@@ -79,7 +79,7 @@ impl fmt::Display for Reason {
             Self::Newest { of } => write!(f, "newest {of}"),
             Self::Anchor => f.write_str("anchor of the point-in-time window"),
             Self::Hold(hold) => write!(f, "hold {hold}"),
-            Self::LastDrilled => f.write_str("newest that a drill proved"),
+            Self::LastDrilled => f.write_str("newest that a drill verified"),
             Self::LastGood => f.write_str("newest good one"),
             Self::NothingBetter => f.write_str("damaged, but there is no good one as new"),
             Self::Referenced { by } => write!(f, "{by} refers to it"),
@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is so unusual about a plan that nobody but a person may carry it out.
+/// What is so unusual about a plan that only a person may have it carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guard {

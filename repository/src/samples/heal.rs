@@ -6,24 +6,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, SystemClock, TimelineId};
+use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, SystemClock, TimelineId, UtcTime};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, ObjectId};
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
+use crate::heal::pace::Pace;
 use crate::heal::progress::HealProgress;
-use crate::heal::report::{HealError, HealRegion, HealReport, HealTools, heal};
+use crate::heal::report::{HealError, HealReport};
+use crate::heal::run::heal_region;
 use crate::heal::scope::HealScope;
+use crate::heal::tools::{HealRegion, HealTools};
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_state::holds_in_force;
+use crate::log::region_store::RegionStore;
 use crate::samples;
 use crate::samples::wal::{self, Archive};
-use crate::scrub::pace::Pace;
 use crate::wal::object::SealedWal;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -163,7 +166,7 @@ impl Scene {
         for region in 0..self.archive.regions.len() {
             logs.push(self.log(region).await);
         }
-        HealScope::everything(&logs.iter().collect::<Vec<_>>(), samples::time("2026-11-30T00:00:00Z"))
+        everything(&logs, samples::time("2026-11-30T00:00:00Z"))
     }
 
     /// Heals one region from others.
@@ -185,7 +188,7 @@ impl Scene {
             tool: "lifeboat test",
             settled: Duration::ZERO,
         };
-        heal(&mut healed, &others, &scope, &tools).await
+        heal_region(&mut healed, &others, &scope, &tools).await
     }
 
     pub(crate) async fn heal(&self, target: usize, sources: &[usize]) -> HealReport {
@@ -239,4 +242,15 @@ impl Scene {
         }
         broken
     }
+}
+
+/// Every backup that exists somewhere and is not about to leave there, and all WAL.
+fn everything(logs: &[RegionLog], now: UtcTime) -> HealScope {
+    let holds = holds_in_force(logs, now);
+    let stays = |log: &RegionLog| {
+        let mut state = log.state(now);
+        state.adopt_holds(holds.clone());
+        state.backups.into_iter().filter(|(_, backup)| backup.leaving.is_none()).map(|(backup, _)| backup)
+    };
+    HealScope { backups: logs.iter().flat_map(stays).collect(), wal_from: None }
 }

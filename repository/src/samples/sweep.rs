@@ -26,10 +26,10 @@ use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, LogHead, RegionLog};
 use crate::retention::plan::{RetentionLimits, RetentionPolicy};
+use crate::retention::sweep::author::{OpenGate, SweepAuthor, SweepRegion};
 use crate::retention::sweep::error::SweepError;
-use crate::retention::sweep::run::{
-    DeleteMode, Elsewhere, Force, ForgetReport, OpenGate, Others, SweepAuthor, SweepRegion, SweepReport, SweepSettings,
-};
+use crate::retention::sweep::run::{ForgetReport, SweepReport};
+use crate::retention::sweep::settings::{DeleteMode, Elsewhere, Force, Others, SweepSettings};
 use crate::samples;
 use crate::samples::wal::trust;
 
@@ -238,7 +238,7 @@ pub(crate) async fn sweep_in(
     now: UtcTime,
 ) -> Result<SweepReport, SweepError> {
     let author = author();
-    crate::retention::sweep::run::sweep(&mut SweepRegion { store, log, author: &author }, settings, now).await
+    crate::retention::sweep::run::sweep_region(&mut SweepRegion { store, log, author: &author }, settings, now).await
 }
 
 /// All keys with this prefix.

@@ -6,15 +6,15 @@ use bytes::Bytes;
 use lifeboat_stores::{MemoryStore, ObjectKey, PutMode, SealedBody, Store, WithFaults};
 use lifeboat_vocabulary::RegionName;
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::aead::sha256;
 use crate::format::layout::WalRange;
 use crate::keys::identity::Identity;
-use crate::keys::slots::Holders;
+use crate::keys::slots::KeyRecipients;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
 use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_store::RegionStore;
 use crate::samples;
 use crate::wal::epoch::WalEpoch;
 use crate::wal::name::PieceSize;
@@ -51,7 +51,7 @@ pub(crate) fn sealer(signer: NoteSigner) -> WalSealer {
 }
 
 pub(crate) async fn new_epoch(identity: &Identity) -> WalEpoch {
-    let holders = Holders { recipients: &[identity.recipient()], commands: &[] };
+    let holders = KeyRecipients { recipients: &[identity.recipient()], commands: &[] };
     WalEpoch::new(samples::repository(), samples::time("2026-11-20T02:00:00Z"), holders).await.unwrap()
 }
 

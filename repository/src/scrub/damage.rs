@@ -1,31 +1,20 @@
-//! What is found damaged goes on record in the log of its region, once.
+//! What is found damaged is recorded in the log of its region, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::ObjectKey;
-use lifeboat_vocabulary::{BackupId, Clock, RegionName};
+use lifeboat_vocabulary::{BackupId, Clock};
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::layout::{self, StoredName};
-use crate::heal::plan::{named_damage, wal_damage};
+use crate::log::damage::{FoundDamage, damaged_objects, damaged_wal};
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::care::{DamageRecord, FoundBy, OBJECTS_NAMED_MAX};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_store::RegionStore;
 
-/// An object that a region should have, and does not have as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundDamage {
-    /// Where.
-    pub region: RegionName,
-    /// Which.
-    pub key: ObjectKey,
-    /// What is wrong.
-    pub what: String,
-}
-
-/// Who puts damage on record.
+/// Records damage.
 #[derive(Clone, Copy)]
 pub struct DamageReporter<'a> {
     /// Signs.
@@ -40,7 +29,7 @@ pub struct DamageReporter<'a> {
 
 /// The backup that an object was written for; the key of an epoch belongs to the backup that names it first.
 #[must_use]
-pub fn backup_of(key: &ObjectKey, log: &RegionLog) -> Option<BackupId> {
+pub(crate) fn backup_of(key: &ObjectKey, log: &RegionLog) -> Option<BackupId> {
     match layout::parse(key)? {
         StoredName::Pack { backup, .. } | StoredName::IndexShard { backup, .. } | StoredName::PacksList { backup } => {
             Some(backup)
@@ -57,7 +46,7 @@ pub fn backup_of(key: &ObjectKey, log: &RegionLog) -> Option<BackupId> {
 impl DamageReporter<'_> {
     /// Appends what the log does not say already. Returns how many objects are new.
     ///
-    /// CRASH SAFETY: one record for each hundred objects. A crash in between leaves some of them unrecorded; whoever looks
+    /// CRASH SAFETY: one record for each hundred objects. A crash in between leaves some of them unrecorded; a later scrub
     /// next finds them again.
     ///
     /// # Errors
@@ -69,19 +58,19 @@ impl DamageReporter<'_> {
         damage: &[FoundDamage],
     ) -> Result<u64, LogError> {
         log.refresh(&*region.store).await?;
-        let standing = log.standing(self.clock.now());
+        let state = log.state(self.clock.now());
         let mut by_backup: BTreeMap<Option<BackupId>, BTreeSet<ObjectKey>> = BTreeMap::new();
         for found in damage.iter().filter(|found| found.region == region.name) {
             let backup = backup_of(&found.key, log);
             // What was swept meanwhile is not missed.
-            if backup.as_ref().is_some_and(|backup| !standing.backups.contains_key(backup)) {
+            if backup.as_ref().is_some_and(|backup| !state.backups.contains_key(backup)) {
                 continue;
             }
             by_backup.entry(backup).or_default().insert(found.key.clone());
         }
         let mut new = 0;
         for (backup, keys) in by_backup {
-            let known = backup.as_ref().map_or_else(|| wal_damage(log), |backup| named_damage(log, backup));
+            let known = backup.as_ref().map_or_else(|| damaged_wal(log), |backup| damaged_objects(log, backup).named);
             let keys: Vec<ObjectKey> = keys.difference(&known).cloned().collect();
             for objects in keys.chunks(OBJECTS_NAMED_MAX) {
                 let count = objects.len() as u64;

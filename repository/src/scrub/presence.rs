@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_stores::{ObjectKey, StoreError};
 use lifeboat_vocabulary::{ByteCount, Clock, Sha256Digest};
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
-use crate::heal::copy::Proof;
+use crate::heal::proof::Proof;
+use crate::log::damage::FoundDamage;
 use crate::log::records::backup::BackupRecord;
 use crate::log::region_log::RegionLog;
-use crate::scrub::damage::FoundDamage;
+use crate::log::region_store::RegionStore;
 use crate::scrub::walk::{ScrubError, wrapped_keys};
 
 /// What a listing of a region found.
@@ -43,7 +43,7 @@ pub async fn check_presence(
         found.list(region, prefix).await?;
     }
     let mut missing: BTreeMap<ObjectKey, String> = BTreeMap::new();
-    for backup in log.standing(clock.now()).backups.into_values() {
+    for backup in log.state(clock.now()).backups.into_values() {
         let Some(list) = list_of(region, others, &backup.record).await? else { continue };
         let shards: BTreeMap<_, _> = backup.record.index.iter().map(|shard| (&shard.key, shard.size)).collect();
         let list_key = layout::packs_list(&backup.record.backup);
@@ -51,7 +51,7 @@ pub async fn check_presence(
             match found.sizes.get(key) {
                 None => drop(missing.insert(key.clone(), "it is missing".to_owned())),
                 Some(size) if shards.get(key).is_some_and(|expected| expected != size) => {
-                    missing.insert(key.clone(), format!("it has {size}, which is not its size"));
+                    missing.insert(key.clone(), format!("it has the wrong size, {size}"));
                 }
                 Some(_) => {}
             }
@@ -65,8 +65,8 @@ pub async fn check_presence(
     }
     // What was swept since the log was read is not missed.
     log.refresh(&*region.store).await?;
-    let standing = log.standing(clock.now());
-    let swept: BTreeSet<_> = standing.swept.keys().map(layout::backup_prefix).collect();
+    let state = log.state(clock.now());
+    let swept: BTreeSet<_> = state.swept.keys().map(layout::backup_prefix).collect();
     let keys = wrapped_keys(log, clock);
     for (key, what) in missing {
         let is_swept = swept.iter().any(|folder| key.as_str().starts_with(folder.as_str()))
@@ -78,7 +78,7 @@ pub async fn check_presence(
     Ok(report)
 }
 
-/// The objects of a region that a record speaks for; of WAL only how much there is.
+/// The objects of a region that a record names; of WAL only how much there is.
 #[derive(Default)]
 struct Sizes {
     sizes: BTreeMap<ObjectKey, ByteCount>,
@@ -109,7 +109,7 @@ impl Sizes {
 }
 
 /// The list of a backup's objects, from the region itself or from another one. `None` if no region has it whole: the
-/// scrub of contents tells of that.
+/// scrub of contents reports that.
 async fn list_of(
     region: &RegionStore,
     others: &[RegionStore],

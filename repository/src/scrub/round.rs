@@ -1,7 +1,7 @@
 //! How far the scrub of one region has come, and how fast it has to go. Pure: what outlives a restart.
 //!
 //! A round goes through all objects in the byte order of their keys, and round follows upon round. So what comes next is
-//! always what was proved longest ago, and one key is all that has to be remembered.
+//! always what was verified longest ago, and one key is all that has to be remembered.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::format::json_text::{as_optional_text, as_text};
 const MARKS: u32 = 128;
 /// A round is to take this part of the period, in percent: the rest is for regions that are away for a while.
 const ROUND_PERCENT: u32 = 80;
-/// Slower than this, in **bytes per second**, nobody notices: small repositories are done early, and rest.
+/// Slower than this, in **bytes per second**, a rate makes no sense: small repositories are done early, and rest.
 const RATE_MIN: u64 = 64 << 10;
 
-/// At this time everything up to this key had been proved.
+/// At this time everything up to this key had been verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     #[serde(with = "as_text")]
@@ -47,7 +47,7 @@ impl Round {
 /// How far the scrub of one region has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubState {
-    /// The last object that was proved, or found damaged, in this round.
+    /// The last object that was verified, or found damaged, in this round.
     #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
     after: Option<ObjectKey>,
     round: Round,
@@ -66,7 +66,7 @@ pub struct ScrubState {
 }
 
 impl ScrubState {
-    /// Nothing was ever proved.
+    /// Nothing was ever verified.
     #[must_use]
     pub fn new(now: UtcTime) -> Self {
         let round = Round::beginning(now);
@@ -89,7 +89,7 @@ impl ScrubState {
     }
 
     /// An object was looked at.
-    pub fn proved(&mut self, key: &ObjectKey, bytes: ByteCount, (period, now): (Duration, UtcTime)) {
+    pub fn verified(&mut self, key: &ObjectKey, bytes: ByteCount, period: Duration, now: UtcTime) {
         self.round.objects += 1;
         self.round.bytes = self.round.bytes.saturating_add(bytes.as_bytes());
         self.after = Some(key.clone());
@@ -137,8 +137,8 @@ impl ScrubState {
     /// that was stored since counts from when it was passed over.
     #[must_use]
     pub fn oldest(&self, now: UtcTime) -> Duration {
-        let proved = match (&self.before, &self.after) {
-            // While the round rests, its own first object is the oldest; in the first round ever, nothing was proved.
+        let verified = match (&self.before, &self.after) {
+            // While the round rests, its own first object is the oldest; in the first round ever, nothing was verified.
             _ if self.resting => self.round.began,
             (None, _) => self.round.began,
             (Some(before), None) => before.began,
@@ -147,7 +147,7 @@ impl ScrubState {
                 passed.map_or(before.began, |mark| mark.time)
             }
         };
-        now.since(proved)
+        now.since(verified)
     }
 
     /// How fast to read, in **bytes per second**: everything within the round, but never faster than `bound`.

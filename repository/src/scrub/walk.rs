@@ -1,25 +1,25 @@
-//! Everything that a region stores, read back and proved, without any key: packs, indexes and lists by the SHA-256 that
-//! signed records vouch for, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
+//! Everything that a region stores, read back and verified, without any key: packs, indexes and lists by the SHA-256 that
+//! signed records name, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
 //! how far it has come.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Lsn, Sha256Digest, TimelineId};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Lsn, Sha256Digest, TimelineId, error_chain};
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::aead::sha256;
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, SLICES_PREFIX, StoredName, WAL_PREFIX};
 use crate::format::packs_list::PacksList;
-use crate::heal::copy::Proof;
+use crate::heal::pace::Pace;
+use crate::heal::proof::Proof;
+use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{LogTrust, RegionLog};
-use crate::scrub::damage::FoundDamage;
-use crate::scrub::pace::Pace;
+use crate::log::region_store::RegionStore;
 use crate::wal::epoch::FIRST_SLOTS;
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
@@ -52,14 +52,7 @@ pub enum ScrubError {
     Log(#[from] LogError),
 }
 
-impl ScrubError {
-    /// Whether a person has to change rights before it can go on.
-    #[must_use]
-    pub fn is_refused(&self) -> bool {
-        let (Self::Store { source, .. } | Self::List { source, .. }) = self else { return false };
-        matches!(source, StoreError::Misconfigured { .. })
-    }
-}
+impl ScrubError {}
 
 /// One object that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +66,9 @@ pub struct Scrubbed {
 }
 
 enum Item {
-    /// Vouched for by a record.
+    /// Named by a record.
     Digest(ObjectKey, Sha256Digest),
-    /// Vouched for by its own signature.
+    /// Verified by its own signature.
     Signed(ObjectKey, StoredName),
 }
 
@@ -84,6 +77,21 @@ impl Item {
         let (Self::Digest(key, _) | Self::Signed(key, _)) = self;
         key
     }
+}
+
+/// The region that a scrub reads, and what it reads it with.
+#[derive(Clone, Copy)]
+pub struct ScrubRegion<'a> {
+    /// The region.
+    pub region: &'a RegionStore,
+    /// Regions whose lists of objects stand in for damaged ones.
+    pub others: &'a [RegionStore],
+    /// What its WAL is measured against.
+    pub trust: &'a LogTrust,
+    /// The bound for bytes that are read.
+    pub pace: &'a Pace,
+    /// The machine's clock.
+    pub clock: &'a dyn Clock,
 }
 
 /// Goes through all objects of a region behind a key.
@@ -107,16 +115,11 @@ pub struct ScrubWalk<'a> {
 impl<'a> ScrubWalk<'a> {
     /// What lies behind `after`, by the log as it is now.
     #[must_use]
-    pub fn new(
-        region: &'a RegionStore,
-        others: &'a [RegionStore],
-        (log, trust): (RegionLog, &LogTrust),
-        (pace, clock): (&'a Pace, &'a dyn Clock),
-        after: Option<&ObjectKey>,
-    ) -> Self {
-        let standing = log.standing(clock.now());
+    pub fn new(scrubbed: ScrubRegion<'a>, log: RegionLog, after: Option<&ObjectKey>) -> Self {
+        let ScrubRegion { region, others, trust, pace, clock } = scrubbed;
+        let state = log.state(clock.now());
         let is_ahead = |key: &ObjectKey| after.is_none_or(|after| key > after);
-        let records = standing.backups.into_values().map(|backup| backup.record);
+        let records = state.backups.into_values().map(|backup| backup.record);
         // The list is the last of a backup's objects in the order of keys.
         let backups: VecDeque<BackupRecord> =
             records.filter(|record| is_ahead(&layout::packs_list(&record.backup))).collect();
@@ -134,7 +137,7 @@ impl<'a> ScrubWalk<'a> {
             folders: [SLICES_PREFIX, WAL_PREFIX].into(),
             listed: after.cloned(),
             items: VecDeque::new(),
-            floors: standing.wal_floors,
+            floors: state.wal_floors,
         }
     }
 
@@ -194,7 +197,7 @@ impl<'a> ScrubWalk<'a> {
                 return Ok(Some(looked));
             }
         }
-        // What belongs to other backups is proved with them.
+        // What belongs to other backups is verified with them.
         let folder = layout::backup_prefix(&record.backup);
         let mut items: BTreeMap<ObjectKey, Sha256Digest> = BTreeMap::from([(key, expected)]);
         let listed = list.iter().flat_map(PacksList::iter).filter(|(key, _)| key.as_str().starts_with(&folder));
@@ -229,7 +232,7 @@ impl<'a> ScrubWalk<'a> {
         Ok(true)
     }
 
-    /// Reads an object and proves it. `None` if it has gone for a good reason.
+    /// Reads an object and verifies it. `None` if it was deleted by a sweep.
     async fn look(&mut self, item: &Item) -> Result<Option<Scrubbed>, ScrubError> {
         let key = item.key();
         if WalObject::of_key(key).is_some_and(|object| self.is_swept(object)) {
@@ -271,7 +274,7 @@ impl<'a> ScrubWalk<'a> {
         let Proof::Signed(_) = proof else { return Ok(None) };
         let epoch = match WalTrust::claimed_epoch(object) {
             Ok(epoch) => epoch,
-            Err(error) => return Ok(Some(chain(&error))),
+            Err(error) => return Ok(Some(error_chain(&error))),
         };
         if self.log.wal_epoch_keys(epoch).is_none() {
             // It may be newer than our reading of the log.
@@ -289,12 +292,12 @@ impl<'a> ScrubWalk<'a> {
     /// Whether the log says meanwhile that the object was swept.
     async fn is_gone_for_good(&mut self, key: &ObjectKey) -> Result<bool, ScrubError> {
         self.log.refresh(&*self.region.store).await?;
-        let standing = self.log.standing(self.clock.now());
-        self.floors = standing.wal_floors;
+        let state = self.log.state(self.clock.now());
+        self.floors = state.wal_floors;
         Ok(match layout::parse(key) {
             Some(StoredName::Slots { .. }) => !wrapped_keys(&self.log, self.clock).contains_key(key),
             Some(name) => match backup_named(&name) {
-                Some(backup) => !standing.backups.contains_key(&backup),
+                Some(backup) => !state.backups.contains_key(&backup),
                 None => WalObject::of_key(key).is_some_and(|object| self.is_swept(object)),
             },
             None => false,
@@ -313,8 +316,8 @@ fn backup_named(name: &StoredName) -> Option<BackupId> {
 
 /// All wrapped keys that a region has to have: those of its backups, and those of WAL that it has not swept.
 pub(crate) fn wrapped_keys(log: &RegionLog, clock: &dyn Clock) -> BTreeMap<ObjectKey, Sha256Digest> {
-    let standing = log.standing(clock.now());
-    let of_backups = standing.backups.values().flat_map(|backup| &backup.record.epochs);
+    let state = log.state(clock.now());
+    let of_backups = state.backups.values().flat_map(|backup| &backup.record.epochs);
     let mut keys: BTreeMap<ObjectKey, Sha256Digest> =
         of_backups.map(|epoch| (layout::slots(epoch.id, epoch.slots), epoch.keys_sha256)).collect();
     let intents = log.entries().iter().filter_map(|entry| match &entry.record.body {

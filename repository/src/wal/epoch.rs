@@ -7,12 +7,12 @@ use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, RandomError, RepositoryId};
 use crate::format::layout;
 use crate::format::seal::EpochKey;
-use crate::keys::slots::{EpochPlace, Holders, SlotsError, seal_slots};
+use crate::keys::slots::{EpochPlace, KeyRecipients, SlotsError, seal_slots};
 
 /// The number of the set of slots that is written with an epoch.
 pub(crate) const FIRST_SLOTS: u32 = 0;
 
-/// A key for WAL, closed for its holders.
+/// A key for WAL, and the slots in which it is wrapped for its recipients.
 ///
 /// CRASH SAFETY, in each region by itself: 1. the slots are there ([`Self::publish`]); 2. the log has the `wal-epoch`
 /// record; 3. objects. Crash before 3: a key that nothing is sealed under. Hence: WAL that is stored can be opened, and
@@ -32,19 +32,23 @@ pub enum WalEpochError {
     /// There is no randomness.
     #[error("draw a key for WAL")]
     Random(#[from] RandomError),
-    /// The key could not be closed for its holders.
+    /// The key could not be wrapped for its recipients.
     #[error("wrap the key for WAL")]
     Slots(#[from] SlotsError),
 }
 
 impl WalEpoch {
-    /// A new key, sealed to all `holders`. `created` is only information.
+    /// A new key, wrapped for all `recipients`. `created` is only information.
     ///
     /// # Errors
-    /// [`WalEpochError`]; if one of the holders cannot be served, there is no epoch.
-    pub async fn new(repository: RepositoryId, created: UtcTime, holders: Holders<'_>) -> Result<Self, WalEpochError> {
+    /// [`WalEpochError`]; if it cannot be wrapped for one of the recipients, there is no epoch.
+    pub async fn new(
+        repository: RepositoryId,
+        created: UtcTime,
+        recipients: KeyRecipients<'_>,
+    ) -> Result<Self, WalEpochError> {
         let (id, key) = (EpochId::random()?, EpochKey::random()?);
-        let slots = seal_slots(&key, EpochPlace { repository, epoch: id }, created, holders).await?;
+        let slots = seal_slots(&key, EpochPlace { repository, epoch: id }, created, recipients).await?;
         let slots = SealedBody { sha256: sha256(&slots), bytes: slots.into() };
         Ok(Self { repository, id, key, slots })
     }
@@ -65,7 +69,7 @@ impl WalEpoch {
         &self.key
     }
 
-    /// The slots: what lies at [`Self::slots_key`], and whose SHA-256 the `wal-epoch` record names.
+    /// The slots: what lies at `Self::slots_key`, and whose SHA-256 the `wal-epoch` record names.
     #[must_use]
     pub fn slots(&self) -> &SealedBody {
         &self.slots
@@ -73,7 +77,7 @@ impl WalEpoch {
 
     /// Where the slots lie.
     #[must_use]
-    pub fn slots_key(&self) -> ObjectKey {
+    pub(crate) fn slots_key(&self) -> ObjectKey {
         layout::slots(self.id, FIRST_SLOTS)
     }
 

@@ -1,6 +1,6 @@
 //! A writer's sign of life: a small signed note in every region, replaced about once a minute.
 //!
-//! For the writer it is the memory of how far the region has everything; for a restore it proves that the writer was
+//! For the writer it is the memory of how far the region has everything; for a restore it is evidence that the writer was
 //! alive at that time, and that WAL up to that place was stored then: a region that has less has lost it.
 
 use bytes::Bytes;
@@ -11,17 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::format::aead::sha256;
 use crate::format::ids::{InstanceId, RepositoryId};
 use crate::format::json_text::{as_optional_text, as_text, timeline};
+use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::small_object;
-use crate::log::note::{self, KeyName, NoteError, NoteSigner};
+use crate::log::note::{self, NoteError, NoteSigner};
 use crate::log::region_log::{LogHead, LogTrust};
 
 /// The version of heads that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
 /// Tells a head from a record of the log: both are notes of the same key.
 const KIND: &str = "head";
-/// Writers whose heads are read; nobody has more.
-pub const HEADS_MAX: usize = 64;
+/// The most writers whose heads are read.
+pub(crate) const HEADS_MAX: usize = 64;
 /// How often [`HeadFile::write`] looks again when the object has changed.
 const ATTEMPTS: u32 = 3;
 
@@ -109,7 +110,7 @@ pub enum HeadError {
         /// What it says.
         found: String,
     },
-    /// Somebody else writes under the same name.
+    /// Another program writes under the same name.
     #[error("another installation of {writer} ({instance}) writes its head too, last at {time}")]
     Overtaken {
         /// The writer.
@@ -195,7 +196,7 @@ impl Head {
         }
     }
 
-    /// Reads the heads of all writers in a region (the first [`HEADS_MAX`]). One that cannot be used does not hide the
+    /// Reads the heads of all writers in a region (the first `HEADS_MAX`). One that cannot be used does not hide the
     /// others.
     ///
     /// # Errors

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::format::aead::sha256;
 use crate::format::ids::{InstanceId, ObjectId, RandomError};
 use crate::format::json_text::as_text;
+use crate::format::key_name::KeyName;
 use crate::format::layout::StoredName;
 use crate::log::create_once::small_object;
-use crate::log::note::KeyName;
 
 /// How long a lease lasts without being renewed, if nothing else is said.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ pub struct LeaseText {
     /// How long it lasts after it was written, in **seconds**; 0 once it was given back.
     pub ttl_seconds: u64,
     /// Drawn at random for each writing. Stores name a version by its content: without this, a lease that was renewed
-    /// would be the same version as before, and whoever saw it expire could take it from its holder.
+    /// would be the same version as before, and a reader that saw it expire could take it from its holder.
     #[serde(default)]
     pub nonce: String,
 }
@@ -77,7 +77,7 @@ pub enum LeaseJudgement {
         /// Since when.
         since: UtcTime,
     },
-    /// Nobody holds it any more.
+    /// It is not held any more.
     Expired,
     /// Another one holds it.
     HeldByOther(LeaseHolder),
@@ -101,7 +101,7 @@ pub struct Lease {
     exact: Support,
 }
 
-/// Why a lease could not be asked for. Nobody may conclude anything about who holds it.
+/// Why a lease could not be asked for. It says nothing about who holds it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
@@ -129,8 +129,8 @@ pub enum LeaseError {
 
 /// Decides about a lease that was found. `age` is how long ago it was written, by the store's clock.
 #[must_use]
-pub fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> LeaseJudgement {
-    // One that cannot be read was written by somebody: it is waited for like any other.
+pub(crate) fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> LeaseJudgement {
+    // An unreadable lease was written by another process: it is waited for like any other.
     let ttl = found.map_or(LEASE_TTL, |lease| Duration::from_secs(lease.ttl_seconds)).min(TTL_MAX);
     match found {
         Some(lease) if lease.instance == ours => LeaseJudgement::Ours { since: lease.since },
@@ -145,7 +145,8 @@ pub fn judge(found: Option<&LeaseText>, age: Duration, ours: InstanceId) -> Leas
 /// [`LeaseError`]: then nothing is known.
 pub async fn other_holder(
     store: &dyn Store,
-    (writer, ours): (&KeyName, InstanceId),
+    writer: &KeyName,
+    ours: InstanceId,
     clock: &dyn Clock,
 ) -> Result<Option<LeaseHolder>, LeaseError> {
     let key = StoredName::Lease { writer: writer.clone() }.key();
@@ -187,7 +188,7 @@ impl Lease {
                     let (version, exact) = (outcome.version, store.capabilities().conditional_put);
                     return Ok(LeaseAnswer::Held(Self { terms, since, version, exact }));
                 }
-                // Somebody was faster, or our own earlier request has arrived after all: look who it is.
+                // Another process was faster, or our own earlier request has arrived after all: look who it is.
                 Err(StoreError::Conflict { .. }) => {}
                 Err(source) => return Err(LeaseError::Store { key, source }),
             }
@@ -198,8 +199,8 @@ impl Lease {
     /// Whether a writer is at work in a region: whether its lease lasts. Takes nothing.
     ///
     /// # Errors
-    /// [`LeaseError::Store`]; nobody can tell then.
-    pub async fn is_held(store: &dyn Store, writer: &KeyName, clock: &dyn Clock) -> Result<bool, LeaseError> {
+    /// [`LeaseError::Store`]; then it is unknown.
+    pub(crate) async fn is_held(store: &dyn Store, writer: &KeyName, clock: &dyn Clock) -> Result<bool, LeaseError> {
         let key = StoredName::Lease { writer: writer.clone() }.key();
         let Some(found) = look(store, &key, clock.now()).await? else { return Ok(false) };
         // No writer is this one.
@@ -222,7 +223,7 @@ impl Lease {
             Err(StoreError::Conflict { .. }) => {}
             Err(source) => return Err(LeaseError::Store { key, source }),
         }
-        // It is another version: our own renewal whose answer was lost, somebody else's, or it is gone.
+        // It is another version: our own renewal whose answer was lost, another process's, or it is gone.
         match Self::acquire(store, self.terms.clone(), clock).await? {
             LeaseAnswer::Held(lease) => {
                 *self = lease;
@@ -232,10 +233,10 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back, so that nobody has to wait for its end. Nothing is deleted: writers have no right to.
+    /// Gives the lease back, so that no process has to wait for its end. Nothing is deleted: writers have no right to.
     ///
     /// # Errors
-    /// [`LeaseError`]; then it ends by itself. That somebody else has it by now is none.
+    /// [`LeaseError`]; then it ends by itself. That another process has it by now is none.
     pub async fn release(self, store: &dyn Store) -> Result<(), LeaseError> {
         let key = key_of(&self.terms);
         let text = LeaseText::new(&self.terms, self.since, Duration::ZERO)?;
@@ -250,12 +251,6 @@ impl Lease {
     #[must_use]
     pub fn is_exact(&self) -> Support {
         self.exact
-    }
-
-    /// Since when this installation holds it, by its own clock.
-    #[must_use]
-    pub fn since(&self) -> UtcTime {
-        self.since
     }
 
     /// What it was asked for.

@@ -5,13 +5,11 @@ use std::collections::VecDeque;
 use lifeboat_stores::{ListPage, ObjectKey, Store, StoreError};
 use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
 
-use crate::format::layout::{StoredName, WalForm, WalRange};
+use crate::format::layout::{WalForm, WalRange};
 use crate::wal::name::{PieceSize, WalObject, timeline_of};
 
 /// Timelines that a cluster may have; PostgreSQL makes one for every promotion.
-pub const TIMELINES_MAX: usize = 100_000;
-/// Foreign objects that are named; more than that are only skipped.
-const STRAYS_KEPT: usize = 16;
+pub(crate) const TIMELINES_MAX: usize = 100_000;
 
 /// Lists the objects of one form on one timeline, in order of their starts.
 #[derive(Debug)]
@@ -23,7 +21,6 @@ pub struct WalPages<'a> {
     from: u64,
     after: Option<ObjectKey>,
     page: VecDeque<WalObject>,
-    strays: Vec<ObjectKey>,
 }
 
 impl<'a> WalPages<'a> {
@@ -34,16 +31,14 @@ impl<'a> WalPages<'a> {
     pub fn new(store: &'a dyn Store, form: WalForm, from: WalPosition, pieces: PieceSize) -> Self {
         let WalPosition { timeline, lsn } = from;
         let after = Some(form.before(timeline, pieces.start_of(lsn)));
-        let (page, strays) = (VecDeque::new(), Vec::new());
-        Self { store, form, timeline, from: lsn.as_bytes(), after, page, strays }
+        Self { store, form, timeline, from: lsn.as_bytes(), after, page: VecDeque::new() }
     }
 
     /// All objects of `form` on `timeline`.
     #[must_use]
     pub fn all(store: &'a dyn Store, form: WalForm, timeline: TimelineId) -> Self {
         let after = Some(form.before(timeline, 0));
-        let (page, strays) = (VecDeque::new(), Vec::new());
-        Self { store, form, timeline, from: 0, after, page, strays }
+        Self { store, form, timeline, from: 0, after, page: VecDeque::new() }
     }
 
     /// The next object; `None` behind the last one. Asks the store once for about a thousand objects.
@@ -64,27 +59,14 @@ impl<'a> WalPages<'a> {
     fn take(&mut self, page: ListPage) {
         self.after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
         for entry in page.entries {
-            match WalObject::of_key(&entry.key) {
-                Some(object) if object.form == self.form && object.range.timeline == self.timeline => {
-                    self.page.extend(Some(object).filter(|object| object.range.end.as_bytes() > self.from));
-                }
-                _ if is_history(&entry.key) => {}
-                _ if self.strays.len() < STRAYS_KEPT => self.strays.push(entry.key),
-                _ => {}
-            }
+            // Foreign objects in the folder do no harm.
+            self.page.extend(WalObject::of_key(&entry.key).filter(|object| {
+                object.form == self.form
+                    && object.range.timeline == self.timeline
+                    && object.range.end.as_bytes() > self.from
+            }));
         }
     }
-
-    /// Objects in the folder that are none of ours (the first few, as far as was listed). They do no harm, and somebody
-    /// has put them there.
-    #[must_use]
-    pub fn strays(&self) -> &[ObjectKey] {
-        &self.strays
-    }
-}
-
-fn is_history(key: &ObjectKey) -> bool {
-    matches!(crate::format::layout::parse(key), Some(StoredName::TimelineHistory { .. }))
 }
 
 /// All objects of one form that hold WAL of `range`. What begins behind the range is not among them, but where the first
@@ -92,7 +74,7 @@ fn is_history(key: &ObjectKey) -> bool {
 ///
 /// # Errors
 /// Whatever the store says.
-pub async fn objects_in(
+pub(crate) async fn objects_in(
     store: &dyn Store,
     form: WalForm,
     range: WalRange,
@@ -113,7 +95,7 @@ pub async fn objects_in(
 /// The timelines of which a store has WAL or a history, ascending. Asks once for every timeline, however much WAL it has.
 ///
 /// # Errors
-/// Whatever the store says; [`StoreError::Unsupported`] above [`TIMELINES_MAX`].
+/// Whatever the store says; [`StoreError::Unsupported`] above `TIMELINES_MAX`.
 pub async fn timelines(store: &dyn Store) -> Result<Vec<TimelineId>, StoreError> {
     let mut found = Vec::new();
     for form in [WalForm::Piece, WalForm::Slice] {
@@ -158,7 +140,7 @@ pub async fn contiguous_end(store: &dyn Store, from: WalPosition, pieces: PieceS
             next = listed.next().await?;
         }
         let until = next.map(|piece| piece.range.start);
-        let bridged = end_of_slices(store, WalPosition { timeline, lsn: end }, (pieces, until)).await?;
+        let bridged = end_of_slices(store, WalPosition { timeline, lsn: end }, pieces, until).await?;
         let goes_on = next.is_some_and(|piece| piece.range.start <= bridged);
         end = end.max(bridged);
         if !goes_on {
@@ -171,7 +153,8 @@ pub async fn contiguous_end(store: &dyn Store, from: WalPosition, pieces: PieceS
 async fn end_of_slices(
     store: &dyn Store,
     from: WalPosition,
-    (pieces, until): (PieceSize, Option<Lsn>),
+    pieces: PieceSize,
+    until: Option<Lsn>,
 ) -> Result<Lsn, StoreError> {
     let mut end = from.lsn;
     let mut slices = WalPages::new(store, WalForm::Slice, from, pieces);

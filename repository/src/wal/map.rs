@@ -41,7 +41,7 @@ pub struct WalChoice {
 impl WalChoice {
     /// Whether all of the range can be read.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 }
@@ -54,7 +54,7 @@ impl WalMap {
     }
 
     /// `region` holds `object`. May be said repeatedly.
-    pub fn add(&mut self, region: &RegionName, object: WalObject) {
+    pub(crate) fn add(&mut self, region: &RegionName, object: WalObject) {
         let number = self.number(region).unwrap_or_else(|| {
             self.regions.push(region.clone());
             self.regions.len() - 1
@@ -68,7 +68,7 @@ impl WalMap {
     }
 
     /// `region` does not hold `object`, or holds it damaged.
-    pub fn remove(&mut self, region: &RegionName, object: WalObject) {
+    pub(crate) fn remove(&mut self, region: &RegionName, object: WalObject) {
         let WalRange { timeline, start, end } = object.range;
         let (Some(number), Some(line)) = (self.number(region), self.lines.get_mut(&(timeline, object.form))) else {
             return;
@@ -82,7 +82,7 @@ impl WalMap {
     }
 
     /// Takes over all that `other` knows.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (&(timeline, form), line) in &other.lines {
             for (&span, holders) in line {
                 let Some(object) = object(timeline, form, span) else { continue };
@@ -126,13 +126,7 @@ impl WalMap {
     /// The stretches without a hole that there are on `timeline`, in order, all regions together.
     #[must_use]
     pub fn coverage(&self, timeline: TimelineId) -> Vec<WalRange> {
-        stretches(timeline, self.spans(timeline, None))
-    }
-
-    /// The stretches without a hole that one region has by itself.
-    #[must_use]
-    pub fn coverage_in(&self, region: &RegionName, timeline: TimelineId) -> Vec<WalRange> {
-        self.number(region).map_or_else(Vec::new, |number| stretches(timeline, self.spans(timeline, Some(number))))
+        stretches(timeline, self.spans(timeline))
     }
 
     /// Where the WAL ends that goes on from `from` without a hole, all regions together; `from` itself if nothing does.
@@ -141,15 +135,9 @@ impl WalMap {
         end_of(&self.coverage(from.timeline), from.lsn)
     }
 
-    /// As [`Self::contiguous_end`], in one region.
-    #[must_use]
-    pub fn contiguous_end_in(&self, region: &RegionName, from: WalPosition) -> Lsn {
-        end_of(&self.coverage_in(region, from.timeline), from.lsn)
-    }
-
     /// What of `range` no object holds, in order.
     #[must_use]
-    pub fn gaps(&self, range: WalRange) -> Vec<WalRange> {
+    pub(crate) fn gaps(&self, range: WalRange) -> Vec<WalRange> {
         let mut at = range.start;
         let mut gaps = Vec::new();
         let end = WalRange { start: range.end, ..range };
@@ -165,7 +153,7 @@ impl WalMap {
 
     /// Where the first object begins that begins at `from` or later.
     #[must_use]
-    pub fn next_start(&self, from: WalPosition) -> Option<Lsn> {
+    pub(crate) fn next_start(&self, from: WalPosition) -> Option<Lsn> {
         let starts = [WalForm::Piece, WalForm::Slice].into_iter().filter_map(|form| {
             let line = self.lines.get(&(from.timeline, form))?;
             line.range((from.lsn.as_bytes(), 0)..).next().map(|(&(start, _), _)| start)
@@ -178,7 +166,7 @@ impl WalMap {
     /// At every place the object is taken that reaches furthest, which is the fewest that there can be (the greedy cover
     /// of a line by intervals). A piece is taken before any slice.
     #[must_use]
-    pub fn choose(&self, range: WalRange) -> WalChoice {
+    pub(crate) fn choose(&self, range: WalRange) -> WalChoice {
         let timeline = range.timeline;
         let mut candidates = [WalForm::Piece, WalForm::Slice].map(|form| Candidates::new(self.near(range, form)));
         let forms = [WalForm::Piece, WalForm::Slice];
@@ -206,7 +194,7 @@ impl WalMap {
 
     /// The part of the map that [`Self::choose`] looks at for `range`.
     #[must_use]
-    pub fn around(&self, range: WalRange) -> Self {
+    pub(crate) fn around(&self, range: WalRange) -> Self {
         let mut part = Self { regions: self.regions.clone(), lines: BTreeMap::new() };
         for form in [WalForm::Piece, WalForm::Slice] {
             let line = self.near(range, form).map(|(span, holders)| (*span, holders.clone())).collect();
@@ -233,11 +221,10 @@ impl WalMap {
     }
 
     /// Spans of both forms, by start; with a region, only its own.
-    fn spans(&self, timeline: TimelineId, region: Option<usize>) -> impl Iterator<Item = (u64, u64)> {
+    fn spans(&self, timeline: TimelineId) -> impl Iterator<Item = (u64, u64)> {
         let spans = |form| {
             let line = self.lines.get(&(timeline, form)).into_iter().flatten();
-            line.filter(move |(_, holders)| region.is_none_or(|number| holders.contains(&number)))
-                .map(|(span, _)| *span)
+            line.map(|(span, _)| *span)
         };
         let (mut pieces, mut slices) = (spans(WalForm::Piece).peekable(), spans(WalForm::Slice).peekable());
         std::iter::from_fn(move || match (pieces.peek(), slices.peek()) {

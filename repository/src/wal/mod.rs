@@ -11,15 +11,13 @@ pub mod read;
 pub(crate) mod records;
 
 pub use self::epoch::{WalEpoch, WalEpochError};
-pub use self::head::{EarlierHead, HEADS_MAX, Head, HeadError, HeadFile};
+pub use self::head::{EarlierHead, Head, HeadError, HeadFile};
 pub use self::lease::{
-    LEASE_TTL, Lease, LeaseAnswer, LeaseError, LeaseHolder, LeaseJudgement, LeaseRenewal, LeaseTerms, LeaseText, judge,
+    LEASE_TTL, Lease, LeaseAnswer, LeaseError, LeaseHolder, LeaseJudgement, LeaseRenewal, LeaseTerms, LeaseText,
     other_holder,
 };
-pub use self::list::{TIMELINES_MAX, WalPages, contiguous_end, objects_in, timelines};
+pub use self::list::{WalPages, contiguous_end, timelines};
 pub use self::map::{HeldWal, WalChoice, WalMap};
-pub use self::name::{PIECE_BYTES_MAX, PieceSize, WalObject};
-pub use self::object::{
-    HISTORY_BYTES_MAX, OpenWalError, SealWalError, SealedWal, WalLevels, WalSealer, WalTrust, stored_bytes_max,
-};
+pub use self::name::{PieceSize, WalObject};
+pub use self::object::{HISTORY_BYTES_MAX, OpenWalError, SealWalError, SealedWal, WalLevels, WalSealer, WalTrust};
 pub use self::records::{CurrentIncarnation, KnownGap, WalRecords};

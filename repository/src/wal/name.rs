@@ -9,9 +9,9 @@ use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId, WalPosition};
 use crate::format::layout::{self, StoredName, WalForm, WalRange};
 
 /// Length of the largest piece in **bytes**: 16 MiB. No object holds more WAL.
-pub const PIECE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const PIECE_BYTES_MAX: u64 = 16 << 20;
 
-/// Length of the pieces of a cluster's WAL: that of its segments, but at most [`PIECE_BYTES_MAX`].
+/// Length of the pieces of a cluster's WAL: that of its segments, but at most `PIECE_BYTES_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PieceSize(u64);
 
@@ -74,7 +74,7 @@ impl WalRange {
 
     /// Whether there is a byte that both hold.
     #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.timeline == other.timeline && self.start < other.end && other.start < self.end
     }
 }
@@ -84,7 +84,7 @@ impl WalRange {
 pub struct WalObject {
     /// Piece or slice.
     pub form: WalForm,
-    /// What WAL it holds: 1 byte to [`PIECE_BYTES_MAX`].
+    /// What WAL it holds: 1 byte to `PIECE_BYTES_MAX`.
     pub range: WalRange,
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_object_has_are_none() {
+    fn names_that_no_object_has_are_refused() {
         let object = |key: &str| WalObject::of_key(&key.parse().unwrap());
         for (why, key) in [
             ("empty", "slices/00000001/0000000001000000-0000000001000000.lbs"),

@@ -38,7 +38,7 @@ pub struct WalLevels {
 }
 
 impl Default for WalLevels {
-    /// Level 1 for both: WAL compresses well, and nobody waits for it to compress better.
+    /// Level 1 for both: WAL compresses well, and compressing it better is not worth the time.
     fn default() -> Self {
         Self { slice: 1, piece: 1 }
     }
@@ -110,7 +110,7 @@ impl WalSealer {
         Ok(Self { repository, signer, levels, compressor, payload: Vec::new() })
     }
 
-    /// Seals what is new. `bytes` are all bytes of `range`, at most [`PIECE_BYTES_MAX`].
+    /// Seals what is new. `bytes` are all bytes of `range`, at most `PIECE_BYTES_MAX`.
     ///
     /// # Errors
     /// [`SealWalError`], by meaning.
@@ -141,7 +141,8 @@ impl WalSealer {
             WalForm::Piece => (ObjectKind::WalSegment, self.levels.piece, without_zeros(bytes)),
         };
         let WalRange { timeline, start, end } = range;
-        let body = self.seal(epoch, kind, WalPlace::Range { timeline, start, end }, (level, content))?;
+        let place = WalPlace::Range { timeline, start, end };
+        let body = self.seal(epoch, PlainObject { kind, place, level, content })?;
         Ok(SealedWal { name: object.name(), body })
     }
 
@@ -159,17 +160,12 @@ impl WalSealer {
             return Err(SealWalError::HistoryTooLarge { bytes: content.len() });
         }
         let (place, level) = (WalPlace::History(timeline), self.levels.piece);
-        let body = self.seal(epoch, ObjectKind::SmallBlob, place, (level, content))?;
+        let body = self.seal(epoch, PlainObject { kind: ObjectKind::SmallBlob, place, level, content })?;
         Ok(SealedWal { name: StoredName::TimelineHistory { timeline }, body })
     }
 
-    fn seal(
-        &mut self,
-        epoch: &WalEpoch,
-        kind: ObjectKind,
-        place: WalPlace,
-        (level, content): (i32, &[u8]),
-    ) -> Result<SealedBody, SealWalError> {
+    fn seal(&mut self, epoch: &WalEpoch, plain: PlainObject<'_>) -> Result<SealedBody, SealWalError> {
+        let PlainObject { kind, place, level, content } = plain;
         let repository = self.repository;
         if epoch.repository() != repository {
             return Err(SealWalError::OtherRepository { repository, epoch: epoch.repository() });
@@ -187,6 +183,15 @@ impl WalSealer {
         }
         Ok(layout.seal(Some(self.signer.key().as_ed25519()))?)
     }
+}
+
+/// An object before it is sealed.
+struct PlainObject<'a> {
+    kind: ObjectKind,
+    place: WalPlace,
+    /// Of compression.
+    level: i32,
+    content: &'a [u8],
 }
 
 /// Content up to its last byte that is not zero.
@@ -253,11 +258,11 @@ impl WalTrust {
         self.repository
     }
 
-    /// Under which epoch an object says that it is sealed. Only [`Self::open`] proves it.
+    /// Under which epoch an object says that it is sealed. Only [`Self::open`] verifies it.
     ///
     /// # Errors
     /// [`OpenError`] if it does not begin like a sealed object.
-    pub fn claimed_epoch(object: &[u8]) -> Result<EpochId, OpenError> {
+    pub(crate) fn claimed_epoch(object: &[u8]) -> Result<EpochId, OpenError> {
         ObjectHeader::parse(object).map(|header| header.epoch).map_err(|error| match error {
             HeaderError::Truncated => OpenError::Truncated { bytes: object.len() },
             other => other.into(),
@@ -270,7 +275,7 @@ impl WalTrust {
     ///
     /// # Errors
     /// [`OpenWalError`], by meaning.
-    pub fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<EpochId, OpenWalError> {
+    pub(crate) fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<EpochId, OpenWalError> {
         let expected = Expected::of(name).ok_or_else(|| OpenWalError::Name { name: name.clone() })?;
         let epoch = Self::claimed_epoch(object)?;
         let place = Some(expected.place);
@@ -279,13 +284,13 @@ impl WalTrust {
         Ok(epoch)
     }
 
-    /// Opens an object that was found at `name`: proves who signed it, that it is what its name says, and that it is
+    /// Opens an object that was found at `name`: verifies who signed it, that it is what its name says, and that it is
     /// complete. Returns the WAL, exactly as long as the range; what a piece lacks at its end is zeros. Of a history
     /// returns the file. CPU-bound; takes at most twice the length of the range.
     ///
     /// # Errors
     /// [`OpenWalError`], by meaning. Nothing of the object may be used then.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         name: &StoredName,
         key: &EpochKey,
@@ -351,7 +356,7 @@ impl Expected {
 
 /// The most **bytes** that an object at this name can have. To read more would be a waste.
 #[must_use]
-pub fn stored_bytes_max(name: &StoredName) -> u64 {
+pub(crate) fn stored_bytes_max(name: &StoredName) -> u64 {
     Expected::of(name).map_or(0, |expected| expected.longest + expected.longest / 8 + OVERHEAD_MAX)
 }
 

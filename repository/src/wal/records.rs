@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lifeboat_vocabulary::{RegionName, Sha256Digest};
 
 use crate::format::ids::{EpochId, Incarnation};
-use crate::log::note::KeyName;
+use crate::format::key_name::KeyName;
 use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::{GapScope, WalEpochRecord, WalGapRecord};
 use crate::log::region_log::RegionLog;
@@ -43,7 +43,7 @@ impl RegionLog {
 
     /// The SHA-256 of an epoch's slots, if this log records the epoch.
     #[must_use]
-    pub fn wal_epoch_keys(&self, epoch: EpochId) -> Option<Sha256Digest> {
+    pub(crate) fn wal_epoch_keys(&self, epoch: EpochId) -> Option<Sha256Digest> {
         self.wal_epochs().find(|record| record.epoch == epoch).map(|record| record.keys_sha256)
     }
 }
@@ -132,19 +132,19 @@ fn current_incarnation<'a>(logs: &[(&'a RegionName, &'a RegionLog)]) -> CurrentI
             history.iter().position(|(_, found)| found == event).is_some_and(|place| place + 1 < history.len())
         })
     };
-    let mut standing: BTreeMap<RegionName, Option<Incarnation>> = BTreeMap::new();
+    let mut state: BTreeMap<RegionName, Option<Incarnation>> = BTreeMap::new();
     for (region, history) in &histories {
         if let Some((incarnation, event)) = history.last()
             && !is_superseded(event)
         {
-            standing.insert(RegionName::clone(region), *incarnation);
+            state.insert(RegionName::clone(region), *incarnation);
         }
     }
-    let mut values = standing.values();
+    let mut values = state.values();
     match values.next().copied() {
         None => CurrentIncarnation::One(None),
         Some(first) if values.all(|other| *other == first) => CurrentIncarnation::One(first),
-        Some(_) => CurrentIncarnation::Disputed(standing),
+        Some(_) => CurrentIncarnation::Disputed(state),
     }
 }
 

@@ -71,7 +71,7 @@ fn large_index() -> (Vec<Bytes>, usize) {
 }
 
 #[test]
-fn no_shard_can_be_left_out_doubled_or_moved() {
+fn missing_duplicated_and_moved_shards_are_detected() {
     let (shards, items) = large_index();
     let pick = |order: &[usize]| order.iter().map(|index| shards[*index].clone()).collect::<Vec<_>>();
     for (why, order, expected) in [
@@ -267,7 +267,7 @@ fn any_entry() -> impl Strategy<Value = (FileEntry, u32, Vec<FrameRef>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_is_written_comes_back_in_order(
+    fn written_items_are_read_back_in_order(
         entries in proptest::collection::vec(any_entry(), 0..40), facts in proptest::option::of(".{0,200}"),
     ) {
         let mut index = writer();

@@ -56,7 +56,7 @@ fn allowed(kind: ObjectKind, object: &[u8], offset: usize) -> &'static [&'static
 }
 
 #[test]
-fn every_flipped_bit_is_noticed_and_called_by_its_name() {
+fn every_flipped_bit_is_detected_and_has_its_own_error() {
     for kind in UNSIGNED {
         let original = object(kind, 1);
         for offset in 0..original.len() {
@@ -72,7 +72,7 @@ fn every_flipped_bit_is_noticed_and_called_by_its_name() {
 }
 
 #[test]
-fn every_cut_is_noticed_also_at_the_end_of_a_frame() {
+fn every_truncation_is_detected_also_at_the_end_of_a_frame() {
     for kind in UNSIGNED {
         let original = object(kind, 1);
         for length in 0..original.len() {
@@ -82,7 +82,7 @@ fn every_cut_is_noticed_also_at_the_end_of_a_frame() {
 }
 
 #[test]
-fn whatever_follows_the_end_is_noticed() {
+fn bytes_after_the_end_are_detected() {
     for kind in UNSIGNED {
         let original = object(kind, 1);
         let (start, length) = frames(&original)[0];
@@ -108,7 +108,7 @@ fn rearranged(original: &[u8], order: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn frames_that_were_moved_doubled_or_left_out_are_noticed() {
+fn moved_duplicated_and_missing_frames_are_detected() {
     // Frames 0 to 2 are content, then the end; packs have a table of contents before it.
     for (kind, why, order, expected) in [
         (ObjectKind::IndexShard, "two swapped", &[1, 0, 2, 3][..], "frame-not-genuine"),
@@ -132,7 +132,7 @@ fn frames_that_were_moved_doubled_or_left_out_are_noticed() {
 }
 
 #[test]
-fn parts_of_another_object_are_noticed_although_they_are_genuine() {
+fn genuine_parts_of_another_object_are_detected() {
     for kind in UNSIGNED {
         let (ours, theirs) = (object(kind, 1), object(kind, 2));
         assert_eq!(ours.len(), theirs.len());
@@ -150,7 +150,7 @@ fn parts_of_another_object_are_noticed_although_they_are_genuine() {
 }
 
 #[test]
-fn a_genuine_object_in_the_place_of_another_is_noticed() {
+fn a_genuine_object_under_another_name_is_detected() {
     for kind in ObjectKind::ALL {
         let whole = object(kind, 1);
         for (field, wrong) in [
@@ -180,7 +180,7 @@ fn a_genuine_object_in_the_place_of_another_is_noticed() {
 }
 
 #[test]
-fn a_wrong_key_is_called_a_wrong_key() {
+fn a_wrong_key_is_reported_as_such() {
     for kind in ObjectKind::ALL {
         let wrong = EpochKey::from_bytes([0x18; 32]);
         let mut decompressor = Decompressor::new().unwrap();

@@ -16,7 +16,7 @@ fn body_end(object: &[u8]) -> usize {
 }
 
 #[test]
-fn every_flipped_bit_of_a_signed_object_is_noticed() {
+fn every_flipped_bit_of_a_signed_object_is_detected() {
     let original = object(KIND, 1);
     for offset in 0..original.len() {
         for bit in 0..8 {
@@ -42,7 +42,7 @@ fn every_flipped_bit_of_a_signed_object_is_noticed() {
 }
 
 #[test]
-fn every_cut_of_a_signed_object_is_noticed() {
+fn every_truncation_of_a_signed_object_is_detected() {
     let original = object(KIND, 1);
     for length in 0..original.len() {
         let class = refusal(KIND, &original[..length], &format!("cut at {length}"));
@@ -67,7 +67,7 @@ fn signatures_of_other_objects_and_other_keys_are_refused() {
 }
 
 #[test]
-fn an_unsigned_object_is_refused_where_a_signature_is_due() {
+fn an_object_without_its_required_signature_is_refused() {
     let kind = ObjectKind::SmallBlob;
     let mut decompressor = Decompressor::new().unwrap();
     let signers = [signer().verifying_key()];

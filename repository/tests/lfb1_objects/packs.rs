@@ -1,11 +1,9 @@
 //! Packs: filling, reading frame by frame, and finding everything again without the index.
 
-use lifeboat_repository::format::frame::Codec;
-use lifeboat_repository::format::frame::FramePlace;
+use lifeboat_repository::format::frame::{Codec, FramePlace};
 use lifeboat_repository::format::ids::{ObjectId, ObjectKind};
-use lifeboat_repository::format::pack::{
-    FOOTER_BYTES, Fits, PACK_BYTES_MIN, PackBuilder, PackError, PackFooter, PackReader, TocEntry, TocError, parse_toc,
-};
+use lifeboat_repository::format::pack::{Fits, PACK_BYTES_MIN, PackBuilder, PackError, PackReader};
+use lifeboat_repository::format::toc::{FOOTER_BYTES, PackFooter, TocEntry, TocError, parse_toc};
 use lifeboat_repository::format::unseal::OpenError;
 use proptest::prelude::*;
 
@@ -49,7 +47,7 @@ fn a_pack_is_never_larger_than_its_capacity_and_says_when_it_is_full() {
 }
 
 #[test]
-fn an_empty_pack_is_whole_too() {
+fn an_empty_pack_is_complete() {
     let pack = builder(PACK_BYTES_MIN);
     assert!(pack.is_empty());
     assert_eq!(verify(ObjectKind::Pack, &pack.seal().unwrap().bytes).unwrap().data_frames, 0);
@@ -110,7 +108,7 @@ fn without_the_index_the_table_of_contents_finds_every_frame() {
 }
 
 #[test]
-fn footers_and_tables_that_cannot_be_are_refused() {
+fn malformed_footers_and_tables_are_refused() {
     let good = PackFooter { toc_offset: 144, toc_len: 24, frames: 0 }.encode();
     assert_eq!(PackFooter::parse(&good).unwrap().encode(), good);
     for offset in 16..FOOTER_BYTES {
@@ -143,7 +141,7 @@ fn a_frame_that_claims_more_than_it_may_hold_is_not_sealed() {
 
 proptest! {
     #[test]
-    fn any_frames_come_back(frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..20)) {
+    fn any_frames_are_read_back(frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3000), 0..20)) {
         let mut pack = builder(1 << 20);
         let salt = pack.salt();
         let places: Vec<_> = frames

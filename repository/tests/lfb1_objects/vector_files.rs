@@ -43,7 +43,7 @@ fn run(text: &str) -> Result<(), String> {
 }
 
 #[test]
-fn every_vector_comes_out_as_it_says() {
+fn every_vector_gives_its_expected_outcome() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
     for file in std::fs::read_dir(directory).unwrap() {

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_repository::backup::Progress;
-use lifeboat_repository::backup::read::{self, BackupReader, FileSink, Ranges, ReadSettings, SinkFile};
+use lifeboat_repository::backup::read::{
+    self, BackupReader, FileSink, Ranges, ReadControl, ReadSettings, SinkFile, StoredBackup,
+};
 use lifeboat_repository::backup::write::{
-    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, LeftReason, MemoryPlan,
+    BackupDetails, BackupSettings, BackupWriter, CommitAuthority, ExclusionReason, MemoryPlan,
 };
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::{PacksList, layout};
-use lifeboat_repository::keys::{self, EpochPlace, Holders, Identity, Openers, SigningKey};
+use lifeboat_repository::keys::{self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey};
 use lifeboat_repository::log::records::{BackupKind, BackupRecord, Origin, ServerFacts};
 use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog};
 use lifeboat_repository::retention::sweep::{OpenGate, SweepAuthor};
@@ -72,7 +74,7 @@ impl Cluster {
     }
 
     /// Backs up into all regions that answer.
-    pub async fn back_up(&self, regions: &mut [Region; 2], (day, now): (u32, UtcTime), ending: Ending) {
+    pub async fn back_up(&self, regions: &mut [Region; 2], day: u32, now: UtcTime, ending: Ending) {
         let backup = BackupId::new(now, day);
         let mut logs: BTreeMap<RegionName, RegionLog> = BTreeMap::new();
         for region in regions.iter_mut() {
@@ -88,12 +90,12 @@ impl Cluster {
             check: None,
             upload_concurrency: 2,
             lag_limit: Duration::from_secs(600),
-            seat: None,
+            cpu_share: None,
         };
         let stores = regions.iter().map(|region| (*region.store).clone()).collect();
         let mut writer = BackupWriter::start(settings, stores, &CancellationToken::new()).unwrap();
         for region in regions.iter().filter(|region| !logs.contains_key(region.name())) {
-            writer.exclude(region.name(), LeftReason::Prepare("it is away".into()));
+            writer.exclude(region.name(), ExclusionReason::Prepare("it is away".into()));
         }
         let bytes = content(&backup);
         let number = FileNumber(0);
@@ -124,7 +126,7 @@ impl Cluster {
             signer: &self.signer,
             wseq: Origin::next_count(last, now),
             tool: "test",
-            holders: Holders { recipients: &recipients, commands: &[] },
+            recipients: KeyRecipients { recipients: &recipients, commands: &[] },
         };
         // A process that is killed has uploaded everything and said nothing.
         let logs = if ending == Ending::Killed { BTreeMap::new() } else { logs };
@@ -142,8 +144,8 @@ impl Cluster {
 
     /// Restores the oldest, the newest and one between from a region, and compares every byte.
     pub async fn restore_some(&self, region: &Region, day: u32) -> usize {
-        let standing = region.log.standing(region.now());
-        let all: Vec<&BackupRecord> = standing.backups.values().map(|backup| &backup.record).collect();
+        let state = region.log.state(region.now());
+        let all: Vec<&BackupRecord> = state.backups.values().map(|backup| &backup.record).collect();
         let middle = usize::try_from(day).unwrap() % all.len();
         let chosen = [all.first(), all.last(), all.get(middle)];
         for record in chosen.into_iter().flatten() {
@@ -165,8 +167,7 @@ impl Cluster {
         let objects: HashMap<_, _> = list.iter().map(|(key, digest)| (key.clone(), digest)).collect();
         let reader = BackupReader::new(
             vec![(*region.store).clone()],
-            (record.backup.clone(), objects),
-            (self.repository, epoch.id),
+            StoredBackup { backup: record.backup.clone(), repository: self.repository, epoch: epoch.id, objects },
             key,
         );
         let sink = Arc::new(Remembered::default());
@@ -174,7 +175,9 @@ impl Cluster {
         let shards = record.index.iter().map(|shard| shard.key.clone()).collect();
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let sink_of_reader = Arc::clone(&sink) as Arc<dyn FileSink>;
-        read::read_backup(Arc::new(reader), shards, sink_of_reader, settings, (progress, &stop)).await.unwrap();
+        read::read_backup(Arc::new(reader), shards, sink_of_reader, settings, ReadControl { progress, stop: &stop })
+            .await
+            .unwrap();
         let bytes = sink.bytes.lock().clone();
         assert_eq!(*sink.complete.lock(), 1);
         bytes

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools};
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools, Pace};
 use lifeboat_repository::log::{self, LogTrust};
 use lifeboat_repository::retention::sweep::{
     self, DeleteMode, Elsewhere, Force, Others, SweepError, SweepRegion, SweepSettings,
 };
 use lifeboat_repository::retention::{self, Candidate, RetentionLimits, RetentionPolicy};
-use lifeboat_repository::scrub::Pace;
 use lifeboat_vocabulary::{BackupId, ManualClock, UtcTime};
 use tokio_util::sync::CancellationToken;
 
@@ -85,19 +84,19 @@ async fn a_year_of_retention_keeps_what_the_plan_says_and_nothing_else() {
         let what = today(day);
         if what != Today::Missed {
             let ending = if what == Today::Fails { Ending::Killed } else { Ending::Done };
-            cluster.back_up(&mut regions, (day, now), ending).await;
+            cluster.back_up(&mut regions, day, now, ending).await;
         }
         let ours = match what {
             Today::Clock(days) => off_by(now, days),
             _ => now,
         };
         if let Today::Clock(_) = what {
-            refuse_wrong_clock(&cluster, &mut regions, (day, ours)).await;
+            refuse_wrong_clock(&cluster, &mut regions, day, ours).await;
         }
         if day > 0 && is_away(day - 1) && !is_away(day) {
-            healed += heal_bucket(&cluster, &mut regions, (day, now)).await;
+            healed += heal_bucket(&cluster, &mut regions, day, now).await;
         }
-        retain_all(&cluster, &mut regions, (day, now)).await;
+        retain_all(&cluster, &mut regions, day, now).await;
         if !is_away(day) {
             let [disk, bucket] = [0, 1].map(|index| staying(&regions[index], now));
             assert_eq!(disk, bucket, "day {day}: a region that was away ends up with what it would have had");
@@ -105,7 +104,7 @@ async fn a_year_of_retention_keeps_what_the_plan_says_and_nothing_else() {
         requests.push(regions[1].requests() - counted);
         for region in &mut regions {
             if !(region.is_bucket() && is_away(day)) {
-                check(region, (day, now)).await;
+                check(region, day, now).await;
                 if day % 25 == 24 {
                     restored += cluster.restore_some(region, day).await;
                 }
@@ -122,13 +121,13 @@ async fn a_year_of_retention_keeps_what_the_plan_says_and_nothing_else() {
 
 /// The backups of a region that are not about to leave.
 fn staying(region: &Region, now: UtcTime) -> BTreeSet<BackupId> {
-    let standing = region.log.standing(now);
-    let staying = standing.backups.iter().filter(|(_, backup)| backup.leaving.is_none());
+    let state = region.log.state(now);
+    let staying = state.backups.iter().filter(|(_, backup)| backup.leaving.is_none());
     staying.map(|(backup, _)| backup.clone()).collect()
 }
 
 /// Brings the bucket what it has missed, from the directory. Returns how many backups that were.
-async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (u32, UtcTime)) -> usize {
+async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now: UtcTime) -> usize {
     regions[1].read_log(cluster).await.unwrap();
     let region = |index: usize| HealRegion { store: (*regions[index].store).clone(), log: regions[index].log.clone() };
     let (mut target, source) = (region(1), region(0));
@@ -139,7 +138,7 @@ async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (
     let (signer, settled) = (&*cluster.signer, Duration::ZERO);
     let (trust, pace, progress, stop) = (&trust, &pace, &progress, &stop);
     let tools = HealTools { signer, trust, pace, progress, stop, clock: &clock, tool: "test", settled };
-    let report = heal::heal(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
+    let report = heal::heal_region(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
     assert!(report.is_complete(), "day {day}: {report:?}");
     regions[1].read_log(cluster).await.unwrap();
     let records = source.log.entries().iter().filter_map(|entry| entry.record.backup());
@@ -150,7 +149,7 @@ async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (
 }
 
 /// A clock that is wrong deletes nothing, and forgets nothing where the region knows better.
-async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], (day, ours): (u32, UtcTime)) {
+async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], day: u32, ours: UtcTime) {
     let settings = settings(regions, day, ours);
     let before = regions[1].keys("data/").await;
     let region = &mut regions[1];
@@ -158,7 +157,7 @@ async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], (day, 
     let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
     for result in [
         sweep::forget(&mut target, &settings, ours).await.map(|_| ()),
-        sweep::sweep(&mut target, &settings, ours).await.map(|_| ()),
+        sweep::sweep_region(&mut target, &settings, ours).await.map(|_| ()),
     ] {
         assert!(matches!(result, Err(SweepError::Clock { .. })), "day {day}: {result:?}");
     }
@@ -170,7 +169,7 @@ async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], (day, 
     let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
     for result in [
         sweep::forget(&mut target, &settings, ours).await.map(|_| ()),
-        sweep::sweep(&mut target, &settings, ours).await.map(|_| ()),
+        sweep::sweep_region(&mut target, &settings, ours).await.map(|_| ()),
     ] {
         assert!(matches!(result, Err(SweepError::Unusual { .. })), "day {day}: {result:?}");
     }
@@ -190,7 +189,7 @@ fn settings(regions: &[Region; 2], day: u32, now: UtcTime) -> SweepSettings {
     }
 }
 
-async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (u32, UtcTime)) {
+async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now: UtcTime) {
     let settings = settings(regions, day, now);
     for region in regions.iter_mut() {
         let read = region.read_log(cluster).await;
@@ -202,35 +201,35 @@ async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], (day, now): (u
         let (store, log) = (Arc::clone(&region.store), &mut region.log);
         let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
         sweep::forget(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
-        sweep::sweep(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
+        sweep::sweep_region(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
     }
 }
 
 /// The kept set is the plan; nothing lies there that nobody needs, beyond its grace.
-async fn check(region: &mut Region, (day, now): (u32, UtcTime)) {
-    let standing = region.log.standing(now);
-    let of_plan = retention::plan_region(&standing, &policy(day), now);
+async fn check(region: &mut Region, day: u32, now: UtcTime) {
+    let state = region.log.state(now);
+    let of_plan = retention::plan_region(&state, &policy(day), now);
     let kept: BTreeSet<BackupId> = of_plan.kept.iter().map(|(backup, _)| backup.clone()).collect();
     // Also where a backup that was forgotten has become the anchor: with fewer days than the window is long, it may.
     assert_eq!(staying(region, now), kept, "day {day}, {}", region.name());
     if day < POLICY_CHANGES {
         // The same as if nothing had ever been deleted.
         let all: Vec<Candidate> = region.history();
-        let never_pruned = retention::plan(&all, &policy(day), now);
+        let never_pruned = retention::plan_candidates(&all, &policy(day), now);
         let expected: BTreeSet<BackupId> = never_pruned.kept.into_iter().map(|(backup, _)| backup).collect();
         assert_eq!(kept, expected, "day {day}, {}: history independence", region.name());
     }
-    for (backup, leaving) in standing.backups.iter().filter_map(|(id, backup)| Some((id, backup.leaving.as_ref()?))) {
+    for (backup, leaving) in state.backups.iter().filter_map(|(id, backup)| Some((id, backup.leaving.as_ref()?))) {
         let due = now.since(leaving.not_before);
         assert!(due < 2 * DAY, "day {day}: {backup} should be gone");
     }
-    let known: BTreeSet<String> = standing.backups.keys().map(ToString::to_string).collect();
+    let known: BTreeSet<String> = state.backups.keys().map(ToString::to_string).collect();
     for key in region.keys("data/").await {
         let folder = key.split('/').nth(1).unwrap().to_owned();
         let young = || now.since(region::start_of(&folder)) < GRACE + DAY;
         assert!(known.contains(&folder) || young(), "day {day}, {}: {key} is an orphan", region.name());
     }
-    let epochs = standing.backups.values().flat_map(|backup| &backup.record.epochs);
+    let epochs = state.backups.values().flat_map(|backup| &backup.record.epochs);
     let epochs: BTreeSet<String> = epochs.map(|epoch| epoch.id.to_string()).collect();
     for key in region.keys("keys/").await {
         assert!(epochs.contains(key.split('/').nth(1).unwrap()), "day {day}, {}: {key} is an orphan", region.name());

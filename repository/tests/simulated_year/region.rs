@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::log::records::{BackupRecord, InitRecord, Origin, RecordBody};
-use lifeboat_repository::log::{Draft, LogError, LogMemory, RegionLog};
-use lifeboat_repository::retention::{Candidate, Proof};
+use lifeboat_repository::log::{Draft, LogError, LogMemory, RegionLog, RegionStore};
+use lifeboat_repository::retention::{Candidate, Verification};
 use lifeboat_s3_testd::{Config, Failure, Server};
 use lifeboat_stores::{FixedJitter, RegionSettings, RetryPolicy, Store, WithRetry, open};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
@@ -145,7 +144,7 @@ impl Region {
             backup: record.backup.clone(),
             stop_time: record.stop_time,
             start: record.start(),
-            proof: Proof::Undrilled,
+            verification: Verification::Undrilled,
             held: std::collections::BTreeSet::new(),
             leaving: None,
             parent: None,

@@ -94,7 +94,7 @@ fn open<A: Aead>(key: &[u8], context: &[u8], message: &[u8]) -> Opened {
 }
 
 /// Seals a message, to compare with the vector byte by byte.
-fn seal<A: Aead>(key: &[u8], (salt, context): (&[u8], &[u8]), plain: &[u8]) -> Vec<u8> {
+fn seal<A: Aead>(key: &[u8], salt: &[u8], context: &[u8], plain: &[u8]) -> Vec<u8> {
     let keys = derive::<A, HkdfSha512>(LABEL, key, &[salt, context]).unwrap();
     let mut message = [salt, keys.commitment()].concat();
     let mut chunks: Vec<_> = plain.chunks(CHUNK).collect();
@@ -118,7 +118,7 @@ fn check<A: Aead>(test: &Test) {
         (TestResult::Valid, Opened::Whole(plain)) => {
             assert_eq!(Some(plain.len()), test.msg_length, "{case}");
             assert_eq!(Some(sha512(&plain)), test.msg_sha512.as_ref().map(|digest| digest.to_vec()), "{case}");
-            assert_eq!(seal::<A>(&test.key, (&message[..24], &test.ctx), &plain), message, "{case}");
+            assert_eq!(seal::<A>(&test.key, &message[..24], &test.ctx, &plain), message, "{case}");
             let keys = derive::<A, HkdfSha512>(LABEL, &test.key, &[&message[..24], &test.ctx]).unwrap();
             assert_eq!(keys.nonce(0), test.base_nonce.as_ref().unwrap()[..], "{case}");
         }

@@ -12,7 +12,7 @@ use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_postgres::BackupFacts;
 use lifeboat_postgres::find_server_bin;
 use lifeboat_repository::backup::Progress;
-use lifeboat_repository::backup::read::{self, BackupReader, Ranges, ReadSettings};
+use lifeboat_repository::backup::read::{self, BackupReader, Ranges, ReadControl, ReadSettings};
 use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::records::BackupRecord;
 use tokio::time::Instant;
@@ -131,7 +131,7 @@ impl Restore<'_> {
         let connections = usize::from(self.args.connections);
         let settings = ReadSettings { ranges: Ranges::Parts(RANGE_BYTES), connections, workers: workers() };
         let sink = Arc::clone(target);
-        read::read_backup(Arc::clone(reader), shards, sink, settings, (progress, stop))
+        read::read_backup(Arc::clone(reader), shards, sink, settings, ReadControl { progress, stop })
             .await
             .context("restore the files")
     }

@@ -10,9 +10,11 @@ use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::{Output, ProgressLine, Tone, toned};
 use lifeboat_repository::backup::Progress;
-use lifeboat_repository::backup::read::{self, BackupReader, Damage, FileSink, Ranges, ReadSettings, SinkFile};
-use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::backup::read::{
+    self, BackupReader, Damage, FileSink, Ranges, ReadControl, ReadSettings, SinkFile,
+};
 use lifeboat_repository::catalog::CatalogRow;
+use lifeboat_repository::log::RegionStore;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey};
 use lifeboat_vocabulary::{FileEntry, Sha256Digest};
 use serde_json::json;
@@ -72,7 +74,9 @@ async fn deep(
     let line = ProgressLine::start("verify", Arc::clone(&progress), Some(row.record.files.raw_bytes), output);
     let shards = row.record.index.iter().map(|shard| shard.key.clone()).collect();
     let settings = ReadSettings { ranges: Ranges::WholeObjects, connections: 3, workers: workers() };
-    let read = read::read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, (progress, stop)).await;
+    let read =
+        read::read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, ReadControl { progress, stop })
+            .await;
     drop(line);
     anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
     let failure = read.err().map(|error| format!("{:#}", anyhow::Error::new(error)));

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use lifeboat_cli::access::{Keys, Repository, open_region, region_settings};
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_postgres::TimelineHistory;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::catalog::{CatalogRow, RegionAnswer};
 use lifeboat_repository::format::layout::WalRange;
-use lifeboat_repository::log::records::{GapScope, Soundness};
-use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::log::records::{GapScope, Integrity};
+use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::wal::read::{HistoryRead, WalRead, WalReader, WalRegion, WalTrouble};
 use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
@@ -148,7 +147,7 @@ impl Archive {
     }
 
     async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
-        let survey = self.reader.survey(from, None).await;
+        let survey = self.reader.list(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
         let logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
         let gaps = logs
@@ -193,7 +192,7 @@ fn note(unanswered: &mut Vec<(RegionName, String)>, region: &RegionName, why: &s
 }
 
 fn is_usable(row: &CatalogRow, fixed: Option<&BackupId>) -> bool {
-    let fits = fixed == Some(&row.record.backup) || row.record.soundness() == Soundness::Sound;
+    let fits = fixed == Some(&row.record.backup) || row.record.integrity() == Integrity::Intact;
     fits && !row.is_disputed() && row.holders().next().is_some()
 }
 
@@ -282,7 +281,7 @@ impl WalSource for Archive {
 
     async fn extent(&self, timeline: TimelineId, from: Lsn, until: Lsn) -> Extent {
         let position = WalPosition { timeline, lsn: from };
-        let survey = self.reader.survey(position, Some(until)).await;
+        let survey = self.reader.list(position, Some(until)).await;
         let end = survey.map.contiguous_end(position).min(until);
         let unanswered = (!survey.troubles.is_empty() && end < until).then(|| troubles(&survey.troubles));
         Extent { end: (end > from).then_some(end), unanswered }

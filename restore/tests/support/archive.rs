@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lifeboat_repository::format::layout::WalRange;
-use lifeboat_repository::keys::{Holders, SigningKey};
+use lifeboat_repository::keys::{KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{Origin, RecordBody, WalEpochRecord};
 use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
 use lifeboat_repository::wal::{Head, HeadFile, PieceSize, WalEpoch, WalLevels, WalSealer};
@@ -61,7 +61,7 @@ impl Shipper {
                 stores.push((name, store, trust));
             }
             let descriptor = found.unwrap();
-            let holders = Holders { recipients: &[recipient], commands: &[] };
+            let holders = KeyRecipients { recipients: &[recipient], commands: &[] };
             let epoch = WalEpoch::new(descriptor.repo, SystemClock.now(), holders).await.unwrap();
             for (_, store, trust) in &stores {
                 epoch.publish(&**store).await.unwrap();

@@ -10,14 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::base::alarms::rules::{RULES, Rule, Severity, rule};
-use crate::base::causes::causes;
 use crate::base::state::{Durable, Loaded, time_text};
 
 /// How often an alarm that goes on is told again.
@@ -303,7 +302,7 @@ impl AlarmBoard {
         let now = self.content();
         let saved = self.kept.change_in_background(move |kept| *kept = now).await;
         if let Err(error) = &saved {
-            tracing::debug!(error = %causes(error), "the alarms are not saved");
+            tracing::debug!(error = %error_chain(error), "the alarms are not saved");
         }
         saved.is_ok()
     }

@@ -30,8 +30,8 @@ enum As {
     Swept,
 }
 
-fn region(backups: &[(u32, As)]) -> RegionStanding {
-    let mut standing = RegionStanding::default();
+fn region(backups: &[(u32, As)]) -> RegionState {
+    let mut standing = RegionState::default();
     for (number, state) in backups {
         let record = record(*number);
         let id = record.backup.clone();
@@ -42,7 +42,7 @@ fn region(backups: &[(u32, As)]) -> RegionStanding {
         let leaving = Leaving { seq: 8, not_before: day(30).parse().unwrap(), why: "no rule keeps it".to_owned() };
         let leaving = (*state == As::Leaving).then_some(leaving);
         let damaged = (*state == As::Damaged).then_some(7);
-        let backup = StandingBackup { record, seq: u64::from(*number), leaving, damaged, held: Default::default() };
+        let backup = BackupState { record, seq: u64::from(*number), leaving, damaged, held: Default::default() };
         standing.backups.insert(id, backup);
     }
     standing
@@ -116,7 +116,7 @@ fn a_backup_that_is_kept_for_longer_than_its_wal_leads_to_its_own_end_only() {
         ),
     ] {
         let standings = floors.into_iter().enumerate().map(|(number, floors)| {
-            let standing = RegionStanding { wal_floors: floors.into_iter().collect(), ..region(all) };
+            let standing = RegionState { wal_floors: floors.into_iter().collect(), ..region(all) };
             (format!("r{number}").parse().unwrap(), standing)
         });
         let survey = side_by_side(&standings.collect(), 1, day(30).parse().unwrap());

@@ -6,7 +6,7 @@ use crate::retention::page_json;
 use jiff::tz::TimeZone;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::log::records::ShardRef;
-use lifeboat_repository::log::{Leaving, RegionStanding, StandingBackup};
+use lifeboat_repository::log::{BackupState, Leaving, RegionState};
 use lifeboat_repository::retention::{RetentionLimits, RetentionPolicy};
 use std::time::Duration;
 
@@ -29,15 +29,15 @@ fn record(day: &str) -> BackupRecord {
     BackupRecord { start_lsn: lsn, stop_lsn: lsn, index, backup, ..record }
 }
 
-fn standing(days: &[&str], leaving: &[&str]) -> RegionStanding {
-    let mut standing = RegionStanding::default();
+fn standing(days: &[&str], leaving: &[&str]) -> RegionState {
+    let mut standing = RegionState::default();
     for day in days {
         let leaving = leaving.contains(day).then(|| {
             let (why, not_before) = ("no rule keeps it".to_owned(), utc("2026-11-22T03:00:00Z"));
             Leaving { seq: 9, not_before, why }
         });
         let (record, damaged, held) = (record(day), None, BTreeSet::new());
-        standing.backups.insert(record.backup.clone(), StandingBackup { record, seq: 1, leaving, damaged, held });
+        standing.backups.insert(record.backup.clone(), BackupState { record, seq: 1, leaving, damaged, held });
     }
     standing
 }
@@ -111,8 +111,7 @@ fn the_same_is_told_to_programs() {
 
 #[test]
 fn a_cluster_without_backups_has_a_page_too() {
-    let empty =
-        RegionPlan::of("fra".parse().unwrap(), RegionStanding::default(), &policy(2), utc("2026-11-20T03:00:00Z"));
+    let empty = RegionPlan::of("fra".parse().unwrap(), RegionState::default(), &policy(2), utc("2026-11-20T03:00:00Z"));
     let page = text(&ClusterPlan { regions: vec![empty], unreadable: Vec::new(), ..plan() });
     assert!(page.ends_with("no backups yet\n"), "{page}");
 }

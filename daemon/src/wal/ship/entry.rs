@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::log::records::WalEpochRecord;
-use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::wal::{
     self, EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject, WalPages,
 };

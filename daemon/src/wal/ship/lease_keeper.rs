@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::backup::write::RegionStore;
+use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::wal::{Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseRenewal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};

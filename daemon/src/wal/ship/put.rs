@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::header::ObjectHeader;
+use lifeboat_repository::log::RegionStore;
 use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 

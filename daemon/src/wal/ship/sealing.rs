@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::WalForm;
-use lifeboat_repository::keys::Holders;
+use lifeboat_repository::keys::KeyRecipients;
 use lifeboat_repository::log::records::WalEpochRecord;
 use lifeboat_repository::wal::{SealWalError, SealedWal, WalEpoch, WalLevels, WalObject, WalSealer};
 use lifeboat_stores::SealedBody;
@@ -151,7 +151,7 @@ impl Sealing {
 
     async fn new_epoch(&self, at: WalPosition, now: UtcTime) -> anyhow::Result<Arc<WalEpoch>> {
         let settings = &self.works.settings;
-        let holders = Holders { recipients: &settings.holders.recipients, commands: &settings.holders.commands };
+        let holders = KeyRecipients { recipients: &settings.holders.recipients, commands: &settings.holders.commands };
         let epoch = WalEpoch::new(settings.repository, now, holders).await.context("begin a key for WAL")?;
         let segment = self.works.look(Desk::segment).context("the size of WAL segments is not known")?;
         let record = WalEpochRecord {

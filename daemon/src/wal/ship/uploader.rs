@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use lifeboat_repository::backup::write::RegionStore;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::Origin;
-use lifeboat_repository::log::{Draft, LogError, RegionLog};
+use lifeboat_repository::log::{Draft, LogError, RegionLog, RegionStore};
 use lifeboat_repository::wal::{HeadFile, Lease};
 use lifeboat_stores::{ObjectKey, PutMode, StoreError};
 use lifeboat_vocabulary::UtcTime;

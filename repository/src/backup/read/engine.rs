@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::progress::Progress;
 use crate::backup::read::aligned_buffer::AlignedBuffer;
 use crate::backup::read::error::ReadBackupError;
+use crate::backup::read::file_job::{FileJob, SinkFile};
 use crate::backup::read::plan::{FramePart, Planner, Ranges, Run};
 use crate::backup::read::reader::{BackupReader, SharedReader};
 use crate::format::compression::Decompressor;
@@ -58,15 +59,6 @@ pub trait FileSink: Send + Sync {
     fn facts(&self, json: &[u8]) -> std::io::Result<()>;
 }
 
-/// A file that is being written, by any thread, in any order, each byte once.
-pub trait SinkFile: Send + Sync {
-    /// Writes `bytes` at `offset`. `bytes` lie in memory at a multiple of 4096 if `offset` is one.
-    ///
-    /// # Errors
-    /// Whatever the operating system says.
-    fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()>;
-}
-
 /// How to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadSettings {
@@ -78,19 +70,13 @@ pub struct ReadSettings {
     pub workers: usize,
 }
 
-/// A file on its way back.
-pub(crate) struct FileJob {
-    entry: FileEntry,
-    expected: u32,
-    remaining: AtomicU32,
-    parts: Mutex<Vec<(u32, u32)>>,
-    open: RwLock<Option<Box<dyn SinkFile>>>,
-}
-
-impl std::fmt::Debug for FileJob {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FileJob({})", self.entry.path)
-    }
+/// Who watches a read, and who may end it.
+#[derive(Clone, Debug)]
+pub struct ReadControl<'a> {
+    /// Counts bytes and files.
+    pub progress: Arc<Progress>,
+    /// Ends the read early.
+    pub stop: &'a CancellationToken,
 }
 
 struct Pack {
@@ -120,14 +106,15 @@ struct Engine {
 /// is complete; the sink still has to make them durable.
 ///
 /// # Errors
-/// [`ReadBackupError`]; the first thing that could not be cured by another region.
+/// [`ReadBackupError`]; the first fault that no other region could make up for.
 pub async fn read_backup(
     reader: SharedReader,
     shards: Vec<ObjectKey>,
     sink: Arc<dyn FileSink>,
     settings: ReadSettings,
-    (progress, stop): (Arc<Progress>, &CancellationToken),
+    control: ReadControl<'_>,
 ) -> Result<(), ReadBackupError> {
+    let ReadControl { progress, stop } = control;
     let engine = Arc::new(Engine {
         reader,
         sink,
@@ -294,7 +281,7 @@ impl Engine {
                 let pack = self.packs.read().get(&run.pack).cloned();
                 let pack = pack.ok_or(ReadBackupError::UnknownPack { pack: run.pack })?;
                 let (region, bytes) = match self.settings.ranges {
-                    Ranges::Parts(_) => self.reader.part(&pack.key, (run.start, run.length), &[]).await?,
+                    Ranges::Parts(_) => self.reader.part(&pack.key, run.start, run.length, &[]).await?,
                     Ranges::WholeObjects => self.reader.whole_from(&pack.key).await?,
                 };
                 self.progress.add_stored(bytes.len());
@@ -345,13 +332,13 @@ impl Engine {
                 }
                 let from = usize::try_from(u64::from(part.frame.place.offset) - start).unwrap_or(usize::MAX);
                 let to = from.saturating_add(usize::try_from(part.frame.place.stored_len).unwrap_or(usize::MAX));
-                let target = buffer.grow(raw_len);
+                let mut target = FrameTarget { decompressor: &mut *decompressor, bytes: buffer.grow(raw_len) };
                 let opened = match bytes.get_mut(from..to) {
-                    Some(sealed) => open_frame(&pack.opener, part, sealed, (decompressor, &mut *target)),
+                    Some(sealed) => open_frame(&pack.opener, part, sealed, &mut target),
                     None => Err("the object ends before it".to_owned()),
                 };
                 if let Err(what) = opened {
-                    self.frame_from_elsewhere(part, &pack, (&region, what), (decompressor, target))?;
+                    self.frame_from_elsewhere(part, &pack, WrongFrame { region: &region, what }, target)?;
                 }
                 let crc = crc::crc32c(buffer.tail(raw_len));
                 if let Some(slot) = part.file.parts.lock().get_mut(usize::try_from(part.index).unwrap_or(usize::MAX)) {
@@ -370,22 +357,23 @@ impl Engine {
         &self,
         part: &FramePart,
         pack: &Pack,
-        (region, what): (&RegionName, String),
-        (decompressor, target): (&mut Decompressor, &mut [u8]),
+        wrong: WrongFrame<'_>,
+        mut target: FrameTarget<'_>,
     ) -> Result<(), ReadBackupError> {
+        let WrongFrame { region, what } = wrong;
         let place = part.frame.place;
-        let range = (u64::from(place.offset), u64::from(place.stored_len));
+        let (start, length) = (u64::from(place.offset), u64::from(place.stored_len));
         let mut bad = vec![(region.clone(), format!("frame {}: {what}", place.frame))];
         self.reader.report(region, &pack.key, format!("frame {} does not open: {what}", place.frame));
         loop {
             let except: Vec<_> = bad.iter().map(|(region, _)| region.clone()).collect();
-            let read = self.block_on(self.reader.part(&pack.key, range, &except))?;
+            let read = self.block_on(self.reader.part(&pack.key, start, length, &except))?;
             let (region, bytes) = read.map_err(|mut error| {
                 error.tried.splice(0..0, bad.iter().cloned());
                 error
             })?;
             let mut bytes = BytesMut::from(&bytes[..]);
-            match open_frame(&pack.opener, part, &mut bytes, (decompressor, &mut *target)) {
+            match open_frame(&pack.opener, part, &mut bytes, &mut target) {
                 Ok(()) => return Ok(()),
                 Err(what) => {
                     self.reader.report(&region, &pack.key, format!("frame {} does not open: {what}", place.frame));
@@ -438,15 +426,28 @@ fn write_error(path: &lifeboat_vocabulary::RelativePath, source: std::io::Error)
     ReadBackupError::Write { path: path.clone(), source }
 }
 
+/// A frame that one region gave back wrong.
+struct WrongFrame<'a> {
+    region: &'a RegionName,
+    what: String,
+}
+
+/// Where the content of a frame goes.
+struct FrameTarget<'a> {
+    decompressor: &'a mut Decompressor,
+    bytes: &'a mut [u8],
+}
+
 /// Decrypts and decompresses one frame into `target`, which has exactly the frame's plain length.
 fn open_frame(
     opener: &PackReader,
     part: &FramePart,
     sealed: &mut [u8],
-    (decompressor, target): (&mut Decompressor, &mut [u8]),
+    target: &mut FrameTarget<'_>,
 ) -> Result<(), String> {
-    let opened = opener.open(part.frame.place, sealed).map_err(|error| crate::backup::write::upload::chain(&error))?;
-    decompressor
-        .decompress(opened.codec, opened.payload, target)
-        .map_err(|error| crate::backup::write::upload::chain(&error))
+    let opened = opener.open(part.frame.place, sealed).map_err(|error| lifeboat_vocabulary::error_chain(&error))?;
+    target
+        .decompressor
+        .decompress(opened.codec, opened.payload, target.bytes)
+        .map_err(|error| lifeboat_vocabulary::error_chain(&error))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backup::read::engine::FileJob;
+use crate::backup::read::file_job::FileJob;
 use crate::format::index::extents::FrameRef;
 
 /// Bytes between two wanted frames that are read and thrown away rather than asked for separately.

@@ -9,10 +9,10 @@ use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::backup::write::upload::RegionStore;
 use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, ObjectId, RepositoryId};
 use crate::format::seal::EpochKey;
+use crate::log::region_store::RegionStore;
 
 /// Something that a region did not give back as it was written. The data came from another region, or the read failed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,19 @@ fn list(tried: &[(RegionName, String)]) -> String {
     tried.iter().map(|(region, what)| format!("{region}: {what}")).collect::<Vec<_>>().join("; ")
 }
 
+/// A backup as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// The repository that it belongs to.
+    pub repository: RepositoryId,
+    /// The epoch whose key opens it.
+    pub epoch: EpochId,
+    /// Its objects, by the list that its record signs.
+    pub objects: HashMap<ObjectKey, Sha256Digest>,
+}
+
 /// Reads the objects of one backup from the regions that hold it.
 pub struct BackupReader {
     regions: Vec<RegionStore>,
@@ -55,12 +68,8 @@ impl BackupReader {
     /// A reader for a backup whose record and list of objects were verified, and whose epoch key was unwrapped.
     /// `regions` are those that hold it, in order of preference.
     #[must_use]
-    pub fn new(
-        regions: Vec<RegionStore>,
-        (backup, objects): (BackupId, HashMap<ObjectKey, Sha256Digest>),
-        (repository, epoch): (RepositoryId, EpochId),
-        key: EpochKey,
-    ) -> Self {
+    pub fn new(regions: Vec<RegionStore>, stored: StoredBackup, key: EpochKey) -> Self {
+        let StoredBackup { backup, repository, epoch, objects } = stored;
         let ranking = Ranking::of(regions.len());
         Self { regions, ranking, damage: Mutex::default(), backup, objects, key, repository, epoch }
     }
@@ -114,7 +123,7 @@ impl BackupReader {
                 }
                 Err(error) => {
                     self.ranking.failed(index);
-                    let what = crate::backup::write::upload::chain(&error);
+                    let what = lifeboat_vocabulary::error_chain(&error);
                     if matches!(error, StoreError::NotFound { .. } | StoreError::Unsupported { .. }) {
                         self.report(&region.name, key, what.clone());
                     } else {
@@ -161,7 +170,8 @@ impl BackupReader {
     pub(crate) async fn part(
         &self,
         key: &ObjectKey,
-        (start, length): (u64, u64),
+        start: u64,
+        length: u64,
         except: &[RegionName],
     ) -> Result<(RegionName, Bytes), ReadError> {
         let accept = |bytes: Bytes| match bytes.len() as u64 {
@@ -181,4 +191,4 @@ fn likely_size(range: ByteRange) -> ByteCount {
 }
 
 /// Shared among the tasks of one read.
-pub type SharedReader = Arc<BackupReader>;
+pub(crate) type SharedReader = Arc<BackupReader>;

@@ -14,19 +14,20 @@ use lifeboat_stores::{PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime, WalPosition};
 
 use crate::backup::write::packer::StoredObject;
-use crate::backup::write::upload::{LeftReason, RegionStore, UploadHub};
+use crate::backup::write::upload::{ExclusionReason, UploadHub};
 use crate::backup::write::writer::SealedBackup;
 use crate::format::aead::sha256;
 use crate::format::ids::RandomError;
 use crate::format::layout;
 use crate::format::packs_list::{PacksList, PacksListError};
-use crate::keys::slots::{EpochPlace, Holders, SlotsError, seal_slots};
+use crate::keys::slots::{EpochPlace, KeyRecipients, SlotsError, seal_slots};
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Draft, LogHead, RegionLog};
+use crate::log::region_store::RegionStore;
 
 /// What the record says besides what the pipeline knows.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ pub struct CommitAuthority<'a> {
     /// The program and its version.
     pub tool: &'a str,
     /// Who can open the backup.
-    pub holders: Holders<'a>,
+    pub recipients: KeyRecipients<'a>,
 }
 
 /// Why nothing could be committed anywhere.
@@ -85,7 +86,7 @@ pub struct CommitReport {
     /// The record, as it stands in every log that has it.
     pub record: BackupRecord,
     /// The place of the record in each region's log, or why there is none.
-    pub regions: BTreeMap<RegionName, Result<LogHead, LeftReason>>,
+    pub regions: BTreeMap<RegionName, Result<LogHead, ExclusionReason>>,
 }
 
 impl CommitReport {
@@ -119,14 +120,14 @@ impl SealedBackup {
     ) -> Result<CommitReport, CommitError> {
         let place = EpochPlace { repository: self.identity.repository, epoch: self.identity.epoch };
         let created = details.stop_time;
-        let keys = body(seal_slots(&self.identity.key, place, created, authority.holders).await?.into());
+        let keys = body(seal_slots(&self.identity.key, place, created, authority.recipients).await?.into());
         let mut list = PacksList::default();
         for object in self.packs.iter().chain(&self.packed.shards) {
             list.insert(object.key.clone(), object.sha256)?;
         }
         let folders = list.iter().filter_map(|(key, _)| layout::folder_of(key)).collect();
         let list = list.to_body()?;
-        let record = self.record(&details, (&keys, &list));
+        let record = self.record(&details, &keys, &list);
         let body = RecordBody::Backup(Box::new(record.clone()));
         let origin = Origin {
             writer: authority.signer.name().clone(),
@@ -141,7 +142,7 @@ impl SealedBackup {
         for region in self.hub.regions() {
             let log = logs.remove(&region.name);
             let work =
-                commit_region((Arc::clone(&self.hub), self.backup.clone()), region.clone(), log, Arc::clone(&objects));
+                commit_region(Arc::clone(&self.hub), self.backup.clone(), region.clone(), log, Arc::clone(&objects));
             tasks.spawn(async move { (region.name, work.await) });
         }
         while let Some(done) = tasks.join_next().await {
@@ -152,7 +153,7 @@ impl SealedBackup {
         Ok(CommitReport { record, regions })
     }
 
-    fn record(&self, details: &BackupDetails, (keys, list): (&SealedBody, &SealedBody)) -> BackupRecord {
+    fn record(&self, details: &BackupDetails, keys: &SealedBody, list: &SealedBody) -> BackupRecord {
         let shards = &self.packed.shards;
         let all = || self.packs.iter().chain(shards);
         let bytes: ByteCount = all().map(|object| object.size).sum();
@@ -188,13 +189,14 @@ fn body(bytes: Bytes) -> SealedBody {
 }
 
 async fn commit_region(
-    (hub, backup): (Arc<UploadHub>, BackupId),
+    hub: Arc<UploadHub>,
+    backup: BackupId,
     region: RegionStore,
     log: Option<RegionLog>,
     objects: Arc<Objects>,
-) -> Result<LogHead, LeftReason> {
+) -> Result<LogHead, ExclusionReason> {
     hub.drained(&region.name).await?;
-    let commit = |error: Box<dyn std::error::Error + Send + Sync>| LeftReason::Commit(error);
+    let commit = |error: Box<dyn std::error::Error + Send + Sync>| ExclusionReason::Commit(error);
     let Some(mut log) = log else { return Err(commit("its log could not be read".into())) };
     let Objects { keys, list, folders, draft, signer } = &*objects;
     let RecordBody::Backup(record) = &draft.body else { return Err(commit("there is no record".into())) };
@@ -204,10 +206,10 @@ async fn commit_region(
         match region.store.put(&key, object.clone(), PutMode::CreateOnly).await {
             // Both names hold random bits of this backup: what is there already is ours.
             Ok(_) | Err(StoreError::Conflict { .. }) => {}
-            Err(source) => return Err(LeftReason::Upload { key, source }),
+            Err(source) => return Err(ExclusionReason::Upload { key, source }),
         }
     }
-    // Somebody may have tidied away what this backup relies on, taking it for what a crash left: then it does not exist.
+    // A sweep may have deleted what this backup relies on as leftovers of a crash: then the backup does not exist.
     let relied_on = |log: &RegionLog| log.refuse_backups(folders);
     let appended = log.append_while(&*region.store, signer, draft, relied_on).await;
     appended.map_err(|error| commit(error.into()))

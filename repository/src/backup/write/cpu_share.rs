@@ -3,7 +3,7 @@
 //!
 //! While others wait, none has more than half of the turns (rounded up, so that no core idles); alone it has all of
 //! them. A turn lasts for one frame or pack, well below a tenth of a second, and is never held while anything is waited
-//! for: so nobody waits long, and no backup can hold up another.
+//! for: so no thread waits long, and no backup can delay another.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,17 +101,17 @@ impl Turns {
 }
 
 /// The turns of all clusters of one daemon.
-pub struct FairShare {
+pub struct CpuShares {
     turns: Mutex<Turns>,
-    seats: Mutex<BTreeMap<ClusterName, Arc<SeatState>>>,
-    /// By the number of the seat.
-    bells: Mutex<Vec<Arc<SeatState>>>,
+    shares: Mutex<BTreeMap<ClusterName, Arc<ShareState>>>,
+    /// By the number of the share.
+    by_index: Mutex<Vec<Arc<ShareState>>>,
 }
 
 #[derive(Debug)]
-struct SeatState {
+struct ShareState {
     index: usize,
-    bell: Condvar,
+    granted_turn: Condvar,
     waiting_nanos: AtomicU64,
     running_nanos: AtomicU64,
 }
@@ -125,64 +125,58 @@ pub struct ShareTimes {
     pub running: Duration,
 }
 
-/// The place of one cluster among those that take turns.
+/// What one cluster has of the processor: its place among those that take turns.
 #[derive(Clone)]
-pub struct Seat {
-    share: Arc<FairShare>,
-    state: Arc<SeatState>,
+pub struct CpuShare {
+    all: Arc<CpuShares>,
+    state: Arc<ShareState>,
 }
 
-impl FairShare {
+impl CpuShares {
     /// As many turns at the same time as `workers`, at least one.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { turns: Mutex::new(Turns::new(workers)), seats: Mutex::default(), bells: Mutex::default() })
+        Arc::new(Self { turns: Mutex::new(Turns::new(workers)), shares: Mutex::default(), by_index: Mutex::default() })
     }
 
-    /// The seat of a cluster: the same each time.
+    /// The share of a cluster: the same each time.
     #[must_use]
-    pub fn seat(self: &Arc<Self>, cluster: &ClusterName) -> Seat {
-        let mut seats = self.seats.lock();
-        let state = seats.entry(cluster.clone()).or_insert_with(|| {
+    pub fn of(self: &Arc<Self>, cluster: &ClusterName) -> CpuShare {
+        let mut shares = self.shares.lock();
+        let state = shares.entry(cluster.clone()).or_insert_with(|| {
             let index = self.turns.lock().join();
             let (waiting_nanos, running_nanos) = (AtomicU64::new(0), AtomicU64::new(0));
-            let state = Arc::new(SeatState { index, bell: Condvar::new(), waiting_nanos, running_nanos });
-            self.bells.lock().push(Arc::clone(&state));
+            let state = Arc::new(ShareState { index, granted_turn: Condvar::new(), waiting_nanos, running_nanos });
+            self.by_index.lock().push(Arc::clone(&state));
             state
         });
-        Seat { share: Arc::clone(self), state: Arc::clone(state) }
+        CpuShare { all: Arc::clone(self), state: Arc::clone(state) }
     }
 
-    /// How long each cluster waited and worked.
-    #[must_use]
-    pub fn times(&self) -> BTreeMap<ClusterName, ShareTimes> {
-        self.seats.lock().iter().map(|(cluster, state)| (cluster.clone(), state.times())).collect()
-    }
-
-    fn take(&self, state: &SeatState) {
+    fn take(&self, state: &ShareState) {
         let mut turns = self.turns.lock();
         if turns.ask(state.index) {
             return;
         }
         let begun = Instant::now();
         while !turns.take_granted(state.index) {
-            state.bell.wait(&mut turns);
+            state.granted_turn.wait(&mut turns);
         }
         drop(turns);
         state.waiting_nanos.fetch_add(nanos(begun.elapsed()), Ordering::Relaxed);
     }
 
-    fn give_back(&self, state: &SeatState) {
+    fn give_back(&self, state: &ShareState) {
         let next = self.turns.lock().done(state.index);
         if let Some(next) = next
-            && let Some(woken) = self.bells.lock().get(next)
+            && let Some(waiting) = self.by_index.lock().get(next)
         {
-            woken.bell.notify_one();
+            waiting.granted_turn.notify_one();
         }
     }
 }
 
-impl SeatState {
+impl ShareState {
     fn times(&self) -> ShareTimes {
         let read = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
         ShareTimes { waiting: read(&self.waiting_nanos), running: read(&self.running_nanos) }
@@ -193,12 +187,12 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Seat {
+impl CpuShare {
     /// Waits for a turn and works. Call it on a worker thread, for work that waits for nothing.
-    pub fn work<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.share.take(&self.state);
+    pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.all.take(&self.state);
         // Given back also if the work panics.
-        let _turn = Turn { seat: self, begun: Instant::now() };
+        let _turn = Turn { share: self, begun: Instant::now() };
         work()
     }
 
@@ -214,28 +208,28 @@ impl Seat {
     }
 }
 
-impl fmt::Debug for Seat {
+impl fmt::Debug for CpuShare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Seat({})", self.state.index)
+        write!(f, "CpuShare({})", self.state.index)
     }
 }
 
-impl fmt::Debug for FairShare {
+impl fmt::Debug for CpuShares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FairShare({})", self.turns.lock().capacity)
+        write!(f, "CpuShares({})", self.turns.lock().capacity)
     }
 }
 
 struct Turn<'s> {
-    seat: &'s Seat,
+    share: &'s CpuShare,
     begun: Instant,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let state = &self.seat.state;
+        let state = &self.share.state;
         state.running_nanos.fetch_add(nanos(self.begun.elapsed()), Ordering::Relaxed);
-        self.seat.share.give_back(state);
+        self.share.all.give_back(state);
     }
 }
 

@@ -3,7 +3,7 @@
 use lifeboat_vocabulary::RegionName;
 
 use crate::backup::write::manifest_check::ManifestMismatch;
-use crate::backup::write::upload::LeftReason;
+use crate::backup::write::upload::ExclusionReason;
 use crate::format::compression::CompressError;
 use crate::format::index::error::IndexError;
 use crate::format::pack::PackError;
@@ -12,11 +12,11 @@ use crate::format::pack::PackError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// Every region has left.
-    #[error("no region is left to write to ({})", list(reasons))]
+    /// Every region was excluded.
+    #[error("every region was excluded ({})", list(reasons))]
     NoRegionLeft {
-        /// Why each one left.
-        reasons: Vec<(RegionName, LeftReason)>,
+        /// Why each one was.
+        reasons: Vec<(RegionName, ExclusionReason)>,
     },
     /// What arrived is not what the server sent.
     #[error("compare with the server's manifest")]
@@ -53,10 +53,10 @@ pub enum BackupError {
     Stopped,
 }
 
-fn list(reasons: &[(RegionName, LeftReason)]) -> String {
+fn list(reasons: &[(RegionName, ExclusionReason)]) -> String {
     let each: Vec<_> = reasons
         .iter()
-        .map(|(region, reason)| format!("{region}: {}", crate::backup::write::upload::chain(reason)))
+        .map(|(region, reason)| format!("{region}: {}", lifeboat_vocabulary::error_chain(reason)))
         .collect();
     each.join("; ")
 }

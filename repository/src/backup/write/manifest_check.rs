@@ -6,9 +6,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use lifeboat_vocabulary::RelativePath;
+use lifeboat_vocabulary::{RelativePath, counted};
 
-/// Where the two accounts differ.
+/// How the server's manifest and what arrived differ.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestMismatch {
     /// The server lists a file that never came.
@@ -38,7 +38,7 @@ pub enum ManifestMismatch {
         sent: u32,
     },
     /// Files came that the server does not list.
-    #[error("{count} files arrived that the server's manifest does not list")]
+    #[error("{} arrived that the server's manifest does not list", counted(*.count as u64, "file", "files"))]
     NotListed {
         /// How many.
         count: usize,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_accounts_agree_and_wal_needs_no_line() {
+    fn matching_manifests_agree_and_wal_files_need_no_entry() {
         let mut check = check();
         check.listed(&path("base/5/2"), 0, Some(0)).unwrap();
         check.listed(&path("pg_wal/archive_status/000000010000000000000001.done"), 0, Some(0)).unwrap();

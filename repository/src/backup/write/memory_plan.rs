@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_vocabulary::{ByteCount, counted};
 
 /// What the process needs besides buffers: code, stacks, TLS sessions, HTTP clients. Measured, then rounded up.
 const PROCESS_BASE: u64 = 28 << 20;
@@ -33,7 +33,7 @@ pub struct MemoryPlan {
 
 /// The budget is too small to work with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a memory budget of {budget} is too small for {workers} workers; at least {needed} are needed")]
+#[error("a memory budget of {budget} is too small for {}; at least {needed} are needed", counted(*.workers as u64, "worker", "workers"))]
 pub struct BudgetTooSmall {
     /// What was given.
     pub budget: ByteCount,
@@ -79,9 +79,9 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "memory budget {}: {} workers, {} frames of {}, {} packs of {} in flight",
+            "memory budget {}: {}, {} frames of {}, {} packs of {} in flight",
             self.budget,
-            self.workers,
+            counted(self.workers as u64, "worker", "workers"),
             self.frames_in_flight,
             ByteCount::from_bytes(self.frame_bytes as u64),
             self.packs_in_flight,
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_cannot_work_says_what_would() {
+    fn a_memory_budget_that_is_too_small_reports_the_least_that_works() {
         let refused = MemoryPlan::new(ByteCount::from_mib(32), 2, 128 << 10, PACK_MAX).unwrap_err();
         assert!(MemoryPlan::new(refused.needed, 2, 128 << 10, PACK_MAX).is_ok());
         assert!(refused.to_string().contains("is too small"), "{refused}");

@@ -11,11 +11,11 @@ pub(crate) mod worker;
 pub(crate) mod writer;
 
 pub use self::commit::{BackupDetails, CommitAuthority, CommitError, CommitReport};
-pub use self::cpu_share::{FairShare, Seat, ShareTimes};
+pub use self::cpu_share::{CpuShare, CpuShares, ShareTimes};
 pub use self::error::BackupError;
 pub use self::manifest_check::ManifestMismatch;
 pub use self::memory_plan::{BudgetTooSmall, MemoryPlan};
 pub use self::packer::{Packed, StoredObject};
-pub use self::upload::{LeftReason, RegionStore};
+pub use self::upload::ExclusionReason;
 pub use self::worker::{Checked, FrameCheck, SuspectPage};
 pub use self::writer::{BackupSettings, BackupWriter, SealedBackup};

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backup::write::error::BackupError;
 use crate::backup::write::manifest_check::ManifestCheck;
-use crate::backup::write::upload::{Hold, UploadHub};
+use crate::backup::write::upload::{BufferPermit, UploadHub};
 use crate::backup::write::worker::{BufferPool, FrameDone, PackJob, SuspectPage, Work, WorkSink};
 use crate::format::crc;
 use crate::format::ids::{EpochId, ObjectId, RepositoryId};
@@ -75,7 +75,7 @@ impl Shared {
         self.shut();
     }
 
-    /// Ends everything: whoever waits for a step or a permit wakes up, uploads are dropped.
+    /// Ends everything: all that wait for a step or a permit wake up, uploads are dropped.
     pub(crate) fn shut(&self) {
         self.steps.close();
         for permits in &self.permits {
@@ -91,7 +91,7 @@ impl WorkSink for Shared {
         self.steps.send_blocking(step).map_err(|_| BackupError::Stopped)
     }
 
-    fn pack_sealed(&self, number: u32, body: SealedBody, hold: Hold) {
+    fn pack_sealed(&self, number: u32, body: SealedBody, permit: BufferPermit) {
         let object = self.pack_keys.lock().remove(&number);
         let Some(object) = object else {
             self.fail(BackupError::Source { what: format!("pack {number} twice") });
@@ -100,7 +100,7 @@ impl WorkSink for Shared {
         let key = layout::pack(&self.backup, number, object);
         let size = ByteCount::of(&body.bytes);
         self.sealed.lock().insert(number, StoredObject { key: key.clone(), sha256: body.sha256, size });
-        self.hub.submit(&key, body, hold);
+        self.hub.submit(&key, body, permit);
     }
 
     fn failed(&self, error: BackupError) {
@@ -142,7 +142,7 @@ struct OpenFile {
 struct OpenPack {
     number: u32,
     builder: PackBuilder,
-    hold: Hold,
+    permit: BufferPermit,
 }
 
 pub(crate) struct Packer {
@@ -261,7 +261,7 @@ impl Packer {
 
     fn open_pack(&mut self, state: &mut State) -> Result<OpenPack, BackupError> {
         self.pack_permits.1.recv_blocking().map_err(|_| BackupError::Stopped)?;
-        let hold = Hold::new(self.pack_permits.0.clone());
+        let permit = BufferPermit::new(self.pack_permits.0.clone());
         let number = state.next_pack;
         state.next_pack += 1;
         let object = ObjectId::random()?;
@@ -270,11 +270,11 @@ impl Packer {
         self.shared.pack_keys.lock().insert(number, object);
         let item = PackItem { number, object, salt: builder.salt(), elsewhere: None };
         self.index_pushed(state, |index| index.push_pack(&item))?;
-        Ok(OpenPack { number, builder, hold })
+        Ok(OpenPack { number, builder, permit })
     }
 
     fn close_pack(&self, pack: OpenPack) -> Result<(), BackupError> {
-        let job = PackJob { number: pack.number, builder: pack.builder, hold: pack.hold };
+        let job = PackJob { number: pack.number, builder: pack.builder, permit: pack.permit };
         self.work.send_blocking(Work::Pack(Box::new(job))).map_err(|_| BackupError::Stopped)
     }
 
@@ -294,7 +294,7 @@ impl Packer {
         let key = layout::index_shard(&self.shared.backup, shard.number);
         let size = ByteCount::of(&shard.body.bytes);
         result.shards.push(StoredObject { key: key.clone(), sha256: shard.body.sha256, size });
-        self.shared.hub.submit(&key, shard.body, Hold::new(self.shard_permits.0.clone()));
+        self.shared.hub.submit(&key, shard.body, BufferPermit::new(self.shard_permits.0.clone()));
         Ok(())
     }
 

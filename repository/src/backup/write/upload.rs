@@ -1,8 +1,8 @@
 //! One pass to all regions: sealed objects go from the pipeline to every region that still takes part.
 //!
 //! Each region is a state machine of its own: it takes part until one of its uploads fails for good or it lags beyond
-//! its bound; then it has *left* this backup, gives up what it still held, and the others go on. Memory is bounded by
-//! the holds that travel with the objects: an object's buffer is free when no region needs it any more.
+//! its bound; then it is *excluded* from this backup, drops what was queued for it, and the others go on. Memory is bounded
+//! by the permits that travel with the objects: an object's buffer is free when no region needs it any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,27 +10,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use lifeboat_stores::{ObjectKey, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::RegionName;
+use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError};
+use lifeboat_vocabulary::{RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
+use crate::log::region_store::RegionStore;
 
-/// A region that a backup goes to.
-#[derive(Clone, Debug)]
-pub struct RegionStore {
-    /// Its name in the configuration.
-    pub name: RegionName,
-    /// Where its objects go, with retries and breaker around it.
-    pub store: Arc<dyn Store>,
-}
-
-/// Why a region left a backup.
+/// Why a region is excluded from a backup.
 #[derive(Debug, thiserror::Error)]
-pub enum LeftReason {
+pub enum ExclusionReason {
     /// It could not be used from the start.
     #[error("could not be prepared")]
     Prepare(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -55,19 +47,19 @@ pub enum LeftReason {
     Commit(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A permit that travels with a buffer and comes back when the last region has let go of it.
+/// A permit that travels with a buffer, and is returned when the last region does not need it any more.
 #[derive(Debug)]
-pub(crate) struct Hold(Sender<()>);
+pub(crate) struct BufferPermit(Sender<()>);
 
-impl Hold {
+impl BufferPermit {
     pub(crate) fn new(back: Sender<()>) -> Self {
         Self(back)
     }
 }
 
-impl Drop for Hold {
+impl Drop for BufferPermit {
     fn drop(&mut self) {
-        // The channel has room for every permit there is, so this fails only when nobody waits for permits any more.
+        // The channel has room for every permit there is, so this fails only when no task waits for permits any more.
         if self.0.try_send(()).is_err() {
             tracing::trace!("permit returned after the end of the run");
         }
@@ -79,35 +71,35 @@ struct Item {
     id: u64,
     key: ObjectKey,
     body: SealedBody,
-    _hold: Hold,
+    _permit: BufferPermit,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct RegionUpload {
     region: RegionStore,
     queue: Sender<Arc<Item>>,
     receiver: Receiver<Arc<Item>>,
     done: AtomicU64,
     pending: Mutex<BTreeMap<u64, Instant>>,
-    left: Mutex<Option<LeftReason>>,
-    gone: AtomicBool,
-    leave: CancellationToken,
+    reason: Mutex<Option<ExclusionReason>>,
+    is_excluded: AtomicBool,
+    excluded: CancellationToken,
 }
 
-impl Lane {
-    fn leave(&self, reason: LeftReason) {
-        if !self.gone.swap(true, Ordering::SeqCst) {
-            tracing::warn!(region = %self.region.name, reason = %chain(&reason), "region leaves this backup");
-            *self.left.lock() = Some(reason);
+impl RegionUpload {
+    fn exclude(&self, reason: ExclusionReason) {
+        if !self.is_excluded.swap(true, Ordering::SeqCst) {
+            tracing::warn!(region = %self.region.name, reason = %error_chain(&reason), "region is excluded from this backup");
+            *self.reason.lock() = Some(reason);
         }
-        self.leave.cancel();
+        self.excluded.cancel();
         self.queue.close();
         while self.receiver.try_recv().is_ok() {}
         self.pending.lock().clear();
     }
 
-    fn has_left(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
+    fn is_excluded(&self) -> bool {
+        self.is_excluded.load(Ordering::SeqCst)
     }
 
     fn lag(&self, now: Instant) -> Duration {
@@ -115,23 +107,12 @@ impl Lane {
     }
 }
 
-/// An error with all its causes, as one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
 /// How many regions go on, and how long one may hold up the others.
 #[derive(Clone, Copy, Debug)]
-pub struct UploadSettings {
+pub(crate) struct UploadSettings {
     /// Uploads at the same time per region.
     pub concurrency: usize,
-    /// A region whose oldest upload is older than this, while another region keeps up, leaves.
+    /// A region whose oldest upload is older than this, while another region keeps up, is excluded.
     pub lag_limit: Duration,
     /// Objects in flight at the most (packs and index shards): the length of each region's queue.
     pub objects_in_flight: usize,
@@ -140,7 +121,7 @@ pub struct UploadSettings {
 /// The way out: hands every object to every region that still takes part.
 #[derive(Debug)]
 pub(crate) struct UploadHub {
-    lanes: Vec<Arc<Lane>>,
+    uploads: Vec<Arc<RegionUpload>>,
     next_id: AtomicU64,
     progress: Arc<Progress>,
     tasks: Mutex<BTreeMap<RegionName, JoinSet<()>>>,
@@ -157,90 +138,91 @@ impl UploadHub {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let mut tasks = BTreeMap::new();
-        let mut lanes = Vec::new();
+        let mut uploads = Vec::new();
         for region in regions {
             let (queue, receiver) = async_channel::bounded(settings.objects_in_flight + settings.concurrency + 4);
-            let lane = Arc::new(Lane {
+            let upload = Arc::new(RegionUpload {
                 region,
                 queue,
                 receiver,
                 done: AtomicU64::new(0),
                 pending: Mutex::default(),
-                left: Mutex::default(),
-                gone: AtomicBool::new(false),
-                leave: stop.child_token(),
+                reason: Mutex::default(),
+                is_excluded: AtomicBool::new(false),
+                excluded: stop.child_token(),
             });
             let mut set = JoinSet::new();
             for _ in 0..settings.concurrency.max(1) {
-                set.spawn(upload_task(Arc::clone(&lane), Arc::clone(&progress)));
+                set.spawn(upload_task(Arc::clone(&upload), Arc::clone(&progress)));
             }
-            tasks.insert(lane.region.name.clone(), set);
-            lanes.push(lane);
+            tasks.insert(upload.region.name.clone(), set);
+            uploads.push(upload);
         }
         let mut watch = JoinSet::new();
-        watch.spawn(watch_lag(lanes.clone(), settings.lag_limit, stop.clone()));
-        Arc::new(Self { lanes, next_id: AtomicU64::new(0), progress, tasks: Mutex::new(tasks), _watch: watch, stop })
+        watch.spawn(watch_lag(uploads.clone(), settings.lag_limit, stop.clone()));
+        Arc::new(Self { uploads, next_id: AtomicU64::new(0), progress, tasks: Mutex::new(tasks), _watch: watch, stop })
     }
 
-    /// Queues an object for all regions that take part. Never waits: the hold was waited for before.
-    pub(crate) fn submit(&self, key: &ObjectKey, body: SealedBody, hold: Hold) {
+    /// Queues an object for all regions that take part. Never waits: the permit was waited for before.
+    pub(crate) fn submit(&self, key: &ObjectKey, body: SealedBody, permit: BufferPermit) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let item = Arc::new(Item { id, key: key.clone(), body, _hold: hold });
+        let item = Arc::new(Item { id, key: key.clone(), body, _permit: permit });
         let now = Instant::now();
-        for lane in self.lanes.iter().filter(|lane| !lane.has_left()) {
-            lane.pending.lock().insert(id, now);
-            if lane.queue.try_send(Arc::clone(&item)).is_err() {
-                lane.pending.lock().remove(&id);
+        for upload in self.uploads.iter().filter(|upload| !upload.is_excluded()) {
+            upload.pending.lock().insert(id, now);
+            if upload.queue.try_send(Arc::clone(&item)).is_err() {
+                upload.pending.lock().remove(&id);
             }
         }
     }
 
     /// How many regions still take part.
     pub(crate) fn taking_part(&self) -> usize {
-        self.lanes.iter().filter(|lane| !lane.has_left()).count()
+        self.uploads.iter().filter(|upload| !upload.is_excluded()).count()
     }
 
     /// A region could not be prepared: it does not take part.
-    pub(crate) fn exclude(&self, region: &RegionName, reason: LeftReason) {
-        if let Some(lane) = self.lanes.iter().find(|lane| lane.region.name == *region) {
-            lane.leave(reason);
+    pub(crate) fn exclude(&self, region: &RegionName, reason: ExclusionReason) {
+        if let Some(upload) = self.uploads.iter().find(|upload| upload.region.name == *region) {
+            upload.exclude(reason);
         }
     }
 
-    /// Why regions have left, by region. Each reason is given out once.
-    pub(crate) fn take_reasons(&self) -> Vec<(RegionName, LeftReason)> {
-        let taken = |lane: &Arc<Lane>| lane.left.lock().take().map(|reason| (lane.region.name.clone(), reason));
-        self.lanes.iter().filter_map(taken).collect()
+    /// Why regions were excluded, by region. Each reason is given out once.
+    pub(crate) fn take_reasons(&self) -> Vec<(RegionName, ExclusionReason)> {
+        let taken =
+            |upload: &Arc<RegionUpload>| upload.reason.lock().take().map(|reason| (upload.region.name.clone(), reason));
+        self.uploads.iter().filter_map(taken).collect()
     }
 
-    /// The names of all regions, in the order of the configuration.
+    /// All regions, in the order of the configuration.
     pub(crate) fn regions(&self) -> Vec<RegionStore> {
-        self.lanes.iter().map(|lane| lane.region.clone()).collect()
+        self.uploads.iter().map(|upload| upload.region.clone()).collect()
     }
 
     /// Nothing more will be submitted: the tasks end when their queues are empty.
     pub(crate) fn close(&self) {
-        for lane in &self.lanes {
-            lane.queue.close();
+        for upload in &self.uploads {
+            upload.queue.close();
         }
     }
 
-    /// Waits until a region has everything, or has left. Call [`Self::close`] first.
-    pub(crate) async fn drained(&self, region: &RegionName) -> Result<(), LeftReason> {
+    /// Waits until a region has everything, or is excluded. Call [`Self::close`] first.
+    pub(crate) async fn drained(&self, region: &RegionName) -> Result<(), ExclusionReason> {
         let tasks = self.tasks.lock().remove(region);
         if let Some(mut tasks) = tasks {
             while tasks.join_next().await.is_some() {}
         }
-        let Some(lane) = self.lanes.iter().find(|lane| lane.region.name == *region) else { return Ok(()) };
-        if let Some(reason) = lane.left.lock().take() {
+        let Some(upload) = self.uploads.iter().find(|upload| upload.region.name == *region) else { return Ok(()) };
+        if let Some(reason) = upload.reason.lock().take() {
             return Err(reason);
         }
-        let (done, submitted) = (lane.done.load(Ordering::Relaxed), self.next_id.load(Ordering::Relaxed));
+        let (done, submitted) = (upload.done.load(Ordering::Relaxed), self.next_id.load(Ordering::Relaxed));
         if done == submitted && !self.stop.is_cancelled() {
             return Ok(());
         }
-        let missing = format!("{} of {submitted} objects were not uploaded", submitted - done);
-        Err(LeftReason::Prepare(missing.into()))
+        let missing = format!("uploaded {done} of {}", counted(submitted, "object", "objects"));
+        Err(ExclusionReason::Prepare(missing.into()))
     }
 
     /// Bytes and objects counted so far.
@@ -249,38 +231,38 @@ impl UploadHub {
     }
 }
 
-async fn upload_task(lane: Arc<Lane>, progress: Arc<Progress>) {
+async fn upload_task(upload: Arc<RegionUpload>, progress: Arc<Progress>) {
     loop {
         let item = tokio::select! {
             biased;
-            () = lane.leave.cancelled() => return,
-            item = lane.receiver.recv() => match item { Ok(item) => item, Err(_) => return },
+            () = upload.excluded.cancelled() => return,
+            item = upload.receiver.recv() => match item { Ok(item) => item, Err(_) => return },
         };
-        let put = lane.region.store.put(&item.key, item.body.clone(), PutMode::CreateOnly);
+        let put = upload.region.store.put(&item.key, item.body.clone(), PutMode::CreateOnly);
         let outcome = tokio::select! {
             biased;
-            () = lane.leave.cancelled() => return,
+            () = upload.excluded.cancelled() => return,
             outcome = put => outcome,
         };
         match outcome {
             // The name holds 128 random bits: an object that is there already is the one of our own first attempt.
             Ok(_) | Err(StoreError::Conflict { .. }) => {
                 let bytes = item.body.bytes.len();
-                lane.pending.lock().remove(&item.id);
-                lane.done.fetch_add(1, Ordering::Relaxed);
+                upload.pending.lock().remove(&item.id);
+                upload.done.fetch_add(1, Ordering::Relaxed);
                 progress.add_stored(bytes);
             }
             Err(source) => {
-                lane.leave(LeftReason::Upload { key: item.key.clone(), source });
+                upload.exclude(ExclusionReason::Upload { key: item.key.clone(), source });
                 return;
             }
         }
     }
 }
 
-/// A region leaves when it alone holds up the rest: its oldest upload is over the limit while another one keeps up.
-/// Where all are equally slow, the way out of this host is slow, and nobody is to blame.
-async fn watch_lag(lanes: Vec<Arc<Lane>>, limit: Duration, stop: CancellationToken) {
+/// A region is excluded when it alone holds up the rest: its oldest upload is over the limit while another one keeps up.
+/// Where all are equally slow, the network of this host is slow, and no region is excluded.
+async fn watch_lag(uploads: Vec<Arc<RegionUpload>>, limit: Duration, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_millis(500).min(limit / 4).max(Duration::from_millis(10)));
     loop {
         tokio::select! {
@@ -288,12 +270,12 @@ async fn watch_lag(lanes: Vec<Arc<Lane>>, limit: Duration, stop: CancellationTok
             _ = tick.tick() => {}
         }
         let now = Instant::now();
-        let taking_part: Vec<_> = lanes.iter().filter(|lane| !lane.has_left()).collect();
-        let Some(least) = taking_part.iter().map(|lane| lane.lag(now)).min() else { return };
-        for lane in &taking_part {
-            let lag = lane.lag(now);
+        let taking_part: Vec<_> = uploads.iter().filter(|upload| !upload.is_excluded()).collect();
+        let Some(least) = taking_part.iter().map(|upload| upload.lag(now)).min() else { return };
+        for upload in &taking_part {
+            let lag = upload.lag(now);
             if lag > limit && least < limit / 2 {
-                lane.leave(LeftReason::Lagged { lag, limit });
+                upload.exclude(ExclusionReason::Lagged { lag, limit });
             }
         }
     }

@@ -9,9 +9,9 @@ use lifeboat_vocabulary::{FileNumber, RelativePath};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::backup::write::cpu_share::Seat;
+use crate::backup::write::cpu_share::CpuShare;
 use crate::backup::write::error::BackupError;
-use crate::backup::write::upload::Hold;
+use crate::backup::write::upload::BufferPermit;
 use crate::format::compression::Compressor;
 use crate::format::crc;
 use crate::format::frame::Codec;
@@ -93,7 +93,7 @@ pub(crate) struct FrameJob {
 pub(crate) struct PackJob {
     pub(crate) number: u32,
     pub(crate) builder: PackBuilder,
-    pub(crate) hold: Hold,
+    pub(crate) permit: BufferPermit,
 }
 
 /// A frame that is ready to be placed in a pack.
@@ -112,7 +112,7 @@ pub(crate) struct FrameDone {
 /// Where finished work goes.
 pub(crate) trait WorkSink: Send + Sync + 'static {
     fn frame_done(&self, sequence: u64, frame: FrameDone) -> Result<(), BackupError>;
-    fn pack_sealed(&self, number: u32, body: SealedBody, hold: Hold);
+    fn pack_sealed(&self, number: u32, body: SealedBody, permit: BufferPermit);
     fn failed(&self, error: BackupError);
 }
 
@@ -124,7 +124,7 @@ pub(crate) struct Worker {
     pub(crate) check: Option<Arc<dyn FrameCheck>>,
     pub(crate) level: i32,
     /// Where other backups take turns with this one.
-    pub(crate) seat: Option<Seat>,
+    pub(crate) cpu_share: Option<CpuShare>,
 }
 
 impl Worker {
@@ -146,9 +146,9 @@ impl Worker {
                     self.sink.frame_done(sequence, done)?;
                 }
                 Work::Pack(job) => {
-                    let PackJob { number, builder, hold } = *job;
+                    let PackJob { number, builder, permit } = *job;
                     let sealed = self.in_turn(|| builder.seal())?;
-                    self.sink.pack_sealed(number, sealed, hold);
+                    self.sink.pack_sealed(number, sealed, permit);
                 }
             }
         }
@@ -157,8 +157,8 @@ impl Worker {
 
     /// Works when it is our turn. Nothing may be waited for in `work`: a turn is a core that others want.
     fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.seat {
-            Some(seat) => seat.work(work),
+        match &self.cpu_share {
+            Some(share) => share.work(work),
             None => work(),
         }
     }
@@ -198,7 +198,7 @@ pub(crate) fn start_workers(
         .collect()
 }
 
-/// The sending half of the work lane, bounded so that it can never be full: every job holds a permit.
+/// The sending half of the work queue, bounded so that it can never be full: every job holds a permit.
 pub(crate) fn work_lane(frames_in_flight: usize, packs_in_flight: usize) -> (Sender<Work>, Receiver<Work>) {
     async_channel::bounded(frames_in_flight + packs_in_flight + 4)
 }

@@ -18,17 +18,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
-use crate::backup::write::cpu_share::Seat;
+use crate::backup::write::cpu_share::CpuShare;
 use crate::backup::write::error::BackupError;
 use crate::backup::write::memory_plan::MemoryPlan;
 use crate::backup::write::packer::{Numbered, Packed, Packer, SealingIdentity, Shared, Step, StoredObject};
-use crate::backup::write::upload::{LeftReason, RegionStore, UploadHub, UploadSettings};
+use crate::backup::write::upload::{ExclusionReason, UploadHub, UploadSettings};
 use crate::backup::write::worker::{
     BufferPool, FileContext, FrameCheck, FrameJob, Work, Worker, start_workers, work_lane,
 };
 use crate::format::ids::{EpochId, RepositoryId};
 use crate::format::index::writer::IndexWriter;
 use crate::format::seal::EpochKey;
+use crate::log::region_store::RegionStore;
 
 /// Steps that are not frames (begins, ends, manifest lines) and may be on their way at the same time.
 const CONTROLS_IN_FLIGHT: usize = 1024;
@@ -52,7 +53,7 @@ pub struct BackupSettings {
     /// How long one region may hold up the others.
     pub lag_limit: std::time::Duration,
     /// Where other backups take turns with this one at the processor; `None`: it is alone.
-    pub seat: Option<Seat>,
+    pub cpu_share: Option<CpuShare>,
 }
 
 /// A backup that is being written. Dropping it abandons the backup: uploads stop, threads end, nothing is committed.
@@ -134,7 +135,7 @@ impl BackupWriter {
             pool: Arc::clone(&pool),
             check: settings.check.clone(),
             level: settings.compression_level,
-            seat: settings.seat.clone(),
+            cpu_share: settings.cpu_share.clone(),
         })
         .map_err(BackupError::Thread)?;
         let index = IndexWriter::new(&identity.key, identity.repository, identity.epoch)?;
@@ -178,7 +179,7 @@ impl BackupWriter {
     }
 
     /// A region that cannot be used from the start, and why.
-    pub fn exclude(&self, region: &lifeboat_vocabulary::RegionName, reason: LeftReason) {
+    pub fn exclude(&self, region: &lifeboat_vocabulary::RegionName, reason: ExclusionReason) {
         self.shared.hub.exclude(region, reason);
     }
 
@@ -259,7 +260,7 @@ impl BackupWriter {
     /// All data has come: waits until everything is sealed. Uploads may still be running.
     ///
     /// # Errors
-    /// The run's failure, if there is one; [`BackupError::NoRegionLeft`] if nobody takes part any more.
+    /// The run's failure, if there is one; [`BackupError::NoRegionLeft`] if no region takes part any more.
     pub async fn finish(mut self) -> Result<SealedBackup, BackupError> {
         self.control(Step::Finish).await?;
         let packed = match self.packed.take() {
@@ -303,7 +304,7 @@ impl BackupWriter {
         self.or_failure(sent).await?.map_err(|_| self.failure())
     }
 
-    /// Waits for `work`, but no longer than the run is sound and somebody takes part.
+    /// Waits for `work`, but no longer than the run has not failed and a region takes part.
     async fn or_failure<T>(&self, work: impl Future<Output = T>) -> Result<T, BackupError> {
         if self.shared.hub.taking_part() == 0 {
             return Err(self.failure());

@@ -97,7 +97,7 @@ async fn regions_of_another_repository_are_reported_and_not_mixed_in() {
 }
 
 #[tokio::test]
-async fn what_is_odd_about_a_region_is_reported() {
+async fn oddities_of_a_region_are_reported() {
     let foreign =
         BackupRecord { pg: crate::log::records::backup::ServerFacts { sysid: 5, ..backup(OLD).pg }, ..backup(OLD) };
     let views = [
@@ -139,7 +139,7 @@ async fn every_backup_is_shown_newest_first_with_what_each_region_has() {
 }
 
 #[tokio::test]
-async fn a_new_timeline_number_does_not_make_a_backup_old() {
+async fn a_new_timeline_does_not_make_a_backup_deletable() {
     let one = lifeboat_vocabulary::TimelineId::new(1).unwrap();
     let upgraded = BackupRecord { start_tli: one, stop_tli: one, ..backup(NEW) };
     let catalog = Catalog::merge(&[view("eu", &[upgraded, backup(OLD)]).await]);
@@ -147,7 +147,7 @@ async fn a_new_timeline_number_does_not_make_a_backup_old() {
 }
 
 #[tokio::test]
-async fn a_damaged_backup_is_shown_and_is_not_the_newest_sound_one() {
+async fn a_damaged_backup_is_listed_and_is_not_the_newest_intact_one() {
     let pages = Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 });
     let damaged = BackupRecord { pages, ..backup(NEW) };
     let catalog = Catalog::merge(&[view("eu", &[backup(OLD), damaged]).await]);
@@ -157,7 +157,7 @@ async fn a_damaged_backup_is_shown_and_is_not_the_newest_sound_one() {
 }
 
 #[tokio::test]
-async fn what_the_logs_say_about_wal_is_told_of_regions_that_are_used_and_of_no_others() {
+async fn wal_records_are_read_only_from_the_logs_of_regions_in_use() {
     let (ours, others) = (Archive::new(&["eu", "us"]).await, Archive::new(&["ap"]).await);
     let view = |region: &crate::samples::wal::Region| {
         let (descriptor, log) = (Box::new(samples::descriptor()), region.log.clone());
@@ -188,7 +188,7 @@ fn forget(id: &str) -> RecordBody {
 }
 
 #[tokio::test]
-async fn a_backup_that_a_region_gave_up_is_not_there_any_more_and_shown_while_another_has_it() {
+async fn a_backup_swept_in_one_region_is_listed_while_another_region_has_it() {
     let eu = [committed(OLD), committed(MIDDLE), committed(NEW), forget(OLD), sweep(OLD), forget(MIDDLE)];
     let us = [committed(OLD), committed(MIDDLE), committed(NEW), forget(OLD)];
     let catalog = Catalog::merge(&[view_of("eu", &eu).await, view_of("us", &us).await]);
@@ -207,7 +207,7 @@ async fn a_backup_that_a_region_gave_up_is_not_there_any_more_and_shown_while_an
 }
 
 #[tokio::test]
-async fn a_backup_that_all_regions_gave_up_is_gone() {
+async fn a_backup_swept_in_all_regions_is_not_listed() {
     let swept = [committed(OLD), committed(NEW), sweep(OLD)];
     let without = [committed(NEW)];
     let left_over = [committed(NEW), sweep(OLD)];

@@ -1,4 +1,5 @@
 //! Why an index cannot be written or read.
+use lifeboat_vocabulary::counted;
 
 use crate::format::compression::{CompressError, DecompressError};
 use crate::format::frame::FRAME_BYTES_MAX;
@@ -73,7 +74,7 @@ pub enum IndexError {
         shard: u32,
     },
     /// There were fewer shards than the index has.
-    #[error("the index ends after {shards} shards, and none of them is the last")]
+    #[error("the index ends after {}, without its last one", counted(u64::from(*.shards), "shard", "shards"))]
     MissingLast {
         /// How many there were.
         shards: u32,

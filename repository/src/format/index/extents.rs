@@ -8,7 +8,7 @@ use crate::format::frame::{FRAME_BYTES_MAX, FRAME_OVERHEAD, FramePlace};
 use crate::format::varint::{self, VarintError};
 
 /// Frames that one file may have: half a tebibyte at the usual frame size. Bounds a reader's memory.
-pub const FRAMES_MAX: usize = 1 << 22;
+pub(crate) const FRAMES_MAX: usize = 1 << 22;
 
 /// One frame of a file: which pack, where in it, and how much of the file it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub(crate) fn encode(frames: &[FrameRef], size: u64) -> Result<Extents, ExtentEr
     let mut expected = START;
     let mut rest = frames;
     while let Some(first) = rest.first() {
-        let (count, form, end) = run(rest, (position, frame_bytes, size))?;
+        let (count, form, end) = run(rest, position, FileShape { size, frame_bytes })?;
         position = end;
         let (run, behind) = rest.split_at(count);
         rest = behind;
@@ -186,19 +186,27 @@ impl Form {
     }
 
     /// Implied are frames of the usual length, and the remainder of the file.
-    fn of(frame: &FrameRef, (position, frame_bytes, size): (u64, u64, u64)) -> Self {
-        let implied = frame_bytes.min(size.saturating_sub(position));
+    fn of(frame: &FrameRef, position: u64, file: FileShape) -> Self {
+        let implied = file.frame_bytes.min(file.size.saturating_sub(position));
         if u64::from(frame.raw_len) == implied { Self::Implied } else { Self::Explicit }
     }
 }
 
+/// A file that is encoded, in **bytes**.
+#[derive(Clone, Copy)]
+struct FileShape {
+    size: u64,
+    /// Of all frames but the last.
+    frame_bytes: u64,
+}
+
 /// How many of the first frames make a run, in which form, and where in the file it ends.
-fn run(frames: &[FrameRef], (start, frame_bytes, size): (u64, u64, u64)) -> Result<(usize, Form, u64), ExtentError> {
+fn run(frames: &[FrameRef], start: u64, file: FileShape) -> Result<(usize, Form, u64), ExtentError> {
     let (mut count, mut position) = (0, start);
     let mut form = Form::Implied;
     let mut expected = START;
     for frame in frames {
-        let own = Form::of(frame, (position, frame_bytes, size));
+        let own = Form::of(frame, position, file);
         if count > 0 && (own != form || !expected.is_at(frame)) {
             break;
         }
@@ -289,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_one_stretch_costs_three_bytes_a_frame() {
+    fn a_contiguous_file_takes_three_bytes_a_frame() {
         let frames: Vec<_> = (0..8192).map(|n| frame(0, n, 144 + n * 40_000, (40_000, 131_072))).collect();
         let extents = encode(&frames, 1 << 30).unwrap();
         assert!(extents.encoded.len() < 8192 * 3 + 16, "{}", extents.encoded.len());
@@ -306,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_frames_come_back(mut frames in proptest::collection::vec(any_frame(), 0..60), chain in any::<u64>()) {
+        fn any_frames_are_read_back(mut frames in proptest::collection::vec(any_frame(), 0..60), chain in any::<u64>()) {
             // Every second file or so in one stretch, as they mostly are.
             for index in 1..frames.len() {
                 if chain >> (index % 64) & 1 == 1 {

@@ -7,7 +7,7 @@ pub(crate) mod reader;
 pub(crate) mod writer;
 
 pub use self::error::IndexError;
-pub use self::extents::{ExtentError, FRAMES_MAX, FrameRef};
+pub use self::extents::{ExtentError, FrameRef};
 pub use self::item::{Elsewhere, IndexItem, ItemError, PackItem, decode_item};
 pub use self::reader::{IndexReader, IndexTotals};
 pub use self::writer::{IndexWriter, SealedShard};

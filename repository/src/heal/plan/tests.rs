@@ -87,7 +87,7 @@ async fn damage_is_outstanding_until_it_is_healed() {
 }
 
 #[tokio::test]
-async fn records_about_everybody_are_taken_over_and_those_about_one_region_are_not() {
+async fn records_about_the_whole_repository_are_copied_and_those_about_one_region_are_not() {
     let mut scene = Scene::new(&["a", "b"]).await;
     let record = scene.backup(10, 100, &[0, 1]).await;
     let range = samples::wal_range(1, 100, 200);
@@ -115,7 +115,7 @@ async fn records_about_everybody_are_taken_over_and_those_about_one_region_are_n
 }
 
 #[tokio::test]
-async fn an_older_incarnation_never_comes_back() {
+async fn healing_never_restores_an_older_incarnation() {
     let incarnation = |byte| {
         let incarnation = Some(Incarnation::from_bytes([byte; 8]));
         RecordBody::Incarnation(IncarnationRecord { incarnation })
@@ -135,7 +135,7 @@ async fn an_older_incarnation_never_comes_back() {
 }
 
 #[tokio::test]
-async fn two_signed_records_that_differ_are_left_to_a_person() {
+async fn conflicting_signed_records_are_left_to_a_person() {
     let mut scene = Scene::new(&["a", "b", "c"]).await;
     let record = scene.backup(10, 100, &[0]).await;
     let other = BackupRecord { duration_ms: 1, ..record.clone() };

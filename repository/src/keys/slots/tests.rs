@@ -20,7 +20,7 @@ fn identity() -> Identity {
 
 async fn sealed(recipients: &[Recipient], commands: &[KeyCommand]) -> Result<Vec<u8>, SlotsError> {
     let created = samples::time("2026-11-20T02:00:00Z");
-    seal_slots(&key(), PLACE(), created, Holders { recipients, commands }).await
+    seal_slots(&key(), PLACE(), created, KeyRecipients { recipients, commands }).await
 }
 
 async fn opened(json: &[u8], identities: &[Identity]) -> Result<[u8; 32], SlotsError> {
@@ -33,7 +33,7 @@ fn command(name: &str, script: &str) -> KeyCommand {
 }
 
 #[tokio::test]
-async fn who_is_not_a_recipient_learns_who_is() {
+async fn the_error_for_a_foreign_key_names_the_recipients() {
     let (ours, theirs, stranger) = (identity(), identity(), identity());
     let recipients = [ours.recipient(), theirs.recipient()];
     let json = sealed(&recipients, &[command("kms", "base64")]).await.unwrap();
@@ -106,8 +106,8 @@ async fn every_recipient_opens_the_key_alone() {
 }
 
 #[tokio::test]
-async fn a_set_that_nobody_or_too_many_could_open_is_not_written() {
-    assert!(matches!(sealed(&[], &[]).await.unwrap_err(), SlotsError::NoHolders));
+async fn slots_for_no_recipient_or_too_many_are_refused() {
+    assert!(matches!(sealed(&[], &[]).await.unwrap_err(), SlotsError::NoRecipients));
     let many = vec![command("a", "cat"); 65];
     assert!(matches!(sealed(&[], &many).await.unwrap_err(), SlotsError::TooMany { found: 65 }));
     let error = sealed(&[identity().recipient()], &[command("a", "exit 1")]).await.unwrap_err();

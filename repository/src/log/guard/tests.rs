@@ -10,7 +10,7 @@ use crate::samples;
 use crate::samples::sweep::{SmallBackup, Trick, Tricky, World, at, draft};
 
 #[tokio::test]
-async fn nothing_can_be_said_to_exist_that_an_intent_has_named() {
+async fn no_record_is_accepted_about_what_an_intent_has_named() {
     let mut world = World::new().await;
     let named = SmallBackup::new(1, at(0), (1, 1), &[]);
     let leftover = SmallBackup::new(2, at(0), (1, 1), &[]);
@@ -45,7 +45,7 @@ async fn nothing_can_be_said_to_exist_that_an_intent_has_named() {
 }
 
 #[tokio::test]
-async fn a_log_that_does_not_end_where_it_ended_is_noticed_with_one_request() {
+async fn a_replaced_end_of_a_log_is_detected_with_one_request() {
     let (world, _) = World::with_days(3).await;
     let end = world.log.head().unwrap();
     world.log.confirm_head(&*world.memory).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_log_that_does_not_end_where_it_ended_is_noticed_with_one_request() {
 }
 
 #[tokio::test]
-async fn where_conditions_are_ignored_a_log_that_was_read_long_ago_replaces_nothing() {
+async fn without_conditional_writes_a_stale_log_replaces_nothing() {
     let mut world = World::new().await;
     let inexact = Tricky::new(&world.memory, Trick::IgnoresConditions);
     let mut of_a_long_backup = world.log.clone();

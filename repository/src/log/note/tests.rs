@@ -17,7 +17,7 @@ fn db1() -> NoteSigner {
 
 /// Computed with pyca/cryptography: seed e0..ff.
 #[test]
-fn the_known_answer_comes_out_and_is_accepted() {
+fn the_known_answer_is_reproduced_and_accepted() {
     let note = sign(TEXT, &[&db1()]).unwrap();
     let line = "\u{2014} lifeboat.example/db1 SLbqpQ32iz3zbG4LkaM0JrNZIYf4rrYGP6nS+aNX8e0ThgzIXPtDkqNzLfz6u1iAztIp6eLxI/9hkMwFIMjxf9ohHQA=\n";
     assert_eq!(String::from_utf8(note.clone()).unwrap(), format!("{TEXT}\n{line}"));
@@ -39,7 +39,7 @@ fn a_note_by_another_implementation_is_accepted() {
 }
 
 #[test]
-fn every_flipped_bit_is_noticed() {
+fn every_flipped_bit_is_detected() {
     let note = sign(TEXT, &[&db1()]).unwrap();
     for place in 0..note.len() {
         for bit in 0..8 {
@@ -54,7 +54,7 @@ fn every_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn notes_that_are_not_notes_are_refused_by_meaning() {
+fn malformed_notes_are_refused_by_meaning() {
     let good = String::from_utf8(sign(TEXT, &[&db1()]).unwrap()).unwrap();
     let line = good.rsplit_once("\n\n").unwrap().1;
     let many = format!("{TEXT}\n{}", line.repeat(17));
@@ -84,8 +84,8 @@ fn notes_that_are_not_notes_are_refused_by_meaning() {
 }
 
 #[test]
-fn one_known_signature_is_enough_and_a_wrong_one_is_too_much() {
-    let (ours, other) = (db1(), signer("witness.example", 1));
+fn one_known_signature_is_enough_and_a_wrong_one_is_refused() {
+    let (ours, other) = (db1(), signer("observer.example", 1));
     let both = sign(TEXT, &[&other, &ours]).unwrap();
     assert_eq!(verify(&both, &[]).unwrap_err(), NoteError::UnknownSigner);
     assert_eq!(verify(&both, &[ours.verify_key()]).unwrap().signers, [ours.verify_key()]);

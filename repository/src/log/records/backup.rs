@@ -6,12 +6,11 @@ use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, Sha256Digest, TimelineId, UtcTime, WalPosition};
 use serde::{Deserialize, Serialize};
 
+use crate::format::frame::FRAME_BYTES;
 use crate::format::ids::EpochId;
 use crate::format::json_text::{as_optional_text, as_text, bytes, timeline};
 use crate::format::layout;
 
-/// Sizes of frames that a repository may have, in **bytes**.
-pub const FRAME_BYTES: std::ops::RangeInclusive<u32> = 32 << 10..=1 << 20;
 const SHARDS_MAX: usize = 4096;
 const EPOCHS_MAX: usize = 1024;
 
@@ -167,11 +166,11 @@ pub struct PageFacts {
     pub damaged_files: u64,
 }
 
-/// Whether a backup counts.
+/// Whether a backup counts as a good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Soundness {
-    /// Nothing speaks against it.
-    Sound,
+pub enum Integrity {
+    /// No damage is known.
+    Intact,
     /// The database had damaged pages when it was made: kept and shown, but never counted as a good backup.
     Damaged,
 }
@@ -179,10 +178,10 @@ pub enum Soundness {
 impl BackupRecord {
     /// Whether it counts as a good backup.
     #[must_use]
-    pub fn soundness(&self) -> Soundness {
+    pub fn integrity(&self) -> Integrity {
         match self.pages {
-            Some(PageFacts { damaged, damaged_files, .. }) if damaged > 0 || damaged_files > 0 => Soundness::Damaged,
-            _ => Soundness::Sound,
+            Some(PageFacts { damaged, damaged_files, .. }) if damaged > 0 || damaged_files > 0 => Integrity::Damaged,
+            _ => Integrity::Intact,
         }
     }
 

@@ -13,21 +13,21 @@ use crate::format::ids::{EpochId, HoldId};
 use crate::format::json_text::{as_optional_text, as_text, as_texts, bytes, timeline};
 
 /// Backups that one `forget` record names at most.
-pub const FORGOTTEN_MAX: usize = 1000;
+pub(crate) const FORGOTTEN_MAX: usize = 1000;
 /// Backups that a list of any other record names at most.
 pub const BACKUPS_MAX: usize = 4096;
 /// Epochs that one `sweep-intent` record names at most.
-pub const EPOCHS_SWEPT_MAX: usize = 10_000;
+pub(crate) const EPOCHS_SWEPT_MAX: usize = 10_000;
 /// Timelines that a list of a `sweep-intent` record names at most.
 const FLOORS_MAX: usize = 1000;
 /// Objects that a `damage` record names at most; it counts all.
-pub const OBJECTS_NAMED_MAX: usize = 100;
+pub(crate) const OBJECTS_NAMED_MAX: usize = 100;
 /// The longest reason that a person gives, in **bytes**.
 pub const REASON_BYTES_MAX: usize = 500;
 /// The longest name of a person, in **bytes**.
 pub const OWNER_BYTES_MAX: usize = 100;
 /// The longest sentence about one backup that is forgotten, in **bytes**.
-pub const WHY_BYTES_MAX: usize = 200;
+pub(crate) const WHY_BYTES_MAX: usize = 200;
 /// The longest subject of an `audit` record, in **bytes**.
 pub const SUBJECT_BYTES_MAX: usize = 200;
 const ACTION_BYTES_MAX: usize = 40;
@@ -40,7 +40,7 @@ pub struct ForgetRecord {
     pub backups: Vec<Forgotten>,
     /// The policy that decided.
     pub policy: PolicyText,
-    /// Before this time no sweep takes them, by the clock of whoever sweeps.
+    /// Before this time no sweep takes them, by the clock of the sweeper.
     #[serde(with = "as_text")]
     pub not_before: UtcTime,
 }
@@ -51,7 +51,7 @@ pub struct Forgotten {
     /// Its name.
     #[serde(with = "as_text")]
     pub backup: BackupId,
-    /// Why no rule keeps it, for a person: at most [`WHY_BYTES_MAX`] bytes.
+    /// Why no rule keeps it, for a person: at most `WHY_BYTES_MAX` bytes.
     pub why: String,
 }
 
@@ -163,7 +163,7 @@ pub struct DamageRecord {
     /// The backup that cannot be restored from this region alone; absent if it is the stream of WAL.
     #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupId>,
-    /// The first [`OBJECTS_NAMED_MAX`] of them.
+    /// The first `OBJECTS_NAMED_MAX` of them.
     #[serde(with = "as_texts", default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectKey>,
     /// How many they are.
@@ -178,15 +178,15 @@ pub struct DamageRecord {
 pub enum FoundBy {
     /// The scrub that reads everything in turn.
     Scrub,
-    /// A check that somebody asked for.
+    /// A check that was requested.
     Verify,
     /// A restore.
     Restore,
-    /// Somebody that another version knows.
+    /// A finder that another version knows.
     Other,
 }
 
-/// Objects of this region were brought back from another one.
+/// Objects of this region were restored from another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealedRecord {
     /// The backups that are whole again: all `damage` records before this one are settled for them.
@@ -310,7 +310,7 @@ impl SweepDoneRecord {
 impl HoldRecord {
     /// Whether it has not ended by itself at `now`.
     #[must_use]
-    pub fn lasts_at(&self, now: UtcTime) -> bool {
+    pub(crate) fn lasts_at(&self, now: UtcTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 
@@ -396,7 +396,7 @@ impl fmt::Display for FoundBy {
 impl FromStr for FoundBy {
     type Err = std::convert::Infallible;
 
-    /// A word that is not known is [`Self::Other`]: damage stays damage, whoever found it.
+    /// A word that is not known is [`Self::Other`]: damage stays damage, whatever found it.
     fn from_str(word: &str) -> Result<Self, Self::Err> {
         Ok(Self::ALL.into_iter().find(|found_by| found_by.to_string() == word).unwrap_or(Self::Other))
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::ids::RepositoryId;
 use crate::format::json_text::{as_optional_text, as_text};
-use crate::log::note::KeyName;
+use crate::format::key_name::KeyName;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{
     AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, KeepRecord, ReleaseRecord, SweepDoneRecord,
@@ -18,9 +18,11 @@ use crate::log::records::care::{
 use crate::log::records::wal::{IncarnationRecord, WalEpochRecord, WalGapRecord};
 
 /// The version of records that this program writes, and the only one that it reads.
-pub const RECORD_VERSION: u32 = 1;
+pub(crate) const RECORD_VERSION: u32 = 1;
+/// Records that a log may have: one a minute for two years.
+pub(crate) const LOG_RECORDS_MAX: u64 = 1_000_000;
 /// The longest name and version of a program in a record, in **bytes**.
-pub const TOOL_BYTES_MAX: usize = 100;
+pub(crate) const TOOL_BYTES_MAX: usize = 100;
 
 /// One entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub struct Origin {
     /// When, by the writer's clock. Only information: order is `seq`.
     #[serde(with = "as_text")]
     pub time: UtcTime,
-    /// The program and its version, at most [`TOOL_BYTES_MAX`] bytes.
+    /// The program and its version, at most `TOOL_BYTES_MAX` bytes.
     pub tool: String,
 }
 
@@ -101,7 +103,7 @@ pub enum RecordBody {
     Release(ReleaseRecord),
     /// Objects that are not what was stored.
     Damage(DamageRecord),
-    /// Objects that were brought back from another region.
+    /// Objects that were restored from another region.
     Healed(HealedRecord),
     /// What a person, or the program on its own, did and why.
     Audit(AuditRecord),

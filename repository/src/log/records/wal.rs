@@ -121,7 +121,7 @@ impl GapReason {
 
     /// The reason for a person.
     #[must_use]
-    pub fn sentence(self) -> &'static str {
+    pub(crate) fn sentence(self) -> &'static str {
         match self {
             Self::SlotLost => "the server gave up the replication slot",
             Self::SegmentRemoved => "the server removed the segment before it was received",

@@ -51,7 +51,7 @@ fn signed(link: Link, draft: Draft) -> Bytes {
 }
 
 async fn refused(store: &MemoryStore, trust: LogTrust) -> String {
-    crate::backup::write::upload::chain(&RegionLog::read(store, trust).await.unwrap_err())
+    lifeboat_vocabulary::error_chain(&RegionLog::read(store, trust).await.unwrap_err())
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_log_that_was_tampered_with_is_refused_with_its_fault() {
     let text = String::from_utf8(note_at(&store, 2).await.to_vec()).unwrap();
     let foreign = note::sign("{}\n", &[&samples::signer_named("stranger", 1)]).unwrap();
     for (why, seq, bytes, expected) in [
-        ("exchanged", 2, note_at(&store, 1).await, "at place 2 of the log stands record 1"),
+        ("exchanged", 2, note_at(&store, 1).await, "place 2 of the log has record 1"),
         ("another history", 2, signed(link(2), backup(77)), "record 3 of the log does not follow the record before it"),
         (
             "broken link",
@@ -156,7 +156,7 @@ async fn drafts_that_cannot_stand_there_are_refused() {
 }
 
 #[tokio::test]
-async fn who_was_overtaken_reads_what_happened_before_the_next_try() {
+async fn an_overtaken_writer_reads_the_log_before_it_tries_again() {
     let (store, mut first) = filled(1).await;
     let mut second = RegionLog::read(&store, trust()).await.unwrap();
     first.append(&store, &samples::signer(), &backup(1)).await.unwrap();

@@ -81,18 +81,18 @@ async fn log(bodies: &[RecordBody]) -> RegionLog {
     RegionLog::read(&store, trust("eu-1")).await.unwrap()
 }
 
-async fn standing(bodies: &[RecordBody]) -> RegionStanding {
-    log(bodies).await.standing(samples::time("2026-11-20T12:00:00Z"))
+async fn state(bodies: &[RecordBody]) -> RegionState {
+    log(bodies).await.state(samples::time("2026-11-20T12:00:00Z"))
 }
 
 #[tokio::test]
-async fn a_backup_leaves_when_it_is_forgotten_and_is_gone_when_a_sweep_begins() {
+async fn a_forgotten_backup_is_leaving_and_does_not_exist_once_a_sweep_intent_names_it() {
     let history = [backup(OLD), backup(NEW), forget(OLD), sweep(&[OLD])];
-    let before = standing(&history[..2]).await;
+    let before = state(&history[..2]).await;
     assert_eq!(before.backups.keys().collect::<Vec<_>>(), [&id(OLD), &id(NEW)]);
     assert!(before.backups.values().all(|backup| backup.leaving.is_none()));
     assert_eq!((before.last_decision, &before.policy), (None, &None));
-    let leaving = standing(&history[..3]).await;
+    let leaving = state(&history[..3]).await;
     let not_before = samples::time("2026-11-23T02:00:00Z");
     let expected = Leaving { seq: 3, not_before, why: "no rule keeps it".to_owned() };
     assert_eq!(leaving.backups[&id(OLD)].leaving, Some(expected));
@@ -100,14 +100,14 @@ async fn a_backup_leaves_when_it_is_forgotten_and_is_gone_when_a_sweep_begins() 
     let at = samples::time("2026-11-20T02:00:03Z");
     assert_eq!(leaving.policy, Some((samples::policy_text(), at)));
     assert_eq!(leaving.last_decision, Some(at));
-    let gone = standing(&history).await;
+    let gone = state(&history).await;
     assert_eq!(gone.backups.keys().collect::<Vec<_>>(), [&id(NEW)]);
     assert_eq!(gone.swept, BTreeMap::from([(id(OLD), 4)]));
     assert_eq!(gone.last_decision, Some(samples::time("2026-11-20T02:00:04Z")));
 }
 
 #[tokio::test]
-async fn a_backup_that_was_swept_never_comes_back() {
+async fn a_swept_backup_does_not_exist_again() {
     for (why, history) in [
         ("a record behind the sweep", vec![backup(OLD), sweep(&[OLD]), backup(OLD)]),
         ("a record behind the sweep of what was left over", {
@@ -116,16 +116,16 @@ async fn a_backup_that_was_swept_never_comes_back() {
             vec![RecordBody::SweepIntent(intent), backup(OLD)]
         }),
     ] {
-        let standing = standing(&history).await;
-        assert!(standing.backups.is_empty() && standing.swept.contains_key(&id(OLD)), "{why}");
+        let state = state(&history).await;
+        assert!(state.backups.is_empty() && state.swept.contains_key(&id(OLD)), "{why}");
     }
 }
 
 #[tokio::test]
 async fn a_sweep_is_open_until_nothing_is_locked_any_more() {
     let history = [backup(OLD), sweep(&[OLD]), floors(10, 20), done(2, 1), done(3, 0), done(2, 0)];
-    let open = |standing: &RegionStanding| -> Vec<(u64, Option<u64>)> {
-        standing.open_intents.iter().map(|open| (open.seq, open.locked)).collect()
+    let open = |state: &RegionState| -> Vec<(u64, Option<u64>)> {
+        state.open_intents.iter().map(|open| (open.seq, open.locked)).collect()
     };
     for (records, expected) in [
         (2, vec![(2, None)]),
@@ -134,20 +134,20 @@ async fn a_sweep_is_open_until_nothing_is_locked_any_more() {
         (5, vec![(2, Some(1))]),
         (6, vec![]),
     ] {
-        assert_eq!(open(&standing(&history[..records]).await), expected, "{records} records");
+        assert_eq!(open(&state(&history[..records]).await), expected, "{records} records");
     }
 }
 
 #[tokio::test]
-async fn floors_of_wal_never_sink() {
-    let standing = standing(&[floors(100, 300), floors(50, 400), floors(70, 10)]).await;
+async fn floors_of_wal_never_go_back() {
+    let state = state(&[floors(100, 300), floors(50, 400), floors(70, 10)]).await;
     let timeline = TimelineId::new(7).unwrap();
     let at = |bytes| BTreeMap::from([(timeline, Lsn::from_bytes(bytes).unwrap())]);
-    assert_eq!((standing.wal_floors, standing.slice_floors), (at(100), at(400)));
+    assert_eq!((state.wal_floors, state.slice_floors), (at(100), at(400)));
 }
 
 #[tokio::test]
-async fn damage_stands_until_it_is_healed() {
+async fn damage_is_reported_until_it_is_healed() {
     for (why, history, expected) in [
         ("found", vec![backup(OLD), damage(Some(OLD))], Some(2)),
         ("found again", vec![backup(OLD), damage(Some(OLD)), damage(Some(OLD))], Some(3)),
@@ -156,12 +156,12 @@ async fn damage_stands_until_it_is_healed() {
         ("another one healed", vec![backup(OLD), damage(Some(OLD)), healed(NEW)], Some(2)),
         ("damage in the stream of WAL", vec![backup(OLD), damage(None)], None),
     ] {
-        assert_eq!(standing(&history).await.backups[&id(OLD)].damaged, expected, "{why}");
+        assert_eq!(state(&history).await.backups[&id(OLD)].damaged, expected, "{why}");
     }
 }
 
 #[tokio::test]
-async fn a_hold_stands_until_it_is_released_or_ends_by_itself() {
+async fn a_hold_is_in_force_until_it_is_released_or_expires() {
     let until = |text| RecordBody::Hold(samples::hold(1, OLD, Some(text)));
     for (why, history, expected) in [
         ("in force", vec![backup(OLD), hold(1, OLD)], 1),
@@ -173,12 +173,12 @@ async fn a_hold_stands_until_it_is_released_or_ends_by_itself() {
         ("ended at this moment", vec![backup(OLD), until("2026-11-20T12:00:00Z")], 0),
         ("on another backup", vec![backup(OLD), hold(1, NEW)], 0),
     ] {
-        assert_eq!(standing(&history).await.backups[&id(OLD)].held.len(), expected, "{why}");
+        assert_eq!(state(&history).await.backups[&id(OLD)].held.len(), expected, "{why}");
     }
 }
 
 #[tokio::test]
-async fn a_hold_stops_a_backup_from_leaving_and_it_has_to_be_forgotten_anew() {
+async fn after_a_hold_a_forgotten_backup_has_to_be_forgotten_again() {
     for (why, history, leaves) in [
         ("forgotten", vec![backup(OLD), forget(OLD)], Some(2)),
         ("held afterwards", vec![backup(OLD), forget(OLD), hold(1, OLD)], None),
@@ -187,8 +187,8 @@ async fn a_hold_stops_a_backup_from_leaving_and_it_has_to_be_forgotten_anew() {
         ("forgotten twice", vec![backup(OLD), forget(OLD), forget(OLD)], Some(2)),
         ("forgotten while it is held", vec![backup(OLD), hold(1, OLD), forget(OLD)], None),
     ] {
-        let standing = standing(&history).await;
-        assert_eq!(standing.backups[&id(OLD)].leaving.as_ref().map(|leaving| leaving.seq), leaves, "{why}");
+        let state = state(&history).await;
+        assert_eq!(state.backups[&id(OLD)].leaving.as_ref().map(|leaving| leaving.seq), leaves, "{why}");
     }
 }
 
@@ -197,10 +197,10 @@ async fn a_hold_that_a_region_missed_protects_there_too() {
     let now = samples::time("2026-11-20T12:00:00Z");
     let behind = log(&[backup(OLD), forget(OLD)]).await;
     let ahead = log(&[backup(OLD), hold(1, OLD), hold(2, OLD), release(2)]).await;
-    let mut standing = behind.standing(now);
-    assert!(standing.backups[&id(OLD)].held.is_empty());
-    standing.adopt_holds(holds_in_force([&behind, &ahead], now));
-    let held = &standing.backups[&id(OLD)];
+    let mut state = behind.state(now);
+    assert!(state.backups[&id(OLD)].held.is_empty());
+    state.adopt_holds(holds_in_force([&behind, &ahead], now));
+    let held = &state.backups[&id(OLD)];
     assert_eq!((held.held.len(), &held.leaving), (1, &None));
     let releases = log(&[release(1)]).await;
     assert!(holds_in_force([&ahead, &releases], now).is_empty(), "released in another region");

@@ -31,8 +31,8 @@ fn policies() -> impl Strategy<Value = RetentionPolicy> {
     )
 }
 
-fn proofs() -> impl Strategy<Value = Vec<Proof>> {
-    let proof = prop_oneof![1 => Just(Proof::Drilled), 4 => Just(Proof::Undrilled), 2 => Just(Proof::Damaged)];
+fn proofs() -> impl Strategy<Value = Vec<Verification>> {
+    let proof = prop_oneof![1 => Just(Verification::Drilled), 4 => Just(Verification::Undrilled), 2 => Just(Verification::Damaged)];
     proptest::collection::vec(proof, 90)
 }
 
@@ -62,21 +62,21 @@ proptest! {
         for (place, newest) in history.iter().enumerate() {
             pruned.push(newest.clone());
             let now = run_at(newest, 0);
-            let step = plan(&pruned, &policy, now);
+            let step = plan_candidates(&pruned, &policy, now);
             retain(&mut pruned, &step);
-            let whole = plan(&history[..=place], &policy, now);
+            let whole = plan_candidates(&history[..=place], &policy, now);
             prop_assert_eq!(ids(&step), ids(&whole));
         }
     }
 
     #[test]
-    fn a_second_run_drops_nothing(mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize) {
-        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+    fn planning_again_drops_nothing_more(mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize) {
+        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         history.iter_mut().skip(held).take(1).for_each(|one| one.held = BTreeSet::from([HoldId::from_bytes([1; 8])]));
         let now = run_at(history.last().unwrap(), 0);
-        let first = plan(&history, &policy, now);
+        let first = plan_candidates(&history, &policy, now);
         retain(&mut history, &first);
-        let second = plan(&history, &policy, now);
+        let second = plan_candidates(&history, &policy, now);
         prop_assert_eq!(&second.kept, &first.kept);
         prop_assert_eq!(second.dropped, []);
         prop_assert_eq!((second.anchor, second.wal_from), (first.anchor, first.wal_from));
@@ -86,14 +86,14 @@ proptest! {
     fn the_plan_is_neither_too_small_nor_too_large(
         mut history in histories(), policy in policies(), proofs in proofs(), held in 0..90usize,
     ) {
-        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         history.iter_mut().skip(held).take(1).for_each(|one| one.held = BTreeSet::from([HoldId::from_bytes([1; 8])]));
         let now = run_at(history.last().unwrap(), 0);
-        let plan = plan(&history, &policy, now);
-        let good: Vec<_> = history.iter().rev().filter(|each| each.proof != Proof::Damaged).collect();
+        let plan = plan_candidates(&history, &policy, now);
+        let good: Vec<_> = history.iter().rev().filter(|each| each.verification != Verification::Damaged).collect();
         prop_assert!(plan.keeps(&history.last().unwrap().backup), "the newest");
         prop_assert!(good.first().is_none_or(|newest| plan.keeps(&newest.backup)), "the newest good one");
-        let drilled = good.iter().find(|each| each.proof == Proof::Drilled);
+        let drilled = good.iter().find(|each| each.verification == Verification::Drilled);
         prop_assert!(drilled.is_none_or(|newest| plan.keeps(&newest.backup)), "the newest that was drilled");
         let least = policy.min_keep as usize;
         prop_assert!(good.iter().take(least).all(|each| plan.keeps(&each.backup)), "the least number of good ones");
@@ -112,7 +112,7 @@ proptest! {
     /// Once any backup is as old as the window, one that is kept is, and the one that the window starts from never moves
     /// back: also if the clock does, because no decision is made for an earlier time than the last one.
     #[test]
-    fn the_window_has_an_anchor_that_never_moves_back(
+    fn the_anchor_of_the_window_never_moves_back(
         history in histories(), policy in policies(), slow in proptest::collection::vec(0..96u64, 90),
     ) {
         let mut pruned: Vec<Candidate> = Vec::new();
@@ -121,7 +121,7 @@ proptest! {
         for (newest, slow) in history.iter().zip(slow) {
             pruned.push(newest.clone());
             last_now = last_now.max(run_at(newest, slow));
-            let step = plan(&pruned, &policy, last_now);
+            let step = plan_candidates(&pruned, &policy, last_now);
             let found = pruned.iter().find(|each| Some(&each.backup) == step.anchor.as_ref()).unwrap().clone();
             retain(&mut pruned, &step);
             let present = last_now.max(newest.stop_time);
@@ -147,7 +147,7 @@ proptest! {
         let (daily, weekly, monthly) = (policy.daily + more.0, policy.weekly + more.1, policy.monthly + more.2);
         let larger = RetentionPolicy { daily, weekly, monthly, min_keep: policy.min_keep + more.3, ..policy.clone() };
         let now = run_at(history.last().unwrap(), 0);
-        prop_assert!(ids(&plan(&history, &policy, now)).is_subset(&ids(&plan(&history, &larger, now))));
+        prop_assert!(ids(&plan_candidates(&history, &policy, now)).is_subset(&ids(&plan_candidates(&history, &larger, now))));
     }
 
     /// What a plan over all regions together keeps, and a region has, the region's own plan keeps.
@@ -155,11 +155,11 @@ proptest! {
     fn a_region_keeps_what_all_regions_together_would(
         mut history in histories(), policy in policies(), proofs in proofs(), has in proptest::collection::vec(any::<bool>(), 90),
     ) {
-        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        history.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         let now = run_at(history.last().unwrap(), 0);
         let region: Vec<_> = history.iter().zip(has).filter(|(_, has)| *has).map(|(each, _)| each.clone()).collect();
-        let all = ids(&plan(&history, &policy, now));
-        let own = ids(&plan(&region, &policy, now));
+        let all = ids(&plan_candidates(&history, &policy, now));
+        let own = ids(&plan_candidates(&region, &policy, now));
         let lost: Vec<_> =
             region.iter().map(|each| &each.backup).filter(|id| all.contains(id) && !own.contains(id)).collect();
         prop_assert!(lost.is_empty(), "{:?}", lost);
@@ -167,12 +167,12 @@ proptest! {
 
     /// Whatever is damaged changes nothing for what is good.
     #[test]
-    fn damaged_backups_change_nothing_for_good_ones(history in histories(), policy in policies(), proofs in proofs()) {
+    fn damaged_backups_do_not_change_what_is_kept_of_good_ones(history in histories(), policy in policies(), proofs in proofs()) {
         let mut mixed = history;
-        mixed.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.proof = proof);
+        mixed.iter_mut().zip(proofs).for_each(|(candidate, proof)| candidate.verification = proof);
         let now = run_at(mixed.last().unwrap(), 0);
-        let good: Vec<_> = mixed.iter().filter(|each| each.proof != Proof::Damaged).cloned().collect();
-        let (with, without) = (plan(&mixed, &policy, now), plan(&good, &policy, now));
+        let good: Vec<_> = mixed.iter().filter(|each| each.verification != Verification::Damaged).cloned().collect();
+        let (with, without) = (plan_candidates(&mixed, &policy, now), plan_candidates(&good, &policy, now));
         let is_good = |id: &BackupId| good.iter().any(|each| each.backup == *id);
         let of_good: Vec<_> = with.kept.into_iter().filter(|(id, _)| is_good(id)).collect();
         prop_assert_eq!(of_good, without.kept);
@@ -186,6 +186,6 @@ proptest! {
         let mut sorted = history.clone();
         sorted.sort_by_key(|candidate| candidate.stop_time);
         let now = run_at(sorted.last().unwrap(), 0);
-        prop_assert_eq!(plan(&history, &policy, now), plan(&sorted, &policy, now));
+        prop_assert_eq!(plan_candidates(&history, &policy, now), plan_candidates(&sorted, &policy, now));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn candidate(stop_time: UtcTime) -> Candidate {
         backup: BackupId::new(stop_time, 0x5f1c_09ab),
         stop_time,
         start,
-        proof: Proof::Undrilled,
+        verification: Verification::Undrilled,
         held: BTreeSet::new(),
         leaving: None,
         parent: None,
@@ -56,7 +56,7 @@ fn marks(plan: &RetentionPlan, candidates: &[Candidate]) -> Vec<String> {
 }
 
 fn kept_days(candidates: &[Candidate], policy: &RetentionPolicy, now: &str) -> Vec<String> {
-    marks(&plan(candidates, policy, utc(now)), candidates)
+    marks(&plan_candidates(candidates, policy, utc(now)), candidates)
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_year_of_daily_backups_with_two_missed_keeps_what_the_manual_says() {
         |day: &UtcTime| ["2026-11-12", "2026-11-13"].iter().any(|missed| day.to_string().starts_with(missed));
     let history: Vec<_> = days.filter(|day| !is_missed(day)).map(candidate).collect();
     assert_eq!(history.last().unwrap().stop_time, utc("2026-11-20T02:00:00Z"));
-    let plan = plan(&history, &policy("UTC"), utc("2026-11-20T03:00:00Z"));
+    let plan = plan_candidates(&history, &policy("UTC"), utc("2026-11-20T03:00:00Z"));
     let expected = [
         "2026-11-20 DWMNG",
         "2026-11-19 DN",
@@ -108,12 +108,12 @@ fn a_year_of_daily_backups_with_two_missed_keeps_what_the_manual_says() {
 }
 
 #[test]
-fn few_backups_are_kept_whatever_the_policy_says() {
+fn the_minimum_number_of_backups_is_kept_whatever_the_policy_says() {
     let nothing = only(0, 0, 0);
     let none: [&str; 0] = [];
     let now = "2026-11-20T03:00:00Z";
     assert_eq!(kept_days(&[], &policy("UTC"), now), none, "there is none");
-    assert_eq!(plan(&[], &policy("UTC"), utc(now)), RetentionPlan::default());
+    assert_eq!(plan_candidates(&[], &policy("UTC"), utc(now)), RetentionPlan::default());
     let single = backups(&["2020-01-01T02:00:00Z"]);
     assert_eq!(kept_days(&single, &policy("UTC"), now), ["2020-01-01 DWMNAG"], "the only one, and years old");
     assert_eq!(kept_days(&single, &nothing, now), ["2020-01-01 AG"], "even if nothing is to be kept");
@@ -194,17 +194,17 @@ fn the_window_needs_a_backup_that_is_older_and_wal_from_there() {
         ("2026-11-19T02:00:00Z", 1, Some(1)),
         ("2026-12-24T02:00:00Z", 2, Some(2)),
     ] {
-        let plan = plan(&history, &policy, utc(now));
+        let plan = plan_candidates(&history, &policy, utc(now));
         assert_eq!(plan.anchor.as_ref(), Some(&history[anchor].backup), "{now}");
         assert_eq!(plan.wal_from, wal_from.map(|place: usize| history[place].start), "{now}");
         assert!(plan.keeps(&history[anchor].backup), "{now}");
     }
-    let young = plan(&history, &RetentionPolicy { window: 30 * DAY, ..policy }, utc("2026-11-19T02:00:00Z"));
+    let young = plan_candidates(&history, &RetentionPolicy { window: 30 * DAY, ..policy }, utc("2026-11-19T02:00:00Z"));
     assert_eq!((young.anchor.as_ref(), young.wal_from), (Some(&history[0].backup), None), "no WAL has left the window");
 }
 
 #[test]
-fn damaged_and_unproved_backups_push_nothing_good_out() {
+fn damaged_and_undrilled_backups_displace_no_good_one() {
     let times = ["2026-11-16T02:00:00Z", "2026-11-17T02:00:00Z", "2026-11-18T02:00:00Z", "2026-11-19T02:00:00Z"];
     let now = "2026-11-19T03:00:00Z";
     for (why, damaged, drilled, expected) in [
@@ -222,9 +222,9 @@ fn damaged_and_unproved_backups_push_nothing_good_out() {
         ("all are damaged", vec![0, 1, 2, 3], vec![], vec!["2026-11-19 !"]),
     ] {
         let mut history = backups(&times);
-        damaged.iter().for_each(|place: &usize| history[*place].proof = Proof::Damaged);
-        drilled.iter().for_each(|place: &usize| history[*place].proof = Proof::Drilled);
-        let plan = plan(&history, &only(1, 0, 0), utc(now));
+        damaged.iter().for_each(|place: &usize| history[*place].verification = Verification::Damaged);
+        drilled.iter().for_each(|place: &usize| history[*place].verification = Verification::Drilled);
+        let plan = plan_candidates(&history, &only(1, 0, 0), utc(now));
         assert_eq!(marks(&plan, &history), expected, "{why}");
         let damaged_go = plan.dropped.iter().filter(|dropped| dropped.why.starts_with("it is damaged, and "));
         let damaged_stay = plan.kept.iter().filter(|(_, reasons)| reasons.contains(&Reason::NothingBetter));
@@ -240,13 +240,13 @@ fn a_backup_that_is_held_or_referred_to_stays() {
     with(&mut history, first, |backup| backup.held = BTreeSet::from([hold]));
     let policy = only(1, 0, 0);
     assert_eq!(kept_days(&history, &policy, third), ["2026-11-18 DAG", "2026-11-16 H"]);
-    with(&mut history, first, |backup| backup.proof = Proof::Damaged);
+    with(&mut history, first, |backup| backup.verification = Verification::Damaged);
     assert_eq!(kept_days(&history, &policy, third), ["2026-11-18 DAG", "2026-11-16 H"], "also a damaged one");
     let mut chain = backups(&[first, second, third]);
     let ids: Vec<_> = chain.iter().map(|candidate| candidate.backup.clone()).collect();
     with(&mut chain, second, |backup| backup.parent = Some(ids[0].clone()));
     with(&mut chain, third, |backup| backup.parent = Some(ids[1].clone()));
-    let plan = plan(&chain, &policy, utc(third));
+    let plan = plan_candidates(&chain, &policy, utc(third));
     assert_eq!(marks(&plan, &chain), ["2026-11-18 DAG", "2026-11-17 R", "2026-11-16 R"]);
     assert_eq!(plan.kept[2].1, BTreeSet::from([Reason::Referenced { by: ids[1].clone() }]));
 }
@@ -261,7 +261,7 @@ fn an_upgrade_that_starts_timelines_anew_makes_no_backup_old() {
 }
 
 #[test]
-fn what_is_unusual_is_left_to_a_person() {
+fn unusual_plans_are_left_to_a_person() {
     let now = utc("2026-11-20T03:00:00Z");
     let every = |hours: u32| RetentionLimits { backup_every: Some(HOUR * hours), share_max_percent: 30 };
     let history = |count: u32| -> Vec<Candidate> {
@@ -270,7 +270,7 @@ fn what_is_unusual_is_left_to_a_person() {
         (0..count).map(|hour| candidate(first.plus(HOUR * hour))).collect()
     };
     let keep = |daily| RetentionPolicy { limits: every(24), min_keep: 1, ..only(daily, 0, 0) };
-    let guards = |history: &[Candidate], policy: &RetentionPolicy, now| plan(history, policy, now).unusual;
+    let guards = |history: &[Candidate], policy: &RetentionPolicy, now| plan_candidates(history, policy, now).unusual;
     assert_eq!(guards(&history(2), &keep(1), now), [], "a single backup may always go");
     let share = Guard::TooManyBackups { dropped: 2, of: 3, percent: 30 };
     let (dropped, of) = (ByteCount::from_mib(2), ByteCount::from_mib(3));
@@ -294,7 +294,7 @@ fn what_is_unusual_is_left_to_a_person() {
     let stale = |guards: Vec<Guard>| matches!(guards[..], [Guard::NoFreshBackup { .. }]);
     assert!(stale(guards(&history(1), &all_wal, jumped)), "no backup would go, and all WAL before the newest");
     let mut damaged = history(2);
-    damaged.iter_mut().for_each(|backup| backup.proof = Proof::Damaged);
+    damaged.iter_mut().for_each(|backup| backup.verification = Verification::Damaged);
     let none = Guard::NoFreshBackup { newest: None, expected: None };
     assert_eq!(guards(&damaged, &keep(1), now), [none], "there is no good one at all");
 
@@ -305,46 +305,46 @@ fn what_is_unusual_is_left_to_a_person() {
 
 #[test]
 fn a_clock_that_runs_backwards_does_not_move_the_window_back() {
-    let mut standing = RegionStanding::default();
+    let mut state = RegionState::default();
     for time in ["2026-11-01T02:00:00Z", "2026-11-10T02:00:00Z", "2026-11-20T02:00:00Z"] {
         let record = crate::samples::backup_record_named(BackupId::new(utc(time), 1).as_str(), time);
         let (leaving, damaged, held) = (None, None, BTreeSet::new());
-        standing.backups.insert(record.backup.clone(), StandingBackup { record, seq: 1, leaving, damaged, held });
+        state.backups.insert(record.backup.clone(), BackupState { record, seq: 1, leaving, damaged, held });
     }
-    let anchor = |standing: &RegionStanding, now: &str| {
-        let plan = plan_region(standing, &policy("UTC"), utc(now));
+    let anchor = |state: &RegionState, now: &str| {
+        let plan = plan_region(state, &policy("UTC"), utc(now));
         (plan.anchor.unwrap().as_str()[..8].to_owned(), plan.unusual)
     };
-    assert_eq!(anchor(&standing, "2026-11-28T02:00:00Z"), ("20261120".to_owned(), vec![]));
-    assert_eq!(anchor(&standing, "2026-11-21T02:00:00Z"), ("20261110".to_owned(), vec![]));
-    standing.last_decision = Some(utc("2026-11-28T02:00:00Z"));
+    assert_eq!(anchor(&state, "2026-11-28T02:00:00Z"), ("20261120".to_owned(), vec![]));
+    assert_eq!(anchor(&state, "2026-11-21T02:00:00Z"), ("20261110".to_owned(), vec![]));
+    state.last_decision = Some(utc("2026-11-28T02:00:00Z"));
     let (now, before) = (utc("2026-11-21T02:00:00Z"), utc("2026-11-28T02:00:00Z"));
     let behind = vec![Guard::ClockBehind { now, before }];
-    assert_eq!(anchor(&standing, "2026-11-21T02:00:00Z"), ("20261120".to_owned(), behind));
+    assert_eq!(anchor(&state, "2026-11-21T02:00:00Z"), ("20261120".to_owned(), behind));
 }
 
 #[test]
-fn what_damages_a_backup_is_known_from_its_record_and_from_its_region() {
+fn damage_is_taken_from_the_record_and_from_the_region() {
     let record = crate::samples::backup_record();
     let (leaving, damaged, held) = (None, None, BTreeSet::new());
-    let good = StandingBackup { record, seq: 1, leaving, damaged, held };
-    let in_region = StandingBackup { damaged: Some(5), ..good.clone() };
+    let good = BackupState { record, seq: 1, leaving, damaged, held };
+    let in_region = BackupState { damaged: Some(5), ..good.clone() };
     let mut in_database = good.clone();
     in_database.record.pages =
         Some(crate::log::records::backup::PageFacts { checked: 9, damaged: 1, damaged_files: 1 });
     for (why, backup, expected) in [
-        ("nothing speaks against it", good, Proof::Undrilled),
-        ("objects are damaged", in_region, Proof::Damaged),
-        ("the database was damaged", in_database, Proof::Damaged),
+        ("nothing speaks against it", good, Verification::Undrilled),
+        ("objects are damaged", in_region, Verification::Damaged),
+        ("the database was damaged", in_database, Verification::Damaged),
     ] {
         let backups = BTreeMap::from([(backup.record.backup.clone(), backup)]);
-        let found = candidates(&RegionStanding { backups, ..RegionStanding::default() });
-        assert_eq!(found.iter().map(|candidate| candidate.proof).collect::<Vec<_>>(), [expected], "{why}");
+        let found = candidates(&RegionState { backups, ..RegionState::default() });
+        assert_eq!(found.iter().map(|candidate| candidate.verification).collect::<Vec<_>>(), [expected], "{why}");
     }
 }
 
 #[test]
-fn a_policy_survives_its_record() {
+fn a_policy_is_read_back_from_its_record() {
     let berlin = policy("Europe/Berlin");
     assert_eq!(RetentionPolicy::from_text(&berlin.text(), berlin.limits), Some(berlin.clone()));
     assert_eq!(policy("UTC").text().timezone, "UTC");

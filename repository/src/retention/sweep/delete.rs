@@ -1,7 +1,6 @@
 //! Deletes what an intent names, page by page. Everything here may be repeated, and cut short at any point.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, Store, StoreError};
@@ -13,18 +12,15 @@ use crate::format::layout::{self, WalForm};
 use crate::format::packs_list::PacksList;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
+use crate::retention::sweep::author::SweepAuthor;
 use crate::retention::sweep::error::SweepError;
-use crate::retention::sweep::run::SweepAuthor;
-use crate::retention::sweep::slices::Coverage;
-use crate::retention::sweep::survey::{Pages, Seen};
+use crate::retention::sweep::listing::{Pages, Seen};
+use crate::retention::sweep::slices::{Coverage, SLICE_GRACE};
 use crate::wal::name::WalObject;
 
 /// Deletions at the same time.
 const DELETIONS: usize = 8;
-/// A slice is left alone for this long, even where a piece holds its WAL too: who has just listed it may be reading it.
-pub(crate) const SLICE_GRACE: Duration = Duration::from_secs(24 * 3600);
-
 /// What was deleted, and what was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Swept {
@@ -45,12 +41,12 @@ impl Swept {
 }
 
 /// How one deletion ended.
-enum Gone {
-    Yes,
+enum Deletion {
+    Done,
     Locked,
 }
 
-type Doomed = (ObjectKey, ByteCount);
+type ToDelete = (ObjectKey, ByteCount);
 
 /// Deletes in one region.
 pub(crate) struct Sweeper<'a> {
@@ -64,46 +60,38 @@ impl<'a> Sweeper<'a> {
         Self { store, author, now }
     }
 
-    /// Deletes everything that `intent` names and nothing else. `standing` is of a log in which the intent stands.
+    /// Deletes everything that `intent` names and nothing else. `state` is of a log that has the intent.
     ///
     /// CRASH SAFETY: the backups that are kept say by their own lists what they need, and these are read and checked before
     /// the first object goes. Keys go last: a crash leaves a key without objects, never objects without their key that
-    /// somebody could still take for whole.
-    pub(crate) async fn intent(
-        &self,
-        intent: &SweepIntentRecord,
-        standing: &RegionStanding,
-    ) -> Result<Swept, SweepError> {
+    /// could still be taken for complete.
+    pub(crate) async fn intent(&self, intent: &SweepIntentRecord, state: &RegionState) -> Result<Swept, SweepError> {
         let backups: BTreeSet<&BackupId> = intent.backups.iter().chain(&intent.leftovers).collect();
-        let mut swept = self.folders(&backups, standing).await?;
+        let mut swept = self.folders(&backups, state).await?;
         for floor in &intent.wal {
             swept.add(self.wal(*floor).await?);
         }
         for floor in &intent.slices {
             swept.add(self.slices(*floor).await?);
         }
-        swept.add(self.epochs(&intent.epochs, standing).await?);
+        swept.add(self.epochs(&intent.epochs, state).await?);
         Ok(swept)
     }
 
     /// Deletes what lies in the folders of backups that were swept before.
-    pub(crate) async fn late(
-        &self,
-        backups: &BTreeSet<BackupId>,
-        standing: &RegionStanding,
-    ) -> Result<Swept, SweepError> {
-        self.folders(&backups.iter().collect(), standing).await
+    pub(crate) async fn late(&self, backups: &BTreeSet<BackupId>, state: &RegionState) -> Result<Swept, SweepError> {
+        self.folders(&backups.iter().collect(), state).await
     }
 
-    async fn folders(&self, backups: &BTreeSet<&BackupId>, standing: &RegionStanding) -> Result<Swept, SweepError> {
+    async fn folders(&self, backups: &BTreeSet<&BackupId>, state: &RegionState) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         if backups.is_empty() {
             return Ok(swept);
         }
-        let needed = self.needed(backups, standing).await?;
+        let needed = self.needed(backups, state).await?;
         for backup in backups {
-            // Whoever asks for a backup that exists has made a mistake that must not cost it.
-            if !standing.backups.contains_key(*backup) {
+            // A request for a backup that exists is a mistake, and must not delete it.
+            if !state.backups.contains_key(*backup) {
                 swept.add(self.folder(backup, &needed).await?);
             }
         }
@@ -114,10 +102,10 @@ impl<'a> Sweeper<'a> {
     async fn needed(
         &self,
         backups: &BTreeSet<&BackupId>,
-        standing: &RegionStanding,
+        state: &RegionState,
     ) -> Result<BTreeSet<ObjectKey>, SweepError> {
         let mut needed = BTreeSet::new();
-        for kept in standing.backups.values() {
+        for kept in state.backups.values() {
             let list = self.list_of(&kept.record).await?;
             let theirs = |key: &ObjectKey| layout::folder_of(key).is_some_and(|folder| backups.contains(&folder));
             needed.extend(list.iter().map(|(key, _)| key).filter(|key| theirs(key)).cloned());
@@ -143,11 +131,11 @@ impl<'a> Sweeper<'a> {
         while let Some(page) = pages.next().await.map_err(SweepError::List)? {
             self.author.check()?;
             let of_page = page.len() as u64;
-            let mut doomed: Vec<Doomed> =
-                page.into_iter().map(doomed).filter(|(key, _)| !needed.contains(key)).collect();
-            swept.needed += of_page - doomed.len() as u64;
+            let mut to_delete: Vec<ToDelete> =
+                page.into_iter().map(to_delete).filter(|(key, _)| !needed.contains(key)).collect();
+            swept.needed += of_page - to_delete.len() as u64;
             if first == FirstOfFolder::Unknown
-                && let Some((key, size)) = doomed.pop()
+                && let Some((key, size)) = to_delete.pop()
             {
                 let outcome = self.delete(vec![(key, size)]).await?;
                 first = if outcome.locked > 0 { FirstOfFolder::Locked } else { FirstOfFolder::Gone };
@@ -155,8 +143,8 @@ impl<'a> Sweeper<'a> {
             }
             match first {
                 // A backup is locked as a whole: one question a day is enough, however many objects it has.
-                FirstOfFolder::Locked => swept.locked += doomed.len() as u64,
-                FirstOfFolder::Unknown | FirstOfFolder::Gone => swept.add(self.delete(doomed).await?),
+                FirstOfFolder::Locked => swept.locked += to_delete.len() as u64,
+                FirstOfFolder::Unknown | FirstOfFolder::Gone => swept.add(self.delete(to_delete).await?),
             }
         }
         Ok(swept)
@@ -173,7 +161,7 @@ impl<'a> Sweeper<'a> {
                     page.into_iter().filter_map(|seen| Some((WalObject::of_key(&seen.entry.key)?, seen))).collect();
                 let is_over = objects.last().is_some_and(|(last, _)| last.range.start >= floor.before);
                 let below = objects.into_iter().filter(|(object, _)| object.range.end <= floor.before);
-                swept.add(self.delete(below.map(|(_, seen)| doomed(seen)).collect()).await?);
+                swept.add(self.delete(below.map(|(_, seen)| to_delete(seen)).collect()).await?);
                 if is_over {
                     break;
                 }
@@ -196,7 +184,7 @@ impl<'a> Sweeper<'a> {
                 is_over |= slice.range.start >= floor.before;
                 let may_go = slice.range.end <= floor.before && seen.age >= SLICE_GRACE;
                 if may_go && coverage.holds(slice.range).await.map_err(SweepError::List)? {
-                    covered.push(doomed(seen));
+                    covered.push(to_delete(seen));
                 }
             }
             swept.add(self.delete(covered).await?);
@@ -208,15 +196,15 @@ impl<'a> Sweeper<'a> {
     }
 
     /// Deletes the wrapped keys of epochs that no backup has which exists.
-    async fn epochs(&self, epochs: &[EpochId], standing: &RegionStanding) -> Result<Swept, SweepError> {
-        let kept = standing.backups.values().flat_map(|kept| &kept.record.epochs);
+    async fn epochs(&self, epochs: &[EpochId], state: &RegionState) -> Result<Swept, SweepError> {
+        let kept = state.backups.values().flat_map(|kept| &kept.record.epochs);
         let kept: BTreeSet<EpochId> = kept.map(|epoch| epoch.id).collect();
         let mut swept = Swept::default();
         for epoch in epochs.iter().filter(|epoch| !kept.contains(*epoch)) {
             let mut pages = Pages::new(self.store, layout::epoch_prefix(*epoch), self.now);
             while let Some(page) = pages.next().await.map_err(SweepError::List)? {
                 self.author.check()?;
-                swept.add(self.delete(page.into_iter().map(doomed).collect()).await?);
+                swept.add(self.delete(page.into_iter().map(to_delete).collect()).await?);
             }
         }
         Ok(swept)
@@ -231,29 +219,29 @@ impl<'a> Sweeper<'a> {
         self.delete(probes.iter().map(|key| (key.clone(), ByteCount::ZERO)).collect()).await
     }
 
-    /// Asks for the deletion of a name that nothing has: a role without the right is told so before anything is claimed.
+    /// Asks for the deletion of a name that nothing has: a role without the right is refused before an intent is written.
     pub(crate) async fn check_right(&self, intent: &SweepIntentRecord) -> Result<(), SweepError> {
         let Some(backup) = intent.backups.iter().chain(&intent.leftovers).next() else { return Ok(()) };
         let key = layout::no_pack(backup);
         self.store.delete(&key).await.map_err(|source| SweepError::of_delete(key, source))
     }
 
-    async fn delete(&self, doomed: Vec<Doomed>) -> Result<Swept, SweepError> {
-        let one = |(key, size): Doomed| async move {
+    async fn delete(&self, to_delete: Vec<ToDelete>) -> Result<Swept, SweepError> {
+        let one = |(key, size): ToDelete| async move {
             // A page may take minutes, and a freeze or a pause counts from the next object on.
             self.author.check()?;
             match self.store.delete(&key).await {
-                Ok(()) => Ok((Gone::Yes, size)),
-                Err(StoreError::Locked { .. }) => Ok((Gone::Locked, size)),
+                Ok(()) => Ok((Deletion::Done, size)),
+                Err(StoreError::Locked { .. }) => Ok((Deletion::Locked, size)),
                 Err(source) => Err(SweepError::of_delete(key, source)),
             }
         };
         let mut swept = Swept::default();
-        let mut outcomes = futures_util::stream::iter(doomed).map(one).buffer_unordered(DELETIONS);
+        let mut outcomes = futures_util::stream::iter(to_delete).map(one).buffer_unordered(DELETIONS);
         while let Some(outcome) = outcomes.next().await {
             match outcome? {
-                (Gone::Yes, size) => swept.add(Swept { objects: 1, bytes: size, ..Swept::default() }),
-                (Gone::Locked, _) => swept.locked += 1,
+                (Deletion::Done, size) => swept.add(Swept { objects: 1, bytes: size, ..Swept::default() }),
+                (Deletion::Locked, _) => swept.locked += 1,
             }
         }
         Ok(swept)
@@ -268,6 +256,6 @@ enum FirstOfFolder {
     Gone,
 }
 
-fn doomed(seen: Seen) -> Doomed {
+fn to_delete(seen: Seen) -> ToDelete {
     (seen.entry.key, seen.entry.meta.size)
 }

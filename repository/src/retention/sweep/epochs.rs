@@ -11,13 +11,13 @@ use lifeboat_vocabulary::{Lsn, TimelineId};
 
 use crate::format::header::{HEADER_BYTES, ObjectHeader};
 use crate::format::ids::EpochId;
+use crate::format::key_name::KeyName;
 use crate::format::layout::{StoredName, WalForm};
-use crate::log::note::KeyName;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::WalFloor;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::sweep::error::SweepError;
 use crate::wal::list::{WalPages, timelines};
 
@@ -35,7 +35,7 @@ struct Taken<'a> {
 
 impl WalEpochs {
     /// `rising` are floors that rise now.
-    pub(crate) fn of(log: &RegionLog, standing: &RegionStanding, rising: &[WalFloor]) -> Self {
+    pub(crate) fn of(log: &RegionLog, state: &RegionState, rising: &[WalFloor]) -> Self {
         let (mut taken, mut backups, mut newest) = (Vec::new(), Vec::new(), None);
         for entry in log.entries() {
             let seq = entry.record.link.seq;
@@ -53,11 +53,11 @@ impl WalEpochs {
         }
         let named: BTreeSet<EpochId> = taken.iter().map(|taken| taken.epoch).collect();
         let Some(newest) = newest else { return Self { named, over: BTreeSet::new() } };
-        let floor = floor_of(newest, standing, rising);
+        let floor = floor_of(newest, state, rising);
         let is_over = |index: usize, this: &Taken<'_>| {
             let later = taken.iter().skip(index + 1);
             let mut next = later.filter(|later| later.writer == this.writer && later.epoch != this.epoch);
-            next.next().is_some_and(|next| all_gone_since(next.seq, &backups, (newest, floor)))
+            next.next().is_some_and(|next| all_gone_since(next.seq, &backups, newest, floor))
         };
         let over = taken.iter().enumerate().filter(|(index, this)| is_over(*index, this));
         let mut over: BTreeSet<EpochId> = over.map(|(_, this)| this.epoch).collect();
@@ -81,9 +81,9 @@ impl WalEpochs {
     }
 }
 
-fn floor_of(timeline: TimelineId, standing: &RegionStanding, rising: &[WalFloor]) -> Option<Lsn> {
+fn floor_of(timeline: TimelineId, state: &RegionState, rising: &[WalFloor]) -> Option<Lsn> {
     let rising = rising.iter().filter(|floor| floor.timeline == timeline).map(|floor| floor.before);
-    rising.chain(standing.wal_floors.get(&timeline).copied()).max()
+    rising.chain(state.wal_floors.get(&timeline).copied()).max()
 }
 
 /// Whether everything is below `floor` that was received before record `seq`, and some time after it.
@@ -91,7 +91,7 @@ fn floor_of(timeline: TimelineId, standing: &RegionStanding, rising: &[WalFloor]
 /// By the log alone, without a clock: one backup is made at a time, so the second one behind the record began after the
 /// record stood there, and whatever was received before it began lies below its end. Only backups on the newest timeline
 /// count, on which nothing can have been received before its parents ended.
-fn all_gone_since(seq: u64, backups: &[(u64, &BackupRecord)], (newest, floor): (TimelineId, Option<Lsn>)) -> bool {
+fn all_gone_since(seq: u64, backups: &[(u64, &BackupRecord)], newest: TimelineId, floor: Option<Lsn>) -> bool {
     let Some(floor) = floor else { return false };
     let mut later = backups.iter().filter(|(at, _)| *at > seq);
     let Some((_, first)) = later.next() else { return false };

@@ -13,7 +13,7 @@ use crate::retention::reason::Guard;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SweepError {
-    /// Somebody or something has stopped deletion.
+    /// Deletion is stopped.
     #[error("deletion is stopped: {why}")]
     Stopped {
         /// Who or what, and why.
@@ -33,7 +33,7 @@ pub enum SweepError {
         /// The region's.
         theirs: UtcTime,
     },
-    /// The store ignores conditions, and nobody has promised to be alone.
+    /// The store ignores conditions, and no single writer is guaranteed.
     #[error("the region ignores conditional writes: only the one daemon of the cluster may delete there")]
     NotExact,
     /// Where writers are not ordered, only time keeps them apart.
@@ -58,7 +58,7 @@ pub enum SweepError {
     /// The region cannot be listed.
     #[error("list the region's objects")]
     List(#[source] StoreError),
-    /// The list of objects of a backup that is kept cannot be read, so nobody knows what it needs.
+    /// The list of objects of a backup that is kept cannot be read, so it is unknown what it needs.
     #[error("read which objects backup {backup} needs")]
     Needs {
         /// The backup.

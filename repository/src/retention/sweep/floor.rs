@@ -13,9 +13,9 @@ use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime};
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
-use crate::retention::sweep::run::SweepSettings;
+use crate::retention::sweep::settings::SweepSettings;
 
 /// How far back WAL is kept: over the window, and over the grace beyond it.
 ///
@@ -40,8 +40,8 @@ impl KeptWindow {
     }
 
     /// The plan for this window.
-    pub(crate) fn plan(self, standing: &RegionStanding, settings: &SweepSettings, now: UtcTime) -> RetentionPlan {
-        plan_region(standing, &RetentionPolicy { window: self.0, ..settings.policy.clone() }, now)
+    pub(crate) fn plan(self, state: &RegionState, settings: &SweepSettings, now: UtcTime) -> RetentionPlan {
+        plan_region(state, &RetentionPolicy { window: self.0, ..settings.policy.clone() }, now)
     }
 }
 
@@ -66,11 +66,11 @@ pub(crate) enum Kept {
 
 impl KeptWal {
     /// `None` keeps everything: nothing has left the window yet, or there is no backup to start from.
-    pub(crate) fn of(standing: &RegionStanding, plan: &RetentionPlan) -> Option<Self> {
+    pub(crate) fn of(state: &RegionState, plan: &RetentionPlan) -> Option<Self> {
         plan.wal_from?;
-        let anchor = &standing.backups.get(plan.anchor.as_ref()?)?.record;
+        let anchor = &state.backups.get(plan.anchor.as_ref()?)?.record;
         // Not only those that are kept: what is forgotten can still be restored.
-        let all = standing.backups.values().map(|backup| &backup.record);
+        let all = state.backups.values().map(|backup| &backup.record);
         let starts: Vec<&BackupRecord> = all.filter(|record| record.stop_time >= anchor.stop_time).collect();
         let lowest = starts.iter().map(|record| record.start_tli).min()?;
         let on_lowest = starts.iter().filter(|record| record.start_tli == lowest);

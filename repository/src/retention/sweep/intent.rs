@@ -10,18 +10,19 @@ use crate::format::ids::EpochId;
 use crate::format::layout::WalForm;
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
 use crate::log::records::record::Record;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::RetentionPlan;
+use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::epochs::{WalEpochs, epochs_in_use};
 use crate::retention::sweep::error::SweepError;
 use crate::retention::sweep::floor::{Kept, KeptWal, KeptWindow};
-use crate::retention::sweep::run::{Elsewhere, SweepRegion, SweepSettings};
+use crate::retention::sweep::listing::Listing;
+use crate::retention::sweep::settings::{Elsewhere, SweepSettings};
 use crate::retention::sweep::slices::slices_floor;
-use crate::retention::sweep::survey::Survey;
 use crate::wal::list::{WalPages, timelines};
 
 /// What a crashed backup left is not touched before everything of it is this old, by the region's clock: no backup takes
-/// longer, and one that does is told so when it commits.
+/// longer, and one that does is refused when it commits.
 pub(crate) const LEFTOVER_GRACE: Duration = Duration::from_secs(72 * 3600);
 /// A wrapped key that no record names. It may belong to WAL whose record is still on its way into a region that was long
 /// away, so it waits much longer; it is small.
@@ -46,43 +47,47 @@ pub(crate) struct Decided {
 pub(crate) async fn decide(
     region: &SweepRegion<'_>,
     settings: &SweepSettings,
-    (standing, plan, survey): (&RegionStanding, &RetentionPlan, &Survey),
+    state: &RegionState,
+    plan: &RetentionPlan,
+    listing: &Listing,
 ) -> Result<Decided, SweepError> {
     let mut decided = Decided::default();
     for dropped in &plan.dropped {
         match dropped.leaving {
-            Some(not_before) if not_before <= survey.now => decided.intent.backups.push(dropped.backup.clone()),
+            Some(not_before) if not_before <= listing.now => decided.intent.backups.push(dropped.backup.clone()),
             Some(not_before) => decided.waiting.push((dropped.backup.clone(), not_before)),
             None => {}
         }
     }
     decided.intent.backups.truncate(crate::log::records::care::BACKUPS_MAX);
-    decided.intent.leftovers = leftovers(standing, survey, &settings.elsewhere);
-    let open = standing.open_intents.iter();
+    decided.intent.leftovers = leftovers(state, listing, &settings.elsewhere);
+    let open = state.open_intents.iter();
     let open: BTreeSet<_> = open.flat_map(|open| open.intent.backups.iter().chain(&open.intent.leftovers)).collect();
-    let swept = survey.folders.keys().filter(|backup| standing.swept.contains_key(*backup) && !open.contains(backup));
+    let swept = listing.folders.keys().filter(|backup| state.swept.contains_key(*backup) && !open.contains(backup));
     decided.late = swept.cloned().collect();
-    let window = KeptWindow::of(region.log, settings, survey.now);
-    let kept = KeptWal::of(standing, &window.plan(standing, settings, survey.now));
-    wal(region.store, (standing, kept, survey), &mut decided.intent).await?;
-    decided.intent.epochs = epochs(region, settings, (standing, survey, &decided.intent)).await?;
+    let window = KeptWindow::of(region.log, settings, listing.now);
+    let kept = KeptWal::of(state, &window.plan(state, settings, listing.now));
+    wal(region.store, state, kept, listing, &mut decided.intent).await?;
+    decided.intent.epochs = epochs(region, settings, state, listing, &decided.intent).await?;
     Ok(decided)
 }
 
 /// Folders of backups that no record names here, nor in any other region.
-fn leftovers(standing: &RegionStanding, survey: &Survey, elsewhere: &Elsewhere) -> Vec<BackupId> {
+fn leftovers(state: &RegionState, listing: &Listing, elsewhere: &Elsewhere) -> Vec<BackupId> {
     let Elsewhere::Known(others) = elsewhere else { return Vec::new() };
     let is_known = |backup: &BackupId| {
-        standing.backups.contains_key(backup) || standing.swept.contains_key(backup) || others.backups.contains(backup)
+        state.backups.contains_key(backup) || state.swept.contains_key(backup) || others.backups.contains(backup)
     };
-    let old = survey.folders.iter().filter(|(_, age)| **age >= LEFTOVER_GRACE);
+    let old = listing.folders.iter().filter(|(_, age)| **age >= LEFTOVER_GRACE);
     old.map(|(backup, _)| backup).filter(|backup| !is_known(backup)).take(NAMED_MAX).cloned().collect()
 }
 
 /// The floors of WAL that rise, and of slices.
 async fn wal(
     store: &dyn Store,
-    (standing, kept, survey): (&RegionStanding, Option<KeptWal>, &Survey),
+    state: &RegionState,
+    kept: Option<KeptWal>,
+    listing: &Listing,
     intent: &mut SweepIntentRecord,
 ) -> Result<(), SweepError> {
     let timelines = timelines(store).await.map_err(SweepError::List)?;
@@ -96,13 +101,13 @@ async fn wal(
             Kept::Nothing => highest_end(store, timeline).await?,
         };
         // A floor never goes back, whatever a clock or a policy says: what was below it is gone.
-        let floor = floor.max(standing.wal_floors.get(&timeline).copied());
+        let floor = floor.max(state.wal_floors.get(&timeline).copied());
         if let Some(before) = floor
             && begins_below(store, WalFloor { timeline, before }).await?
         {
             intent.wal.push(WalFloor { timeline, before });
         }
-        if let Some(before) = slices_floor(store, timeline, survey.now).await.map_err(SweepError::List)? {
+        if let Some(before) = slices_floor(store, timeline, listing.now).await.map_err(SweepError::List)? {
             intent.slices.push(WalFloor { timeline, before });
         }
     }
@@ -136,16 +141,18 @@ async fn begins_below(store: &dyn Store, floor: WalFloor) -> Result<bool, SweepE
 async fn epochs(
     region: &SweepRegion<'_>,
     settings: &SweepSettings,
-    (standing, survey, intent): (&RegionStanding, &Survey, &SweepIntentRecord),
+    state: &RegionState,
+    listing: &Listing,
+    intent: &SweepIntentRecord,
 ) -> Result<Vec<EpochId>, SweepError> {
     let goes: BTreeSet<&BackupId> = intent.backups.iter().collect();
-    let kept = standing.backups.values().filter(|backup| !goes.contains(&backup.record.backup));
+    let kept = state.backups.values().filter(|backup| !goes.contains(&backup.record.backup));
     let kept: BTreeSet<EpochId> = kept.flat_map(|kept| &kept.record.epochs).map(|epoch| epoch.id).collect();
     let records = region.log.entries().iter().filter_map(|entry| Record::backup(&entry.record));
     let of_backups: BTreeSet<EpochId> = records.flat_map(|record| &record.epochs).map(|epoch| epoch.id).collect();
-    let wal = WalEpochs::of(region.log, standing, &intent.wal);
+    let wal = WalEpochs::of(region.log, state, &intent.wal);
     let mut going = Vec::new();
-    for (epoch, age) in &survey.epochs {
+    for (epoch, age) in &listing.epochs {
         let goes = match (kept.contains(epoch), wal.is_of_wal(*epoch), of_backups.contains(epoch)) {
             (true, _, _) => false,
             (false, true, _) => wal.is_over(*epoch),

@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use crate::format::layout::{self, StoredName, WalForm};
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Draft, RegionLog};
-use crate::log::region_state::RegionStanding;
-use crate::retention::sweep::run::{Elsewhere, Others, SweepSettings};
+use crate::log::region_state::RegionState;
+use crate::retention::sweep::settings::{Elsewhere, Others, SweepSettings};
 use crate::samples;
 use crate::samples::sweep::{HOUR, SmallBackup, at, forget_in, put, settings, sweep_in};
 use crate::samples::wal::trust;
@@ -71,20 +71,20 @@ struct Region {
 
 struct Truth {
     log: RegionLog,
-    standing: RegionStanding,
+    state: RegionState,
 }
 
 impl Region {
-    async fn standing(&self) -> RegionStanding {
+    async fn state(&self) -> RegionState {
         self.log().await;
-        self.truth.lock().standing.clone()
+        self.truth.lock().state.clone()
     }
 
     /// The log as a program knows it that has kept it: as it is now, and not any more when it is used.
     async fn log(&self) -> RegionLog {
         let mut log = self.truth.lock().log.clone();
         if log.refresh(&*self.memory).await.unwrap() > 0 {
-            *self.truth.lock() = Truth { standing: log.standing(at(0)), log: log.clone() };
+            *self.truth.lock() = Truth { state: log.state(at(0)), log: log.clone() };
         }
         log
     }
@@ -193,7 +193,7 @@ impl Store for Stepped {
 
 /// Whatever is deleted was named by an intent before.
 async fn check_deletion(region: &Region, key: &ObjectKey) {
-    let standing = region.standing().await;
+    let state = region.state().await;
     let log = region.log().await;
     let intents = log.entries().iter().filter_map(|entry| match &entry.record.body {
         RecordBody::SweepIntent(intent) => Some(intent),
@@ -204,7 +204,7 @@ async fn check_deletion(region: &Region, key: &ObjectKey) {
         Some(StoredName::Slots { epoch, .. }) => intents.any(|intent| intent.epochs.contains(&epoch)),
         Some(StoredName::WalSegment(_) | StoredName::WalSlice(_)) => {
             let object = WalObject::of_key(key).unwrap();
-            let below = standing.wal_floors.get(&object.range.timeline).is_some_and(|floor| object.range.end <= *floor);
+            let below = state.wal_floors.get(&object.range.timeline).is_some_and(|floor| object.range.end <= *floor);
             let piece = layout::StoredName::WalSegment(piece_around(object).range).key();
             below || object.form == WalForm::Slice && region.memory.head(&piece).await.is_ok()
         }
@@ -224,20 +224,20 @@ fn piece_around(object: WalObject) -> WalObject {
 
 /// A backup that exists has all that it needs, and floors only rise.
 async fn check_region(region: &Region, ground: &Ground, floors: &mut BTreeMap<TimelineId, Lsn>) {
-    let standing = region.standing().await;
+    let state = region.state().await;
     let needed: Vec<ObjectKey> = {
         let written = ground.written.lock();
-        let all = standing.backups.keys().map(|backup| &written[backup]);
+        let all = state.backups.keys().map(|backup| &written[backup]);
         all.flat_map(|spec| spec.keys().into_iter().chain(spec.refers.iter().cloned())).collect()
     };
     for key in needed {
         assert!(region.memory.head(&key).await.is_ok(), "a backup exists, and {key} is missing");
     }
-    for (timeline, floor) in &standing.wal_floors {
+    for (timeline, floor) in &state.wal_floors {
         let before = floors.insert(*timeline, *floor);
         assert!(before <= Some(*floor), "the floor of timeline {timeline} went back");
     }
-    let kept = standing.backups.values().map(|backup| backup.record.start_lsn.as_bytes()).max();
+    let kept = state.backups.values().map(|backup| backup.record.start_lsn.as_bytes()).max();
     if let (Some(kept), Some(floor)) = (kept, floors.values().max()) {
         assert!(floor.as_bytes() <= kept, "WAL behind the newest backup is given up");
     }
@@ -248,9 +248,9 @@ async fn write(stores: [Arc<Stepped>; 2], spec: SmallBackup) {
     for store in &stores {
         let mut log = store.region.log().await;
         // Nobody refers to what does not exist in the same region.
-        let standing = log.standing(spec.record.stop_time);
+        let state = log.state(spec.record.stop_time);
         let parents = spec.refers.iter().filter_map(layout::folder_of);
-        if !parents.into_iter().all(|parent| standing.backups.contains_key(&parent)) {
+        if !parents.into_iter().all(|parent| state.backups.contains_key(&parent)) {
             continue;
         }
         let segment = spec.record.start_lsn.as_bytes() >> 24;
@@ -310,7 +310,7 @@ impl Stage {
             let mut log = RegionLog::read(&*memory, trust(name)).await.unwrap();
             let init = Draft { origin: samples::origin(0), body: RecordBody::Init(samples::init_record()) };
             log.append(&*memory, &samples::signer(), &init).await.unwrap();
-            let truth = Mutex::new(Truth { standing: log.standing(at(0)), log });
+            let truth = Mutex::new(Truth { state: log.state(at(0)), log });
             regions.push(Arc::new(Region { memory, truth, late: Arc::default() }));
         }
         let regions = regions.try_into().unwrap_or_else(|_| unreachable!());
@@ -419,16 +419,16 @@ impl Stage {
         let others: Vec<BTreeSet<BackupId>> = {
             let mut all = Vec::new();
             for region in &self.regions {
-                all.push(region.standing().await.backups.into_keys().collect());
+                all.push(region.state().await.backups.into_keys().collect());
             }
             all
         };
         for (of, region) in self.regions.iter().enumerate() {
-            let standing = region.standing().await;
-            assert!(standing.open_intents.is_empty(), "an intent is left open");
+            let state = region.state().await;
+            assert!(state.open_intents.is_empty(), "an intent is left open");
             let needed: BTreeSet<ObjectKey> = {
                 let written = self.ground.written.lock();
-                let all = standing.backups.keys().map(|backup| &written[backup]);
+                let all = state.backups.keys().map(|backup| &written[backup]);
                 all.flat_map(|spec| spec.keys().into_iter().chain(spec.refers.iter().cloned())).collect()
             };
             for key in crate::samples::sweep::keys(&*region.memory, layout::DATA_PREFIX).await {
@@ -459,7 +459,7 @@ impl Drop for Seed {
 }
 
 #[tokio::test]
-async fn no_interleaving_of_writers_pruners_and_crashes_loses_what_a_kept_backup_needs() {
+async fn no_interleaving_of_writers_sweeps_and_crashes_loses_what_a_kept_backup_needs() {
     let (mut swept, mut leftovers, mut killed, mut standing_at_end) = (0, 0, 0, 0);
     for seed in 1..=SEEDS {
         let _printed = Seed(seed);
@@ -478,11 +478,11 @@ async fn no_interleaving_of_writers_pruners_and_crashes_loses_what_a_kept_backup
         stage.settle().await;
         for (region, floors) in stage.regions.iter().zip(&mut floors) {
             check_region(region, &stage.ground, floors).await;
-            let standing = region.standing().await;
-            swept += standing.swept.len();
+            let state = region.state().await;
+            swept += state.swept.len();
             let log = region.log().await;
             leftovers += log.entries().iter().filter(|entry| names_leftovers(&entry.record.body)).count();
-            standing_at_end += standing.backups.len();
+            standing_at_end += state.backups.len();
         }
         stage.check_orphans().await;
         killed += stage.killed;

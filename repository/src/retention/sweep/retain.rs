@@ -14,7 +14,7 @@ use crate::format::aead::sha256;
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
 use crate::log::records::backup::BackupRecord;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, RetentionPolicy};
 use crate::retention::reason::Reason;
 use crate::retention::sweep::error::SweepError;
@@ -27,7 +27,7 @@ const RENEW: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Objects that are locked at the same time.
 const LOCKS: usize = 8;
 
-/// What [`retain`] did.
+/// What [`extend_locks`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetainReport {
     /// Backups whose locks were extended, and until when.
@@ -43,20 +43,21 @@ pub struct RetainReport {
 ///
 /// # Errors
 /// [`SweepError`]; locks are only ever extended, so repeating is harmless.
-pub async fn retain(
+pub async fn extend_locks(
     store: &dyn Store,
-    (standing, plan): (&RegionStanding, &RetentionPlan),
+    state: &RegionState,
+    plan: &RetentionPlan,
     policy: &RetentionPolicy,
     now: UtcTime,
 ) -> Result<RetainReport, SweepError> {
     let mut report = RetainReport::default();
     for (backup, reasons) in &plan.kept {
-        let Some(standing) = standing.backups.get(backup) else { continue };
-        let record = &standing.record;
+        let Some(state) = state.backups.get(backup) else { continue };
+        let record = &state.record;
         let list = layout::packs_list(backup);
         let held = store.retained_until(&list).await;
         let held = held.map_err(|source| SweepError::Retain { key: list.clone(), source })?;
-        let certain = certain_until(record, reasons, (policy, now));
+        let certain = certain_until(record, reasons, policy, now);
         let until = match certain.filter(|certain| *certain > now.plus(RENEW)) {
             Some(certain) if held.is_none_or(|held| held < certain) => certain,
             None if held.is_none_or(|held| held < now.plus(RENEW)) => now.plus(SPAN),
@@ -72,7 +73,8 @@ pub async fn retain(
 fn certain_until(
     record: &BackupRecord,
     reasons: &BTreeSet<Reason>,
-    (policy, now): (&RetentionPolicy, UtcTime),
+    policy: &RetentionPolicy,
+    now: UtcTime,
 ) -> Option<UtcTime> {
     let today = now.civil_in(&policy.timezone).date();
     let this_week = today.iso_week_date();
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_week_and_a_month_are_promised_only_when_they_are_over() {
+    fn weekly_and_monthly_backups_are_locked_only_after_the_week_or_month() {
         // A Friday, in week 47.
         let record = samples::backup_record_named("20261120T020003Z-5f1c09ab", "2026-11-20T02:41:07.5Z");
         let day = Reason::Daily { day: "2026-11-20".parse().unwrap() };
@@ -143,7 +145,7 @@ mod tests {
             ("only an open month", &all[2..], "2026-11-30T00:00:00Z", None),
         ] {
             let reasons = reasons.iter().cloned().collect();
-            let found = certain_until(&record, &reasons, (&policy(), samples::time(now)));
+            let found = certain_until(&record, &reasons, &policy(), samples::time(now));
             assert_eq!(found, expected.map(samples::time), "{why}");
         }
     }

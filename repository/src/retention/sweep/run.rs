@@ -1,10 +1,10 @@
-//! The only room that deletes: what the retention of a region keeps no longer, in two phases against the region's log.
+//! The only module that deletes: what the retention of a region keeps no longer, in two phases against the region's log.
 //!
 //! CRASH SAFETY, in each region by itself:
 //! 1. [`forget`]: a `forget` record names the backups that no rule keeps. Nothing is deleted; they can still be restored.
-//! 2. After their grace [`sweep`] decides anew, from the log as it stands and a listing that was made after it was read.
+//! 2. After their grace [`sweep_region`] decides anew, from the log as it stands and a listing that was made after it was read.
 //! 3. A `sweep-intent` record names everything that goes. It stands directly behind the last record that was read, or
-//!    nowhere: whoever committed or held something meanwhile makes this fail, and everything is decided anew.
+//!    nowhere: if anything was committed or held meanwhile, this fails, and everything is decided again.
 //! 4. What the intent names is deleted; wrapped keys last.
 //! 5. A `sweep-done` record says that nothing of it is left.
 //!
@@ -14,172 +14,28 @@
 //! whose record stands in a log and that no intent names has all its objects. The other half of that promise is kept where
 //! records are appended: [`crate::log::region_log::RegionLog::try_append`] refuses one about a backup or a key that an intent has named.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_stores::{Store, Support};
+use lifeboat_stores::Store;
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
-use parking_lot::Mutex;
 
-use crate::format::ids::{EpochId, HoldId};
-use crate::log::note::NoteSigner;
 use crate::log::records::care::{
-    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, HoldRecord, KeepRecord, SweepDoneRecord, SweepIntentRecord,
+    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, KeepRecord, SweepDoneRecord, SweepIntentRecord,
 };
-use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::{Attempt, Draft, LogEntry, RegionLog};
-use crate::log::region_state::RegionStanding;
-use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
+use crate::log::records::record::RecordBody;
+use crate::log::region_state::{OpenIntent, RegionState};
+use crate::retention::plan::RetentionPlan;
+use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::delete::{Sweeper, Swept};
 use crate::retention::sweep::error::SweepError;
 use crate::retention::sweep::intent::{Decided, decide};
-use crate::retention::sweep::survey::{Survey, survey};
+use crate::retention::sweep::listing::{Listing, list_region};
+use crate::retention::sweep::settings::{DeleteMode, SweepSettings};
 
-/// The shortest grace where a store cannot order writers: it is all that keeps them apart there.
-pub const SINGLE_WRITER_GRACE: Duration = Duration::from_secs(72 * 3600);
 /// How far our clock and a region's may be apart before nothing is deleted there.
 const SKEW_MAX: Duration = Duration::from_secs(3600);
 /// How often others may be first before this run gives up.
 const ATTEMPTS: u32 = 16;
-
-/// What is deleted by, and when.
-#[derive(Clone, Debug)]
-pub struct SweepSettings {
-    /// What is kept.
-    pub policy: RetentionPolicy,
-    /// How long a backup can be restored after it was forgotten; longer than the longest restore. Default 72 h.
-    pub grace: Duration,
-    /// How writers and this one are kept apart.
-    pub mode: DeleteMode,
-    /// Whether a person has said that an unusual plan is right.
-    pub force: Force,
-    /// What other regions have.
-    pub elsewhere: Elsewhere,
-    /// The holds that are in force by the logs of all regions together.
-    pub holds: BTreeMap<HoldId, HoldRecord>,
-}
-
-/// How deletion is ordered against those who write into the same region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeleteMode {
-    /// By the log: a record is created at exactly one place, or not at all. The store must be able to do that.
-    LogOrdered,
-    /// The store ignores conditions. The caller guarantees that no other process writes into the region: it is the one
-    /// daemon of the cluster, and holds a lock on its host. A grace below [`SINGLE_WRITER_GRACE`] is refused.
-    SingleWriter,
-}
-
-/// Whether a plan is carried out that the policy's limits call unusual.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Force {
-    /// It is refused.
-    No,
-    /// It is carried out: a person has looked at it.
-    Yes,
-}
-
-/// What is known of other regions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// All their logs were read. What they have is no leftover here: it will be healed.
-    Known(Others),
-    /// Some cannot be read now: what looks like a leftover stays.
-    Unknown,
-}
-
-/// What the logs of other regions name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Others {
-    /// Backups that exist there.
-    pub backups: BTreeSet<BackupId>,
-    /// Their keys, and those for WAL.
-    pub epochs: BTreeSet<EpochId>,
-}
-
-impl Others {
-    /// What these logs name together.
-    #[must_use]
-    pub fn of<'a>(logs: impl IntoIterator<Item = &'a RegionLog>, now: UtcTime) -> Self {
-        let mut others = Self::default();
-        for log in logs {
-            let standing = log.standing(now);
-            let of_backups = standing.backups.values().flat_map(|backup| &backup.record.epochs);
-            others.epochs.extend(of_backups.map(|epoch| epoch.id));
-            others.epochs.extend(log.wal_epochs().map(|record| record.epoch));
-            others.backups.extend(standing.backups.into_keys());
-        }
-        others
-    }
-}
-
-/// Says whether anything may be deleted just now. Asked before every record and before every deletion.
-pub trait DeleteGate: Send + Sync {
-    /// `Err` says who or what has stopped deletion, and why.
-    ///
-    /// # Errors
-    /// The reason, as one sentence for a person.
-    fn check(&self) -> Result<(), String>;
-}
-
-/// A gate that is always open.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenGate;
-
-impl DeleteGate for OpenGate {
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// Who deletes: signs the records, and counts its events over all regions.
-pub struct SweepAuthor {
-    /// Signs.
-    pub signer: Arc<NoteSigner>,
-    /// The program and its version.
-    pub tool: String,
-    /// Stops everything.
-    pub gate: Arc<dyn DeleteGate>,
-    /// The last count that was used for any region: different events must not share one.
-    last_count: Mutex<u64>,
-}
-
-impl SweepAuthor {
-    /// One author serves all regions of a cluster.
-    #[must_use]
-    pub fn new(signer: Arc<NoteSigner>, tool: String, gate: Arc<dyn DeleteGate>) -> Self {
-        Self { signer, tool, gate, last_count: Mutex::new(0) }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), SweepError> {
-        self.gate.check().map_err(|why| SweepError::Stopped { why })
-    }
-
-    fn draft(&self, log: &RegionLog, now: UtcTime, body: RecordBody) -> Draft {
-        let writer = self.signer.name().clone();
-        let mut last = self.last_count.lock();
-        *last = Origin::next_count(Some(log.last_count(&writer).unwrap_or(0).max(*last)), now);
-        Draft { origin: Origin { writer, wseq: *last, time: now, tool: self.tool.clone() }, body }
-    }
-}
-
-impl fmt::Debug for SweepAuthor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SweepAuthor({})", self.signer.name())
-    }
-}
-
-/// One region whose retention is carried out.
-#[derive(Debug)]
-pub struct SweepRegion<'a> {
-    /// Its store.
-    pub store: &'a dyn Store,
-    /// Its log, as it was read last; it is brought up to date first.
-    pub log: &'a mut RegionLog,
-    /// Who deletes.
-    pub author: &'a SweepAuthor,
-}
 
 /// What [`forget`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -192,7 +48,7 @@ pub struct ForgetReport {
     pub kept_again: Vec<BackupId>,
 }
 
-/// What [`sweep`] did.
+/// What [`sweep_region`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SweepReport {
     /// The plan that decided.
@@ -213,8 +69,8 @@ pub struct SweepReport {
     pub needed: u64,
 }
 
-/// Writes down what the plan for this region keeps no longer, and what it keeps again although it was forgotten: whoever
-/// looks sees what really leaves, and what leaves later has its whole grace. Deletes nothing.
+/// Writes down what the plan for this region keeps no longer, and what it keeps again although it was forgotten: a reader
+/// sees what will be deleted, and what is forgotten later has its whole grace. Deletes nothing.
 ///
 /// # Errors
 /// [`SweepError`]; repeating is harmless.
@@ -229,9 +85,9 @@ pub async fn forget(
         region.author.check()?;
         region.refresh().await?;
         check_clock(region.store, now).await?;
-        let standing = settings.standing(region.log, now)?;
-        let plan = settings.plan(&standing, now)?;
-        let again = stays_after_all(&standing, &plan);
+        let state = settings.state(region.log, now)?;
+        let plan = settings.plan(&state, now)?;
+        let again = stays_after_all(&state, &plan);
         if !again.is_empty() {
             let body = RecordBody::Keep(KeepRecord { backups: again.clone() });
             if region.append(body, now).await?.is_some() {
@@ -245,7 +101,7 @@ pub async fn forget(
             return Ok(ForgetReport { plan, forgotten: Vec::new(), kept_again });
         }
         let forgotten = backups.iter().map(|new| (new.backup.clone(), new.why.clone())).collect();
-        let decided = standing.last_decision.map_or(now, |last| last.max(now));
+        let decided = state.last_decision.map_or(now, |last| last.max(now));
         let not_before = decided.plus(settings.grace);
         let body = RecordBody::Forget(ForgetRecord { backups, policy: settings.policy.text(), not_before });
         if region.append(body, now).await?.is_some() {
@@ -256,8 +112,8 @@ pub async fn forget(
 }
 
 /// What the plan keeps although it is said to leave.
-fn stays_after_all(standing: &RegionStanding, plan: &RetentionPlan) -> Vec<BackupId> {
-    let leaves = |backup: &&BackupId| standing.backups.get(*backup).is_some_and(|backup| backup.leaving.is_some());
+fn stays_after_all(state: &RegionState, plan: &RetentionPlan) -> Vec<BackupId> {
+    let leaves = |backup: &&BackupId| state.backups.get(*backup).is_some_and(|backup| backup.leaving.is_some());
     plan.kept.iter().map(|(backup, _)| backup).filter(leaves).take(BACKUPS_MAX).cloned().collect()
 }
 
@@ -267,7 +123,7 @@ fn stays_after_all(standing: &RegionStanding, plan: &RetentionPlan) -> Vec<Backu
 /// # Errors
 /// [`SweepError`]; what was deleted until then was named by a record before. Repeating goes on where this ended, and may
 /// be done at any time. Dropping the future is a crash, which does no harm.
-pub async fn sweep(
+pub async fn sweep_region(
     region: &mut SweepRegion<'_>,
     settings: &SweepSettings,
     now: UtcTime,
@@ -277,72 +133,38 @@ pub async fn sweep(
     region.refresh().await?;
     check_clock(region.store, now).await?;
     let mut report = SweepReport::default();
-    let open = settings.standing(region.log, now)?.open_intents;
+    let open = settings.state(region.log, now)?.open_intents;
     for intent in open {
-        region.carry_out((intent.seq, &intent.intent, intent.locked), &mut report, now).await?;
+        region.carry_out(&intent, &mut report, now).await?;
     }
     for _ in 0..ATTEMPTS {
         region.author.check()?;
         region.refresh().await?;
-        let standing = settings.standing(region.log, now)?;
-        let plan = settings.plan(&standing, now)?;
-        let survey = survey(region.store, &standing, now).await?;
-        let decided = decide(region, settings, (&standing, &plan, &survey)).await?;
+        let state = settings.state(region.log, now)?;
+        let plan = settings.plan(&state, now)?;
+        let listing = list_region(region.store, &state, now).await?;
+        let decided = decide(region, settings, &state, &plan, &listing).await?;
         report.note(&plan, &decided);
         if decided.intent.is_empty() {
-            region.tidy((&decided, &survey), &mut report).await?;
+            region.tidy(&decided, &listing, &mut report).await?;
             return Ok(report);
         }
-        region.check_right(&decided.intent, &survey).await?;
+        region.check_right(&decided.intent, &listing).await?;
         let body = RecordBody::SweepIntent(decided.intent.clone());
         if let Some(seq) = region.append(body, now).await? {
             if settings.mode == DeleteMode::SingleWriter {
-                // Whoever wrote at the same place has replaced our intent: then nothing is deleted by it.
+                // A writer at the same place has replaced our intent: then nothing is deleted by it.
                 region.refresh().await?;
             }
             report.swept.extend(decided.intent.backups.iter().cloned());
             report.leftovers.extend(decided.intent.leftovers.iter().cloned());
-            region.carry_out((seq, &decided.intent, None), &mut report, now).await?;
-            region.tidy((&decided, &survey), &mut report).await?;
+            let open = OpenIntent { seq, intent: decided.intent.clone(), locked: None };
+            region.carry_out(&open, &mut report, now).await?;
+            region.tidy(&decided, &listing, &mut report).await?;
             return Ok(report);
         }
     }
     Err(SweepError::Contended { attempts: ATTEMPTS })
-}
-
-impl SweepSettings {
-    fn check(&self, store: &dyn Store) -> Result<(), SweepError> {
-        match (self.mode, store.capabilities().conditional_put) {
-            (DeleteMode::LogOrdered, Support::No) => Err(SweepError::NotExact),
-            (DeleteMode::SingleWriter, _) if self.grace < SINGLE_WRITER_GRACE => {
-                Err(SweepError::GraceTooShort { grace: self.grace, least: SINGLE_WRITER_GRACE })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What stands in the region, with the holds of all regions. A log that says something unknown may name what a newer
-    /// version needs, so nothing is deleted by it.
-    fn standing(&self, log: &RegionLog, now: UtcTime) -> Result<RegionStanding, SweepError> {
-        let unknown = |entry: &LogEntry| match &entry.record.body {
-            RecordBody::Unknown { kind } => Some((entry.record.link.seq, kind.clone())),
-            _ => None,
-        };
-        if let Some((seq, kind)) = log.entries().iter().find_map(unknown) {
-            return Err(SweepError::UnknownRecord { seq, kind });
-        }
-        let mut standing = log.standing(now);
-        standing.adopt_holds(self.holds.clone());
-        Ok(standing)
-    }
-
-    fn plan(&self, standing: &RegionStanding, now: UtcTime) -> Result<RetentionPlan, SweepError> {
-        let plan = plan_region(standing, &self.policy, now);
-        match self.force {
-            Force::No if !plan.unusual.is_empty() => Err(SweepError::Unusual { guards: plan.unusual }),
-            _ => Ok(plan),
-        }
-    }
 }
 
 /// The region's clock judges graces and ages, so ours must not be far from it.
@@ -371,39 +193,18 @@ impl SweepReport {
 }
 
 impl SweepRegion<'_> {
-    /// Reads what is new in the log. Asks whether it still ends where it ended, too: where conditions are ignored, nothing
-    /// else would tell that another process has replaced a record.
-    async fn refresh(&mut self) -> Result<(), SweepError> {
-        self.log.confirm_head(self.store).await.map_err(SweepError::Log)?;
-        self.log.refresh(self.store).await.map_err(SweepError::Log)?;
-        Ok(())
-    }
-
-    /// Appends directly behind the last record that was read, and gives the place; `None` if others were first.
-    async fn append(&mut self, body: RecordBody, now: UtcTime) -> Result<Option<u64>, SweepError> {
-        let draft = self.author.draft(self.log, now, body);
-        match self.log.try_append(self.store, &self.author.signer, &draft).await.map_err(SweepError::Log)? {
-            Attempt::Written(head) => Ok(Some(head.seq)),
-            Attempt::Overtaken { .. } => Ok(None),
-        }
-    }
-
     /// Deletes what an intent names, and writes down that nothing of it is left, or how much is still locked.
-    async fn carry_out(
-        &mut self,
-        (seq, intent, locked): (u64, &SweepIntentRecord, Option<u64>),
-        report: &mut SweepReport,
-        now: UtcTime,
-    ) -> Result<(), SweepError> {
-        let standing = self.log.standing(now);
-        let swept = Sweeper::new(self.store, self.author, now).intent(intent, &standing).await?;
+    async fn carry_out(&mut self, open: &OpenIntent, report: &mut SweepReport, now: UtcTime) -> Result<(), SweepError> {
+        let OpenIntent { seq, intent, locked } = open;
+        let state = self.log.state(now);
+        let swept = Sweeper::new(self.store, self.author, now).intent(intent, &state).await?;
         report.add(&swept);
         // A log does not grow by one line a day only because a lock lasts.
-        if locked == Some(swept.locked) && swept.locked > 0 {
+        if *locked == Some(swept.locked) && swept.locked > 0 {
             return Ok(());
         }
         let Swept { objects, bytes, locked, .. } = swept;
-        let done = SweepDoneRecord { intent: seq, objects, bytes, locked };
+        let done = SweepDoneRecord { intent: *seq, objects, bytes, locked };
         let draft = self.author.draft(self.log, now, RecordBody::SweepDone(done));
         // It depends on nothing that others may say meanwhile.
         self.log.append(self.store, &self.author.signer, &draft).await.map_err(SweepError::Log)?;
@@ -411,18 +212,14 @@ impl SweepRegion<'_> {
     }
 
     /// What needs no new record: objects of backups that were swept and came late, and old probes.
-    async fn tidy(
-        &mut self,
-        (decided, survey): (&Decided, &Survey),
-        report: &mut SweepReport,
-    ) -> Result<(), SweepError> {
-        let standing = self.log.standing(survey.now);
-        let sweeper = Sweeper::new(self.store, self.author, survey.now);
-        let late = sweeper.late(&decided.late, &standing).await?;
+    async fn tidy(&mut self, decided: &Decided, listing: &Listing, report: &mut SweepReport) -> Result<(), SweepError> {
+        let state = self.log.state(listing.now);
+        let sweeper = Sweeper::new(self.store, self.author, listing.now);
+        let late = sweeper.late(&decided.late, &state).await?;
         report.add(&late);
-        match sweeper.keys_of(&survey.probes).await {
+        match sweeper.keys_of(&listing.probes).await {
             Ok(swept) => report.add(&swept),
-            // They are a few bytes, and nobody waits for them: no reason to say that retention has failed.
+            // They are a few bytes, and nothing depends on them: retention has not failed.
             Err(SweepError::Forbidden { key, source }) => {
                 tracing::debug!(%key, %source, "trials of what the store can do stay: this role may not delete them");
             }
@@ -432,8 +229,8 @@ impl SweepRegion<'_> {
     }
 
     /// Whether this role may delete at all, before anything is claimed: asked about a name that nothing has.
-    async fn check_right(&self, intent: &SweepIntentRecord, survey: &Survey) -> Result<(), SweepError> {
-        Sweeper::new(self.store, self.author, survey.now).check_right(intent).await
+    async fn check_right(&self, intent: &SweepIntentRecord, listing: &Listing) -> Result<(), SweepError> {
+        Sweeper::new(self.store, self.author, listing.now).check_right(intent).await
     }
 }
 

@@ -1,21 +1,24 @@
 //! Which slices are not needed any more, because a piece in the same region holds their WAL too.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use lifeboat_stores::{Store, StoreError};
 use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime, WalPosition};
 
 use crate::format::layout::{WalForm, WalRange};
-use crate::retention::sweep::delete::SLICE_GRACE;
-use crate::retention::sweep::survey::Pages;
+use crate::retention::sweep::listing::Pages;
 use crate::wal::list::WalPages;
 use crate::wal::name::{PieceSize, WalObject};
+
+/// A slice is left alone for this long, even where a piece holds its WAL too: who has just listed it may be reading it.
+pub(crate) const SLICE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// The pieces of one timeline, asked about range after range in ascending order of their starts.
 pub(crate) struct Coverage<'a> {
     store: &'a dyn Store,
     timeline: TimelineId,
-    /// Not begun before the first question: earlier pieces matter to nobody.
+    /// Not begun before the first question: earlier pieces do not matter.
     pages: Option<WalPages<'a>>,
     /// Pieces that may hold what is asked for next.
     near: VecDeque<WalObject>,

@@ -3,11 +3,11 @@
 use crate::format::layout::{WalForm, WalRange};
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, plan_region};
 use crate::retention::sweep::epochs::WalEpochs;
 use crate::retention::sweep::floor::{Kept, KeptWal};
-use crate::retention::sweep::run::SweepSettings;
+use crate::retention::sweep::settings::SweepSettings;
 use crate::samples;
 use crate::samples::sweep::{DAY, SmallBackup, World, at, put, settings};
 use crate::samples::wal::{epoch_record, new_epoch, sealer, wal_bytes};
@@ -47,20 +47,20 @@ async fn left(world: &World, objects: &[WalObject]) -> Vec<WalObject> {
     left
 }
 
-fn standing_of(backups: &[SmallBackup]) -> RegionStanding {
-    let mut standing = RegionStanding::default();
+fn standing_of(backups: &[SmallBackup]) -> RegionState {
+    let mut state = RegionState::default();
     for (seq, backup) in (1..).zip(backups) {
         let record = backup.record.clone();
-        let standing_backup = crate::log::region_state::StandingBackup {
+        let standing_backup = crate::log::region_state::BackupState {
             record,
             seq,
             leaving: None,
             damaged: None,
             held: std::collections::BTreeSet::new(),
         };
-        standing.backups.insert(backup.id(), standing_backup);
+        state.backups.insert(backup.id(), standing_backup);
     }
-    standing
+    state
 }
 
 #[test]
@@ -87,22 +87,22 @@ fn the_floor_is_the_segment_of_the_lowest_start_within_the_window() {
             Some([(1, from(2)), (2, Kept::All)]),
         ),
     ] {
-        let standing = standing_of(&backups);
-        let plan = plan_region(&standing, &settings().policy, at(5 * 24));
-        let kept = KeptWal::of(&standing, &plan);
+        let state = standing_of(&backups);
+        let plan = plan_region(&state, &settings().policy, at(5 * 24));
+        let kept = KeptWal::of(&state, &plan);
         let found = kept.map(|kept| [1, 2].map(|id| (id, kept.of_timeline(samples::wal_range(id, 1, 2).timeline))));
         assert_eq!(found, expected, "{why}");
     }
 }
 
 #[test]
-fn without_an_anchor_nothing_goes() {
-    let standing = standing_of(&[SmallBackup::new(0, at(0), (1, 5), &[])]);
-    assert_eq!(KeptWal::of(&standing, &RetentionPlan::default()), None);
+fn without_an_anchor_no_wal_is_deleted() {
+    let state = standing_of(&[SmallBackup::new(0, at(0), (1, 5), &[])]);
+    assert_eq!(KeptWal::of(&state, &RetentionPlan::default()), None);
 }
 
 #[tokio::test]
-async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
+async fn wal_before_the_anchor_is_deleted_and_its_floor_never_goes_back() {
     let (mut world, _) = World::with_days(6).await;
     let pieces: Vec<_> = (1..9).map(|segment| piece(3, segment)).collect();
     let own: Vec<_> = (1..9).map(|segment| piece(1, segment)).collect();
@@ -124,12 +124,12 @@ async fn wal_goes_behind_the_anchor_and_its_floor_never_goes_back() {
     world.sweep(&longer).await.unwrap();
     assert_eq!(left(&world, &[late]).await, [], "what was given up does not come back");
     assert_eq!(left(&world, &own).await, own[3..]);
-    let floors = world.log.standing(at(0)).wal_floors;
+    let floors = world.log.state(at(0)).wal_floors;
     assert_eq!(floors.into_values().collect::<Vec<_>>(), [piece(1, 4).range.start]);
 }
 
 #[tokio::test]
-async fn wal_that_has_left_the_window_has_a_grace_like_backups() {
+async fn wal_outside_the_window_has_the_same_grace_as_backups() {
     let (mut world, _) = World::with_days(9).await;
     let own: Vec<_> = (1..12).map(|segment| piece(1, segment)).collect();
     store(&world, &own).await;
@@ -152,7 +152,7 @@ async fn wal_that_has_left_the_window_has_a_grace_like_backups() {
 }
 
 #[tokio::test]
-async fn abandoned_timelines_go_when_every_backup_that_matters_lies_behind_them() {
+async fn wal_of_abandoned_timelines_is_deleted_once_no_backup_needs_it() {
     let mut world = World::new().await;
     for day in 0..8 {
         world.clock.set(at(u64::from(day) * 24));
@@ -220,7 +220,7 @@ async fn seal_piece(world: &World, epoch: &WalEpoch, segment: u64) {
 }
 
 #[tokio::test]
-async fn keys_for_wal_go_when_nothing_is_left_under_them_and_histories_keep_theirs() {
+async fn keys_for_wal_are_deleted_when_no_object_needs_them_and_histories_keep_theirs() {
     let mut world = World::new().await;
     let mut epochs = Vec::new();
     for day in 0..8 {
@@ -250,7 +250,7 @@ async fn keys_for_wal_go_when_nothing_is_left_under_them_and_histories_keep_thei
 }
 
 #[tokio::test]
-async fn an_object_that_still_names_a_key_keeps_it_whatever_the_log_says() {
+async fn an_object_that_names_a_key_keeps_it_whatever_the_log_says() {
     let mut world = World::new().await;
     let first = epoch_at(&mut world, 0, 1).await;
     for day in 0..8 {
@@ -263,7 +263,7 @@ async fn an_object_that_still_names_a_key_keeps_it_whatever_the_log_says() {
     // Sealed long ago, and stored for a range that is kept.
     seal_piece(&world, &first, 7).await;
     world.sweep(&at_once()).await.unwrap();
-    let wal = WalEpochs::of(&world.log, &world.log.standing(at(0)), &[]);
+    let wal = WalEpochs::of(&world.log, &world.log.state(at(0)), &[]);
     assert!(wal.is_of_wal(first.id()));
     assert!(world.has(&first.slots_key()).await);
 }

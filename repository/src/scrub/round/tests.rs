@@ -23,12 +23,12 @@ fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
     let mut state = ScrubState::new(at(0));
     assert!(state.is_due(PERIOD, at(1)));
     for number in 0..10 {
-        state.proved(&key(number), ByteCount::from_mib(1), (PERIOD, at(2)));
+        state.verified(&key(number), ByteCount::from_mib(1), PERIOD, at(2));
         state = restarted(&state);
     }
     assert_eq!(state.after(), Some(&key(9)));
     state.finish();
-    assert!(!state.is_due(PERIOD, at(3)), "everything is proved");
+    assert!(!state.is_due(PERIOD, at(3)), "everything is verified");
     assert!(!state.is_due(PERIOD, at(24 * 24 - 1)));
     assert!(state.is_due(PERIOD, at(24 * 24)), "after four fifths of the period");
     assert_eq!(state.after(), None, "from the beginning");
@@ -36,7 +36,7 @@ fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
 }
 
 #[test]
-fn it_is_as_fast_as_it_has_to_be_and_never_faster_than_it_may() {
+fn the_rate_is_what_the_period_needs_and_never_above_the_bound() {
     let mut state = ScrubState::new(at(0));
     let rate = |state: &ScrubState, bound| state.rate(PERIOD, bound).as_bytes();
     assert_eq!(rate(&state, None), 64 << 10, "a small repository is done early");
@@ -47,10 +47,10 @@ fn it_is_as_fast_as_it_has_to_be_and_never_faster_than_it_may() {
 
 proptest! {
     #[test]
-    fn the_age_of_the_oldest_proof_is_never_told_too_low(steps in proptest::collection::vec((0i64..20, any::<bool>()), 1..300)) {
+    fn the_age_of_the_oldest_verification_is_never_too_low(steps in proptest::collection::vec((0i64..20, any::<bool>()), 1..300)) {
         let objects = 40;
         let mut state = ScrubState::new(at(0));
-        let mut proved = vec![at(0); objects];
+        let mut verified = vec![at(0); objects];
         let (mut now, mut next) = (0, 0);
         for (hours, restart) in steps {
             now += hours;
@@ -61,14 +61,14 @@ proptest! {
                 if state.after().is_none() {
                     next = 0;
                 }
-                state.proved(&key(next as u64), ByteCount::from_mib(1), (PERIOD, at(now)));
-                proved[next] = at(now);
+                state.verified(&key(next as u64), ByteCount::from_mib(1), PERIOD, at(now));
+                verified[next] = at(now);
                 next += 1;
                 if next == objects {
                     state.finish();
                 }
             }
-            let oldest = proved.iter().map(|time| at(now).since(*time)).max().unwrap();
+            let oldest = verified.iter().map(|time| at(now).since(*time)).max().unwrap();
             prop_assert!(state.oldest(at(now)) >= oldest, "{:?} < {oldest:?}", state.oldest(at(now)));
         }
     }

@@ -24,7 +24,7 @@ fn writer() -> KeyName {
 }
 
 fn refused(note: &[u8]) -> String {
-    crate::backup::write::upload::chain(&Head::from_note(note, &writer(), &trust("eu-1")).unwrap_err())
+    lifeboat_vocabulary::error_chain(&Head::from_note(note, &writer(), &trust("eu-1")).unwrap_err())
 }
 
 #[test]
@@ -142,7 +142,7 @@ async fn an_answer_that_was_lost_is_found_again_and_another_installation_is_not_
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_told_and_replaced() {
+async fn unusable_objects_are_reported_and_replaced() {
     let store = MemoryStore::new();
     let key = StoredName::Head { writer: writer() }.key();
     for junk in [Bytes::from_static(b"junk"), vec![b'x'; 2 << 20].into()] {

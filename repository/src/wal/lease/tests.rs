@@ -61,7 +61,7 @@ async fn refused(store: &dyn Store, instance: InstanceId, clock: &dyn Clock) -> 
 }
 
 #[tokio::test]
-async fn the_clock_of_the_store_counts_and_not_the_asker_s() {
+async fn the_store_s_clock_decides_and_not_the_requester_s() {
     let server = Arc::new(ManualClock::at(at(0)));
     let store = MemoryStore::with_clock(server.clone());
     let (early, late) = (ManualClock::at(at(0)), ManualClock::at(at(86_400)));
@@ -93,7 +93,7 @@ async fn a_writer_that_was_restarted_takes_up_its_own_lease() {
     let mut before = held(&store, A, &clock).await;
     clock.set(at(5));
     let after = held(&store, A, &clock).await;
-    assert_eq!(after.since(), at(0));
+    assert_eq!(after.since, at(0));
     assert_eq!(before.renew(&store, &clock).await.unwrap(), LeaseRenewal::Held, "it is the same installation");
     // Somebody has removed it: it is made anew.
     store.delete(&key_of(&terms(A))).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_request_whose_answer_was_lost_still_counts() {
 }
 
 #[tokio::test]
-async fn what_is_no_lease_is_waited_for_and_then_replaced() {
+async fn an_unreadable_lease_is_waited_for_and_then_replaced() {
     let server = Arc::new(ManualClock::at(at(0)));
     let store = MemoryStore::with_clock(server.clone());
     let clock = ManualClock::at(at(0));
@@ -163,7 +163,7 @@ async fn of_many_that_race_for_an_expired_lease_exactly_one_gets_it() {
 }
 
 #[tokio::test]
-async fn in_a_directory_the_machine_s_clock_counts() {
+async fn in_a_directory_the_machine_s_clock_is_used() {
     let directory = tempfile::tempdir().unwrap();
     let store = LocalDir::open(directory.path().to_owned(), None, SystemClock.now()).await.unwrap();
     let mut lease = held(&store, A, &SystemClock).await;
@@ -186,7 +186,7 @@ fn a_lease_reads_as_documented() {
 }
 
 #[tokio::test]
-async fn a_lease_that_was_renewed_cannot_be_taken_by_who_saw_it_expire() {
+async fn a_renewed_lease_cannot_be_taken_on_an_older_reading() {
     let store = MemoryStore::default();
     let clock = ManualClock::at(at(0));
     let LeaseAnswer::Held(mut lease) = Lease::acquire(&store, terms(A), &clock).await.unwrap() else {

@@ -108,23 +108,13 @@ fn pieces_come_before_slices_and_of_both_as_few_as_can_be() {
 }
 
 #[test]
-fn regions_are_laid_over_each_other_and_can_be_asked_alone() {
+fn the_coverage_is_that_of_all_regions_together() {
     let map = map(&[('P', 10, 20, &[0]), ('P', 20, 30, &[1]), ('s', 30, 35, &[0, 1]), ('P', 40, 50, &[0])]);
     let timeline = wal_range(1, 1, 2).timeline;
     let at = |lsn| WalPosition { timeline, lsn: Lsn::from_bytes(lsn).unwrap() };
     assert_eq!(spans(&map.coverage(timeline)), [(10, 35), (40, 50)]);
-    assert_eq!(spans(&map.coverage_in(&region(0), timeline)), [(10, 20), (30, 35), (40, 50)]);
-    assert_eq!(spans(&map.coverage_in(&region(1), timeline)), [(20, 35)]);
-    assert_eq!(spans(&map.coverage_in(&region(2), timeline)), []);
-    for (from, all, first, second) in
-        [(10, 35, 20, 10), (20, 35, 20, 35), (34, 35, 35, 35), (35, 35, 35, 35), (9, 9, 9, 9)]
-    {
-        let ends = [
-            map.contiguous_end(at(from)),
-            map.contiguous_end_in(&region(0), at(from)),
-            map.contiguous_end_in(&region(1), at(from)),
-        ];
-        assert_eq!(ends.map(Lsn::as_bytes), [all, first, second], "from {from}");
+    for (from, end) in [(10, 35), (20, 35), (34, 35), (35, 35), (9, 9)] {
+        assert_eq!(map.contiguous_end(at(from)).as_bytes(), end, "from {from}");
     }
     let holders = |start, end| map.choose(wal_range(1, start, end)).objects[0].regions.clone();
     assert_eq!(
@@ -136,7 +126,7 @@ fn regions_are_laid_over_each_other_and_can_be_asked_alone() {
 }
 
 #[test]
-fn what_is_damaged_is_taken_out_and_something_else_is_chosen() {
+fn without_a_damaged_object_another_one_is_chosen() {
     let mut map = map(&[('P', 10, 20, &[0, 1]), ('s', 10, 15, &[0]), ('s', 15, 20, &[1])]);
     map.remove(&region(0), named('P', 10, 20));
     assert_eq!(map.choose(wal_range(1, 10, 20)).objects[0].regions, [region(1)]);
@@ -182,7 +172,7 @@ fn bytes_of(objects: &[(bool, u64, u64, usize)], holds: impl Fn(usize) -> bool) 
 
 proptest! {
     #[test]
-    fn what_is_chosen_covers_exactly_what_there_is(
+    fn the_chosen_objects_cover_exactly_what_exists(
         objects in proptest::collection::vec((any::<bool>(), 1_u64..40, 1_u64..24, 0_usize..3), 0..20),
         (start, length) in (1_u64..40, 0_u64..24),
     ) {
@@ -225,9 +215,5 @@ proptest! {
         let at = WalPosition { timeline: wal_range(1, 1, 2).timeline, lsn: Lsn::from_bytes(from).unwrap() };
         let end = |held: [bool; 64]| (from..64).find(|at| !held[usize::try_from(*at).unwrap()]).unwrap_or(64);
         prop_assert_eq!(map.contiguous_end(at).as_bytes(), end(bytes_of(&objects, |_| true)));
-        for number in 0..3 {
-            let own = bytes_of(&objects, |region| region == number);
-            prop_assert_eq!(map.contiguous_end_in(&region(number), at).as_bytes(), end(own));
-        }
     }
 }

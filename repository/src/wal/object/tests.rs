@@ -120,7 +120,7 @@ fn forged(epoch: &WalEpoch, form: WalForm, range: WalRange, content: &[u8]) -> S
     };
     let WalRange { timeline, start, end } = range;
     let place = WalPlace::Range { timeline, start, end };
-    let body = sealer(samples::signer()).seal(epoch, kind, place, (1, content)).unwrap();
+    let body = sealer(samples::signer()).seal(epoch, PlainObject { kind, place, level: 1, content }).unwrap();
     SealedWal { name, body }
 }
 
@@ -156,7 +156,7 @@ async fn content_of_another_length_than_the_name_says_is_refused_although_it_is_
 }
 
 #[tokio::test]
-async fn zeros_at_the_end_of_a_piece_cost_nothing_and_those_of_a_slice_stay() {
+async fn zeros_at_the_end_of_a_piece_are_not_stored_and_those_of_a_slice_are() {
     let epoch = epoch().await;
     let mut sealer = sealer(samples::signer());
     let range = wal_range(1, 16 << 20, 32 << 20);
@@ -195,7 +195,7 @@ async fn an_object_fits_the_bound_for_reading_even_if_nothing_could_be_compresse
 }
 
 #[tokio::test]
-async fn no_two_objects_have_the_same_name_inside_or_the_same_salt() {
+async fn every_object_draws_its_own_id_and_salt() {
     let epoch = epoch().await;
     let mut sealer = sealer(samples::signer());
     let range = wal_range(1, 10, 20);
@@ -209,7 +209,7 @@ async fn no_two_objects_have_the_same_name_inside_or_the_same_salt() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
-    fn whatever_is_sealed_comes_back(
+    fn sealed_content_is_read_back(
         start in 1_u64..u64::MAX - (1 << 21), pattern in proptest::collection::vec(any::<u8>(), 1..300),
         times in 1_usize..2000, zeros in 0_usize..300_000, timeline in 1_u32..,
     ) {

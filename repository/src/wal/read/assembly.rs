@@ -6,7 +6,7 @@ use lifeboat_vocabulary::Lsn;
 use crate::format::layout::WalRange;
 use crate::wal::name::WalObject;
 
-/// Two signed objects that hold different bytes for the same place. Nobody may guess which one is right.
+/// Two signed objects that hold different bytes for the same place. Which one is right must not be guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Disagreement {
     /// The object that was put in first.

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lifeboat_stores::ByteRange;
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, error_chain};
 use tokio::sync::Mutex;
 
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::aead::sha256;
 use crate::format::ids::{EpochId, RepositoryId};
 use crate::format::layout;
@@ -17,6 +16,7 @@ use crate::keys::identity::Identity;
 use crate::keys::slots::{EpochPlace, Openers, SLOTS_BYTES_MAX, SlotsError, open_slots};
 use crate::log::error::LogError;
 use crate::log::region_log::RegionLog;
+use crate::log::region_store::RegionStore;
 use crate::wal::epoch::FIRST_SLOTS;
 
 /// What there is to open keys with, for as long as WAL is read.
@@ -41,19 +41,14 @@ pub struct WalRegion {
 /// Why the key of an epoch is not there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum WalKeyError {
+pub(crate) enum WalKeyError {
     /// All logs were read, and none knows it.
     #[error("no log records epoch {epoch}")]
-    NoRecord {
-        /// The epoch.
-        epoch: EpochId,
-    },
+    NoRecord { epoch: EpochId },
     /// A log could not be read on; whether it records the epoch is not known.
     #[error("look for epoch {epoch} in the log of {region}")]
     Log {
-        /// The epoch.
         epoch: EpochId,
-        /// The region.
         region: RegionName,
         /// What the log said.
         source: LogError,
@@ -61,7 +56,6 @@ pub enum WalKeyError {
     /// No region gave the slots as they were written.
     #[error("read the key of epoch {epoch} from any region ({})", list(.tried))]
     Unreadable {
-        /// The epoch.
         epoch: EpochId,
         /// What each region said.
         tried: Vec<(RegionName, String)>,
@@ -69,7 +63,6 @@ pub enum WalKeyError {
     /// None of what was given opens it.
     #[error("open the key of epoch {epoch}")]
     Closed {
-        /// The epoch.
         epoch: EpochId,
         /// Why not.
         source: SlotsError,
@@ -104,7 +97,7 @@ impl WalKeys {
         &self.stores
     }
 
-    /// The key of `epoch`. One epoch is opened once; whoever needs it meanwhile waits.
+    /// The key of `epoch`. One epoch is opened once; other requests for it wait meanwhile.
     pub(crate) async fn get(&self, epoch: EpochId) -> Result<Arc<EpochKey>, WalKeyError> {
         let mut state = self.state.lock().await;
         if let Some(key) = state.keys.get(&epoch) {
@@ -117,7 +110,7 @@ impl WalKeys {
     }
 
     /// What the logs say the SHA-256 of its slots is. Logs that do not know the epoch are read on: it may be newer than
-    /// they were. Empty if no log knows it and one could not be read from the start: nobody can tell then.
+    /// they were. Empty if no log knows it and one could not be read from the start: then it is unknown.
     async fn recorded(&self, state: &mut State, epoch: EpochId) -> Result<Vec<Sha256Digest>, WalKeyError> {
         let known = |logs: &[Option<RegionLog>]| -> Vec<Sha256Digest> {
             logs.iter().flatten().filter_map(|log| log.wal_epoch_keys(epoch)).collect()
@@ -155,12 +148,12 @@ impl WalKeys {
                 Ok(slots) => match open_slots(&slots, place, openers).await {
                     Ok(key) => return Ok(key),
                     Err(source) => {
-                        let what = chain(&source);
+                        let what = error_chain(&source);
                         closed = Some(source);
                         what
                     }
                 },
-                Err(error) => chain(&error),
+                Err(error) => error_chain(&error),
             };
             tracing::warn!(region = %region.name, %key, %what, "a region does not give the key of a WAL epoch");
             tried.push((region.name.clone(), what));

@@ -5,6 +5,6 @@ pub(crate) mod keys;
 pub(crate) mod reader;
 pub(crate) mod source;
 
-pub use self::keys::{WalKeyError, WalOpeners, WalRegion};
-pub use self::reader::{HistoryRead, READ_BYTES_MAX, WalHistories, WalRead, WalReader, WalSurvey};
+pub use self::keys::{WalOpeners, WalRegion};
+pub use self::reader::{HistoryRead, WalHistories, WalListing, WalRead, WalReader};
 pub use self::source::WalTrouble;

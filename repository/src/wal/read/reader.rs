@@ -1,7 +1,7 @@
 //! WAL on its way back: verified bytes from whichever region has them.
 //!
 //! The one thing that must never happen is that a failure looks like the end of the WAL: a server in recovery would take
-//! it for that, and begin a new timeline without the rest. So "nobody has it" is said only when every region has
+//! it for that, and begin a new timeline without the rest. So "not there" is the answer only when every region has
 //! answered that, and everything that was listed could be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,22 +11,22 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, WalPosition, error_chain};
 use parking_lot::Mutex;
 
 use crate::backup::read::reader::Damage;
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::layout::{StoredName, WalForm, WalRange};
+use crate::log::region_store::RegionStore;
 use crate::wal::list::{self, objects_in};
 use crate::wal::map::{HeldWal, WalChoice, WalMap};
 use crate::wal::name::{PieceSize, WalObject};
 use crate::wal::object::WalTrust;
 use crate::wal::read::assembly::{Disagreement, assemble};
 use crate::wal::read::keys::{WalKeys, WalOpeners, WalRegion};
-use crate::wal::read::source::{Fault, Fetched, Holders, WalSource, WalTrouble};
+use crate::wal::read::source::{Fault, Fetched, ReadFrom, WalSource, WalTrouble};
 
 /// The longest range that is read at once, in **bytes**. Longer ones are read in parts ([`PieceSize::cut`]).
-pub const READ_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const READ_BYTES_MAX: u64 = 64 << 20;
 /// Objects that are fetched at the same time for one range.
 const FETCHES: usize = 8;
 
@@ -76,7 +76,7 @@ pub struct WalHistories {
 
 /// What WAL there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WalSurvey {
+pub struct WalListing {
     /// The objects: all pieces, and slices where no region has a piece.
     pub map: WalMap,
     /// Regions that did not answer: they may hold more.
@@ -127,7 +127,7 @@ impl WalReader {
         self.seen.lock().forget(timeline, before);
     }
 
-    /// Reads `range`, at most [`READ_BYTES_MAX`]. What was listed before is used if it suffices; else all regions are
+    /// Reads `range`, at most `READ_BYTES_MAX`. What was listed before is used if it suffices; else all regions are
     /// asked what they hold now.
     pub async fn read(&self, range: WalRange) -> WalRead {
         if range.len() > READ_BYTES_MAX || self.source.stores().is_empty() {
@@ -151,7 +151,7 @@ impl WalReader {
     async fn read_listed(&self, mut work: Gathering) -> WalRead {
         let range = work.range;
         let mut listings: FuturesUnordered<_> =
-            self.source.stores().iter().map(async |region| (region, self.list(region, range).await)).collect();
+            self.source.stores().iter().map(async |region| (region, self.list_in(region, range).await)).collect();
         let (mut troubles, mut later) = (Vec::new(), None);
         // A region that is slow or away is not waited for if the others have everything.
         while let Some((region, listed)) = listings.next().await {
@@ -186,7 +186,7 @@ impl WalReader {
         }
         let at = WalPosition { timeline: range.timeline, lsn: missing.start };
         let later = earlier(later, work.map.next_start(at));
-        self.finish_beginning(&work, &choice, (missing.start, later))
+        self.finish_beginning(&work, &choice, missing.start, later)
     }
 
     /// Fetches what is chosen, and chooses anew as long as something of it cannot be had.
@@ -221,14 +221,14 @@ impl WalReader {
     }
 
     async fn fetch(&self, held: &HeldWal) -> (WalObject, Fetched) {
-        (held.object, self.source.fetch(&held.object.name(), Holders::These(&held.regions)).await)
+        (held.object, self.source.fetch(&held.object.name(), ReadFrom::These(&held.regions)).await)
     }
 
     fn finish(&self, work: &Gathering, choice: &WalChoice) -> WalRead {
         self.assembled(work, choice, work.range).map_or_else(WalRead::Undetermined, WalRead::Found)
     }
 
-    fn finish_beginning(&self, work: &Gathering, choice: &WalChoice, (end, later): (Lsn, Option<Lsn>)) -> WalRead {
+    fn finish_beginning(&self, work: &Gathering, choice: &WalChoice, end: Lsn, later: Option<Lsn>) -> WalRead {
         let range = WalRange { end, ..work.range };
         if range.is_empty() {
             return WalRead::NotThere { later };
@@ -269,7 +269,7 @@ impl WalReader {
         self.source.stores().iter().map(trouble).collect()
     }
 
-    async fn list(&self, region: &RegionStore, range: WalRange) -> Listed {
+    async fn list_in(&self, region: &RegionStore, range: WalRange) -> Listed {
         let (mut objects, pieces_next) = objects_in(&*region.store, WalForm::Piece, range, self.pieces).await?;
         let (slices, slices_next) = objects_in(&*region.store, WalForm::Slice, range, self.pieces).await?;
         objects.extend(slices);
@@ -279,27 +279,27 @@ impl WalReader {
     /// Lists what WAL there is on a timeline from a position on, up to `until` or its end: all pieces, and slices where no
     /// region has a piece. What is found is remembered for reading. The map lies in memory: some hundred bytes for each
     /// object.
-    pub async fn survey(&self, from: WalPosition, until: Option<Lsn>) -> WalSurvey {
+    pub async fn list(&self, from: WalPosition, until: Option<Lsn>) -> WalListing {
         let end = until.or(Lsn::from_bytes(u64::MAX)).unwrap_or(from.lsn);
         let range = WalRange { timeline: from.timeline, start: from.lsn, end };
-        let mut survey = WalSurvey::default();
-        self.survey_form(&mut survey, WalForm::Piece, range).await;
-        for hole in survey.map.gaps(range) {
-            self.survey_form(&mut survey, WalForm::Slice, hole).await;
+        let mut listing = WalListing::default();
+        self.list_form(&mut listing, WalForm::Piece, range).await;
+        for hole in listing.map.gaps(range) {
+            self.list_form(&mut listing, WalForm::Slice, hole).await;
         }
-        self.seen.lock().merge(&survey.map);
-        survey
+        self.seen.lock().merge(&listing.map);
+        listing
     }
 
-    async fn survey_form(&self, survey: &mut WalSurvey, form: WalForm, range: WalRange) {
+    async fn list_form(&self, listing: &mut WalListing, form: WalForm, range: WalRange) {
         // A region that has failed is not asked for every hole again.
-        let answering = |region: &&RegionStore| !survey.troubles.iter().any(|trouble| trouble.region == region.name);
+        let answering = |region: &&RegionStore| !listing.troubles.iter().any(|trouble| trouble.region == region.name);
         let regions = self.source.stores().iter().filter(answering);
         let listings = regions.map(async |region| (region, objects_in(&*region.store, form, range, self.pieces).await));
         for (region, listed) in join_all(listings).await {
             match listed {
-                Ok((objects, _)) => objects.into_iter().for_each(|object| survey.map.add(&region.name, object)),
-                Err(error) => survey.troubles.push(not_listed(region, &error)),
+                Ok((objects, _)) => objects.into_iter().for_each(|object| listing.map.add(&region.name, object)),
+                Err(error) => listing.troubles.push(not_listed(region, &error)),
             }
         }
     }
@@ -307,7 +307,7 @@ impl WalReader {
     /// Reads the history file of a timeline. Timeline 1 has none.
     pub async fn history(&self, timeline: TimelineId) -> HistoryRead {
         let name = StoredName::TimelineHistory { timeline };
-        match self.source.fetch(&name, Holders::All).await {
+        match self.source.fetch(&name, ReadFrom::All).await {
             Ok((_, content)) => HistoryRead::Found(content),
             Err(faults) => {
                 let faults = faults.into_iter().filter(|(_, fault)| *fault != Fault::NotThere);
@@ -350,7 +350,7 @@ impl WalReader {
 }
 
 fn not_listed(region: &RegionStore, error: &StoreError) -> WalTrouble {
-    let what = chain(error);
+    let what = error_chain(error);
     tracing::warn!(region = %region.name, %what, "region does not say what WAL it has");
     WalTrouble { region: region.name.clone(), key: None, what }
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use lifeboat_stores::{ByteRange, ObjectKey, Ranking, StoreError};
-use lifeboat_vocabulary::{ByteCount, RegionName};
+use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::backup::read::reader::Damage;
-use crate::backup::write::upload::{RegionStore, chain};
 use crate::format::compression::Decompressor;
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::small_object;
+use crate::log::region_store::RegionStore;
 use crate::wal::object::{WalTrust, stored_bytes_max};
 use crate::wal::read::keys::{WalKeyError, WalKeys};
 
@@ -75,7 +75,7 @@ pub(crate) struct WalSource {
     keys: WalKeys,
     ranking: Ranking,
     damage: Mutex<BTreeSet<Damage>>,
-    /// Those that nobody uses just now.
+    /// Those that are not in use.
     decompressors: Arc<Mutex<Vec<Decompressor>>>,
 }
 
@@ -109,7 +109,7 @@ impl WalSource {
             let what = match region.store.get(&key, small_object()).await {
                 Ok(_) => return None,
                 Err(StoreError::NotFound { .. }) => "there is no repository here any more".to_owned(),
-                Err(error) => chain(&error),
+                Err(error) => error_chain(&error),
             };
             tracing::warn!(region = %region.name, %key, %what, "what a region does not have is not known");
             Some(WalTrouble { region: region.name.clone(), key: Some(key.clone()), what })
@@ -118,14 +118,14 @@ impl WalSource {
     }
 
     /// Asks those of the `holders` that there are, one after the other, beginning with the best.
-    pub(crate) async fn fetch(&self, name: &StoredName, holders: Holders<'_>) -> Fetched {
+    pub(crate) async fn fetch(&self, name: &StoredName, holders: ReadFrom<'_>) -> Fetched {
         let key = name.key();
         let mut faults = Vec::new();
         for index in self.ranking.order(LIKELY_SIZE) {
             let Some(region) = self.stores().get(index).filter(|region| holders.contains(&region.name)) else {
                 continue;
             };
-            match self.fetch_from((index, region), name, &key).await {
+            match self.fetch_from(index, region, name, &key).await {
                 Ok(content) => return Ok((region.name.clone(), content)),
                 Err(fault) => {
                     match &fault {
@@ -144,7 +144,8 @@ impl WalSource {
 
     async fn fetch_from(
         &self,
-        (index, region): (usize, &RegionStore),
+        index: usize,
+        region: &RegionStore,
         name: &StoredName,
         key: &ObjectKey,
     ) -> Result<Bytes, Fault> {
@@ -157,7 +158,7 @@ impl WalSource {
                 self.ranking.failed(index);
                 // Larger than any object of this name can be.
                 let is_too_large = matches!(error, StoreError::Unsupported { .. });
-                let what = chain(&error);
+                let what = error_chain(&error);
                 return Err(if is_too_large { Fault::Damaged(what) } else { Fault::Failed(what) });
             }
         };
@@ -166,33 +167,34 @@ impl WalSource {
     }
 
     async fn open(&self, name: &StoredName, object: Bytes) -> Result<Bytes, Fault> {
-        let epoch = WalTrust::claimed_epoch(&object).map_err(|error| Fault::Damaged(chain(&error)))?;
+        let epoch = WalTrust::claimed_epoch(&object).map_err(|error| Fault::Damaged(error_chain(&error)))?;
         let key = self.keys.get(epoch).await.map_err(|error| match error {
-            WalKeyError::NoRecord { .. } => Fault::Damaged(chain(&error)),
-            _ => Fault::Failed(chain(&error)),
+            WalKeyError::NoRecord { .. } => Fault::Damaged(error_chain(&error)),
+            _ => Fault::Failed(error_chain(&error)),
         })?;
         let (trust, name, pool) = (Arc::clone(&self.trust), name.clone(), Arc::clone(&self.decompressors));
         let opened = tokio::task::spawn_blocking(move || {
             let idle = pool.lock().pop();
-            let mut decompressor = idle.map_or_else(Decompressor::new, Ok).map_err(|e| Fault::Failed(chain(&e)))?;
+            let mut decompressor =
+                idle.map_or_else(Decompressor::new, Ok).map_err(|e| Fault::Failed(error_chain(&e)))?;
             let opened = trust.open(&name, &key, object, &mut decompressor);
             pool.lock().push(decompressor);
-            opened.map_err(|error| Fault::Damaged(chain(&error)))
+            opened.map_err(|error| Fault::Damaged(error_chain(&error)))
         });
-        opened.await.unwrap_or_else(|error| Err(Fault::Failed(chain(&error))))
+        opened.await.unwrap_or_else(|error| Err(Fault::Failed(error_chain(&error))))
     }
 }
 
 /// Which regions to ask.
 #[derive(Clone, Copy)]
-pub(crate) enum Holders<'a> {
+pub(crate) enum ReadFrom<'a> {
     /// Every one.
     All,
     /// Those that hold the object.
     These(&'a [RegionName]),
 }
 
-impl Holders<'_> {
+impl ReadFrom<'_> {
     fn contains(self, region: &RegionName) -> bool {
         match self {
             Self::All => true,

@@ -53,7 +53,7 @@ fn records(logs: &[(RegionName, RegionLog)]) -> WalRecords {
 }
 
 #[tokio::test]
-async fn a_copy_that_was_adopted_stays_so_until_all_logs_know_of_a_later_one() {
+async fn an_adopted_incarnation_is_current_until_all_logs_have_a_later_one() {
     let (a, b, original) = (adopted(Some(A)), adopted(Some(B)), adopted(None));
     let (x1, y1) = (("x", 1, a.clone()), ("y", 1, b.clone()));
     let back = ("x", 2, original.clone());
@@ -80,7 +80,7 @@ async fn a_copy_that_was_adopted_stays_so_until_all_logs_know_of_a_later_one() {
 }
 
 #[tokio::test]
-async fn gaps_and_keys_of_all_logs_are_told_once() {
+async fn gaps_and_keys_of_all_logs_are_reported_once() {
     let (everywhere, here) = (gap(100, GapScope::Everywhere), gap(200, GapScope::Region));
     let body = |gap: &WalGapRecord| RecordBody::WalGap(gap.clone());
     let keys = |number| RecordBody::WalEpoch(epoch(number));

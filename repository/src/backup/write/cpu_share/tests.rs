@@ -29,7 +29,7 @@ fn check_laws(turns: &Turns, seed: u64) {
 }
 
 #[test]
-fn no_turn_is_lost_none_idles_and_while_others_wait_none_gets_more_than_half() {
+fn all_turns_are_used_and_no_cluster_gets_more_than_half_while_others_wait() {
     for seed in 1..=400_u64 {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let capacity = 1 + chance.below(9);
@@ -69,7 +69,7 @@ fn no_turn_is_lost_none_idles_and_while_others_wait_none_gets_more_than_half() {
 }
 
 #[test]
-fn one_that_comes_later_has_half_of_the_turns_as_soon_as_as_many_frames_are_done() {
+fn a_second_cluster_gets_half_of_the_turns_as_soon_as_frames_end() {
     let mut turns = Turns::new(4);
     let (first, second) = (turns.join(), turns.join());
     for _ in 0..4 {
@@ -89,7 +89,7 @@ fn one_that_comes_later_has_half_of_the_turns_as_soon_as_as_many_frames_are_done
 }
 
 #[test]
-fn among_several_that_wait_the_poorest_goes_first_and_nobody_waits_for_ever() {
+fn the_waiting_cluster_with_the_fewest_turns_is_next_and_none_starves() {
     let mut turns = Turns::new(2);
     let parties: Vec<usize> = (0..5).map(|_| turns.join()).collect();
     let mut holders = vec![parties[0], parties[0]];
@@ -113,16 +113,16 @@ fn among_several_that_wait_the_poorest_goes_first_and_nobody_waits_for_ever() {
 
 #[test]
 fn threads_of_two_clusters_share_and_their_times_are_counted() {
-    let share = FairShare::new(2);
+    let shares = CpuShares::new(2);
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let clusters: Vec<ClusterName> = ["a", "b"].iter().map(|name| name.parse().unwrap()).collect();
     std::thread::scope(|scope| {
         for cluster in &clusters {
             for _ in 0..2 {
-                let (seat, now, most) = (share.seat(cluster), &now, &most);
+                let (share, now, most) = (shares.of(cluster), &now, &most);
                 scope.spawn(move || {
                     for _ in 0..200 {
-                        seat.work(|| {
+                        share.work(|| {
                             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                             let until = Instant::now() + Duration::from_micros(200);
                             while Instant::now() < until {
@@ -136,18 +136,17 @@ fn threads_of_two_clusters_share_and_their_times_are_counted() {
         }
     });
     assert!(most.load(Ordering::SeqCst) <= 2, "never more at once than there are turns");
-    let times = share.times();
-    assert_eq!(times.len(), 2);
-    assert!(times.values().all(|times| times.running >= Duration::from_millis(80)), "{times:?}");
-    assert!(times.values().any(|times| times.waiting > Duration::ZERO), "{times:?}");
+    let times: Vec<_> = clusters.iter().map(|cluster| shares.of(cluster).times()).collect();
+    assert!(times.iter().all(|times| times.running >= Duration::from_millis(80)), "{times:?}");
+    assert!(times.iter().any(|times| times.waiting > Duration::ZERO), "{times:?}");
 }
 
 #[test]
 fn a_panic_gives_the_turn_back() {
-    let share = FairShare::new(1);
-    let seat = share.seat(&"a".parse().unwrap());
-    let other = seat.clone();
+    let shares = CpuShares::new(1);
+    let share = shares.of(&"a".parse().unwrap());
+    let other = share.clone();
     let panicked = std::thread::spawn(move || other.work(|| panic!("on purpose"))).join();
     assert!(panicked.is_err());
-    assert_eq!(seat.work(|| 5), 5);
+    assert_eq!(share.work(|| 5), 5);
 }

@@ -1,4 +1,4 @@
-//! Regions that fail, lag and leave.
+//! Regions that fail or lag, and are excluded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use lifeboat_vocabulary::RegionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
-use crate::backup::write::upload::{Hold, LeftReason, RegionStore, UploadHub, UploadSettings};
+use crate::backup::write::upload::{BufferPermit, ExclusionReason, UploadHub, UploadSettings};
 use crate::format::aead::sha256;
+use crate::log::region_store::RegionStore;
 
 const LAG_LIMIT: Duration = Duration::from_secs(4);
 
@@ -36,7 +37,7 @@ fn submit(hub: &UploadHub, count: u32, permits: &(async_channel::Sender<()>, asy
         let key: ObjectKey = format!("data/p{number}").parse().unwrap();
         let bytes = Bytes::from(vec![7; 1000]);
         let body = SealedBody { sha256: sha256(&bytes), bytes };
-        hub.submit(&key, body, Hold::new(permits.0.clone()));
+        hub.submit(&key, body, BufferPermit::new(permits.0.clone()));
     }
 }
 
@@ -51,7 +52,7 @@ async fn count(store: &MemoryStore) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_object_reaches_every_region_and_every_permit_comes_back() {
+async fn every_object_reaches_every_region_and_every_permit_is_returned() {
     let ((a, in_a), (b, in_b)) = (region("a", vec![]), region("b", vec![]));
     let hub = hub(vec![a, b], &CancellationToken::new());
     let permits = permits(16);
@@ -64,7 +65,7 @@ async fn every_object_reaches_every_region_and_every_permit_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_dies_midway_leaves_and_the_other_one_has_everything() {
+async fn a_region_that_fails_midway_is_excluded_and_the_other_one_is_complete() {
     let dead = Rule { skip: 5, ..Rule::always(Fault::Denied) };
     let ((a, _), (b, in_b)) = (region("a", vec![dead]), region("b", vec![]));
     let hub = hub(vec![a, b], &CancellationToken::new());
@@ -72,14 +73,14 @@ async fn a_region_that_dies_midway_leaves_and_the_other_one_has_everything() {
     submit(&hub, 16, &permits);
     hub.close();
     let reason = hub.drained(&name("a")).await.unwrap_err();
-    assert!(matches!(reason, LeftReason::Upload { .. }), "{reason:?}");
+    assert!(matches!(reason, ExclusionReason::Upload { .. }), "{reason:?}");
     hub.drained(&name("b")).await.unwrap();
     assert_eq!(count(&in_b).await, 16);
     assert_eq!(permits.1.len(), 16, "what the dead region held is free again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_alone_holds_up_the_others_leaves() {
+async fn a_region_that_alone_lags_is_excluded() {
     let slow = Rule::always(Fault::Slow(Duration::from_secs(3600)));
     let ((a, _), (b, in_b)) = (region("a", vec![slow]), region("b", vec![]));
     let hub = hub(vec![a, b], &CancellationToken::new());
@@ -88,14 +89,14 @@ async fn a_region_that_alone_holds_up_the_others_leaves() {
     hub.close();
     let begun = tokio::time::Instant::now();
     let reason = hub.drained(&name("a")).await.unwrap_err();
-    assert!(matches!(reason, LeftReason::Lagged { limit: LAG_LIMIT, .. }), "{reason:?}");
+    assert!(matches!(reason, ExclusionReason::Lagged { limit: LAG_LIMIT, .. }), "{reason:?}");
     assert!(begun.elapsed() < 2 * LAG_LIMIT);
     hub.drained(&name("b")).await.unwrap();
     assert_eq!(count(&in_b).await, 16);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_regions_are_slow_nobody_is_to_blame() {
+async fn when_all_regions_are_slow_none_is_excluded() {
     let slow = || vec![Rule { operation: Some(Operation::Put), ..Rule::always(Fault::Slow(2 * LAG_LIMIT)) }];
     let ((a, in_a), (b, in_b)) = (region("a", slow()), region("b", slow()));
     let hub = hub(vec![a, b], &CancellationToken::new());

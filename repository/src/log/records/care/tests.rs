@@ -15,7 +15,7 @@ const AUDIT: usize = 9;
 const KEEP: usize = 11;
 
 fn parsed(json: &Value) -> Result<Record, String> {
-    Record::parse(&format!("{json}\n")).map_err(|error| crate::backup::write::upload::chain(&error))
+    Record::parse(&format!("{json}\n")).map_err(|error| lifeboat_vocabulary::error_chain(&error))
 }
 
 fn entry(number: usize) -> Value {
@@ -176,7 +176,7 @@ fn damage_that_somebody_unknown_found_stays_damage() {
 }
 
 #[test]
-fn a_policy_is_told_in_one_line() {
+fn a_policy_is_described_in_one_line() {
     let text = "7 daily, 4 weekly, 12 monthly, every moment of 7d, at least 2, in time zone Europe/Berlin";
     assert_eq!(samples::policy_text().to_string(), text);
     let hours = PolicyText { window_seconds: 36 * 3600, ..samples::policy_text() };

@@ -1,7 +1,7 @@
 //! Tests of records.
 
 use super::*;
-use crate::log::records::backup::{PageFacts, Soundness};
+use crate::log::records::backup::{Integrity, PageFacts};
 use crate::log::records::wal::GapReason;
 use crate::samples;
 use lifeboat_stores::ObjectKey;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 fn parsed(json: &Value) -> Result<Record, String> {
-    Record::parse(&format!("{json}\n")).map_err(|error| crate::backup::write::upload::chain(&error))
+    Record::parse(&format!("{json}\n")).map_err(|error| lifeboat_vocabulary::error_chain(&error))
 }
 
 fn changed(pointer: &str, value: Value) -> Value {
@@ -76,7 +76,7 @@ fn records_that_no_reader_would_accept_are_not_written() {
 }
 
 #[test]
-fn every_record_survives_its_text() {
+fn every_record_is_read_back_from_its_text() {
     let entries = [samples::init_entry(), samples::backup_entry()].into_iter();
     for record in entries.chain(samples::wal_entries()).chain(samples::care_entries()) {
         let text = record.to_text().unwrap();
@@ -95,15 +95,15 @@ fn unknown_fields_and_kinds_are_skipped_and_stay_in_the_chain() {
 }
 
 #[test]
-fn a_backup_with_damaged_pages_is_never_sound() {
+fn a_backup_with_damaged_pages_is_never_intact() {
     for (pages, expected) in [
-        (None, Soundness::Sound),
-        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 0 }), Soundness::Sound),
-        (Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 }), Soundness::Damaged),
-        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 1 }), Soundness::Damaged),
+        (None, Integrity::Intact),
+        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 0 }), Integrity::Intact),
+        (Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 }), Integrity::Damaged),
+        (Some(PageFacts { checked: 10, damaged: 0, damaged_files: 1 }), Integrity::Damaged),
     ] {
         let record = BackupRecord { pages, ..samples::backup_record() };
-        assert_eq!(record.soundness(), expected, "{pages:?}");
+        assert_eq!(record.integrity(), expected, "{pages:?}");
     }
 }
 

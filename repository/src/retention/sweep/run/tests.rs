@@ -1,11 +1,24 @@
 //! Tests of what is deleted, when, and what is not.
 
 use super::*;
+
+use crate::retention::sweep::author::{DeleteGate, SweepAuthor};
+
+use crate::retention::sweep::settings::{Elsewhere, Others};
+
+use std::sync::Arc;
+
+use std::collections::BTreeSet;
+
+use crate::format::ids::EpochId;
+
+use crate::log::region_log::RegionLog;
+
 use crate::format::layout;
 use crate::log::error::LogError;
 use crate::log::records::backup::EpochRef;
 use crate::log::records::record::Record;
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::samples;
 use crate::samples::sweep::{
     DAY, Death, HOUR, SmallBackup, Trick, Tricky, World, at, author, draft, settings, sweep_in,
@@ -39,12 +52,12 @@ async fn reread(world: &World) -> RegionLog {
     RegionLog::read(&*world.memory, trust("eu-1")).await.unwrap()
 }
 
-fn standing(log: &RegionLog) -> RegionStanding {
-    log.standing(at(0))
+fn state(log: &RegionLog) -> RegionState {
+    log.state(at(0))
 }
 
 #[tokio::test]
-async fn what_is_forgotten_stays_for_its_grace_and_then_goes_with_its_keys() {
+async fn forgotten_backups_stay_for_their_grace_and_are_deleted_with_their_keys() {
     let (mut world, backups) = six_days().await;
     let report = world.forget(&settings()).await.unwrap();
     let forgotten: BTreeSet<_> = report.forgotten.into_iter().map(|(backup, _)| backup).collect();
@@ -72,7 +85,7 @@ async fn what_is_forgotten_stays_for_its_grace_and_then_goes_with_its_keys() {
 }
 
 #[tokio::test]
-async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished_by_the_next() {
+async fn a_crash_at_any_request_leaves_complete_backups_and_the_next_run_finishes() {
     let (_, backups) = six_days().await;
     let (mut requests, mut intents_left_open) = (0, 0);
     for how in [Death::BeforeIt, Death::AfterIt] {
@@ -88,7 +101,7 @@ async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished
             }
             let survived = outcome.is_ok();
             check_promises(&world, &backups, (how, dies_at)).await;
-            intents_left_open += standing(&reread(&world).await).open_intents.len();
+            intents_left_open += state(&reread(&world).await).open_intents.len();
 
             // Somebody else goes on, with nothing but what is stored.
             let mut log = reread(&world).await;
@@ -100,13 +113,13 @@ async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished
             let left: BTreeSet<String> =
                 world.keys("data/").await.into_iter().chain(world.keys("keys/").await).collect();
             // By then the window has moved on, so that one more may be gone; never the last two.
-            let standing = standing(&log);
-            assert!(backups[4..].iter().all(|backup| standing.backups.contains_key(&backup.id())));
-            assert!(backups[..3].iter().all(|backup| !standing.backups.contains_key(&backup.id())));
-            let kept = backups.iter().filter(|backup| standing.backups.contains_key(&backup.id()));
+            let state = state(&log);
+            assert!(backups[4..].iter().all(|backup| state.backups.contains_key(&backup.id())));
+            assert!(backups[..3].iter().all(|backup| !state.backups.contains_key(&backup.id())));
+            let kept = backups.iter().filter(|backup| state.backups.contains_key(&backup.id()));
             let kept = kept.flat_map(SmallBackup::keys);
             assert_eq!(left, kept.map(|key| key.to_string()).collect(), "{how:?} at {dies_at}");
-            assert!(standing.open_intents.is_empty(), "{how:?} at {dies_at}");
+            assert!(state.open_intents.is_empty(), "{how:?} at {dies_at}");
             if survived {
                 requests = dies_at;
                 break;
@@ -119,9 +132,9 @@ async fn a_program_that_dies_at_any_request_leaves_whole_backups_and_is_finished
 
 /// A backup whose record stands and that no intent names has all its objects; nothing goes before an intent names it.
 async fn check_promises(world: &World, backups: &[SmallBackup], when: (Death, u64)) {
-    let standing = standing(&reread(world).await);
+    let state = state(&reread(world).await);
     for backup in backups {
-        let whole = standing.backups.contains_key(&backup.id());
+        let whole = state.backups.contains_key(&backup.id());
         for key in backup.keys() {
             assert!(!whole || world.has(&key).await, "{when:?}: {key} is missing");
         }
@@ -129,7 +142,7 @@ async fn check_promises(world: &World, backups: &[SmallBackup], when: (Death, u6
 }
 
 #[tokio::test]
-async fn whoever_was_first_makes_everything_be_decided_anew() {
+async fn a_sweep_that_was_overtaken_decides_again() {
     let (mut world, backups) = six_days_forgotten().await;
     // Between the reading of the log and the intent, somebody else asks for the first backup to be held.
     let mut stale = reread(&world).await;
@@ -143,7 +156,7 @@ async fn whoever_was_first_makes_everything_be_decided_anew() {
     let later = world.clock.now().plus(Duration::from_micros(1));
     let placed = region.append(RecordBody::SweepIntent(intent), later).await.unwrap();
     assert_eq!(placed, None, "an intent stands directly behind what was read, or nowhere");
-    let report = sweep(region, &settings(), world.clock.now()).await.unwrap();
+    let report = sweep_region(region, &settings(), world.clock.now()).await.unwrap();
     assert_eq!(report.swept.into_iter().collect::<BTreeSet<_>>(), ids(&backups[1..3]).into_iter().collect());
     for key in backups[0].keys() {
         assert!(world.has(&key).await, "{key} is held");
@@ -151,7 +164,7 @@ async fn whoever_was_first_makes_everything_be_decided_anew() {
 }
 
 #[tokio::test]
-async fn what_a_kept_backup_refers_to_stays_until_it_goes_too() {
+async fn objects_that_a_kept_backup_refers_to_stay_as_long_as_it() {
     let mut world = World::new().await;
     let old = SmallBackup::new(0, at(0), (1, 1), &[]);
     world.add(&old).await;
@@ -183,7 +196,7 @@ async fn what_a_kept_backup_refers_to_stays_until_it_goes_too() {
 }
 
 #[tokio::test]
-async fn nothing_is_deleted_while_nobody_knows_what_a_kept_backup_needs() {
+async fn nothing_is_deleted_while_the_list_of_a_kept_backup_is_unreadable() {
     for (why, list) in [("gone", None), ("changed", Some("nothing"))] {
         let (mut world, backups) = six_days_forgotten().await;
         let key = layout::packs_list(&backups[4].id());
@@ -204,7 +217,7 @@ async fn nothing_is_deleted_while_nobody_knows_what_a_kept_backup_needs() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_delete_is_told_before_anything_is_claimed() {
+async fn missing_delete_rights_are_reported_before_an_intent_is_written() {
     let (mut world, _) = six_days_forgotten().await;
     let store = WithFaults::new(Arc::clone(&world.memory) as Arc<dyn Store>);
     store.add(Rule { operation: Some(Operation::Delete), ..Rule::always(Fault::Denied) });
@@ -232,12 +245,12 @@ async fn locked_objects_are_skipped_counted_and_tried_again() {
     locks.lock().clear();
     let report = sweep_in(&store, &mut world.log, &settings(), now).await.unwrap();
     assert_eq!((report.objects, report.locked), (3, 0));
-    assert!(standing(&world.log).open_intents.is_empty());
+    assert!(state(&world.log).open_intents.is_empty());
     assert_eq!(kinds(&world.log).last(), Some(&"sweep-done"));
 }
 
 #[tokio::test]
-async fn what_a_crash_left_goes_when_all_of_it_is_old_and_nobody_else_has_the_backup() {
+async fn leftovers_of_a_crash_are_deleted_when_all_are_old_and_no_region_has_the_backup() {
     let known = |backups: &[BackupId]| {
         Elsewhere::Known(Others { backups: backups.iter().cloned().collect(), epochs: BTreeSet::new() })
     };
@@ -264,7 +277,7 @@ async fn what_a_crash_left_goes_when_all_of_it_is_old_and_nobody_else_has_the_ba
 }
 
 #[tokio::test]
-async fn a_young_object_keeps_the_folder_of_a_slow_backup() {
+async fn one_recent_object_protects_the_folder_of_a_slow_backup() {
     let (mut world, _) = six_days().await;
     let slow = SmallBackup::new(77, at(120), (1, 9), &[]);
     let (first, rest) = slow.objects.split_first().unwrap();
@@ -280,7 +293,7 @@ async fn a_young_object_keeps_the_folder_of_a_slow_backup() {
 }
 
 #[tokio::test]
-async fn a_backup_that_comes_while_its_remains_are_swept_is_either_whole_or_refused() {
+async fn a_backup_committed_while_its_folder_is_swept_is_complete_or_refused() {
     // The writer has read the log before the sweep, and appends behind it.
     let (mut world, _) = six_days().await;
     let slow = SmallBackup::new(77, at(120), (1, 9), &[]);
@@ -295,11 +308,11 @@ async fn a_backup_that_comes_while_its_remains_are_swept_is_either_whole_or_refu
     incremental.upload(&*world.memory).await.unwrap();
     let refused = incremental.commit(&*world.memory, &mut of_writer).await;
     assert!(matches!(refused, Err(LogError::Swept { .. })), "{refused:?}");
-    assert!(standing(&reread(&world).await).backups.keys().all(|backup| *backup != incremental.id()));
+    assert!(state(&reread(&world).await).backups.keys().all(|backup| *backup != incremental.id()));
 }
 
 #[tokio::test]
-async fn wrapped_keys_go_with_their_last_backup_and_unnamed_ones_much_later() {
+async fn wrapped_keys_are_deleted_with_their_last_backup_and_unnamed_ones_much_later() {
     let (mut world, backups) = six_days().await;
     // The newest backup has objects under the key of the oldest, which goes.
     let shared = backups[0].record.epochs[0].clone();
@@ -323,9 +336,9 @@ async fn wrapped_keys_go_with_their_last_backup_and_unnamed_ones_much_later() {
 }
 
 #[tokio::test]
-async fn probes_of_yesterday_are_tidied_away_and_leases_are_not() {
+async fn old_probes_are_deleted_and_leases_are_not() {
     let mut world = World::new().await;
-    let probe: ObjectKey = layout::probe(crate::format::ids::ObjectId::from_bytes([7; 16]));
+    let probe: ObjectKey = layout::StoredName::Probe { id: crate::format::ids::ObjectId::from_bytes([7; 16]) }.key();
     let lease: ObjectKey = "state/lease-db1.json".parse().unwrap();
     for key in [&probe, &lease] {
         crate::samples::sweep::put(&*world.memory, key, "x").await.unwrap();
@@ -343,7 +356,7 @@ async fn probes_of_yesterday_are_tidied_away_and_leases_are_not() {
 }
 
 #[tokio::test]
-async fn a_backup_of_more_objects_than_a_page_goes_whole() {
+async fn a_backup_with_more_objects_than_a_page_is_deleted_completely() {
     let (mut world, backups) = six_days_forgotten().await;
     for number in 0..2500 {
         let object = crate::format::ids::ObjectId::from_bytes([3; 16]);
@@ -368,7 +381,7 @@ impl DeleteGate for Shut {
 }
 
 #[tokio::test]
-async fn nothing_is_forgotten_or_deleted_while_somebody_or_something_speaks_against_it() {
+async fn every_precondition_stops_forgetting_and_deleting() {
     let (mut world, backups) = six_days_forgotten().await;
     let count = world.keys("").await.len();
     let store = Arc::clone(&world.memory);
@@ -376,7 +389,7 @@ async fn nothing_is_forgotten_or_deleted_while_somebody_or_something_speaks_agai
     let shut = SweepAuthor::new(Arc::new(samples::signer()), "test".to_owned(), Arc::new(Shut));
     let region = &mut SweepRegion { store: &*store, log: &mut world.log, author: &shut };
     assert!(matches!(forget(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
-    assert!(matches!(sweep(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
+    assert!(matches!(sweep_region(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
 
     for ours in [now.plus(2 * HOUR), at(1)] {
         let skewed = sweep_in(&*store, &mut world.log, &settings(), ours).await;
@@ -406,7 +419,7 @@ async fn nothing_is_forgotten_or_deleted_while_somebody_or_something_speaks_agai
 }
 
 #[tokio::test]
-async fn where_conditions_are_ignored_a_second_writer_is_noticed() {
+async fn without_conditional_writes_a_second_writer_is_detected() {
     let (mut world, _) = six_days_forgotten().await;
     let store = Arc::clone(&world.memory);
     let inexact = Tricky::new(&store, Trick::IgnoresConditions);
@@ -438,7 +451,7 @@ async fn a_policy_that_keeps_more_saves_what_was_forgotten_and_not_swept() {
     assert_eq!((report.swept, report.objects), (vec![], 0));
     let report = world.forget(&generous).await.unwrap();
     assert_eq!(report.kept_again.into_iter().collect::<BTreeSet<_>>(), ids(&backups[..3]).into_iter().collect());
-    assert!(standing(&reread(&world).await).backups.values().all(|backup| backup.leaving.is_none()), "nothing leaves");
+    assert!(state(&reread(&world).await).backups.values().all(|backup| backup.leaving.is_none()), "nothing leaves");
     assert!(world.forget(&generous).await.unwrap().kept_again.is_empty(), "once is enough");
 
     // What is forgotten anew has its whole grace anew.
@@ -474,14 +487,14 @@ async fn a_freeze_counts_from_the_next_object_on() {
     let gate = Arc::new(ClosesAfter(10.into()));
     let author = SweepAuthor::new(Arc::new(samples::signer()), "test".to_owned(), gate);
     let region = &mut SweepRegion { store: &*store, log: &mut world.log, author: &author };
-    assert!(matches!(sweep(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
+    assert!(matches!(sweep_region(region, &settings(), now).await, Err(SweepError::Stopped { .. })));
     let gone = before - world.keys("data/").await.len();
     assert!((1..=8).contains(&gone), "{gone} of the 9 objects on three pages");
-    assert_eq!(standing(&reread(&world).await).open_intents.len(), 1, "the next sweep goes on");
+    assert_eq!(state(&reread(&world).await).open_intents.len(), 1, "the next sweep goes on");
 }
 
 #[tokio::test]
-async fn create_only_is_what_orders_a_writer_and_a_sweep() {
+async fn create_only_orders_a_writer_and_a_sweep() {
     // The same interleaving as with a real store: the record of the writer is first, and the intent is not written.
     let (mut world, backups) = six_days_forgotten().await;
     let mut stale = reread(&world).await;

@@ -36,7 +36,7 @@ fn away(archive: &Archive, region: usize) {
 }
 
 #[tokio::test]
-async fn what_is_damaged_in_one_region_comes_from_another() {
+async fn objects_damaged_in_one_region_are_read_from_another() {
     let range = kib(0, 64);
     for (why, change) in [
         (
@@ -67,7 +67,7 @@ async fn what_is_damaged_in_one_region_comes_from_another() {
 }
 
 #[tokio::test]
-async fn slices_stand_in_for_a_damaged_piece_and_a_piece_for_damaged_slices() {
+async fn slices_replace_a_damaged_piece_and_a_piece_replaces_damaged_slices() {
     let (first, second, whole) = (kib(0, 40), kib(40, 100), kib(0, 100));
     let mut archive = Archive::new(&["eu", "us"]).await;
     let (a, b, piece) = (archive.slice(first), archive.slice(second), archive.piece(whole));
@@ -166,7 +166,7 @@ async fn overlapping_doubled_and_disordered_slices_give_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn nobody_has_it_is_said_only_when_every_region_has_said_so() {
+async fn wal_is_not_there_only_if_every_region_has_said_so() {
     let (held, missing) = (kib(0, 16), kib(16, 32));
     let mut archive = Archive::new(&["eu", "us"]).await;
     let slice = archive.slice(held);
@@ -232,7 +232,7 @@ async fn an_object_that_is_listed_and_cannot_be_read_is_never_the_end() {
 }
 
 #[tokio::test]
-async fn an_empty_place_without_a_repository_proves_nothing() {
+async fn a_place_without_a_repository_is_no_agreement() {
     let archive = Archive::new(&["eu", "us"]).await;
     archive.regions[1].memory.delete(&crate::format::layout::descriptor()).await.unwrap();
     let reader = archive.reader();
@@ -247,13 +247,13 @@ async fn an_empty_place_without_a_repository_proves_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_listed_and_has_gone_is_looked_for_anew() {
+async fn objects_that_were_deleted_since_the_listing_are_listed_again() {
     let range = kib(0, 16);
     let mut archive = Archive::new(&["eu", "us"]).await;
     let (slice, piece) = (archive.slice(range), archive.piece(range));
     archive.store(&slice, &[0]).await;
     let reader = archive.reader();
-    assert_eq!(reader.survey(WalPosition { timeline: range.timeline, lsn: range.start }, None).await.map.len(), 1);
+    assert_eq!(reader.list(WalPosition { timeline: range.timeline, lsn: range.start }, None).await.map.len(), 1);
     archive.regions[0].memory.delete(&slice.name.key()).await.unwrap();
     archive.store(&piece, &[1]).await;
     assert_eq!(reader.read(range).await, found(range));
@@ -305,7 +305,7 @@ async fn an_epoch_that_began_later_is_looked_up_in_the_logs() {
 }
 
 #[tokio::test]
-async fn without_its_log_a_region_is_believed_by_its_signatures_alone() {
+async fn a_region_without_a_log_is_checked_by_signatures_alone() {
     let range = kib(0, 16);
     let archive = Archive::new(&["eu", "us"]).await;
     let epoch = new_epoch(archive.identity()).await;
@@ -343,7 +343,7 @@ async fn more_than_a_thousand_slices_are_read_in_order_while_a_region_fails_at_r
 }
 
 #[tokio::test]
-async fn a_survey_lists_pieces_and_the_slices_between_and_behind_them() {
+async fn a_listing_has_pieces_and_the_slices_between_and_behind_them() {
     let mut archive = Archive::new(&["eu", "us"]).await;
     let piece = |number: u64| wal_range(0xA, BASE + number * 16 * MIB, BASE + (number + 1) * 16 * MIB);
     let range = |piece: u64, start: u64, end: u64| {
@@ -362,15 +362,15 @@ async fn a_survey_lists_pieces_and_the_slices_between_and_behind_them() {
     }
     let reader = archive.reader();
     let from = WalPosition { timeline: piece(0).timeline, lsn: piece(0).start };
-    let survey = reader.survey(from, None).await;
-    assert_eq!((survey.map.len(), survey.troubles), (4, vec![]));
-    assert_eq!(survey.map.contiguous_end(from), range(3, 0, 2).end);
-    assert_eq!(reader.survey(from, Some(piece(1).end)).await.map.contiguous_end(from), piece(1).end);
+    let listing = reader.list(from, None).await;
+    assert_eq!((listing.map.len(), listing.troubles), (4, vec![]));
+    assert_eq!(listing.map.contiguous_end(from), range(3, 0, 2).end);
+    assert_eq!(reader.list(from, Some(piece(1).end)).await.map.contiguous_end(from), piece(1).end);
     away(&archive, 1);
-    let partial = archive.reader().survey(from, None).await;
+    let partial = archive.reader().list(from, None).await;
     assert_eq!(partial.map.contiguous_end(from), piece(0).end);
     assert_eq!(partial.troubles.iter().map(|trouble| trouble.region.as_str()).collect::<Vec<_>>(), ["us"]);
-    // What the survey found suffices for reading, without another listing.
+    // What the listing found suffices for reading, without another listing.
     for region in &archive.regions {
         region.faults.heal();
         region.faults.add(Rule { operation: Some(Operation::List), ..Rule::always(StoreFault::Lost) });
@@ -409,7 +409,7 @@ async fn histories_are_found_missing_or_not_known() {
 }
 
 #[test]
-fn reading_can_be_left_to_another_task() {
+fn reading_can_run_in_another_task() {
     fn sendable<T: Send>(work: T) -> T {
         work
     }
@@ -418,7 +418,7 @@ fn reading_can_be_left_to_another_task() {
     let reader = std::sync::Arc::new(archive.reader());
     let from = WalPosition { timeline: kib(0, 1).timeline, lsn: kib(0, 1).start };
     let task = runtime.spawn(async move {
-        sendable(reader.survey(from, None)).await;
+        sendable(reader.list(from, None)).await;
         sendable(reader.histories()).await;
         sendable(reader.history(from.timeline)).await;
         reader.read(kib(0, 1)).await

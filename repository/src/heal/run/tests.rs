@@ -12,8 +12,10 @@ use lifeboat_stores::{
 use lifeboat_vocabulary::ByteCount;
 
 use super::*;
+
 use crate::format::ids::HoldId;
 use crate::format::layout;
+use crate::heal::pace::Pace;
 use crate::log::records::care::{DamageRecord, FoundBy, HoldRecord};
 use crate::log::records::record::RecordBody;
 use crate::samples;
@@ -37,7 +39,7 @@ async fn scene() -> Scene {
 }
 
 #[tokio::test]
-async fn a_region_that_was_away_gets_what_it_lacks_and_can_stand_alone() {
+async fn a_region_that_was_unavailable_is_healed_and_can_restore_alone() {
     let scene = scene().await;
     let report = scene.heal(1, &[0, 2]).await;
     assert!(report.is_complete(), "{report:?}");
@@ -57,7 +59,7 @@ async fn a_region_that_was_away_gets_what_it_lacks_and_can_stand_alone() {
 }
 
 #[tokio::test]
-async fn a_kill_after_any_request_leaves_nothing_claimed_early_and_the_next_run_ends_it() {
+async fn a_crash_after_any_request_claims_nothing_early_and_the_next_run_completes_it() {
     for answer in [Fault::Lost, Fault::AnswerLost] {
         for step in 0.. {
             let scene = scene().await;
@@ -84,7 +86,7 @@ async fn a_kill_after_any_request_leaves_nothing_claimed_early_and_the_next_run_
 }
 
 #[tokio::test]
-async fn a_source_that_dies_or_lies_is_left_for_the_next_one() {
+async fn a_source_that_fails_or_gives_damaged_objects_is_replaced_by_the_next() {
     for (why, operation, fault, damage) in [
         ("dies midway", None, Fault::Lost, false),
         ("flips bits", Some(Operation::Get), Fault::BitFlip, true),
@@ -104,7 +106,7 @@ async fn a_source_that_dies_or_lies_is_left_for_the_next_one() {
 }
 
 #[tokio::test]
-async fn what_no_region_has_whole_stays_and_keeps_nothing_else_back() {
+async fn what_no_region_has_intact_is_left_and_the_rest_is_healed() {
     let scene = scene().await;
     let bad = scene
         .contents(0)
@@ -148,7 +150,7 @@ async fn an_empty_region_gets_everything_and_the_newest_backup_first() {
 }
 
 #[tokio::test]
-async fn damage_is_replaced_and_put_on_record_and_without_the_right_it_is_told() {
+async fn damage_is_replaced_and_recorded_and_missing_rights_are_reported() {
     let mut scene = scene().await;
     let record = scene.log(1).await.entries().iter().find_map(|entry| entry.record.backup().cloned()).unwrap();
     let folder = layout::backup_prefix(&record.backup);
@@ -180,14 +182,14 @@ async fn damage_is_replaced_and_put_on_record_and_without_the_right_it_is_told()
     assert_eq!(report.left_count, 1, "{report:?}");
     assert!(report.left[0].why.contains("delete it with a role that may"), "{report:?}");
     let now = samples::time("2026-11-30T00:00:00Z");
-    assert!(scene.log(1).await.standing(now).backups[&record.backup].damaged.is_some(), "it stays damaged");
+    assert!(scene.log(1).await.state(now).backups[&record.backup].damaged.is_some(), "it stays damaged");
     scene.archive.regions[1].faults.heal();
     let report = scene.heal(1, &[0, 2]).await;
     assert!(report.is_complete(), "{report:?}");
     assert_eq!(scene.contents(1).await, scene.contents(0).await);
     let log = scene.log(1).await;
-    assert!(log.standing(now).backups[&record.backup].damaged.is_none());
-    assert_eq!(crate::heal::plan::wal_damage(&log).len(), 0);
+    assert!(log.state(now).backups[&record.backup].damaged.is_none());
+    assert_eq!(crate::log::damage::damaged_wal(&log).len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +255,7 @@ impl Store for Swallows {
 }
 
 #[tokio::test]
-async fn a_region_that_only_says_that_it_stored_something_gets_no_record() {
+async fn objects_that_a_region_confirmed_but_does_not_have_prevent_the_record() {
     let scene = scene().await;
     let mut target = scene.region(1).await;
     target.store.store = Arc::new(Swallows(Arc::clone(&target.store.store), "/p000002"));
@@ -269,14 +271,14 @@ async fn a_region_that_only_says_that_it_stored_something_gets_no_record() {
         tool: "lifeboat test",
         settled: Duration::ZERO,
     };
-    let report = heal(&mut target, &sources, &scope, &tools).await.unwrap();
+    let report = heal_region(&mut target, &sources, &scope, &tools).await.unwrap();
     assert_eq!(report.left_count, 1, "{report:?}");
-    assert!(report.left[0].why.contains("are not there although the region has confirmed them"), "{report:?}");
+    assert!(report.left[0].why.contains("that the region has confirmed, such as"), "{report:?}");
     assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn what_was_swept_does_not_come_back_and_what_is_said_everywhere_does() {
+async fn swept_backups_are_not_healed_and_common_records_are() {
     let mut scene = scene().await;
     let newest = scene.log(0).await.entries().iter().rev().find_map(|entry| entry.record.backup().cloned()).unwrap();
     let swept =
@@ -298,7 +300,7 @@ async fn what_was_swept_does_not_come_back_and_what_is_said_everywhere_does() {
 }
 
 #[tokio::test]
-async fn slices_stand_in_for_a_piece_that_is_damaged_everywhere() {
+async fn slices_replace_a_piece_that_is_damaged_in_every_region() {
     let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
     scene.backup(10, START, &[0, 1]).await;
     let piece = scene.wal(START, START + MIB, &[0]).await;
@@ -311,7 +313,7 @@ async fn slices_stand_in_for_a_piece_that_is_damaged_everywhere() {
 }
 
 #[tokio::test]
-async fn what_a_writer_may_still_bring_is_left_to_it() {
+async fn wal_that_the_writer_may_still_upload_is_not_healed() {
     let mut scene = scene().await;
     let terms = crate::wal::lease::LeaseTerms {
         writer: scene.signer.name().clone(),

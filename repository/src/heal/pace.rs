@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// A bound in **bytes per second**, shared by all that move bytes under it.
 ///
-/// Whoever moves an object waits until the objects before it would have passed at this rate. So the bound holds on
+/// Moving an object waits until the objects before it would have passed at this rate. So the bound holds on
 /// average, and never more than one object is ahead of it.
 #[derive(Debug)]
 pub struct Pace {
@@ -23,14 +23,8 @@ impl Pace {
         Self { rate, next_free: Mutex::new(None) }
     }
 
-    /// The bound.
-    #[must_use]
-    pub fn rate(&self) -> Option<ByteCount> {
-        self.rate
-    }
-
     /// Waits until `bytes` may move. Dropping the future gives nothing back: they count as moved.
-    pub async fn take(&self, bytes: ByteCount) {
+    pub(crate) async fn take(&self, bytes: ByteCount) {
         if let Some(start) = self.book(bytes) {
             sleep_until(start).await;
         }
@@ -53,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_passes_than_the_rate_allows_and_pauses_are_not_saved_up() {
+    async fn no_more_passes_than_the_rate_allows_and_idle_time_is_not_saved_up() {
         let pace = Pace::new(Some(ByteCount::from_mib(10)));
         let begin = Instant::now();
         for _ in 0..6 {
@@ -68,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_bound_nobody_waits() {
+    async fn without_a_bound_nothing_waits() {
         let pace = Pace::new(None);
         let begin = Instant::now();
         pace.take(ByteCount::from_mib(1 << 20)).await;

@@ -8,7 +8,7 @@ use lifeboat_vocabulary::{BackupId, UtcTime};
 
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, StoredName};
-use crate::log::region_state::RegionStanding;
+use crate::log::region_state::RegionState;
 use crate::retention::sweep::error::SweepError;
 
 /// A trial of what the store can do is left alone for this long.
@@ -16,7 +16,7 @@ pub(crate) const PROBE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// What was found. Ages are by the store's clock, from the listing that showed the object.
 #[derive(Clone, Debug)]
-pub(crate) struct Survey {
+pub(crate) struct Listing {
     /// The earlier of our time and the store's.
     pub(crate) now: UtcTime,
     /// Folders of backups, and how long ago anything was last written there; exact only for backups that neither exist
@@ -84,39 +84,39 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Lists what deleting has to know. It must be made after `standing` was read from the log.
-pub(crate) async fn survey(store: &dyn Store, standing: &RegionStanding, now: UtcTime) -> Result<Survey, SweepError> {
-    let mut survey = Survey { now, folders: BTreeMap::new(), epochs: BTreeMap::new(), probes: Vec::new() };
+/// Lists what deleting has to know. It must be made after `state` was read from the log.
+pub(crate) async fn list_region(store: &dyn Store, state: &RegionState, now: UtcTime) -> Result<Listing, SweepError> {
+    let mut listing = Listing { now, folders: BTreeMap::new(), epochs: BTreeMap::new(), probes: Vec::new() };
     let youngest = |ages: &mut Duration, age: Duration| *ages = (*ages).min(age);
     let mut pages = Pages::new(store, layout::DATA_PREFIX, now);
     while let Some(page) = pages.next().await.map_err(SweepError::List)? {
         let mut last = None;
         for Seen { entry, age } in page {
             let Some(backup) = layout::folder_of(&entry.key) else { continue };
-            youngest(survey.folders.entry(backup.clone()).or_insert(age), age);
+            youngest(listing.folders.entry(backup.clone()).or_insert(age), age);
             last = Some(backup);
         }
         // A folder whose fate is known need not be gone through: one request for it, however large it is.
-        let is_known = |backup: &BackupId| standing.backups.contains_key(backup) || standing.swept.contains_key(backup);
+        let is_known = |backup: &BackupId| state.backups.contains_key(backup) || state.swept.contains_key(backup);
         if let Some(backup) = last.filter(is_known) {
             pages.skip_to(layout::behind_backup(&backup));
         }
     }
-    survey.now = survey.now.min(pages.now());
+    listing.now = listing.now.min(pages.now());
     let mut pages = Pages::new(store, layout::KEYS_PREFIX, now);
     while let Some(page) = pages.next().await.map_err(SweepError::List)? {
         for Seen { entry, age } in page {
             if let Some(StoredName::Slots { epoch, .. }) = layout::parse(&entry.key) {
-                youngest(survey.epochs.entry(epoch).or_insert(age), age);
+                youngest(listing.epochs.entry(epoch).or_insert(age), age);
             }
         }
     }
-    survey.now = survey.now.min(pages.now());
+    listing.now = listing.now.min(pages.now());
     let mut pages = Pages::new(store, layout::STATE_PREFIX, now);
     while let Some(page) = pages.next().await.map_err(SweepError::List)? {
         let old = page.into_iter().filter(|seen| seen.age >= PROBE_GRACE).map(|seen| seen.entry.key);
-        survey.probes.extend(old.filter(|key| matches!(layout::parse(key), Some(StoredName::Probe { .. }))));
+        listing.probes.extend(old.filter(|key| matches!(layout::parse(key), Some(StoredName::Probe { .. }))));
     }
-    survey.now = survey.now.min(pages.now());
-    Ok(survey)
+    listing.now = listing.now.min(pages.now());
+    Ok(listing)
 }
