@@ -40,8 +40,10 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let quiet = |mut command: Command| steps::run(&mut command).map(|()| "clean".to_owned());
     let format = cargo(&["fmt", "--all", "--check"]);
     steps.step("format", &shown(&format), || quiet(format));
-    steps.step("rooms", "source files are short", || house::check_lengths(&root));
-    steps.step("documents", "links lead somewhere", || house::check_links(&root));
+    steps.step("files", "source files are short", || house::sizes::check_lengths(&root));
+    steps.step("folders", "folders are small", || house::sizes::check_folders(&root));
+    steps.step("circles", "modules do not import each other in a circle", || house::circles::check(&root));
+    steps.step("documents", "links lead somewhere", || house::links::check(&root));
     let clippy = cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     steps.step("clippy", &shown(&clippy), || quiet(clippy));
     let deny = cargo(&["deny", "--workspace", "check"]);
