@@ -38,7 +38,7 @@ pub struct LogTrust {
     pub keys: Vec<VerifyKey>,
     /// The region's name; `None` takes it from the first record.
     pub region: Option<RegionName>,
-    /// The end of the log as it was seen before, by us or by a observer. A log never gets shorter, and never changes.
+    /// The end of the log as it was seen before, by this program or by another reader. A log never gets shorter, and never changes.
     pub remembered: Option<LogHead>,
 }
 
@@ -282,11 +282,11 @@ impl RegionLog {
         }
     }
 
-    /// Appends, whatever others append meanwhile. For records that depend on what the log says, `Self::try_append`
+    /// Appends, whatever others append meanwhile. For records that depend on what the log says, `try_append`
     /// lets the caller decide anew.
     ///
     /// # Errors
-    /// As `Self::try_append`; [`LogError::Contended`] if others were first every time.
+    /// As `try_append`; [`LogError::Contended`] if others were first every time.
     pub async fn append(&mut self, store: &dyn Store, signer: &NoteSigner, draft: &Draft) -> Result<LogHead, LogError> {
         self.append_while(store, signer, draft, |_| Ok(())).await
     }

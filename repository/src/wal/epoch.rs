@@ -69,7 +69,7 @@ impl WalEpoch {
         &self.key
     }
 
-    /// The slots: what lies at `Self::slots_key`, and whose SHA-256 the `wal-epoch` record names.
+    /// The slots: what lies at `slots_key`, and whose SHA-256 the `wal-epoch` record names.
     #[must_use]
     pub fn slots(&self) -> &SealedBody {
         &self.slots

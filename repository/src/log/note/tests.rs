@@ -85,7 +85,7 @@ fn malformed_notes_are_refused_by_meaning() {
 
 #[test]
 fn one_known_signature_is_enough_and_a_wrong_one_is_refused() {
-    let (ours, other) = (db1(), signer("observer.example", 1));
+    let (ours, other) = (db1(), signer("witness.example", 1));
     let both = sign(TEXT, &[&other, &ours]).unwrap();
     assert_eq!(verify(&both, &[]).unwrap_err(), NoteError::UnknownSigner);
     assert_eq!(verify(&both, &[ours.verify_key()]).unwrap().signers, [ours.verify_key()]);
