@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`, `deb`.
 
+mod build;
 mod chance;
 mod clients;
 mod config_manual;
@@ -100,11 +101,7 @@ fn tree() -> Result<()> {
 
 /// Builds what the trial takes, and tries it.
 fn package() -> Result<()> {
-    let mut build = Command::new(tools::cargo());
-    build.args(["build", "--package", "lifeboat-daemon", "--package", "lifeboat-restore"]);
-    build.args(["--package", "lifeboat-s3-testd"]).current_dir(tools::root());
-    println!("building: {}", steps::shown(&build));
-    steps::run(&mut build)?;
+    build::programs(&["lifeboat-s3-testd"])?;
     println!("{}", package_test::run()?);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{steps, tools};
+use crate::{build, steps, tools};
 
 /// How long to go on.
 #[derive(Debug, Args)]
@@ -22,9 +22,7 @@ pub(crate) struct RegionTortureArgs {
 /// Builds the programs and lets the regions fail.
 pub(crate) fn run(args: &RegionTortureArgs) -> Result<()> {
     let root = tools::root();
-    let mut build = Command::new(tools::cargo());
-    build.args(["build", "--workspace", "--bins"]).current_dir(&root);
-    steps::run(&mut build)?;
+    build::programs(&[])?;
     let mut test = Command::new(tools::cargo());
     test.args(["test", "--workspace", "--test", "regions_under_torture", "--", "--nocapture"]).current_dir(&root);
     test.env("LIFEBOAT_TORTURE_SECONDS", (args.minutes * 60).to_string());

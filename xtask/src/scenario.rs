@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use lifeboat_testkit::{PgServer, TempDir, majors_under_test, run_as_postgres, scratch_dir};
 
-use crate::steps::{output_of, run, shown};
-use crate::tools;
+use crate::build;
+use crate::steps::{output_of, run};
 
 /// A table that nobody writes to after it was made.
 const LEDGER: &str = "create table ledger as
@@ -58,11 +58,7 @@ impl Scenario {
     /// Makes a cluster with `scale` times 100,000 accounts, keys, a configuration, repositories.
     pub(crate) fn start(scale: u32, programs: Programs, wal: Wal) -> Result<Self> {
         if programs == Programs::Build {
-            let mut build = Command::new(tools::cargo());
-            // All of it, as the tests build it: with fewer packages, others would be compiled with other features.
-            build.args(["build", "--workspace"]).current_dir(tools::root());
-            println!("building the programs: {}", shown(&build));
-            run(&mut build)?;
+            build::programs(&[])?;
         }
         // We were built into the same directory.
         let programs = std::env::current_exe().context("find our own program")?;
