@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::CommitMode;
-use lifeboat_daemon::wal::ship::positions::{LaneState, Offer, ShipError};
+use lifeboat_daemon::wal::ship::positions::{Offer, ShipError, UploadState};
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
 use lifeboat_repository::log::LogTrust;
@@ -243,7 +243,7 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
     };
     let second = world.start(other_host).await;
     for region in second.positions().regions {
-        assert!(matches!(region.state, LaneState::Leased { .. }), "{region:?}");
+        assert!(matches!(region.state, UploadState::Leased { .. }), "{region:?}");
     }
     assert_eq!(second.resume(), None, "nothing is known yet");
     second.begin(at(1, 16 * MIB), segment(16)).unwrap();
@@ -255,7 +255,7 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
     first.stop(Duration::from_secs(10)).await;
     assert_eq!(head(&world, 0).await, Some(sent));
     let positions = everywhere(&second, 1, more).await;
-    assert!(positions.regions.iter().all(|region| region.state == LaneState::Current), "{positions:?}");
+    assert!(positions.regions.iter().all(|region| region.state == UploadState::Current), "{positions:?}");
     world.all_have(&[0, 1], range(1, 16 * MIB, more), segment(16)).await;
     for region in 0..2 {
         assert_eq!(world.log(region).await.wal_gaps().count(), 0);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::CommitMode;
-use lifeboat_daemon::wal::ship::positions::{LaneState, Offer};
+use lifeboat_daemon::wal::ship::positions::{Offer, UploadState};
 use lifeboat_daemon::wal::ship::settings::ShipSettings;
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::aead::sha256;
@@ -24,8 +24,8 @@ fn puts_of_wal(fault: Fault) -> Rule {
     Rule { operation: Some(Operation::Put), ..Rule::always(fault) }
 }
 
-fn is_away(state: &LaneState) -> bool {
-    matches!(state, LaneState::Away { .. })
+fn is_away(state: &UploadState) -> bool {
+    matches!(state, UploadState::Away { .. })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +59,7 @@ async fn a_region_that_is_away_for_long_catches_up_from_the_spool_oldest_first()
     sent = offer(&shipper, 1, sent, sent + 30 * MIB).await;
     let now = until(&shipper, "what the spool makes safe", |now| now.confirmed == Some(at(1, sent))).await;
     assert!(is_away(&now.regions[1].state), "{now:?}");
-    assert_eq!((&now.regions[0].state, now.regions[1].durable), (&LaneState::Current, Some(at(1, 16 * MIB + 10))));
+    assert_eq!((&now.regions[0].state, now.regions[1].durable), (&UploadState::Current, Some(at(1, 16 * MIB + 10))));
     assert_eq!(now.spooled, Some(lsn(sent)));
     until(&shipper, "a spool of pieces alone", |now| now.spool_bytes < ByteCount::from_mib(32)).await;
     assert!(world.spooled().len() >= 30, "{:?}", world.spooled());
@@ -233,7 +233,7 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
     everywhere(&shipper, 1, end).await;
     until(&shipper, "an empty spool", |now| now.spool_bytes == ByteCount::ZERO).await;
     let positions = shipper.stop(Duration::from_secs(10)).await;
-    assert!(positions.regions.iter().all(|region| region.state == LaneState::Current), "{positions:?}");
+    assert!(positions.regions.iter().all(|region| region.state == UploadState::Current), "{positions:?}");
     world.all_have(&[0, 1], range(1, start, end), segment(1)).await;
     for region in 0..2 {
         assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region} misses nothing");
@@ -260,13 +260,13 @@ async fn another_writer_stops_one_lane_and_what_an_earlier_run_left_stops_none()
     clock.set(clock.now().plus(Duration::from_secs(3600)));
     foreign(1, 19 * MIB).await;
     let sent = offer(&shipper, 1, sent, 22 * MIB).await;
-    let now = until(&shipper, "a conflict", |now| matches!(now.regions[1].state, LaneState::Conflict { .. })).await;
+    let now = until(&shipper, "a conflict", |now| matches!(now.regions[1].state, UploadState::Conflict { .. })).await;
     assert!(
-        matches!(&now.regions[1].state, LaneState::Conflict { what } if what.contains("another writer")),
+        matches!(&now.regions[1].state, UploadState::Conflict { what } if what.contains("another writer")),
         "{now:?}"
     );
     let now = until(&shipper, "the other region", |now| now.confirmed == Some(at(1, sent))).await;
-    assert_eq!((&now.regions[0].state, now.regions[0].durable), (&LaneState::Current, Some(at(1, sent))));
+    assert_eq!((&now.regions[0].state, now.regions[0].durable), (&UploadState::Current, Some(at(1, sent))));
     let durable = now.regions[1].durable.unwrap().lsn;
     assert!((lsn(18 * MIB)..lsn(20 * MIB)).contains(&durable), "{durable}");
     let key = StoredName::WalSegment(range(1, 19 * MIB, 20 * MIB)).key();
@@ -309,7 +309,7 @@ async fn a_region_that_cannot_be_asked_at_the_start_gets_everything_later() {
     let world = World::new(2).await;
     world.stores[1].add(Rule::always(Fault::Lost));
     let shipper = world.start(world.settings()).await;
-    assert!(matches!(&shipper.positions().regions[1].state, LaneState::Unknown { why: Some(_) }));
+    assert!(matches!(&shipper.positions().regions[1].state, UploadState::Unknown { why: Some(_) }));
     shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
     let sent = offer(&shipper, 1, 16 * MIB, 20 * MIB + 5).await;
     until(&shipper, "the quorum and the spool", |now| now.confirmed == Some(at(1, sent))).await;

@@ -12,12 +12,12 @@ pub struct Orders {
 
 #[derive(Debug, Default)]
 struct Book {
-    standing: Option<Standing>,
+    standing: Option<UploaderState>,
     last_number: u64,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct UploaderState {
     /// The first reason; it stays until it is carried out.
     why: String,
     /// The last one, which may have come while a backup was under way.
@@ -46,7 +46,7 @@ impl Orders {
                 true
             }
             None => {
-                book.standing = Some(Standing { latest: why.clone(), why, number });
+                book.standing = Some(UploaderState { latest: why.clone(), why, number });
                 true
             }
         };
@@ -61,7 +61,7 @@ impl Orders {
     #[must_use]
     pub fn standing(&self) -> Option<Ordered> {
         let book = self.book.lock();
-        book.standing.as_ref().map(|Standing { why, number, .. }| Ordered { why: why.clone(), number: *number })
+        book.standing.as_ref().map(|UploaderState { why, number, .. }| Ordered { why: why.clone(), number: *number })
     }
 
     /// Why a base backup is wanted, if it is.

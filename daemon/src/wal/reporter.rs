@@ -12,7 +12,7 @@ use crate::base::alarms::board::{AlarmBoard, AlarmName, RaisedAlarm, Source, Wro
 use crate::model::facts::ClusterFacts;
 use crate::model::wal_status::{AlarmStatus, HolderStatus, WalStatus};
 use crate::wal::shared::{QUORUM, Shared, Upward};
-use crate::wal::ship::positions::{LaneState, Positions, RegionPosition};
+use crate::wal::ship::positions::{Positions, RegionPosition, UploadState};
 use crate::wal::ship::shipper::Shipper;
 use crate::wal::slot_watch::SlotOutlook;
 
@@ -189,7 +189,7 @@ fn alarm_status(raised: RaisedAlarm) -> AlarmStatus {
 fn lagging(positions: &Positions, since: &mut BTreeMap<usize, Instant>) {
     for (index, region) in positions.regions.iter().enumerate() {
         match region.state {
-            LaneState::Current => {
+            UploadState::Current => {
                 since.remove(&index);
             }
             _ => {
@@ -203,25 +203,25 @@ fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut Wro
     let name = &region.region;
     let long = |patience| since.is_some_and(|since| since.elapsed() > patience);
     match &region.state {
-        LaneState::Conflict { what } => {
+        UploadState::Conflict { what } => {
             let text = format!(
                 "region {name} holds other WAL than this server's: {what}. Another cluster writes into the same place; \
                  nothing more is written there. Find the other writer before anything else"
             );
             wrong.add(AlarmName::of_region("wal-conflict", name), text);
         }
-        LaneState::Leased { holder } if long(PATIENCE) => {
+        UploadState::Leased { holder } if long(PATIENCE) => {
             let text = format!("another daemon ships WAL into region {name} ({holder}); stop one of the two");
             wrong.add(AlarmName::of_region("wal-conflict", name), text);
         }
-        LaneState::Away { why, .. } if long(PATIENCE) => {
+        UploadState::Away { why, .. } if long(PATIENCE) => {
             wrong.add(AlarmName::of_region("wal-region", name), format!("region {name} takes no WAL: {why}"));
         }
-        LaneState::Unknown { why } if long(PATIENCE) => {
+        UploadState::Unknown { why } if long(PATIENCE) => {
             let why = why.as_deref().unwrap_or("it has not answered yet");
             wrong.add(AlarmName::of_region("wal-region", name), format!("region {name} takes no WAL: {why}"));
         }
-        LaneState::Behind { bytes } if long(LAG_PATIENCE) => {
+        UploadState::Behind { bytes } if long(LAG_PATIENCE) => {
             wrong.add(
                 AlarmName::of_region("wal-region", name),
                 format!("region {name} lags behind by {bytes} and does not catch up"),
@@ -232,16 +232,16 @@ fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut Wro
 }
 
 /// A region's state in a few words.
-fn state_in_words(state: &LaneState) -> String {
+fn state_in_words(state: &UploadState) -> String {
     match state {
-        LaneState::Current => "current".to_owned(),
-        LaneState::Behind { bytes } => format!("catching up, {bytes} to go"),
-        LaneState::Away { since, why } => format!("away since {since}: {why}"),
-        LaneState::Unknown { why } => {
+        UploadState::Current => "current".to_owned(),
+        UploadState::Behind { bytes } => format!("catching up, {bytes} to go"),
+        UploadState::Away { since, why } => format!("away since {since}: {why}"),
+        UploadState::Unknown { why } => {
             why.as_ref().map_or_else(|| "not asked yet".to_owned(), |why| format!("unknown: {why}"))
         }
-        LaneState::Leased { holder } => format!("held by another daemon: {holder}"),
-        LaneState::Conflict { what } => format!("CONFLICT: {what}"),
+        UploadState::Leased { holder } => format!("held by another daemon: {holder}"),
+        UploadState::Conflict { what } => format!("CONFLICT: {what}"),
     }
 }
 
@@ -258,28 +258,28 @@ fn lag(positions: &Positions, durable: Option<WalPosition>) -> u64 {
 mod tests {
     use super::*;
 
-    fn region(state: LaneState) -> RegionPosition {
+    fn region(state: UploadState) -> RegionPosition {
         RegionPosition { region: "r".parse().unwrap(), durable: None, state }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_region_is_told_of_when_it_stays_away_and_at_once_when_somebody_else_writes_there() {
         let since = Instant::now();
-        let away = || LaneState::Away { since: SystemClock.now(), why: "no route".to_owned() };
-        let told = |state: LaneState, since| {
+        let away = || UploadState::Away { since: SystemClock.now(), why: "no route".to_owned() };
+        let told = |state: UploadState, since| {
             let mut wrong = Wrongs::default();
             wrong_region(&region(state), since, &mut wrong);
             wrong.iter().next().map(|(alarm, _)| alarm.to_string())
         };
         assert_eq!(told(away(), Some(since)), None, "a short absence is nobody's business");
-        let conflict = told(LaneState::Conflict { what: "x".to_owned() }, Some(since));
+        let conflict = told(UploadState::Conflict { what: "x".to_owned() }, Some(since));
         assert_eq!(conflict.as_deref(), Some("wal-conflict/r"));
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(told(away(), Some(since)).as_deref(), Some("wal-region/r"));
-        let behind = || LaneState::Behind { bytes: ByteCount::from_mib(1) };
+        let behind = || UploadState::Behind { bytes: ByteCount::from_mib(1) };
         assert_eq!(told(behind(), Some(since)), None);
         tokio::time::advance(Duration::from_secs(300)).await;
         assert_eq!(told(behind(), Some(since)).as_deref(), Some("wal-region/r"));
-        assert_eq!(told(LaneState::Current, None), None);
+        assert_eq!(told(UploadState::Current, None), None);
     }
 }

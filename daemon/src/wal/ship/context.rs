@@ -1,4 +1,4 @@
-//! What all tasks of the shipper share: the desk with its lock, the spool, and the bells that wake them.
+//! What all tasks of the shipper share: the state with its lock, the spool, and the wakeups that wake them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,31 +16,31 @@ use crate::wal::ship::memory::Memory;
 use crate::wal::ship::positions::Positions;
 use crate::wal::ship::settings::ShipSettings;
 use crate::wal::ship::spool::Spool;
-use crate::wal::ship::state::Desk;
+use crate::wal::ship::state::ShipState;
 
 /// What a piece may be longer than its WAL once it is sealed, at the most.
 const PIECE_OVERHEAD: u64 = 256 << 10;
 
 /// Wakes one task each. A ring that nobody waits for is kept.
 #[derive(Debug)]
-pub(crate) struct Bells {
+pub(crate) struct Wakeups {
     pub(crate) cutting: Notify,
     pub(crate) sealing: Notify,
     pub(crate) spooling: Notify,
-    pub(crate) lanes: Vec<Notify>,
+    pub(crate) uploaders: Vec<Notify>,
 }
 
-pub(crate) struct Works {
+pub(crate) struct ShipContext {
     pub(crate) settings: ShipSettings,
     pub(crate) instance: InstanceId,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spool: Spool,
     pub(crate) memory: Arc<Memory>,
-    pub(crate) bells: Bells,
+    pub(crate) wakeups: Wakeups,
     /// Ends everything but the last words to the regions.
     pub(crate) stop: CancellationToken,
     pub(crate) positions: watch::Sender<Positions>,
-    desk: Mutex<Desk>,
+    ship_state: Mutex<ShipState>,
     /// The last number of an event in the logs.
     events: AtomicU64,
     /// The spool was too full for another piece, and is not empty enough again.
@@ -49,26 +49,26 @@ pub(crate) struct Works {
     no_space: AtomicBool,
 }
 
-impl Works {
+impl ShipContext {
     pub(crate) fn new(
         settings: ShipSettings,
         (spool, instance): (Spool, InstanceId),
         clock: Arc<dyn Clock>,
-        (desk, memory): (Desk, Arc<Memory>),
+        (ship_state, memory): (ShipState, Arc<Memory>),
     ) -> Self {
-        let lanes = desk.regions.iter().map(|_| Notify::new()).collect();
-        let bells = Bells { cutting: Notify::new(), sealing: Notify::new(), spooling: Notify::new(), lanes };
-        let positions = watch::Sender::new(desk.positions(spool.used(), Instant::now()));
+        let uploaders = ship_state.regions.iter().map(|_| Notify::new()).collect();
+        let wakeups = Wakeups { cutting: Notify::new(), sealing: Notify::new(), spooling: Notify::new(), uploaders };
+        let positions = watch::Sender::new(ship_state.positions(spool.used(), Instant::now()));
         Self {
             settings,
             instance,
             clock,
             spool,
             memory,
-            bells,
+            wakeups,
             stop: CancellationToken::new(),
             positions,
-            desk: Mutex::new(desk),
+            ship_state: Mutex::new(ship_state),
             events: AtomicU64::new(0),
             full: AtomicBool::new(false),
             no_space: AtomicBool::new(false),
@@ -79,26 +79,27 @@ impl Works {
         self.clock.now()
     }
 
-    /// Looks at the desk.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Desk) -> T) -> T {
-        look(&self.desk.lock())
+    /// Looks at the state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&ShipState) -> T) -> T {
+        look(&self.ship_state.lock())
     }
 
-    /// Does something at the desk that concerns nobody else.
-    pub(crate) fn quietly<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
-        work(&mut self.desk.lock())
+    /// Does something at the state that concerns nobody else.
+    pub(crate) fn quietly<T>(&self, work: impl FnOnce(&mut ShipState) -> T) -> T {
+        work(&mut self.ship_state.lock())
     }
 
-    /// Changes something at the desk, tells everybody how far things are now, and wakes all who may go on.
-    pub(crate) fn change<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
+    /// Changes something at the state, tells everybody how far things are now, and wakes all who may go on.
+    pub(crate) fn change<T>(&self, work: impl FnOnce(&mut ShipState) -> T) -> T {
         let result = {
-            let mut desk = self.desk.lock();
-            let result = work(&mut desk);
-            self.publish(&desk);
+            let mut ship_state = self.ship_state.lock();
+            let result = work(&mut ship_state);
+            self.publish(&ship_state);
             result
         };
-        for bell in
-            [&self.bells.cutting, &self.bells.sealing, &self.bells.spooling].into_iter().chain(&self.bells.lanes)
+        for bell in [&self.wakeups.cutting, &self.wakeups.sealing, &self.wakeups.spooling]
+            .into_iter()
+            .chain(&self.wakeups.uploaders)
         {
             bell.notify_one();
         }
@@ -107,23 +108,23 @@ impl Works {
     }
 
     /// Takes received bytes: as [`Self::change`], but wakes only those whom new bytes concern.
-    pub(crate) fn receive<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> T {
-        let mut desk = self.desk.lock();
-        let result = work(&mut desk);
-        self.publish(&desk);
-        drop(desk);
-        self.bells.cutting.notify_one();
-        self.bells.sealing.notify_one();
+    pub(crate) fn receive<T>(&self, work: impl FnOnce(&mut ShipState) -> T) -> T {
+        let mut ship_state = self.ship_state.lock();
+        let result = work(&mut ship_state);
+        self.publish(&ship_state);
+        drop(ship_state);
+        self.wakeups.cutting.notify_one();
+        self.wakeups.sealing.notify_one();
         result
     }
 
     /// Tells everybody how far things are now.
     pub(crate) fn announce(&self) {
-        self.publish(&self.desk.lock());
+        self.publish(&self.ship_state.lock());
     }
 
-    fn publish(&self, desk: &Desk) {
-        let now = desk.positions(self.spool.used(), Instant::now());
+    fn publish(&self, ship_state: &ShipState) {
+        let now = ship_state.positions(self.spool.used(), Instant::now());
         self.positions.send_if_modified(|known| {
             let is_new = *known != now;
             *known = now;
@@ -142,9 +143,9 @@ impl Works {
         self.events.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Bytes that one lane may read back from the spool at the same time: all together a quarter of the memory.
+    /// Bytes that one uploader may read back from the spool at the same time: all together a quarter of the memory.
     pub(crate) fn read_back_share(&self) -> u64 {
-        self.settings.memory.as_bytes() / 4 / (self.bells.lanes.len() as u64).max(1)
+        self.settings.memory.as_bytes() / 4 / (self.wakeups.uploaders.len() as u64).max(1)
     }
 
     /// Whether the disk of the spool has no space.
@@ -154,7 +155,7 @@ impl Works {
 
     /// Whether the spool has no room for another piece. Once it has none, it counts as full until a fifth of it is free.
     pub(crate) fn is_full(&self) -> bool {
-        let piece = self.look(Desk::segment).map_or(PieceSize::LARGEST, PieceSize::of).as_bytes() + PIECE_OVERHEAD;
+        let piece = self.look(ShipState::segment).map_or(PieceSize::LARGEST, PieceSize::of).as_bytes() + PIECE_OVERHEAD;
         let (used, limit) = (self.spool.used(), self.spool.limit());
         let enough = (limit / 5 * 4).min(limit.saturating_sub(2 * piece));
         let full = if self.full.load(Ordering::Relaxed) { used > enough } else { used + piece > limit };

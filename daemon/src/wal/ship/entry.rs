@@ -11,7 +11,7 @@ use lifeboat_repository::wal::{
 };
 use lifeboat_vocabulary::{UtcTime, WalPosition};
 
-use crate::wal::ship::context::Works;
+use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::Found;
@@ -36,20 +36,20 @@ pub(crate) enum Answer {
     Leased(LeaseHolder),
 }
 
-pub(crate) fn lease_terms(works: &Works) -> LeaseTerms {
+pub(crate) fn lease_terms(ship: &ShipContext) -> LeaseTerms {
     LeaseTerms {
-        writer: works.settings.signer.name().clone(),
-        instance: works.instance,
-        cluster: works.settings.cluster.clone(),
+        writer: ship.settings.signer.name().clone(),
+        instance: ship.instance,
+        cluster: ship.settings.cluster.clone(),
         ttl: LEASE_TTL,
     }
 }
 
 /// What records and heads of a region are measured against.
-pub(crate) fn trust(works: &Works, region: &RegionStore) -> LogTrust {
+pub(crate) fn trust(ship: &ShipContext, region: &RegionStore) -> LogTrust {
     LogTrust {
-        repository: works.settings.repository,
-        keys: vec![works.settings.signer.verify_key()],
+        repository: ship.settings.repository,
+        keys: vec![ship.settings.signer.verify_key()],
         region: Some(region.name.clone()),
         remembered: None,
     }
@@ -59,26 +59,30 @@ pub(crate) fn trust(works: &Works, region: &RegionStore) -> LogTrust {
 ///
 /// # Errors
 /// Whatever the region says; to be repeated later.
-pub(crate) async fn ask(works: &Arc<Works>, region: &RegionStore, log: Option<RegionLog>) -> anyhow::Result<Answer> {
+pub(crate) async fn ask(
+    ship: &Arc<ShipContext>,
+    region: &RegionStore,
+    log: Option<RegionLog>,
+) -> anyhow::Result<Answer> {
     let store = &*region.store;
     let log = match log {
         Some(mut log) => {
             log.refresh(store).await.context("read the log")?;
             log
         }
-        None => RegionLog::read(store, trust(works, region)).await.context("read the log")?,
+        None => RegionLog::read(store, trust(ship, region)).await.context("read the log")?,
     };
     anyhow::ensure!(log.head().is_some(), "its log is empty: it was not made a region of this repository");
-    works.heard_of(&log);
+    ship.heard_of(&log);
     // First the lease, then the listing: what another writer puts there later is not mistaken for ours.
-    let lease = match Lease::acquire(store, lease_terms(works), &*works.clock).await.context("take the lease")? {
+    let lease = match Lease::acquire(store, lease_terms(ship), &*ship.clock).await.context("take the lease")? {
         LeaseAnswer::Held(lease) => lease,
         LeaseAnswer::HeldByOther(holder) => return Ok(Answer::Leased(holder)),
     };
     let page = store.list("state/", None).await.context("ask what time it is there")?;
-    let entered = page.server_time.unwrap_or_else(|| works.now());
-    let writer = works.settings.signer.name();
-    let opened = HeadFile::open(store, writer, &trust(works, region)).await.context("read the head")?;
+    let entered = page.server_time.unwrap_or_else(|| ship.now());
+    let writer = ship.settings.signer.name();
+    let opened = HeadFile::open(store, writer, &trust(ship, region)).await.context("read the head")?;
     let (head, earlier) = opened;
     let durable = match earlier {
         EarlierHead::Head(earlier) => earlier.durable,

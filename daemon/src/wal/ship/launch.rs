@@ -8,7 +8,7 @@ use lifeboat_repository::wal::WalObject;
 use lifeboat_vocabulary::{ByteCount, Clock, WalPosition};
 use tokio::time::Instant;
 
-use crate::wal::ship::context::Works;
+use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::{Answer, pieces_until};
 use crate::wal::ship::memory::Memory;
 use crate::wal::ship::notice::Notice;
@@ -17,8 +17,8 @@ use crate::wal::ship::piece::CutPolicy;
 use crate::wal::ship::positions::ResumePoint;
 use crate::wal::ship::settings::{ANSWER_PATIENCE, ShipRegion, ShipSettings};
 use crate::wal::ship::spool::{Spool, SpoolFile, SpoolName};
-use crate::wal::ship::state::{Bounds, Desk, Found};
-use crate::wal::ship::uploader::Lane;
+use crate::wal::ship::state::{Bounds, Found, ShipState};
+use crate::wal::ship::uploader::RegionUploader;
 
 /// Less memory, or less spool, does not hold enough pieces to work with.
 const BYTES_MIN: ByteCount = ByteCount::from_mib(64);
@@ -36,12 +36,12 @@ struct Answered {
     gaps: Vec<WalRange>,
 }
 
-/// Opens the spool and lays its content on the desk.
+/// Opens the spool and lays its content on the state.
 pub(crate) async fn open(
     settings: ShipSettings,
     regions: &[ShipRegion],
     clock: Arc<dyn Clock>,
-) -> anyhow::Result<(Arc<Works>, Beginning)> {
+) -> anyhow::Result<(Arc<ShipContext>, Beginning)> {
     let quorum = settings.wal_quorum;
     ensure!((1..=regions.len()).contains(&quorum), "{quorum} of {} regions cannot be a quorum", regions.len());
     ensure!(settings.memory >= BYTES_MIN, "WAL needs {BYTES_MIN} of memory, not {}", settings.memory);
@@ -53,16 +53,16 @@ pub(crate) async fn open(
     let bounds = Bounds { memory: settings.memory.as_bytes() / 4 * 3, wal_quorum: quorum };
     let policy = CutPolicy { mode: settings.mode, flush_interval: settings.flush_interval };
     let names = regions.iter().map(|region| region.store.name.clone()).collect();
-    let mut desk = Desk::new(names, bounds, policy, Arc::clone(&memory));
+    let mut ship_state = ShipState::new(names, bounds, policy, Arc::clone(&memory));
     for file in files {
         if let Some(what) = read(&spool, &file).await? {
-            desk.reloaded(what, file, Instant::now());
+            ship_state.reloaded(what, file, Instant::now());
         }
     }
-    let spooled = desk.ledger.objects().copied().collect();
+    let spooled = ship_state.pending_objects.objects().copied().collect();
     let found = regions.iter().map(|_| None).collect();
-    let works = Works::new(settings, (spool, instance), clock, (desk, memory));
-    Ok((Arc::new(works), Beginning { spooled, found }))
+    let ship = ShipContext::new(settings, (spool, instance), clock, (ship_state, memory));
+    Ok((Arc::new(ship), Beginning { spooled, found }))
 }
 
 async fn read(spool: &Spool, file: &SpoolFile) -> anyhow::Result<Option<What>> {
@@ -94,12 +94,12 @@ async fn read(spool: &Spool, file: &SpoolFile) -> anyhow::Result<Option<What>> {
 }
 
 /// Asks a region, but not for longer than the start may take.
-pub(crate) async fn ask(mut lane: Lane) -> (Lane, anyhow::Result<Answer>) {
-    let answer = match tokio::time::timeout(ANSWER_PATIENCE, lane.ask()).await {
+pub(crate) async fn ask(mut uploader: RegionUploader) -> (RegionUploader, anyhow::Result<Answer>) {
+    let answer = match tokio::time::timeout(ANSWER_PATIENCE, uploader.ask()).await {
         Ok(answer) => answer,
         Err(_) => Err(anyhow::anyhow!("no answer within {ANSWER_PATIENCE:?}")),
     };
-    (lane, answer)
+    (uploader, answer)
 }
 
 impl Beginning {
@@ -110,8 +110,8 @@ impl Beginning {
         }
     }
 
-    /// Where the stream has to begin, once all answers lie on the desk.
-    pub(crate) fn resume(&self, desk: &mut Desk) -> Option<ResumePoint> {
+    /// Where the stream has to begin, once all answers lie on the state.
+    pub(crate) fn resume(&self, ship_state: &mut ShipState) -> Option<ResumePoint> {
         let in_order = |at: &WalPosition| (at.timeline, at.lsn);
         let pieces = |safe, known: &[WalObject], gaps: &[WalRange]| {
             let objects: Vec<_> = known.iter().chain(&self.spooled).copied().collect();
@@ -119,12 +119,12 @@ impl Beginning {
         };
         let mut points = Vec::new();
         for (region, answered) in self.found.iter().enumerate() {
-            let Some((Answered { objects, gaps }, safe)) = answered.as_ref().zip(desk.marks.safe(region)) else {
+            let Some((Answered { objects, gaps }, safe)) = answered.as_ref().zip(ship_state.marks.safe(region)) else {
                 continue;
             };
             let point = pieces(safe, objects, gaps);
-            if let Some(standing) = desk.regions.get_mut(region) {
-                standing.pieces = Some(point.1);
+            if let Some(uploader_state) = ship_state.regions.get_mut(region) {
+                uploader_state.pieces = Some(point.1);
             }
             points.push(point);
         }
@@ -136,14 +136,14 @@ impl Beginning {
             points.extend(spool);
         }
         // A region without any WAL may be new, or have been away since the beginning.
-        let safe = |region: usize| desk.marks.safe(region);
-        let unknown = desk.regions.iter().enumerate().filter(|(region, _)| safe(*region).is_none());
+        let safe = |region: usize| ship_state.marks.safe(region);
+        let unknown = ship_state.regions.iter().enumerate().filter(|(region, _)| safe(*region).is_none());
         Some(ResumePoint {
             position: points.iter().map(|(safe, _)| *safe).min_by_key(in_order)?,
             pieces: points.iter().map(|(_, pieces)| *pieces).min_by_key(in_order)?,
-            quorum: desk.marks.quorum(),
+            quorum: ship_state.marks.quorum(),
             highest,
-            unknown: unknown.map(|(_, standing)| standing.name.clone()).collect(),
+            unknown: unknown.map(|(_, uploader_state)| uploader_state.name.clone()).collect(),
         })
     }
 }

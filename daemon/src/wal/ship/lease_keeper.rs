@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::wal::ship::context::Works;
-use crate::wal::ship::state::Desk;
-use crate::wal::ship::uploader_state::Standing;
+use crate::wal::ship::context::ShipContext;
+use crate::wal::ship::state::ShipState;
+use crate::wal::ship::uploader_state::UploaderState;
 
 /// A head is written this often.
 const HEAD_EVERY: Duration = Duration::from_secs(60);
@@ -36,16 +36,16 @@ pub(crate) fn holder_text(holder: &LeaseHolder) -> String {
     }
 }
 
-pub(crate) struct LaneKeeper {
+pub(crate) struct LeaseKeeper {
     pub(crate) index: usize,
-    pub(crate) works: Arc<Works>,
+    pub(crate) ship: Arc<ShipContext>,
     pub(crate) region: RegionStore,
     pub(crate) keys: mpsc::Receiver<Keys>,
     /// Time for the last words.
     pub(crate) end: CancellationToken,
 }
 
-impl LaneKeeper {
+impl LeaseKeeper {
     /// Works until the end, then writes the last head and gives the lease back.
     pub(crate) async fn run(mut self) {
         let keys = tokio::select! {
@@ -75,7 +75,7 @@ impl LaneKeeper {
 
     /// Another one may have taken the lease while the region was away. Then nothing is written until it is given back.
     async fn renew(&self, lease: &mut Lease) {
-        match lease.renew(&*self.region.store, &*self.works.clock).await {
+        match lease.renew(&*self.region.store, &*self.ship.clock).await {
             Ok(LeaseRenewal::Held) => self.leased(None),
             Ok(LeaseRenewal::Lost(holder)) => {
                 let holder = holder_text(&holder);
@@ -90,32 +90,32 @@ impl LaneKeeper {
     }
 
     fn leased(&self, other: Option<String>) {
-        self.works.change(|desk| {
-            if let Some(standing) = desk.regions.get_mut(self.index) {
-                standing.lease(other);
+        self.ship.change(|ship_state| {
+            if let Some(uploader_state) = ship_state.regions.get_mut(self.index) {
+                uploader_state.lease(other);
             }
         });
     }
 
     fn is_ours(&self) -> bool {
-        self.works.look(|desk| desk.regions.get(self.index).is_some_and(Standing::holds_lease))
+        self.ship.look(|ship_state| ship_state.regions.get(self.index).is_some_and(UploaderState::holds_lease))
     }
 
     async fn write(&self, file: &mut HeadFile) {
         if !self.is_ours() {
             return;
         }
-        let (durable, log) = self.works.look(|desk: &Desk| {
-            let log = desk.regions.get(self.index).and_then(|standing| standing.log);
-            (desk.head(self.index), log)
+        let (durable, log) = self.ship.look(|ship_state: &ShipState| {
+            let log = ship_state.regions.get(self.index).and_then(|uploader_state| uploader_state.log);
+            (ship_state.head(self.index), log)
         });
-        let settings = &self.works.settings;
+        let settings = &self.ship.settings;
         let head = Head {
             repository: settings.repository,
             region: self.region.name.clone(),
             writer: settings.signer.name().clone(),
-            instance: self.works.instance,
-            time: self.works.now(),
+            instance: self.ship.instance,
+            time: self.ship.now(),
             log,
             durable,
         };

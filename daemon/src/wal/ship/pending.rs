@@ -1,6 +1,6 @@
-//! The ledger: every object and notice that some region still lacks, in order, and how far each is on its ways. Pure.
+//! The list of pending objects: every object and notice that some region still lacks, in order, and how far each is on its ways. Pure.
 //!
-//! An entry leaves the ledger when every region has it or no longer needs it. A piece takes the place of its slices: a
+//! An entry leaves the list of pending objects when every region has it or no longer needs it. A piece takes the place of its slices: a
 //! region that has not begun to take a slice gets the piece instead. A slice leaves the spool only when its piece is
 //! there, or when no region lacks those bytes.
 
@@ -99,7 +99,7 @@ impl Entry {
     }
 }
 
-/// What a lane or the spool has to move.
+/// What a uploader or the spool has to move.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) what: What,
@@ -126,7 +126,7 @@ pub(crate) struct Lacking {
 
 /// All entries.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct PendingObjects {
     entries: BTreeMap<u64, Entry>,
     next: u64,
     /// What each region was found to have, by name.
@@ -140,7 +140,7 @@ pub(crate) struct Ledger {
     removals: Vec<SpoolFile>,
 }
 
-impl Ledger {
+impl PendingObjects {
     pub(crate) fn new(regions: usize) -> Self {
         Self {
             entries: BTreeMap::new(),

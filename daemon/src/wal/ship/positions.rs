@@ -32,13 +32,13 @@ pub struct RegionPosition {
     /// It has every byte up to here; `None` while it is not known, or if it has none.
     pub durable: Option<WalPosition>,
     /// How it is doing.
-    pub state: LaneState,
+    pub state: UploadState,
 }
 
 /// How the way into one region is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LaneState {
+pub enum UploadState {
     /// It could not be asked yet what it has.
     Unknown {
         /// Why not, once it was tried.

@@ -13,13 +13,13 @@ use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{UtcTime, WalPosition};
 use tokio::time::Instant;
 
-use crate::wal::ship::context::Works;
+use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::piece::Cut;
 use crate::wal::ship::spool::SpoolFile;
-use crate::wal::ship::state::{Desk, Job, Raw};
+use crate::wal::ship::state::{Job, Raw, ShipState};
 
 /// A key is used no longer than this.
 const EPOCH_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,27 +37,27 @@ struct Epoch {
     objects: u64,
 }
 
-/// Does the jobs of the desk, one after the other.
+/// Does the jobs of the state, one after the other.
 pub(crate) struct Sealing {
-    works: Arc<Works>,
+    ship: Arc<ShipContext>,
     /// Not here while it works.
     sealer: Option<WalSealer>,
     epoch: Option<Epoch>,
 }
 
 impl Sealing {
-    pub(crate) fn new(works: Arc<Works>) -> Self {
-        Self { works, sealer: None, epoch: None }
+    pub(crate) fn new(ship: Arc<ShipContext>) -> Self {
+        Self { ship, sealer: None, epoch: None }
     }
 
     /// Works until the stop.
     pub(crate) async fn run(mut self) {
-        let works = Arc::clone(&self.works);
+        let ship = Arc::clone(&self.ship);
         loop {
-            let Some(job) = works.quietly(Desk::next_job) else {
+            let Some(job) = ship.quietly(ShipState::next_job) else {
                 tokio::select! {
-                    () = works.stop.cancelled() => return,
-                    () = works.bells.sealing.notified() => continue,
+                    () = ship.stop.cancelled() => return,
+                    () = ship.wakeups.sealing.notified() => continue,
                 }
             };
             // Never skipped: a hole in the objects would be one in the archive.
@@ -65,7 +65,7 @@ impl Sealing {
                 let error = format!("{error:#}");
                 tracing::warn!(error, again_in = ?PAUSE, "WAL could not be sealed");
                 tokio::select! {
-                    () = works.stop.cancelled() => return,
+                    () = ship.stop.cancelled() => return,
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }
@@ -86,7 +86,7 @@ impl Sealing {
                 (What::Wal(WalObject { form: *form, range: *range }), at, bytes.len() as u64)
             }
             Raw::History(timeline, _) => {
-                let at = self.works.look(Desk::place).context("a history came before any WAL")?;
+                let at = self.ship.look(ShipState::place).context("a history came before any WAL")?;
                 (What::History(*timeline), WalPosition { timeline: *timeline, ..at }, 0)
             }
         };
@@ -97,16 +97,16 @@ impl Sealing {
 
     fn enter(&self, what: What, body: SealedBody, wanted: Option<&[usize]>, raw: u64) {
         let (name, size, sha256) = (what.name(), body.bytes.len() as u64, body.sha256);
-        let body = Some(Body::new(body, &self.works.memory));
-        self.works.change(|desk| {
-            let file = SpoolFile { sequence: desk.ledger.next_sequence(), name, size, sha256 };
-            desk.sealed(Load { what, file, body }, wanted, raw, Instant::now());
+        let body = Some(Body::new(body, &self.ship.memory));
+        self.ship.change(|ship_state| {
+            let file = SpoolFile { sequence: ship_state.pending_objects.next_sequence(), name, size, sha256 };
+            ship_state.sealed(Load { what, file, body }, wanted, raw, Instant::now());
         });
     }
 
     async fn seal(&mut self, raw: Raw, at: WalPosition) -> anyhow::Result<SealedWal> {
         let epoch = self.epoch(at).await?;
-        let settings = &self.works.settings;
+        let settings = &self.ship.settings;
         let mut sealer = match self.sealer.take() {
             Some(sealer) => sealer,
             None => {
@@ -128,7 +128,7 @@ impl Sealing {
 
     /// The key for now. A new one is announced to all regions before anything that is sealed under it.
     async fn epoch(&mut self, at: WalPosition) -> anyhow::Result<Arc<WalEpoch>> {
-        let now = self.works.now();
+        let now = self.ship.now();
         let fresh = |epoch: &&Epoch| now < epoch.until && epoch.objects < EPOCH_OBJECTS_MAX;
         if let Some(epoch) = self.epoch.as_ref().filter(fresh) {
             return Ok(Arc::clone(&epoch.epoch));
@@ -150,10 +150,10 @@ impl Sealing {
     }
 
     async fn new_epoch(&self, at: WalPosition, now: UtcTime) -> anyhow::Result<Arc<WalEpoch>> {
-        let settings = &self.works.settings;
+        let settings = &self.ship.settings;
         let holders = KeyRecipients { recipients: &settings.holders.recipients, commands: &settings.holders.commands };
         let epoch = WalEpoch::new(settings.repository, now, holders).await.context("begin a key for WAL")?;
-        let segment = self.works.look(Desk::segment).context("the size of WAL segments is not known")?;
+        let segment = self.ship.look(ShipState::segment).context("the size of WAL segments is not known")?;
         let record = WalEpochRecord {
             epoch: epoch.id(),
             keys_sha256: epoch.slots().sha256,

@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::wal::ship::context::Works;
+use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::Answer;
 use crate::wal::ship::launch;
-use crate::wal::ship::lease_keeper::LaneKeeper;
+use crate::wal::ship::lease_keeper::LeaseKeeper;
 use crate::wal::ship::positions::{Offer, Positions, ResumePoint, ShipError};
 use crate::wal::ship::sealing::Sealing;
 use crate::wal::ship::settings::{ShipRegion, ShipSettings};
 use crate::wal::ship::spool_task::{keep_spool, keep_time};
-use crate::wal::ship::state::{Desk, Taken};
-use crate::wal::ship::uploader::Lane;
+use crate::wal::ship::state::{ShipState, Taken};
+use crate::wal::ship::uploader::RegionUploader;
 
 /// How long bytes wait for room before they are refused.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ const SETTLE_LOOK: Duration = Duration::from_millis(100);
 
 /// Brings WAL to regions. Owns all its tasks: dropping it ends them at once, [`Shipper::stop`] in order.
 pub struct Shipper {
-    works: Arc<Works>,
+    ship: Arc<ShipContext>,
     resume: Option<ResumePoint>,
     tasks: JoinSet<()>,
     keepers: JoinSet<()>,
@@ -51,31 +51,31 @@ impl Shipper {
         regions: Vec<ShipRegion>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let (works, mut beginning) = launch::open(settings, &regions, clock).await?;
+        let (ship, mut beginning) = launch::open(settings, &regions, clock).await?;
         let end = CancellationToken::new();
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
-        let mut lanes = Vec::new();
+        let mut uploaders = Vec::new();
         for (index, ShipRegion { store: region, log }) in regions.into_iter().enumerate() {
             let (sender, keys) = mpsc::channel(1);
-            lanes.push(Lane::new((index, region.clone()), log, Arc::clone(&works), sender));
-            keepers.spawn(LaneKeeper { index, works: Arc::clone(&works), region, keys, end: end.clone() }.run());
+            uploaders.push(RegionUploader::new((index, region.clone()), log, Arc::clone(&ship), sender));
+            keepers.spawn(LeaseKeeper { index, ship: Arc::clone(&ship), region, keys, end: end.clone() }.run());
         }
-        for (index, asked) in join_all(lanes.into_iter().map(launch::ask)).await.into_iter().enumerate() {
-            let (mut lane, answer) = asked;
+        for (index, asked) in join_all(uploaders.into_iter().map(launch::ask)).await.into_iter().enumerate() {
+            let (mut uploader, answer) = asked;
             match answer {
                 Ok(Answer::Entry(entry)) => {
                     beginning.answered(index, &entry.found);
-                    lane.enter(*entry).await;
+                    uploader.enter(*entry).await;
                 }
-                other => lane.outside(other),
+                other => uploader.outside(other),
             }
-            tasks.spawn(lane.run());
+            tasks.spawn(uploader.run());
         }
-        let resume = works.quietly(|desk| beginning.resume(desk));
-        tasks.spawn(Sealing::new(Arc::clone(&works)).run());
-        tasks.spawn(keep_spool(Arc::clone(&works)));
-        tasks.spawn(keep_time(Arc::clone(&works)));
-        Ok(Self { works, resume, tasks, keepers, end })
+        let resume = ship.quietly(|ship_state| beginning.resume(ship_state));
+        tasks.spawn(Sealing::new(Arc::clone(&ship)).run());
+        tasks.spawn(keep_spool(Arc::clone(&ship)));
+        tasks.spawn(keep_time(Arc::clone(&ship)));
+        Ok(Self { ship, resume, tasks, keepers, end })
     }
 
     /// Where the stream must begin so that no region misses anything it can still get, as it was found at the start;
@@ -92,8 +92,8 @@ impl Shipper {
     /// # Errors
     /// [`ShipError`] by meaning; nothing has changed then.
     pub fn begin(&self, at: WalPosition, segment: SegmentSize) -> Result<(), ShipError> {
-        let time = self.works.now();
-        self.works.change(|desk| desk.begin(at, segment, time))
+        let time = self.ship.now();
+        self.ship.change(|ship_state| ship_state.begin(at, segment, time))
     }
 
     /// Takes WAL bytes; waits up to five seconds for room.
@@ -103,14 +103,14 @@ impl Shipper {
     pub async fn offer(&self, at: WalPosition, bytes: Bytes) -> Result<Offer, ShipError> {
         let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
-            let freed = self.works.memory.freed.notified();
+            let freed = self.ship.memory.freed.notified();
             tokio::pin!(freed);
             // Before looking: what is freed in between counts.
             freed.as_mut().enable();
-            if self.works.is_full() {
+            if self.ship.is_full() {
                 return Ok(Offer::Full);
             }
-            if self.works.receive(|desk| desk.take(at, &bytes, Instant::now()))? == Taken::Yes {
+            if self.ship.receive(|ship_state| ship_state.take(at, &bytes, Instant::now()))? == Taken::Yes {
                 return Ok(Offer::Taken);
             }
             if tokio::time::timeout_at(deadline, freed).await.is_err() {
@@ -127,13 +127,13 @@ impl Shipper {
     pub async fn add_history(&self, timeline: TimelineId, content: Bytes) -> anyhow::Result<()> {
         let size = content.len();
         ensure!(size <= HISTORY_BYTES_MAX, "the history of timeline {timeline} has {size} bytes");
-        let known = self.works.spool.history(timeline, &content).await.context("remember the history of a timeline")?;
+        let known = self.ship.spool.history(timeline, &content).await.context("remember the history of a timeline")?;
         ensure!(
             known.is_none(),
             "the server's history of timeline {timeline} is not the one that was stored before: another server was \
              promoted to the same timeline"
         );
-        self.works.change(|desk| desk.history(timeline, content));
+        self.ship.change(|ship_state| ship_state.history(timeline, content));
         Ok(())
     }
 
@@ -143,26 +143,26 @@ impl Shipper {
     /// # Errors
     /// None today; a record that cannot be written yet waits in the spool.
     pub async fn record_gap(&self, missing: WalRange, reason: GapReason) -> anyhow::Result<()> {
-        let time = self.works.now();
-        self.works.change(|desk| desk.gap(missing, reason, time));
+        let time = self.ship.now();
+        self.ship.change(|ship_state| ship_state.gap(missing, reason, time));
         Ok(())
     }
 
     /// Cuts what there is now, without waiting for the interval.
     pub fn flush(&self) {
-        self.works.change(|desk| desk.flush(Instant::now()));
+        self.ship.change(|ship_state| ship_state.flush(Instant::now()));
     }
 
     /// How far everything has come.
     #[must_use]
     pub fn positions(&self) -> Positions {
-        self.works.positions.borrow().clone()
+        self.ship.positions.borrow().clone()
     }
 
     /// Tells of every change.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Positions> {
-        self.works.positions.subscribe()
+        self.ship.positions.subscribe()
     }
 
     /// Ships everything that was taken, as far as that is possible before the deadline, then writes the heads and gives
@@ -171,7 +171,7 @@ impl Shipper {
         let deadline = Instant::now() + deadline;
         self.flush();
         let mut positions = self.watch();
-        while !self.works.look(Desk::is_settled) && Instant::now() < deadline {
+        while !self.ship.look(ShipState::is_settled) && Instant::now() < deadline {
             let until = deadline.min(Instant::now() + SETTLE_LOOK);
             // Every change is worth a look; so is the passing of time.
             tokio::select! {
@@ -179,14 +179,14 @@ impl Shipper {
                 () = tokio::time::sleep_until(until) => {}
             }
         }
-        self.works.stop.cancel();
+        self.ship.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.end.cancel();
         let last_words = async { while self.keepers.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
             tracing::warn!("a region did not take the last head or the lease back; both end by themselves");
         }
-        self.works.announce();
+        self.ship.announce();
         self.positions()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::wal::ship::context::Works;
+use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::pending::{Load, SpoolWork};
 use crate::wal::ship::spool::{SpoolError, SpoolFile};
 
@@ -13,20 +13,20 @@ use crate::wal::ship::spool::{SpoolError, SpoolFile};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings into the spool what regions cannot take, and out what nobody needs, until the stop.
-pub(crate) async fn keep_spool(works: Arc<Works>) {
+pub(crate) async fn keep_spool(ship: Arc<ShipContext>) {
     let mut leftovers = Vec::new();
     loop {
-        leftovers.extend(works.quietly(|desk| desk.ledger.take_removals()));
-        remove(&works, &mut leftovers).await;
-        let until = match works.quietly(|desk| desk.spool_work(Instant::now())) {
+        leftovers.extend(ship.quietly(|ship_state| ship_state.pending_objects.take_removals()));
+        remove(&ship, &mut leftovers).await;
+        let until = match ship.quietly(|ship_state| ship_state.spool_work(Instant::now())) {
             SpoolWork::Write(load) => {
-                if let Err(error) = write(&works, load).await {
+                if let Err(error) = write(&ship, load).await {
                     // It stays in memory. When that is full as well, bytes are refused and the server keeps them.
-                    works.set_no_space(matches!(error, SpoolError::Full { .. }));
+                    ship.set_no_space(matches!(error, SpoolError::Full { .. }));
                     let error = format!("{:#}", anyhow::Error::new(error));
                     tracing::warn!(error, again_in = ?PAUSE, "an object for a region that lags stays in memory");
                     tokio::select! {
-                        () = works.stop.cancelled() => return,
+                        () = ship.stop.cancelled() => return,
                         () = tokio::time::sleep(PAUSE) => {}
                     }
                 }
@@ -34,40 +34,40 @@ pub(crate) async fn keep_spool(works: Arc<Works>) {
             }
             SpoolWork::Wait(until) => until,
         };
-        if works.look(|desk| desk.ledger.is_all_spooled()) {
-            works.set_no_space(false);
+        if ship.look(|ship_state| ship_state.pending_objects.is_all_spooled()) {
+            ship.set_no_space(false);
         }
         let until = until.unwrap_or_else(|| Instant::now() + PAUSE);
         tokio::select! {
-            () = works.stop.cancelled() => return,
-            () = works.bells.spooling.notified() => {}
+            () = ship.stop.cancelled() => return,
+            () = ship.wakeups.spooling.notified() => {}
             () = tokio::time::sleep_until(until) => {}
         }
     }
 }
 
-async fn write(works: &Works, load: Load) -> Result<(), SpoolError> {
+async fn write(ship: &ShipContext, load: Load) -> Result<(), SpoolError> {
     // Whatever is not in the spool is in memory.
     let Some(body) = load.body.as_ref().map(|body| body.sealed()) else { return Ok(()) };
-    match works.spool.put(&load.file, body).await {
+    match ship.spool.put(&load.file, body).await {
         Ok(()) => {
-            works.set_no_space(false);
-            works.change(|desk| desk.spooled(&load));
+            ship.set_no_space(false);
+            ship.change(|ship_state| ship_state.spooled(&load));
             Ok(())
         }
         Err(error) => {
-            works.quietly(|desk| desk.ledger.not_spooled(load.file.sequence));
+            ship.quietly(|ship_state| ship_state.pending_objects.not_spooled(load.file.sequence));
             Err(error)
         }
     }
 }
 
 /// A file that cannot be removed now is removed later; it is counted as long as it is there.
-async fn remove(works: &Works, leftovers: &mut Vec<SpoolFile>) {
+async fn remove(ship: &ShipContext, leftovers: &mut Vec<SpoolFile>) {
     let before = leftovers.len();
     let mut kept = Vec::new();
     for file in std::mem::take(leftovers) {
-        if let Err(error) = works.spool.remove(&file).await {
+        if let Err(error) = ship.spool.remove(&file).await {
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::warn!(
                 error,
@@ -79,25 +79,25 @@ async fn remove(works: &Works, leftovers: &mut Vec<SpoolFile>) {
     }
     *leftovers = kept;
     if leftovers.len() < before {
-        works.announce();
+        ship.announce();
     }
 }
 
 /// Cuts slices when they are due, and tells at least every second how the regions are doing, until the stop.
-pub(crate) async fn keep_time(works: Arc<Works>) {
+pub(crate) async fn keep_time(ship: Arc<ShipContext>) {
     loop {
         let now = Instant::now();
-        let next = works.quietly(|desk| {
-            desk.tick(now);
-            desk.next_tick()
+        let next = ship.quietly(|ship_state| {
+            ship_state.tick(now);
+            ship_state.next_tick()
         });
-        works.bells.sealing.notify_one();
-        works.announce();
-        // What is due and could not be cut waits for a slice to return, which rings the bell.
+        ship.wakeups.sealing.notify_one();
+        ship.announce();
+        // What is due and could not be cut waits for a slice to return, which rings the wakeup.
         let until = next.filter(|next| *next > now).map_or(now + PAUSE, |next| next.min(now + PAUSE));
         tokio::select! {
-            () = works.stop.cancelled() => return,
-            () = works.bells.cutting.notified() => {}
+            () = ship.stop.cancelled() => return,
+            () = ship.wakeups.cutting.notified() => {}
             () = tokio::time::sleep_until(until) => {}
         }
     }

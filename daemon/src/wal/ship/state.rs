@@ -1,4 +1,4 @@
-//! The desk: where received bytes, sealed objects and answers of regions meet. Everything that the shipper knows, behind one
+//! The state: where received bytes, sealed objects and answers of regions meet. Everything that the shipper knows, behind one
 //! lock; nothing here waits.
 
 use std::collections::VecDeque;
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use crate::wal::ship::marks::{Kept, Marks};
 use crate::wal::ship::memory::Memory;
 use crate::wal::ship::notice::Notice;
-use crate::wal::ship::pending::{Ledger, Load, SpoolWork, What};
+use crate::wal::ship::pending::{Load, PendingObjects, SpoolWork, What};
 use crate::wal::ship::piece::{Cut, CutPolicy, Moment, OpenPiece};
 use crate::wal::ship::positions::{Positions, RegionPosition, ShipError};
-use crate::wal::ship::uploader_state::Standing;
+use crate::wal::ship::uploader_state::UploaderState;
 
 /// Something to seal.
 #[derive(Clone, Debug)]
@@ -73,13 +73,13 @@ pub(crate) struct Bounds {
     pub(crate) wal_quorum: usize,
 }
 
-pub(crate) struct Desk {
+pub(crate) struct ShipState {
     bounds: Bounds,
     policy: CutPolicy,
     memory: Arc<Memory>,
     pub(crate) marks: Marks,
-    pub(crate) ledger: Ledger,
-    pub(crate) regions: Vec<Standing>,
+    pub(crate) pending_objects: PendingObjects,
+    pub(crate) regions: Vec<UploaderState>,
     open: Option<OpenPiece>,
     jobs: VecDeque<Job>,
     job_bytes: u64,
@@ -92,15 +92,15 @@ pub(crate) struct Desk {
     owed: Option<WalPosition>,
 }
 
-impl Desk {
+impl ShipState {
     pub(crate) fn new(names: Vec<RegionName>, bounds: Bounds, policy: CutPolicy, memory: Arc<Memory>) -> Self {
         Self {
             bounds,
             policy,
             memory,
             marks: Marks::new(names.len(), bounds.wal_quorum),
-            ledger: Ledger::new(names.len()),
-            regions: names.into_iter().map(Standing::new).collect(),
+            pending_objects: PendingObjects::new(names.len()),
+            regions: names.into_iter().map(UploaderState::new).collect(),
             open: None,
             jobs: VecDeque::new(),
             job_bytes: 0,
@@ -122,9 +122,9 @@ impl Desk {
             self.marks.hold(region, range);
         }
         self.marks.enter(region, durable);
-        self.ledger.present(region, objects);
-        if let Some(standing) = self.regions.get_mut(region) {
-            standing.known(log);
+        self.pending_objects.present(region, objects);
+        if let Some(uploader_state) = self.regions.get_mut(region) {
+            uploader_state.known(log);
         }
         self.record_holes(region, time);
     }
@@ -140,7 +140,7 @@ impl Desk {
         {
             self.owed = self.owed.or(Some(WalPosition { timeline: record.timeline, lsn: record.start }));
         }
-        self.ledger.reload(what, file, now);
+        self.pending_objects.reload(what, file, now);
     }
 
     /// The next bytes are those at `at`.
@@ -191,14 +191,14 @@ impl Desk {
 
     /// What a region misses for ever is put on record there.
     fn record_holes(&mut self, region: usize, time: UtcTime) {
-        let mut kept = self.ledger.kept_for(region);
+        let mut kept = self.pending_objects.kept_for(region);
         for (timeline, gaps) in &self.gaps {
             kept.entry(*timeline).or_default().add_all(gaps);
         }
         for hole in self.marks.holes(region, &kept) {
-            if let Some(standing) = self.regions.get(region) {
+            if let Some(uploader_state) = self.regions.get(region) {
                 let (from, to) = (hole.start, hole.end);
-                tracing::warn!(region = %standing.name, timeline = %hole.timeline, %from, %to, "the region misses WAL that nobody has for it");
+                tracing::warn!(region = %uploader_state.name, timeline = %hole.timeline, %from, %to, "the region misses WAL that nobody has for it");
             }
             self.notice_gap(hole, (GapReason::RegionMissed, GapScope::Region), Some(vec![region]), time);
         }
@@ -259,7 +259,7 @@ impl Desk {
         let too_much = || (wanted + self.memory.used()).saturating_sub(self.bounds.memory);
         let excess = too_much();
         if excess > 0 {
-            self.ledger.free_memory(excess);
+            self.pending_objects.free_memory(excess);
             if (wanted + self.memory.used()) > self.bounds.memory {
                 return Ok(Taken::NoRoom);
             }
@@ -293,13 +293,13 @@ impl Desk {
     }
 
     fn is_prompt(&self, region: usize) -> bool {
-        let lacking = self.ledger.lacking(region);
-        self.regions.get(region).is_some_and(|standing| standing.is_prompt(lacking, Instant::now()))
+        let lacking = self.pending_objects.lacking(region);
+        self.regions.get(region).is_some_and(|uploader_state| uploader_state.is_prompt(lacking, Instant::now()))
     }
 
     fn cut(&mut self, cut: Cut) {
         let object = WalObject { form: cut.form, range: cut.range };
-        if self.ledger.is_everywhere(&object) {
+        if self.pending_objects.is_everywhere(&object) {
             self.marks.seal(cut.range);
             return;
         }
@@ -350,7 +350,7 @@ impl Desk {
         if let What::Wal(object) = &load.what {
             self.marks.seal(object.range);
         }
-        self.ledger.add(load, wanted, now);
+        self.pending_objects.add(load, wanted, now);
     }
 
     /// A region has taken a load.
@@ -358,15 +358,15 @@ impl Desk {
         if let Some(range) = load.what.range() {
             self.marks.hold(region, range);
         }
-        self.ledger.done(region, load.file.sequence);
-        if let Some(standing) = self.regions.get_mut(region) {
-            standing.took_something();
+        self.pending_objects.done(region, load.file.sequence);
+        if let Some(uploader_state) = self.regions.get_mut(region) {
+            uploader_state.took_something();
         }
     }
 
     /// Neither memory nor spool can give an object any more: the region will never get it.
     pub(crate) fn lost(&mut self, region: usize, load: &Load, time: UtcTime) {
-        self.ledger.done(region, load.file.sequence);
+        self.pending_objects.done(region, load.file.sequence);
         if let Some(range) = load.what.range().filter(|range| !self.marks.holds(region, *range)) {
             self.notice_gap(range, (GapReason::RegionMissed, GapScope::Region), Some(vec![region]), time);
         }
@@ -375,7 +375,7 @@ impl Desk {
     /// What the spool has to do next.
     pub(crate) fn spool_work(&mut self, now: Instant) -> SpoolWork {
         let behind: Vec<_> = (0..self.regions.len()).filter(|&region| !self.is_prompt(region)).collect();
-        self.ledger.spool_work(now, &behind)
+        self.pending_objects.spool_work(now, &behind)
     }
 
     /// A load survives a crash now.
@@ -383,7 +383,7 @@ impl Desk {
         if let Some(range) = load.what.range() {
             self.marks.spool(range);
         }
-        self.ledger.spooled(load.file.sequence);
+        self.pending_objects.spooled(load.file.sequence);
     }
 
     /// Up to where a region has everything, and whole pieces as one object each.
@@ -395,7 +395,7 @@ impl Desk {
             }
             _ => None,
         });
-        let lacking = self.ledger.first_piece_lacking(region, durable.timeline);
+        let lacking = self.pending_objects.first_piece_lacking(region, durable.timeline);
         let earlier = self.pieces_awaited(region, durable);
         let lsn = queued.chain(lacking).chain(earlier).min().map_or(durable.lsn, |piece| piece.min(durable.lsn));
         Some(WalPosition { lsn, ..durable })
@@ -419,15 +419,15 @@ impl Desk {
         self.jobs.is_empty()
             && self.job_bytes == 0
             && safe >= received
-            && (0..self.regions.len()).all(|region| !self.is_prompt(region) || self.ledger.is_complete(region))
+            && (0..self.regions.len()).all(|region| !self.is_prompt(region) || self.pending_objects.is_complete(region))
     }
 
     /// How far everything has come.
     pub(crate) fn positions(&self, spool_bytes: u64, now: Instant) -> Positions {
-        let regions = self.regions.iter().enumerate().map(|(region, standing)| RegionPosition {
-            region: standing.name.clone(),
+        let regions = self.regions.iter().enumerate().map(|(region, uploader_state)| RegionPosition {
+            region: uploader_state.name.clone(),
             durable: self.marks.durable(region),
-            state: standing.state(self.ledger.lacking(region), now),
+            state: uploader_state.state(self.pending_objects.lacking(region), now),
         });
         Positions {
             timeline: self.marks.timeline(),

@@ -1,4 +1,4 @@
-//! A lane: the way into one region. Oldest first, several objects at a time, and whatever happens in one lane, the others
+//! A uploader: the way into one region. Oldest first, several objects at a time, and whatever happens in one uploader, the others
 //! go on.
 
 use std::collections::HashMap;
@@ -15,14 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::wal::ship::context::Works;
+use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::{self, Answer, Entry};
 use crate::wal::ship::lease_keeper::Keys;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
-use crate::wal::ship::uploader_state::Standing;
+use crate::wal::ship::uploader_state::UploaderState;
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
@@ -36,9 +36,9 @@ struct Going {
     read_back: u64,
 }
 
-pub(crate) struct Lane {
+pub(crate) struct RegionUploader {
     index: usize,
-    works: Arc<Works>,
+    ship: Arc<ShipContext>,
     region: RegionStore,
     log: Option<RegionLog>,
     keys: mpsc::Sender<Keys>,
@@ -52,19 +52,19 @@ pub(crate) struct Lane {
     paused_until: Option<Instant>,
 }
 
-impl Lane {
-    /// A lane for region number `index`. `log` is its log, if it was read before.
+impl RegionUploader {
+    /// A uploader for region number `index`. `log` is its log, if it was read before.
     pub(crate) fn new(
         (index, region): (usize, RegionStore),
         log: Option<RegionLog>,
-        works: Arc<Works>,
+        ship: Arc<ShipContext>,
         keys: mpsc::Sender<Keys>,
     ) -> Self {
-        let entered = works.now();
+        let entered = ship.now();
         let (puts, going) = (JoinSet::new(), HashMap::new());
         Self {
             index,
-            works,
+            ship,
             region,
             log,
             keys,
@@ -79,18 +79,18 @@ impl Lane {
 
     /// Asks the region what it has.
     pub(crate) async fn ask(&mut self) -> anyhow::Result<Answer> {
-        entry::ask(&self.works, &self.region, self.log.clone()).await
+        entry::ask(&self.ship, &self.region, self.log.clone()).await
     }
 
     /// The region has answered.
     pub(crate) async fn enter(&mut self, entry: Entry) {
         let Entry { log, lease, head, found, entered } = entry;
         (self.log, self.entered) = (Some(log), entered);
-        let (works, index) = (Arc::clone(&self.works), self.index);
-        works.change(|desk| {
-            desk.known(index, found, works.now());
-            if let Some(standing) = desk.regions.get_mut(index) {
-                standing.lease(None);
+        let (ship, index) = (Arc::clone(&self.ship), self.index);
+        ship.change(|ship_state| {
+            ship_state.known(index, found, ship.now());
+            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
+                uploader_state.lease(None);
             }
         });
         // There is one, and room for it: every region answers once.
@@ -108,17 +108,17 @@ impl Lane {
             Err(error) => (Some(format!("{error:#}")), None),
         };
         tracing::warn!(region = %self.region.name, unanswered, leased, "the region cannot be used yet");
-        self.works.change(|desk| {
-            if let Some(standing) = desk.regions.get_mut(index) {
-                standing.lease(leased);
-                unanswered.into_iter().for_each(|why| standing.unanswered(why));
+        self.ship.change(|ship_state| {
+            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
+                uploader_state.lease(leased);
+                unanswered.into_iter().for_each(|why| uploader_state.unanswered(why));
             }
         });
     }
 
     /// Works until the stop.
     pub(crate) async fn run(mut self) {
-        let stop = self.works.stop.clone();
+        let stop = self.ship.stop.clone();
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.work() => {}
@@ -134,7 +134,7 @@ impl Lane {
             }
         }
         self.pause = PAUSE_MIN;
-        let works = Arc::clone(&self.works);
+        let ship = Arc::clone(&self.ship);
         loop {
             while let Some(load) = self.claim() {
                 match load.what.clone() {
@@ -146,7 +146,7 @@ impl Lane {
                     What::History(timeline) => self.send(load, StoredName::TimelineHistory { timeline }.key()),
                 }
             }
-            let bell = works.bells.lanes.get(self.index);
+            let bell = ship.wakeups.uploaders.get(self.index);
             tokio::select! {
                 Some(ended) = self.puts.join_next_with_id() => self.ended(ended),
                 () = wait(self.paused_until) => self.paused_until = None,
@@ -156,7 +156,7 @@ impl Lane {
     }
 
     fn is_known(&self) -> bool {
-        self.works.look(|desk| desk.regions.get(self.index).is_some_and(Standing::is_known))
+        self.ship.look(|ship_state| ship_state.regions.get(self.index).is_some_and(UploaderState::is_known))
     }
 
     fn next_pause(&mut self) -> Duration {
@@ -173,24 +173,24 @@ impl Lane {
             return None;
         }
         // A single object may always be read back.
-        let share = self.works.read_back_share();
+        let share = self.ship.read_back_share();
         let room = if self.read_back == 0 { u64::MAX } else { share.saturating_sub(self.read_back) };
         let index = self.index;
-        self.works.quietly(|desk| {
-            let may_write = desk.regions.get(index).is_some_and(Standing::may_write);
-            if may_write { desk.ledger.claim(index, room) } else { None }
+        self.ship.quietly(|ship_state| {
+            let may_write = ship_state.regions.get(index).is_some_and(UploaderState::may_write);
+            if may_write { ship_state.pending_objects.claim(index, room) } else { None }
         })
     }
 
     fn send(&mut self, load: Load, key: ObjectKey) {
         let read_back = if load.body.is_none() { load.file.size } else { 0 };
         self.read_back += read_back;
-        let (works, region, entered) = (Arc::clone(&self.works), self.region.clone(), self.entered);
+        let (ship, region, entered) = (Arc::clone(&self.ship), self.region.clone(), self.entered);
         let (held, file) = (load.body.clone(), load.file.clone());
         let task = self.puts.spawn(async move {
             let body = match held.as_deref().map(Body::sealed) {
                 Some(body) => Ok(body),
-                None => works.spool.read(&file).await,
+                None => ship.spool.read(&file).await,
             };
             match body {
                 Ok(body) => put(&region, &key, body, entered).await,
@@ -224,8 +224,8 @@ impl Lane {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 let (region, sequence) = (&self.region.name, load.file.sequence);
                 tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
-                let (index, time) = (self.index, self.works.now());
-                self.works.change(|desk| desk.lost(index, load, time));
+                let (index, time) = (self.index, self.ship.now());
+                self.ship.change(|ship_state| ship_state.lost(index, load, time));
             }
         }
     }
@@ -233,7 +233,7 @@ impl Lane {
     fn took(&mut self, load: &Load) {
         (self.pause, self.paused_until) = (PAUSE_MIN, None);
         let index = self.index;
-        self.works.change(|desk| desk.stored(index, load));
+        self.ship.change(|ship_state| ship_state.stored(index, load));
     }
 
     fn refused(&mut self, load: &Load, error: &anyhow::Error) {
@@ -244,22 +244,22 @@ impl Lane {
             self.paused_until = Some(Instant::now() + pause);
             tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
         }
-        let (index, now) = (self.index, self.works.now());
-        self.works.change(|desk| {
-            desk.ledger.failed(index, load.file.sequence);
-            if let Some(standing) = desk.regions.get_mut(index) {
-                standing.refused(now, why);
+        let (index, now) = (self.index, self.ship.now());
+        self.ship.change(|ship_state| {
+            ship_state.pending_objects.failed(index, load.file.sequence);
+            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
+                uploader_state.refused(now, why);
             }
         });
     }
 
-    /// Nothing more is written there: what is on its way ends, and stays in the ledger.
+    /// Nothing more is written there: what is on its way ends, and stays in the list of pending objects.
     fn conflict(&mut self, what: String) {
         tracing::warn!(region = %self.region.name, what, "another writer is in the region; nothing more is written there");
         let index = self.index;
-        self.works.change(|desk| {
-            if let Some(standing) = desk.regions.get_mut(index) {
-                standing.conflict(what);
+        self.ship.change(|ship_state| {
+            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
+                uploader_state.conflict(what);
             }
         });
     }
@@ -269,9 +269,9 @@ impl Lane {
             Ok(()) => {
                 self.took(load);
                 let (index, head) = (self.index, self.log.as_ref().and_then(RegionLog::head));
-                self.works.quietly(|desk| {
-                    if let Some(standing) = desk.regions.get_mut(index) {
-                        standing.log = head;
+                self.ship.quietly(|ship_state| {
+                    if let Some(uploader_state) = ship_state.regions.get_mut(index) {
+                        uploader_state.log = head;
                     }
                 });
             }
@@ -293,21 +293,21 @@ impl Lane {
             }
         }
         let log = self.log.as_mut().context("the log was not read")?;
-        let settings = &self.works.settings;
+        let settings = &self.ship.settings;
         log.refresh(store).await.context("read the log")?;
         let body = notice.body();
-        self.works.heard_of(log);
+        self.ship.heard_of(log);
         while !log.entries().iter().any(|entry| entry.record.body == body) {
             let origin = Origin {
                 writer: settings.signer.name().clone(),
-                wseq: self.works.next_event(),
+                wseq: self.ship.next_event(),
                 time: notice.time().unwrap_or(self.entered),
                 tool: settings.tool.clone(),
             };
             match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
                 Ok(_) => break,
                 // A backup that ran beside us has taken the number.
-                Err(LogError::CountReused { .. }) => self.works.heard_of(log),
+                Err(LogError::CountReused { .. }) => self.ship.heard_of(log),
                 Err(error) => return Err(error).context("write to the log"),
             }
         }

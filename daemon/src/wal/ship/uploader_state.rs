@@ -7,7 +7,7 @@ use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use crate::wal::ship::pending::Lacking;
-use crate::wal::ship::positions::LaneState;
+use crate::wal::ship::positions::UploadState;
 
 /// A region whose oldest object has waited for longer is behind.
 const BEHIND_AFTER: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ enum Asked {
 
 /// What is known of a region besides how far it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct UploaderState {
     pub(crate) name: RegionName,
     asked: Asked,
     /// Since when it takes nothing, and why.
@@ -34,7 +34,7 @@ pub(crate) struct Standing {
     pub(crate) log: Option<LogHead>,
 }
 
-impl Standing {
+impl UploaderState {
     pub(crate) fn new(name: RegionName) -> Self {
         let asked = Asked::NotYet { why: None };
         Self { name, asked, away: None, leased: None, conflict: None, pieces: None, log: None }
@@ -87,14 +87,14 @@ impl Standing {
         self.may_write() && self.away.is_none() && !is_behind(lacking, now)
     }
 
-    pub(crate) fn state(&self, lacking: Lacking, now: Instant) -> LaneState {
+    pub(crate) fn state(&self, lacking: Lacking, now: Instant) -> UploadState {
         match (&self.conflict, &self.leased, &self.asked, &self.away) {
-            (Some(what), ..) => LaneState::Conflict { what: what.clone() },
-            (_, Some(holder), ..) => LaneState::Leased { holder: holder.clone() },
-            (.., Asked::NotYet { why }, _) => LaneState::Unknown { why: why.clone() },
-            (.., Some((since, why))) => LaneState::Away { since: *since, why: why.clone() },
-            _ if is_behind(lacking, now) => LaneState::Behind { bytes: ByteCount::from_bytes(lacking.bytes) },
-            _ => LaneState::Current,
+            (Some(what), ..) => UploadState::Conflict { what: what.clone() },
+            (_, Some(holder), ..) => UploadState::Leased { holder: holder.clone() },
+            (.., Asked::NotYet { why }, _) => UploadState::Unknown { why: why.clone() },
+            (.., Some((since, why))) => UploadState::Away { since: *since, why: why.clone() },
+            _ if is_behind(lacking, now) => UploadState::Behind { bytes: ByteCount::from_bytes(lacking.bytes) },
+            _ => UploadState::Current,
         }
     }
 }

@@ -26,44 +26,45 @@ fn gap(start: u64, end: u64) -> What {
     What::Notice(Arc::new(Notice::Gap { record, time: 0 }))
 }
 
-fn load(ledger: &Ledger, what: What, memory: &Arc<Memory>) -> Load {
+fn load(pending_objects: &PendingObjects, what: What, memory: &Arc<Memory>) -> Load {
     let bytes = Bytes::from(format!("{what:?}"));
     let sha256 = sha256(&bytes);
-    let file = SpoolFile { sequence: ledger.next_sequence(), name: what.name(), size: bytes.len() as u64, sha256 };
+    let file =
+        SpoolFile { sequence: pending_objects.next_sequence(), name: what.name(), size: bytes.len() as u64, sha256 };
     Load { what, file, body: Some(Body::new(SealedBody { bytes, sha256 }, memory)) }
 }
 
 struct Scene {
-    ledger: Ledger,
+    pending_objects: PendingObjects,
     memory: Arc<Memory>,
     now: Instant,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { ledger: Ledger::new(REGIONS), memory: Arc::default(), now: Instant::now() }
+        Self { pending_objects: PendingObjects::new(REGIONS), memory: Arc::default(), now: Instant::now() }
     }
 
     fn add(&mut self, what: What) -> u64 {
-        let load = load(&self.ledger, what, &self.memory);
+        let load = load(&self.pending_objects, what, &self.memory);
         let sequence = load.file.sequence;
-        self.ledger.add(load, None, self.now);
+        self.pending_objects.add(load, None, self.now);
         sequence
     }
 
     fn claim(&mut self, region: usize) -> Option<u64> {
-        self.ledger.claim(region, u64::MAX).map(|load| load.file.sequence)
+        self.pending_objects.claim(region, u64::MAX).map(|load| load.file.sequence)
     }
 
     fn write(&mut self) -> Option<u64> {
-        match self.ledger.spool_work(self.now + SPOOL_AFTER, &[]) {
+        match self.pending_objects.spool_work(self.now + SPOOL_AFTER, &[]) {
             SpoolWork::Write(load) => Some(load.file.sequence),
             SpoolWork::Wait(_) => None,
         }
     }
 
     fn removed(&mut self) -> Vec<u64> {
-        self.ledger.take_removals().into_iter().map(|file| file.sequence).collect()
+        self.pending_objects.take_removals().into_iter().map(|file| file.sequence).collect()
     }
 }
 
@@ -75,16 +76,16 @@ fn the_oldest_goes_first_and_nothing_passes_a_notice() {
     let behind = scene.add(wal(WalForm::Slice, 20, 22));
     assert_eq!((scene.claim(0), scene.claim(0), scene.claim(0)), (Some(slice), Some(notice), None));
     assert_eq!(scene.claim(1), Some(slice), "the other region goes its own way");
-    scene.ledger.failed(0, notice);
+    scene.pending_objects.failed(0, notice);
     assert_eq!(scene.claim(0), Some(notice), "it is tried again");
-    scene.ledger.done(0, notice);
+    scene.pending_objects.done(0, notice);
     assert_eq!((scene.claim(0), scene.claim(0)), (Some(behind), None));
-    scene.ledger.failed(0, slice);
+    scene.pending_objects.failed(0, slice);
     assert_eq!(scene.claim(0), Some(slice), "oldest first, also after a failure");
-    assert!(scene.ledger.lacking(0).bytes > 0 && !scene.ledger.is_complete(0));
-    [slice, behind].into_iter().for_each(|sequence| scene.ledger.done(0, sequence));
-    assert_eq!(scene.ledger.lacking(0), Lacking::default());
-    assert!(scene.ledger.is_complete(0));
+    assert!(scene.pending_objects.lacking(0).bytes > 0 && !scene.pending_objects.is_complete(0));
+    [slice, behind].into_iter().for_each(|sequence| scene.pending_objects.done(0, sequence));
+    assert_eq!(scene.pending_objects.lacking(0), Lacking::default());
+    assert!(scene.pending_objects.is_complete(0));
 }
 
 #[test]
@@ -96,10 +97,10 @@ fn a_piece_takes_the_place_of_slices_that_nobody_has_begun_to_take() {
     let piece = scene.add(wal(WalForm::Piece, 16, 32));
     let next = scene.add(wal(WalForm::Slice, 32, 33));
     assert_eq!((scene.claim(0), scene.claim(0), scene.claim(0)), (Some(piece), Some(next), None));
-    scene.ledger.failed(0, first);
+    scene.pending_objects.failed(0, first);
     assert_eq!(scene.claim(0), None, "not even again");
     assert_eq!(scene.claim(1), Some(piece), "the other region gets no slice at all");
-    let objects: Vec<_> = scene.ledger.objects().map(|object| object.range.start.as_bytes()).collect();
+    let objects: Vec<_> = scene.pending_objects.objects().map(|object| object.range.start.as_bytes()).collect();
     assert_eq!(objects, [16, 32], "{second} is gone");
 }
 
@@ -108,23 +109,23 @@ fn a_slice_stays_in_the_spool_until_its_piece_is_there() {
     let mut scene = Scene::new();
     let slice = scene.add(wal(WalForm::Slice, 16, 18));
     assert_eq!(scene.write(), Some(slice));
-    scene.ledger.spooled(slice);
+    scene.pending_objects.spooled(slice);
     let piece = scene.add(wal(WalForm::Piece, 16, 32));
     assert_eq!(scene.removed(), Vec::<u64>::new(), "it may be the last copy of its bytes");
     assert_eq!(scene.write(), Some(piece));
     assert_eq!(scene.removed(), Vec::<u64>::new());
-    scene.ledger.spooled(piece);
+    scene.pending_objects.spooled(piece);
     assert_eq!(scene.removed(), [slice]);
-    scene.ledger.done(0, piece);
+    scene.pending_objects.done(0, piece);
     assert_eq!(scene.removed(), Vec::<u64>::new());
-    scene.ledger.done(1, piece);
+    scene.pending_objects.done(1, piece);
     assert_eq!(scene.removed(), [piece]);
 
     let slice = scene.add(wal(WalForm::Slice, 32, 34));
     assert_eq!(scene.write(), Some(slice));
-    scene.ledger.spooled(slice);
+    scene.pending_objects.spooled(slice);
     let piece = scene.add(wal(WalForm::Piece, 32, 48));
-    (0..REGIONS).for_each(|region| scene.ledger.done(region, piece));
+    (0..REGIONS).for_each(|region| scene.pending_objects.done(region, piece));
     assert_eq!(scene.removed(), [slice], "all regions have the piece");
 }
 
@@ -137,23 +138,23 @@ fn only_what_is_late_or_has_nowhere_to_go_is_spooled() {
         SpoolWork::Wait(until) => until,
         SpoolWork::Write(load) => panic!("{load:?}"),
     };
-    assert_eq!(wait(scene.ledger.spool_work(now, &[])), Some(now + SPOOL_AFTER));
-    (0..REGIONS).for_each(|region| scene.ledger.done(region, slice));
-    assert_eq!(wait(scene.ledger.spool_work(now + SPOOL_AFTER, &[])), None, "all regions have it");
+    assert_eq!(wait(scene.pending_objects.spool_work(now, &[])), Some(now + SPOOL_AFTER));
+    (0..REGIONS).for_each(|region| scene.pending_objects.done(region, slice));
+    assert_eq!(wait(scene.pending_objects.spool_work(now + SPOOL_AFTER, &[])), None, "all regions have it");
     assert_eq!(scene.removed(), Vec::<u64>::new(), "there is no file");
 
     let slice = scene.add(wal(WalForm::Slice, 18, 20));
-    scene.ledger.done(1, slice);
-    assert_eq!(wait(scene.ledger.spool_work(now, &[1])), Some(now + SPOOL_AFTER), "region 1 has it already");
-    assert!(matches!(scene.ledger.spool_work(now, &[0]), SpoolWork::Write(_)), "region 0 is away");
-    scene.ledger.done(0, slice);
+    scene.pending_objects.done(1, slice);
+    assert_eq!(wait(scene.pending_objects.spool_work(now, &[1])), Some(now + SPOOL_AFTER), "region 1 has it already");
+    assert!(matches!(scene.pending_objects.spool_work(now, &[0]), SpoolWork::Write(_)), "region 0 is away");
+    scene.pending_objects.done(0, slice);
     assert_eq!(scene.removed(), Vec::<u64>::new(), "it is being written");
-    scene.ledger.spooled(slice);
+    scene.pending_objects.spooled(slice);
     assert_eq!(scene.removed(), [slice]);
 
     let notice = scene.add(gap(20, 22));
-    assert!(matches!(scene.ledger.spool_work(now, &[]), SpoolWork::Write(_)), "a notice goes at once");
-    scene.ledger.not_spooled(notice);
+    assert!(matches!(scene.pending_objects.spool_work(now, &[]), SpoolWork::Write(_)), "a notice goes at once");
+    scene.pending_objects.not_spooled(notice);
     assert_eq!(scene.write(), Some(notice), "and again if that failed");
 }
 
@@ -163,14 +164,14 @@ fn bodies_leave_memory_only_if_the_spool_has_them() {
     let first = scene.add(wal(WalForm::Slice, 16, 18));
     scene.add(wal(WalForm::Slice, 18, 20));
     let before = scene.memory.used();
-    scene.ledger.free_memory(u64::MAX);
+    scene.pending_objects.free_memory(u64::MAX);
     assert_eq!(scene.memory.used(), before);
     assert_eq!(scene.write(), Some(first));
-    scene.ledger.spooled(first);
-    scene.ledger.free_memory(1);
+    scene.pending_objects.spooled(first);
+    scene.pending_objects.free_memory(1);
     assert_eq!(scene.memory.used(), before / 2);
-    assert!(scene.ledger.claim(0, 0).is_none(), "no room to read it back");
-    let load = scene.ledger.claim(0, u64::MAX).unwrap();
+    assert!(scene.pending_objects.claim(0, 0).is_none(), "no room to read it back");
+    let load = scene.pending_objects.claim(0, u64::MAX).unwrap();
     assert!(load.body.is_none() && load.file.sequence == first);
 }
 
@@ -179,14 +180,14 @@ fn what_a_region_was_found_to_have_does_not_go_there() {
     let mut scene = Scene::new();
     let object = |start, end| WalObject::new(WalForm::Slice, range(start, end)).unwrap();
     let slice = scene.add(wal(WalForm::Slice, 16, 18));
-    scene.ledger.present(0, [object(16, 18), object(18, 20)]);
+    scene.pending_objects.present(0, [object(16, 18), object(18, 20)]);
     let next = scene.add(wal(WalForm::Slice, 18, 20));
     assert_eq!(scene.claim(0), None);
     assert_eq!((scene.claim(1), scene.claim(1)), (Some(slice), Some(next)));
-    assert!(!scene.ledger.is_everywhere(&object(18, 20)));
-    scene.ledger.present(1, [object(18, 20)]);
-    assert!(scene.ledger.is_everywhere(&object(18, 20)));
-    assert_eq!(scene.ledger.objects().count(), 1);
+    assert!(!scene.pending_objects.is_everywhere(&object(18, 20)));
+    scene.pending_objects.present(1, [object(18, 20)]);
+    assert!(scene.pending_objects.is_everywhere(&object(18, 20)));
+    assert_eq!(scene.pending_objects.objects().count(), 1);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -249,25 +250,25 @@ proptest! {
                 Event::Done(region, index) if !going[region].is_empty() => {
                     let index = index % going[region].len();
                     let sequence = going[region].remove(index);
-                    scene.ledger.done(region, sequence);
+                    scene.pending_objects.done(region, sequence);
                     held[region].extend(bytes(&ranges[&sequence]));
                     marks.hold(region, ranges[&sequence]);
                 }
                 Event::Failed(region, index) if !going[region].is_empty() => {
                     let index = index % going[region].len();
                     let sequence = going[region].remove(index);
-                    scene.ledger.failed(region, sequence);
+                    scene.pending_objects.failed(region, sequence);
                 }
                 Event::Write => writing = writing.or_else(|| scene.write()),
                 Event::Spooled => if let Some(sequence) = writing.take() {
                     files.insert(sequence);
                     marks.spool(ranges[&sequence]);
-                    scene.ledger.spooled(sequence);
+                    scene.pending_objects.spooled(sequence);
                 },
                 Event::NotSpooled => if let Some(sequence) = writing.take() {
-                    scene.ledger.not_spooled(sequence);
+                    scene.pending_objects.not_spooled(sequence);
                 },
-                Event::Forget => scene.ledger.free_memory(20),
+                Event::Forget => scene.pending_objects.free_memory(20),
                 Event::Done(..) | Event::Failed(..) => {}
             }
             marks.receive(range(8, sealed + 1).end);
@@ -283,15 +284,15 @@ proptest! {
         }
         // Everything that was sealed arrives in the end.
         for region in 0..REGIONS {
-            going[region].drain(..).for_each(|sequence| scene.ledger.failed(region, sequence));
+            going[region].drain(..).for_each(|sequence| scene.pending_objects.failed(region, sequence));
             while let Some(sequence) = scene.claim(region) {
-                scene.ledger.done(region, sequence);
+                scene.pending_objects.done(region, sequence);
                 held[region].extend(bytes(&ranges[&sequence]));
             }
             prop_assert_eq!((PIECE..sealed).find(|byte| !held[region].contains(byte)), None);
-            prop_assert_eq!(scene.ledger.lacking(region).bytes, 0);
+            prop_assert_eq!(scene.pending_objects.lacking(region).bytes, 0);
         }
-        scene.ledger.spooled(writing.unwrap_or(0));
-        prop_assert_eq!(scene.ledger.objects().count(), 0);
+        scene.pending_objects.spooled(writing.unwrap_or(0));
+        prop_assert_eq!(scene.pending_objects.objects().count(), 0);
     }
 }
