@@ -1,6 +1,6 @@
 //! Programs of others: found, or installed from where their users get them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,6 +26,10 @@ pub fn pgbackrest() -> Result<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         bail!("pgBackRest is missing: run `apt-get install pgbackrest`");
     }
+    let _lock = one_installation()?;
+    if let Some(program) = find("pgbackrest") {
+        return Ok(program);
+    }
     eprintln!("install pgBackRest");
     let mut update = Command::new("apt-get");
     run(update.args(["update", "-qq"]))?;
@@ -38,6 +42,7 @@ pub fn pgbackrest() -> Result<PathBuf> {
 pub fn aws() -> Result<PathBuf> {
     let environment = cache_dir()?.join("venv");
     let program = environment.join("bin/aws");
+    let _lock = one_installation()?;
     if program.is_file() {
         return Ok(program);
     }
@@ -48,6 +53,15 @@ pub fn aws() -> Result<PathBuf> {
     run(Command::new(python).args(["-m", "venv"]).arg(&environment))?;
     run(Command::new(environment.join("bin/pip")).args(["install", "--quiet", "awscli"]))?;
     Ok(program)
+}
+
+/// Two runs at once do not both install: the second waits, and finds what it wants. Released when it is dropped.
+fn one_installation() -> Result<File> {
+    let path = std::env::temp_dir().join("lifeboat-bench-install.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    file.lock().with_context(|| format!("wait for {}", path.display()))?;
+    Ok(file)
 }
 
 /// Where the servers' account can go, also if root's home is closed.
