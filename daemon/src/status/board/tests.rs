@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::alarms::board::{AlarmName, Source, Wrongs};
-use crate::base::supervisor::Watchdog;
+use crate::base::supervisor::{TaskSettings, Watchdog};
 use crate::deletion::freeze::{Action, Responsible, Trigger};
 use crate::model::survey::Survey;
 use crate::regions::open::tests::two_regions;
@@ -163,4 +163,27 @@ async fn every_second_there_is_a_new_snapshot_in_the_file_and_for_those_who_wait
     assert!(matches!(found, file::Found::Fresh(_)), "{found:?}");
     stop.cancel();
     task.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wedged_task_is_marked_and_its_namesake_of_another_cluster_is_not() {
+    let scene = scene();
+    let ceiling = Duration::from_secs(30);
+    let settings = TaskSettings::new("scrub", ceiling);
+    scene.board.supervisor.spawn(Some(&"main".parse().unwrap()), settings, |context| async move {
+        context.progress.working("an answer that never comes");
+        std::future::pending().await
+    });
+    scene.board.supervisor.spawn(Some(&"billing".parse().unwrap()), settings, |context| async move {
+        context.progress.waiting("the next round");
+        std::future::pending().await
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let wedged = || {
+        let tasks = scene.board.gather(SystemClock.now()).daemon.tasks;
+        tasks.into_iter().filter(|task| task.wedged).map(|task| task.name).collect::<Vec<_>>()
+    };
+    assert_eq!(wedged(), [""; 0], "it has just begun");
+    tokio::time::sleep(2 * ceiling).await;
+    assert_eq!(wedged(), ["main/scrub"]);
 }

@@ -101,3 +101,84 @@ async fn a_board_that_cannot_be_saved_works_on_and_is_saved_later() {
     assert!(first.save().await);
     assert_eq!(board(dir.path()).0.all().len(), 1);
 }
+
+/// `alarms.json` as version 0.1 wrote it, and two lines that another version may write: an alarm and a source that this
+/// one does not know.
+const STORED: &str = r#"{
+  "main|future-task|wal-gap": {
+    "severity": "critical",
+    "since": "2027-01-15T08:00:01Z",
+    "told": "2027-01-15T08:00:01Z",
+    "text": "WAL is missing"
+  },
+  "main|regions|region-away/eu1": {
+    "severity": "critical",
+    "since": "2027-01-15T07:00:00.5Z",
+    "told": "2027-01-15T08:00:00Z",
+    "text": "region eu1 does not answer"
+  },
+  "main|wal|future-alarm/eu1": {
+    "severity": "warning",
+    "since": "2027-01-15T08:00:00Z",
+    "told": "2027-01-15T08:00:00Z",
+    "text": "nobody knows"
+  },
+  "|damage|state-damaged/main/runs.json.damaged-1": {
+    "severity": "warning",
+    "since": "2027-01-15T08:00:00Z",
+    "told": "2027-01-15T08:00:00Z",
+    "text": "put aside"
+  }
+}"#;
+
+fn store(directory: &Path) {
+    std::fs::write(directory.join("alarms.json"), STORED).unwrap();
+}
+
+fn stored(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("alarms.json")).unwrap()
+}
+
+fn names(board: &AlarmBoard) -> Vec<String> {
+    board.all().iter().map(|alarm| alarm.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_stored_file_is_shown_and_written_back_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path());
+    let (board, _) = board(dir.path());
+    assert_eq!(names(&board), ["region-away/eu1", "wal-gap", "state-damaged/main/runs.json.damaged-1"]);
+    assert!(board.save().await);
+    assert_eq!(stored(dir.path()), STORED, "nothing was reported yet");
+
+    let eu1 = AlarmName::of_region("region-away", &"eu1".parse().unwrap());
+    let regions =
+        BTreeMap::from([(eu1, Wrong { severity: Severity::Critical, text: "region eu1 does not answer".to_owned() })]);
+    board.report(&Source::of(&"main".parse().unwrap(), "regions"), regions);
+    let damaged = AlarmName::about("state-damaged", "main/runs.json.damaged-1");
+    board.report(&Source::daemon("damage"), wrong(&[(damaged, "put aside")]));
+    assert!(board.save().await);
+    assert_eq!(stored(dir.path()), STORED, "what is reported again keeps its times");
+}
+
+#[tokio::test]
+async fn an_unknown_alarm_is_not_shown_and_stays_stored_until_its_source_reports_or_is_late() {
+    let unknown = "main|wal|future-alarm/eu1";
+    for (why, reports, seconds, expected) in [
+        ("just opened", false, 0, true),
+        ("its source reported", true, 0, false),
+        ("its source is late", false, 900, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path());
+        let (board, clock) = board(dir.path());
+        clock.set(at(seconds));
+        if reports {
+            board.report(&wal(), Wrongs::default());
+        }
+        assert!(!names(&board).iter().any(|name| name.starts_with("future-alarm")), "{why}");
+        assert!(board.save().await);
+        assert_eq!(stored(dir.path()).contains(unknown), expected, "{why}");
+    }
+}
