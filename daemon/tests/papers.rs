@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use lifeboat_daemon::base::alarms::rules::RULES;
+use lifeboat_daemon::base::alarms::rules::Alarm;
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -17,7 +17,7 @@ fn read(path: &Path) -> String {
 
 #[test]
 fn every_alarm_has_its_runbook_and_every_runbook_its_alarm() {
-    let alarms: BTreeSet<String> = RULES.iter().map(|rule| rule.name.to_owned()).collect();
+    let alarms: BTreeSet<String> = Alarm::ALL.iter().map(|alarm| alarm.name().to_owned()).collect();
     let files = std::fs::read_dir(docs().join("runbooks")).unwrap().map(|entry| entry.unwrap().path());
     let runbooks: BTreeSet<String> = files
         .filter(|path| !path.ends_with("README.md"))
@@ -32,15 +32,16 @@ fn every_alarm_has_its_runbook_and_every_runbook_its_alarm() {
 #[test]
 fn a_runbook_says_all_that_is_asked_at_night() {
     let overview = read(&docs().join("runbooks/README.md"));
-    for rule in RULES {
-        let text = read(&docs().join(format!("runbooks/{}.md", rule.name)));
-        assert!(text.starts_with(&format!("# {}\n", rule.name)), "{}", rule.name);
-        let severity = format!("**{}.**", if rule.severity.to_string() == "critical" { "Critical" } else { "Warning" });
-        assert!(text.contains(&severity), "{}: the code says {}", rule.name, rule.severity);
+    for alarm in Alarm::ALL {
+        let text = read(&docs().join("..").join(alarm.runbook()));
+        assert!(text.starts_with(&format!("# {}\n", alarm.name())), "{}", alarm.name());
+        let severity =
+            format!("**{}.**", if alarm.severity().to_string() == "critical" { "Critical" } else { "Warning" });
+        assert!(text.contains(&severity), "{}: the code says {}", alarm.name(), alarm.severity());
         for part in ["**How urgent:**", "\n## Look\n", "```console\n$ ", "\n## Do\n\n1. ", "\n## Over when\n"] {
-            assert!(text.contains(part), "{}: {part:?} is missing", rule.name);
+            assert!(text.contains(part), "{}: {part:?} is missing", alarm.name());
         }
-        let row = format!("| [{0}]({0}.md) | {1} |", rule.name, rule.severity);
+        let row = format!("| [{0}]({0}.md) | {1} |", alarm.name(), alarm.severity());
         assert!(overview.contains(&row), "{row:?} is not in the overview");
     }
 }

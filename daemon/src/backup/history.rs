@@ -12,7 +12,7 @@ use lifeboat_vocabulary::{BackupId, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::schedule::{Attempt, Outcome, Past, overdue_after};
-use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
 use crate::settings::timetable::Timetable;
 
@@ -262,7 +262,7 @@ impl Runs {
             let why = result.why.as_deref().unwrap_or("the reason is not known");
             let again = if in_a_row > 1 { format!("; the last {in_a_row} failed") } else { String::new() };
             let text = format!("the backup that began at {} is {}: {why}{again}", run.started, result.ending.as_str());
-            wrongs.add(AlarmName::of("backup-failed"), text);
+            wrongs.add(Alarm::BackupFailed, text);
         }
         let newest = self.newest_good();
         if let Some((run, result)) = newest.and_then(|run| Some((run, run.result.as_ref()?))) {
@@ -270,12 +270,12 @@ impl Runs {
             if result.ending == RunEnding::Degraded && now.since(ended) > DEGRADED_PATIENCE {
                 let why = result.why.as_deref().unwrap_or("some regions do not have it");
                 let backup = result.backup.as_deref().unwrap_or("the newest backup");
-                wrongs.add(AlarmName::of("backup-degraded"), format!("{backup} is not in every region: {why}"));
+                wrongs.add(Alarm::BackupDegraded, format!("{backup} is not in every region: {why}"));
             }
             if result.damaged_pages > 0 {
                 let backup = result.backup.as_deref().unwrap_or("the newest backup");
                 let text = format!("{} pages are damaged in the database, as {backup} read it", result.damaged_pages);
-                wrongs.add(AlarmName::of("database-damaged"), text);
+                wrongs.add(Alarm::DatabaseDamaged, text);
             }
         }
         let since = newest.map(|run| run.started).or(self.first_seen);
@@ -286,7 +286,7 @@ impl Runs {
                 Some(_) => format!("the newest good backup began at {since}; the schedule is `{}`", timetable.text()),
                 None => format!("there is no good backup, and none was made since {since}"),
             };
-            wrongs.add(AlarmName::of("backup-overdue"), text);
+            wrongs.add(Alarm::BackupOverdue, text);
         }
         wrongs
     }

@@ -18,7 +18,7 @@ use crate::backup::history::{RunEnding, RunHistory, RunKind, RunResult, Runs};
 use crate::backup::maker::BackupMaker;
 use crate::backup::runs_view::{runs_view, what};
 use crate::backup::schedule::{Attempt, Decision, Outcome, Past, Why, decide};
-use crate::base::alarms::board::{AlarmName, Source};
+use crate::base::alarms::board::{Alarm, Source, SourceKind};
 use crate::base::capacity::{Capacity, Place};
 use crate::base::guard::{GuardError, RunGuard};
 use crate::base::state::StateError;
@@ -229,12 +229,12 @@ impl Scheduler {
             && since.elapsed() >= WRITER_ALARM
         {
             let text = format!("{who}. No scheduled backups are made here; stop one of the two daemons");
-            wrongs.add(AlarmName::of("backup-second-writer"), text);
+            wrongs.add(Alarm::BackupSecondWriter, text);
         }
         if let Some(why) = self.unguarded.as_ref().or(self.unsaved.as_ref()) {
-            wrongs.add(AlarmName::of("state-not-writable"), why.clone());
+            wrongs.add(Alarm::StateNotWritable, why.clone());
         }
-        self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, "schedule"), wrongs);
+        self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, SourceKind::Schedule), wrongs);
         let newest = runs.newest_good().map_or(0, |run| run.number);
         self.parts.good.send_if_modified(|known| std::mem::replace(known, newest) != newest);
         self.parts.context.facts.runs(runs_view(runs, self.parts.counted_after));

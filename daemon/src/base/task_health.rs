@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lifeboat_vocabulary::ClusterName;
 
-use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::progress::Doing;
 use crate::base::supervisor::{Entry, Supervisor, Weight};
 use crate::base::task_state::State;
@@ -85,7 +85,7 @@ fn look(entry: &Entry, wrong: &mut Wrongs) -> Option<String> {
             "task {task} has ended {} times in a row and is begun again each time; last: {why}",
             health.failures
         );
-        wrong.add(AlarmName::about("task-restarting", task), text);
+        wrong.add(Alarm::TaskRestarting.about(task), text);
     }
     let now = match health.state {
         State::Running => health.progress.wedged(settings.ceiling),
@@ -93,21 +93,21 @@ fn look(entry: &Entry, wrong: &mut Wrongs) -> Option<String> {
     };
     if let Some((on, unmoved)) = now {
         let text = format!("task {task} has made no step in {on} for {} s", unmoved.as_secs());
-        wrong.add(AlarmName::about("task-wedged", task), text.clone());
+        wrong.add(Alarm::TaskWedged.about(task), text.clone());
         return (settings.weight == Weight::Core).then_some(text);
     }
     if health.state == State::Stuck {
         let why = health.last.as_deref().unwrap_or("nobody knows in what");
         let text =
             format!("task {task} is wedged ({why}) and cannot be cancelled: it blocks a thread; restart the daemon");
-        wrong.add(AlarmName::about("task-wedged", task), text.clone());
+        wrong.add(Alarm::TaskWedged.about(task), text.clone());
         return Some(text);
     }
     if let Some((when, why)) = &health.wedged
         && when.elapsed() < settings.restart.healthy
     {
         let text = format!("task {task} was wedged ({why}); it was cancelled and begun again");
-        wrong.add(AlarmName::about("task-wedged", task), text);
+        wrong.add(Alarm::TaskWedged.about(task), text);
     }
     None
 }

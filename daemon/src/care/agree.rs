@@ -10,7 +10,7 @@ use lifeboat_repository::log::LogHead;
 use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use serde::{Deserialize, Serialize};
 
-use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::{Durable, time_text};
 use crate::care::ask::Roundup;
 use crate::care::parts::CareParts;
@@ -175,11 +175,11 @@ pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
     for disagreement in &found {
         let about = disagreement.region().map_or_else(|| "regions".to_owned(), ToString::to_string);
         wrong.add(
-            AlarmName::about("log-disagreement", about),
+            Alarm::LogDisagreement.about(about),
             format!("{disagreement}. Deletion is frozen; find out who wrote there before anything else"),
         );
     }
-    parts.context.alarms.report(&Source::of(cluster, "agreement"), wrong);
+    parts.context.alarms.report(&Source::of(cluster, SourceKind::Agreement), wrong);
     found
 }
 

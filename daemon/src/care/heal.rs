@@ -13,7 +13,7 @@ use lifeboat_repository::log::{LogTrust, RegionLog};
 use lifeboat_vocabulary::{RegionName, error_chain};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::base::alarms::board::Source;
+use crate::base::alarms::board::{Source, SourceKind};
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::agree::judge;
@@ -60,7 +60,7 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
                     tracing::warn!(%cluster, error = %error_chain(&error), "since when regions lack something is not remembered");
                 }
                 if let Some(wrong) = wrong {
-                    parts.context.alarms.report(&Source::of(cluster, "heal"), wrong);
+                    parts.context.alarms.report(&Source::of(cluster, SourceKind::Heal), wrong);
                 }
             }
             Err(error) => {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::parts::CareParts;
@@ -217,10 +217,10 @@ impl Lane<'_> {
         }
         let mut wrong = Wrongs::default();
         for (region, text) in &*late {
-            wrong.add(AlarmName::of_region("scrub-late", region), text.clone());
+            wrong.add(Alarm::ScrubLate.of_region(region), text.clone());
         }
         drop(late);
-        parts.context.alarms.report(&Source::of(&parts.cluster.name, "scrub"), wrong);
+        parts.context.alarms.report(&Source::of(&parts.cluster.name, SourceKind::Scrub), wrong);
     }
 }
 

@@ -8,7 +8,7 @@ use lifeboat_repository::log::RegionLog;
 use lifeboat_vocabulary::{RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
-use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::alarms::board::{Alarm, Wrongs};
 
 /// So long a region may lack something before anybody is told: it is being healed.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -55,7 +55,7 @@ impl HealFile {
             if stuck > PATIENCE {
                 let why = found.left.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
                 let text = format!("healing of region {region} has not come to an end for {}: {why}", spoken(stuck));
-                wrong.add(AlarmName::of_region("heal-stuck", region), text);
+                wrong.add(Alarm::HealStuck.of_region(region), text);
             }
             if found.damaged > 0 {
                 let text = format!(
@@ -63,7 +63,7 @@ impl HealFile {
                      `lifeboatd heal --region {region} --dry-run`",
                     found.damaged
                 );
-                wrong.add(AlarmName::of_region("region-damaged", region), text);
+                wrong.add(Alarm::RegionDamaged.of_region(region), text);
             }
         }
         wrong
@@ -106,7 +106,7 @@ mod tests {
             ("just now", 0, round(0, &["backup x: no region has it"]), vec![]),
             ("still in time", 60, round(0, &["backup x: no region has it"]), vec![]),
             ("too long", 61, round(0, &["backup x: no region has it"]), vec!["heal-stuck/b"]),
-            ("it is cured", 63, round(0, &[]), vec![]),
+            ("it is healed", 63, round(0, &[]), vec![]),
             ("again", 64, round(0, &["backup x: no region has it"]), vec![]),
             ("damage is told at once", 65, round(1, &[]), vec!["region-damaged/b"]),
         ] {

@@ -14,7 +14,7 @@ use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 
@@ -426,7 +426,7 @@ impl Freezer {
             Ok(standstill) => standstill,
             Err(error) => {
                 let text = format!("what is frozen cannot be read, so deletion is: {}", error_chain(&error));
-                wrong.add(AlarmName::about("deletion-frozen", Trigger::StateLost.to_string()), text);
+                wrong.add(Alarm::DeletionFrozen.about(Trigger::StateLost.to_string()), text);
                 return wrong;
             }
         };
@@ -436,12 +436,12 @@ impl Freezer {
                 "deletion stopped by itself at {since}: {why}. Look into it, then `lifeboatd resume --cluster {cluster} \
                  --action delete --reason ... --owner ...`"
             );
-            wrong.add(AlarmName::about("deletion-frozen", trigger.to_string()), text);
+            wrong.add(Alarm::DeletionFrozen.about(trigger.to_string()), text);
         }
         let over = |pause: &Pause| pause.expires.is_some_and(|end| now.since(end) >= ENDED_TOLD);
         for pause in standstill.pauses.iter().filter(|pause| !over(pause)) {
             if let Some(text) = stale(pause, now) {
-                wrong.add(AlarmName::about("pause-stale", pause.action.to_string()), text);
+                wrong.add(Alarm::PauseStale.about(pause.action.to_string()), text);
             }
         }
         if standstill.pauses.iter().any(over)

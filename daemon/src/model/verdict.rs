@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lifeboat_cli::terminal::spoken;
 
+use crate::base::alarms::rules::{Alarm, AlarmId};
 use crate::model::region_health::Health;
 use crate::model::snapshot::{AlarmLine, ClusterStatus, Protection, Verdict};
 
@@ -15,9 +16,6 @@ pub enum WalReceiver {
     /// Another one, or nobody: this one does not know how it stands.
     Elsewhere,
 }
-
-/// Rules whose alarms say what [`Reasons::regions`] says.
-const SAID: [&str; 3] = ["region-away", "region-failing", "region-slow"];
 
 /// What a program outside may rely on.
 #[derive(Default)]
@@ -112,10 +110,11 @@ impl Reasons {
 
     /// An alarm about WAL that nobody can recover is a loss; any other is a risk.
     fn alarm(&mut self, alarm: &AlarmLine) {
-        match alarm.name.as_str() {
-            "wal-gap" | "wal-damaged" | "wal-server-refused" => self.lost.push(alarm.text.clone()),
-            "wal-disconnected" | "wal-rpo" => {} // said already, with the present figures
-            name if SAID.contains(&name.split('/').next().unwrap_or(name)) => {} // likewise
+        match AlarmId::parse(&alarm.name).map(|id| id.kind) {
+            Some(Alarm::WalGap | Alarm::WalDamaged | Alarm::WalServerRefused) => self.lost.push(alarm.text.clone()),
+            // `Reasons::wal` and `Reasons::regions` say these, with the present figures.
+            Some(Alarm::WalDisconnected | Alarm::WalRpo) => {}
+            Some(Alarm::RegionAway | Alarm::RegionFailing | Alarm::RegionSlow) => {}
             _ => self.risky.push(alarm.text.clone()),
         }
     }
@@ -168,20 +167,20 @@ mod tests {
 
     #[test]
     fn no_alarm_leaves_a_cluster_ok() {
-        for rule in crate::base::alarms::rules::RULES {
-            let name = format!("{}/virginia", rule.name);
+        for kind in Alarm::ALL {
+            let name = kind.about("virginia").to_string();
             let mut status = cluster("main");
-            match rule.name {
+            match kind {
                 // What these say stands in the figures, too.
-                "region-away" => status.regions[1].health = Health::Away,
-                "region-failing" => status.regions[1].health = Health::Failing,
-                "region-slow" => status.regions[1].health = Health::Slow,
-                "wal-disconnected" => status.wal.as_mut().unwrap().host = None,
-                "wal-rpo" => status.rpo.seconds = Some(90.0),
+                Alarm::RegionAway => status.regions[1].health = Health::Away,
+                Alarm::RegionFailing => status.regions[1].health = Health::Failing,
+                Alarm::RegionSlow => status.regions[1].health = Health::Slow,
+                Alarm::WalDisconnected => status.wal.as_mut().unwrap().host = None,
+                Alarm::WalRpo => status.rpo.seconds = Some(90.0),
                 _ => {}
             }
             status.alarms.push(alarm(&name, "something is wrong"));
-            assert_ne!(judge(&status, WalReceiver::Here).protection, Protection::Ok, "{}", rule.name);
+            assert_ne!(judge(&status, WalReceiver::Here).protection, Protection::Ok, "{kind:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use lifeboat_vocabulary::{Clock, RegionName, SystemClock, error_chain};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::base::alarms::board::{AlarmName, Source, Wrong, Wrongs};
+use crate::base::alarms::board::{Alarm, AlarmId, Source, SourceKind, Wrong, Wrongs};
 use crate::base::alarms::rules::Severity;
 use crate::base::supervisor::TaskContext;
 use crate::model::capabilities::Writers;
@@ -200,7 +200,7 @@ impl Watch {
     }
 
     fn report(&mut self) {
-        let source = Source::of(self.parts.context.regions.cluster(), "regions");
+        let source = Source::of(self.parts.context.regions.cluster(), SourceKind::Regions);
         let memories: Vec<(&OpenRegion, RegionMemory)> = self
             .parts
             .context
@@ -224,7 +224,7 @@ impl Watch {
     }
 
     /// Regions that answer and lack something.
-    fn behind(&self, memories: &[(&OpenRegion, RegionMemory)]) -> Vec<(AlarmName, Wrong)> {
+    fn behind(&self, memories: &[(&OpenRegion, RegionMemory)]) -> Vec<(AlarmId, Wrong)> {
         let (told, now) = (self.parts.context.facts.told(), SystemClock.now());
         let look = |(region, memory): &(&OpenRegion, RegionMemory)| {
             let name = &region.name;
@@ -233,7 +233,7 @@ impl Watch {
             let lack = (memory.health.state() != Health::Away).then(lack);
             let look = |memory: &mut RegionMemory| behind::look(&mut memory.behind, lack.as_ref(), (name, now));
             let text = self.parts.book.change(name, look).flatten()?;
-            Some((AlarmName::of_region("region-behind", name), Wrong { severity: Severity::Warning, text }))
+            Some((Alarm::RegionBehind.of_region(name), Wrong { severity: Severity::Warning, text }))
         };
         memories.iter().filter_map(look).collect()
     }
@@ -270,7 +270,7 @@ impl Watched {
         }
     }
 
-    fn wrong_clock(&mut self, region: &OpenRegion) -> Option<(AlarmName, Wrong)> {
+    fn wrong_clock(&mut self, region: &OpenRegion) -> Option<(AlarmId, Wrong)> {
         let micros = region.metrics.snapshot().clock_skew_micros?;
         let seconds = Duration::from_micros(micros.unsigned_abs()).as_secs_f64();
         self.skewed = seconds >= if self.skewed { SKEW.1 } else { SKEW.0 };
@@ -280,7 +280,7 @@ impl Watched {
              host's: let it keep its time by NTP. At 15 minutes the region refuses every request",
             region.name
         );
-        let name = AlarmName::of_region("region-clock-skew", &region.name);
+        let name = Alarm::RegionClockSkew.of_region(&region.name);
         self.skewed.then_some((name, Wrong { severity: Severity::Warning, text }))
     }
 }
@@ -314,22 +314,22 @@ fn wrong_health(
     region: &OpenRegion,
     memory: &RegionMemory,
     (last_error, severity): (Option<&str>, Severity),
-) -> Option<(AlarmName, Wrong)> {
+) -> Option<(AlarmId, Wrong)> {
     let (name, health) = (&region.name, &memory.health);
     let latency = region.metrics.snapshot().latency.unwrap_or_default().as_secs_f64();
-    let (rule, severity, text) = match health.state() {
+    let (alarm, severity, text) = match health.state() {
         Health::Healthy => return None,
         Health::Slow => {
             let usual = health.usual_latency().unwrap_or_default().as_secs_f64();
             let text = format!("region {name} takes {latency:.1} s for a small request; it used to take {usual:.2} s");
-            ("region-slow", Severity::Warning, text)
+            (Alarm::RegionSlow, Severity::Warning, text)
         }
         Health::Failing => {
             let percent = health.error_share() * 100.0;
             let why = last_error.map_or_else(String::new, |why| format!("; the last that failed: {why}"));
             let text = format!("of the requests to region {name}, {percent:.0} % fail{why}");
             let useless = !health.state().is_of_use(health.error_share());
-            ("region-failing", if useless { severity } else { Severity::Warning }, text)
+            (Alarm::RegionFailing, if useless { severity } else { Severity::Warning }, text)
         }
         Health::Away => {
             let why = last_error.unwrap_or("its requests fail");
@@ -337,13 +337,13 @@ fn wrong_health(
                 "region {name} has not answered since {}: {why}. What it misses is copied to it when it is back",
                 health.since()
             );
-            ("region-away", severity, text)
+            (Alarm::RegionAway, severity, text)
         }
     };
-    Some((AlarmName::of_region(rule, name), Wrong { severity, text }))
+    Some((alarm.of_region(name), Wrong { severity, text }))
 }
 
-fn wrong_capability(region: &OpenRegion, memory: &RegionMemory) -> Option<(AlarmName, Wrong)> {
+fn wrong_capability(region: &OpenRegion, memory: &RegionMemory) -> Option<(AlarmId, Wrong)> {
     let capabilities = memory.capabilities.as_ref()?;
     let lost: Vec<&str> = capabilities.lost().collect();
     if lost.is_empty() {
@@ -356,5 +356,5 @@ fn wrong_capability(region: &OpenRegion, memory: &RegionMemory) -> Option<(Alarm
     };
     let (name, lost) = (&region.name, lost.join(", "));
     let text = format!("region {name} no longer does what it did before ({lost}): {follows}");
-    Some((AlarmName::of_region("region-capability", name), Wrong { severity, text }))
+    Some((Alarm::RegionCapability.of_region(name), Wrong { severity, text }))
 }

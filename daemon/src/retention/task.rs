@@ -17,7 +17,7 @@ use lifeboat_stores::ObjectLock;
 use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use tokio::sync::Notify;
 
-use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::TaskContext;
 use crate::care::tamper_watch;
 use crate::deletion::audit::AuditEntry;
@@ -241,7 +241,7 @@ impl Expiry {
             Round::Disagree(what) => {
                 all_well = false;
                 let text = format!("nothing is deleted while the regions disagree: {}", what.join("; "));
-                wrong.add(AlarmName::of("prune-refused"), text);
+                wrong.add(Alarm::PruneRefused, text);
             }
             Round::Regions(regions) => {
                 for (region, expired) in regions {
@@ -251,7 +251,7 @@ impl Expiry {
                 }
             }
         }
-        self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, "prune"), wrong);
+        self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, SourceKind::Prune), wrong);
         all_well
     }
 
@@ -261,7 +261,7 @@ impl Expiry {
                 self.failing_since.remove(region);
                 if let Some(since) = done.locked_since.filter(|since| now.since(*since) > LOCKED_FOR) {
                     let text = format!("{} objects that were to go are locked since {since}", done.swept.locked);
-                    wrong.add(AlarmName::of_region("prune-locked", region), text);
+                    wrong.add(Alarm::PruneLocked.of_region(region), text);
                 }
                 return;
             }
@@ -273,17 +273,17 @@ impl Expiry {
         };
         let text = error_chain(error);
         tracing::warn!(cluster = %self.parts.context.cluster, %region, error = text, "retention was not carried out");
-        let rule = match error {
+        let alarm = match error {
             SweepError::Stopped { .. } => return,
-            SweepError::Unusual { .. } => "prune-unusual",
-            SweepError::Forbidden { .. } => "prune-forbidden",
+            SweepError::Unusual { .. } => Alarm::PruneUnusual,
+            SweepError::Forbidden { .. } => Alarm::PruneForbidden,
             error if error.may_pass() => {
                 self.passing(region, &text, (wrong, now));
                 return;
             }
-            _ => "prune-refused",
+            _ => Alarm::PruneRefused,
         };
-        wrong.add(AlarmName::of_region(rule, region), text);
+        wrong.add(alarm.of_region(region), text);
     }
 
     /// A region that does not answer has an alarm of its own; that nothing is tidied there matters only after a while.
@@ -291,7 +291,7 @@ impl Expiry {
         let since = *self.failing_since.entry(region.clone()).or_insert(now);
         if now.since(since) > PATIENCE {
             let text = format!("nothing was deleted since {since}: {why}");
-            wrong.add(AlarmName::of_region("prune-refused", region), text);
+            wrong.add(Alarm::PruneRefused.of_region(region), text);
         }
     }
 

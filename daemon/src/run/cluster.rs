@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::backup::history::RunHistory;
 use crate::backup::maker::Maker;
 use crate::backup::task::SchedulerParts;
-use crate::base::alarms::board::{AlarmBoard, Source};
+use crate::base::alarms::board::{AlarmBoard, Source, SourceKind};
 use crate::base::capacity::Capacity;
 use crate::base::readiness::{Looked, Readiness};
 use crate::base::renewed::renewed;
@@ -41,13 +41,13 @@ const SCHEDULE_CEILING: Duration = Duration::from_secs(900);
 const ORDINARY_CEILING: Duration = Duration::from_secs(900);
 
 /// Who raises alarms, by the role that it belongs to.
-const ALARMS_BY_ROLE: [(Role, &[&str]); 6] = [
-    (Role::Wal, &["wal"]),
-    (Role::Backup, &["schedule"]),
-    (Role::Watch, &["regions", "agreement"]),
-    (Role::Prune, &["prune"]),
-    (Role::Heal, &["heal"]),
-    (Role::Scrub, &["scrub"]),
+const ALARMS_BY_ROLE: [(Role, &[SourceKind]); 6] = [
+    (Role::Wal, &[SourceKind::Wal]),
+    (Role::Backup, &[SourceKind::Schedule]),
+    (Role::Watch, &[SourceKind::Regions, SourceKind::Agreement]),
+    (Role::Prune, &[SourceKind::Prune]),
+    (Role::Heal, &[SourceKind::Heal]),
+    (Role::Scrub, &[SourceKind::Scrub]),
 ];
 
 /// What the tasks of all clusters share.
@@ -145,8 +145,8 @@ impl Tasks {
         self.show();
         for (role, sources) in ALARMS_BY_ROLE {
             if !has(role) {
-                // Nobody would ever say that it is cured.
-                sources.iter().for_each(|source| self.common.board.forget(&Source::of(&self.cluster.name, source)));
+                // Nobody would ever clear it.
+                sources.iter().for_each(|source| self.common.board.forget(&Source::of(&self.cluster.name, *source)));
             }
         }
         if has(Role::Wal) {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, AlarmBoard, Source, SourceKind, Wrongs};
 use crate::base::capacity::Capacity;
 use crate::base::guard::{DaemonGuard, GuardError};
 use crate::base::readiness::Readiness;
@@ -116,7 +116,7 @@ impl Daemon {
         guards.push(whole_directory(directory)?);
         // One that was damaged is told of for as long as it lies aside.
         let (board, _) = AlarmBoard::open(directory, Arc::new(SystemClock));
-        board.forget(&Source::daemon("config"));
+        board.forget(&Source::daemon(SourceKind::Config));
         let watchdog = if manager.watchdog.is_some() { Watchdog::Outside } else { Watchdog::Nobody };
         let config = watch::Sender::new(Arc::new(loaded.config.clone()));
         let board = Arc::new(board);
@@ -242,7 +242,7 @@ impl Daemon {
     /// start; what was running is begun again by what the regions and the state say.
     async fn reload(&mut self) {
         self.manager.reloading();
-        let source = Source::daemon("config");
+        let source = Source::daemon(SourceKind::Config);
         match self.take_over().await {
             Ok(plan) => {
                 tracing::info!(changes = %plan, "the configuration was read again");
@@ -252,7 +252,7 @@ impl Daemon {
                 let mut wrong = Wrongs::default();
                 let path = self.source.path.display();
                 let text = format!("the configuration in {path} was refused, the one before stays in force: {refused}");
-                wrong.add(AlarmName::of("config-refused"), text);
+                wrong.add(Alarm::ConfigRefused, text);
                 self.common.board.report(&source, wrong);
             }
         }

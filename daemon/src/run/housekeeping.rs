@@ -11,7 +11,7 @@ use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use rustix::fs::OFlags;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, AlarmBoard, Source, SourceKind, Wrongs};
 use crate::base::readiness::Readiness;
 use crate::base::state;
 use crate::base::supervisor::{Supervisor, TaskContext};
@@ -64,7 +64,7 @@ pub async fn keep(context: TaskContext, house: House) -> anyhow::Result<()> {
         let mut asking = tokio::task::spawn_blocking(move || asked.look(&clusters));
         let answered = tokio::time::timeout(PROBE_PATIENCE, &mut asking).await;
         if answered.is_err() {
-            house.board.report(&Source::daemon("state"), hanging(&house.state_directory));
+            house.board.report(&Source::daemon(SourceKind::State), hanging(&house.state_directory));
             // Nothing is asked twice at the same time of a disk that does not answer.
             context.progress.waiting("the disk of the state directory");
             tokio::select! {
@@ -79,7 +79,7 @@ pub async fn keep(context: TaskContext, house: House) -> anyhow::Result<()> {
 fn hanging(directory: &Path) -> Wrongs {
     let mut wrong = Wrongs::default();
     let text = format!("the disk with {} has not answered for {} s", directory.display(), PROBE_PATIENCE.as_secs());
-    wrong.add(AlarmName::of("state-not-writable"), text);
+    wrong.add(Alarm::StateNotWritable, text);
     wrong
 }
 
@@ -92,13 +92,13 @@ impl House {
                  room, or give the directory back to this account",
                 self.state_directory.display()
             );
-            wrong.add(AlarmName::of("state-not-writable"), text);
+            wrong.add(Alarm::StateNotWritable, text);
         }
-        self.board.report(&Source::daemon("state"), wrong);
-        self.board.report(&Source::daemon("damage"), damaged(&self.state_directory, clusters));
-        self.board.report(&Source::daemon("overrides"), self.overrides.look(SystemClock.now()));
+        self.board.report(&Source::daemon(SourceKind::State), wrong);
+        self.board.report(&Source::daemon(SourceKind::Damage), damaged(&self.state_directory, clusters));
+        self.board.report(&Source::daemon(SourceKind::Overrides), self.overrides.look(SystemClock.now()));
         for cluster in clusters {
-            self.board.report(&Source::of(cluster, "freeze"), self.freezer.look(cluster));
+            self.board.report(&Source::of(cluster, SourceKind::Freeze), self.freezer.look(cluster));
         }
     }
 }
@@ -117,7 +117,7 @@ fn damaged(state_directory: &Path, clusters: &[ClusterName]) -> Wrongs {
                  remove it",
                 file.display()
             );
-            wrong.add(AlarmName::about("state-damaged", about), text);
+            wrong.add(Alarm::StateDamaged.about(about), text);
         }
     }
     wrong
@@ -149,7 +149,7 @@ pub async fn watch_tasks(
         look.tick().await;
         let judgement = supervisor.judge();
         for (cluster, wrong) in judgement.wrong {
-            board.report(&Source { cluster, task: "supervisor" }, wrong);
+            board.report(&Source { cluster, kind: SourceKind::Supervisor }, wrong);
         }
         if let Some(stuck) = &judgement.stuck {
             if !complained {
@@ -170,8 +170,8 @@ pub async fn watch_tasks(
 fn status_line(board: &AlarmBoard, readiness: &Readiness, stuck: Option<&str>) -> String {
     let alarms = board.all();
     let worst = alarms.first().map(|alarm| match &alarm.cluster {
-        Some(cluster) => format!("{cluster}: {}", alarm.name),
-        None => alarm.name.to_string(),
+        Some(cluster) => format!("{cluster}: {}", alarm.id),
+        None => alarm.id.to_string(),
     });
     let alarms = match (alarms.len(), worst) {
         (0, _) | (_, None) => "no alarms".to_owned(),

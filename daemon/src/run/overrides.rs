@@ -9,7 +9,7 @@ use lifeboat_config::Override;
 use lifeboat_vocabulary::{ClusterName, UtcTime};
 use serde::{Deserialize, Serialize};
 
-use crate::base::alarms::board::{AlarmName, Wrongs};
+use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, StateError, time_text};
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 
@@ -85,7 +85,7 @@ impl Overrides {
                     "environment variable {variable} has set {setting} to {shown} since {since}; write it into the \
                      configuration, or remove it"
                 );
-                wrong.add(AlarmName::about("override-stale", variable), text);
+                wrong.add(Alarm::OverrideStale.about(variable), text);
             }
         }
         wrong

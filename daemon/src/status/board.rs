@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::base::alarms::board::{AlarmBoard, RaisedAlarm};
+use crate::base::alarms::board::{Alarm, AlarmBoard, RaisedAlarm};
 use crate::base::progress::Doing;
 use crate::base::supervisor::{Supervisor, TaskContext};
 use crate::deletion::freeze::Freezer;
@@ -30,7 +30,7 @@ use crate::status::file;
 
 /// How often a snapshot is taken.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Continuous WAL that has said nothing for so long does not run.
+/// Continuous WAL that has reported nothing for so long does not run.
 const WAL_STALE: Duration = Duration::from_secs(10);
 
 /// One cluster, as the board sees it.
@@ -47,7 +47,7 @@ pub struct ClusterView {
     pub regions: Arc<OpenRegions>,
     /// What is known of them.
     pub book: Arc<RegionBook>,
-    /// What the tasks tell.
+    /// What its tasks report.
     pub facts: Arc<ClusterFacts>,
 }
 
@@ -66,7 +66,7 @@ impl Expected {
     }
 }
 
-/// Where everything comes together.
+/// Gathers snapshots from what the parts of the daemon know.
 pub struct StatusBoard {
     started: UtcTime,
     alarms: Arc<AlarmBoard>,
@@ -84,13 +84,20 @@ impl StatusBoard {
     #[must_use]
     pub fn new(alarms: Arc<AlarmBoard>, freezer: Arc<Freezer>, supervisor: Arc<Supervisor>) -> Self {
         let started = SystemClock.now();
-        let (latest, _) = watch::channel(Arc::new(empty(started)));
-        let (expected, clusters) = (Mutex::default(), Mutex::default());
-        let (overrides, http) = (Mutex::default(), Mutex::default());
-        Self { started, alarms, freezer, supervisor, expected, clusters, overrides, http, latest }
+        Self {
+            started,
+            alarms,
+            freezer,
+            supervisor,
+            expected: Mutex::default(),
+            clusters: Mutex::default(),
+            overrides: Mutex::default(),
+            http: Mutex::default(),
+            latest: watch::channel(Arc::new(empty(started))).0,
+        }
     }
 
-    /// Says all about a cluster that is expected, in the place of what was said of it before.
+    /// Shows a cluster that is expected; replaces its earlier view.
     pub fn show(&self, view: ClusterView) {
         let mut clusters = self.clusters.lock();
         let view = Arc::new(view);
@@ -107,12 +114,12 @@ impl StatusBoard {
         *self.expected.lock() = expected;
     }
 
-    /// Says which settings are overridden.
+    /// Shows which settings are overridden.
     pub fn overridden(&self, overrides: Vec<OverrideStatus>) {
         *self.overrides.lock() = overrides;
     }
 
-    /// Says where the daemon answers over HTTP.
+    /// Shows where the daemon answers over HTTP.
     pub fn serves(&self, address: Option<String>) {
         *self.http.lock() = address;
     }
@@ -130,8 +137,7 @@ impl StatusBoard {
         let tasks = self.supervisor.tasks();
         let stuck = self.supervisor.judge();
         let wedged = |cluster: &Option<ClusterName>, task: &str| {
-            let wrong = stuck.wrong.get(cluster);
-            wrong.is_some_and(|wrong| wrong.iter().any(|(name, _)| name.to_string() == format!("task-wedged/{task}")))
+            stuck.wrong.get(cluster).is_some_and(|wrong| wrong.contains(&Alarm::TaskWedged.about(task)))
         };
         let tasks = tasks.into_iter().map(|task| TaskStatus {
             wedged: wedged(&task.cluster, task.name),
@@ -197,13 +203,19 @@ impl StatusBoard {
         let alarms: Vec<AlarmLine> = self.alarms.raised(Some(&view.cluster)).iter().map(alarm_line).collect();
         let wal = told.wal.clone().filter(|wal| wal.age(now).is_some_and(|age| age < WAL_STALE));
         let standstill = self.freezer.standstill(&view.cluster);
-        let stopped = |what: String, (since, who, why), expires| StopStatus { what, since, who, why, expires };
-        let freezes = standstill.frozen.iter().map(|frozen| {
-            stopped("delete".to_owned(), (frozen.since, frozen.trigger.to_string(), frozen.why.clone()), None)
+        let freezes = standstill.frozen.iter().map(|frozen| StopStatus {
+            what: "delete".to_owned(),
+            since: frozen.since,
+            who: frozen.trigger.to_string(),
+            why: frozen.why.clone(),
+            expires: None,
         });
-        let pauses = standstill.pauses.iter().filter(|pause| pause.in_force(now)).map(|pause| {
-            let said = (pause.since, pause.owner.clone(), pause.reason.clone());
-            stopped(pause.action.to_string(), said, pause.expires)
+        let pauses = standstill.pauses.iter().filter(|pause| pause.in_force(now)).map(|pause| StopStatus {
+            what: pause.action.to_string(),
+            since: pause.since,
+            who: pause.owner.clone(),
+            why: pause.reason.clone(),
+            expires: pause.expires,
         });
         let mut status = ClusterStatus {
             cluster: view.cluster.to_string(),
@@ -263,26 +275,31 @@ async fn write(status: Arc<StatusSnapshot>, state_directory: &Path) -> std::io::
 }
 
 fn empty(now: UtcTime) -> StatusSnapshot {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
     let daemon = DaemonStatus {
-        version,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started: now,
         http: None,
         core_stuck: None,
         tasks: Vec::new(),
     };
-    let (clusters, overrides, alarms) = (Vec::new(), Vec::new(), Vec::new());
-    StatusSnapshot { version: VERSION, time: now, daemon, clusters, overrides, alarms }
+    StatusSnapshot {
+        version: VERSION,
+        time: now,
+        daemon,
+        clusters: Vec::new(),
+        overrides: Vec::new(),
+        alarms: Vec::new(),
+    }
 }
 
 fn alarm_line(alarm: &RaisedAlarm) -> AlarmLine {
     AlarmLine {
-        name: alarm.name.to_string(),
+        name: alarm.id.to_string(),
         severity: alarm.severity.to_string(),
         since: alarm.since,
         text: alarm.text.clone(),
-        runbook: alarm.runbook.clone(),
+        runbook: alarm.id.kind.runbook().to_owned(),
     }
 }
 
@@ -295,9 +312,14 @@ fn window(told: &Told, wal: Option<&WalStatus>) -> Option<WindowStatus> {
         Some(Point { time: recoverable_until(wal), lsn, timeline })
     });
     let to = streamed.unwrap_or_else(|| survey.newest.clone().unwrap_or_else(|| from.clone()));
-    let (older_backups, older_from) = (survey.islands, survey.oldest_island.clone());
-    let (oldest_backup, gaps) = (backup.to_string(), survey.gaps.clone());
-    Some(WindowStatus { oldest_backup, from, to, gaps, older_backups, older_from })
+    Some(WindowStatus {
+        oldest_backup: backup.to_string(),
+        from,
+        to,
+        gaps: survey.gaps.clone(),
+        older_backups: survey.islands,
+        older_from: survey.oldest_island.clone(),
+    })
 }
 
 /// Up to when every commit is known to be in the quorum. What the server has committed since the stream ended is nowhere,

@@ -8,7 +8,7 @@ use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime, WalPosition};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::alarms::board::{AlarmBoard, AlarmName, RaisedAlarm, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, AlarmBoard, RaisedAlarm, Source, SourceKind, Wrongs};
 use crate::model::facts::ClusterFacts;
 use crate::model::wal_status::{AlarmStatus, HolderStatus, WalStatus};
 use crate::wal::shared::{QUORUM, Shared, Upward};
@@ -54,7 +54,7 @@ impl Reporter {
         let mut positions = self.shipper.watch();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let source = Source::of(self.shared.cluster(), "wal");
+        let source = Source::of(self.shared.cluster(), SourceKind::Wal);
         let mut behind_since = BTreeMap::new();
         loop {
             tokio::select! {
@@ -87,7 +87,7 @@ impl Reporter {
         self.wrong_upward(&self.shared.upward(), &mut wrong);
         if let Some(why) = self.shared.ordered() {
             wrong.add(
-                AlarmName::of("wal-gap"),
+                Alarm::WalGap,
                 format!("{why}; until the base backup that is ordered is there, recovery cannot cross it"),
             );
         }
@@ -99,10 +99,10 @@ impl Reporter {
                 self.settings.wal_quorum,
                 self.settings.rpo.as_secs_f64()
             );
-            wrong.add(AlarmName::of("wal-rpo"), text);
+            wrong.add(Alarm::WalRpo, text);
         }
         if let Some(text) = self.outlook.warning() {
-            wrong.add(AlarmName::of("wal-slot-at-risk"), text);
+            wrong.add(Alarm::WalSlotAtRisk, text);
         }
         for (index, region) in positions.regions.iter().enumerate() {
             wrong_region(region, behind_since.get(&index).copied(), &mut wrong);
@@ -112,17 +112,17 @@ impl Reporter {
 
     fn wrong_upward(&self, upward: &Upward, wrong: &mut Wrongs) {
         if let Some(why) = &upward.refused {
-            wrong.add(AlarmName::of("wal-server-refused"), why.clone());
+            wrong.add(Alarm::WalServerRefused, why.clone());
         }
         if let Some(why) = &upward.damaged {
-            wrong.add(AlarmName::of("wal-damaged"), why.clone());
+            wrong.add(Alarm::WalDamaged, why.clone());
         }
         if let Some((since, why)) = &upward.waiting
             && upward.refused.is_none()
             && upward.full.is_none()
             && since.elapsed() > PATIENCE
         {
-            wrong.add(AlarmName::of("wal-disconnected"), format!("no WAL for {} s: {why}", since.elapsed().as_secs()));
+            wrong.add(Alarm::WalDisconnected, format!("no WAL for {} s: {why}", since.elapsed().as_secs()));
         }
         if upward.full.is_some() {
             let outlook = self.outlook.in_words();
@@ -130,7 +130,7 @@ impl Reporter {
                 "the spool of {} is full because a region is away; the server keeps the WAL now. {outlook}",
                 self.settings.spool_limit
             );
-            wrong.add(AlarmName::of("wal-spool-full"), text);
+            wrong.add(Alarm::WalSpoolFull, text);
         }
     }
 
@@ -182,7 +182,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 fn alarm_status(raised: RaisedAlarm) -> AlarmStatus {
-    AlarmStatus { alarm: raised.name.to_string(), since: raised.since.to_string(), text: raised.text }
+    AlarmStatus { alarm: raised.id.to_string(), since: raised.since.to_string(), text: raised.text }
 }
 
 /// Since when each region has been catching up.
@@ -208,22 +208,22 @@ fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut Wro
                 "region {name} holds other WAL than this server's: {what}. Another cluster writes into the same place; \
                  nothing more is written there. Find the other writer before anything else"
             );
-            wrong.add(AlarmName::of_region("wal-conflict", name), text);
+            wrong.add(Alarm::WalConflict.of_region(name), text);
         }
         UploadState::Leased { holder } if long(PATIENCE) => {
             let text = format!("another daemon ships WAL into region {name} ({holder}); stop one of the two");
-            wrong.add(AlarmName::of_region("wal-conflict", name), text);
+            wrong.add(Alarm::WalConflict.of_region(name), text);
         }
         UploadState::Away { why, .. } if long(PATIENCE) => {
-            wrong.add(AlarmName::of_region("wal-region", name), format!("region {name} takes no WAL: {why}"));
+            wrong.add(Alarm::WalRegion.of_region(name), format!("region {name} takes no WAL: {why}"));
         }
         UploadState::Unknown { why } if long(PATIENCE) => {
             let why = why.as_deref().unwrap_or("it has not answered yet");
-            wrong.add(AlarmName::of_region("wal-region", name), format!("region {name} takes no WAL: {why}"));
+            wrong.add(Alarm::WalRegion.of_region(name), format!("region {name} takes no WAL: {why}"));
         }
         UploadState::Behind { bytes } if long(LAG_PATIENCE) => {
             wrong.add(
-                AlarmName::of_region("wal-region", name),
+                Alarm::WalRegion.of_region(name),
                 format!("region {name} lags behind by {bytes} and does not catch up"),
             );
         }

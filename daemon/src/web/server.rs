@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::base::alarms::board::{AlarmBoard, AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, AlarmBoard, Source, SourceKind, Wrongs};
 use crate::base::supervisor::TaskContext;
 use crate::model::snapshot::StatusSnapshot;
 use crate::status::board::StatusBoard;
@@ -67,7 +67,7 @@ struct Front {
 /// # Errors
 /// None so far; the supervisor wants to know.
 pub async fn serve(context: TaskContext, parts: WebParts) -> anyhow::Result<()> {
-    let source = Source::daemon("http");
+    let source = Source::daemon(SourceKind::Http);
     let Some(address) = parts.settings.listen else {
         parts.alarms.forget(&source);
         context.progress.waiting("the end: nothing is served");
@@ -87,7 +87,7 @@ pub async fn serve(context: TaskContext, parts: WebParts) -> anyhow::Result<()> 
             Err(error) => {
                 let text = format!("status and metrics are not served at {address}: {error:#}; it is tried again");
                 let mut wrong = Wrongs::default();
-                wrong.add(AlarmName::of("http-unavailable"), text);
+                wrong.add(Alarm::HttpUnavailable, text);
                 parts.alarms.report(&source, wrong);
             }
         }

@@ -173,7 +173,7 @@ impl Scene {
             .alarms
             .raised(Some(&self.parts.context.cluster))
             .iter()
-            .map(|alarm| alarm.name.to_string())
+            .map(|alarm| alarm.id.to_string())
             .collect()
     }
 

@@ -1,8 +1,8 @@
-//! What is wrong right now, everywhere: raised once, told again until it is cured, cleared once. Since when is kept over
-//! restarts.
+//! What is wrong right now, everywhere. An alarm is logged when it is raised, repeated until it is cleared, and logged once
+//! more when it is cleared. Since when it lasts is kept over restarts.
 //!
-//! Each source states completely what is wrong as far as it can see; what it does not name any more is cured. Telling is
-//! logging, for now: the board is where other channels will begin.
+//! Each source reports completely what is wrong as far as it can see; an alarm that it does not report any more is cleared.
+//! So far alarms are only logged: the board is where other channels will begin.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,97 +10,27 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_vocabulary::{Clock, ClusterName, RegionName, UtcTime, error_chain};
+use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::base::alarms::rules::{RULES, Rule, Severity, rule};
+pub use crate::base::alarms::rules::{Alarm, AlarmId, Severity};
+pub use crate::base::alarms::source::{Source, SourceKind};
 use crate::base::state::{Durable, Loaded, time_text};
 
-/// How often an alarm that goes on is told again.
+/// How often an alarm that lasts is logged again.
 const REPEAT: Duration = Duration::from_secs(15 * 60);
-/// How long an alarm of the last run waits for its source to say something before it is dropped.
-const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+/// How long an alarm of the previous run waits for its source to report before it is dropped.
+const PREVIOUS_KEPT: Duration = Duration::from_secs(15 * 60);
 /// At most this often the file is written.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Which alarm: a rule, and what it is about, if there may be several at once. Shown as `wal-region/frankfurt`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AlarmName {
-    rule: &'static str,
-    about: Option<String>,
-}
-
-impl AlarmName {
-    /// The one alarm of a rule. The rule is one of [`RULES`].
-    #[must_use]
-    pub fn of(rule: &'static str) -> Self {
-        debug_assert!(self::rule(rule).is_some(), "{rule} is not among the rules");
-        Self { rule, about: None }
-    }
-
-    /// The alarm of a rule about one thing, such as a task.
-    #[must_use]
-    pub fn about(rule: &'static str, about: impl Into<String>) -> Self {
-        Self { about: Some(about.into()), ..Self::of(rule) }
-    }
-
-    /// The alarm of a rule about one region.
-    #[must_use]
-    pub fn of_region(rule: &'static str, region: &RegionName) -> Self {
-        Self::about(rule, region.as_str())
-    }
-
-    /// The rule's name.
-    #[must_use]
-    pub fn rule(&self) -> &'static str {
-        self.rule
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (name, about) = text.split_once('/').map_or((text, None), |(name, about)| (name, Some(about.to_owned())));
-        rule(name).map(|rule| Self { rule: rule.name, about })
-    }
-}
-
-impl fmt::Display for AlarmName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.about {
-            Some(about) => write!(f, "{}/{about}", self.rule),
-            None => f.pad(self.rule),
-        }
-    }
-}
-
-/// Who states what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
-    /// About which cluster; `None`: about the daemon as a whole.
-    pub cluster: Option<ClusterName>,
-    /// Which task.
-    pub task: &'static str,
-}
-
-impl Source {
-    /// A task of a cluster.
-    #[must_use]
-    pub fn of(cluster: &ClusterName, task: &'static str) -> Self {
-        Self { cluster: Some(cluster.clone()), task }
-    }
-
-    /// A task of the daemon.
-    #[must_use]
-    pub fn daemon(task: &'static str) -> Self {
-        Self { cluster: None, task }
-    }
-}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// How grave it is.
+    /// How urgent it is.
     pub severity: Severity,
     /// What is wrong and what to do.
     pub text: String,
@@ -108,23 +38,30 @@ pub struct Wrong {
 
 /// What is wrong, complete, as a source sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wrongs(BTreeMap<AlarmName, Wrong>);
+pub struct Wrongs(BTreeMap<AlarmId, Wrong>);
 
 impl Wrongs {
-    /// Adds something, as grave as its rule says.
-    pub fn add(&mut self, name: AlarmName, text: impl Into<String>) {
-        let severity = rule(name.rule).map_or(Severity::Critical, |rule| rule.severity);
-        self.0.insert(name, Wrong { severity, text: text.into() });
+    /// Adds an alarm, as urgent as its kind is.
+    pub fn add(&mut self, alarm: impl Into<AlarmId>, text: impl Into<String>) {
+        let alarm = alarm.into();
+        let severity = alarm.kind.severity();
+        self.0.insert(alarm, Wrong { severity, text: text.into() });
+    }
+
+    /// Whether this very alarm was added.
+    #[must_use]
+    pub fn contains(&self, alarm: &AlarmId) -> bool {
+        self.0.contains_key(alarm)
     }
 
     /// What was added.
-    pub fn iter(&self) -> impl Iterator<Item = (&AlarmName, &Wrong)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&AlarmId, &Wrong)> {
         self.0.iter()
     }
 }
 
-impl From<BTreeMap<AlarmName, Wrong>> for Wrongs {
-    fn from(wrongs: BTreeMap<AlarmName, Wrong>) -> Self {
+impl From<BTreeMap<AlarmId, Wrong>> for Wrongs {
+    fn from(wrongs: BTreeMap<AlarmId, Wrong>) -> Self {
         Self(wrongs)
     }
 }
@@ -132,56 +69,83 @@ impl From<BTreeMap<AlarmName, Wrong>> for Wrongs {
 /// An alarm that lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaisedAlarm {
-    /// Its name.
-    pub name: AlarmName,
+    /// Which alarm, about what.
+    pub id: AlarmId,
     /// About which cluster; `None`: about the daemon as a whole.
     pub cluster: Option<ClusterName>,
-    /// How grave it is.
+    /// How urgent it is.
     pub severity: Severity,
     /// Since when, over restarts.
     pub since: UtcTime,
     /// What is wrong and what to do.
     pub text: String,
-    /// Where the documentation says what to do, such as `docs/runbooks/wal-gap.md`.
-    pub runbook: String,
 }
 
-/// Something to tell.
+/// Something to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It began, or goes on and is told again.
+enum Change {
+    /// It was raised, or lasts and is due to be repeated.
     Firing(RaisedAlarm),
-    /// It is cured.
     Cleared(RaisedAlarm),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Standing {
+/// Who raised which alarm.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct AlarmKey {
+    source: Source,
+    id: AlarmId,
+}
+
+/// As stored: `cluster|source|alarm`.
+impl fmt::Display for AlarmKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}|{}", self.source, self.id)
+    }
+}
+
+/// What this version needs of a stored key. Its source may be one that only another version has.
+struct StoredKey {
+    cluster: Option<ClusterName>,
+    id: AlarmId,
+}
+
+impl StoredKey {
+    /// `None` if this version has no such alarm.
+    fn parse(key: &str) -> Option<Self> {
+        let mut parts = key.splitn(3, '|');
+        let (cluster, _source, id) = (parts.next()?, parts.next()?, parts.next()?);
+        let cluster = if cluster.is_empty() { None } else { Some(cluster.parse().ok()?) };
+        Some(Self { cluster, id: AlarmId::parse(id)? })
+    }
+}
+
+/// How an alarm stands, in memory and in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AlarmState {
     severity: Severity,
+    #[serde(with = "time_text")]
     since: UtcTime,
-    told: UtcTime,
+    #[serde(with = "time_text", rename = "told")]
+    logged: UtcTime,
     text: String,
 }
 
-/// In the file: `cluster|task|alarm`, the cluster empty for the daemon.
+impl AlarmState {
+    fn raised(&self, cluster: Option<ClusterName>, id: AlarmId) -> RaisedAlarm {
+        RaisedAlarm { id, cluster, severity: self.severity, since: self.since, text: self.text.clone() }
+    }
+}
+
+/// The file: by [`AlarmKey`] as text.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Kept(BTreeMap<String, KeptAlarm>);
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct KeptAlarm {
-    severity: Severity,
-    #[serde(with = "time_text")]
-    since: UtcTime,
-    #[serde(with = "time_text")]
-    told: UtcTime,
-    text: String,
-}
+struct StoredAlarms(BTreeMap<String, AlarmState>);
 
 #[derive(Default)]
 struct Inner {
-    raised: BTreeMap<(Source, AlarmName), Standing>,
-    /// From the last run, until its source has said something.
-    remembered: BTreeMap<String, KeptAlarm>,
+    raised: BTreeMap<AlarmKey, AlarmState>,
+    /// From the previous run, as stored, until their source has reported. Alarms that this version does not know are not
+    /// shown and stay in the file for as long.
+    previous: BTreeMap<String, AlarmState>,
 }
 
 /// All alarms that last, of all sources. Cheap to report to; [`AlarmBoard::keep`] writes what changed.
@@ -190,29 +154,29 @@ pub struct AlarmBoard {
     opened: UtcTime,
     inner: Mutex<Inner>,
     changed: Notify,
-    kept: Durable<Kept>,
+    stored: Durable<StoredAlarms>,
 }
 
 impl AlarmBoard {
-    /// Opens the board with what stood on it when the last run ended.
+    /// Opens the board with the alarms that lasted when the previous run ended.
     #[must_use]
     pub fn open(state_directory: &Path, clock: Arc<dyn Clock>) -> (Self, Loaded) {
-        let (kept, loaded) = Durable::<Kept>::open(state_directory.join("alarms.json"));
-        let inner = Inner { raised: BTreeMap::new(), remembered: kept.read().0 };
-        let board = Self { opened: clock.now(), clock, inner: Mutex::new(inner), changed: Notify::new(), kept };
+        let (stored, loaded) = Durable::<StoredAlarms>::open(state_directory.join("alarms.json"));
+        let inner = Inner { raised: BTreeMap::new(), previous: stored.read().0 };
+        let board = Self { opened: clock.now(), clock, inner: Mutex::new(inner), changed: Notify::new(), stored };
         (board, loaded)
     }
 
-    /// States completely what is wrong now, as far as this source can see.
+    /// Reports completely what is wrong now, as far as this source can see.
     pub fn report(&self, source: &Source, wrong: impl Into<Wrongs>) {
         let changes = self.compare(source, wrong.into());
         if !changes.is_empty() {
-            tell(&changes);
+            log(&changes);
             self.changed.notify_one();
         }
     }
 
-    /// Nothing is wrong any more as far as this source is concerned, because it is no more.
+    /// Clears all alarms of this source, because nothing reports for it any more.
     pub fn forget(&self, source: &Source) {
         self.report(source, Wrongs::default());
     }
@@ -222,40 +186,39 @@ impl AlarmBoard {
         let mut changes = Vec::new();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        inner.recall(source);
-        let mine = |(of, _): &(Source, AlarmName)| of == source;
-        let cured: Vec<_> =
-            inner.raised.keys().filter(|key| mine(key) && !wrong.0.contains_key(&key.1)).cloned().collect();
-        for key in cured {
-            if let Some(standing) = inner.raised.remove(&key) {
-                changes.push(Change::Cleared(shown(&key, &standing)));
+        inner.take_over(source);
+        let ended = |key: &&AlarmKey| key.source == *source && !wrong.contains(&key.id);
+        let cleared: Vec<_> = inner.raised.keys().filter(ended).cloned().collect();
+        for key in cleared {
+            if let Some(state) = inner.raised.remove(&key) {
+                changes.push(Change::Cleared(state.raised(source.cluster.clone(), key.id)));
             }
         }
-        for (name, Wrong { severity, text }) in wrong.0 {
-            let key = (source.clone(), name);
-            let standing = match inner.raised.get_mut(&key) {
-                Some(standing) => {
-                    let graver = severity > standing.severity;
-                    (standing.text, standing.severity) = (text, severity);
+        for (id, Wrong { severity, text }) in wrong.0 {
+            let key = AlarmKey { source: source.clone(), id };
+            let state = match inner.raised.get_mut(&key) {
+                Some(state) => {
+                    let worse = severity > state.severity;
+                    (state.text, state.severity) = (text, severity);
                     // A clock that was set back must not silence an alarm.
-                    if !graver && now.since(standing.told) < REPEAT && standing.told <= now {
+                    if !worse && now.since(state.logged) < REPEAT && state.logged <= now {
                         continue;
                     }
-                    standing.told = now;
-                    standing.clone()
+                    state.logged = now;
+                    state.clone()
                 }
                 None => {
-                    let standing = Standing { severity, since: now, told: now, text };
-                    inner.raised.insert(key.clone(), standing.clone());
-                    standing
+                    let state = AlarmState { severity, since: now, logged: now, text };
+                    inner.raised.insert(key.clone(), state.clone());
+                    state
                 }
             };
-            changes.push(Change::Firing(shown(&key, &standing)));
+            changes.push(Change::Firing(state.raised(source.cluster.clone(), key.id)));
         }
         changes
     }
 
-    /// What lasts for this cluster; for `None`, what lasts for the daemon as a whole. Gravest first, then oldest.
+    /// What lasts for this cluster; for `None`, what lasts for the daemon as a whole. Most severe first, then oldest.
     #[must_use]
     pub fn raised(&self, cluster: Option<&ClusterName>) -> Vec<RaisedAlarm> {
         let mut raised = self.all();
@@ -263,19 +226,24 @@ impl AlarmBoard {
         raised
     }
 
-    /// Everything that lasts. Gravest first, then oldest.
+    /// Everything that lasts. Most severe first, then oldest.
     #[must_use]
     pub fn all(&self) -> Vec<RaisedAlarm> {
         let inner = self.inner.lock();
-        let mut raised: Vec<_> = inner.raised.iter().map(|(key, standing)| shown(key, standing)).collect();
-        if self.clock.now().since(self.opened) < REMEMBERED {
-            raised.extend(inner.remembered.iter().filter_map(|(key, kept)| {
-                let (cluster, _, name) = split(key)?;
-                Some(shown(&(Source { cluster, task: "" }, name), &kept.standing()))
+        let raised = inner.raised.iter().map(|(key, state)| state.raised(key.source.cluster.clone(), key.id.clone()));
+        let mut raised: Vec<_> = raised.collect();
+        if self.keeps_previous() {
+            raised.extend(inner.previous.iter().filter_map(|(key, state)| {
+                let StoredKey { cluster, id } = StoredKey::parse(key)?;
+                Some(state.raised(cluster, id))
             }));
         }
-        raised.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.since.cmp(&b.since)).then(a.name.cmp(&b.name)));
+        raised.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.since.cmp(&b.since)).then(a.id.cmp(&b.id)));
         raised
+    }
+
+    fn keeps_previous(&self) -> bool {
+        self.clock.now().since(self.opened) < PREVIOUS_KEPT
     }
 
     /// Writes what changed, until it is told to stop; then once more.
@@ -300,85 +268,48 @@ impl AlarmBoard {
     /// Writes what is on the board; says whether the disk took it.
     pub async fn save(&self) -> bool {
         let now = self.content();
-        let saved = self.kept.change_in_background(move |kept| *kept = now).await;
+        let saved = self.stored.change_in_background(move |stored| *stored = now).await;
         if let Err(error) = &saved {
             tracing::debug!(error = %error_chain(error), "the alarms are not saved");
         }
         saved.is_ok()
     }
 
-    fn content(&self) -> Kept {
-        let recent = self.clock.now().since(self.opened) < REMEMBERED;
+    fn content(&self) -> StoredAlarms {
         let inner = self.inner.lock();
-        let mut kept = if recent { inner.remembered.clone() } else { BTreeMap::new() };
-        kept.extend(inner.raised.iter().map(|((source, name), standing)| {
-            let Standing { severity, since, told, text } = standing.clone();
-            (key(source, name), KeptAlarm { severity, since, told, text })
-        }));
-        Kept(kept)
+        let mut stored = if self.keeps_previous() { inner.previous.clone() } else { BTreeMap::new() };
+        stored.extend(inner.raised.iter().map(|(key, state)| (key.to_string(), state.clone())));
+        StoredAlarms(stored)
     }
 }
 
 impl Inner {
-    /// Takes over what a source had raised in the last run: it speaks for itself from now on.
-    fn recall(&mut self, source: &Source) {
-        let prefix = prefix(source);
-        let names: Vec<String> = self.remembered.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
-        for name in names {
-            let Some(kept) = self.remembered.remove(&name) else { continue };
-            if let Some((.., alarm)) = split(&name) {
-                self.raised.entry((source.clone(), alarm)).or_insert_with(|| kept.standing());
+    /// Takes over what a source had raised in the previous run: from now on it reports for itself.
+    fn take_over(&mut self, source: &Source) {
+        let prefix = format!("{source}|");
+        let own: Vec<String> = self.previous.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        for key in own {
+            let Some(state) = self.previous.remove(&key) else { continue };
+            if let Some(StoredKey { id, .. }) = StoredKey::parse(&key) {
+                self.raised.entry(AlarmKey { source: source.clone(), id }).or_insert(state);
             }
         }
     }
 }
 
-impl KeptAlarm {
-    fn standing(&self) -> Standing {
-        Standing { severity: self.severity, since: self.since, told: self.told, text: self.text.clone() }
-    }
-}
-
-fn prefix(source: &Source) -> String {
-    let cluster = source.cluster.as_ref().map_or("", ClusterName::as_str);
-    format!("{cluster}|{}|", source.task)
-}
-
-fn key(source: &Source, name: &AlarmName) -> String {
-    format!("{}{name}", prefix(source))
-}
-
-fn split(key: &str) -> Option<(Option<ClusterName>, &str, AlarmName)> {
-    let mut parts = key.splitn(3, '|');
-    let (cluster, task, name) = (parts.next()?, parts.next()?, parts.next()?);
-    let cluster = if cluster.is_empty() { None } else { Some(cluster.parse().ok()?) };
-    Some((cluster, task, AlarmName::parse(name)?))
-}
-
-fn shown((source, name): &(Source, AlarmName), standing: &Standing) -> RaisedAlarm {
-    RaisedAlarm {
-        name: name.clone(),
-        cluster: source.cluster.clone(),
-        severity: standing.severity,
-        since: standing.since,
-        text: standing.text.clone(),
-        runbook: format!("docs/runbooks/{}.md", name.rule),
-    }
-}
-
-/// Tells of changes. An ERROR is something that a person must act on.
-fn tell(changes: &[Change]) {
+/// Logs changes. An ERROR is something that a person must act on.
+fn log(changes: &[Change]) {
     let cluster = |alarm: &RaisedAlarm| alarm.cluster.as_ref().map_or("", ClusterName::as_str).to_owned();
     for change in changes {
         match change {
             Change::Firing(alarm) if alarm.severity == Severity::Critical => {
-                tracing::error!(cluster = cluster(alarm), alarm = %alarm.name, since = %alarm.since, "{}", alarm.text);
+                tracing::error!(cluster = cluster(alarm), alarm = %alarm.id, since = %alarm.since, "{}", alarm.text);
             }
             Change::Firing(alarm) => {
-                tracing::warn!(cluster = cluster(alarm), alarm = %alarm.name, since = %alarm.since, "{}", alarm.text);
+                tracing::warn!(cluster = cluster(alarm), alarm = %alarm.id, since = %alarm.since, "{}", alarm.text);
             }
             Change::Cleared(alarm) => {
-                tracing::info!(cluster = cluster(alarm), alarm = %alarm.name, since = %alarm.since, "cured: {}", alarm.text);
+                tracing::info!(cluster = cluster(alarm), alarm = %alarm.id, since = %alarm.since, "cleared: {}", alarm.text);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From what the tasks tell to what is shown.
 
 use super::*;
-use crate::base::alarms::board::{AlarmName, Source, Wrongs};
+use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::{TaskSettings, Watchdog};
 use crate::deletion::freeze::{Action, Responsible, Trigger};
 use crate::model::survey::Survey;
@@ -69,8 +69,8 @@ fn a_daemon_that_has_just_begun_protects_nothing_and_says_so() {
 fn a_cluster_that_could_not_be_begun_with_is_shown_and_not_forgotten() {
     let scene = scene();
     let mut wrong = Wrongs::default();
-    wrong.add(AlarmName::about("task-restarting", "cluster"), "task cluster has ended 3 times: no signing key");
-    scene.board.alarms.report(&Source::of(&"billing".parse().unwrap(), "tasks"), wrong);
+    wrong.add(Alarm::TaskRestarting.about("cluster"), "task cluster has ended 3 times: no signing key");
+    scene.board.alarms.report(&Source::of(&"billing".parse().unwrap(), SourceKind::Supervisor), wrong);
     let status = scene.board.gather(at("17:24:05"));
     let names: Vec<_> = status.clusters.iter().map(|cluster| cluster.cluster.as_str()).collect();
     assert_eq!(names, ["main", "billing"]);
@@ -130,11 +130,11 @@ fn alarms_freezes_and_pauses_are_on_the_board() {
     let scene = scene();
     let name: ClusterName = "main".parse().unwrap();
     let mut wrong = Wrongs::default();
-    wrong.add(AlarmName::about("region-away", "r1"), "region r1 does not answer");
-    scene.board.alarms.report(&Source::of(&name, "regions"), wrong);
+    wrong.add(Alarm::RegionAway.about("r1"), "region r1 does not answer");
+    scene.board.alarms.report(&Source::of(&name, SourceKind::Regions), wrong);
     let mut mine = Wrongs::default();
-    mine.add(AlarmName::of("http-unavailable"), "the port is taken");
-    scene.board.alarms.report(&Source::daemon("http"), mine);
+    mine.add(Alarm::HttpUnavailable, "the port is taken");
+    scene.board.alarms.report(&Source::daemon(SourceKind::Http), mine);
     scene.board.freezer.freeze(&name, Trigger::SizeCollapsed, "half the size").unwrap();
     let who = Responsible { reason: "audit".to_owned(), owner: "anna".to_owned() };
     scene.board.freezer.pause(&name, Action::Scrub, &who, None).unwrap();

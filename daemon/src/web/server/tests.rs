@@ -222,7 +222,7 @@ async fn whatever_keeps_it_from_listening_is_an_alarm_and_no_end() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(
-            raised.iter().map(|alarm| alarm.name.to_string()).collect::<Vec<_>>(),
+            raised.iter().map(|alarm| alarm.id.to_string()).collect::<Vec<_>>(),
             ["http-unavailable"],
             "{fault}"
         );

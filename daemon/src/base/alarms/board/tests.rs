@@ -6,12 +6,12 @@ fn at(seconds: i64) -> UtcTime {
 }
 
 fn wal() -> Source {
-    Source::of(&"main".parse().unwrap(), "wal")
+    Source::of(&"main".parse().unwrap(), SourceKind::Wal)
 }
 
-fn wrong(alarms: &[(AlarmName, &str)]) -> Wrongs {
+fn wrong(alarms: &[(AlarmId, &str)]) -> Wrongs {
     let mut wrong = Wrongs::default();
-    alarms.iter().for_each(|(name, text)| wrong.add(name.clone(), *text));
+    alarms.iter().for_each(|(id, text)| wrong.add(id.clone(), *text));
     wrong
 }
 
@@ -20,33 +20,33 @@ fn board(directory: &Path) -> (AlarmBoard, Arc<ManualClock>) {
     (AlarmBoard::open(directory, Arc::<ManualClock>::clone(&clock)).0, clock)
 }
 
-fn told(changes: &[Change]) -> Vec<String> {
+fn logged(changes: &[Change]) -> Vec<String> {
     let name = |change: &Change| match change {
-        Change::Firing(alarm) => format!("+{}", alarm.name),
-        Change::Cleared(alarm) => format!("-{}", alarm.name),
+        Change::Firing(alarm) => format!("+{}", alarm.id),
+        Change::Cleared(alarm) => format!("-{}", alarm.id),
     };
     changes.iter().map(name).collect()
 }
 
 #[test]
-fn an_alarm_is_told_once_then_repeated_then_cleared_once() {
+fn an_alarm_is_logged_once_then_repeated_then_cleared_once() {
     let dir = tempfile::tempdir().unwrap();
     let (board, clock) = board(dir.path());
-    let full = |text| wrong(&[(AlarmName::of("wal-spool-full"), text)]);
+    let full = |text| wrong(&[(Alarm::WalSpoolFull.into(), text)]);
     let step = |seconds, wrong| {
         clock.set(at(seconds));
-        told(&board.compare(&wal(), wrong))
+        logged(&board.compare(&wal(), wrong))
     };
     assert_eq!(step(0, Wrongs::default()), [""; 0]);
     assert_eq!(step(1, full("full")), ["+wal-spool-full"]);
-    assert_eq!(step(2, full("full")), [""; 0], "it has been told");
+    assert_eq!(step(2, full("full")), [""; 0], "it has been logged");
     assert_eq!(step(1 + 900, full("fuller")), ["+wal-spool-full"]);
     let raised = board.all();
     assert_eq!((raised[0].since, raised[0].text.as_str()), (at(1), "fuller"));
-    assert_eq!(raised[0].runbook, "docs/runbooks/wal-spool-full.md");
+    assert_eq!(raised[0].id.kind.runbook(), "docs/runbooks/wal-spool-full.md");
     let step = |seconds, wrong| {
         clock.set(at(seconds));
-        told(&board.compare(&wal(), wrong))
+        logged(&board.compare(&wal(), wrong))
     };
     assert_eq!(step(-5000, full("full")), ["+wal-spool-full"], "a clock that was set back silences nothing");
     assert_eq!(step(950, Wrongs::default()), ["-wal-spool-full"]);
@@ -54,37 +54,37 @@ fn an_alarm_is_told_once_then_repeated_then_cleared_once() {
 }
 
 #[test]
-fn a_source_speaks_for_itself_and_not_for_others() {
+fn a_source_clears_its_own_alarms_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let (board, _) = board(dir.path());
-    let region = |name: &str| AlarmName::of_region("wal-region", &name.parse().unwrap());
+    let region = |name: &str| Alarm::WalRegion.of_region(&name.parse().unwrap());
     board.report(&wal(), wrong(&[(region("a"), "x"), (region("b"), "y")]));
-    board.report(&Source::daemon("config"), wrong(&[(AlarmName::of("config-refused"), "z")]));
-    let changes = board.compare(&wal(), wrong(&[(region("b"), "y"), (AlarmName::of("wal-rpo"), "z")]));
-    assert_eq!(told(&changes), ["-wal-region/a", "+wal-rpo"]);
-    let names = |alarms: Vec<RaisedAlarm>| alarms.iter().map(|alarm| alarm.name.to_string()).collect::<Vec<_>>();
-    assert_eq!(names(board.raised(None)), ["config-refused"]);
-    assert_eq!(names(board.raised(Some(&"main".parse().unwrap()))), ["wal-rpo", "wal-region/b"], "the gravest first");
-    assert_eq!(names(board.raised(Some(&"other".parse().unwrap()))), [""; 0]);
+    board.report(&Source::daemon(SourceKind::Config), wrong(&[(Alarm::ConfigRefused.into(), "z")]));
+    let changes = board.compare(&wal(), wrong(&[(region("b"), "y"), (Alarm::WalRpo.into(), "z")]));
+    assert_eq!(logged(&changes), ["-wal-region/a", "+wal-rpo"]);
+    let ids = |alarms: Vec<RaisedAlarm>| alarms.iter().map(|alarm| alarm.id.to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(board.raised(None)), ["config-refused"]);
+    assert_eq!(ids(board.raised(Some(&"main".parse().unwrap()))), ["wal-rpo", "wal-region/b"], "the most severe first");
+    assert_eq!(ids(board.raised(Some(&"other".parse().unwrap()))), [""; 0]);
 }
 
 #[tokio::test]
 async fn since_when_survives_a_restart_and_is_cleared_by_its_source_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (first, _) = board(dir.path());
-    let full = || wrong(&[(AlarmName::of("wal-spool-full"), "full")]);
+    let full = || wrong(&[(Alarm::WalSpoolFull.into(), "full")]);
     first.report(&wal(), full());
-    first.report(&Source::of(&"gone".parse().unwrap(), "wal"), full());
+    first.report(&Source::of(&"gone".parse().unwrap(), SourceKind::Wal), full());
     assert!(first.save().await);
     drop(first);
 
     let (second, clock) = board(dir.path());
     clock.set(at(60));
     assert_eq!(second.all().len(), 2, "what was wrong is shown until it is looked at again");
-    assert_eq!(told(&second.compare(&wal(), full())), [""; 0], "it was told a minute ago");
+    assert_eq!(logged(&second.compare(&wal(), full())), [""; 0], "it was logged a minute ago");
     assert_eq!(second.raised(wal().cluster.as_ref())[0].since, at(0));
     clock.set(at(3600));
-    assert_eq!(second.all().len(), 1, "nobody speaks for the other any more");
+    assert_eq!(second.all().len(), 1, "nobody reports for the other any more");
     assert!(second.save().await);
     assert_eq!(board(dir.path()).0.all().len(), 1);
 }
@@ -94,7 +94,7 @@ async fn a_board_that_cannot_be_saved_works_on_and_is_saved_later() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("alarms.json.new")).unwrap();
     let (first, _) = board(dir.path());
-    first.report(&wal(), wrong(&[(AlarmName::of("wal-gap"), "gap")]));
+    first.report(&wal(), wrong(&[(Alarm::WalGap.into(), "gap")]));
     assert!(!first.save().await);
     assert_eq!(first.all().len(), 1);
     std::fs::remove_dir(dir.path().join("alarms.json.new")).unwrap();
@@ -132,7 +132,8 @@ const STORED: &str = r#"{
 }"#;
 
 fn store(directory: &Path) {
-    std::fs::write(directory.join("alarms.json"), STORED).unwrap();
+    std::io::Write::write_all(&mut std::fs::File::create(directory.join("alarms.json")).unwrap(), STORED.as_bytes())
+        .unwrap();
 }
 
 fn stored(directory: &Path) -> String {
@@ -140,7 +141,7 @@ fn stored(directory: &Path) -> String {
 }
 
 fn names(board: &AlarmBoard) -> Vec<String> {
-    board.all().iter().map(|alarm| alarm.name.to_string()).collect()
+    board.all().iter().map(|alarm| alarm.id.to_string()).collect()
 }
 
 #[tokio::test]
@@ -152,12 +153,12 @@ async fn a_stored_file_is_shown_and_written_back_byte_for_byte() {
     assert!(board.save().await);
     assert_eq!(stored(dir.path()), STORED, "nothing was reported yet");
 
-    let eu1 = AlarmName::of_region("region-away", &"eu1".parse().unwrap());
+    let eu1 = Alarm::RegionAway.of_region(&"eu1".parse().unwrap());
     let regions =
         BTreeMap::from([(eu1, Wrong { severity: Severity::Critical, text: "region eu1 does not answer".to_owned() })]);
-    board.report(&Source::of(&"main".parse().unwrap(), "regions"), regions);
-    let damaged = AlarmName::about("state-damaged", "main/runs.json.damaged-1");
-    board.report(&Source::daemon("damage"), wrong(&[(damaged, "put aside")]));
+    board.report(&Source::of(&"main".parse().unwrap(), SourceKind::Regions), regions);
+    let damaged = Alarm::StateDamaged.about("main/runs.json.damaged-1");
+    board.report(&Source::daemon(SourceKind::Damage), wrong(&[(damaged, "put aside")]));
     assert!(board.save().await);
     assert_eq!(stored(dir.path()), STORED, "what is reported again keeps its times");
 }
