@@ -15,7 +15,10 @@ use lifeboat_daemon::deletion::freeze::{Action, Freezer, Responsible, Standstill
 use lifeboat_daemon::model::capabilities::Writers;
 use lifeboat_daemon::regions::context::ClusterContext;
 use lifeboat_daemon::regions::open::OpenRegions;
-use lifeboat_daemon::retention::task::{ExpireParts, Expired, Expiry, Round};
+use lifeboat_daemon::retention::{
+    round::RegionOutcome,
+    task::{RetentionParts, RetentionTask, RoundOutcome},
+};
 use lifeboat_daemon::settings::wiring;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::log::Draft;
@@ -25,7 +28,7 @@ use lifeboat_s3_testd::{Delay, Operation};
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
 use support::history::{History, POLICY, log_of, signer};
 use support::{BUCKET, Scene};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 fn main_cluster() -> ClusterName {
     "main".parse().unwrap()
@@ -37,7 +40,7 @@ fn region(index: usize) -> RegionName {
 
 /// The daemon's own retention, begun anew.
 struct Pruner {
-    expiry: Expiry,
+    task: RetentionTask,
     regions: Arc<OpenRegions>,
     freezer: Arc<Freezer>,
 }
@@ -59,13 +62,13 @@ impl Pruner {
             freezer: Arc::clone(&freezer),
             clock: Arc::new(SystemClock),
         };
-        let parts = ExpireParts { context, news: Arc::new(Notify::new()) };
-        Self { expiry: Expiry::new(parts), regions, freezer }
+        let parts = RetentionParts { context, good: watch::Sender::new(0).subscribe() };
+        Self { task: RetentionTask::new(parts), regions, freezer }
     }
 
-    async fn regions(&mut self) -> [Expired; 2] {
-        match self.expiry.round().await.unwrap() {
-            Round::Regions(mut regions) => [0, 1].map(|index| regions.remove(&region(index)).unwrap()),
+    async fn regions(&mut self) -> [RegionOutcome; 2] {
+        match self.task.round().await.unwrap() {
+            RoundOutcome::Regions(mut regions) => [0, 1].map(|index| regions.remove(&region(index)).unwrap()),
             other => panic!("{other:?}"),
         }
     }
@@ -84,26 +87,26 @@ fn the_daemon_judges_each_region_by_itself_and_heeds_a_pause_and_a_freeze() {
         let mut pruner = Pruner::begin(&history).await;
         let (cluster, records) = (main_cluster(), history.records());
         pruner.freezer.pause(&cluster, Action::Delete, &who(), None).unwrap();
-        let round = pruner.expiry.round().await.unwrap();
-        assert!(matches!(&round, Round::Stopped(why) if why.contains("stopped by mia")), "{round:?}");
-        assert!(pruner.expiry.tell(&round).await, "a pause is no failure");
+        let round = pruner.task.round().await.unwrap();
+        assert!(matches!(&round, RoundOutcome::Stopped(why) if why.contains("stopped by mia")), "{round:?}");
+        assert!(pruner.task.report(&round).await, "a pause is no failure");
         pruner.freezer.resume(&cluster, Action::Delete, &who()).unwrap();
         pruner.freezer.freeze(&cluster, Trigger::SizeCollapsed, "half of it is gone").unwrap();
-        let round = pruner.expiry.round().await.unwrap();
-        assert!(matches!(&round, Round::Stopped(why) if why.contains("half of it is gone")), "{round:?}");
+        let round = pruner.task.round().await.unwrap();
+        assert!(matches!(&round, RoundOutcome::Stopped(why) if why.contains("half of it is gone")), "{round:?}");
         assert_eq!(history.records(), records, "nothing was written");
         pruner.freezer.resume(&cluster, Action::Delete, &who()).unwrap();
 
         faults(1).change(|plan| plan.dead = true);
-        let round = pruner.expiry.round().await.unwrap();
+        let round = pruner.task.round().await.unwrap();
         let waits = "all regions have to be read first";
         assert!(
-            matches!(&round, Round::Stopped(why) if why.contains(waits)),
+            matches!(&round, RoundOutcome::Stopped(why) if why.contains(waits)),
             "the one that is away may know: {round:?}"
         );
         pruner.freezer.recall(&cluster, Standstill::default()).unwrap();
         let outcomes = pruner.regions().await;
-        let [Expired::Done(first), Expired::Away(_)] = &outcomes else { panic!("{outcomes:?}") };
+        let [RegionOutcome::Done(first), RegionOutcome::Unreadable(_)] = &outcomes else { panic!("{outcomes:?}") };
         assert_eq!(first.forgot.forgotten.len(), 1, "{first:?}");
         faults(1).clear();
     });
@@ -114,7 +117,7 @@ fn the_daemon_judges_each_region_by_itself_and_heeds_a_pause_and_a_freeze() {
     history.runtime.block_on(async {
         let mut pruner = Pruner::begin(&history).await;
         let outcomes = pruner.regions().await;
-        let [Expired::Done(_), Expired::Done(second)] = &outcomes else { panic!("{outcomes:?}") };
+        let [RegionOutcome::Done(_), RegionOutcome::Done(second)] = &outcomes else { panic!("{outcomes:?}") };
         assert_eq!(second.forgot.forgotten.len(), 1, "{second:?}");
         assert_eq!(
             [0, 1].map(|index| pruner.regions.get(&region(index)).unwrap().writers()),
@@ -125,7 +128,7 @@ fn the_daemon_judges_each_region_by_itself_and_heeds_a_pause_and_a_freeze() {
     history.configure(&format!("{POLICY}\ngrace = \"3s\""));
     history.runtime.block_on(async {
         let outcomes = Pruner::begin(&history).await.regions().await;
-        let [Expired::Done(_), Expired::Not(SweepError::GraceTooShort { .. })] = &outcomes else {
+        let [RegionOutcome::Done(_), RegionOutcome::Failed(SweepError::GraceTooShort { .. })] = &outcomes else {
             panic!("the region without conditional writes keeps its full grace: {outcomes:?}")
         };
     });
@@ -146,10 +149,10 @@ fn a_log_that_was_set_back_while_nobody_looked_costs_nothing() {
     let records = history.records();
     history.runtime.block_on(async {
         let mut pruner = Pruner::begin(&history).await;
-        let round = pruner.expiry.round().await.unwrap();
-        let Round::Disagree(what) = &round else { panic!("{round:?}") };
+        let round = pruner.task.round().await.unwrap();
+        let RoundOutcome::Disagree(what) = &round else { panic!("{round:?}") };
         assert!(what[0].contains("the log of r0 was set back"), "{what:?}");
-        assert!(!pruner.expiry.tell(&round).await);
+        assert!(!pruner.task.report(&round).await);
         let frozen = pruner.freezer.check(&main_cluster(), Action::Delete).unwrap_err();
         assert!(frozen.to_string().contains("log-mismatch"), "{frozen}");
     });
@@ -160,7 +163,10 @@ fn a_log_that_was_set_back_while_nobody_looked_costs_nothing() {
         let mut pruner = Pruner::begin(&history).await;
         pruner.freezer.resume(&main_cluster(), Action::Delete, &who()).unwrap();
         let outcomes = pruner.regions().await;
-        assert!(matches!(outcomes, [Expired::Done(_), Expired::Done(_)]), "accepted by a person: {outcomes:?}");
+        assert!(
+            matches!(outcomes, [RegionOutcome::Done(_), RegionOutcome::Done(_)]),
+            "accepted by a person: {outcomes:?}"
+        );
     });
 }
 

@@ -266,7 +266,7 @@ async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_e
 async fn settings_that_cannot_work_and_a_spool_in_use_are_errors() {
     let world = World::new(1).await;
     let start = async |settings| -> String {
-        let regions = vec![lifeboat_daemon::wal::ship::settings::ShipRegion { store: world.region(0), log: None }];
+        let regions = vec![world.region(0)];
         let started = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
         format!("{:#}", started.err().unwrap())
     };

@@ -9,6 +9,7 @@ use lifeboat_config::Role;
 use lifeboat_repository::backup::write::CpuShare;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::InstanceId;
+use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::wal;
 use lifeboat_vocabulary::{SystemClock, error_chain};
@@ -108,7 +109,9 @@ impl BackupMaker for Maker {
         let reads = self.context.regions.stores().into_iter().map(|region| async move {
             let read = timeout(ANSWER_PATIENCE, self.context.regions.logs().read(&region, key)).await;
             let answer = match read {
-                Ok(Ok((descriptor, log))) => RegionAnswer::Read { descriptor: Box::new(descriptor), log },
+                Ok(Ok((descriptor, log))) => {
+                    RegionAnswer::Read { descriptor: Box::new(descriptor), log: RegionLog::clone(&log) }
+                }
                 Ok(Err(error)) => RegionAnswer::Unreadable { why: format!("{error:#}") },
                 Err(late) => RegionAnswer::Unreadable { why: late.to_string() },
             };

@@ -259,7 +259,7 @@ async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>) -> anyhow
             }
             Ok((found, log)) => {
                 descriptor.get_or_insert(found);
-                logs.insert(name.clone(), log);
+                logs.insert(name.clone(), RegionLog::clone(&log));
             }
             Err(error) => unusable.push((name.clone(), error)),
         }

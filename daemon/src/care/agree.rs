@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::{Durable, time_text};
-use crate::care::ask::Roundup;
 use crate::care::parts::CareParts;
 use crate::deletion::freeze::{Freezer, Trigger};
+use crate::regions::readings::RegionReadings;
 
 /// A log that cannot be understood may have been damaged on its way here. One that is read like that again, so much later,
 /// is one that somebody has to explain.
@@ -55,12 +55,12 @@ impl HeadsFile {
     /// Which logs could not be understood, now that these were read: one that was not read at all stays what it was.
     fn broken_after(
         &self,
-        testimonies: &[LogReading<'_>],
+        readings: &[LogReading<'_>],
         found: &[Disagreement],
         now: UtcTime,
     ) -> BTreeMap<String, BrokenLog> {
         let mut broken = self.broken.clone();
-        broken.retain(|region, _| testimonies.iter().all(|read| read.log.is_err() || read.region.as_str() != region));
+        broken.retain(|region, _| readings.iter().all(|read| read.log.is_err() || read.region.as_str() != region));
         for region in found.iter().filter(|found| may_be_misread(found)).filter_map(Disagreement::region) {
             broken.entry(region.to_string()).or_insert(BrokenLog { since: now });
         }
@@ -123,12 +123,12 @@ pub(crate) struct Compared {
 pub(crate) async fn compare(
     (cluster, freezer): (&ClusterName, &Freezer),
     (state, now): (&Path, UtcTime),
-    testimonies: &[LogReading<'_>],
+    readings: &[LogReading<'_>],
 ) -> Compared {
     let file = heads_of(state);
     let known = file.read();
     let mut remembered = known.remembered();
-    let mut found = catalog::disagreements(testimonies, &remembered);
+    let mut found = catalog::disagreements(readings, &remembered);
     let is_accepted =
         |disagreement: &Disagreement| freezer.was_lifted(cluster, trigger(disagreement), &disagreement.finding());
     let accepted = found.iter().filter(|disagreement| is_accepted(disagreement)).filter_map(Disagreement::region);
@@ -137,11 +137,11 @@ pub(crate) async fn compare(
         remembered.remove(region);
     }
     found.retain(|disagreement| !is_accepted(disagreement));
-    let broken = known.broken_after(testimonies, &found, now);
+    let broken = known.broken_after(readings, &found, now);
     let is_new =
         |region: &RegionName| broken.get(region.as_str()).is_some_and(|broken| now < broken.since.plus(SEEN_AGAIN));
     let suspected = found.extract_if(.., |found| may_be_misread(found) && found.region().is_some_and(is_new)).collect();
-    let heads = HeadsFile { broken, ..HeadsFile::of(&catalog::remember(testimonies, &remembered)) };
+    let heads = HeadsFile { broken, ..HeadsFile::of(&catalog::remember(readings, &remembered)) };
     let (seen, changed) = (heads.clone(), accepted.clone());
     if known != heads
         && let Err(error) = file.change_in_background(move |file| file.take_over(seen, &changed)).await
@@ -158,17 +158,16 @@ pub(crate) async fn compare(
 }
 
 /// Compares what all regions said, and raises the alarm. Returns what disagrees.
-pub async fn judge(parts: &CareParts, roundup: &Roundup) -> Vec<Disagreement> {
+pub async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disagreement> {
     let cluster = &parts.cluster.name;
     let place = (parts.context.directory.as_path(), parts.now());
-    let compared = compare((cluster, &parts.context.freezer), place, &roundup.testimonies()).await;
+    let compared = compare((cluster, &parts.context.freezer), place, &read.to_compare()).await;
     let Compared { found, accepted, suspected } = compared;
     for suspected in &suspected {
         tracing::warn!(%cluster, why = %suspected, "it may have been misread, and is read again");
     }
     for region in &accepted {
-        // It is read from its first record, as it is now, by the next look, and by whoever backs up or deletes.
-        parts.board.logs().forget(region);
+        // From now on it is read as it is now.
         parts.context.regions.logs().forget(region);
     }
     let mut wrong = Wrongs::default();
@@ -214,8 +213,8 @@ mod tests {
             assert!(!is_frozen(), "before {seconds} s");
             let now = UtcTime::from_unix_micros((1_700_000_000 + seconds) * 1_000_000).unwrap();
             let log: Result<&RegionLog, &LogError> = log;
-            let testimonies = [LogReading { region: &region, log, heads: Vec::new() }];
-            let compared = compare((&cluster, &freezer), (&state, now), &testimonies).await;
+            let readings = [LogReading { region: &region, log, heads: Vec::new() }];
+            let compared = compare((&cluster, &freezer), (&state, now), &readings).await;
             assert_eq!((compared.suspected.len(), compared.found.len()), (suspected, found), "after {seconds} s");
         }
         assert!(is_frozen());

@@ -5,21 +5,63 @@
 //! so a crash at any point leads to the same record in every region, once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use lifeboat_repository::log::records::{
     AuditRecord, OWNER_BYTES_MAX, Origin, REASON_BYTES_MAX, RecordBody, SUBJECT_BYTES_MAX,
 };
 use lifeboat_repository::log::{Draft, LogError, NoteSigner, RegionLog, RegionStore};
 use lifeboat_vocabulary::{RegionName, UtcTime};
+use tokio::time::Instant;
 
 use crate::base::state::Durable;
+use crate::base::supervisor::TaskContext;
 use crate::deletion::audit::{AuditEntry, Queue, Waiting};
 use crate::deletion::freeze::{Frozen, Pause, Standstill};
+use crate::regions::context::ClusterContext;
 use crate::settings::wiring;
 
+/// How often the queue is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long entries wait after a region did not take one.
+const RETRY: Duration = Duration::from_secs(60);
 /// Entries that are delivered in one go; the next look goes on.
 const BATCH: usize = 50;
+
+/// Delivers what waits until it is told to stop.
+///
+/// # Errors
+/// None: what cannot be delivered is tried again.
+pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
+    let ClusterContext { cluster, freezer, regions, signer, .. } = &parts;
+    let queue = freezer.audit().queue(cluster);
+    let (stores, key) = (regions.stores(), signer.verify_key());
+    let is_empty = || queue.read().waiting.is_empty();
+    let mut tried: Option<Instant> = None;
+    while !context.stop.is_cancelled() {
+        if !is_empty() && tried.is_none_or(|when| when.elapsed() >= RETRY) {
+            // Regions have deadlines of their own.
+            context.progress.waiting("the regions' logs");
+            // What is appended goes behind the log as it is now; a region that cannot be read gets it later.
+            join_all(stores.iter().map(|region| regions.logs().read(region, &key))).await;
+            let mut logs = regions.logs().current();
+            if let Err(error) = deliver(&queue, &stores, &mut logs, (signer, parts.now())).await {
+                // A full disk has an alarm of its own; what waits is delivered when it can be noted.
+                tracing::debug!(%cluster, error = format!("{error:#}"), "audit entries wait");
+            }
+            logs.iter().for_each(|(region, log)| regions.logs().keep(region, log));
+            tried = (!is_empty()).then(Instant::now);
+        }
+        context.progress.waiting("the next look");
+        tokio::select! {
+            () = context.stop.cancelled() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+    Ok(())
+}
 
 /// Delivers what waits to the regions whose logs could be read; the others get it later.
 ///

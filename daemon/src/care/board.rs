@@ -1,6 +1,5 @@
 //! What the tasks that care for a cluster's regions share.
 
-use lifeboat_repository::log::LogMemory;
 use tokio::sync::Notify;
 
 /// One cluster's care.
@@ -8,18 +7,12 @@ use tokio::sync::Notify;
 pub struct CareBoard {
     /// Somebody found work for the healing.
     wake: Notify,
-    /// The logs as they were read: afterwards only what is new is read.
-    logs: LogMemory,
 }
 
 impl CareBoard {
     /// Heal now and not only when it is time: something is known to be missing or damaged.
     pub fn wake_healing(&self) {
         self.wake.notify_one();
-    }
-
-    pub(crate) fn logs(&self) -> &LogMemory {
-        &self.logs
     }
 
     pub(crate) async fn woken(&self) {

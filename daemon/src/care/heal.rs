@@ -17,10 +17,10 @@ use crate::base::alarms::board::{Source, SourceKind};
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::agree::judge;
-use crate::care::ask::ask;
 use crate::care::parts::CareParts;
 use crate::care::trouble::{HealFile, RoundOfRegion};
 use crate::deletion::freeze::Action;
+use crate::regions::readings::read_all;
 use crate::settings::wiring;
 
 /// After the start everything else goes first.
@@ -74,10 +74,10 @@ pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result
 /// Heals what there is to heal, one region after the other. A region whose own log is not to be trusted is neither healed
 /// nor healed from.
 async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
-    let roundup = ask(&parts.context.regions.stores(), &parts.context.signer, parts.board.logs()).await?;
-    let disagreements = judge(parts, &roundup).await;
+    let read = read_all(&parts.context.regions, &parts.context.signer).await?;
+    let disagreements = judge(parts, &read).await;
     let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
-    let regions = roundup.readable(&distrusted);
+    let regions = read.readable(&distrusted);
     let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
     let pace = Pace::new(Some(parts.bandwidth()));
     let mut found = BTreeMap::new();
@@ -88,7 +88,7 @@ async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTree
         let Some((mut target, others)) = one_and_others(&regions, place) else { continue };
         let name = target.store.name.clone();
         context.progress.working(&format!("healing region {name}"));
-        let healed = heal_region(context, parts, (&mut target, &others, &scope), (&pace, &roundup.trust)).await;
+        let healed = heal_region(context, parts, (&mut target, &others, &scope), (&pace, &read.trust)).await;
         let logs: Vec<&RegionLog> = others.iter().map(|other| &other.log).collect();
         let mut round = RoundOfRegion::of(&target.log, &logs, &scope, parts.now());
         match healed {

@@ -2,7 +2,6 @@
 //! turn, and the logs of the regions are compared with each other and with what was seen before.
 
 pub mod agree;
-pub mod ask;
 pub mod audit_delivery;
 pub mod board;
 pub mod heal;

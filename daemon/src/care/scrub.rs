@@ -117,7 +117,7 @@ impl Lane<'_> {
             // Reading all of the log proves it: every signature, and that nothing is missing.
             RegionLog::read(store, trust.clone()).await?
         } else {
-            self.parts.board.logs().read(self.store, &trust).await?
+            RegionLog::clone(&*self.parts.context.regions.logs().read_log(self.store, &trust).await?)
         };
         if is_due {
             let report = scrub::check_presence(self.store, &self.others, &mut log, &*self.parts.context.clock).await?;

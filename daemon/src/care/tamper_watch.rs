@@ -1,13 +1,9 @@
-//! Keeps an eye on the logs of one cluster's regions: freezes deletion when something in them smells, and brings audit
-//! entries there.
-//!
-//! The logs stay in memory and only what is new is read, so that a look costs one request per region.
+//! Watches what the logs of one cluster's regions say, and freezes deletion when something in them looks like tampering.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_cli::access::read_region;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::RecordBody;
@@ -15,86 +11,41 @@ use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
 use tokio::time::Instant;
 
 use crate::base::supervisor::TaskContext;
-use crate::care::audit_delivery::{deliver, recalled};
+use crate::care::audit_delivery::recalled;
 use crate::deletion::freeze::{Freezer, Standstill};
 use crate::deletion::triggers::{Finding, Observed, SeenBackup, SeenDamage, judge};
 use crate::regions::context::ClusterContext;
-use crate::regions::open::OpenRegions;
 use crate::settings::timetable::Timetable;
 
 /// How often the logs are looked at.
 const LOOK: Duration = Duration::from_secs(600);
-/// How often the queue of audit entries is.
-const QUEUE_LOOK: Duration = Duration::from_secs(5);
-/// How long entries wait after a region did not take one.
-const RETRY: Duration = Duration::from_secs(60);
 
 /// Keeps an eye on the logs until it is told to stop.
 ///
 /// # Errors
-/// If the configuration has no such cluster, or the queue cannot be saved.
+/// If the configuration has no such cluster.
 pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
-    let ClusterContext { regions, freezer, signer, .. } = &parts;
+    let (regions, freezer) = (&parts.regions, &parts.freezer);
     let mut cluster = parts.settings()?;
-    let queue = freezer.audit().queue(&cluster.name);
-    let mut logs = BTreeMap::new();
-    let mut looked: Option<Instant> = None;
-    let mut tried: Option<Instant> = None;
+    let mut changes = regions.logs().changes();
+    let mut looked: Option<(Instant, usize)> = None;
     while !context.stop.is_cancelled() {
-        let due = looked.is_none_or(|when| when.elapsed() >= LOOK);
-        let waiting = !queue.read().waiting.is_empty() && tried.is_none_or(|when| when.elapsed() >= RETRY);
-        if due || waiting {
-            // Regions have deadlines of their own.
-            context.progress.waiting("the regions' logs");
+        changes.mark_unchanged();
+        let logs = regions.logs().current();
+        // A region that was not there the last time may know what the others do not.
+        if looked.is_none_or(|(when, read)| when.elapsed() >= LOOK || read < logs.len()) {
             // A reload may have changed the schedule; a cluster that it removes is stopped in a moment.
             cluster = parts.settings().unwrap_or(cluster);
-            refresh(regions, &mut logs, &signer.verify_key()).await;
-            if due {
-                look(freezer, (&parts.config(), &cluster), (&logs, regions.len()), parts.now()).await?;
-                looked = Some(Instant::now());
-            }
-            if let Err(error) = deliver(&queue, &regions.stores(), &mut logs, (signer, parts.now())).await {
-                // A full disk has an alarm of its own; what waits is delivered when it can be noted.
-                tracing::debug!(cluster = %cluster.name, error = format!("{error:#}"), "audit entries wait");
-            }
-            tried = (!queue.read().waiting.is_empty()).then(Instant::now);
+            look(freezer, (&parts.config(), &cluster), (&logs, regions.len()), parts.now()).await?;
+            looked = Some((Instant::now(), logs.len()));
         }
         context.progress.waiting("the next look");
         tokio::select! {
             () = context.stop.cancelled() => {}
-            () = tokio::time::sleep(QUEUE_LOOK) => {}
+            changed = changes.changed() => changed?,
         }
     }
     Ok(())
-}
-
-/// Reads what is new in every log. One that cannot be read now is left out until it can.
-async fn refresh(
-    regions: &OpenRegions,
-    logs: &mut BTreeMap<RegionName, RegionLog>,
-    key: &lifeboat_repository::keys::VerifyKey,
-) {
-    let reads = regions.iter().map(|region| {
-        let known = logs.remove(&region.name);
-        async move {
-            let read = match known {
-                Some(mut log) => match log.refresh(&*region.store).await {
-                    Ok(_) => Ok(log),
-                    Err(error) => Err(anyhow::Error::new(error)),
-                },
-                None => read_region(&*region.store, Some(key), Some(region.name.clone())).await.map(|(_, log)| log),
-            };
-            (region.name.clone(), read)
-        }
-    });
-    for (name, read) in futures_util::future::join_all(reads).await {
-        match read {
-            Ok(log) => {
-                logs.insert(name, log);
-            }
-            Err(error) => tracing::debug!(region = %name, error = format!("{error:#}"), "the log is not read now"),
-        }
-    }
 }
 
 /// Judges what the logs say: freezes what is to be frozen, and recalls what a host that has lost its state may have

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::base::supervisor::TaskContext;
 use crate::care::agree::judge;
-use crate::care::ask::ask;
 use crate::care::parts::CareParts;
+use crate::regions::readings::read_all;
 
 const EVERY: Duration = Duration::from_secs(300);
 
@@ -14,15 +14,14 @@ const EVERY: Duration = Duration::from_secs(300);
 /// # Errors
 /// None; a region that does not answer says nothing.
 pub async fn agreement_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
-    let stores = parts.context.regions.stores();
     loop {
         context.progress.working("the agreement of the logs");
-        let asked = tokio::select! {
+        let read = tokio::select! {
             () = context.stop.cancelled() => return Ok(()),
-            asked = ask(&stores, &parts.context.signer, parts.board.logs()) => asked,
+            read = read_all(&parts.context.regions, &parts.context.signer) => read,
         };
-        match asked {
-            Ok(roundup) => drop(judge(&parts, &roundup).await),
+        match read {
+            Ok(read) => drop(judge(&parts, &read).await),
             Err(error) => {
                 tracing::debug!(cluster = %parts.cluster.name, error = %format!("{error:#}"), "nothing to compare")
             }

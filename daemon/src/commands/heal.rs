@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::alarms::board::AlarmBoard;
 use crate::care::agree::judge;
-use crate::care::ask::{Roundup, ask};
 use crate::care::heal::{one_and_others, record_damage};
 use crate::care::parts::CareParts;
 use crate::deletion::freeze::Freezer;
 use crate::regions::context::ClusterContext;
 use crate::regions::open::OpenRegions;
+use crate::regions::readings::{RegionReadings, read_all};
 use crate::settings::wiring;
 use crate::settings::wiring::state_directory;
 
@@ -73,20 +73,20 @@ pub async fn parts_for_command(
 }
 
 /// All regions as a command sees them.
-struct Sight {
-    roundup: Roundup,
+struct View {
+    read: RegionReadings,
     disagreements: Vec<Disagreement>,
     regions: Vec<HealRegion>,
     scope: HealScope,
 }
 
-async fn look(parts: &CareParts) -> anyhow::Result<Sight> {
-    let roundup = ask(&parts.context.regions.stores(), &parts.context.signer, parts.board.logs()).await?;
-    let disagreements = judge(parts, &roundup).await;
+async fn look(parts: &CareParts) -> anyhow::Result<View> {
+    let read = read_all(&parts.context.regions, &parts.context.signer).await?;
+    let disagreements = judge(parts, &read).await;
     let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
-    let regions = roundup.readable(&distrusted);
+    let regions = read.readable(&distrusted);
     let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
-    Ok(Sight { roundup, disagreements, regions, scope })
+    Ok(View { read, disagreements, regions, scope })
 }
 
 /// Heals, or says what would be healed. 0: nothing is left; 4: something is, or a region could not be looked at; 6: damage
@@ -101,26 +101,26 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
     let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
-    let sight = look(&parts).await?;
+    let view = look(&parts).await?;
     let mut outcomes = Vec::new();
     let pace = Pace::new(Some(parts.bandwidth()));
-    for place in 0..sight.regions.len() {
-        let Some((mut target, others)) = one_and_others(&sight.regions, place) else { continue };
+    for place in 0..view.regions.len() {
+        let Some((mut target, others)) = one_and_others(&view.regions, place) else { continue };
         let name = target.store.name.clone();
         if args.region.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
         let progress = Arc::new(HealProgress::default());
-        let tools = parts.tools(&sight.roundup.trust, (&pace, &progress), stop);
+        let tools = parts.tools(&view.read.trust, (&pace, &progress), stop);
         // By hand everything is compared, whatever is on its way.
         let tools = lifeboat_repository::heal::HealTools { settled: Duration::ZERO, ..tools };
-        let lacking = heal::preview(&target, &others, &sight.scope, &tools).await?;
+        let lacking = heal::preview(&target, &others, &view.scope, &tools).await?;
         if args.dry_run {
             outcomes.push((name, Outcome::Surveyed(lacking)));
             continue;
         }
         let line = ProgressLine::start(name.clone(), Arc::clone(&progress), output);
-        let report = lifeboat_repository::heal::heal_region(&mut target, &others, &sight.scope, &tools).await?;
+        let report = lifeboat_repository::heal::heal_region(&mut target, &others, &view.scope, &tools).await?;
         drop(line);
         record_damage(&parts, &others, &report).await;
         let stopped = report.ended == Some(HealEnd::Stopped);
@@ -129,8 +129,8 @@ pub async fn run(
             break;
         }
     }
-    print(&sight, &outcomes, output);
-    Ok(ending(&sight, &outcomes, args))
+    print(&view, &outcomes, output);
+    Ok(ending(&view, &outcomes, args))
 }
 
 /// What was found, or done, for one region.
@@ -151,7 +151,7 @@ impl Outcome {
     }
 }
 
-fn ending(sight: &Sight, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> Ending {
+fn ending(view: &View, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> Ending {
     let mut ending = Ending::Done;
     for (_, outcome) in outcomes {
         let left = match outcome {
@@ -164,18 +164,18 @@ fn ending(sight: &Sight, outcomes: &[(RegionName, Outcome)], args: &HealArgs) ->
         }
     }
     let unseen =
-        sight.roundup.silent().into_iter().any(|(name, _)| args.region.as_ref().is_none_or(|only| *only == name));
-    if ending == Ending::Done && (unseen || !sight.disagreements.is_empty()) { Ending::Degraded } else { ending }
+        view.read.unreadable().into_iter().any(|(name, _)| args.region.as_ref().is_none_or(|only| *only == name));
+    if ending == Ending::Done && (unseen || !view.disagreements.is_empty()) { Ending::Degraded } else { ending }
 }
 
-fn print(sight: &Sight, outcomes: &[(RegionName, Outcome)], output: Output) {
-    let silent = sight.roundup.silent();
+fn print(view: &View, outcomes: &[(RegionName, Outcome)], output: Output) {
+    let unreadable = view.read.unreadable();
     if output == Output::Json {
         let regions: Vec<Value> = outcomes.iter().map(|(name, outcome)| as_json(name, outcome)).collect();
-        let silent: Vec<Value> =
-            silent.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
-        let disagreements: Vec<String> = sight.disagreements.iter().map(ToString::to_string).collect();
-        println!("{}", json!({ "regions": regions, "not_read": silent, "disagreements": disagreements }));
+        let unreadable: Vec<Value> =
+            unreadable.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
+        let disagreements: Vec<String> = view.disagreements.iter().map(ToString::to_string).collect();
+        println!("{}", json!({ "regions": regions, "not_read": unreadable, "disagreements": disagreements }));
         return;
     }
     let columns = [
@@ -189,7 +189,7 @@ fn print(sight: &Sight, outcomes: &[(RegionName, Outcome)], output: Output) {
     for (name, outcome) in outcomes {
         table.toned_row(row(name, outcome));
     }
-    for (name, why) in &silent {
+    for (name, why) in &unreadable {
         let state = (format!("cannot be read: {why}"), Some(Tone::Bad));
         table.toned_row(vec![(name.to_string(), None), cell("-"), cell("-"), cell("-"), state]);
     }
@@ -197,7 +197,7 @@ fn print(sight: &Sight, outcomes: &[(RegionName, Outcome)], output: Output) {
     for (name, outcome) in outcomes {
         notes(name, outcome);
     }
-    for disagreement in &sight.disagreements {
+    for disagreement in &view.disagreements {
         println!("{} {disagreement}; deletion is frozen", toned("attention:", Tone::Bad));
     }
 }

@@ -11,10 +11,10 @@ use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_repository::log::NoteSigner;
 use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
-use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
-use lifeboat_repository::retention::sweep::{Elsewhere, Force, Others, SweepAuthor, SweepReport, SweepSettings};
-use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, error_chain};
+use lifeboat_repository::retention::sweep::{Force, SweepAuthor, SweepReport};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, counted, error_chain};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use crate::regions::memory::RegionBook;
 use crate::regions::open::OpenRegions;
 use crate::retention::plan::{ClusterPlan, read};
 use crate::retention::preconditions::{Deleter, Doubt};
-use crate::retention::task::{Done, FreezeGate, disagreements, mode_of, one_region};
+use crate::retention::round::{FreezeGate, RegionDone, RegionOutcome, RetentionRound, disagreements};
 use crate::retention::{page, page_json};
 use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
@@ -42,13 +42,6 @@ pub struct ApplyArgs {
     /// Carry out a plan that is unusual: look at `retention plan` first.
     #[arg(long)]
     pub force: bool,
-}
-
-/// What became of a region.
-struct Outcome {
-    region: RegionName,
-    /// Or why not.
-    result: Result<Done, String>,
 }
 
 /// Prints the plan, asks where a person can answer, and carries it out.
@@ -95,15 +88,23 @@ pub async fn run(
     let everywhere = said(config, cluster, (&repository, &signer), args).await?;
     let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
     let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
-    let force = if args.force { Force::Yes } else { Force::No };
-    let work = carry_out((&stores, &writers), (&plan, everywhere), &author, force);
+    let round = RetentionRound {
+        regions: &stores,
+        author: &author,
+        policy: plan.policy.clone(),
+        grace: plan.grace,
+        force: if args.force { Force::Yes } else { Force::No },
+        // Whoever was asked may have taken his time.
+        now: SystemClock.now(),
+    };
+    let logs = everywhere.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
     let outcomes = tokio::select! {
-        outcomes = work => outcomes,
+        outcomes = round.carry_out(&logs, &writers) => outcomes,
         () = stop.cancelled() => return Ok(Ending::Stopped),
     };
     drop(guard);
     report(&plan, &outcomes, output);
-    let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
+    let failed = outcomes.values().filter(|outcome| !matches!(outcome, RegionOutcome::Done(_))).count();
     Ok(match failed {
         0 if plan.unreadable.is_empty() => Ending::Done,
         failed if failed == outcomes.len() && failed > 0 => Ending::Failed,
@@ -127,10 +128,10 @@ async fn refuse_doubtful(
     stores: &OpenRegions,
 ) -> anyhow::Result<()> {
     let deleter = Deleter { cluster: &cluster.name, state, freezer, signer, clock: &SystemClock };
-    match deleter.doubt(stores, &LogMemory::default()).await {
-        None => Ok(()),
-        Some(Doubt::Stopped(why) | Doubt::Away(why)) => bail!("nothing was changed: {why}"),
-        Some(Doubt::Disagree(what)) => bail!(
+    match deleter.read_logs(stores).await {
+        Ok(_) => Ok(()),
+        Err(Doubt::Stopped(why) | Doubt::Away(why)) => bail!("nothing was changed: {why}"),
+        Err(Doubt::Disagree(what)) => bail!(
             "the regions disagree, deletion is frozen, and nothing was changed ({}): find out why, then `lifeboatd resume \
              --cluster {} --action delete`",
             what.join("; "),
@@ -200,44 +201,9 @@ async fn judged(plan: &ClusterPlan, stores: &OpenRegions) -> BTreeMap<RegionName
     writers
 }
 
-async fn carry_out(
-    (stores, writers): (&OpenRegions, &BTreeMap<RegionName, Result<Writers, String>>),
-    (plan, everywhere): (&ClusterPlan, Everywhere),
-    author: &SweepAuthor,
-    force: Force,
-) -> Vec<Outcome> {
-    let is_complete = plan.unreadable.is_empty();
-    // Whoever was asked may have taken his time.
-    let now = SystemClock.now();
-    let logs: Vec<(RegionName, RegionLog)> =
-        everywhere.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
-    let mut outcomes = Vec::new();
-    for (region, log) in &logs {
-        let (Some(store), Some(writers)) = (stores.get(region), writers.get(region)) else { continue };
-        let others = logs.iter().filter(|(other, _)| other != region).map(|(_, log)| log);
-        let result = match writers {
-            Err(why) => Err(why.clone()),
-            Ok(writers) => {
-                let settings = SweepSettings {
-                    policy: plan.policy.clone(),
-                    grace: plan.grace,
-                    mode: mode_of(*writers),
-                    force,
-                    elsewhere: if is_complete { Elsewhere::Known(Others::of(others, now)) } else { Elsewhere::Unknown },
-                    holds: plan.holds.clone(),
-                };
-                let mut log = log.clone();
-                one_region((store, author), &mut log, &settings, now).await.map_err(|error| error_chain(&error))
-            }
-        };
-        outcomes.push(Outcome { region: region.clone(), result });
-    }
-    outcomes
-}
-
-fn report(plan: &ClusterPlan, outcomes: &[Outcome], output: Output) {
+fn report(plan: &ClusterPlan, outcomes: &BTreeMap<RegionName, RegionOutcome>, output: Output) {
     if output == Output::Json {
-        let applied: Vec<Value> = outcomes.iter().map(outcome_json).collect();
+        let applied: Vec<Value> = outcomes.iter().map(|(region, outcome)| outcome_json(region, outcome)).collect();
         println!("{}", json!({ "plan": page_json::json(plan), "applied": applied }));
         return;
     }
@@ -250,8 +216,9 @@ fn report(plan: &ClusterPlan, outcomes: &[Outcome], output: Output) {
         ("next deletion (UTC)", Align::Left),
     ];
     let mut table = Table::new(&columns);
-    for Outcome { region, result } in outcomes {
-        if let Ok(Done { forgot, swept, .. }) = result {
+    for (region, outcome) in outcomes {
+        if let RegionOutcome::Done(done) = outcome {
+            let RegionDone { forgot, swept, .. } = &**done;
             let next = next_deletion(swept).map_or_else(|| "-".to_owned(), UtcTime::for_tables);
             let (forgotten, deleted) = (forgot.forgotten.len().to_string(), swept.swept.len().to_string());
             let (objects, freed) = (swept.objects.to_string(), swept.bytes.to_string());
@@ -261,13 +228,15 @@ fn report(plan: &ClusterPlan, outcomes: &[Outcome], output: Output) {
     if !table.is_empty() {
         print!("\n{table}");
     }
-    for Outcome { region, result } in outcomes {
-        let attention = match result {
-            Ok(Done { swept, .. }) if swept.locked > 0 => {
-                format!("{} objects are locked for now; they are tried again", swept.locked)
+    for (region, outcome) in outcomes {
+        let attention = match outcome {
+            RegionOutcome::Done(done) if done.swept.locked > 0 => {
+                let locked = counted(done.swept.locked, "object is", "objects are");
+                format!("{locked} locked for now, and tried again")
             }
-            Ok(_) => continue,
-            Err(why) => why.clone(),
+            RegionOutcome::Done(_) => continue,
+            RegionOutcome::Failed(error) => error_chain(error),
+            RegionOutcome::Unreadable(why) => why.clone(),
         };
         println!("{} region {region}: {attention}", toned("attention:", Tone::Warning));
     }
@@ -277,12 +246,14 @@ fn next_deletion(swept: &SweepReport) -> Option<UtcTime> {
     swept.waiting.iter().map(|(_, until)| *until).min()
 }
 
-fn outcome_json(outcome: &Outcome) -> Value {
-    let region = outcome.region.as_str();
-    match &outcome.result {
-        Err(why) => json!({ "region": region, "error": why }),
-        Ok(Done { forgot, swept, .. }) => json!({
-            "region": region,
+fn outcome_json(region: &RegionName, outcome: &RegionOutcome) -> Value {
+    let RegionDone { forgot, swept, .. } = match outcome {
+        RegionOutcome::Done(done) => &**done,
+        RegionOutcome::Failed(error) => return json!({ "region": region.as_str(), "error": error_chain(error) }),
+        RegionOutcome::Unreadable(why) => return json!({ "region": region.as_str(), "error": why }),
+    };
+    json!({
+            "region": region.as_str(),
             "forgotten": forgot.forgotten.iter().map(|(backup, _)| backup.as_str()).collect::<Vec<_>>(),
             "kept_again": forgot.kept_again.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "swept": swept.swept.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -291,6 +262,5 @@ fn outcome_json(outcome: &Outcome) -> Value {
             "bytes": swept.bytes.as_bytes(),
             "locked": swept.locked,
             "next_deletion": next_deletion(swept).map(|until| until.to_string()),
-        }),
-    }
+    })
 }

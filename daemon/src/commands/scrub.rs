@@ -14,9 +14,9 @@ use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::care::ask::ask;
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
+use crate::regions::readings::read_all;
 use crate::settings::wiring;
 
 /// What to look at.
@@ -52,17 +52,17 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
     let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
-    let roundup = ask(&parts.context.regions.stores(), &parts.context.signer, parts.board.logs()).await?;
+    let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let wanted = |name: &RegionName| args.region.as_ref().is_none_or(|only| only == name);
     let mut found = Vec::new();
-    for region in roundup.readable(&[]).into_iter().filter(|region| wanted(&region.store.name)) {
+    for region in read.readable(&[]).into_iter().filter(|region| wanted(&region.store.name)) {
         let looked = tokio::select! {
             () = stop.cancelled() => return Ok(Ending::Stopped),
-            looked = look(&parts, region, (args, output, &roundup.trust)) => looked,
+            looked = look(&parts, region, (args, output, &read.trust)) => looked,
         };
         found.push(looked);
     }
-    for (region, why) in roundup.silent().into_iter().filter(|(name, _)| wanted(name)) {
+    for (region, why) in read.unreadable().into_iter().filter(|(name, _)| wanted(name)) {
         let (objects, bytes, damage) = (0, ByteCount::ZERO, Vec::new());
         found.push(Found { region, objects, bytes, damage, trouble: Some(why) });
     }

@@ -1,50 +1,240 @@
-//! The histories of one cluster's regions, read whole once and afterwards only where they grew: whoever backs up, forgets
-//! or looks every day costs the same number of requests after years.
+//! The one reader of the logs of a cluster's regions: whoever judges, backs up, ships or deletes gets them from here.
+//!
+//! A log is read whole once and afterwards only where it grew, so that a look costs the same after years; and each time it
+//! is confirmed that it still ends where it ended. What was read is published for those who only judge; who is about to
+//! write or to delete reads anew.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use lifeboat_repository::keys::VerifyKey;
-use lifeboat_repository::log::{Descriptor, LogMemory, LogTrust, RegionLog, RegionStore};
-use lifeboat_vocabulary::RegionName;
+use lifeboat_repository::log::{Descriptor, LogError, LogMemory, LogTrust, RegionLog, RegionStore};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-/// What this process knows of the regions of one cluster.
-#[derive(Debug, Default)]
-pub struct RegionLogs {
+use crate::base::supervisor::TaskContext;
+use crate::regions::context::ClusterContext;
+
+/// How often logs are read.
+const PERIOD: Duration = Duration::from_secs(60);
+/// A region that has not been read at all is tried sooner.
+const PERIOD_UNREAD: Duration = Duration::from_secs(10);
+
+/// The logs of one cluster's regions, as this process knows them.
+#[derive(Debug)]
+pub struct LogFollower {
     descriptors: Mutex<BTreeMap<RegionName, Descriptor>>,
     logs: LogMemory,
+    reads: Mutex<BTreeMap<RegionName, Read>>,
+    /// Counts what was published.
+    published: watch::Sender<u64>,
 }
 
-impl RegionLogs {
+/// When a log was read.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    last: Option<UtcTime>,
+    freshness: Freshness,
+}
+
+/// Whether the last attempt to read a log succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It did.
+    Current,
+    /// It did not: the log may have grown since, or is refused now.
+    Outdated,
+}
+
+/// A log as it was read last.
+#[derive(Clone, Debug)]
+pub struct FollowedLog {
+    /// The log.
+    pub log: Arc<RegionLog>,
+    /// When it was read.
+    pub read: UtcTime,
+    /// Whether it could be read the last time that it was tried.
+    pub freshness: Freshness,
+}
+
+impl Default for LogFollower {
+    fn default() -> Self {
+        let (descriptors, logs, reads) = Default::default();
+        Self { descriptors, logs, reads, published: watch::Sender::new(0) }
+    }
+}
+
+impl LogFollower {
     /// Reads and checks a region's descriptor and log, of a repository that `key` has signed.
     ///
     /// # Errors
     /// If one of them is missing, is not what it should be, or does not continue what was read before.
-    pub async fn read(&self, region: &RegionStore, key: &VerifyKey) -> anyhow::Result<(Descriptor, RegionLog)> {
-        let known = self.descriptors.lock().get(&region.name).filter(|known| known.root == *key).cloned();
-        let descriptor = match known {
-            Some(known) => known,
-            None => {
-                let read = Descriptor::read(&*region.store, Some(key)).await;
-                read.context("read the repository's descriptor")?.0
-            }
-        };
-        let keys = vec![descriptor.root];
-        let trust = LogTrust { repository: descriptor.repo, keys, region: Some(region.name.clone()), remembered: None };
-        let log = self.logs.read(region, &trust).await.context("read the log")?;
-        self.descriptors.lock().insert(region.name.clone(), descriptor.clone());
+    pub async fn read(&self, region: &RegionStore, key: &VerifyKey) -> anyhow::Result<(Descriptor, Arc<RegionLog>)> {
+        let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name))?;
+        let log = self.read_log(region, &trust_in(&descriptor, &region.name)).await.context("read the log")?;
         Ok((descriptor, log))
+    }
+
+    async fn descriptor(&self, region: &RegionStore, key: &VerifyKey) -> anyhow::Result<Descriptor> {
+        let known = self.descriptors.lock().get(&region.name).filter(|known| known.root == *key).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let read = Descriptor::read(&*region.store, Some(key)).await;
+        let (descriptor, _) = read.context("read the repository's descriptor")?;
+        self.descriptors.lock().insert(region.name.clone(), descriptor.clone());
+        Ok(descriptor)
+    }
+
+    /// Reads and checks a region's log, where it is known already to which repository it belongs.
+    ///
+    /// # Errors
+    /// [`LogError`], by meaning; a log that does not continue what was read before is refused.
+    pub async fn read_log(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
+        let read = self.logs.read(region, trust).await;
+        match &read {
+            Ok(_) => self.succeeded(&region.name),
+            Err(_) => self.failed(&region.name),
+        }
+        read
+    }
+
+    /// As [`Self::read`], but as [`Self::read_log_even_if_changed`].
+    ///
+    /// # Errors
+    /// If the descriptor or the log is missing or not what it should be.
+    pub async fn read_even_if_changed(
+        &self,
+        region: &RegionStore,
+        key: &VerifyKey,
+    ) -> anyhow::Result<(Descriptor, RegionLog)> {
+        let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name))?;
+        let read = self.read_log_even_if_changed(region, &trust_in(&descriptor, &region.name)).await;
+        Ok((descriptor, read.context("read the log")?))
+    }
+
+    /// As [`Self::read_log`], and a log that does not continue what was read before is read as it is now. For WAL alone,
+    /// which is safer in such a region than nowhere: that the log has changed freezes deletion, and waits for a person.
+    ///
+    /// # Errors
+    /// If the log is not what it should be.
+    pub async fn read_log_even_if_changed(
+        &self,
+        region: &RegionStore,
+        trust: &LogTrust,
+    ) -> Result<RegionLog, Arc<LogError>> {
+        match self.read_log(region, trust).await {
+            Ok(log) => Ok(RegionLog::clone(&log)),
+            Err(error) if matches!(*error, LogError::RolledBack { .. } | LogError::Forked { .. }) => {
+                RegionLog::read(&*region.store, trust.clone()).await.map_err(Arc::new)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Forgets a region's log, because a person has accepted that it is another one now: it is read from its first record
     /// next time.
     pub fn forget(&self, region: &RegionName) {
         self.logs.forget(region);
+        self.reads.lock().remove(region);
+        self.publish();
     }
 
     /// Takes over what somebody has appended.
     pub fn keep(&self, region: &RegionName, log: &RegionLog) {
         self.logs.keep(region, log);
+        self.publish();
+    }
+
+    /// The logs as they were read last, of all regions that could be read since this process began.
+    #[must_use]
+    pub fn latest(&self) -> BTreeMap<RegionName, FollowedLog> {
+        let reads = self.reads.lock().clone();
+        let followed = reads.into_iter().filter_map(|(name, Read { last, freshness })| {
+            let (log, read) = (self.logs.known(&name)?, last?);
+            Some((name, FollowedLog { log, read, freshness }))
+        });
+        followed.collect()
+    }
+
+    /// The logs that could be read the last time that it was tried.
+    #[must_use]
+    pub fn current(&self) -> BTreeMap<RegionName, RegionLog> {
+        let current = self.latest().into_iter().filter(|(_, followed)| followed.freshness == Freshness::Current);
+        current.map(|(name, followed)| (name, RegionLog::clone(&followed.log))).collect()
+    }
+
+    /// Changes whenever a region was read, or could not be.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    fn succeeded(&self, region: &RegionName) {
+        let read = Read { last: Some(SystemClock.now()), freshness: Freshness::Current };
+        self.reads.lock().insert(region.clone(), read);
+        self.publish();
+    }
+
+    fn failed(&self, region: &RegionName) {
+        let never = Read { last: None, freshness: Freshness::Outdated };
+        self.reads.lock().entry(region.clone()).or_insert(never).freshness = Freshness::Outdated;
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.published.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
+
+/// What the log of a region is measured against.
+fn trust_in(descriptor: &Descriptor, region: &RegionName) -> LogTrust {
+    let (repository, keys) = (descriptor.repo, vec![descriptor.root]);
+    LogTrust { repository, keys, region: Some(region.clone()), remembered: None }
+}
+
+/// Reads all logs every minute, and at each good backup, until it is told to stop. A region that hangs holds up no other.
+///
+/// # Errors
+/// None so far; the supervisor wants to know.
+pub async fn follow(context: TaskContext, cluster: ClusterContext, good: watch::Receiver<u64>) -> anyhow::Result<()> {
+    // Regions have deadlines of their own.
+    context.progress.waiting("the regions' logs");
+    let stores = cluster.regions.stores();
+    join_all(stores.iter().map(|region| follow_region(&context, &cluster, region, good.clone()))).await;
+    Ok(())
+}
+
+async fn follow_region(
+    context: &TaskContext,
+    cluster: &ClusterContext,
+    region: &RegionStore,
+    mut good: watch::Receiver<u64>,
+) {
+    let (follower, key) = (cluster.regions.logs(), cluster.signer.verify_key());
+    // Without a scheduler nobody counts backups.
+    let mut counts = true;
+    loop {
+        let read = tokio::select! {
+            () = context.stop.cancelled() => return,
+            read = follower.read(region, &key) => read,
+        };
+        if let Err(error) = read {
+            let error = format!("{error:#}");
+            tracing::debug!(cluster = %cluster.cluster, region = %region.name, error, "the region's log cannot be read now");
+        }
+        let pause = if follower.latest().contains_key(&region.name) { PERIOD } else { PERIOD_UNREAD };
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            changed = good.changed(), if counts => counts = changed.is_ok(),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,5 +8,6 @@ pub mod late_store;
 pub mod log_follower;
 pub mod memory;
 pub mod open;
+pub mod readings;
 pub mod survey;
 pub mod watch;

@@ -13,7 +13,7 @@ use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock, error_cha
 use crate::model::capabilities::{CONDITIONAL, Capabilities, Writers};
 use crate::regions::judged_store::{JudgedStore, Judgement};
 use crate::regions::late_store::LateStore;
-use crate::regions::log_follower::RegionLogs;
+use crate::regions::log_follower::LogFollower;
 use crate::settings::wiring;
 
 /// How long a probe may take.
@@ -107,7 +107,7 @@ impl OpenRegion {
 pub struct OpenRegions {
     cluster: ClusterName,
     regions: Vec<OpenRegion>,
-    logs: Arc<RegionLogs>,
+    logs: Arc<LogFollower>,
 }
 
 impl OpenRegions {
@@ -139,9 +139,9 @@ impl OpenRegions {
         &self.cluster
     }
 
-    /// What is known of their logs.
+    /// Reads their logs.
     #[must_use]
-    pub fn logs(&self) -> &RegionLogs {
+    pub fn logs(&self) -> &Arc<LogFollower> {
         &self.logs
     }
 

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lifeboat_repository::log::{LogMemory, NoteSigner, RegionLog};
+use lifeboat_repository::log::{NoteSigner, RegionLog};
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName};
 
 use crate::care::agree::{Compared, compare};
-use crate::care::ask::ask;
 use crate::care::audit_delivery::recalled;
 use crate::deletion::freeze::{Action, Freezer};
 use crate::regions::open::OpenRegions;
+use crate::regions::readings::{RegionReadings, read_all};
 
 /// Why nothing may be deleted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,50 +38,47 @@ pub(crate) struct Deleter<'a> {
 }
 
 impl Deleter<'_> {
-    /// Looks for a reason not to delete. `memory` has the logs as they were seen by earlier calls.
-    pub(crate) async fn doubt(&self, regions: &OpenRegions, memory: &LogMemory) -> Option<Doubt> {
-        if let Some(stopped) = self.stopped() {
-            return Some(stopped);
-        }
-        let roundup = match ask(&regions.stores(), self.signer, memory).await {
-            Ok(roundup) => roundup,
-            Err(error) => return Some(Doubt::Away(format!("{error:#}"))),
-        };
-        let testimonies = roundup.testimonies();
+    /// Reads the logs of all regions as they are now, unless there is a reason not to delete.
+    ///
+    /// # Errors
+    /// The reason.
+    pub(crate) async fn read_logs(&self, regions: &OpenRegions) -> Result<RegionReadings, Doubt> {
+        self.stopped()?;
+        let read = read_all(regions, self.signer).await.map_err(|error| Doubt::Away(format!("{error:#}")))?;
         let place = (self.state, self.clock.now());
-        let Compared { found, accepted, suspected } = compare((self.cluster, self.freezer), place, &testimonies).await;
+        let compared = compare((self.cluster, self.freezer), place, &read.to_compare()).await;
+        let Compared { found, accepted, suspected } = compared;
         for region in &accepted {
-            memory.forget(region);
             regions.logs().forget(region);
         }
         if !found.is_empty() {
-            return Some(Doubt::Disagree(found.iter().map(ToString::to_string).collect()));
+            return Err(Doubt::Disagree(found.iter().map(ToString::to_string).collect()));
         }
         if let Some(suspected) = suspected.first() {
-            return Some(Doubt::Away(format!("{suspected}, unless it was misread; it has to be read again")));
+            return Err(Doubt::Away(format!("{suspected}, unless it was misread; it has to be read again")));
         }
         if self.freezer.may_have_forgotten(self.cluster) {
-            let logs = roundup.readable(&[]).into_iter().map(|region| (region.store.name, region.log)).collect();
-            return self.stopped_by(&logs);
+            self.stopped_by(&read.logs())?;
+        } else {
+            self.stopped()?;
         }
-        self.stopped()
+        Ok(read)
     }
 
-    fn stopped(&self) -> Option<Doubt> {
-        let stopped = self.freezer.check(self.cluster, Action::Delete).err()?;
-        Some(Doubt::Stopped(stopped.to_string()))
+    fn stopped(&self) -> Result<(), Doubt> {
+        self.freezer.check(self.cluster, Action::Delete).map_err(|stopped| Doubt::Stopped(stopped.to_string()))
     }
 
     /// What the logs say, for a host that has lost its state, or never had one.
-    fn stopped_by(&self, logs: &BTreeMap<RegionName, RegionLog>) -> Option<Doubt> {
+    fn stopped_by(&self, logs: &BTreeMap<RegionName, RegionLog>) -> Result<(), Doubt> {
         let standstill = recalled(logs);
         let frozen = standstill.frozen.iter().map(|frozen| (frozen.trigger.to_string(), frozen.since, &frozen.why));
         let pauses = standstill.pauses.iter().filter(|pause| pause.action == Action::Delete);
         let paused = pauses.filter(|pause| pause.in_force(self.clock.now()));
         let paused = paused.map(|pause| (pause.owner.clone(), pause.since, &pause.reason));
-        let (who, since, why) = frozen.chain(paused).next()?;
+        let Some((who, since, why)) = frozen.chain(paused).next() else { return Ok(()) };
         let cluster = self.cluster;
-        Some(Doubt::Stopped(format!(
+        Err(Doubt::Stopped(format!(
             "by the regions' logs, delete of cluster {cluster} has been stopped by {who} since {since}: {why}; lift it with \
              `lifeboatd resume --cluster {cluster} --action delete` on the host that stopped it, or here if that is lost"
         )))

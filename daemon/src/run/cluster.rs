@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config, Role};
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::backup::history::RunHistory;
 use crate::backup::maker::Maker;
@@ -18,15 +18,16 @@ use crate::base::renewed::renewed;
 use crate::base::supervisor::{Supervisor, TaskContext, TaskSettings};
 use crate::care::board::CareBoard;
 use crate::care::parts::CareParts;
-use crate::care::tamper_watch;
+use crate::care::{audit_delivery, tamper_watch};
 use crate::deletion::freeze::Freezer;
 use crate::model::verdict::WalReceiver;
 use crate::regions::context::ClusterContext;
+use crate::regions::log_follower;
 use crate::regions::memory::RegionBook;
 use crate::regions::open::OpenRegions;
 use crate::regions::survey::{self, SurveyParts};
 use crate::regions::watch::{Probing, WatchParts};
-use crate::retention::task::ExpireParts;
+use crate::retention::task::RetentionParts;
 use crate::settings::wiring;
 use crate::settings::wiring::state_directory;
 use crate::status::board::{ClusterView, StatusBoard};
@@ -116,7 +117,7 @@ async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) 
         shared: Arc::new(Shared::new(cluster.clone(), count, Arc::new(SystemClock))),
         book: Arc::new(book),
         care: Arc::default(),
-        news: <[Arc<Notify>; 2]>::default(),
+        good: watch::Sender::default(),
         config,
     };
     if !context.stop.is_cancelled() {
@@ -135,8 +136,8 @@ struct Tasks {
     shared: Arc<Shared>,
     book: Arc<RegionBook>,
     care: Arc<CareBoard>,
-    /// Each rung at each good backup: one for every task that waits for it.
-    news: [Arc<Notify>; 2],
+    /// Counts good backups, for the tasks that wait for the next one.
+    good: watch::Sender<u64>,
 }
 
 impl Tasks {
@@ -161,7 +162,7 @@ impl Tasks {
             self.begin_watch();
         }
         if has(Role::Prune) {
-            self.begin_expire();
+            self.begin_retention();
         }
         if has(Role::Heal) {
             self.begin_care("heal", care::heal::heal_task);
@@ -170,7 +171,7 @@ impl Tasks {
             self.begin_care("scrub", care::scrub::scrub_task);
         }
         self.begin_survey();
-        self.begin_vigil();
+        self.begin_tamper_watch();
         Ok(())
     }
 
@@ -221,13 +222,10 @@ impl Tasks {
             maker: Arc::new(maker),
             orders: self.shared.orders(),
             capacity: self.common.capacity.clone(),
-            good: watch::Sender::default(),
+            good: self.good.clone(),
         };
-        let (good, news) = (parts.good.subscribe(), self.news.clone());
         let settings = TaskSettings::new("schedule", SCHEDULE_CEILING).core();
         self.spawn(settings, move |context| backup::task::run(context, parts.clone()));
-        let settings = TaskSettings::new("news", ORDINARY_CEILING);
-        self.spawn(settings, move |context| ring(context, good.clone(), news.clone()));
     }
 
     /// The health of the regions, and whether they agree.
@@ -276,45 +274,30 @@ impl Tasks {
     }
 
     fn begin_survey(&self) {
-        let [news, _] = &self.news;
-        let parts = SurveyParts {
-            context: self.context.clone(),
-            backup_quorum: self.config.durability.backup_quorum,
-            news: Arc::clone(news),
-        };
+        let (cluster, good) = (self.context.clone(), self.good.subscribe());
+        self.spawn(TaskSettings::new("logs", ORDINARY_CEILING), move |context| {
+            log_follower::follow(context, cluster.clone(), good.clone())
+        });
+        let parts = SurveyParts { context: self.context.clone(), backup_quorum: self.config.durability.backup_quorum };
         let settings = TaskSettings::new("survey", ORDINARY_CEILING);
         self.spawn(settings, move |context| survey::survey(context, parts.clone()));
     }
 
-    fn begin_expire(&self) {
-        let [_, news] = &self.news;
-        let parts = ExpireParts { context: self.context.clone(), news: Arc::clone(news) };
+    fn begin_retention(&self) {
+        let parts = RetentionParts { context: self.context.clone(), good: self.good.subscribe() };
         self.spawn(TaskSettings::new("prune", ORDINARY_CEILING), move |context| {
             retention::task::run(context, parts.clone())
         });
     }
 
-    fn begin_vigil(&self) {
+    fn begin_tamper_watch(&self) {
         let parts = self.context.clone();
-        self.spawn(TaskSettings::new("vigil", ORDINARY_CEILING), move |context| {
+        self.spawn(TaskSettings::new("tamper-watch", ORDINARY_CEILING), move |context| {
             tamper_watch::run(context, parts.clone())
         });
-    }
-}
-
-/// Tells those who wait for news of each good backup.
-async fn ring(context: TaskContext, mut good: watch::Receiver<u64>, news: [Arc<Notify>; 2]) -> anyhow::Result<()> {
-    loop {
-        context.progress.waiting("a good backup");
-        tokio::select! {
-            () = context.stop.cancelled() => return Ok(()),
-            changed = good.changed() => if changed.is_err() {
-                // The scheduler has ended, because everything does.
-                context.stop.cancelled().await;
-                return Ok(());
-            }
-        }
-        // Whoever is busy hears of it when he is done.
-        news.iter().for_each(|waiting| waiting.notify_one());
+        let parts = self.context.clone();
+        self.spawn(TaskSettings::new("audit-delivery", ORDINARY_CEILING), move |context| {
+            audit_delivery::run(context, parts.clone())
+        });
     }
 }

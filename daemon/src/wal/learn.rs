@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lifeboat_cli::access::read_region;
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::ids::{Incarnation, RepositoryId};
@@ -16,15 +15,17 @@ use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_vocabulary::{RegionName, WalPosition};
 use tokio::time::Instant;
 
+use crate::regions::log_follower::LogFollower;
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring;
 use crate::wal::backup_need::needed;
 use crate::wal::receive::upstream::Belonging;
-use crate::wal::ship::settings::ShipRegion;
 
 /// What was found.
 pub(crate) struct Known {
-    pub(crate) regions: Vec<ShipRegion>,
+    pub(crate) regions: Vec<RegionStore>,
+    /// How many of them could be read.
+    pub(crate) read: usize,
     pub(crate) belonging: Belonging,
     pub(crate) repository: RepositoryId,
     pub(crate) incarnation: Option<Incarnation>,
@@ -32,13 +33,6 @@ pub(crate) struct Known {
     pub(crate) wanted: Option<WalPosition>,
     /// Why a base backup is needed.
     pub(crate) order: Option<String>,
-}
-
-impl Known {
-    /// How many regions could be read.
-    pub(crate) fn read(&self) -> usize {
-        self.regions.iter().filter(|region| region.log.is_some()).count()
-    }
 }
 
 /// How long the others are waited for, once as many regions have answered as WAL needs.
@@ -49,13 +43,13 @@ const LATE: Duration = Duration::from_secs(5);
 pub(crate) async fn learn(config: &Config, cluster: &ClusterSettings, opened: &OpenRegions) -> anyhow::Result<Known> {
     let signer = wiring::signer(config, &cluster.name)?;
     let (key, stores) = (signer.verify_key(), opened.stores());
-    let mut answers = first_answers(&stores, &key, config.durability.wal_quorum).await;
-    let (mut regions, mut views, mut descriptor) = (Vec::new(), Vec::new(), None::<Descriptor>);
-    for store in stores {
+    let mut answers = first_answers(opened.logs(), &stores, &key, config.durability.wal_quorum).await;
+    let (mut views, mut descriptor) = (Vec::new(), None::<Descriptor>);
+    for store in &stores {
         let late = || Err(anyhow::anyhow!("it has not answered yet, and the others have"));
         let read = answers.remove(&store.name).unwrap_or_else(late);
         let name = store.name.clone();
-        let (log, answer) = match read {
+        let answer = match read {
             Ok((found, log)) => {
                 anyhow::ensure!(
                     descriptor.as_ref().is_none_or(|first| *first == found),
@@ -63,28 +57,30 @@ pub(crate) async fn learn(config: &Config, cluster: &ClusterSettings, opened: &O
                     found.repo
                 );
                 descriptor.get_or_insert(found.clone());
-                (Some(log.clone()), RegionAnswer::Read { descriptor: Box::new(found), log })
+                RegionAnswer::Read { descriptor: Box::new(found), log }
             }
             Err(error) => {
                 let why = format!("{error:#}");
                 tracing::warn!(cluster = %cluster.name, region = %name, why, "the region cannot be read yet");
-                (None, RegionAnswer::Unreadable { why })
+                RegionAnswer::Unreadable { why }
             }
         };
         views.push(RegionView { name, answer });
-        regions.push(ShipRegion { store, log });
     }
     let descriptor = descriptor.context("no region can be read; a new repository is made by `lifeboatd init`")?;
-    judge(regions, &views, &descriptor)
+    judge(stores, &views, &descriptor)
 }
 
 type Answer = anyhow::Result<(Descriptor, RegionLog)>;
 
 /// What the regions answer until `enough` of them could be read, and [`LATE`] thereafter.
-async fn first_answers(stores: &[RegionStore], key: &VerifyKey, enough: usize) -> BTreeMap<RegionName, Answer> {
-    let reads = stores
-        .iter()
-        .map(async |store| (store.name.clone(), read_region(&*store.store, Some(key), Some(store.name.clone())).await));
+async fn first_answers(
+    follower: &LogFollower,
+    stores: &[RegionStore],
+    key: &VerifyKey,
+    enough: usize,
+) -> BTreeMap<RegionName, Answer> {
+    let reads = stores.iter().map(async |store| (store.name.clone(), follower.read_even_if_changed(store, key).await));
     let mut reads: FuturesUnordered<_> = reads.collect();
     let (mut answers, mut until) = (BTreeMap::new(), None);
     loop {
@@ -100,9 +96,13 @@ async fn first_answers(stores: &[RegionStore], key: &VerifyKey, enough: usize) -
     }
 }
 
-fn judge(regions: Vec<ShipRegion>, views: &[RegionView], descriptor: &Descriptor) -> anyhow::Result<Known> {
-    let logs = regions.iter().filter_map(|region| Some((&region.store.name, region.log.as_ref()?)));
-    let records = WalRecords::of(logs);
+fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descriptor) -> anyhow::Result<Known> {
+    let log = |view: &'_ RegionView| match &view.answer {
+        RegionAnswer::Read { log, .. } => Some((view.name.clone(), log.clone())),
+        RegionAnswer::Unreadable { .. } => None,
+    };
+    let logs: BTreeMap<RegionName, RegionLog> = views.iter().filter_map(log).collect();
+    let records = WalRecords::of(&logs);
     let incarnation = match records.incarnation {
         CurrentIncarnation::One(incarnation) => incarnation,
         CurrentIncarnation::Disputed(ref regions) => anyhow::bail!(
@@ -119,5 +119,5 @@ fn judge(regions: Vec<ShipRegion>, views: &[RegionView], descriptor: &Descriptor
         system_identifier: descriptor.sysid,
         incarnation: incarnation.map(|incarnation| incarnation.to_string()),
     };
-    Ok(Known { regions, belonging, repository: descriptor.repo, incarnation, wanted, order })
+    Ok(Known { regions, read: logs.len(), belonging, repository: descriptor.repo, incarnation, wanted, order })
 }

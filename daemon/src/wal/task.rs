@@ -14,6 +14,7 @@ use crate::base::alarms::board::AlarmBoard;
 use crate::base::readiness::{Looked, Readiness};
 use crate::base::supervisor::TaskContext;
 use crate::model::facts::ClusterFacts;
+use crate::regions::log_follower::LogFollower;
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring;
 use crate::wal::learn::{Known, learn};
@@ -21,7 +22,7 @@ use crate::wal::receive::receiver::Receiver;
 use crate::wal::receive::upstream::Finder;
 use crate::wal::reporter::{Reporter, ReporterSettings};
 use crate::wal::shared::Shared;
-use crate::wal::ship::settings::{KeyHolders, ShipSettings};
+use crate::wal::ship::settings::{ShipSettings, WalKeyRecipients};
 use crate::wal::ship::shipper::Shipper;
 use crate::wal::slot_watch::{self, SlotOutlook};
 
@@ -77,9 +78,9 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
         () = context.stop.cancelled() => return Ok(()),
         known = learn(config, cluster, &parts.regions) => known?,
     };
-    let looked = Looked::Regions { read: known.read(), quorum: config.durability.wal_quorum };
+    let looked = Looked::Regions { read: known.read, quorum: config.durability.wal_quorum };
     parts.readiness.looked(&cluster.name, looked);
-    let settings = ship_settings((config, cluster), &known, directory)?;
+    let settings = ship_settings((config, cluster), &known, parts.regions.logs(), directory)?;
     let Known { regions, belonging, wanted, order, .. } = known;
     let shipper = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
     let shipper = Arc::new(shipper.context("begin to ship WAL")?);
@@ -140,6 +141,7 @@ async fn end_together(mut tasks: JoinSet<()>, inner: &CancellationToken) -> anyh
 fn ship_settings(
     (config, cluster): (&Config, &ClusterSettings),
     known: &Known,
+    logs: &Arc<LogFollower>,
     directory: &Path,
 ) -> anyhow::Result<ShipSettings> {
     Ok(ShipSettings {
@@ -152,8 +154,12 @@ fn ship_settings(
         cluster: cluster.name.clone(),
         repository: known.repository,
         signer: wiring::signer(config, &cluster.name)?,
-        holders: KeyHolders { recipients: config.keys.recipients.clone(), commands: config.keys.wrap_commands.clone() },
+        recipients: WalKeyRecipients {
+            recipients: config.keys.recipients.clone(),
+            commands: config.keys.wrap_commands.clone(),
+        },
         tool: wiring::TOOL.to_owned(),
         incarnation: known.incarnation,
+        logs: Arc::clone(logs),
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_daemon::wal::CommitMode;
 use lifeboat_daemon::wal::ship::positions::{Offer, Positions};
-use lifeboat_daemon::wal::ship::settings::{KeyHolders, ShipRegion, ShipSettings};
+use lifeboat_daemon::wal::ship::settings::{ShipSettings, WalKeyRecipients};
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
@@ -111,9 +111,10 @@ impl World {
             cluster: "main".parse().unwrap(),
             repository: self.repository,
             signer: Arc::clone(&self.signer),
-            holders: KeyHolders { recipients: vec![self.identity.recipient()], commands: Vec::new() },
+            recipients: WalKeyRecipients { recipients: vec![self.identity.recipient()], commands: Vec::new() },
             tool: "test".to_owned(),
             incarnation: None,
+            logs: Arc::default(),
         }
     }
 
@@ -122,7 +123,7 @@ impl World {
     }
 
     pub async fn start(&self, settings: ShipSettings) -> Shipper {
-        let regions = (0..self.stores.len()).map(|index| ShipRegion { store: self.region(index), log: None });
+        let regions = (0..self.stores.len()).map(|index| self.region(index));
         Shipper::start(settings, regions.collect(), Arc::new(SystemClock)).await.unwrap()
     }
 

@@ -1,13 +1,13 @@
 //! What can be wrong with a log.
 
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::{RegionName, Sha256Digest, counted};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, counted};
 
 use crate::format::ids::RepositoryId;
 use crate::format::key_name::KeyName;
 use crate::keys::signing::VerifyKey;
 use crate::log::note::NoteError;
-use crate::log::records::record::{LOG_RECORDS_MAX, RecordError};
+use crate::log::records::record::RecordError;
 
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +97,17 @@ pub enum LogError {
         found: Sha256Digest,
     },
     /// More records than anybody writes.
-    #[error("the log has more than {max} records", max = LOG_RECORDS_MAX)]
-    TooLong,
+    #[error("the log would have more than {max} records")]
+    TooLong {
+        /// The most that one may have.
+        max: u64,
+    },
+    /// Records of more bytes than anybody writes.
+    #[error("the records of the log would take more than {max}")]
+    TooLarge {
+        /// The most that they may take.
+        max: ByteCount,
+    },
     /// What this key signs could not be read.
     #[error("{key} is not one of the keys that may sign this log")]
     UnknownSigner {

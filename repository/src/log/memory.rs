@@ -5,6 +5,8 @@
 //! reads everything once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
@@ -13,46 +15,107 @@ use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
 
-/// What one program knows of the logs of one cluster.
+/// What one program knows of the logs of one cluster. It holds each log once, however many ask for it, and a log's records
+/// take at most 1 GiB.
 #[derive(Debug, Default)]
 pub struct LogMemory {
-    logs: Mutex<BTreeMap<RegionName, RegionLog>>,
+    regions: Mutex<BTreeMap<RegionName, Region>>,
+    /// Orders the calls of [`Self::read`], of all regions.
+    calls: AtomicU64,
+}
+
+/// What is known of one region.
+#[derive(Debug, Default)]
+struct Region {
+    known: Option<Arc<RegionLog>>,
+    /// Changes whenever the log is forgotten: what was read before is not kept thereafter.
+    forgotten: u64,
+    turn: Arc<tokio::sync::Mutex<Option<LastRead>>>,
+}
+
+/// The last request for a log, and what came of it.
+#[derive(Debug)]
+struct LastRead {
+    /// Calls up to this number were made before anything was asked of the region.
+    covers: u64,
+    trust: LogTrust,
+    /// What was read, and the log that was known by then.
+    read: Result<Arc<RegionLog>, Arc<LogError>>,
 }
 
 impl LogMemory {
-    /// The log of `region` as it is now: two requests if nothing is new, and all of it the first time. `trust` must be of
-    /// the same repository and keys every time.
+    /// The log of `region` as it is now: two requests if nothing is new, and all of it the first time. Calls at the same time
+    /// share the requests. `trust` must be of the same repository and keys every time.
     ///
     /// # Errors
     /// [`LogError`], by meaning. A log that does not continue what was read before is refused, also later on, until
     /// [`Self::forget`].
-    pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<RegionLog, LogError> {
+    pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let turn = Arc::clone(&self.regions.lock().entry(region.name.clone()).or_default().turn);
+        let mut last = turn.lock().await;
+        if let Some(last) = last.as_ref().filter(|last| last.covers >= call && last.trust == *trust) {
+            return last.read.clone();
+        }
+        let covers = self.calls.load(Ordering::Relaxed).saturating_sub(1);
+        let read = self.read_now(region, trust).await.map_err(Arc::new);
+        *last = Some(LastRead { covers, trust: trust.clone(), read: read.clone() });
+        read
+    }
+
+    async fn read_now(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, LogError> {
         let store = &*region.store;
-        let known = self.logs.lock().get(&region.name).cloned();
-        let log = match known {
-            Some(mut log) if log.trusts_like(trust) => {
-                log.confirm_head(store).await?;
-                log.refresh(store).await?;
-                log.compare_with(trust.remembered)?;
-                log
-            }
-            _ => RegionLog::read(store, trust.clone()).await?,
+        let (known, forgotten) = match self.regions.lock().get(&region.name) {
+            Some(region) => (region.known.clone(), region.forgotten),
+            None => (None, 0),
         };
-        self.keep(&region.name, &log);
+        let log = match known.filter(|log| log.trusts_like(trust)) {
+            Some(known) => {
+                known.confirm_head(store).await?;
+                let mut log = RegionLog::clone(&known);
+                let new = log.refresh(store).await?;
+                log.compare_with(trust.remembered)?;
+                if new == 0 { known } else { Arc::new(log) }
+            }
+            None => Arc::new(RegionLog::read(store, trust.clone()).await?),
+        };
+        self.take_over(&region.name, &log, Some(forgotten));
         Ok(log)
     }
 
-    /// Takes over what was read or appended elsewhere, if it is more than what is known.
+    /// Takes over what was read or appended elsewhere, if it continues what is known.
     pub fn keep(&self, region: &RegionName, log: &RegionLog) {
-        let mut logs = self.logs.lock();
-        if logs.get(region).is_none_or(|known| known.entries().len() <= log.entries().len()) {
-            logs.insert(region.clone(), log.clone());
+        self.take_over(region, &Arc::new(log.clone()), None);
+    }
+
+    fn take_over(&self, region: &RegionName, log: &Arc<RegionLog>, read_after: Option<u64>) {
+        let mut regions = self.regions.lock();
+        let region = regions.entry(region.clone()).or_default();
+        let is_forgotten = read_after.is_some_and(|forgotten| forgotten != region.forgotten);
+        // Readers of other keys, or another repository, replace what is known; everything else has to continue it.
+        let continues = region.known.as_ref().is_none_or(|known| match read_after {
+            Some(_) if !log.trusts_like(known.trust()) => true,
+            _ => log.compare_with(known.head()).is_ok(),
+        });
+        if continues && !is_forgotten {
+            region.known = Some(Arc::clone(log));
         }
+    }
+
+    /// The log as it was read last, if it ever was.
+    #[must_use]
+    pub fn known(&self, region: &RegionName) -> Option<Arc<RegionLog>> {
+        self.regions.lock().get(region)?.known.clone()
     }
 
     /// Forgets one log: it is read from its first record next time.
     pub fn forget(&self, region: &RegionName) {
-        self.logs.lock().remove(region);
+        if let Some(region) = self.regions.lock().get_mut(region) {
+            region.known = None;
+            region.forgotten += 1;
+            // Nobody joins a request that began before.
+            region.turn = Arc::default();
+        }
     }
 }
 

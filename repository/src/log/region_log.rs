@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lifeboat_stores::{ObjectKey, Store, StoreError, Support};
-use lifeboat_vocabulary::{RegionName, Sha256Digest};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
 use parking_lot::Mutex;
 
 use crate::format::aead::sha256;
@@ -20,7 +20,7 @@ use crate::keys::signing::VerifyKey;
 use crate::log::create_once::{Created, create_once, small_object};
 use crate::log::error::LogError;
 use crate::log::note::{self, NoteSigner};
-use crate::log::records::record::{LOG_RECORDS_MAX, Link, Origin, Record, RecordBody};
+use crate::log::records::record::{LOG_BYTES_MAX, LOG_RECORDS_MAX, Link, Origin, Record, RecordBody};
 
 /// Records that are fetched at the same time.
 const FETCHES: usize = 8;
@@ -30,7 +30,7 @@ const APPEND_ATTEMPTS: u32 = 32;
 const STRAYS_KEPT: usize = 16;
 
 /// What a log is measured against.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogTrust {
     /// The repository that the log belongs to.
     pub repository: RepositoryId,
@@ -81,12 +81,40 @@ pub enum Attempt {
     },
 }
 
-/// A log that was read and checked from its first record.
+/// A log that was read and checked from its first record. Clones share the records: a clone of a long log is cheap.
 #[derive(Clone, Debug)]
 pub struct RegionLog {
     trust: LogTrust,
-    entries: Vec<LogEntry>,
+    entries: Vec<Arc<LogEntry>>,
+    /// Of all notes together.
+    bytes: u64,
+    limits: LogLimits,
     strays: Vec<ObjectKey>,
+}
+
+/// What a log may grow to. Nothing is appended beyond it: a log that no reader accepts would be worse than none.
+#[derive(Clone, Copy, Debug)]
+struct LogLimits {
+    records: u64,
+    /// A log is kept in memory while it is followed.
+    bytes: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { records: LOG_RECORDS_MAX, bytes: LOG_BYTES_MAX }
+    }
+}
+
+impl LogLimits {
+    /// Whether `records` with `bytes` in all are within the limits.
+    fn check(self, records: u64, bytes: u64) -> Result<(), LogError> {
+        match records {
+            records if records > self.records => Err(LogError::TooLong { max: self.records }),
+            _ if bytes > self.bytes => Err(LogError::TooLarge { max: ByteCount::from_bytes(self.bytes) }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl RegionLog {
@@ -96,7 +124,11 @@ impl RegionLog {
     /// # Errors
     /// [`LogError`], by meaning. Nothing of the log may be used then.
     pub async fn read(store: &dyn Store, trust: LogTrust) -> Result<Self, LogError> {
-        let mut log = Self { trust, entries: Vec::new(), strays: Vec::new() };
+        Self::read_within(store, trust, LogLimits::default()).await
+    }
+
+    async fn read_within(store: &dyn Store, trust: LogTrust, limits: LogLimits) -> Result<Self, LogError> {
+        let mut log = Self { trust, entries: Vec::new(), bytes: 0, limits, strays: Vec::new() };
         let count = log.list(store).await?;
         let fetch = |seq| async move { (seq, fetch(store, seq).await) };
         let mut fetched = futures_util::stream::iter(0..count).map(fetch).buffered(FETCHES);
@@ -122,9 +154,7 @@ impl RegionLog {
                     _ => {}
                 }
             }
-            if count > LOG_RECORDS_MAX {
-                return Err(LogError::TooLong);
-            }
+            self.limits.check(count, 0)?;
             match page.entries.last() {
                 Some(last) if page.more => after = Some(last.key.clone()),
                 _ => return Ok(count),
@@ -135,6 +165,7 @@ impl RegionLog {
     /// Checks a record and puts it at the end.
     fn link_in(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         let seq = self.entries.len() as u64;
+        self.check_room(bytes)?;
         let text = note::verify(bytes, &self.trust.keys).map_err(|source| LogError::Note { seq, source })?.text;
         let record = Record::parse(text).map_err(|source| LogError::Record { seq, source })?;
         let Link { region, seq: found, prev } = &record.link;
@@ -153,8 +184,14 @@ impl RegionLog {
             return Err(LogError::Repository { expected: self.trust.repository, found: init.repo });
         }
         self.trust.region = Some(region.clone());
-        self.entries.push(LogEntry { record, sha256: sha256(bytes) });
+        self.entries.push(Arc::new(LogEntry { record, sha256: sha256(bytes) }));
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         Ok(())
+    }
+
+    /// Whether there is room for one more note.
+    fn check_room(&self, note: &[u8]) -> Result<(), LogError> {
+        self.limits.check(self.entries.len() as u64 + 1, self.bytes.saturating_add(note.len() as u64))
     }
 
     /// Whether these bytes, read at place `seq`, are signed as a record of this log has to be.
@@ -166,6 +203,12 @@ impl RegionLog {
     pub(crate) fn trusts_like(&self, trust: &LogTrust) -> bool {
         let same_region = trust.region.is_none() || trust.region == self.trust.region;
         same_region && trust.repository == self.trust.repository && trust.keys == self.trust.keys
+    }
+
+    /// What it was measured against.
+    #[must_use]
+    pub fn trust(&self) -> &LogTrust {
+        &self.trust
     }
 
     fn compare_with_remembered(&self) -> Result<(), LogError> {
@@ -194,7 +237,7 @@ impl RegionLog {
 
     /// All records, from the first.
     #[must_use]
-    pub fn entries(&self) -> &[LogEntry] {
+    pub fn entries(&self) -> &[Arc<LogEntry>] {
         &self.entries
     }
 
@@ -226,7 +269,6 @@ impl RegionLog {
         loop {
             let seq = self.entries.len() as u64;
             match fetch(store, seq).await? {
-                Some(_) if seq >= LOG_RECORDS_MAX => return Err(LogError::TooLong),
                 Some(bytes) => self.link_in(&bytes)?,
                 None => return Ok(seq - before),
             }
@@ -240,7 +282,8 @@ impl RegionLog {
     ///
     /// # Errors
     /// [`LogError`]; after [`LogError::Store`] the record may or may not stand there: repeat with the same draft.
-    /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names.
+    /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names; [`LogError::TooLong`] or
+    /// [`LogError::TooLarge`] if the log is full.
     pub(crate) async fn try_append(
         &mut self,
         store: &dyn Store,
@@ -266,6 +309,7 @@ impl RegionLog {
         let text = record.to_text().map_err(|source| LogError::Record { seq, source })?;
         // Signatures are deterministic: a repetition at the same place has the same bytes.
         let bytes = Bytes::from(note::sign(&text, &[signer]).map_err(|source| LogError::Note { seq, source })?);
+        self.check_room(&bytes)?;
         let failed = |source| LogError::Store { seq, source };
         match create_once(store, &layout::log_note(seq), bytes.clone()).await.map_err(failed)? {
             Created::Ours => {
@@ -314,7 +358,7 @@ impl RegionLog {
     /// Where the draft stands already, if it does.
     fn find(&self, draft: &Draft) -> Result<Option<LogHead>, LogError> {
         let Origin { writer, wseq, .. } = &draft.origin;
-        let same_count = |entry: &&LogEntry| {
+        let same_count = |entry: &&Arc<LogEntry>| {
             let origin = &entry.record.origin;
             (&origin.writer, origin.wseq) == (writer, *wseq)
         };

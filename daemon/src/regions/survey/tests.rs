@@ -31,28 +31,27 @@ enum As {
 }
 
 fn region(backups: &[(u32, As)]) -> RegionState {
-    let mut standing = RegionState::default();
-    for (number, state) in backups {
+    let mut state = RegionState::default();
+    for (number, case) in backups {
         let record = record(*number);
         let id = record.backup.clone();
-        if *state == As::Swept {
-            standing.swept.insert(id, 9);
+        if *case == As::Swept {
+            state.swept.insert(id, 9);
             continue;
         }
         let leaving = Leaving { seq: 8, not_before: day(30).parse().unwrap(), why: "no rule keeps it".to_owned() };
-        let leaving = (*state == As::Leaving).then_some(leaving);
-        let damaged = (*state == As::Damaged).then_some(7);
+        let leaving = (*case == As::Leaving).then_some(leaving);
+        let damaged = (*case == As::Damaged).then_some(7);
         let backup = BackupState { record, seq: u64::from(*number), leaving, damaged, held: Default::default() };
-        standing.backups.insert(id, backup);
+        state.backups.insert(id, backup);
     }
-    standing
+    state
 }
 
 fn surveyed(regions: &[&[(u32, As)]], quorum: usize) -> Survey {
-    let standings = regions.iter().enumerate();
-    let standings =
-        standings.map(|(number, backups)| (format!("r{number}").parse().unwrap(), region(backups))).collect();
-    side_by_side(&standings, quorum, day(30).parse().unwrap())
+    let states = regions.iter().enumerate();
+    let states = states.map(|(number, backups)| (format!("r{number}").parse().unwrap(), region(backups))).collect();
+    side_by_side(&states, quorum, day(30).parse().unwrap())
 }
 
 fn missing(survey: &Survey) -> Vec<usize> {
@@ -115,11 +114,11 @@ fn a_backup_that_is_kept_for_longer_than_its_wal_leads_to_its_own_end_only() {
             ("0/9000100", 2, ["0/9000100", "0/9000100"]),
         ),
     ] {
-        let standings = floors.into_iter().enumerate().map(|(number, floors)| {
-            let standing = RegionState { wal_floors: floors.into_iter().collect(), ..region(all) };
-            (format!("r{number}").parse().unwrap(), standing)
+        let states = floors.into_iter().enumerate().map(|(number, floors)| {
+            let state = RegionState { wal_floors: floors.into_iter().collect(), ..region(all) };
+            (format!("r{number}").parse().unwrap(), state)
         });
-        let survey = side_by_side(&standings.collect(), 1, day(30).parse().unwrap());
+        let survey = side_by_side(&states.collect(), 1, day(30).parse().unwrap());
         let windows: Vec<_> = survey.regions.values().map(|region| region.window_from.clone().unwrap().lsn).collect();
         let (from, islands, regions) = expected;
         assert_eq!((survey.oldest.unwrap().1.lsn.as_str(), survey.islands), (from, islands), "{why}");

@@ -56,7 +56,7 @@ impl ShipContext {
         clock: Arc<dyn Clock>,
         (ship_state, memory): (ShipState, Arc<Memory>),
     ) -> Self {
-        let uploaders = ship_state.regions.iter().map(|_| Notify::new()).collect();
+        let uploaders = (0..ship_state.region_count()).map(|_| Notify::new()).collect();
         let wakeups = Wakeups { cutting: Notify::new(), sealing: Notify::new(), spooling: Notify::new(), uploaders };
         let positions = watch::Sender::new(ship_state.positions(spool.used(), Instant::now()));
         Self {

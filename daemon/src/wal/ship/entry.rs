@@ -55,23 +55,14 @@ pub(crate) fn trust(ship: &ShipContext, region: &RegionStore) -> LogTrust {
     }
 }
 
-/// Asks a region what it has. `log` is its log, if it was read before.
+/// Asks a region what it has.
 ///
 /// # Errors
 /// Whatever the region says; to be repeated later.
-pub(crate) async fn ask(
-    ship: &Arc<ShipContext>,
-    region: &RegionStore,
-    log: Option<RegionLog>,
-) -> anyhow::Result<Answer> {
+pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow::Result<Answer> {
     let store = &*region.store;
-    let log = match log {
-        Some(mut log) => {
-            log.refresh(store).await.context("read the log")?;
-            log
-        }
-        None => RegionLog::read(store, trust(ship, region)).await.context("read the log")?,
-    };
+    let read = ship.settings.logs.read_log_even_if_changed(region, &trust(ship, region)).await;
+    let log = read.context("read the log")?;
     anyhow::ensure!(log.head().is_some(), "its log is empty: it was not made a region of this repository");
     ship.heard_of(&log);
     // First the lease, then the listing: what another writer puts there later is not mistaken for ours.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use lifeboat_repository::format::layout::{StoredName, WalForm, WalRange};
+use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::wal::WalObject;
 use lifeboat_vocabulary::{ByteCount, Clock, WalPosition};
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::What;
 use crate::wal::ship::piece::CutPolicy;
 use crate::wal::ship::positions::ResumePoint;
-use crate::wal::ship::settings::{ANSWER_PATIENCE, ShipRegion, ShipSettings};
+use crate::wal::ship::settings::{ANSWER_PATIENCE, ShipSettings};
 use crate::wal::ship::spool::{Spool, SpoolFile, SpoolName};
 use crate::wal::ship::state::{Bounds, Found, ShipState};
 use crate::wal::ship::uploader::RegionUploader;
@@ -39,7 +40,7 @@ struct Answered {
 /// Opens the spool and lays its content on the state.
 pub(crate) async fn open(
     settings: ShipSettings,
-    regions: &[ShipRegion],
+    regions: &[RegionStore],
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<(Arc<ShipContext>, Beginning)> {
     let quorum = settings.wal_quorum;
@@ -52,14 +53,14 @@ pub(crate) async fn open(
     // A quarter is left for what is read back from the spool.
     let bounds = Bounds { memory: settings.memory.as_bytes() / 4 * 3, wal_quorum: quorum };
     let policy = CutPolicy { mode: settings.mode, flush_interval: settings.flush_interval };
-    let names = regions.iter().map(|region| region.store.name.clone()).collect();
+    let names = regions.iter().map(|region| region.name.clone()).collect();
     let mut ship_state = ShipState::new(names, bounds, policy, Arc::clone(&memory));
     for file in files {
         if let Some(what) = read(&spool, &file).await? {
             ship_state.reloaded(what, file, Instant::now());
         }
     }
-    let spooled = ship_state.pending_objects.objects().copied().collect();
+    let spooled = ship_state.waiting_objects();
     let found = regions.iter().map(|_| None).collect();
     let ship = ShipContext::new(settings, (spool, instance), clock, (ship_state, memory));
     Ok((Arc::new(ship), Beginning { spooled, found }))
@@ -119,13 +120,11 @@ impl Beginning {
         };
         let mut points = Vec::new();
         for (region, answered) in self.found.iter().enumerate() {
-            let Some((Answered { objects, gaps }, safe)) = answered.as_ref().zip(ship_state.marks.safe(region)) else {
+            let Some((Answered { objects, gaps }, safe)) = answered.as_ref().zip(ship_state.safe(region)) else {
                 continue;
             };
             let point = pieces(safe, objects, gaps);
-            if let Some(uploader_state) = ship_state.regions.get_mut(region) {
-                uploader_state.pieces = Some(point.1);
-            }
+            ship_state.lacks_pieces_from(region, point.1);
             points.push(point);
         }
         let ends = self.spooled.iter().map(|object| object.range);
@@ -135,15 +134,12 @@ impl Beginning {
         if points.is_empty() {
             points.extend(spool);
         }
-        // A region without any WAL may be new, or have been away since the beginning.
-        let safe = |region: usize| ship_state.marks.safe(region);
-        let unknown = ship_state.regions.iter().enumerate().filter(|(region, _)| safe(*region).is_none());
         Some(ResumePoint {
             position: points.iter().map(|(safe, _)| *safe).min_by_key(in_order)?,
             pieces: points.iter().map(|(_, pieces)| *pieces).min_by_key(in_order)?,
-            quorum: ship_state.marks.quorum(),
+            quorum: ship_state.quorum(),
             highest,
-            unknown: unknown.map(|(_, uploader_state)| uploader_state.name.clone()).collect(),
+            unknown: ship_state.regions_without_wal(),
         })
     }
 }

@@ -10,8 +10,6 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::wal::ship::context::ShipContext;
-use crate::wal::ship::state::ShipState;
-use crate::wal::ship::uploader_state::UploaderState;
 
 /// A head is written this often.
 const HEAD_EVERY: Duration = Duration::from_secs(60);
@@ -90,25 +88,19 @@ impl LeaseKeeper {
     }
 
     fn leased(&self, other: Option<String>) {
-        self.ship.change(|ship_state| {
-            if let Some(uploader_state) = ship_state.regions.get_mut(self.index) {
-                uploader_state.lease(other);
-            }
-        });
+        self.ship.change(|ship_state| ship_state.lease_changed(self.index, other));
     }
 
     fn is_ours(&self) -> bool {
-        self.ship.look(|ship_state| ship_state.regions.get(self.index).is_some_and(UploaderState::holds_lease))
+        self.ship.look(|ship_state| ship_state.holds_lease(self.index))
     }
 
     async fn write(&self, file: &mut HeadFile) {
         if !self.is_ours() {
             return;
         }
-        let (durable, log) = self.ship.look(|ship_state: &ShipState| {
-            let log = ship_state.regions.get(self.index).and_then(|uploader_state| uploader_state.log);
-            (ship_state.head(self.index), log)
-        });
+        let (durable, log) =
+            self.ship.look(|ship_state| (ship_state.head(self.index), ship_state.log_head(self.index)));
         let settings = &self.ship.settings;
         let head = Head {
             repository: settings.repository,

@@ -14,11 +14,11 @@ use lifeboat_vocabulary::{UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
-use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
-use crate::wal::ship::pending::{Load, What};
+use crate::wal::ship::pending::What;
 use crate::wal::ship::piece::Cut;
-use crate::wal::ship::spool::SpoolFile;
+use crate::wal::ship::settings::WalKeyRecipients;
+use crate::wal::ship::state::regions::Sealed;
 use crate::wal::ship::state::{Job, Raw, ShipState};
 
 /// A key is used no longer than this.
@@ -96,12 +96,8 @@ impl Sealing {
     }
 
     fn enter(&self, what: What, body: SealedBody, wanted: Option<&[usize]>, raw: u64) {
-        let (name, size, sha256) = (what.name(), body.bytes.len() as u64, body.sha256);
-        let body = Some(Body::new(body, &self.ship.memory));
-        self.ship.change(|ship_state| {
-            let file = SpoolFile { sequence: ship_state.pending_objects.next_sequence(), name, size, sha256 };
-            ship_state.sealed(Load { what, file, body }, wanted, raw, Instant::now());
-        });
+        let sealed = Sealed { what, body, raw_bytes: raw };
+        self.ship.change(|ship_state| ship_state.sealed(sealed, wanted, Instant::now()));
     }
 
     async fn seal(&mut self, raw: Raw, at: WalPosition) -> anyhow::Result<SealedWal> {
@@ -151,8 +147,10 @@ impl Sealing {
 
     async fn new_epoch(&self, at: WalPosition, now: UtcTime) -> anyhow::Result<Arc<WalEpoch>> {
         let settings = &self.ship.settings;
-        let holders = KeyRecipients { recipients: &settings.holders.recipients, commands: &settings.holders.commands };
-        let epoch = WalEpoch::new(settings.repository, now, holders).await.context("begin a key for WAL")?;
+        let WalKeyRecipients { recipients, commands } = &settings.recipients;
+        let epoch = WalEpoch::new(settings.repository, now, KeyRecipients { recipients, commands })
+            .await
+            .context("begin a key for WAL")?;
         let segment = self.ship.look(ShipState::segment).context("the size of WAL segments is not known")?;
         let record = WalEpochRecord {
             epoch: epoch.id(),

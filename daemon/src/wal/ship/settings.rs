@@ -8,14 +8,17 @@ use lifeboat_config::CommitMode;
 use lifeboat_repository::format::Incarnation;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::keys::{KeyCommand, Recipient};
-use lifeboat_repository::log::{NoteSigner, RegionLog, RegionStore};
+use lifeboat_repository::log::NoteSigner;
 use lifeboat_vocabulary::{ByteCount, ClusterName};
+
+use crate::regions::log_follower::LogFollower;
 
 /// How long the start waits for a region.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Who can open what is sealed.
 #[derive(Clone, Debug)]
-pub struct KeyHolders {
+pub struct WalKeyRecipients {
     /// Owners of identities.
     pub recipients: Vec<Recipient>,
     /// Programs that wrap.
@@ -44,18 +47,11 @@ pub struct ShipSettings {
     /// Signs objects, records and heads.
     pub signer: Arc<NoteSigner>,
     /// Who can open the objects.
-    pub holders: KeyHolders,
+    pub recipients: WalKeyRecipients,
     /// How records name this program.
     pub tool: String,
     /// The incarnation of the server, where it is a copy that was adopted.
     pub incarnation: Option<Incarnation>,
-}
-
-/// A region to ship to.
-#[derive(Debug)]
-pub struct ShipRegion {
-    /// Its name and store, with retries and breaker around it.
-    pub store: RegionStore,
-    /// Its log, or `None` if it could not be read yet.
-    pub log: Option<RegionLog>,
+    /// Reads the logs of the regions.
+    pub logs: Arc<LogFollower>,
 }

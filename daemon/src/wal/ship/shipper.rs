@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::HISTORY_BYTES_MAX;
 use lifeboat_vocabulary::{Clock, SegmentSize, TimelineId, WalPosition};
@@ -21,7 +22,7 @@ use crate::wal::ship::launch;
 use crate::wal::ship::lease_keeper::LeaseKeeper;
 use crate::wal::ship::positions::{Offer, Positions, ResumePoint, ShipError};
 use crate::wal::ship::sealing::Sealing;
-use crate::wal::ship::settings::{ShipRegion, ShipSettings};
+use crate::wal::ship::settings::ShipSettings;
 use crate::wal::ship::spool_task::{keep_spool, keep_time};
 use crate::wal::ship::state::{ShipState, Taken};
 use crate::wal::ship::uploader::RegionUploader;
@@ -48,16 +49,16 @@ impl Shipper {
     /// If the spool cannot be used or the settings cannot work.
     pub async fn start(
         settings: ShipSettings,
-        regions: Vec<ShipRegion>,
+        regions: Vec<RegionStore>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let (ship, mut beginning) = launch::open(settings, &regions, clock).await?;
         let end = CancellationToken::new();
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         let mut uploaders = Vec::new();
-        for (index, ShipRegion { store: region, log }) in regions.into_iter().enumerate() {
+        for (index, region) in regions.into_iter().enumerate() {
             let (sender, keys) = mpsc::channel(1);
-            uploaders.push(RegionUploader::new((index, region.clone()), log, Arc::clone(&ship), sender));
+            uploaders.push(RegionUploader::new(index, region.clone(), Arc::clone(&ship), sender));
             keepers.spawn(LeaseKeeper { index, ship: Arc::clone(&ship), region, keys, end: end.clone() }.run());
         }
         for (index, asked) in join_all(uploaders.into_iter().map(launch::ask)).await.into_iter().enumerate() {

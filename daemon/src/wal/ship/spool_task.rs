@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn keep_spool(ship: Arc<ShipContext>) {
     let mut leftovers = Vec::new();
     loop {
-        leftovers.extend(ship.quietly(|ship_state| ship_state.pending_objects.take_removals()));
+        leftovers.extend(ship.quietly(|ship_state| ship_state.take_removals()));
         remove(&ship, &mut leftovers).await;
         let until = match ship.quietly(|ship_state| ship_state.spool_work(Instant::now())) {
             SpoolWork::Write(load) => {
@@ -34,7 +34,7 @@ pub(crate) async fn keep_spool(ship: Arc<ShipContext>) {
             }
             SpoolWork::Wait(until) => until,
         };
-        if ship.look(|ship_state| ship_state.pending_objects.is_all_spooled()) {
+        if ship.look(|ship_state| ship_state.is_all_spooled()) {
             ship.set_no_space(false);
         }
         let until = until.unwrap_or_else(|| Instant::now() + PAUSE);
@@ -56,7 +56,7 @@ async fn write(ship: &ShipContext, load: Load) -> Result<(), SpoolError> {
             Ok(())
         }
         Err(error) => {
-            ship.quietly(|ship_state| ship_state.pending_objects.not_spooled(load.file.sequence));
+            ship.quietly(|ship_state| ship_state.not_spooled(&load));
             Err(error)
         }
     }

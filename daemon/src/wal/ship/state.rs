@@ -1,5 +1,7 @@
 //! The state: where received bytes, sealed objects and answers of regions meet. Everything that the shipper knows, behind one
-//! lock; nothing here waits.
+//! lock; nothing here waits. It changes through one method for each event, and its parts are nobody else's.
+
+pub(crate) mod regions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -77,9 +79,9 @@ pub(crate) struct ShipState {
     bounds: Bounds,
     policy: CutPolicy,
     memory: Arc<Memory>,
-    pub(crate) marks: Marks,
-    pub(crate) pending_objects: PendingObjects,
-    pub(crate) regions: Vec<UploaderState>,
+    marks: Marks,
+    pending_objects: PendingObjects,
+    regions: Vec<UploaderState>,
     open: Option<OpenPiece>,
     jobs: VecDeque<Job>,
     job_bytes: u64,
@@ -109,24 +111,6 @@ impl ShipState {
             early: Vec::new(),
             owed: None,
         }
-    }
-
-    /// A region was asked what it has.
-    pub(crate) fn known(&mut self, region: usize, found: Found, time: UtcTime) {
-        let Found { durable, objects, gaps, log } = found;
-        let durable = durable.or(self.owed);
-        for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
-            self.marks.found(at);
-        }
-        for range in objects.iter().map(|object| object.range).chain(gaps) {
-            self.marks.hold(region, range);
-        }
-        self.marks.enter(region, durable);
-        self.pending_objects.present(region, objects);
-        if let Some(uploader_state) = self.regions.get_mut(region) {
-            uploader_state.known(log);
-        }
-        self.record_holes(region, time);
     }
 
     /// Something lay in the spool.
@@ -342,26 +326,6 @@ impl ShipState {
     /// Where WAL is received, for a key that is needed before any was cut.
     pub(crate) fn place(&self) -> Option<WalPosition> {
         self.open.as_ref().map(|open| WalPosition { timeline: open.timeline(), lsn: open.start() })
-    }
-
-    /// A job is done: its raw bytes are free, and what came of it can go.
-    pub(crate) fn sealed(&mut self, load: Load, wanted: Option<&[usize]>, raw: u64, now: Instant) {
-        self.job_bytes = self.job_bytes.saturating_sub(raw);
-        if let What::Wal(object) = &load.what {
-            self.marks.seal(object.range);
-        }
-        self.pending_objects.add(load, wanted, now);
-    }
-
-    /// A region has taken a load.
-    pub(crate) fn stored(&mut self, region: usize, load: &Load) {
-        if let Some(range) = load.what.range() {
-            self.marks.hold(region, range);
-        }
-        self.pending_objects.done(region, load.file.sequence);
-        if let Some(uploader_state) = self.regions.get_mut(region) {
-            uploader_state.took_something();
-        }
     }
 
     /// Neither memory nor spool can give an object any more: the region will never get it.

@@ -1,4 +1,4 @@
-//! A uploader: the way into one region. Oldest first, several objects at a time, and whatever happens in one uploader, the others
+//! An uploader: the way into one region. Oldest first, several objects at a time, and whatever happens in one uploader, the others
 //! go on.
 
 use std::collections::HashMap;
@@ -17,12 +17,12 @@ use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::{self, Answer, Entry};
-use crate::wal::ship::lease_keeper::Keys;
+use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
-use crate::wal::ship::uploader_state::UploaderState;
+use crate::wal::ship::state::regions::NotEntered;
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
@@ -53,20 +53,15 @@ pub(crate) struct RegionUploader {
 }
 
 impl RegionUploader {
-    /// A uploader for region number `index`. `log` is its log, if it was read before.
-    pub(crate) fn new(
-        (index, region): (usize, RegionStore),
-        log: Option<RegionLog>,
-        ship: Arc<ShipContext>,
-        keys: mpsc::Sender<Keys>,
-    ) -> Self {
+    /// An uploader for region number `index`.
+    pub(crate) fn new(index: usize, region: RegionStore, ship: Arc<ShipContext>, keys: mpsc::Sender<Keys>) -> Self {
         let entered = ship.now();
         let (puts, going) = (JoinSet::new(), HashMap::new());
         Self {
             index,
             ship,
             region,
-            log,
+            log: None,
             keys,
             entered,
             puts,
@@ -79,7 +74,7 @@ impl RegionUploader {
 
     /// Asks the region what it has.
     pub(crate) async fn ask(&mut self) -> anyhow::Result<Answer> {
-        entry::ask(&self.ship, &self.region, self.log.clone()).await
+        entry::ask(&self.ship, &self.region).await
     }
 
     /// The region has answered.
@@ -87,12 +82,7 @@ impl RegionUploader {
         let Entry { log, lease, head, found, entered } = entry;
         (self.log, self.entered) = (Some(log), entered);
         let (ship, index) = (Arc::clone(&self.ship), self.index);
-        ship.change(|ship_state| {
-            ship_state.known(index, found, ship.now());
-            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
-                uploader_state.lease(None);
-            }
-        });
+        ship.change(|ship_state| ship_state.entered(index, found, ship.now()));
         // There is one, and room for it: every region answers once.
         if self.keys.send(Keys { lease, head }).await.is_err() {
             tracing::debug!(region = %self.region.name, "nobody keeps the lease any more");
@@ -101,19 +91,13 @@ impl RegionUploader {
 
     /// The region has not answered, or not let us in.
     pub(crate) fn outside(&mut self, answer: anyhow::Result<Answer>) {
-        let index = self.index;
-        let (unanswered, leased) = match answer {
-            Ok(Answer::Leased(holder)) => (None, Some(crate::wal::ship::lease_keeper::holder_text(&holder))),
-            Ok(Answer::Entry(_)) => (None, None),
-            Err(error) => (Some(format!("{error:#}")), None),
+        let why = match answer {
+            Ok(Answer::Leased(holder)) => NotEntered::Leased(holder_text(&holder)),
+            Ok(Answer::Entry(_)) => return,
+            Err(error) => NotEntered::Unanswered(format!("{error:#}")),
         };
-        tracing::warn!(region = %self.region.name, unanswered, leased, "the region cannot be used yet");
-        self.ship.change(|ship_state| {
-            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
-                uploader_state.lease(leased);
-                unanswered.into_iter().for_each(|why| uploader_state.unanswered(why));
-            }
-        });
+        tracing::warn!(region = %self.region.name, %why, "the region cannot be used yet");
+        self.ship.change(|ship_state| ship_state.not_entered(self.index, why));
     }
 
     /// Works until the stop.
@@ -156,7 +140,7 @@ impl RegionUploader {
     }
 
     fn is_known(&self) -> bool {
-        self.ship.look(|ship_state| ship_state.regions.get(self.index).is_some_and(UploaderState::is_known))
+        self.ship.look(|ship_state| ship_state.is_known(self.index))
     }
 
     fn next_pause(&mut self) -> Duration {
@@ -175,11 +159,7 @@ impl RegionUploader {
         // A single object may always be read back.
         let share = self.ship.read_back_share();
         let room = if self.read_back == 0 { u64::MAX } else { share.saturating_sub(self.read_back) };
-        let index = self.index;
-        self.ship.quietly(|ship_state| {
-            let may_write = ship_state.regions.get(index).is_some_and(UploaderState::may_write);
-            if may_write { ship_state.pending_objects.claim(index, room) } else { None }
-        })
+        self.ship.quietly(|ship_state| ship_state.claim(self.index, room))
     }
 
     fn send(&mut self, load: Load, key: ObjectKey) {
@@ -245,35 +225,21 @@ impl RegionUploader {
             tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
         }
         let (index, now) = (self.index, self.ship.now());
-        self.ship.change(|ship_state| {
-            ship_state.pending_objects.failed(index, load.file.sequence);
-            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
-                uploader_state.refused(now, why);
-            }
-        });
+        self.ship.change(|ship_state| ship_state.refused(index, load, why, now));
     }
 
     /// Nothing more is written there: what is on its way ends, and stays in the list of pending objects.
     fn conflict(&mut self, what: String) {
         tracing::warn!(region = %self.region.name, what, "another writer is in the region; nothing more is written there");
-        let index = self.index;
-        self.ship.change(|ship_state| {
-            if let Some(uploader_state) = ship_state.regions.get_mut(index) {
-                uploader_state.conflict(what);
-            }
-        });
+        self.ship.change(|ship_state| ship_state.conflict(self.index, what));
     }
 
     fn announced(&mut self, load: &Load, announced: anyhow::Result<()>) {
         match announced {
             Ok(()) => {
                 self.took(load);
-                let (index, head) = (self.index, self.log.as_ref().and_then(RegionLog::head));
-                self.ship.quietly(|ship_state| {
-                    if let Some(uploader_state) = ship_state.regions.get_mut(index) {
-                        uploader_state.log = head;
-                    }
-                });
+                let head = self.log.as_ref().and_then(RegionLog::head);
+                self.ship.quietly(|ship_state| ship_state.logged(self.index, head));
             }
             Err(error) => self.refused(load, &error),
         }
@@ -305,7 +271,10 @@ impl RegionUploader {
                 tool: settings.tool.clone(),
             };
             match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
-                Ok(_) => break,
+                Ok(_) => {
+                    settings.logs.keep(&self.region.name, log);
+                    break;
+                }
                 // A backup that ran beside us has taken the number.
                 Err(LogError::CountReused { .. }) => self.ship.heard_of(log),
                 Err(error) => return Err(error).context("write to the log"),

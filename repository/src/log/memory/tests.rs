@@ -2,11 +2,15 @@
 
 use super::*;
 use crate::format::layout;
+use crate::log::records::record::RecordBody;
+use crate::log::region_log::Draft;
+use crate::samples;
 use crate::samples::sweep::{SmallBackup, World, at};
 use crate::samples::wal::trust;
-use lifeboat_stores::{Metrics, Operation, Store, WithMetrics};
+use lifeboat_stores::{Hooks, Metrics, Operation, Request, Step, Store, WithHooks, WithMetrics};
 use lifeboat_vocabulary::SystemClock;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 fn counted(world: &World) -> (RegionStore, Arc<Metrics>) {
     let metrics = Arc::<Metrics>::default();
@@ -48,9 +52,90 @@ async fn a_log_that_lost_its_end_is_refused_however_often_it_is_asked() {
     world.memory.delete(&layout::log_note(log.head().unwrap().seq)).await.unwrap();
     for _ in 0..2 {
         let refused = memory.read(&region, &trust("eu-1")).await;
-        assert!(matches!(refused, Err(LogError::RolledBack { .. })), "{refused:?}");
+        assert!(matches!(*refused.unwrap_err(), LogError::RolledBack { .. }));
     }
     let short = RegionLog::read(&*world.memory, trust("eu-1")).await.unwrap();
     memory.keep(&region.name, &short);
     assert!(memory.read(&region, &trust("eu-1")).await.is_err(), "less is never taken for more");
+    let mut other = short.clone();
+    for backup in [70, 71] {
+        let record = samples::backup_record_named(&format!("20261120T020003Z-{backup:08x}"), "2026-11-20T02:41:07Z");
+        let draft = Draft { origin: samples::origin(backup), body: RecordBody::Backup(Box::new(record)) };
+        other.append(&*world.memory, &samples::signer(), &draft).await.unwrap();
+    }
+    assert!(other.entries().len() > log.entries().len());
+    memory.keep(&region.name, &other);
+    let refused = memory.read(&region, &trust("eu-1")).await.unwrap_err();
+    assert!(matches!(*refused, LogError::Forked { .. }), "nor is another history: {refused:?}");
+    memory.forget(&region.name);
+    assert_eq!(memory.read(&region, &trust("eu-1")).await.unwrap().entries(), other.entries());
+}
+
+#[tokio::test]
+async fn readers_at_the_same_time_share_requests_and_all_readers_share_records() {
+    let (mut world, _) = World::with_days(3).await;
+    let (mut region, metrics) = counted(&world);
+    region.store = Arc::new(WithHooks::new(region.store, LetsOthersRun));
+    let memory = LogMemory::default();
+    let first = memory.read(&region, &trust("eu-1")).await.unwrap();
+    world.add(&SmallBackup::new(77, at(500), (1, 30), &[])).await;
+    let before = requests(&metrics);
+    let trust = trust("eu-1");
+    let logs = futures_util::future::join_all((0..5).map(|_| memory.read(&region, &trust))).await;
+    assert_eq!(requests(&metrics) - before, 3 + 2, "one goes first, the others go together");
+    for log in logs {
+        let log = log.unwrap();
+        assert_eq!(log.entries(), world.log.entries());
+        assert!(first.entries().iter().zip(log.entries()).all(|(one, other)| Arc::ptr_eq(one, other)));
+    }
+    assert_eq!(memory.known(&region.name).unwrap().entries(), world.log.entries());
+}
+
+#[tokio::test]
+async fn what_was_asked_before_a_log_was_forgotten_is_not_kept() {
+    let (world, _) = World::with_days(3).await;
+    let (held, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let store = WithHooks::new(
+        Arc::clone(&world.memory) as Arc<dyn Store>,
+        HoldLists { held: Arc::clone(&held), release: Arc::clone(&release) },
+    );
+    let region = RegionStore { name: "eu-1".parse().unwrap(), store: Arc::new(store) };
+    let memory = Arc::new(LogMemory::default());
+    let reading = tokio::spawn({
+        let (memory, region) = (Arc::clone(&memory), region.clone());
+        async move { memory.read(&region, &trust("eu-1")).await }
+    });
+    held.notified().await;
+    memory.forget(&region.name);
+    release.notify_one();
+    assert!(reading.await.unwrap().is_ok());
+    assert!(memory.known(&region.name).is_none());
+}
+
+/// As a store far away does.
+struct LetsOthersRun;
+
+#[async_trait::async_trait]
+impl Hooks for LetsOthersRun {
+    async fn before(&self, _: Request<'_>) -> Step {
+        tokio::task::yield_now().await;
+        Step::Pass
+    }
+}
+
+/// Holds each listing until it is released.
+struct HoldLists {
+    held: Arc<Notify>,
+    release: Arc<Notify>,
+}
+
+#[async_trait::async_trait]
+impl Hooks for HoldLists {
+    async fn before(&self, request: Request<'_>) -> Step {
+        if request.operation() == Operation::List {
+            self.held.notify_one();
+            self.release.notified().await;
+        }
+        Step::Pass
+    }
 }

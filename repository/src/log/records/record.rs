@@ -21,6 +21,8 @@ use crate::log::records::wal::{IncarnationRecord, WalEpochRecord, WalGapRecord};
 pub(crate) const RECORD_VERSION: u32 = 1;
 /// Records that a log may have: one a minute for two years.
 pub(crate) const LOG_RECORDS_MAX: u64 = 1_000_000;
+/// The notes of one log take at most so many **bytes**: whoever follows it keeps its records in memory.
+pub(crate) const LOG_BYTES_MAX: u64 = 1 << 30;
 /// The longest name and version of a program in a record, in **bytes**.
 pub(crate) const TOOL_BYTES_MAX: usize = 100;
 

@@ -298,7 +298,34 @@ async fn a_write_of_unknown_outcome_is_an_error_and_repeating_it_writes_once() {
 proptest! {
     #[test]
     fn arbitrary_bytes_for_a_record_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let mut log = RegionLog { trust: trust(), entries: Vec::new(), strays: Vec::new() };
+        let mut log = RegionLog {
+            trust: trust(),
+            entries: Vec::new(),
+            bytes: 0,
+            limits: LogLimits::default(),
+            strays: Vec::new(),
+        };
         prop_assert!(log.link_in(&bytes).is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_full_takes_no_record_that_would_make_it_unreadable() {
+    let (_, log) = filled(3).await;
+    let cases = [
+        (LogLimits { records: 3, bytes: LOG_BYTES_MAX }, "the log would have more than 3 records"),
+        (LogLimits { records: 9, bytes: log.bytes + 10 }, "the records of the log would take more than"),
+    ];
+    for (limits, expected) in cases {
+        let (store, _) = filled(3).await;
+        let mut log = RegionLog::read_within(&store, trust(), limits).await.unwrap();
+        let error = log.append(&store, &samples::signer(), &backup(7)).await.unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+        assert_eq!(RegionLog::read_within(&store, trust(), limits).await.unwrap().entries().len(), 3);
+        let (store, _) = filled(4).await;
+        let error = RegionLog::read_within(&store, trust(), limits).await.unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+        let error = log.refresh(&store).await.unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 }

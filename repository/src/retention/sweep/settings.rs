@@ -1,6 +1,7 @@
 //! The settings of a sweep: what is kept, how writers are kept apart, and what other regions have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_stores::{Store, Support};
@@ -101,7 +102,7 @@ impl SweepSettings {
     /// What stands in the region, with the holds of all regions. A log that says something unknown may name what a newer
     /// version needs, so nothing is deleted by it.
     pub(crate) fn state(&self, log: &RegionLog, now: UtcTime) -> Result<RegionState, SweepError> {
-        let unknown = |entry: &LogEntry| match &entry.record.body {
+        let unknown = |entry: &Arc<LogEntry>| match &entry.record.body {
             RecordBody::Unknown { kind } => Some((entry.record.link.seq, kind.clone())),
             _ => None,
         };

@@ -1,24 +1,32 @@
-//! Asks all regions for their histories: heads first, then logs, each checked from its first record.
+//! Reads the logs of all regions as they are now, with the heads that writers have signed: the heads first, so that a log
+//! that goes on meanwhile is not behind its own heads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
-use lifeboat_repository::catalog::LogReading;
+use lifeboat_repository::catalog::{LogReading, RegionAnswer, RegionView};
+use lifeboat_repository::format::KeyName;
 use lifeboat_repository::heal::HealRegion;
 use lifeboat_repository::log::{
-    Descriptor, DescriptorError, LogError, LogHead, LogMemory, LogTrust, NoteSigner, RegionLog, RegionStore,
+    Descriptor, DescriptorError, LogError, LogHead, LogTrust, NoteSigner, RegionLog, RegionStore,
 };
 use lifeboat_repository::wal::Head;
 use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{RegionName, error_chain};
 
-/// What one region said.
+use crate::regions::log_follower::LogFollower;
+use crate::regions::open::OpenRegions;
+
+/// What was read of one region.
 #[derive(Debug)]
-pub struct Answered {
+pub struct RegionReading {
     /// The region.
     pub store: RegionStore,
     /// Its log, or why there is none.
-    pub log: Result<RegionLog, NoLog>,
+    pub log: Result<Arc<RegionLog>, NoLog>,
     /// The ends of the log that writers have signed.
-    pub heads: Vec<(lifeboat_repository::format::KeyName, LogHead)>,
+    pub heads: Vec<(KeyName, LogHead)>,
 }
 
 /// Why there is no log of a region.
@@ -35,23 +43,26 @@ pub enum NoLog {
     Heads(#[source] StoreError),
     /// Its log cannot be used.
     #[error("read the log")]
-    Log(#[source] LogError),
+    Log(#[source] Arc<LogError>),
 }
 
-/// What all regions said.
+/// What was read of all regions.
 #[derive(Debug)]
-pub struct Roundup {
+pub struct RegionReadings {
+    /// What all regions belong to.
+    pub descriptor: Descriptor,
     /// What the logs were measured against.
     pub trust: LogTrust,
     /// The regions, in the order of the configuration.
-    pub regions: Vec<Answered>,
+    pub regions: Vec<RegionReading>,
 }
 
-/// Asks all regions at once. Of each log only what is new since `memory` saw it.
+/// Reads all regions at once, as they are now.
 ///
 /// # Errors
 /// If none of them says which repository this is.
-pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemory) -> anyhow::Result<Roundup> {
+pub async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyhow::Result<RegionReadings> {
+    let regions = opened.stores();
     let root = signer.verify_key();
     let descriptors = join_all(regions.iter().map(|region| Descriptor::read(&*region.store, Some(&root)))).await;
     let first = descriptors.iter().find_map(|read| read.as_ref().ok()).map(|(descriptor, _)| descriptor.clone());
@@ -69,7 +80,7 @@ pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemor
                 Err(NoLog::NotOurs(format!("it holds another repository ({}); correct its url", found.repo))),
                 Vec::new(),
             ),
-            Ok(_) => match history(region, &trust, memory).await {
+            Ok(_) => match history(region, &trust, opened.logs()).await {
                 Ok((log, heads)) => (Ok(log), heads),
                 Err((error, heads)) => (Err(error), heads),
             },
@@ -79,18 +90,19 @@ pub async fn ask(regions: &[RegionStore], signer: &NoteSigner, memory: &LogMemor
             }
             Err(error) => (Err(NoLog::Away(error)), Vec::new()),
         };
-        Answered { store: region.clone(), log, heads }
+        RegionReading { store: region.clone(), log, heads }
     });
-    Ok(Roundup { regions: join_all(answers).await, trust: trust.clone() })
+    let regions = join_all(answers).await;
+    Ok(RegionReadings { descriptor: first.clone(), trust: trust.clone(), regions })
 }
 
-type Heads = Vec<(lifeboat_repository::format::KeyName, LogHead)>;
+type Heads = Vec<(KeyName, LogHead)>;
 
 async fn history(
     region: &RegionStore,
     trust: &LogTrust,
-    memory: &LogMemory,
-) -> Result<(RegionLog, Heads), (NoLog, Heads)> {
+    follower: &LogFollower,
+) -> Result<(Arc<RegionLog>, Heads), (NoLog, Heads)> {
     let trust = LogTrust { region: Some(region.name.clone()), ..trust.clone() };
     let store = &*region.store;
     let heads = Head::read_all(store, &trust).await.map_err(|error| (NoLog::Heads(error), Vec::new()))?;
@@ -102,47 +114,67 @@ async fn history(
         }
     });
     let heads: Heads = signed.collect();
-    match memory.read(region, &trust).await {
+    match follower.read_log(region, &trust).await {
         Ok(log) => Ok((log, heads)),
         Err(error) => Err((NoLog::Log(error), heads)),
     }
 }
 
-impl Roundup {
-    /// The regions as witnesses.
+impl RegionReadings {
+    /// As the comparison of the logs takes them. A region that does not answer says nothing.
     #[must_use]
-    pub fn testimonies(&self) -> Vec<LogReading<'_>> {
-        self.regions
-            .iter()
-            .filter_map(|answered| {
-                let log = match &answered.log {
-                    Ok(log) => Ok(log),
-                    Err(NoLog::Log(error)) => Err(error),
-                    Err(_) => return None,
-                };
-                Some(LogReading { region: &answered.store.name, log, heads: answered.heads.clone() })
-            })
-            .collect()
+    pub fn to_compare(&self) -> Vec<LogReading<'_>> {
+        let reading = |reading| {
+            let RegionReading { store, log, heads }: &RegionReading = reading;
+            let log = match log {
+                Ok(log) => Ok(&**log),
+                Err(NoLog::Log(error)) => Err(&**error),
+                Err(_) => return None,
+            };
+            Some(LogReading { region: &store.name, log, heads: heads.clone() })
+        };
+        self.regions.iter().filter_map(reading).collect()
+    }
+
+    /// The logs that could be read.
+    #[must_use]
+    pub fn logs(&self) -> BTreeMap<RegionName, RegionLog> {
+        let log = |reading: &RegionReading| Some((reading.store.name.clone(), (**reading.log.as_ref().ok()?).clone()));
+        self.regions.iter().filter_map(log).collect()
     }
 
     /// The regions whose logs could be read, without those named.
     #[must_use]
     pub fn readable(&self, without: &[&RegionName]) -> Vec<HealRegion> {
-        let region = |answered: &Answered| {
-            let log = answered.log.as_ref().ok()?;
-            (!without.contains(&&answered.store.name))
-                .then(|| HealRegion { store: answered.store.clone(), log: log.clone() })
+        let region = |reading: &RegionReading| {
+            let log = (**reading.log.as_ref().ok()?).clone();
+            (!without.contains(&&reading.store.name)).then(|| HealRegion { store: reading.store.clone(), log })
         };
         self.regions.iter().filter_map(region).collect()
     }
 
     /// The regions that gave no log, and why not.
     #[must_use]
-    pub fn silent(&self) -> Vec<(RegionName, String)> {
-        let silent = |answered: &Answered| {
-            let error = answered.log.as_ref().err()?;
-            Some((answered.store.name.clone(), error_chain(error)))
+    pub fn unreadable(&self) -> Vec<(RegionName, String)> {
+        let unreadable = |reading: &RegionReading| {
+            let error = reading.log.as_ref().err()?;
+            Some((reading.store.name.clone(), error_chain(error)))
         };
-        self.regions.iter().filter_map(silent).collect()
+        self.regions.iter().filter_map(unreadable).collect()
+    }
+
+    /// As a catalog takes them.
+    #[must_use]
+    pub fn views(&self) -> Vec<RegionView> {
+        let view = |reading: &RegionReading| {
+            let answer = match &reading.log {
+                Ok(log) => {
+                    RegionAnswer::Read { descriptor: Box::new(self.descriptor.clone()), log: RegionLog::clone(log) }
+                }
+                Err(error) => RegionAnswer::Unreadable { why: error_chain(error) },
+            };
+            RegionView { name: reading.store.name.clone(), answer }
+        };
+        self.regions.iter().map(view).collect()
     }
 }

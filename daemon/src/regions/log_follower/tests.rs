@@ -1,0 +1,164 @@
+//! Logs that grow, are rolled back, forked, forgotten, and regions that hang.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lifeboat_repository::format::layout::StoredName;
+use lifeboat_repository::log::records::RecordBody;
+use lifeboat_stores::{Hooks, Metrics, Operation, Request, Step, WithHooks, WithMetrics};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::log_samples::{Regions, backup};
+
+async fn two_regions_with_backups() -> Regions {
+    let mut regions = Regions::new(&["a", "b"]).await;
+    for name in ["a", "b"] {
+        for day in 1..4 {
+            add(&mut regions, name, day).await;
+        }
+    }
+    regions
+}
+
+async fn add(regions: &mut Regions, name: &str, day: u32) {
+    let time = format!("2026-11-{day:02}T02:00:00Z");
+    regions.append(name, &time, RecordBody::Backup(Box::new(backup(&time, 1)))).await;
+}
+
+fn trust(regions: &Regions, name: &str) -> LogTrust {
+    regions.logs[&name.parse().unwrap()].trust().clone()
+}
+
+async fn remove_last(region: &RegionStore, log: &RegionLog) {
+    let last = StoredName::LogNote { seq: log.head().unwrap().seq };
+    region.store.delete(&last.key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_is_published_as_it_was_read_and_every_reader_gets_the_same_one() {
+    let mut regions = two_regions_with_backups().await;
+    let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let follower = LogFollower::default();
+    let mut changes = follower.changes();
+    let first = follower.read_log(&a, &trust).await.unwrap();
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    let published = follower.latest().remove(&a.name).unwrap();
+    assert_eq!((published.freshness, published.log.head()), (Freshness::Current, first.head()));
+    assert!(Arc::ptr_eq(&published.log, &first));
+
+    add(&mut regions, "a", 4).await;
+    assert_eq!(follower.latest()[&a.name].log.head(), first.head(), "nobody has looked");
+    let second = follower.read_log(&a, &trust).await.unwrap();
+    assert_eq!(second.head(), regions.logs[&a.name].head());
+    assert!(Arc::ptr_eq(&follower.latest()[&a.name].log, &second));
+    assert_eq!(follower.current().keys().collect::<Vec<_>>(), [&a.name], "the other one was never read");
+
+    add(&mut regions, "a", 5).await;
+    changes.mark_unchanged();
+    follower.keep(&a.name, &regions.logs[&a.name]);
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(follower.latest()[&a.name].log.head(), regions.logs[&a.name].head(), "what was appended here");
+}
+
+#[tokio::test]
+async fn a_rolled_back_log_is_refused_to_all_until_it_is_forgotten_but_wal_may_go_on() {
+    let regions = two_regions_with_backups().await;
+    let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let follower = LogFollower::default();
+    let whole = follower.read_log(&a, &trust).await.unwrap();
+    remove_last(&a, &whole).await;
+    for _ in 0..2 {
+        let refused = follower.read_log(&a, &trust).await.unwrap_err();
+        assert!(matches!(*refused, LogError::RolledBack { .. }), "{refused:?}");
+        let known = follower.latest().remove(&a.name).unwrap();
+        assert_eq!((known.freshness, known.log.head()), (Freshness::Outdated, whole.head()), "the last good one stays");
+        assert!(follower.current().is_empty(), "nobody judges by it");
+        let now = follower.read_log_even_if_changed(&a, &trust).await.unwrap();
+        assert_eq!(now.entries().len() + 1, whole.entries().len());
+        follower.keep(&a.name, &now);
+    }
+    follower.forget(&a.name);
+    assert!(follower.latest().is_empty());
+    let now = follower.read_log(&a, &trust).await.unwrap();
+    assert_eq!(now.entries().len() + 1, whole.entries().len());
+    assert_eq!(follower.current().len(), 1);
+}
+
+#[tokio::test]
+async fn a_forked_log_is_refused_until_it_is_forgotten() {
+    let mut regions = two_regions_with_backups().await;
+    let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let follower = LogFollower::default();
+    let whole = follower.read_log(&a, &trust).await.unwrap();
+    remove_last(&a, &whole).await;
+    let fork = RegionLog::read(&*a.store, trust.clone()).await.unwrap();
+    regions.logs.insert(a.name.clone(), fork);
+    for day in 8..12 {
+        add(&mut regions, "a", day).await;
+    }
+    let refused = follower.read_log(&a, &trust).await.unwrap_err();
+    assert!(matches!(*refused, LogError::Forked { .. }), "{refused:?}");
+    follower.keep(&a.name, &regions.logs[&a.name]);
+    assert!(follower.read_log(&a, &trust).await.is_err(), "a longer fork is not taken over either");
+    follower.forget(&a.name);
+    assert_eq!(follower.read_log(&a, &trust).await.unwrap().head(), regions.logs[&a.name].head());
+}
+
+#[tokio::test]
+async fn a_region_that_does_not_answer_keeps_its_last_log_and_costs_the_others_nothing() {
+    let mut regions = two_regions_with_backups().await;
+    let (hang, released) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let hangs = Hangs { hang: Arc::clone(&hang), released: Arc::clone(&released) };
+    let [mut a, b] = [0, 1].map(|index| regions.stores[index].clone());
+    a.store = Arc::new(WithHooks::new(Arc::clone(&a.store), hangs));
+    let trusts = ["a", "b"].map(|name| trust(&regions, name));
+    let follower = Arc::new(LogFollower::default());
+    follower.read_log(&a, &trusts[0]).await.unwrap();
+    hang.store(true, Ordering::SeqCst);
+    let reading = tokio::spawn({
+        let (follower, a, trust) = (Arc::clone(&follower), a.clone(), trusts[0].clone());
+        async move { follower.read_log(&a, &trust).await }
+    });
+    tokio::task::yield_now().await;
+    add(&mut regions, "b", 4).await;
+    let other = tokio::time::timeout(Duration::from_secs(20), follower.read_log(&b, &trusts[1])).await.unwrap();
+    assert_eq!(other.unwrap().head(), regions.logs[&b.name].head());
+    assert_eq!(follower.latest().len(), 2);
+    hang.store(false, Ordering::SeqCst);
+    released.notify_one();
+    reading.await.unwrap().unwrap();
+}
+
+/// A store that hangs while it is told to.
+struct Hangs {
+    hang: Arc<AtomicBool>,
+    released: Arc<Notify>,
+}
+
+#[async_trait::async_trait]
+impl Hooks for Hangs {
+    async fn before(&self, _: Request<'_>) -> Step {
+        if self.hang.load(Ordering::SeqCst) {
+            self.released.notified().await;
+        }
+        Step::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_look_costs_two_requests_however_long_the_log_is() {
+    let regions = two_regions_with_backups().await;
+    let (mut a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let metrics = Arc::<Metrics>::default();
+    a.store = Arc::new(WithMetrics::new(Arc::clone(&a.store), Arc::clone(&metrics), Arc::new(SystemClock)));
+    let requests = || Operation::ALL.iter().map(|operation| metrics.snapshot().of(*operation).requests).sum::<u64>();
+    let follower = LogFollower::default();
+    follower.read_log(&a, &trust).await.unwrap();
+    let whole = requests();
+    for _ in 0..3 {
+        follower.read_log(&a, &trust).await.unwrap();
+    }
+    assert_eq!(requests() - whole, 3 * 2);
+}

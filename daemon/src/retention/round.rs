@@ -1,0 +1,144 @@
+//! One round of retention, whoever carries it out: the same steps in every region, each region by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_repository::catalog::Finding;
+use lifeboat_repository::log::{self, RegionLog};
+use lifeboat_repository::retention::RetentionPolicy;
+use lifeboat_repository::retention::sweep::{
+    self, DeleteGate, DeleteMode, Elsewhere, Force, ForgetReport, Others, RetainReport, SweepAuthor, SweepError,
+    SweepRegion, SweepReport, SweepSettings,
+};
+use lifeboat_stores::ObjectLock;
+use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+
+use crate::deletion::freeze::{Action, Freezer};
+use crate::model::capabilities::Writers;
+use crate::regions::open::{OpenRegion, OpenRegions};
+
+/// What became of one region.
+#[derive(Debug)]
+pub enum RegionOutcome {
+    /// Retention was carried out.
+    Done(Box<RegionDone>),
+    /// It was not.
+    Failed(SweepError),
+    /// Its log, or how many may write there, could not be read.
+    Unreadable(String),
+}
+
+/// See [`RegionOutcome::Done`].
+#[derive(Debug)]
+pub struct RegionDone {
+    /// What was forgotten.
+    pub forgot: ForgetReport,
+    /// What was deleted.
+    pub swept: SweepReport,
+    /// What was locked, where the region can.
+    pub retained: RetainReport,
+    /// Since when the oldest sweep waits for locks to end.
+    pub locked_since: Option<UtcTime>,
+}
+
+/// Deletion stops in the middle when it is frozen or paused.
+pub(crate) struct FreezeGate {
+    pub(crate) freezer: Arc<Freezer>,
+    pub(crate) cluster: ClusterName,
+}
+
+impl DeleteGate for FreezeGate {
+    fn check(&self) -> Result<(), String> {
+        self.freezer.check(&self.cluster, Action::Delete).map_err(|stopped| stopped.to_string())
+    }
+}
+
+/// How retention is carried out once.
+pub(crate) struct RetentionRound<'a> {
+    pub(crate) regions: &'a OpenRegions,
+    pub(crate) author: &'a SweepAuthor,
+    pub(crate) policy: RetentionPolicy,
+    /// How long what was forgotten can still be restored.
+    pub(crate) grace: Duration,
+    pub(crate) force: Force,
+    pub(crate) now: UtcTime,
+}
+
+impl RetentionRound<'_> {
+    /// Carries it out in every region whose log could be read, and where it is known how many may write.
+    ///
+    /// CRASH SAFETY. Each region is worked on by itself, in the order that [`sweep`] describes: a crash, a stop or a failure
+    /// anywhere leaves what the next round goes on with.
+    pub(crate) async fn carry_out(
+        &self,
+        logs: &BTreeMap<RegionName, RegionLog>,
+        writers: &BTreeMap<RegionName, Result<Writers, String>>,
+    ) -> BTreeMap<RegionName, RegionOutcome> {
+        // What the others have counts only if all of them could be asked.
+        let is_complete = logs.len() == self.regions.len();
+        let holds = log::holds_in_force(logs.values(), self.now);
+        let mut outcomes = BTreeMap::new();
+        for (name, log) in logs {
+            let (Some(region), Some(writers)) = (self.regions.get(name), writers.get(name)) else { continue };
+            let outcome = match writers {
+                Err(why) => RegionOutcome::Unreadable(why.clone()),
+                Ok(writers) => {
+                    let others = logs.iter().filter(|(other, _)| *other != name).map(|(_, log)| log);
+                    let elsewhere =
+                        if is_complete { Elsewhere::Known(Others::of(others, self.now)) } else { Elsewhere::Unknown };
+                    let settings = SweepSettings {
+                        policy: self.policy.clone(),
+                        grace: self.grace,
+                        mode: mode_of(*writers),
+                        force: self.force,
+                        elsewhere,
+                        holds: holds.clone(),
+                    };
+                    let mut log = log.clone();
+                    let done = self.one_region(region, &mut log, &settings).await;
+                    self.regions.logs().keep(name, &log);
+                    done.map_or_else(RegionOutcome::Failed, |done| RegionOutcome::Done(Box::new(done)))
+                }
+            };
+            outcomes.insert(name.clone(), outcome);
+        }
+        outcomes
+    }
+
+    async fn one_region(
+        &self,
+        region: &OpenRegion,
+        log: &mut RegionLog,
+        settings: &SweepSettings,
+    ) -> Result<RegionDone, SweepError> {
+        let mut target = SweepRegion { store: &*region.store, log, author: self.author };
+        let forgot = sweep::forget(&mut target, settings, self.now).await?;
+        let swept = sweep::sweep_region(&mut target, settings, self.now).await?;
+        let mut state = log.state(self.now);
+        let waiting = state.open_intents.iter().filter_map(|open| usize::try_from(open.seq).ok());
+        let locked_since = waiting.filter_map(|seq| Some(log.entries().get(seq)?.record.origin.time)).min();
+        state.adopt_holds(settings.holds.clone());
+        let retained = match region.settings.object_lock {
+            ObjectLock::Off => RetainReport::default(),
+            _ => sweep::extend_locks(&*region.store, &state, &swept.plan, &settings.policy, self.now).await?,
+        };
+        Ok(RegionDone { forgot, swept, retained, locked_since })
+    }
+}
+
+/// How writers are kept apart where so many may write.
+fn mode_of(writers: Writers) -> DeleteMode {
+    match writers {
+        Writers::Many => DeleteMode::LogOrdered,
+        Writers::One => DeleteMode::SingleWriter,
+    }
+}
+
+/// While regions tell different stories of the same backup, nobody knows which copy is the good one.
+pub(crate) fn disagreements(findings: &[Finding]) -> Vec<String> {
+    let is_harmless = |finding: &&Finding| {
+        matches!(finding, Finding::Unreadable { .. } | Finding::SameName { .. } | Finding::Stray { .. })
+    };
+    findings.iter().filter(|finding| !is_harmless(finding)).map(ToString::to_string).collect()
+}

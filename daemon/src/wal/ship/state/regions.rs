@@ -1,0 +1,182 @@
+//! What happens at the regions, one method for each event, and what a region may be asked for.
+
+use lifeboat_repository::log::LogHead;
+use lifeboat_repository::wal::WalObject;
+use lifeboat_stores::SealedBody;
+use lifeboat_vocabulary::{RegionName, UtcTime, WalPosition};
+use tokio::time::Instant;
+
+use crate::wal::ship::memory::Body;
+use crate::wal::ship::pending::{Load, What};
+use crate::wal::ship::spool::SpoolFile;
+use crate::wal::ship::state::{Found, ShipState, start_of};
+use crate::wal::ship::uploader_state::UploaderState;
+
+/// Why a region cannot be entered yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotEntered {
+    /// It has not answered, or not as it should.
+    #[error("{0}")]
+    Unanswered(String),
+    /// Another installation holds its lease.
+    #[error("its lease is held by {0}")]
+    Leased(String),
+}
+
+/// What was sealed.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) what: What,
+    pub(crate) body: SealedBody,
+    /// What it took before it was sealed.
+    pub(crate) raw_bytes: u64,
+}
+
+impl ShipState {
+    /// A region has told what it has, and its lease is ours.
+    pub(crate) fn entered(&mut self, region: usize, found: Found, time: UtcTime) {
+        let Found { durable, objects, gaps, log } = found;
+        let durable = durable.or(self.owed);
+        for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
+            self.marks.found(at);
+        }
+        for range in objects.iter().map(|object| object.range).chain(gaps) {
+            self.marks.hold(region, range);
+        }
+        self.marks.enter(region, durable);
+        self.pending_objects.present(region, objects);
+        self.at(region, |uploader| {
+            uploader.known(log);
+            uploader.lease(None);
+        });
+        self.record_holes(region, time);
+    }
+
+    /// A region could not be entered; it is tried again.
+    pub(crate) fn not_entered(&mut self, region: usize, why: NotEntered) {
+        self.at(region, |uploader| match why {
+            NotEntered::Unanswered(why) => {
+                uploader.lease(None);
+                uploader.unanswered(why);
+            }
+            NotEntered::Leased(holder) => uploader.lease(Some(holder)),
+        });
+    }
+
+    /// The lease of a region is ours (`None`) or another's.
+    pub(crate) fn lease_changed(&mut self, region: usize, other: Option<String>) {
+        self.at(region, |uploader| uploader.lease(other));
+    }
+
+    /// Another writer is in a region: nothing more is written there.
+    pub(crate) fn conflict(&mut self, region: usize, what: String) {
+        self.at(region, |uploader| uploader.conflict(what));
+    }
+
+    /// A region has taken a load.
+    pub(crate) fn stored(&mut self, region: usize, load: &Load) {
+        if let Some(range) = load.what.range() {
+            self.marks.hold(region, range);
+        }
+        self.pending_objects.done(region, load.file.sequence);
+        self.at(region, UploaderState::took_something);
+    }
+
+    /// A region's log goes on to here, with what was said last.
+    pub(crate) fn logged(&mut self, region: usize, head: Option<LogHead>) {
+        self.at(region, |uploader| uploader.log = head);
+    }
+
+    /// A region has not taken a load; it is tried again.
+    pub(crate) fn refused(&mut self, region: usize, load: &Load, why: String, time: UtcTime) {
+        self.pending_objects.failed(region, load.file.sequence);
+        self.at(region, |uploader| uploader.refused(time, why));
+    }
+
+    /// Where a region lacks whole pieces from, as it was found at the start.
+    pub(crate) fn lacks_pieces_from(&mut self, region: usize, at: WalPosition) {
+        self.at(region, |uploader| uploader.pieces = Some(at));
+    }
+
+    fn at(&mut self, region: usize, change: impl FnOnce(&mut UploaderState)) {
+        if let Some(uploader) = self.regions.get_mut(region) {
+            change(uploader);
+        }
+    }
+
+    /// The next load for a region, if it may be written to: one whose body is in memory, or takes at most `room` bytes when
+    /// it is read back.
+    pub(crate) fn claim(&mut self, region: usize, room: u64) -> Option<Load> {
+        let may_write = self.regions.get(region).is_some_and(UploaderState::may_write);
+        if may_write { self.pending_objects.claim(region, room) } else { None }
+    }
+
+    /// Whether a region has told what it has.
+    pub(crate) fn is_known(&self, region: usize) -> bool {
+        self.regions.get(region).is_some_and(UploaderState::is_known)
+    }
+
+    /// Whether the lease of a region is ours, as far as we know.
+    pub(crate) fn holds_lease(&self, region: usize) -> bool {
+        self.regions.get(region).is_some_and(UploaderState::holds_lease)
+    }
+
+    /// The end of a region's log, as we know it.
+    pub(crate) fn log_head(&self, region: usize) -> Option<LogHead> {
+        self.regions.get(region)?.log
+    }
+
+    /// How many regions there are.
+    pub(crate) fn region_count(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// Up to where a region needs nothing any more.
+    pub(crate) fn safe(&self, region: usize) -> Option<WalPosition> {
+        self.marks.safe(region)
+    }
+
+    /// The regions of which nothing is known: they may be new, or have been away since the beginning.
+    pub(crate) fn regions_without_wal(&self) -> Vec<RegionName> {
+        let without = self.regions.iter().enumerate().filter(|(region, _)| self.marks.safe(*region).is_none());
+        without.map(|(_, uploader)| uploader.name.clone()).collect()
+    }
+
+    /// Up to where the quorum has everything.
+    pub(crate) fn quorum(&self) -> Option<WalPosition> {
+        self.marks.quorum()
+    }
+
+    /// The WAL objects that wait for regions.
+    pub(crate) fn waiting_objects(&self) -> Vec<WalObject> {
+        self.pending_objects.objects().copied().collect()
+    }
+
+    /// An object was sealed: it waits for all regions, or for those that want it. Its raw bytes are free.
+    pub(crate) fn sealed(&mut self, sealed: Sealed, wanted: Option<&[usize]>, now: Instant) {
+        let Sealed { what, body, raw_bytes } = sealed;
+        let (sequence, size, sha256) = (self.pending_objects.next_sequence(), body.bytes.len() as u64, body.sha256);
+        let file = SpoolFile { sequence, name: what.name(), size, sha256 };
+        self.job_bytes = self.job_bytes.saturating_sub(raw_bytes);
+        if let What::Wal(object) = &what {
+            self.marks.seal(object.range);
+        }
+        let body = Some(Body::new(body, &self.memory));
+        self.pending_objects.add(Load { what, file, body }, wanted, now);
+    }
+
+    /// The files of the spool that nobody needs any more.
+    pub(crate) fn take_removals(&mut self) -> Vec<SpoolFile> {
+        self.pending_objects.take_removals()
+    }
+
+    /// A load could not be written into the spool; it stays in memory.
+    pub(crate) fn not_spooled(&mut self, load: &Load) {
+        self.pending_objects.not_spooled(load.file.sequence);
+    }
+
+    /// Whether nothing waits for the spool.
+    pub(crate) fn is_all_spooled(&self) -> bool {
+        self.pending_objects.is_all_spooled()
+    }
+}
