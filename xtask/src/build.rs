@@ -13,11 +13,17 @@ const PACKAGES: [&str; 4] = ["lifeboat-daemon", "lifeboat-restore", "lifeboat-xt
 
 /// Builds both programs, and the packages named besides.
 pub(crate) fn programs(besides: &[&str]) -> Result<()> {
+    let mut build = command(besides);
+    println!("building the programs: {}", shown(&build));
+    run(&mut build)
+}
+
+/// The command that builds them.
+pub(crate) fn command(besides: &[&str]) -> Command {
     let mut build = Command::new(tools::cargo());
     build.args(["build", "--features", "lifeboat-stores/testing"]).current_dir(tools::root());
     for package in PACKAGES.iter().chain(besides) {
         build.args(["--package", package]);
     }
-    println!("building the programs: {}", shown(&build));
-    run(&mut build)
+    build
 }

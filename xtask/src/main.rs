@@ -16,6 +16,7 @@ mod region_torture;
 mod scenario;
 mod steps;
 mod test;
+mod timings;
 mod tools;
 mod torture;
 mod wal_torture;
@@ -41,6 +42,8 @@ enum Task {
     Test(test::TestArgs),
     /// Check the source tree alone: long files, full folders, circles of modules, dead links.
     Tree,
+    /// Build from nothing, in a folder of its own, and print where the time goes.
+    Timings(timings::TimingsArgs),
     /// Build a Debian package.
     Deb(deb::DebArgs),
     /// Try the package of a debug build in a systemd of its own, as its papers say.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Tree => tree(),
+        Task::Timings(args) => timings::main(&args),
         Task::Deb(args) => deb::main(&args),
         Task::Package { as_built: true } => package_test::run().map(|seen| println!("{seen}")),
         Task::Package { as_built: false } => package(),
