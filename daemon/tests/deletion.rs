@@ -262,25 +262,25 @@ fn run_and_kill(scene: &Scene, arguments: &[&str], (count, after): (fn(&Scene) -
 /// Every backup that exists in a region has all its objects. Returns whether a sweep was begun and not finished.
 fn check_promises(history: &History, index: usize, when: &str) -> bool {
     let log = history.runtime.block_on(log_of(&history.scene, index)).1;
-    let standing = log.state(SystemClock.now());
+    let state = log.state(SystemClock.now());
     let keys: BTreeSet<String> = history.scene.keys(index, "").into_iter().collect();
     let prefix = keys.iter().find_map(|key| key.strip_suffix("lifeboat.json")).unwrap();
-    for backup in standing.backups.values() {
+    for backup in state.backups.values() {
         let list = format!("{prefix}{}", layout::packs_list(&backup.record.backup));
         let list = history.scene.regions[index].object(BUCKET, &list).unwrap_or_else(|| panic!("{when}: {list}"));
         for (key, _) in PacksList::parse(&list).unwrap().iter() {
             assert!(keys.contains(&format!("{prefix}{key}")), "{when}: {key} of {} is gone", backup.record.backup);
         }
     }
-    !standing.open_intents.is_empty()
+    !state.open_intents.is_empty()
 }
 
 /// Waits until everything that was forgotten may go.
 fn wait_for_graces(history: &History) {
     for index in 0..2 {
         let log = history.runtime.block_on(log_of(&history.scene, index)).1;
-        let standing = log.state(SystemClock.now());
-        let leaving = standing.backups.values().filter_map(|backup| backup.leaving.as_ref());
+        let state = log.state(SystemClock.now());
+        let leaving = state.backups.values().filter_map(|backup| backup.leaving.as_ref());
         let last = leaving.map(|leaving| leaving.not_before).max();
         let patience = Instant::now() + Duration::from_secs(30);
         while last.is_some_and(|last| SystemClock.now() < last) {

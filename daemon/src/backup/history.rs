@@ -18,7 +18,7 @@ use crate::settings::timetable::Timetable;
 
 /// Runs that are remembered.
 pub const RUNS_MAX: usize = 400;
-/// How long a backup may lack a region before somebody is told: a region that was away for a moment is healed by then.
+/// How long a backup may lack a region before it is reported: a region that was away for a moment is healed by then.
 const DEGRADED_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Why a run was made.

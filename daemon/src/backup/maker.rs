@@ -53,7 +53,7 @@ pub struct Maker {
     /// The cluster.
     pub context: ClusterContext,
     /// Where it takes turns with backups of other clusters.
-    pub seat: CpuShare,
+    pub cpu_share: CpuShare,
     /// What continuous WAL knows of the server.
     pub shared: Arc<Shared>,
 }
@@ -66,7 +66,7 @@ impl BackupMaker for Maker {
             Ok(cluster) => cluster,
             Err(error) => return RunResult::without_backup(RunEnding::Failed, format!("{error:#}")),
         };
-        let shown = Shown::Daemon { progress, seat: &self.seat };
+        let shown = Shown::Daemon { progress, cpu_share: &self.cpu_share };
         result_of(&make((&config, cluster, &self.context.regions), shown, stop).await, stop)
     }
 
@@ -99,7 +99,7 @@ impl BackupMaker for Maker {
     }
 
     fn foreign(&self) -> Option<String> {
-        self.shared.upward().foreign
+        self.shared.receiver().foreign
     }
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {

@@ -90,7 +90,7 @@ pub enum Shown<'w> {
         /// Where it looks whether the backup gets on.
         progress: &'w Progress,
         /// Where backups of other clusters take turns with this one.
-        seat: &'w CpuShare,
+        cpu_share: &'w CpuShare,
     },
 }
 
@@ -102,9 +102,9 @@ impl Shown<'_> {
         }
     }
 
-    fn seat(self) -> Option<CpuShare> {
+    fn cpu_share(self) -> Option<CpuShare> {
         match self {
-            Self::Daemon { seat, .. } => Some(seat.clone()),
+            Self::Daemon { cpu_share, .. } => Some(cpu_share.clone()),
             Self::To(_) => None,
         }
     }
@@ -172,7 +172,7 @@ pub async fn make(
     };
     belongs(facts.incarnation.as_deref(), started.position, &regions.logs)?;
     let settings = settings((config, cluster), (&backup, &regions.descriptor), plan, check(&started));
-    let settings = BackupSettings { cpu_share: shown.seat(), ..settings };
+    let settings = BackupSettings { cpu_share: shown.cpu_share(), ..settings };
     let mut writer = BackupWriter::start(settings, regions.stores.clone(), stop).context("start the pipeline")?;
     for (region, error) in regions.unusable {
         writer.exclude(&region, ExclusionReason::Prepare(error.into()));

@@ -28,7 +28,7 @@ use crate::model::snapshot::{NextRun, RunningStatus};
 use crate::regions::context::ClusterContext;
 use crate::settings::timetable::Timetable;
 use crate::settings::wiring;
-use crate::wal::orders::{Ordered, Orders};
+use crate::wal::backup_requests::{BackupRequest, BackupRequests};
 
 /// It looks again after at most so long.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -62,7 +62,7 @@ pub struct SchedulerParts {
     /// Makes backups.
     pub maker: Arc<dyn BackupMaker>,
     /// What continuous WAL asks for.
-    pub orders: Arc<Orders>,
+    pub requests: Arc<BackupRequests>,
     /// What all clusters share.
     pub capacity: Capacity,
     /// Where it says that there is another good backup: the number of its run.
@@ -106,7 +106,7 @@ struct Intent {
 struct Scheduler {
     context: TaskContext,
     parts: SchedulerParts,
-    seat: CpuShare,
+    cpu_share: CpuShare,
     timetable: Timetable,
     begun: Instant,
     /// Whether the regions have been asked what they know.
@@ -114,7 +114,7 @@ struct Scheduler {
     /// A place that was waited for.
     place: Option<Place>,
     order_failures: u32,
-    order_pause: Option<Instant>,
+    request_pause: Option<Instant>,
     /// Another installation, and since when.
     other_writer: Option<(Instant, String)>,
     /// Why the history cannot be saved.
@@ -133,19 +133,19 @@ fn timetable(parts: &SchedulerParts) -> anyhow::Result<Timetable> {
 
 impl Scheduler {
     fn begin(context: TaskContext, parts: SchedulerParts) -> anyhow::Result<Self> {
-        let seat = parts.capacity.seat(&parts.context.cluster);
-        parts.context.facts.cpu_share(seat.clone());
+        let cpu_share = parts.capacity.cpu_share(&parts.context.cluster);
+        parts.context.facts.cpu_share(cpu_share.clone());
         let timetable = timetable(&parts)?;
         Ok(Self {
             context,
             parts,
-            seat,
+            cpu_share,
             timetable,
             begun: Instant::now(),
             asked: false,
             place: None,
             order_failures: 0,
-            order_pause: None,
+            request_pause: None,
             other_writer: None,
             unsaved: None,
             unguarded: None,
@@ -249,8 +249,8 @@ impl Scheduler {
 
     fn due(&mut self, runs: &Runs) -> Step {
         let now = self.now();
-        if let Some(why) = self.parts.orders.ordered()
-            && self.order_pause.is_none_or(|until| until <= Instant::now())
+        if let Some(why) = self.parts.requests.reason()
+            && self.request_pause.is_none_or(|until| until <= Instant::now())
         {
             return Step::Run(Intent { kind: RunKind::Ordered, planned: None, why });
         }
@@ -353,14 +353,14 @@ impl Scheduler {
             () = self.context.stop.cancelled() => None,
             place = self.parts.capacity.place() => place,
         };
-        self.seat.waited(begun.elapsed());
+        self.cpu_share.waited(begun.elapsed());
         self.place = place;
     }
 
     async fn make(&mut self, intent: &Intent) {
         let Intent { kind, planned, why } = intent;
         let cluster = self.parts.context.cluster.clone();
-        let ordered = self.parts.orders.standing();
+        let request = self.parts.requests.pending();
         let since = self.now();
         tracing::info!(%cluster, why, "a backup begins");
         let (number, saved) = self.parts.history.begin(*kind, *planned, since).await;
@@ -382,7 +382,7 @@ impl Scheduler {
         let saved = self.parts.history.end(number, ended, result).await;
         self.saved(saved);
         self.remember(Attempt { planned: *planned, started: since, ended, outcome: ending.outcome() });
-        self.after(ending, ordered);
+        self.after(ending, request);
     }
 
     /// A run may take days, or hang: what is wrong is told meanwhile, too.
@@ -419,17 +419,17 @@ impl Scheduler {
         past
     }
 
-    /// Whatever was ordered before a good run began is carried out by it.
-    fn after(&mut self, ending: RunEnding, ordered: Option<Ordered>) {
+    /// Whatever was requested before a good run began is fulfilled by it.
+    fn after(&mut self, ending: RunEnding, request: Option<BackupRequest>) {
         if ending.is_good() {
-            (self.order_failures, self.order_pause) = (0, None);
-            if let Some(ordered) = ordered {
-                self.parts.orders.carried_out(&ordered);
+            (self.order_failures, self.request_pause) = (0, None);
+            if let Some(request) = request {
+                self.parts.requests.fulfilled(&request);
             }
-        } else if ordered.is_some() {
+        } else if request.is_some() {
             let pause = ORDER_PAUSE_MIN.saturating_mul(1 << self.order_failures.min(8)).min(ORDER_PAUSE_MAX);
             self.order_failures = self.order_failures.saturating_add(1);
-            self.order_pause = Some(Instant::now() + pause);
+            self.request_pause = Some(Instant::now() + pause);
         }
     }
 
@@ -440,20 +440,20 @@ impl Scheduler {
         }
         self.context.progress.waiting("the next run");
         let mut pause = pause.min(LOOK_EVERY);
-        if let (Some(_), Some(until)) = (self.parts.orders.ordered(), self.order_pause) {
+        if let (Some(_), Some(until)) = (self.parts.requests.reason(), self.request_pause) {
             pause = pause.min(until.saturating_duration_since(Instant::now()));
         }
-        let stands = self.parts.orders.ordered().is_some();
-        let order = async {
+        let stands = self.parts.requests.reason().is_some();
+        let requested = async {
             match stands {
                 true => std::future::pending().await,
-                false => self.parts.orders.wait().await,
+                false => self.parts.requests.wait().await,
             }
         };
         tokio::select! {
             () = self.context.stop.cancelled() => {}
             () = tokio::time::sleep(pause.max(Duration::from_millis(10))) => {}
-            _ = order => {}
+            _ = requested => {}
             changed = self.parts.context.config.changed() => {
                 if changed.is_err() {
                     // Nobody can change it any more; that is no reason to look all the time.

@@ -33,9 +33,9 @@ impl Capacity {
         &self.share
     }
 
-    /// The seat of a cluster.
+    /// The cpu_share of a cluster.
     #[must_use]
-    pub fn seat(&self, cluster: &ClusterName) -> CpuShare {
+    pub fn cpu_share(&self, cluster: &ClusterName) -> CpuShare {
         self.share.of(cluster)
     }
 

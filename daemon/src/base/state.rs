@@ -30,7 +30,7 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// What the name of a file that was put aside has behind that of the file.
 const DAMAGED: &str = ".damaged-";
-/// So many of them are told of one by one.
+/// So many of them are reported one by one.
 const DAMAGED_TOLD: usize = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 

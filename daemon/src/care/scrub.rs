@@ -1,4 +1,4 @@
-//! Reads back and proves everything that every region stores, a little all the time; checks presence once a day.
+//! Reads back and verifies everything that every region stores, a little all the time; checks presence once a day.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl Lane<'_> {
             };
             self.save(&state).await;
             self.show(&state);
-            self.context.progress.waiting("the next object to prove");
+            self.context.progress.waiting("the next object to verify");
             tokio::select! {
                 () = self.context.stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -114,7 +114,7 @@ impl Lane<'_> {
         let trust = LogTrust { repository: descriptor.repo, keys: vec![root], region: name, remembered: None };
         let is_due = state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
         let mut log = if is_due {
-            // Reading all of the log proves it: every signature, and that nothing is missing.
+            // Reading all of the log verifies it: every signature, and that nothing is missing.
             RegionLog::read(store, trust.clone()).await?
         } else {
             RegionLog::clone(&*self.parts.context.regions.logs().read_log(self.store, &trust).await?)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Wrongs};
 
-/// So long a region may lack something before anybody is told: it is being healed.
+/// So long a region may lack something before it is reported: it is being healed.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// `heal.json`: since when what is wrong.

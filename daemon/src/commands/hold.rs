@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::base::expiry::Expiry;
 use crate::deletion::audit::{AuditEntry, AuditTrail};
-use crate::regions::broadcast::{Everywhere, Told};
+use crate::regions::broadcast::{Broadcast, Delivery};
 use crate::retention::plan::read;
 use crate::settings::wiring;
 
@@ -120,22 +120,22 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
         let message = format!("there is no backup {} in cluster {}; see `lifeboatd list`", wish.backup, cluster.name);
         return Err(Exit::error(Ending::NoSuchBackup, message));
     }
-    let mut everywhere = Everywhere::of(&repository);
-    let in_force = log::holds_in_force(everywhere.logs(), now);
+    let mut broadcast = Broadcast::of(&repository);
+    let in_force = log::holds_in_force(broadcast.logs(), now);
     let known = in_force.values().find(|hold| says_the_same(hold, wish, expires)).map(|hold| hold.hold);
-    let draft = match known.and_then(|known| everywhere.find(|body| is_hold(body, known))) {
+    let draft = match known.and_then(|known| broadcast.find(|body| is_hold(body, known))) {
         Some(draft) => draft,
         None => {
             let (reason, owner) = (wish.reason.clone(), wish.owner.clone());
             let hold = HoldRecord { hold: HoldId::random()?, backup: wish.backup.clone(), reason, owner, expires };
-            everywhere.draft(&signer, RecordBody::Hold(hold), now)
+            broadcast.draft(&signer, RecordBody::Hold(hold), now)
         }
     };
-    let told = everywhere.tell(&signer, &draft).await;
+    let delivery = broadcast.append(&signer, &draft).await;
     let RecordBody::Hold(hold) = &draft.body else { anyhow::bail!("another record was found than a hold") };
     // Whoever swept it meanwhile was first: the record of the hold stands behind that of the sweep.
     let stands = |log: &RegionLog| log.state(now).backups.contains_key(&hold.backup);
-    if !told.regions.is_empty() && !everywhere.logs().any(stands) {
+    if !delivery.regions.is_empty() && !broadcast.logs().any(stands) {
         let message = format!("backup {} was deleted in every region before the hold stood there", hold.backup);
         return Err(Exit::error(Ending::NoSuchBackup, message));
     }
@@ -146,7 +146,7 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
         Some(_) => format!("backup {} was held already, by hold {}", hold.backup, hold.hold),
         None => format!("backup {} stays: hold {}", hold.backup, hold.hold),
     };
-    ending(&told, output, &sentence, json!({ "hold": hold, "new": known.is_none() }))
+    ending(&delivery, output, &sentence, json!({ "hold": hold, "new": known.is_none() }))
 }
 
 /// Ends a hold in every region.
@@ -163,9 +163,9 @@ pub async fn remove(
     check_text("--reason", reason, REASON_BYTES_MAX)?;
     owner.map_or(Ok(()), |owner| check_text("--owner", owner, OWNER_BYTES_MAX))?;
     let signer = wiring::signer(config, &cluster.name)?;
-    let mut everywhere = Everywhere::of(&read(config, cluster).await?);
-    let Some(RecordBody::Hold(held)) = everywhere.find(|body| is_hold(body, hold)).map(|draft| draft.body) else {
-        let away: Vec<&str> = everywhere.away.iter().map(|(region, _)| region.as_str()).collect();
+    let mut broadcast = Broadcast::of(&read(config, cluster).await?);
+    let Some(RecordBody::Hold(held)) = broadcast.find(|body| is_hold(body, hold)).map(|draft| draft.body) else {
+        let away: Vec<&str> = broadcast.away.iter().map(|(region, _)| region.as_str()).collect();
         let unseen = match &away[..] {
             [] => String::new(),
             away => format!(" in the regions that can be read ({} cannot)", away.join(", ")),
@@ -177,25 +177,30 @@ pub async fn remove(
         return Err(Exit::error(Ending::NoSuchBackup, message));
     };
     let released = |body: &RecordBody| matches!(body, RecordBody::Release(release) if release.hold == hold);
-    let known = everywhere.find(released);
+    let known = broadcast.find(released);
     let is_new = known.is_none();
     let draft = known.unwrap_or_else(|| {
         let owner = owner.unwrap_or(&held.owner).to_owned();
         let release = ReleaseRecord { hold, reason: reason.to_owned(), owner };
-        everywhere.draft(&signer, RecordBody::Release(release), now)
+        broadcast.draft(&signer, RecordBody::Release(release), now)
     });
-    let told = everywhere.tell(&signer, &draft).await;
+    let delivery = broadcast.append(&signer, &draft).await;
     if is_new {
         let owner = owner.unwrap_or(&held.owner);
         note(config, cluster, ("release", format!("{hold} {}", held.backup)), (reason, owner));
     }
     let others =
-        log::holds_in_force(everywhere.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
+        log::holds_in_force(broadcast.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
     let sentence = match others {
         0 => format!("hold {hold} has ended: backup {} stays only as long as the policy keeps it", held.backup),
         others => format!("hold {hold} has ended; {others} more keep backup {}", held.backup),
     };
-    ending(&told, output, &sentence, json!({ "hold": hold.to_string(), "backup": held.backup.as_str(), "new": is_new }))
+    ending(
+        &delivery,
+        output,
+        &sentence,
+        json!({ "hold": hold.to_string(), "backup": held.backup.as_str(), "new": is_new }),
+    )
 }
 
 /// Prints the holds that are in force, and the regions whose logs lack them.
@@ -203,20 +208,20 @@ pub async fn remove(
 /// # Errors
 /// If no region can be read.
 pub async fn list(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
-    let everywhere = Everywhere::of(&read(config, cluster).await?);
-    let holds = log::holds_in_force(everywhere.logs(), SystemClock.now());
+    let broadcast = Broadcast::of(&read(config, cluster).await?);
+    let holds = log::holds_in_force(broadcast.logs(), SystemClock.now());
     let has = |log: &RegionLog, hold| log.entries().iter().any(|entry| is_hold(&entry.record.body, hold));
     let lacking = |hold: HoldId| -> Vec<&RegionName> {
-        let regions = everywhere.regions.iter().filter(|(_, log)| !has(log, hold));
+        let regions = broadcast.regions.iter().filter(|(_, log)| !has(log, hold));
         regions.map(|(region, _)| &region.name).collect()
     };
-    let complete = everywhere.away.is_empty() && holds.keys().all(|hold| lacking(*hold).is_empty());
+    let complete = broadcast.away.is_empty() && holds.keys().all(|hold| lacking(*hold).is_empty());
     if output == Output::Json {
         let each = holds.values().map(|hold| {
             let missing: Vec<_> = lacking(hold.hold).into_iter().map(RegionName::as_str).collect();
             json!({ "hold": hold, "missing_in": missing })
         });
-        let unreadable = everywhere.away.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
+        let unreadable = broadcast.away.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
         let (each, unreadable): (Vec<_>, Vec<_>) = (each.collect(), unreadable.collect());
         println!("{}", json!({ "cluster": cluster.name.as_str(), "holds": each, "unreadable": unreadable }));
     } else if holds.is_empty() {
@@ -225,7 +230,7 @@ pub async fn list(config: &Config, cluster: &ClusterSettings, output: Output) ->
         print!("{}", table(holds.values(), &lacking));
     }
     if output == Output::Text {
-        print_missing(&everywhere.away, "cannot be read, and may have more");
+        print_missing(&broadcast.away, "cannot be read, and may have more");
     }
     Ok(if complete { Ending::Done } else { Ending::Degraded })
 }
@@ -235,9 +240,9 @@ fn table<'a, 'b>(
     lacking: &impl Fn(HoldId) -> Vec<&'b RegionName>,
 ) -> Table {
     let holds: Vec<(&HoldRecord, Vec<&RegionName>)> = holds.map(|hold| (hold, lacking(hold.hold))).collect();
-    let everywhere = holds.iter().all(|(_, missing)| missing.is_empty());
+    let is_complete = holds.iter().all(|(_, missing)| missing.is_empty());
     let headings = ["hold", "backup", "owner", "until (UTC)", "missing in", "reason"];
-    let shown = |heading: &&str| !(everywhere && *heading == "missing in");
+    let shown = |heading: &&str| !(is_complete && *heading == "missing in");
     let columns: Vec<_> = headings.into_iter().filter(shown).map(|heading| (heading, Align::Left)).collect();
     let mut table = Table::new(&columns);
     for (hold, missing) in holds {
@@ -280,14 +285,14 @@ fn print_missing(missing: &[(RegionName, String)], what: &str) {
     }
 }
 
-fn ending(told: &Told, output: Output, sentence: &str, fields: serde_json::Value) -> anyhow::Result<Ending> {
-    if told.regions.is_empty() {
-        let why: Vec<String> = told.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
+fn ending(delivery: &Delivery, output: Output, sentence: &str, fields: serde_json::Value) -> anyhow::Result<Ending> {
+    if delivery.regions.is_empty() {
+        let why: Vec<String> = delivery.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
         anyhow::bail!("no region takes the record ({})", why.join("; "));
     }
-    let regions: Vec<&str> = told.regions.iter().map(RegionName::as_str).collect();
+    let regions: Vec<&str> = delivery.regions.iter().map(RegionName::as_str).collect();
     if output == Output::Json {
-        let missing = told.missing.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
+        let missing = delivery.missing.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
         let mut line = fields;
         if let Some(line) = line.as_object_mut() {
             line.insert("regions".to_owned(), json!(regions));
@@ -296,7 +301,7 @@ fn ending(told: &Told, output: Output, sentence: &str, fields: serde_json::Value
         println!("{line}");
     } else {
         println!("{sentence} ({})", regions.join(", "));
-        print_missing(&told.missing, "does not know; say it again when it is back");
+        print_missing(&delivery.missing, "does not know; say it again when it is back");
     }
-    Ok(if told.missing.is_empty() { Ending::Done } else { Ending::Degraded })
+    Ok(if delivery.missing.is_empty() { Ending::Done } else { Ending::Degraded })
 }

@@ -22,7 +22,7 @@ use crate::base::guard::DaemonGuard;
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 use crate::deletion::freeze::Freezer;
 use crate::model::capabilities::Writers;
-use crate::regions::broadcast::Everywhere;
+use crate::regions::broadcast::Broadcast;
 use crate::regions::memory::RegionBook;
 use crate::regions::open::OpenRegions;
 use crate::retention::plan::{ClusterPlan, read};
@@ -85,7 +85,7 @@ pub async fn run(
     let alone = writers.values().any(|writers| *writers == Ok(Writers::One));
     let taken = alone.then(|| DaemonGuard::try_acquire(&state, &SystemClock)).transpose();
     let guard = taken.context("a region allows one writer only, and a running daemon applies the policy itself")?;
-    let everywhere = said(config, cluster, (&repository, &signer), args).await?;
+    let broadcast = said(config, cluster, (&repository, &signer), args).await?;
     let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
     let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
     let round = RetentionRound {
@@ -97,7 +97,7 @@ pub async fn run(
         // Whoever was asked may have taken his time.
         now: SystemClock.now(),
     };
-    let logs = everywhere.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
+    let logs = broadcast.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
     let outcomes = tokio::select! {
         outcomes = round.carry_out(&logs, &writers) => outcomes,
         () = stop.cancelled() => return Ok(Ending::Stopped),
@@ -161,9 +161,9 @@ async fn said(
     cluster: &ClusterSettings,
     (repository, signer): (&Repository, &NoteSigner),
     args: ApplyArgs,
-) -> anyhow::Result<Everywhere> {
+) -> anyhow::Result<Broadcast> {
     let now = SystemClock.now();
-    let mut everywhere = Everywhere::of(repository);
+    let mut broadcast = Broadcast::of(repository);
     let reason = if args.force { "by hand, with --force" } else { "by hand" };
     let record = AuditRecord {
         action: "retention-apply".to_owned(),
@@ -177,12 +177,16 @@ async fn said(
         let entry = AuditEntry::new(now, Some(&cluster.name), what, (reason, &record.owner));
         AuditTrail::new(&config.state_directory).write_down(&entry);
     }
-    let draft = everywhere.draft(signer, RecordBody::Audit(record), now);
-    let told = everywhere.tell(signer, &draft).await;
+    let draft = broadcast.draft(signer, RecordBody::Audit(record), now);
+    let delivery = broadcast.append(signer, &draft).await;
     // A region that cannot be written to cannot be swept either: what it lacks, the report says.
-    let why: Vec<String> = told.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
-    anyhow::ensure!(!told.regions.is_empty(), "no region takes a record, and nothing was changed ({})", why.join("; "));
-    Ok(everywhere)
+    let why: Vec<String> = delivery.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
+    anyhow::ensure!(
+        !delivery.regions.is_empty(),
+        "no region takes a record, and nothing was changed ({})",
+        why.join("; ")
+    );
+    Ok(broadcast)
 }
 
 /// Whoever is at the keyboard, as far as the environment tells.

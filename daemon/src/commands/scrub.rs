@@ -147,7 +147,7 @@ fn print(found: &[Found], output: Output) {
     let mut table = Table::new(&columns);
     for found in found {
         let (state, tone) = match (&found.trouble, found.damage.len()) {
-            (None, 0) => ("sound".to_owned(), Tone::Good),
+            (None, 0) => ("intact".to_owned(), Tone::Good),
             (Some(trouble), 0) => (format!("not looked at: {trouble}"), Tone::Warning),
             (_, damaged) => (format!("{damaged} damaged"), Tone::Bad),
         };

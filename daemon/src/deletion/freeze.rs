@@ -18,7 +18,7 @@ use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 
-/// A pause that is older is told of.
+/// A pause that is older is reported.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 /// For so long it is told that a pause has ended by itself.
 const ENDED_TOLD: Duration = Duration::from_secs(3600);

@@ -83,8 +83,8 @@ impl SeenDamage {
                 _ => {}
             }
         }
-        let standing = log.state(now);
-        open.retain(|(_, damage)| damage.backup.as_ref().is_none_or(|id| standing.backups.contains_key(id)));
+        let state = log.state(now);
+        open.retain(|(_, damage)| damage.backup.as_ref().is_none_or(|id| state.backups.contains_key(id)));
         let (since, _) = *open.first()?;
         let objects = open.iter().fold(0, |sum: u64, (_, damage)| sum.saturating_add(damage.count));
         Some(Self { region: region.clone(), objects, since })

@@ -97,7 +97,7 @@ impl Capabilities {
         self.probed
     }
 
-    /// What vanished and is not proved again.
+    /// What vanished and is not verified again.
     pub fn lost(&self) -> impl Iterator<Item = &str> {
         self.lost.keys().map(String::as_str)
     }

@@ -23,16 +23,16 @@ pub struct RunsView {
     pub counters: ClusterCounters,
 }
 
-/// Told by the tasks, each its own part; read once a second. No lock is held over an await.
+/// Facts by the tasks, each its own part; read once a second. No lock is held over an await.
 #[derive(Debug, Default)]
 pub struct ClusterFacts {
     known: Mutex<Known>,
 }
 
-/// What was told, and where the rest of it is read.
+/// What was facts, and where the rest of it is read.
 #[derive(Debug, Default)]
 struct Known {
-    told: Told,
+    facts: Facts,
     /// How long the threads of the cluster waited and worked.
     cpu_share: Option<CpuShare>,
     /// What counts the objects that are copied into a region.
@@ -41,9 +41,9 @@ struct Known {
     damaged: BTreeMap<RegionName, u64>,
 }
 
-/// Everything that was told, at one moment.
+/// Everything that was facts, at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct Facts {
     /// Continuous WAL.
     pub wal: Option<WalStatus>,
     /// What the logs say.
@@ -58,55 +58,55 @@ pub struct Told {
     pub runs: RunsView,
     /// What is being copied into each region.
     pub heal: BTreeMap<RegionName, HealStatus>,
-    /// How far each region has been proved.
+    /// How far each region has been verified.
     pub scrub: BTreeMap<RegionName, ScrubStatus>,
 }
 
 impl ClusterFacts {
-    /// Everything that was told.
+    /// Everything that was facts.
     #[must_use]
-    pub fn told(&self) -> Told {
+    pub fn facts(&self) -> Facts {
         let known = self.known.lock();
-        let mut told = known.told.clone();
+        let mut facts = known.facts.clone();
         if let Some(times) = known.cpu_share.as_ref().map(CpuShare::times) {
-            told.runs.counters.waiting_seconds = times.waiting.as_secs_f64();
-            told.runs.counters.running_seconds = times.running.as_secs_f64();
+            facts.runs.counters.waiting_seconds = times.waiting.as_secs_f64();
+            facts.runs.counters.running_seconds = times.running.as_secs_f64();
         }
-        told.heal = known.healing.iter().map(|(region, progress)| (region.clone(), heal_status(progress))).collect();
-        for (region, scrub) in &mut told.scrub {
+        facts.heal = known.healing.iter().map(|(region, progress)| (region.clone(), heal_status(progress))).collect();
+        for (region, scrub) in &mut facts.scrub {
             scrub.damaged = known.damaged.get(region).copied().unwrap_or(0);
         }
-        told
+        facts
     }
 
     /// How continuous WAL is doing; every second, or it counts as gone.
     pub fn wal(&self, status: WalStatus) {
-        self.known.lock().told.wal = Some(status);
+        self.known.lock().facts.wal = Some(status);
     }
 
     /// What the logs say.
     pub fn surveyed(&self, survey: Survey) {
-        self.known.lock().told.survey = Some(Arc::new(survey));
+        self.known.lock().facts.survey = Some(Arc::new(survey));
     }
 
     /// The next scheduled run; `None` if there is none.
     pub fn next_run(&self, next: Option<NextRun>) {
-        self.known.lock().told.next_run = next;
+        self.known.lock().facts.next_run = next;
     }
 
     /// What runs just now; `None` if nothing does.
     pub fn running(&self, running: Option<RunningStatus>) {
-        self.known.lock().told.running = running;
+        self.known.lock().facts.running = running;
     }
 
     /// How long a restore would take.
     pub fn forecast(&self, forecast: Option<ForecastStatus>) {
-        self.known.lock().told.forecast = forecast;
+        self.known.lock().facts.forecast = forecast;
     }
 
     /// What was run.
     pub fn runs(&self, runs: RunsView) {
-        self.known.lock().told.runs = runs;
+        self.known.lock().facts.runs = runs;
     }
 
     /// Where the cluster takes turns at the processor: how long it waited is read when somebody asks.
@@ -128,9 +128,9 @@ impl ClusterFacts {
         self.known.lock().damaged.insert(region.clone(), objects);
     }
 
-    /// How far a region has been proved.
+    /// How far a region has been verified.
     pub fn scrubbed(&self, region: &RegionName, scrub: ScrubStatus) {
-        self.known.lock().told.scrub.insert(region.clone(), scrub);
+        self.known.lock().facts.scrub.insert(region.clone(), scrub);
     }
 }
 

@@ -257,7 +257,7 @@ pub struct RegionStatus {
     pub log: Option<RegionLogStatus>,
     /// What is being copied there; `null` if nothing is known.
     pub heal: Option<HealStatus>,
-    /// How far its content has been proved; `null` if nothing is known.
+    /// How far its content has been verified; `null` if nothing is known.
     pub scrub: Option<ScrubStatus>,
 }
 
@@ -314,12 +314,12 @@ pub struct HealStatus {
     pub bytes_total: u64,
 }
 
-/// How far a region's content has been proved.
+/// How far a region's content has been verified.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScrubStatus {
-    /// Of this period's objects, the share that is proved: 0 to 1.
+    /// Of this period's objects, the share that is verified: 0 to 1.
     pub share_done: Option<f64>,
-    /// Age in **seconds** of what was proved longest ago; `null` while that is not known.
+    /// Age in **seconds** of what was verified longest ago; `null` while that is not known.
     pub oldest_unverified_seconds: Option<f64>,
     /// Objects that were found damaged and are not healed.
     pub damaged: u64,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::state::time_text;
 use crate::model::snapshot::HealStatus;
 
-/// So long a region may lack something before anybody is told.
+/// So long a region may lack something before it is reported.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// Between two rounds of healing nobody knows what is missing: so long nothing may be, before all is well again.
 const GATHER: Duration = Duration::from_secs(15 * 60);

@@ -12,7 +12,7 @@ use lifeboat_vocabulary::{RegionName, UtcTime, error_chain};
 use crate::settings::wiring;
 
 /// The regions of a repository that can be written to, each with its log, and why the others cannot.
-pub struct Everywhere {
+pub struct Broadcast {
     /// Those that were read.
     pub regions: Vec<(RegionStore, RegionLog)>,
     /// The others, and why not.
@@ -21,14 +21,14 @@ pub struct Everywhere {
 
 /// Where an event stands now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Delivery {
     /// Regions whose logs have it, in the order of the configuration.
     pub regions: Vec<RegionName>,
     /// Those that do not, and why not.
     pub missing: Vec<(RegionName, String)>,
 }
 
-impl Everywhere {
+impl Broadcast {
     /// The regions as they were read.
     #[must_use]
     pub fn of(repository: &Repository) -> Self {
@@ -65,16 +65,16 @@ impl Everywhere {
         Draft { origin: Origin { writer, wseq, time: now, tool: wiring::TOOL.to_owned() }, body }
     }
 
-    /// Writes the event into every log that does not have it. A region that fails is told, and does not stop the others.
-    pub async fn tell(&mut self, signer: &NoteSigner, draft: &Draft) -> Told {
-        let mut told = Told { regions: Vec::new(), missing: self.away.clone() };
+    /// Writes the event into every log that does not have it. A region that fails is reported, and does not stop the others.
+    pub async fn append(&mut self, signer: &NoteSigner, draft: &Draft) -> Delivery {
+        let mut delivery = Delivery { regions: Vec::new(), missing: self.away.clone() };
         for (region, log) in &mut self.regions {
             match log.append(&*region.store, signer, draft).await {
-                Ok(_) => told.regions.push(region.name.clone()),
-                Err(error) => told.missing.push((region.name.clone(), error_chain(&error))),
+                Ok(_) => delivery.regions.push(region.name.clone()),
+                Err(error) => delivery.missing.push((region.name.clone(), error_chain(&error))),
             }
         }
-        told
+        delivery
     }
 }
 

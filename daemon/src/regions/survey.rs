@@ -55,7 +55,7 @@ pub async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::Result<
     }
 }
 
-/// What counts as a good backup of a region: sound, there, and not known to be damaged.
+/// What counts as a good backup of a region: intact, there, and not known to be damaged.
 fn good(backup: &BackupState) -> bool {
     backup.record.integrity() == Integrity::Intact && backup.damaged.is_none()
 }

@@ -19,7 +19,7 @@ const MARKS: [(char, &str); 10] = [
     ('M', "month"),
     ('W', "week"),
     ('D', "day"),
-    ('P', "proved by a drill"),
+    ('P', "verified by a drill"),
     ('R', "referred to"),
     ('N', "newest"),
     ('G', "newest good"),
@@ -50,9 +50,9 @@ impl Fate<'_> {
 /// All backups of all regions, newest first.
 pub(crate) fn fates(plan: &ClusterPlan) -> Vec<Fate<'_>> {
     let mut fates: BTreeMap<&BackupId, Fate<'_>> = BTreeMap::new();
-    for RegionPlan { name, standing, plan, .. } in &plan.regions {
-        for (backup, standing) in &standing.backups {
-            let new = || Fate { record: &standing.record, kept: BTreeMap::new(), dropped: BTreeMap::new() };
+    for RegionPlan { name, state, plan, .. } in &plan.regions {
+        for (backup, state) in &state.backups {
+            let new = || Fate { record: &state.record, kept: BTreeMap::new(), dropped: BTreeMap::new() };
             fates.entry(backup).or_insert_with(new);
         }
         for (backup, reasons) in &plan.kept {
@@ -238,7 +238,7 @@ impl RegionPlan {
     /// What the backups that stay have stored.
     #[must_use]
     pub fn kept_bytes(&self) -> ByteCount {
-        let own = |backup| self.standing.backups.get(backup).map(|standing| standing.record.packs.own_bytes);
+        let own = |backup| self.state.backups.get(backup).map(|state| state.record.packs.own_bytes);
         self.plan.kept.iter().filter_map(|(backup, _)| own(backup)).sum()
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn json(plan: &ClusterPlan) -> Value {
 }
 
 fn region(region: &RegionPlan) -> Value {
-    let stop_time = |backup| region.standing.backups.get(backup).map(|standing| standing.record.stop_time.to_string());
+    let stop_time = |backup| region.state.backups.get(backup).map(|state| state.record.stop_time.to_string());
     let kept = region.plan.kept.iter().map(|(backup, reasons)| {
         let reasons: Vec<Value> = reasons.iter().map(reason).collect();
         json!({ "backup": backup.as_str(), "stop_time": stop_time(backup), "reasons": reasons })

@@ -40,7 +40,7 @@ pub struct RegionPlan {
     /// The region.
     pub name: RegionName,
     /// What it has.
-    pub standing: RegionState,
+    pub state: RegionState,
     /// What stays and what goes.
     pub plan: RetentionPlan,
     /// What another policy than the last time changes.
@@ -75,9 +75,9 @@ impl ClusterPlan {
         }
         let holds = log::holds_in_force(logs.iter().map(|(_, log)| *log), now);
         let regions = logs.into_iter().map(|(name, log)| {
-            let mut standing = log.state(now);
-            standing.adopt_holds(holds.clone());
-            RegionPlan::of(name.clone(), standing, &policy, now)
+            let mut state = log.state(now);
+            state.adopt_holds(holds.clone());
+            RegionPlan::of(name.clone(), state, &policy, now)
         });
         let (regions, cluster, grace) = (regions.collect(), cluster.name.clone(), cluster.retention.grace);
         Self { cluster, now, policy, grace, regions, unreadable, holds }
@@ -87,18 +87,18 @@ impl ClusterPlan {
 impl RegionPlan {
     /// Decides for one region.
     #[must_use]
-    pub fn of(name: RegionName, standing: RegionState, policy: &RetentionPolicy, now: UtcTime) -> Self {
-        let plan = retention::plan_region(&standing, policy, now);
-        let before = standing.policy.clone().filter(|(before, _)| *before != policy.text());
+    pub fn of(name: RegionName, state: RegionState, policy: &RetentionPolicy, now: UtcTime) -> Self {
+        let plan = retention::plan_region(&state, policy, now);
+        let before = state.policy.clone().filter(|(before, _)| *before != policy.text());
         let change = before.and_then(|(before, since)| {
             let old = RetentionPolicy::from_text(&before, policy.limits)?;
-            let old = retention::plan_region(&standing, &old, now);
+            let old = retention::plan_region(&state, &old, now);
             let gone = plan.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| old.keeps(backup));
             let stays = old.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| plan.keeps(backup));
             let (dropped, kept) = (gone.cloned().collect(), stays.cloned().collect());
             Some(PolicyChange { before, since, dropped, kept })
         });
-        Self { name, standing, plan, change }
+        Self { name, state, plan, change }
     }
 }
 

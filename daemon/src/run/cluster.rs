@@ -212,15 +212,16 @@ impl Tasks {
     }
 
     fn begin_schedule(&self) {
-        let seat = self.common.capacity.seat(&self.cluster.name);
-        let maker = Maker { context: self.context.clone(), seat: seat.clone(), shared: Arc::clone(&self.shared) };
+        let cpu_share = self.common.capacity.cpu_share(&self.cluster.name);
+        let maker =
+            Maker { context: self.context.clone(), cpu_share: cpu_share.clone(), shared: Arc::clone(&self.shared) };
         let history = RunHistory::open(&self.context.directory).0;
         let parts = SchedulerParts {
             context: self.context.clone(),
             counted_after: history.read().iter().map(|run| run.number).max(),
             history,
             maker: Arc::new(maker),
-            orders: self.shared.orders(),
+            requests: self.shared.backup_requests(),
             capacity: self.common.capacity.clone(),
             good: self.good.clone(),
         };

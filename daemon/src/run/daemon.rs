@@ -114,7 +114,7 @@ impl Daemon {
         let names = names(&loaded.config);
         let mut guards = names.iter().map(|name| guard(&loaded.config, name)).collect::<anyhow::Result<Vec<_>>>()?;
         guards.push(whole_directory(directory)?);
-        // One that was damaged is told of for as long as it lies aside.
+        // One that was damaged is reported for as long as it lies aside.
         let (board, _) = AlarmBoard::open(directory, Arc::new(SystemClock));
         board.forget(&Source::daemon(SourceKind::Config));
         let watchdog = if manager.watchdog.is_some() { Watchdog::Outside } else { Watchdog::Nobody };

@@ -108,7 +108,7 @@ fn damaged(state_directory: &Path, clusters: &[ClusterName]) -> Wrongs {
     let mut wrong = Wrongs::default();
     let folders = clusters.iter().map(|cluster| state_directory.join(cluster.as_str()));
     for directory in std::iter::once(state_directory.to_owned()).chain(folders) {
-        // One that cannot be read is told of as one that takes no writes.
+        // One that cannot be read is reported as one that takes no writes.
         for name in state::damaged_files(&directory).unwrap_or_default() {
             let file = directory.join(&name);
             let about = file.strip_prefix(state_directory).unwrap_or(&file).display().to_string();

@@ -13,7 +13,7 @@ use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, StateError, time_text};
 use crate::deletion::audit::{AuditEntry, AuditTrail};
 
-/// One that is older is told of.
+/// One that is older is reported.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// An override that is in force.

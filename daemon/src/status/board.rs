@@ -16,7 +16,7 @@ use crate::base::progress::Doing;
 use crate::base::supervisor::{Supervisor, TaskContext};
 use crate::deletion::freeze::Freezer;
 use crate::model::capabilities::Writers;
-use crate::model::facts::{ClusterFacts, Told};
+use crate::model::facts::{ClusterFacts, Facts};
 use crate::model::region_health::Health;
 use crate::model::snapshot::{
     AlarmLine, ClusterCounters, ClusterStatus, DaemonStatus, DurationCounts, OverrideStatus, Point, Protection,
@@ -199,9 +199,9 @@ impl StatusBoard {
     }
 
     fn cluster(&self, view: &ClusterView, now: UtcTime) -> ClusterStatus {
-        let told = view.facts.told();
+        let facts = view.facts.facts();
         let alarms: Vec<AlarmLine> = self.alarms.raised(Some(&view.cluster)).iter().map(alarm_line).collect();
-        let wal = told.wal.clone().filter(|wal| wal.age(now).is_some_and(|age| age < WAL_STALE));
+        let wal = facts.wal.clone().filter(|wal| wal.age(now).is_some_and(|age| age < WAL_STALE));
         let standstill = self.freezer.standstill(&view.cluster);
         let freezes = standstill.frozen.iter().map(|frozen| StopStatus {
             what: "delete".to_owned(),
@@ -220,18 +220,18 @@ impl StatusBoard {
         let mut status = ClusterStatus {
             cluster: view.cluster.to_string(),
             verdict: Verdict { protection: Protection::Ok, reasons: Vec::new(), not_ready: Vec::new() },
-            window: window(&told, wal.as_ref()),
+            window: window(&facts, wal.as_ref()),
             rpo: rpo(wal.as_ref(), view.rpo_seconds),
-            last_backup: told.survey.as_ref().and_then(|survey| survey.last.clone()),
-            next_run: told.next_run.clone(),
-            running: told.running.clone(),
-            forecast: told.forecast.clone(),
-            regions: view.regions.iter().map(|region| region_status(region, &view.book, &told)).collect(),
+            last_backup: facts.survey.as_ref().and_then(|survey| survey.last.clone()),
+            next_run: facts.next_run.clone(),
+            running: facts.running.clone(),
+            forecast: facts.forecast.clone(),
+            regions: view.regions.iter().map(|region| region_status(region, &view.book, &facts)).collect(),
             freezes: freezes.collect(),
             pauses: pauses.collect(),
             alarms,
-            runs: told.runs.last.clone(),
-            counters: told.runs.counters.clone(),
+            runs: facts.runs.last.clone(),
+            counters: facts.runs.counters.clone(),
             backup_quorum: view.backup_quorum,
             wal,
         };
@@ -240,7 +240,7 @@ impl StatusBoard {
     }
 }
 
-/// Takes a snapshot every second, writes it to the state directory and hands it to whoever waits, until it is told to stop.
+/// Takes a snapshot every second, writes it to the state directory and hands it to whoever waits, until it is facts to stop.
 ///
 /// # Errors
 /// None so far; the supervisor wants to know.
@@ -304,8 +304,8 @@ fn alarm_line(alarm: &RaisedAlarm) -> AlarmLine {
 }
 
 /// From the end of the oldest backup to what the quorum holds; without WAL, to the end of the newest backup.
-fn window(told: &Told, wal: Option<&WalStatus>) -> Option<WindowStatus> {
-    let survey = told.survey.as_ref()?;
+fn window(facts: &Facts, wal: Option<&WalStatus>) -> Option<WindowStatus> {
+    let survey = facts.survey.as_ref()?;
     let (backup, from) = survey.oldest.clone()?;
     let streamed = wal.and_then(|wal| {
         let (lsn, timeline) = (wal.quorum.durable.clone()?, wal.quorum.timeline?);
@@ -345,11 +345,11 @@ fn rpo(wal: Option<&WalStatus>, objective_seconds: f64) -> RpoStatus {
     }
 }
 
-fn region_status(region: &OpenRegion, book: &RegionBook, told: &Told) -> RegionStatus {
+fn region_status(region: &OpenRegion, book: &RegionBook, facts: &Facts) -> RegionStatus {
     let seen = region.metrics.snapshot();
     let memory = book.of(&region.name);
     let health = memory.as_ref().map(|memory| &memory.health);
-    let log = told.survey.as_ref().and_then(|survey| survey.regions.get(&region.name));
+    let log = facts.survey.as_ref().and_then(|survey| survey.regions.get(&region.name));
     RegionStatus {
         name: region.name.to_string(),
         health: health.map_or(Health::Healthy, |health| health.state()),
@@ -364,8 +364,8 @@ fn region_status(region: &OpenRegion, book: &RegionBook, told: &Told) -> RegionS
         uploaded_bytes: seen.bytes_written.as_bytes(),
         downloaded_bytes: seen.bytes_read.as_bytes(),
         log: log.cloned(),
-        heal: told.heal.get(&region.name).cloned(),
-        scrub: told.scrub.get(&region.name).cloned(),
+        heal: facts.heal.get(&region.name).cloned(),
+        scrub: facts.scrub.get(&region.name).cloned(),
     }
 }
 

@@ -223,7 +223,7 @@ fn regions(cluster: &ClusterStatus, now: UtcTime) -> String {
         ("state", Align::Left),
         ("WAL behind", Align::Right),
         ("backups", Align::Right),
-        ("proved", Align::Right),
+        ("verified", Align::Right),
         ("latency", Align::Right),
     ];
     let mut table = Table::new(&columns);
@@ -264,13 +264,13 @@ fn region_row(region: &RegionStatus, holder: Option<&HolderStatus>, now: UtcTime
         (state, tone),
         (holder.map_or_else(dash, behind), None),
         (backups, lacking.then_some(Tone::Warning)),
-        (region.scrub.as_ref().map_or_else(dash, proved), None),
+        (region.scrub.as_ref().map_or_else(dash, verified), None),
         (region.latency_seconds.map_or_else(dash, seconds), None),
     ]
 }
 
 /// How much was read back in this period, and how long ago the rest was.
-fn proved(scrub: &ScrubStatus) -> String {
+fn verified(scrub: &ScrubStatus) -> String {
     let share = scrub.share_done.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0));
     let oldest = scrub.oldest_unverified_seconds.map(|oldest| rough(Duration::from_secs_f64(oldest.clamp(0.0, 1e12))));
     oldest.map_or(share.clone(), |oldest| format!("{share}, {oldest}"))

@@ -3,22 +3,22 @@
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The standing order of one cluster. It is no queue: one backup carries out all that was ordered before it began.
+/// The request of one cluster for a base backup. It is no queue: one backup fulfils all that was requested before it began.
 #[derive(Debug, Default)]
-pub struct Orders {
-    book: Mutex<Book>,
-    bell: Notify,
+pub struct BackupRequests {
+    state: Mutex<State>,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    standing: Option<UploaderState>,
+struct State {
+    pending: Option<Pending>,
     last_number: u64,
 }
 
 #[derive(Debug)]
-struct UploaderState {
-    /// The first reason; it stays until it is carried out.
+struct Pending {
+    /// The first reason; it stays until it is fulfilled.
     why: String,
     /// The last one, which may have come while a backup was under way.
     latest: String,
@@ -26,66 +26,66 @@ struct UploaderState {
     number: u64,
 }
 
-/// What was ordered before a backup began.
+/// What was requested before a backup began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ordered {
+pub struct BackupRequest {
     /// Why.
     pub why: String,
     number: u64,
 }
 
-impl Orders {
-    /// Orders a base backup. The same reason twice is one order.
-    pub fn order(&self, why: String) {
-        let mut book = self.book.lock();
-        let number = book.last_number + 1;
-        let is_new = match &mut book.standing {
-            Some(standing) if standing.why == why || standing.latest == why => false,
-            Some(standing) => {
-                (standing.latest, standing.number) = (why, number);
+impl BackupRequests {
+    /// Requests a base backup. The same reason twice is one request.
+    pub fn request(&self, why: String) {
+        let mut state = self.state.lock();
+        let number = state.last_number + 1;
+        let is_new = match &mut state.pending {
+            Some(pending) if pending.why == why || pending.latest == why => false,
+            Some(pending) => {
+                (pending.latest, pending.number) = (why, number);
                 true
             }
             None => {
-                book.standing = Some(UploaderState { latest: why.clone(), why, number });
+                state.pending = Some(Pending { latest: why.clone(), why, number });
                 true
             }
         };
         if is_new {
-            book.last_number = number;
+            state.last_number = number;
         }
-        drop(book);
-        self.bell.notify_one();
+        drop(state);
+        self.changed.notify_one();
     }
 
-    /// What stands now; to be asked before a backup begins, because what is ordered later may lie behind its beginning.
+    /// What is requested now; to be asked before a backup begins, because what is requested later may lie behind its beginning.
     #[must_use]
-    pub fn standing(&self) -> Option<Ordered> {
-        let book = self.book.lock();
-        book.standing.as_ref().map(|UploaderState { why, number, .. }| Ordered { why: why.clone(), number: *number })
+    pub fn pending(&self) -> Option<BackupRequest> {
+        let state = self.state.lock();
+        state.pending.as_ref().map(|Pending { why, number, .. }| BackupRequest { why: why.clone(), number: *number })
     }
 
     /// Why a base backup is wanted, if it is.
     #[must_use]
-    pub fn ordered(&self) -> Option<String> {
-        self.standing().map(|ordered| ordered.why)
+    pub fn reason(&self) -> Option<String> {
+        self.pending().map(|request| request.why)
     }
 
-    /// Waits until there is an order.
+    /// Waits until there is a request.
     pub async fn wait(&self) -> String {
         loop {
-            if let Some(why) = self.ordered() {
+            if let Some(why) = self.reason() {
                 return why;
             }
-            self.bell.notified().await;
+            self.changed.notified().await;
         }
     }
 
-    /// What stood when a good backup began has been carried out. What was ordered meanwhile stays.
-    pub fn carried_out(&self, done: &Ordered) {
-        let mut book = self.book.lock();
-        match &mut book.standing {
-            Some(standing) if standing.number > done.number => standing.why.clone_from(&standing.latest),
-            Some(_) => book.standing = None,
+    /// What was requested when a good backup began is fulfilled. What was requested meanwhile stays.
+    pub fn fulfilled(&self, done: &BackupRequest) {
+        let mut state = self.state.lock();
+        match &mut state.pending {
+            Some(pending) if pending.number > done.number => pending.why.clone_from(&pending.latest),
+            Some(_) => state.pending = None,
             None => {}
         }
     }
@@ -96,30 +96,30 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_order_stands_until_it_is_carried_out_and_no_longer() {
-        let orders = Orders::default();
-        orders.order("a gap at 1".to_owned());
-        orders.order("a gap at 2".to_owned());
-        assert_eq!(orders.wait().await, "a gap at 1", "the first reason");
-        orders.carried_out(&orders.standing().unwrap());
-        assert_eq!(orders.ordered(), None, "one backup carries out all that came before it");
+    async fn a_request_stays_until_it_is_fulfilled_and_no_longer() {
+        let requests = BackupRequests::default();
+        requests.request("a gap at 1".to_owned());
+        requests.request("a gap at 2".to_owned());
+        assert_eq!(requests.wait().await, "a gap at 1", "the first reason");
+        requests.fulfilled(&requests.pending().unwrap());
+        assert_eq!(requests.reason(), None, "one backup carries out all that came before it");
     }
 
     #[test]
-    fn what_is_ordered_while_a_backup_runs_is_not_carried_out_by_it() {
+    fn what_is_requested_while_a_backup_runs_is_not_fulfilled_by_it() {
         for (why, meanwhile, expected) in
             [("another gap", "a gap at 2", Some("a gap at 2")), ("the same gap, told again", "a gap at 1", None)]
         {
-            let orders = Orders::default();
-            orders.order("a gap at 1".to_owned());
-            let before = orders.standing().unwrap();
-            orders.order(meanwhile.to_owned());
-            assert_eq!(orders.ordered().as_deref(), Some("a gap at 1"), "{why}");
-            orders.carried_out(&before);
-            assert_eq!(orders.ordered().as_deref(), expected, "{why}");
-            if let Some(standing) = orders.standing() {
-                orders.carried_out(&standing);
-                assert_eq!(orders.ordered(), None, "{why}");
+            let requests = BackupRequests::default();
+            requests.request("a gap at 1".to_owned());
+            let before = requests.pending().unwrap();
+            requests.request(meanwhile.to_owned());
+            assert_eq!(requests.reason().as_deref(), Some("a gap at 1"), "{why}");
+            requests.fulfilled(&before);
+            assert_eq!(requests.reason().as_deref(), expected, "{why}");
+            if let Some(pending) = requests.pending() {
+                requests.fulfilled(&pending);
+                assert_eq!(requests.reason(), None, "{why}");
             }
         }
     }

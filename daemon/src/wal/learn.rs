@@ -32,7 +32,7 @@ pub(crate) struct Known {
     /// Where WAL is wanted from, if none is stored: the end of the newest good backup.
     pub(crate) wanted: Option<WalPosition>,
     /// Why a base backup is needed.
-    pub(crate) order: Option<String>,
+    pub(crate) backup_needed: Option<String>,
 }
 
 /// How long the others are waited for, once as many regions have answered as WAL needs.
@@ -114,10 +114,10 @@ fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descripto
     let newest = catalog.newest_sound().map(|row| &row.record);
     let start = newest.map(|record| WalPosition { timeline: record.start_tli, lsn: record.start_lsn });
     let wanted = newest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn });
-    let order = needed(start, records.gaps_everywhere());
+    let backup_needed = needed(start, records.gaps_everywhere());
     let belonging = Belonging {
         system_identifier: descriptor.sysid,
         incarnation: incarnation.map(|incarnation| incarnation.to_string()),
     };
-    Ok(Known { regions, read: logs.len(), belonging, repository: descriptor.repo, incarnation, wanted, order })
+    Ok(Known { regions, read: logs.len(), belonging, repository: descriptor.repo, incarnation, wanted, backup_needed })
 }

@@ -1,10 +1,10 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
 pub mod backup_need;
+pub mod backup_requests;
 pub mod commit_clock;
 pub mod latency;
 pub(crate) mod learn;
-pub mod orders;
 pub mod receive;
 pub mod reporter;
 pub mod shared;

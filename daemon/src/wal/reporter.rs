@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use crate::base::alarms::board::{Alarm, AlarmBoard, RaisedAlarm, Source, SourceKind, Wrongs};
 use crate::model::facts::ClusterFacts;
 use crate::model::wal_status::{AlarmStatus, HolderStatus, WalStatus};
-use crate::wal::shared::{QUORUM, Shared, Upward};
+use crate::wal::shared::{QUORUM, ReceiverState, Shared};
 use crate::wal::ship::positions::{Positions, RegionPosition, UploadState};
 use crate::wal::ship::shipper::Shipper;
 use crate::wal::slot_watch::SlotOutlook;
 
-/// How long something may be away before anybody is told.
+/// How long something may be away before it is reported.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a region may lag behind before anybody is told.
+/// How long a region may lag behind before it is reported.
 const LAG_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the reporter is set to.
@@ -44,7 +44,7 @@ pub struct Reporter {
     pub outlook: Arc<SlotOutlook>,
     /// Where alarms go.
     pub board: Arc<AlarmBoard>,
-    /// Where it is told how it stands.
+    /// Where the state is reported.
     pub facts: Arc<ClusterFacts>,
 }
 
@@ -84,8 +84,8 @@ impl Reporter {
 
     fn wrong(&self, positions: &Positions, behind_since: &BTreeMap<usize, Instant>) -> Wrongs {
         let mut wrong = Wrongs::default();
-        self.wrong_upward(&self.shared.upward(), &mut wrong);
-        if let Some(why) = self.shared.ordered() {
+        self.wrong_receiver(&self.shared.receiver(), &mut wrong);
+        if let Some(why) = self.shared.wanted_backup() {
             wrong.add(
                 Alarm::WalGap,
                 format!("{why}; until the base backup that is ordered is there, recovery cannot cross it"),
@@ -110,21 +110,21 @@ impl Reporter {
         wrong
     }
 
-    fn wrong_upward(&self, upward: &Upward, wrong: &mut Wrongs) {
-        if let Some(why) = &upward.refused {
+    fn wrong_receiver(&self, receiver: &ReceiverState, wrong: &mut Wrongs) {
+        if let Some(why) = &receiver.refused {
             wrong.add(Alarm::WalServerRefused, why.clone());
         }
-        if let Some(why) = &upward.damaged {
+        if let Some(why) = &receiver.damaged {
             wrong.add(Alarm::WalDamaged, why.clone());
         }
-        if let Some((since, why)) = &upward.waiting
-            && upward.refused.is_none()
-            && upward.full.is_none()
+        if let Some((since, why)) = &receiver.waiting
+            && receiver.refused.is_none()
+            && receiver.full.is_none()
             && since.elapsed() > PATIENCE
         {
             wrong.add(Alarm::WalDisconnected, format!("no WAL for {} s: {why}", since.elapsed().as_secs()));
         }
-        if upward.full.is_some() {
+        if receiver.full.is_some() {
             let outlook = self.outlook.in_words();
             let text = format!(
                 "the spool of {} is full because a region is away; the server keeps the WAL now. {outlook}",
@@ -135,7 +135,7 @@ impl Reporter {
     }
 
     fn status(&self, positions: &Positions) -> WalStatus {
-        let upward = self.shared.upward();
+        let receiver = self.shared.receiver();
         let holder = |number: usize, durable: Option<WalPosition>, state: String| {
             let (exposure, [p50, p99, longest], commits) = self.shared.exposure(number);
             HolderStatus {
@@ -155,13 +155,13 @@ impl Reporter {
             (region.region.to_string(), holder(index + 1, region.durable, state_in_words(&region.state)))
         });
         let now = SystemClock.now();
-        let ended = upward.ended.map(|ended| now.as_unix_micros().saturating_sub_unsigned(micros(ended.elapsed())));
+        let ended = receiver.ended.map(|ended| now.as_unix_micros().saturating_sub_unsigned(micros(ended.elapsed())));
         WalStatus {
             cluster: self.shared.cluster().to_string(),
             time: now.to_string(),
             pid: std::process::id(),
-            host: upward.host.clone(),
-            waiting: upward.waiting.map(|(_, why)| why),
+            host: receiver.host.clone(),
+            waiting: receiver.waiting.map(|(_, why)| why),
             stream_ended: ended.and_then(UtcTime::from_unix_micros).map(|ended| ended.to_string()),
             timeline: positions.timeline.map(|timeline| timeline.get()),
             received: positions.received.map(|lsn| lsn.to_string()),

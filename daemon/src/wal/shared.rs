@@ -7,15 +7,15 @@ use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, WalPosition};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::wal::backup_requests::BackupRequests;
 use crate::wal::commit_clock::CommitClock;
-use crate::wal::orders::Orders;
 
 /// The quorum's number in the commit clock; regions follow in the order of the configuration.
 pub const QUORUM: usize = 0;
 
 /// What is known about the way upstream.
 #[derive(Clone, Debug, Default)]
-pub struct Upward {
+pub struct ReceiverState {
     /// The server, while a stream runs.
     pub host: Option<String>,
     /// Since when there is none, and why.
@@ -33,7 +33,7 @@ pub struct Upward {
 }
 
 struct Inner {
-    upward: Upward,
+    receiver: ReceiverState,
     commits: CommitClock,
     /// The last commit that was noted: after a reconnect older ones come again.
     noted: Option<WalPosition>,
@@ -46,7 +46,7 @@ pub struct Shared {
     cluster: ClusterName,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
-    orders: Arc<Orders>,
+    requests: Arc<BackupRequests>,
 }
 
 impl Shared {
@@ -55,12 +55,12 @@ impl Shared {
     pub fn new(cluster: ClusterName, regions: usize, clock: Arc<dyn Clock>) -> Self {
         let waiting = Some((Instant::now(), "not connected yet".to_owned()));
         let inner = Inner {
-            upward: Upward { waiting, ..Upward::default() },
+            receiver: ReceiverState { waiting, ..ReceiverState::default() },
             commits: CommitClock::new(regions + 1),
             noted: None,
             clock_offset: 0,
         };
-        Self { cluster, clock, inner: Mutex::new(inner), orders: Arc::default() }
+        Self { cluster, clock, inner: Mutex::new(inner), requests: Arc::default() }
     }
 
     /// The cluster.
@@ -71,18 +71,18 @@ impl Shared {
 
     /// What is known about the way upstream.
     #[must_use]
-    pub fn upward(&self) -> Upward {
-        self.inner.lock().upward.clone()
+    pub fn receiver(&self) -> ReceiverState {
+        self.inner.lock().receiver.clone()
     }
 
     /// A stream runs.
     pub fn connected(&self, host: &str) {
         let mut inner = self.inner.lock();
-        inner.upward = Upward {
+        inner.receiver = ReceiverState {
             host: Some(host.to_owned()),
-            full: inner.upward.full,
-            damaged: inner.upward.damaged.take(),
-            ..Upward::default()
+            full: inner.receiver.full,
+            damaged: inner.receiver.damaged.take(),
+            ..ReceiverState::default()
         };
     }
 
@@ -90,66 +90,66 @@ impl Shared {
     pub fn waiting(&self, why: String) {
         tracing::warn!(cluster = %self.cluster, why, "no WAL streams");
         let mut inner = self.inner.lock();
-        if inner.upward.host.take().is_some() {
-            inner.upward.ended = Some(Instant::now());
+        if inner.receiver.host.take().is_some() {
+            inner.receiver.ended = Some(Instant::now());
         }
-        (inner.upward.refused, inner.upward.foreign) = (None, None);
-        let since = inner.upward.waiting.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        inner.upward.waiting = Some((since, why));
+        (inner.receiver.refused, inner.receiver.foreign) = (None, None);
+        let since = inner.receiver.waiting.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        inner.receiver.waiting = Some((since, why));
     }
 
     /// A server must not write into the repository.
     pub fn refused(&self, why: String) {
         self.waiting(why.clone());
-        self.inner.lock().upward.refused = Some(why);
+        self.inner.lock().receiver.refused = Some(why);
     }
 
     /// The server that was reached is not the one that is to be protected.
     pub fn foreign(&self, why: String) {
         self.refused(why.clone());
-        self.inner.lock().upward.foreign = Some(why);
+        self.inner.lock().receiver.foreign = Some(why);
     }
 
     /// WAL does not check out.
     pub fn damaged(&self, why: String) {
-        self.inner.lock().upward.damaged = Some(why);
+        self.inner.lock().receiver.damaged = Some(why);
     }
 
     /// Bytes were taken: whatever was damaged or full before is over.
     pub fn received(&self) {
         let mut inner = self.inner.lock();
-        inner.upward.damaged = None;
-        inner.upward.full = None;
+        inner.receiver.damaged = None;
+        inner.receiver.full = None;
     }
 
     /// There is no room in the spool.
     pub fn full(&self) {
         self.waiting("the spool is full; the server keeps the WAL until a region takes some".to_owned());
         let mut inner = self.inner.lock();
-        inner.upward.full.get_or_insert_with(Instant::now);
+        inner.receiver.full.get_or_insert_with(Instant::now);
     }
 
     /// WAL is missing: a base backup is needed.
     pub fn gap(&self, what: &str) {
         tracing::warn!(cluster = %self.cluster, what, "WAL is missing: recovery cannot cross it; a base backup is ordered");
-        self.order_backup(format!("WAL is missing {what}"));
+        self.request_backup(format!("WAL is missing {what}"));
     }
 
-    /// Orders a base backup.
-    pub fn order_backup(&self, why: String) {
-        self.orders.order(why);
+    /// Requests a base backup.
+    pub fn request_backup(&self, why: String) {
+        self.requests.request(why);
     }
 
     /// Why a base backup is wanted, if it is.
     #[must_use]
-    pub fn ordered(&self) -> Option<String> {
-        self.orders.ordered()
+    pub fn wanted_backup(&self) -> Option<String> {
+        self.requests.reason()
     }
 
-    /// The orders, for whoever carries them out.
+    /// The requests, for whoever makes backups.
     #[must_use]
-    pub fn orders(&self) -> Arc<Orders> {
-        Arc::clone(&self.orders)
+    pub fn backup_requests(&self) -> Arc<BackupRequests> {
+        Arc::clone(&self.requests)
     }
 
     /// The server told its time.

@@ -47,7 +47,7 @@ pub struct WalParts {
     pub shared: Arc<Shared>,
     /// Where alarms go.
     pub board: Arc<AlarmBoard>,
-    /// Where it is told how it stands.
+    /// Where the state is reported.
     pub facts: Arc<ClusterFacts>,
     /// Who waits for the first look at the regions.
     pub readiness: Arc<Readiness>,
@@ -81,11 +81,11 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     let looked = Looked::Regions { read: known.read, quorum: config.durability.wal_quorum };
     parts.readiness.looked(&cluster.name, looked);
     let settings = ship_settings((config, cluster), &known, parts.regions.logs(), directory)?;
-    let Known { regions, belonging, wanted, order, .. } = known;
+    let Known { regions, belonging, wanted, backup_needed, .. } = known;
     let shipper = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
     let shipper = Arc::new(shipper.context("begin to ship WAL")?);
-    if let Some(why) = order {
-        shared.order_backup(why);
+    if let Some(why) = backup_needed {
+        shared.request_backup(why);
     }
     let finder = Finder::new(cluster.clone(), belonging.clone(), Arc::clone(&shipper), wanted);
     let receiver = Receiver {

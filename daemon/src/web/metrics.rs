@@ -237,9 +237,9 @@ fn logs_and_proofs(all: &mut Exposition, status: &StatusSnapshot) {
     of_regions(all, status, ("heal_copied_bytes", Kind::Gauge, help), |region| {
         region.heal.as_ref().map(|heal| large(heal.bytes_done))
     });
-    let help = "Share of a region's objects that this round of the scrub has proved, 0 to 1.";
+    let help = "Share of a region's objects that this round of the scrub has verified, 0 to 1.";
     of_regions(all, status, ("scrub_done_ratio", Kind::Gauge, help), |region| region.scrub.as_ref()?.share_done);
-    let help = "Age of what was proved longest ago in a region.";
+    let help = "Age of what was verified longest ago in a region.";
     of_regions(all, status, ("objects_unverified_age_seconds", Kind::Gauge, help), |region| {
         region.scrub.as_ref()?.oldest_unverified_seconds
     });

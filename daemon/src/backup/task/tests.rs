@@ -129,7 +129,7 @@ impl Scene {
             counted_after: history.read().iter().map(|run| run.number).max(),
             history,
             maker: Arc::<TestMaker>::clone(&maker),
-            orders: Arc::default(),
+            requests: Arc::default(),
             capacity: capacity.unwrap_or_else(|| Capacity::new(&config.limits)),
             good: watch::Sender::default(),
         };
@@ -243,15 +243,15 @@ async fn an_order_is_carried_out_at_once_and_repeated_until_it_works() {
     let mut scene = Scene::new("full = '0 14 * * *'\nblackout = ['08:00-18:00']").await;
     scene.after(1).await;
     *scene.maker.endings.lock() = vec![RunEnding::Failed, RunEnding::Failed];
-    scene.parts.orders.order("a gap".to_owned());
+    scene.parts.requests.request("a gap".to_owned());
     assert_eq!(scene.after(6).await, 3, "10 s after the first failure, 20 s after the second");
-    assert_eq!(scene.parts.orders.ordered(), None);
-    scene.parts.orders.order("another".to_owned());
+    assert_eq!(scene.parts.requests.reason(), None);
+    scene.parts.requests.request("another".to_owned());
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(scene.running().as_deref(), Some("full backup that WAL needs"));
-    scene.parts.orders.order("one that came while it ran".to_owned());
+    scene.parts.requests.request("one that came while it ran".to_owned());
     assert_eq!(scene.after(3).await, 5, "it may have come too late for that run");
-    assert_eq!(scene.parts.orders.ordered(), None);
+    assert_eq!(scene.parts.requests.reason(), None);
     scene.stop().await;
 }
 
@@ -320,7 +320,7 @@ async fn clusters_wait_for_their_turn_in_the_order_in_which_they_came() {
     assert_eq!(other.why(), "other clusters back up first");
     assert_eq!(other.after(30).await, 1);
     assert_eq!(main.made(), 1);
-    let waited = capacity.seat(&"other".parse().unwrap()).times().waiting;
+    let waited = capacity.cpu_share(&"other".parse().unwrap()).times().waiting;
     assert!(waited > MINUTE * 28, "{waited:?}");
     main.stop().await;
     other.stop().await;

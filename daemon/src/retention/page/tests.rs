@@ -29,27 +29,27 @@ fn record(day: &str) -> BackupRecord {
     BackupRecord { start_lsn: lsn, stop_lsn: lsn, index, backup, ..record }
 }
 
-fn standing(days: &[&str], leaving: &[&str]) -> RegionState {
-    let mut standing = RegionState::default();
+fn state(days: &[&str], leaving: &[&str]) -> RegionState {
+    let mut state = RegionState::default();
     for day in days {
         let leaving = leaving.contains(day).then(|| {
             let (why, not_before) = ("no rule keeps it".to_owned(), utc("2026-11-22T03:00:00Z"));
             Leaving { seq: 9, not_before, why }
         });
         let (record, damaged, held) = (record(day), None, BTreeSet::new());
-        standing.backups.insert(record.backup.clone(), BackupState { record, seq: 1, leaving, damaged, held });
+        state.backups.insert(record.backup.clone(), BackupState { record, seq: 1, leaving, damaged, held });
     }
-    standing
+    state
 }
 
 /// Two regions; the second has missed a day.
 fn plan() -> ClusterPlan {
     let now = utc("2026-11-20T03:00:00Z");
     let all = ["2026-10-31", "2026-11-17", "2026-11-18", "2026-11-19", "2026-11-20"];
-    let mut first = standing(&all, &["2026-10-31", "2026-11-17"]);
+    let mut first = state(&all, &["2026-10-31", "2026-11-17"]);
     first.policy = Some((policy(3).text(), utc("2026-11-19T03:00:00Z")));
-    let second = standing(&["2026-10-31", "2026-11-17", "2026-11-18", "2026-11-20"], &["2026-10-31"]);
-    let region = |name: &str, standing| RegionPlan::of(name.parse().unwrap(), standing, &policy(2), now);
+    let second = state(&["2026-10-31", "2026-11-17", "2026-11-18", "2026-11-20"], &["2026-10-31"]);
+    let region = |name: &str, state| RegionPlan::of(name.parse().unwrap(), state, &policy(2), now);
     ClusterPlan {
         cluster: "main".parse().unwrap(),
         now,

@@ -29,7 +29,7 @@ main
                 received to 0/5A3F1B8
   spool         0 B of 10.0 GiB
 
-  region     state     WAL behind  backups         proved  latency
+  region     state     WAL behind  backups       verified  latency
   frankfurt  healthy  0 B, 300 ms        7  82 %, 12 days    31 ms
   virginia   healthy  0 B, 300 ms        7  82 %, 12 days    31 ms
 
