@@ -204,8 +204,8 @@ async fn missing_wal_is_on_record_before_what_follows_it() {
         let log = world.log(region).await;
         let gaps: Vec<_> = log.wal_gaps().map(|gap| (gap.from, gap.to, gap.reason, gap.scope)).collect();
         let expected = [
-            (lsn(sent), Some(lsn(64 * MIB)), GapReason::SegmentRemoved, GapScope::Broadcast),
-            (lsn(end), Some(lsn(96 * MIB)), GapReason::Other, GapScope::Broadcast),
+            (lsn(sent), Some(lsn(64 * MIB)), GapReason::SegmentRemoved, GapScope::Everywhere),
+            (lsn(end), Some(lsn(96 * MIB)), GapReason::Other, GapScope::Everywhere),
         ];
         assert_eq!(gaps, expected);
         assert_eq!(log.wal_epochs().count(), 1);

@@ -33,7 +33,7 @@ impl Capacity {
         &self.share
     }
 
-    /// The cpu_share of a cluster.
+    /// The share of a cluster.
     #[must_use]
     pub fn cpu_share(&self, cluster: &ClusterName) -> CpuShare {
         self.share.of(cluster)

@@ -23,13 +23,13 @@ pub struct RunsView {
     pub counters: ClusterCounters,
 }
 
-/// Facts by the tasks, each its own part; read once a second. No lock is held over an await.
+/// Reported by the tasks, each its own part; read once a second. No lock is held over an await.
 #[derive(Debug, Default)]
 pub struct ClusterFacts {
     known: Mutex<Known>,
 }
 
-/// What was facts, and where the rest of it is read.
+/// What was reported, and where the rest of it is read.
 #[derive(Debug, Default)]
 struct Known {
     facts: Facts,
@@ -41,7 +41,7 @@ struct Known {
     damaged: BTreeMap<RegionName, u64>,
 }
 
-/// Everything that was facts, at one moment.
+/// Everything that was reported, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Continuous WAL.
@@ -63,9 +63,9 @@ pub struct Facts {
 }
 
 impl ClusterFacts {
-    /// Everything that was facts.
+    /// Everything that was reported.
     #[must_use]
-    pub fn facts(&self) -> Facts {
+    pub fn read(&self) -> Facts {
         let known = self.known.lock();
         let mut facts = known.facts.clone();
         if let Some(times) = known.cpu_share.as_ref().map(CpuShare::times) {

@@ -225,11 +225,11 @@ impl Watch {
 
     /// Regions that answer and lack something.
     fn behind(&self, memories: &[(&OpenRegion, RegionMemory)]) -> Vec<(AlarmId, Wrong)> {
-        let (told, now) = (self.parts.context.facts.told(), SystemClock.now());
+        let (facts, now) = (self.parts.context.facts.read(), SystemClock.now());
         let look = |(region, memory): &(&OpenRegion, RegionMemory)| {
             let name = &region.name;
-            let log = told.survey.as_ref().and_then(|survey| survey.regions.get(name));
-            let lack = || Lack::of(log.map_or(0, |log| log.missing), told.heal.get(name));
+            let log = facts.survey.as_ref().and_then(|survey| survey.regions.get(name));
+            let lack = || Lack::of(log.map_or(0, |log| log.missing), facts.heal.get(name));
             let lack = (memory.health.state() != Health::Away).then(lack);
             let look = |memory: &mut RegionMemory| behind::look(&mut memory.behind, lack.as_ref(), (name, now));
             let text = self.parts.book.change(name, look).flatten()?;

@@ -19,7 +19,7 @@ const MARKS: [(char, &str); 10] = [
     ('M', "month"),
     ('W', "week"),
     ('D', "day"),
-    ('P', "verified by a drill"),
+    ('P', "proved by a drill"),
     ('R', "referred to"),
     ('N', "newest"),
     ('G', "newest good"),

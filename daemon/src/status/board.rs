@@ -199,7 +199,7 @@ impl StatusBoard {
     }
 
     fn cluster(&self, view: &ClusterView, now: UtcTime) -> ClusterStatus {
-        let facts = view.facts.facts();
+        let facts = view.facts.read();
         let alarms: Vec<AlarmLine> = self.alarms.raised(Some(&view.cluster)).iter().map(alarm_line).collect();
         let wal = facts.wal.clone().filter(|wal| wal.age(now).is_some_and(|age| age < WAL_STALE));
         let standstill = self.freezer.standstill(&view.cluster);
@@ -240,7 +240,7 @@ impl StatusBoard {
     }
 }
 
-/// Takes a snapshot every second, writes it to the state directory and hands it to whoever waits, until it is facts to stop.
+/// Takes a snapshot every second, writes it to the state directory and hands it to whoever waits, until it is told to stop.
 ///
 /// # Errors
 /// None so far; the supervisor wants to know.

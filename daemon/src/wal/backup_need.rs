@@ -29,7 +29,7 @@ mod tests {
 
     fn gap(from: WalPosition, to: Option<u64>) -> WalGapRecord {
         let to = to.and_then(Lsn::from_bytes);
-        let (reason, scope) = (GapReason::SegmentRemoved, GapScope::Broadcast);
+        let (reason, scope) = (GapReason::SegmentRemoved, GapScope::Everywhere);
         WalGapRecord { timeline: from.timeline, from: from.lsn, to, reason, scope }
     }
 

@@ -178,15 +178,15 @@ impl Scene {
     }
 
     fn next(&self) -> Option<UtcTime> {
-        self.parts.context.facts.told().next_run?.time
+        self.parts.context.facts.read().next_run?.time
     }
 
     fn running(&self) -> Option<String> {
-        Some(self.parts.context.facts.told().running?.what)
+        Some(self.parts.context.facts.read().running?.what)
     }
 
     fn why(&self) -> String {
-        self.parts.context.facts.told().next_run.and_then(|next| next.why).unwrap_or_default()
+        self.parts.context.facts.read().next_run.and_then(|next| next.why).unwrap_or_default()
     }
 }
 

@@ -205,7 +205,7 @@ impl ShipState {
         let lacking: Vec<_> = (0..self.regions.len()).filter(|&region| !self.marks.holds(region, missing)).collect();
         self.gaps.entry(missing.timeline).or_default().add(missing.into());
         if lacking.len() == self.regions.len() || is_open {
-            self.notice_gap(missing, (reason, GapScope::Broadcast), None, time);
+            self.notice_gap(missing, (reason, GapScope::Everywhere), None, time);
         } else if !lacking.is_empty() {
             self.notice_gap(missing, (GapReason::RegionMissed, GapScope::Region), Some(lacking), time);
         }

@@ -21,7 +21,7 @@ fn wal(form: WalForm, start: u64, end: u64) -> What {
 
 fn gap(start: u64, end: u64) -> What {
     let WalRange { timeline, start, end } = range(start, end);
-    let (reason, scope) = (GapReason::SlotLost, GapScope::Broadcast);
+    let (reason, scope) = (GapReason::SlotLost, GapScope::Everywhere);
     let record = WalGapRecord { timeline, from: start, to: Some(end), reason, scope };
     What::Notice(Arc::new(Notice::Gap { record, time: 0 }))
 }
