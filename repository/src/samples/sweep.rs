@@ -2,7 +2,6 @@
 //! that die, lock and disobey.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 use lifeboat_stores::{
-    ByteRange, Capabilities, ListPage, MemoryStore, ObjectKey, ObjectMeta, PutMode, PutOutcome, SealedBody, Store,
-    StoreError, Support,
+    Capabilities, Hooks, MemoryStore, ObjectKey, PutMode, PutOutcome, Request, SealedBody, Step, Store, StoreError,
+    Support, WithHooks,
 };
 use lifeboat_vocabulary::{BackupId, ByteCount, Clock, ManualClock, UtcTime};
 use parking_lot::Mutex;
@@ -263,100 +262,68 @@ pub(crate) enum Death {
     AfterIt,
 }
 
-/// What a test store does besides keeping objects.
-#[derive(Debug)]
-pub(crate) enum Trick {
-    /// All requests fail from this one on.
-    Dies(AtomicU64, Death),
-    /// These cannot be deleted.
-    Locks(Mutex<BTreeSet<ObjectKey>>),
-    /// Conditions are not read.
-    IgnoresConditions,
+/// A store in front of a program that is killed at its request number `after`, from 1 on.
+pub(crate) fn dying(memory: &Arc<MemoryStore>, after: u64, how: Death) -> WithHooks<impl Hooks> {
+    let left = AtomicU64::new(after);
+    let dead = || StoreError::Transient { doing: "ask a dead process".to_owned(), source: "it was killed".into() };
+    let hooks = move |_: &Request<'_>| {
+        let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        match (before, how) {
+            (Err(_), _) | (Ok(1), Death::BeforeIt) => Step::Fail(dead()),
+            (Ok(1), Death::AfterIt) => Step::LoseAnswer(dead()),
+            (Ok(_), _) => Step::Pass,
+        }
+    };
+    WithHooks::new(Arc::clone(memory) as Arc<dyn Store>, hooks)
 }
 
-/// A store with a trick.
-#[derive(Debug)]
-pub(crate) struct Tricky {
-    inner: Arc<MemoryStore>,
-    pub(crate) trick: Trick,
+/// Keys that cannot be deleted, and how often that was asked.
+pub(crate) struct Locks {
+    pub(crate) keys: Mutex<BTreeSet<ObjectKey>>,
     pub(crate) deletes: AtomicU64,
 }
 
-impl Tricky {
-    pub(crate) fn new(inner: &Arc<MemoryStore>, trick: Trick) -> Self {
-        Self { inner: Arc::clone(inner), trick, deletes: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn dying(inner: &Arc<MemoryStore>, after: u64, how: Death) -> Self {
-        Self::new(inner, Trick::Dies(AtomicU64::new(after), how))
-    }
-
-    fn dead() -> StoreError {
-        StoreError::Transient { doing: "ask a dead process".to_owned(), source: "it was killed".into() }
-    }
-
-    async fn guarded<T>(&self, request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let Trick::Dies(left, how) = &self.trick else { return request.await };
-        match left.load(Ordering::Relaxed) {
-            0 => return Err(Self::dead()),
-            one if one == 1 && *how == Death::BeforeIt => {
-                left.store(0, Ordering::Relaxed);
-                return Err(Self::dead());
-            }
-            1 => {
-                left.store(0, Ordering::Relaxed);
-                request.await.ok();
-                return Err(Self::dead());
-            }
-            more => left.store(more - 1, Ordering::Relaxed),
-        }
-        request.await
-    }
-}
-
-impl fmt::Display for Tricky {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a tricky store")
+impl Locks {
+    pub(crate) fn around(memory: &Arc<MemoryStore>, keys: BTreeSet<ObjectKey>) -> WithHooks<Self> {
+        let locks = Self { keys: Mutex::new(keys), deletes: AtomicU64::new(0) };
+        WithHooks::new(Arc::clone(memory) as Arc<dyn Store>, locks)
     }
 }
 
 #[async_trait]
-impl Store for Tricky {
-    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        if matches!(self.trick, Trick::IgnoresConditions) {
-            self.inner.delete(key).await?;
-            return self.inner.put(key, body, PutMode::CreateOnly).await;
-        }
-        self.guarded(self.inner.put(key, body, mode)).await
-    }
-
-    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
-        self.guarded(self.inner.get(key, range)).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        self.guarded(self.inner.head(key)).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
-        self.guarded(self.inner.list(prefix, after)).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+impl Hooks for Locks {
+    async fn before(&self, request: Request<'_>) -> Step {
+        let Request::Delete { key } = request else { return Step::Pass };
         self.deletes.fetch_add(1, Ordering::Relaxed);
-        if let Trick::Locks(locked) = &self.trick
-            && locked.lock().contains(key)
-        {
-            return Err(StoreError::Locked { key: key.clone(), until: None });
+        if self.keys.lock().contains(key) {
+            return Step::Fail(StoreError::Locked { key: key.clone(), until: None });
         }
-        self.guarded(self.inner.delete(key)).await
+        Step::Pass
+    }
+}
+
+/// Conditions of writes are not read, and the store says so.
+pub(crate) struct IgnoresConditions(Arc<MemoryStore>);
+
+impl IgnoresConditions {
+    pub(crate) fn around(memory: &Arc<MemoryStore>) -> WithHooks<Self> {
+        WithHooks::new(Arc::clone(memory) as Arc<dyn Store>, Self(Arc::clone(memory)))
     }
 
-    fn capabilities(&self) -> Capabilities {
-        let capabilities = self.inner.capabilities();
-        match self.trick {
-            Trick::IgnoresConditions => Capabilities { conditional_put: Support::No, ..capabilities },
-            _ => capabilities,
-        }
+    async fn replace(&self, key: &ObjectKey, body: SealedBody) -> Result<PutOutcome, StoreError> {
+        self.0.delete(key).await?;
+        self.0.put(key, body, PutMode::CreateOnly).await
+    }
+}
+
+#[async_trait]
+impl Hooks for IgnoresConditions {
+    async fn before(&self, request: Request<'_>) -> Step {
+        let Request::Put { key, body, .. } = request else { return Step::Pass };
+        self.replace(key, body.clone()).await.map_or_else(Step::Fail, Step::Stored)
+    }
+
+    fn capabilities(&self, inner: Capabilities) -> Capabilities {
+        Capabilities { conditional_put: Support::No, ..inner }
     }
 }

@@ -67,8 +67,10 @@ pub enum Step {
     Pass,
     /// It never reaches the store.
     Fail(StoreError),
-    /// It takes effect in the store, whose answer is lost.
+    /// It takes effect in the store, and fails all the same; an error of the store itself comes first.
     FailAfter(StoreError),
+    /// It takes effect in the store, whose answer is lost, be it a success or an error.
+    LoseAnswer(StoreError),
     /// A put that never reaches the store is answered with this, all the same.
     Stored(PutOutcome),
     /// A delete or a retain that never reaches the store is answered with `Ok`, all the same.
@@ -145,6 +147,10 @@ impl<H: Hooks> WithHooks<H> {
         let result = match self.hooks.before(request).await {
             Step::Pass => call.await,
             Step::FailAfter(error) => call.await.and(Err(error)),
+            Step::LoseAnswer(error) => {
+                drop(call.await);
+                Err(error)
+            }
             Step::Fail(error) => return Err(error),
             step => return instead(step).ok_or_else(|| Self::no_answer(request)),
         };

@@ -3,12 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_stores::{
-    ByteRange, Capabilities, Fault, ListPage, ObjectKey, ObjectMeta, Operation, PutMode, PutOutcome, Rule, SealedBody,
-    Store, StoreError,
-};
+use lifeboat_stores::{Fault, ObjectKey, ObjectVersion, Operation, PutOutcome, Request, Rule, Step, WithHooks};
 use lifeboat_vocabulary::ByteCount;
 
 use super::*;
@@ -213,52 +209,18 @@ async fn a_stop_ends_it_and_says_so() {
     assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
 }
 
-/// Says that it stored what it did not store.
-#[derive(Debug)]
-struct Swallows(Arc<dyn Store>, &'static str);
-
-impl std::fmt::Display for Swallows {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-#[async_trait]
-impl Store for Swallows {
-    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        if key.as_str().contains(self.1) {
-            let version = lifeboat_stores::ObjectVersion("made up".to_owned());
-            return Ok(PutOutcome { version, server_time: None });
-        }
-        self.0.put(key, body, mode).await
-    }
-
-    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
-        self.0.get(key, range).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        self.0.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
-        self.0.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.0.delete(key).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-}
-
 #[tokio::test]
 async fn objects_that_a_region_confirmed_but_does_not_have_prevent_the_record() {
     let scene = scene().await;
     let mut target = scene.region(1).await;
-    target.store.store = Arc::new(Swallows(Arc::clone(&target.store.store), "/p000002"));
+    // It says that it stored what it did not store.
+    let confirms = |request: &Request<'_>| match request {
+        Request::Put { key, .. } if key.as_str().contains("/p000002") => {
+            Step::Stored(PutOutcome { version: ObjectVersion("made up".to_owned()), server_time: None })
+        }
+        _ => Step::Pass,
+    };
+    target.store.store = Arc::new(WithHooks::new(Arc::clone(&target.store.store), confirms));
     let sources = [scene.region(0).await];
     let (scope, trust) = (scene.scope().await, scene.trust());
     let tools = HealTools {

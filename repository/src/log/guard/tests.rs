@@ -7,7 +7,7 @@ use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
 use crate::log::region_log::Attempt;
 use crate::samples;
-use crate::samples::sweep::{SmallBackup, Trick, Tricky, World, at, draft};
+use crate::samples::sweep::{IgnoresConditions, SmallBackup, World, at, draft};
 
 #[tokio::test]
 async fn no_record_is_accepted_about_what_an_intent_has_named() {
@@ -66,7 +66,7 @@ async fn a_replaced_end_of_a_log_is_detected_with_one_request() {
 #[tokio::test]
 async fn without_conditional_writes_a_stale_log_replaces_nothing() {
     let mut world = World::new().await;
-    let inexact = Tricky::new(&world.memory, Trick::IgnoresConditions);
+    let inexact = IgnoresConditions::around(&world.memory);
     let mut of_a_long_backup = world.log.clone();
     world.say(RecordBody::Hold(samples::hold(0xd1, "20260101T020000Z-00000000", None))).await;
     let hold = RecordBody::Hold(samples::hold(0xd2, "20260101T020000Z-00000000", None));

@@ -3,12 +3,12 @@
 use super::*;
 use crate::samples;
 use async_trait::async_trait;
-use lifeboat_stores::{ByteRange, Capabilities, ListPage, MemoryStore, ObjectMeta, PutMode, PutOutcome, SealedBody};
+use lifeboat_stores::{Hooks, MemoryStore, PutMode, Request, SealedBody, Step, WithHooks};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn trust() -> LogTrust {
     let keys = vec![samples::signer().verify_key()];
@@ -207,17 +207,11 @@ enum Fault {
     Blackout,
 }
 
-#[derive(Debug)]
-struct FaultyStore {
-    inner: MemoryStore,
-    faults: Mutex<VecDeque<Fault>>,
-    dark: Mutex<u32>,
-}
-
-impl fmt::Display for FaultyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("faulty")
-    }
+/// The faults of the next writes, in order.
+struct Faults {
+    next: Mutex<VecDeque<Fault>>,
+    /// Whether the answer to the next read is lost as well.
+    dark: AtomicBool,
 }
 
 fn lost(doing: &str) -> StoreError {
@@ -225,47 +219,28 @@ fn lost(doing: &str) -> StoreError {
 }
 
 #[async_trait]
-impl Store for FaultyStore {
-    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        let fault = self.faults.lock().pop_front();
-        match fault {
-            None => self.inner.put(key, body, mode).await,
-            Some(Fault::RequestLost) => Err(lost("write")),
-            Some(fault) => {
-                self.inner.put(key, body, mode).await?;
-                if matches!(fault, Fault::Blackout) {
-                    *self.dark.lock() += 1;
+impl Hooks for Faults {
+    async fn before(&self, request: Request<'_>) -> Step {
+        match request {
+            Request::Put { .. } => match self.next.lock().pop_front() {
+                None => Step::Pass,
+                Some(Fault::RequestLost) => Step::Fail(lost("write")),
+                Some(Fault::AnswerLost) => Step::FailAfter(lost("write")),
+                Some(Fault::Blackout) => {
+                    self.dark.store(true, Ordering::Relaxed);
+                    Step::FailAfter(lost("write"))
                 }
-                Err(lost("write"))
-            }
+            },
+            Request::Get { .. } if self.dark.swap(false, Ordering::Relaxed) => Step::Fail(lost("read")),
+            _ => Step::Pass,
         }
-    }
-
-    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
-        let dark = std::mem::take(&mut *self.dark.lock());
-        if dark > 0 { Err(lost("read")) } else { self.inner.get(key, range).await }
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }
 
-async fn faulty(faults: &[Fault]) -> (FaultyStore, RegionLog) {
+async fn faulty(faults: &[Fault]) -> (WithHooks<Faults>, RegionLog) {
     let (inner, log) = filled(2).await;
-    (FaultyStore { inner, faults: Mutex::new(faults.iter().copied().collect()), dark: Mutex::new(0) }, log)
+    let faults = Faults { next: Mutex::new(faults.iter().copied().collect()), dark: AtomicBool::new(false) };
+    (WithHooks::new(Arc::new(inner), faults), log)
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 //! sender's death, in random order, one store operation at a time. What must never happen is looked for after each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use lifeboat_stores::{
-    ByteRange, Capabilities, ListPage, MemoryStore, ObjectKey, ObjectMeta, PutMode, PutOutcome, SealedBody, Store,
-    StoreError,
+    Hooks, MemoryStore, ObjectKey, PutMode, Request, SealedBody, Step, Store, StoreError, WithHooks,
 };
 use lifeboat_vocabulary::{BackupId, Clock, Lsn, ManualClock, TimelineId};
 use parking_lot::Mutex;
@@ -91,36 +88,16 @@ impl Region {
 }
 
 /// One operation at a time, when it is its turn.
-struct Stepped {
+struct Steps {
     ground: Arc<Ground>,
     region: Arc<Region>,
 }
 
-impl fmt::Debug for Stepped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Stepped")
-    }
-}
+type Stepped = WithHooks<Steps>;
 
-impl fmt::Display for Stepped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stepped")
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Happens,
-    Lost,
-    AnswerLost,
-}
-
-fn lost<T>() -> Result<T, StoreError> {
-    Err(StoreError::Transient { doing: "ask".to_owned(), source: "the network".into() })
-}
-
-impl Stepped {
-    async fn turn(&self) -> Fate {
+impl Steps {
+    /// Waits for the turn of this request, and decides what becomes of it.
+    async fn turn(&self) -> Step {
         poll_fn(|context| {
             if self.ground.turn.swap(false, Ordering::Relaxed) {
                 return Poll::Ready(());
@@ -130,64 +107,35 @@ impl Stepped {
         })
         .await;
         if !self.ground.faulty.load(Ordering::Relaxed) {
-            return Fate::Happens;
+            return Step::Pass;
         }
         match self.ground.chance.lock().below(60) {
-            0 => Fate::Lost,
-            1 => Fate::AnswerLost,
-            _ => Fate::Happens,
-        }
-    }
-
-    async fn step<T>(&self, request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        match self.turn().await {
-            Fate::Happens => request.await,
-            Fate::Lost => lost(),
-            Fate::AnswerLost => {
-                request.await.ok();
-                lost()
-            }
+            0 => Step::request_lost(),
+            1 => Step::LoseAnswer(StoreError::Transient { doing: "ask".to_owned(), source: "the network".into() }),
+            _ => Step::Pass,
         }
     }
 }
 
 #[async_trait]
-impl Store for Stepped {
-    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        let is_data = key.as_str().starts_with(layout::DATA_PREFIX);
-        if is_data && self.ground.faulty.load(Ordering::Relaxed) && self.ground.chance.lock().one_in(80) {
-            // It is on its way, and arrives some time.
-            self.turn().await;
-            self.region.late.lock().push((key.clone(), body));
-            return lost();
-        }
-        self.step(self.region.memory.put(key, body, mode)).await
-    }
-
-    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
-        self.step(self.region.memory.get(key, range)).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        self.step(self.region.memory.head(key)).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
-        self.step(self.region.memory.list(prefix, after)).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let checked = async {
-            if self.region.memory.head(key).await.is_ok() {
-                check_deletion(&self.region, key).await;
+impl Hooks for Steps {
+    async fn before(&self, request: Request<'_>) -> Step {
+        if let Request::Put { key, body, .. } = request {
+            let is_data = key.as_str().starts_with(layout::DATA_PREFIX);
+            if is_data && self.ground.faulty.load(Ordering::Relaxed) && self.ground.chance.lock().one_in(80) {
+                // It is on its way, and arrives some time.
+                self.turn().await;
+                self.region.late.lock().push((key.clone(), body.clone()));
+                return Step::request_lost();
             }
-            self.region.memory.delete(key).await
-        };
-        self.step(checked).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.region.memory.capabilities()
+        }
+        let step = self.turn().await;
+        if let (Request::Delete { key }, Step::Pass | Step::LoseAnswer(_)) = (request, &step)
+            && self.region.memory.head(key).await.is_ok()
+        {
+            check_deletion(&self.region, key).await;
+        }
+        step
     }
 }
 
@@ -246,7 +194,7 @@ async fn check_region(region: &Region, ground: &Ground, floors: &mut BTreeMap<Ti
 /// Uploads a backup to both regions and commits it where everything arrived.
 async fn write(stores: [Arc<Stepped>; 2], spec: SmallBackup) {
     for store in &stores {
-        let mut log = store.region.log().await;
+        let mut log = store.hooks().region.log().await;
         // Nobody refers to what does not exist in the same region.
         let state = log.state(spec.record.stop_time);
         let parents = spec.refers.iter().filter_map(layout::folder_of);
@@ -267,17 +215,17 @@ async fn write(stores: [Arc<Stepped>; 2], spec: SmallBackup) {
 
 /// Forgets and sweeps one region.
 async fn prune(stores: [Arc<Stepped>; 2], of: usize) {
-    let now = stores[0].ground.clock.now();
-    let other = stores[1 - of].region.log().await;
-    let faulty = stores[of].ground.faulty.load(Ordering::Relaxed);
-    let is_away = stores[of].ground.chance.lock().one_in(6) && faulty;
+    let now = stores[0].hooks().ground.clock.now();
+    let other = stores[1 - of].hooks().region.log().await;
+    let faulty = stores[of].hooks().ground.faulty.load(Ordering::Relaxed);
+    let is_away = stores[of].hooks().ground.chance.lock().one_in(6) && faulty;
     let elsewhere = if is_away { Elsewhere::Unknown } else { Elsewhere::Known(Others::of([&other], now)) };
     let settings = SweepSettings { elsewhere, ..settings() };
     let store = &*stores[of];
-    let mut log = store.region.log().await;
-    let mut ended = forget_in(store, &mut log, &settings, store.ground.clock.now()).await.map(|_| ());
+    let mut log = store.hooks().region.log().await;
+    let mut ended = forget_in(store, &mut log, &settings, store.hooks().ground.clock.now()).await.map(|_| ());
     if ended.is_ok() {
-        ended = sweep_in(store, &mut log, &settings, store.ground.clock.now()).await.map(|_| ());
+        ended = sweep_in(store, &mut log, &settings, store.hooks().ground.clock.now()).await.map(|_| ());
     }
     if !faulty {
         ended.unwrap();
@@ -318,8 +266,10 @@ impl Stage {
     }
 
     fn stores(&self) -> [Arc<Stepped>; 2] {
-        let store =
-            |region: &Arc<Region>| Arc::new(Stepped { ground: Arc::clone(&self.ground), region: Arc::clone(region) });
+        let store = |region: &Arc<Region>| {
+            let steps = Steps { ground: Arc::clone(&self.ground), region: Arc::clone(region) };
+            Arc::new(Stepped::new(Arc::clone(&region.memory) as Arc<dyn Store>, steps))
+        };
         [store(&self.regions[0]), store(&self.regions[1])]
     }
 

@@ -51,6 +51,10 @@ async fn lost_requests_have_no_effect_and_lost_answers_have_one() {
     assert_eq!(memory.get(&key(), ALL).await.unwrap(), "x");
     let error = store.put(&key(), body("y"), PutMode::CreateOnly).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { .. }), "the store's own error comes first: {error}");
+    let gone = || StoreError::Transient { doing: "write".to_owned(), source: "nobody waits for it".into() };
+    let store = WithHooks::new(memory, move |_: &Request<'_>| Step::LoseAnswer(gone()));
+    let error = store.put(&key(), body("y"), PutMode::CreateOnly).await.unwrap_err();
+    assert!(error.is_transient(), "the store's own error is lost, too: {error}");
 }
 
 #[tokio::test]

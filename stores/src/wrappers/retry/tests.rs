@@ -5,6 +5,7 @@ use crate::contract::body;
 use crate::memory::MemoryStore;
 use crate::wrappers::counters::Operation;
 use crate::wrappers::faults::{Fault, Rule, WithFaults};
+use crate::wrappers::hooks::{Request, Step, WithHooks};
 
 const ALL: ByteRange = ByteRange::WholeUpTo(crate::store::OBJECT_BYTES_MAX);
 
@@ -176,48 +177,21 @@ async fn a_role_that_may_only_create_and_list_settles_names_that_nobody_can_gues
     assert!(matches!(source.downcast_ref(), Some(StoreError::Misconfigured { .. })), "{source:?}");
 }
 
-/// Writes down what it is given, to prove that one buffer serves all attempts.
-#[derive(Debug)]
-struct Pointers {
-    inner: Arc<WithFaults>,
-    seen: Mutex<Vec<usize>>,
-}
-
-impl fmt::Display for Pointers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
-    }
-}
-
-#[async_trait]
-impl Store for Pointers {
-    async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        self.seen.lock().push(body.bytes.as_ptr().addr());
-        self.inner.put(key, body, mode).await
-    }
-    async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
-        self.inner.get(key, range).await
-    }
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        self.inner.head(key).await
-    }
-    async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
-        self.inner.list(prefix, after).await
-    }
-    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_attempt_sends_the_same_buffer() {
     let (_, inner) = faulty(&[Rule { count: 3, ..Rule::always(Fault::Lost) }]);
-    let pointers = Arc::new(Pointers { inner, seen: Mutex::default() });
-    let store = retrying(pointers.clone(), |_| KeyNature::Predictable);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let hooks = {
+        let seen = Arc::clone(&seen);
+        move |request: &Request<'_>| {
+            if let Request::Put { body, .. } = request {
+                seen.lock().push(body.bytes.as_ptr().addr());
+            }
+            Step::Pass
+        }
+    };
+    let store = retrying(Arc::new(WithHooks::new(inner, hooks)), |_| KeyNature::Predictable);
     let sent = body("x");
     store.put(&key(), sent.clone(), PutMode::CreateOnly).await.unwrap();
-    assert_eq!(*pointers.seen.lock(), vec![sent.bytes.as_ptr().addr(); 4]);
+    assert_eq!(*seen.lock(), vec![sent.bytes.as_ptr().addr(); 4]);
 }

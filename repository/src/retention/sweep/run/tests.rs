@@ -21,7 +21,7 @@ use crate::log::records::record::Record;
 use crate::log::region_state::RegionState;
 use crate::samples;
 use crate::samples::sweep::{
-    DAY, Death, HOUR, SmallBackup, Trick, Tricky, World, at, author, draft, settings, sweep_in,
+    DAY, Death, HOUR, IgnoresConditions, Locks, SmallBackup, World, at, author, draft, dying, settings, sweep_in,
 };
 use crate::samples::wal::trust;
 use lifeboat_stores::{ByteRange, Fault, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, WithFaults};
@@ -91,13 +91,13 @@ async fn a_crash_at_any_request_leaves_complete_backups_and_the_next_run_finishe
     for how in [Death::BeforeIt, Death::AfterIt] {
         for dies_at in 1.. {
             let (world, _) = six_days().await;
-            let dying = Tricky::dying(&world.memory, dies_at, how);
+            let killed = dying(&world.memory, dies_at, how);
             let mut log = reread(&world).await;
             let mut outcome =
-                crate::samples::sweep::forget_in(&dying, &mut log, &settings(), at(120)).await.map(|_| ());
+                crate::samples::sweep::forget_in(&killed, &mut log, &settings(), at(120)).await.map(|_| ());
             world.clock.set(at(5 * 24 + 73));
             if outcome.is_ok() {
-                outcome = sweep_in(&dying, &mut log, &settings(), world.clock.now()).await.map(|_| ());
+                outcome = sweep_in(&killed, &mut log, &settings(), world.clock.now()).await.map(|_| ());
             }
             let survived = outcome.is_ok();
             check_promises(&world, &backups, (how, dies_at)).await;
@@ -231,18 +231,17 @@ async fn missing_delete_rights_are_reported_before_an_intent_is_written() {
 async fn locked_objects_are_skipped_counted_and_tried_again() {
     let (mut world, backups) = six_days_forgotten().await;
     let locked = backups[0].keys().into_iter().filter(|key| key.as_str().starts_with("data/")).collect();
-    let store = Tricky::new(&world.memory, Trick::Locks(parking_lot::Mutex::new(locked)));
+    let store = Locks::around(&world.memory, locked);
     let now = world.clock.now();
     let report = sweep_in(&store, &mut world.log, &settings(), now).await.unwrap();
     assert_eq!((report.objects, report.locked), (9, 3));
-    let before = store.deletes.load(std::sync::atomic::Ordering::Relaxed);
+    let before = store.hooks().deletes.load(std::sync::atomic::Ordering::Relaxed);
     let report = sweep_in(&store, &mut world.log, &settings(), now).await.unwrap();
     assert_eq!((report.objects, report.locked), (0, 3));
-    let asked = store.deletes.load(std::sync::atomic::Ordering::Relaxed) - before;
+    let asked = store.hooks().deletes.load(std::sync::atomic::Ordering::Relaxed) - before;
     assert_eq!(asked, 1, "one question for a locked backup, however many objects it has");
     assert_eq!(kinds(&world.log), ["init", "forget", "sweep-intent", "sweep-done"], "nothing new is said");
-    let Trick::Locks(locks) = &store.trick else { unreachable!() };
-    locks.lock().clear();
+    store.hooks().keys.lock().clear();
     let report = sweep_in(&store, &mut world.log, &settings(), now).await.unwrap();
     assert_eq!((report.objects, report.locked), (3, 0));
     assert!(state(&world.log).open_intents.is_empty());
@@ -400,7 +399,7 @@ async fn every_precondition_stops_forgetting_and_deleting() {
     let stale = world.sweep(&careful).await;
     assert!(matches!(stale, Err(SweepError::Unusual { .. })), "{stale:?}");
 
-    let inexact = Tricky::new(&store, Trick::IgnoresConditions);
+    let inexact = IgnoresConditions::around(&store);
     let alone = |grace| SweepSettings { mode: DeleteMode::SingleWriter, grace, ..settings() };
     for (settings, expected) in
         [(settings(), "the region ignores conditional writes"), (alone(71 * HOUR), "a grace of 255600s is too short")]
@@ -422,7 +421,7 @@ async fn every_precondition_stops_forgetting_and_deleting() {
 async fn without_conditional_writes_a_second_writer_is_detected() {
     let (mut world, _) = six_days_forgotten().await;
     let store = Arc::clone(&world.memory);
-    let inexact = Tricky::new(&store, Trick::IgnoresConditions);
+    let inexact = IgnoresConditions::around(&store);
     let mut other = reread(&world).await;
     // Both have read the same end; the second record replaces the first.
     let hold = RecordBody::Hold(samples::hold(0xd1, "20260101T020000Z-00000000", None));
