@@ -12,7 +12,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use lifeboat_s3_testd::{CorruptGet, Failure, FaultPlan, KeyPattern, Operation, Times, TruncateGet, Truncation};
-use lifeboat_testkit::{PgServer, RestoredServer, majors_under_test};
+use lifeboat_testkit::{PgServer, RestoredServer, SeededRandom, majors_under_test};
 use support::{BUCKET, Daemon, Scene, lsn_number};
 
 const SECONDS_DEFAULT: u64 = 45;
@@ -26,19 +26,6 @@ const CLUSTER: &str = "[cluster.schedule]\nfull = \"* * * * *\"\n[cluster.retent
     min_keep = 2\npitr_window = \"90s\"\ngrace = \"20s\"\n";
 /// A run of this length sees backups leave.
 const LONG: u64 = 600;
-
-/// SplitMix64 (Steele, Lea and Flood): the same seed gives the same chances.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
 
 type Fault = fn(&mut FaultPlan);
 
@@ -103,20 +90,20 @@ fn commit(server: &PgServer, number: u64) -> u64 {
 }
 
 /// Takes an object of one backup or of the WAL out of a region, or changes a bit of it, behind everybody's back.
-fn damage(scene: &Scene, region: usize, chance: &mut Chance) -> Option<String> {
+fn damage(scene: &Scene, region: usize, random: &mut SeededRandom) -> Option<String> {
     let keys: Vec<String> = scene
         .keys(region, "/data/")
         .into_iter()
         .chain(scene.keys(region, "/wal/"))
         .filter(|key| key.ends_with(".lbp") || key.ends_with(".lbw"))
         .collect();
-    let key = keys.get(usize::try_from(chance.below(keys.len().max(1) as u64)).unwrap())?.clone();
+    let key = random.choose(&keys)?.clone();
     // Somebody else must have it whole: two regions never lie about the same thing.
     let others = (0..scene.regions.len()).filter(|other| *other != region);
     if others.filter(|other| scene.regions[*other].object(BUCKET, &key).is_some()).count() == 0 {
         return None;
     }
-    if chance.below(2) == 0 {
+    if random.one_in(2) {
         scene.regions[region].remove_raw(BUCKET, &key).unwrap();
     } else {
         let mut body = scene.regions[region].object(BUCKET, &key)?.to_vec();
@@ -151,7 +138,7 @@ struct Torture {
     scene: Scene,
     server: PgServer,
     daemon: Option<Daemon>,
-    chance: Chance,
+    random: SeededRandom,
     claims: Claims,
     /// The position behind each row.
     rows: Vec<u64>,
@@ -168,8 +155,8 @@ impl Torture {
         scene.daemon(&["init"]).expect(0);
         let daemon = Some(scene.run_daemon());
         scene.wait_for_backups(1);
-        let (chance, claims) = (Chance(seed), Claims::default());
-        Self { scene, server, daemon, chance, claims, rows: Vec::new(), largest_mib: 0 }
+        let (random, claims) = (SeededRandom::new(seed), Claims::default());
+        Self { scene, server, daemon, random, claims, rows: Vec::new(), largest_mib: 0 }
     }
 
     fn write(&mut self, until: Instant) {
@@ -185,8 +172,8 @@ impl Torture {
 
     /// One thing happens to one region, or to the daemon.
     fn happen(&mut self) {
-        let region = usize::try_from(self.chance.below(3)).unwrap();
-        match self.chance.below(10) {
+        let region = self.random.index(3);
+        match self.random.below(10) {
             0 | 1 => {
                 println!("{:>6} rows: the daemon is killed", self.rows.len());
                 if let Some(daemon) = self.daemon.take() {
@@ -195,7 +182,7 @@ impl Torture {
                 self.daemon = Some(self.scene.run_daemon());
             }
             2 => {
-                if let Some(key) = damage(&self.scene, region, &mut self.chance) {
+                if let Some(key) = damage(&self.scene, region, &mut self.random) {
                     println!("{:>6} rows: region {region} lies about {key}", self.rows.len());
                     // Found and healed before another one may lie.
                     self.scene.daemon(&["scrub", "--full"]);
@@ -203,10 +190,10 @@ impl Torture {
                 }
             }
             _ => {
-                let (name, fault) = FAULTS[usize::try_from(self.chance.below(FAULTS.len() as u64)).unwrap()];
+                let (name, fault) = FAULTS[self.random.index(FAULTS.len())];
                 println!("{:>6} rows: region {region} {name}", self.rows.len());
                 self.scene.regions[region].faults().change(fault);
-                let lasts = Duration::from_millis(500 + self.chance.below(6000));
+                let lasts = Duration::from_millis(500 + self.random.below(6000));
                 self.write(Instant::now() + lasts);
                 self.claims.listen(&self.scene);
                 self.scene.regions[region].faults().clear();
@@ -267,7 +254,7 @@ fn three_regions_that_fail_and_lie_at_random_end_up_alike_and_nothing_claimed_is
     let (begun, mut next_proof, mut proofs) = (Instant::now(), 20, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {
         torture.happen();
-        let pause = Duration::from_millis(200 + torture.chance.below(2500));
+        let pause = Duration::from_millis(200 + torture.random.below(2500));
         torture.write(Instant::now() + pause);
         if begun.elapsed() > Duration::from_secs(next_proof) {
             proofs += 1;

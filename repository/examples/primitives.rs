@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lifeboat_repository::format::aead::{Aead, LcChaCha20Poly1305, LcSha256, RustChaCha20Poly1305, RustSha256, Sha256};
 use lifeboat_repository::format::compression::{Compressor, Decompressor};
 use lifeboat_repository::format::crc::crc32c;
+use lifeboat_testkit::SeededRandom;
 
 /// How long each primitive is measured, after one round to warm up.
 const MEASURED: Duration = Duration::from_millis(1500);
@@ -69,10 +70,10 @@ fn digest<S: Sha256>() -> impl FnMut(&mut [u8]) -> Result<(), Failure> {
 
 /// Bytes like those of a table: short numbers, repeated words, some noise; zstd level 3 shrinks them to about a third.
 fn rows(length: usize) -> Vec<u8> {
-    let mut noise = 1_u64;
+    let mut random = SeededRandom::new(1);
     let mut bytes = Vec::with_capacity(length + 64);
     while bytes.len() < length {
-        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let noise = random.bits();
         bytes.extend_from_slice(&noise.to_le_bytes()[4..]);
         bytes.extend_from_slice(b"\0\0\0\0customer-");
         bytes.extend_from_slice(format!("{:06}", noise >> 44).as_bytes());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lifeboat_testkit::SeededRandom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -234,8 +235,8 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, shared: &Shared
     let ended = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        let up = Pump { shared, side: Side::Up, passed: 0, random: 0x9E37_79B9_7F4A_7C15 };
-        let down = Pump { shared, side: Side::Down, passed: 0, random: 0xD1B5_4A32_D192_ED03 };
+        let up = Pump { shared, side: Side::Up, passed: 0, random: SeededRandom::new(1) };
+        let down = Pump { shared, side: Side::Down, passed: 0, random: SeededRandom::new(2) };
         tokio::select! {
             both = async { tokio::try_join!(up.run(client_read, server_write), down.run(server_read, client_write)) } => both.map(drop),
             () = wait_for(&mut network, |mode| mode == Mode::Refuse) => Err(reset()),
@@ -278,7 +279,7 @@ struct Pump<'a> {
     shared: &'a Shared,
     side: Side,
     passed: u64,
-    random: u64,
+    random: SeededRandom,
 }
 
 impl Pump<'_> {
@@ -337,11 +338,7 @@ impl Pump<'_> {
             let network = self.shared.network.borrow();
             (network.latency, network.jitter)
         };
-        // xorshift64: repeatable, and good enough to spread packets.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let spread = u32::try_from(self.random % 2001).unwrap_or(0);
+        let spread = u32::try_from(self.random.below(2001)).unwrap_or(0);
         (latency + jitter * spread / 1000).saturating_sub(jitter)
     }
 }

@@ -1,4 +1,5 @@
-//! Real PostgreSQL servers for tests: scratch clusters, standbys, load, and servers over restored directories.
+//! What tests of several crates share: real PostgreSQL servers (scratch clusters, standbys, load, and servers over
+//! restored directories) and a random source with a seed.
 //!
 //! Everything here is synchronous and ends with the value that owns it: servers and load generators are stopped by
 //! process id when they are dropped, directories are removed. As root, servers and tools run as user `postgres`
@@ -22,6 +23,7 @@ mod checks;
 mod load;
 mod process;
 mod restored;
+mod seeded_random;
 mod server;
 mod versions;
 
@@ -31,6 +33,7 @@ pub use checks::pg_verifybackup;
 pub use load::Load;
 pub use process::Stop;
 pub use restored::RestoredServer;
+pub use seeded_random::SeededRandom;
 pub use server::PgServer;
 pub use tempfile::TempDir;
 pub use versions::{bin_dir, majors_under_test};

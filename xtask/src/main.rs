@@ -1,7 +1,6 @@
 //! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`, `deb`.
 
 mod build;
-mod chance;
 mod clients;
 mod config_manual;
 mod daemon;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use lifeboat_testkit::SeededRandom;
 
-use crate::chance::Chance;
 use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Scenario, Wal};
 use crate::steps::{self, output_of, seconds};
 
@@ -39,10 +39,10 @@ fn torture(args: &TortureArgs, programs: Programs) -> Result<()> {
     steps::run(scenario.lifeboatd().arg("backup"))?;
     let whole = begun.elapsed();
     println!("a whole backup takes {}; seed {}", seconds(whole), args.seed);
-    let mut chance = Chance::new(args.seed);
+    let mut random = SeededRandom::new(args.seed);
     let (mut killed, mut finished) = (0, 1);
     for round in 1..=args.rounds {
-        let moment = whole.mul_f64(chance.fraction() * 1.1);
+        let moment = whole.mul_f64(random.fraction() * 1.1);
         println!("\nround {round} of {}: a backup that is killed after {}", args.rounds, seconds(moment));
         match kill_after(&scenario, moment)? {
             Ended::Killed => killed += 1,

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use lifeboat_testkit::Stop;
+use lifeboat_testkit::{SeededRandom, Stop};
 
-use crate::chance::Chance;
 use crate::clients::{Acknowledged, Clients};
 use crate::daemon::Daemon;
 use crate::scenario::{BALANCES, Programs, Restored, Scenario, Wal};
@@ -95,14 +94,14 @@ fn lose_the_host(args: &WalTortureArgs, (wal, programs): (Wal, Programs)) -> Res
         scenario.server.psql("postgres", "alter system set synchronous_standby_names = 'ANY 1 (lifeboat)'")?;
         scenario.server.psql("postgres", "select pg_reload_conf()")?;
     }
-    let (mut chance, mut toll) = (Chance::new(args.seed), Toll::default());
+    let (mut random, mut toll) = (SeededRandom::new(args.seed), Toll::default());
     let mut history = Vec::new();
     for kill in 1..=args.kills {
         let clients = Clients::start(&scenario.server, CLIENTS, kill)?;
         let load = scenario.server.load(2, Some(100))?;
-        std::thread::sleep(Duration::from_millis(500) + Duration::from_secs(3).mul_f64(chance.fraction()));
+        std::thread::sleep(Duration::from_millis(500) + Duration::from_secs(3).mul_f64(random.fraction()));
         // Which of the two dies first must not matter.
-        if chance.fraction() < 0.5 {
+        if random.fraction() < 0.5 {
             daemon.kill()?;
             scenario.server.stop(Stop::Kill)?;
         } else {
@@ -135,7 +134,7 @@ fn lose_the_host(args: &WalTortureArgs, (wal, programs): (Wal, Programs)) -> Res
     let end = scenario.server.psql("postgres", "select pg_current_wal_flush_lsn()")?;
     daemon.wait_until_durable(&end)?;
     for _ in 0..args.targets {
-        to_a_random_commit(&scenario, &history, &mut chance)?;
+        to_a_random_commit(&scenario, &history, &mut random)?;
     }
     daemon.kill()?;
     Ok(toll)
@@ -166,9 +165,9 @@ fn last_of_each(restored: &Restored, run: u32) -> Result<Vec<u64>> {
 }
 
 /// Recovers to just behind a random commit, by position or by time, and compares with what the clients know.
-fn to_a_random_commit(scenario: &Scenario, history: &[Acknowledged], chance: &mut Chance) -> Result<()> {
-    let target = chance.choose(history).context("nothing was committed")?;
-    let by_position = chance.fraction() < 0.5;
+fn to_a_random_commit(scenario: &Scenario, history: &[Acknowledged], random: &mut SeededRandom) -> Result<()> {
+    let target = random.choose(history).context("nothing was committed")?;
+    let by_position = random.fraction() < 0.5;
     let arguments = match by_position {
         true => vec!["--target-lsn".to_owned(), target.position.clone(), "--exclusive".to_owned()],
         false => vec!["--target-time".to_owned(), target.server_time.clone()],

@@ -6,6 +6,7 @@ use lifeboat_repository::format::ids::{EpochId, ObjectId, Salt};
 use lifeboat_repository::format::index::{
     Elsewhere, FrameRef, IndexError, IndexItem, IndexReader, IndexWriter, ItemError, PackItem, SealedShard, decode_item,
 };
+use lifeboat_testkit::SeededRandom;
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};
 use proptest::prelude::*;
 
@@ -40,12 +41,11 @@ fn file(name: &str, size: u64) -> FileEntry {
 
 /// Frames of 128 KiB whose stored lengths do not compress.
 fn noisy_frames(count: u32, seed: u32) -> Vec<FrameRef> {
-    let mut noise = seed;
+    let mut random = SeededRandom::new(seed.into());
     let mut offset = 144;
     (0..count)
         .map(|frame| {
-            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let stored_len = 24 + (noise >> 15);
+            let stored_len = 24 + u32::try_from(random.below(1 << 17)).unwrap();
             let place = FramePlace { frame, offset, stored_len };
             offset += stored_len;
             FrameRef { pack: 0, place, raw_len: 1 << 17 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use lifeboat_testkit::SeededRandom;
 use lifeboat_vocabulary::UtcTime;
 use parking_lot::Mutex;
 
@@ -93,21 +94,8 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016).
-    fn next(&mut self) -> u64 {
-        self.seed = self.seed.max(1);
-        self.seed ^= self.seed >> 12;
-        self.seed ^= self.seed << 25;
-        self.seed ^= self.seed >> 27;
-        self.seed.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
-    }
-
-    fn pick(&mut self) -> Option<Fault> {
-        if self.next() % 1000 >= self.per_mille || self.faults.is_empty() {
-            return None;
-        }
-        let choice = self.next() % self.faults.len() as u64;
-        self.faults.get(usize::try_from(choice).unwrap_or(0)).copied()
+    fn pick(&self, random: &mut SeededRandom) -> Option<Fault> {
+        if random.below(1000) < self.per_mille { random.choose(&self.faults).copied() } else { None }
     }
 }
 
@@ -121,7 +109,7 @@ pub struct WithFaults {
 #[derive(Debug, Default)]
 struct Script {
     rules: Vec<Rule>,
-    chance: Option<Chance>,
+    chance: Option<(Chance, SeededRandom)>,
     hits: u64,
 }
 
@@ -139,7 +127,8 @@ impl WithFaults {
 
     /// Lets chance decide about requests that no rule hits.
     pub fn chance(&self, chance: Chance) {
-        self.script.lock().chance = Some(chance);
+        let random = SeededRandom::new(chance.seed);
+        self.script.lock().chance = Some((chance, random));
     }
 
     /// Nothing goes wrong any more.
@@ -156,7 +145,7 @@ impl WithFaults {
     fn fault(&self, operation: Operation, key: &str) -> Option<Fault> {
         let mut script = self.script.lock();
         let rule = script.rules.iter_mut().find_map(|rule| rule.hits(operation, key).then_some(rule.fault));
-        let fault = rule.or_else(|| script.chance.as_mut().and_then(Chance::pick));
+        let fault = rule.or_else(|| script.chance.as_mut().and_then(|(chance, random)| chance.pick(random)));
         script.hits += u64::from(fault.is_some());
         fault
     }

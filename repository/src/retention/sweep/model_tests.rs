@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use lifeboat_stores::{
     Hooks, MemoryStore, ObjectKey, PutMode, Request, SealedBody, Step, Store, StoreError, WithHooks,
 };
+use lifeboat_testkit::SeededRandom;
 use lifeboat_vocabulary::{BackupId, Clock, Lsn, ManualClock, TimelineId};
 use parking_lot::Mutex;
 
@@ -30,25 +31,9 @@ const REGIONS: [&str; 2] = ["eu-1", "us-1"];
 const SEEDS: u64 = 100;
 const STEPS: u32 = 3000;
 
-/// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
-    }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-}
-
 /// What all actors stand on.
 struct Ground {
-    chance: Mutex<Chance>,
+    random: Mutex<SeededRandom>,
     /// Taken by the one operation that may happen now.
     turn: AtomicBool,
     faulty: AtomicBool,
@@ -109,7 +94,7 @@ impl Steps {
         if !self.ground.faulty.load(Ordering::Relaxed) {
             return Step::Pass;
         }
-        match self.ground.chance.lock().below(60) {
+        match self.ground.random.lock().below(60) {
             0 => Step::request_lost(),
             1 => Step::LoseAnswer(StoreError::Transient { doing: "ask".to_owned(), source: "the network".into() }),
             _ => Step::Pass,
@@ -122,7 +107,7 @@ impl Hooks for Steps {
     async fn before(&self, request: Request<'_>) -> Step {
         if let Request::Put { key, body, .. } = request {
             let is_data = key.as_str().starts_with(layout::DATA_PREFIX);
-            if is_data && self.ground.faulty.load(Ordering::Relaxed) && self.ground.chance.lock().one_in(80) {
+            if is_data && self.ground.faulty.load(Ordering::Relaxed) && self.ground.random.lock().one_in(80) {
                 // It is on its way, and arrives some time.
                 self.turn().await;
                 self.region.late.lock().push((key.clone(), body.clone()));
@@ -218,7 +203,7 @@ async fn prune(stores: [Arc<Stepped>; 2], of: usize) {
     let now = stores[0].hooks().ground.clock.now();
     let other = stores[1 - of].hooks().region.log().await;
     let faulty = stores[of].hooks().ground.faulty.load(Ordering::Relaxed);
-    let is_away = stores[of].hooks().ground.chance.lock().one_in(6) && faulty;
+    let is_away = stores[of].hooks().ground.random.lock().one_in(6) && faulty;
     let elsewhere = if is_away { Elsewhere::Unknown } else { Elsewhere::Known(Others::of([&other], now)) };
     let settings = SweepSettings { elsewhere, ..settings() };
     let store = &*stores[of];
@@ -246,7 +231,7 @@ impl Stage {
     async fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::at(at(0)));
         let ground = Arc::new(Ground {
-            chance: Mutex::new(Chance(seed)),
+            random: Mutex::new(SeededRandom::new(seed)),
             turn: AtomicBool::new(false),
             faulty: AtomicBool::new(true),
             clock: Arc::clone(&clock),
@@ -273,8 +258,8 @@ impl Stage {
         [store(&self.regions[0]), store(&self.regions[1])]
     }
 
-    fn below(&self, bound: u64) -> usize {
-        usize::try_from(self.ground.chance.lock().below(bound)).unwrap()
+    fn below(&self, bound: usize) -> usize {
+        self.ground.random.lock().index(bound)
     }
 
     fn begin_backup(&mut self) {
@@ -302,7 +287,7 @@ impl Stage {
         if self.actors.is_empty() {
             return;
         }
-        let chosen = self.below(self.actors.len() as u64);
+        let chosen = self.below(self.actors.len());
         self.ground.turn.store(true, Ordering::Relaxed);
         let mut context = Context::from_waker(Waker::noop());
         if self.actors[chosen].1.as_mut().poll(&mut context).is_ready() {
@@ -328,7 +313,7 @@ impl Stage {
                 self.ground.clock.set(self.ground.clock.now().plus(HOUR * hours));
             }
             14 if !self.actors.is_empty() => {
-                let victim = self.below(self.actors.len() as u64);
+                let victim = self.below(self.actors.len());
                 drop(self.actors.swap_remove(victim));
                 self.killed += 1;
             }
@@ -413,7 +398,7 @@ async fn no_interleaving_of_writers_sweeps_and_crashes_loses_what_a_kept_backup_
     let (mut swept, mut leftovers, mut killed, mut standing_at_end) = (0, 0, 0, 0);
     for seed in 1..=SEEDS {
         let _printed = Seed(seed);
-        let mut stage = Stage::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)).await;
+        let mut stage = Stage::new(seed).await;
         let mut floors = [BTreeMap::new(), BTreeMap::new()];
         for step in 0..STEPS {
             stage.act().await;

@@ -3,19 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lifeboat_testkit::SeededRandom;
+
 use super::*;
-
-/// xorshift64*: the same seed always gives the same run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % end
-    }
-}
 
 fn check_laws(turns: &Turns, seed: u64) {
     let running: usize = turns.parties.iter().map(|party| party.running).sum();
@@ -31,20 +21,20 @@ fn check_laws(turns: &Turns, seed: u64) {
 #[test]
 fn all_turns_are_used_and_no_cluster_gets_more_than_half_while_others_wait() {
     for seed in 1..=400_u64 {
-        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let capacity = 1 + chance.below(9);
+        let mut random = SeededRandom::new(seed);
+        let capacity = 1 + random.index(9);
         let mut turns = Turns::new(capacity);
-        let count = 1 + chance.below(5);
+        let count = 1 + random.index(5);
         for _ in 0..count {
             turns.join();
         }
         // Threads of each party: as many as there are turns.
         let mut busy = vec![0_usize; count];
         for _ in 0..2000 {
-            let index = chance.below(count);
+            let index = random.index(count);
             let waiting = turns.parties[index].waiting;
             let running = turns.parties[index].running;
-            if chance.below(2) == 0 && running + waiting < capacity {
+            if random.one_in(2) && running + waiting < capacity {
                 let others_wait =
                     turns.parties.iter().enumerate().any(|(other, party)| other != index && party.waiting > 0);
                 if turns.ask(index) {
