@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use lifeboat_testkit::Stop;
 
-use crate::daemon::Daemon;
-use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Restored, Scenario, TRANSACTIONS, Wal, size_of};
+use crate::scene::daemon::Daemon;
+use crate::scene::scenario::{BALANCES, LEDGER_SUM, Programs, Restored, Scenario, TRANSACTIONS, Wal, size_of};
 use crate::steps::{self, seconds};
 
 /// The server's clock, as a target of a recovery is given.

@@ -1,29 +1,23 @@
 //! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`, `deb`.
 
 mod build;
-mod clients;
-mod config_manual;
-mod daemon;
-mod deb;
 mod demo;
 mod house;
-mod package_scene;
-mod package_test;
-mod papers;
-mod private_systemd;
-mod region_torture;
-mod scenario;
+mod package;
+mod scene;
 mod steps;
 mod test;
 mod timings;
 mod tools;
 mod torture;
-mod wal_torture;
 
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::package::{deb, trial};
+use crate::torture::{backups, regions, wal};
 
 /// What the project can do for itself.
 #[derive(Debug, Parser)]
@@ -65,11 +59,11 @@ enum Task {
 #[derive(Debug, Subcommand)]
 enum Torture {
     /// Kill backups.
-    Backups(torture::TortureArgs),
+    Backups(backups::TortureArgs),
     /// Lose the whole host, recover from the regions alone, and count the commits that are gone.
-    Wal(wal_torture::WalTortureArgs),
+    Wal(wal::WalTortureArgs),
     /// Three regions fail, lie and come back at random; in the end they are alike and nothing claimed is missing.
-    Regions(region_torture::RegionTortureArgs),
+    Regions(regions::RegionTortureArgs),
 }
 
 fn main() -> ExitCode {
@@ -79,12 +73,12 @@ fn main() -> ExitCode {
         Task::Tree => tree(),
         Task::Timings(args) => timings::main(&args),
         Task::Deb(args) => deb::main(&args),
-        Task::Package { as_built: true } => package_test::run().map(|seen| println!("{seen}")),
+        Task::Package { as_built: true } => trial::run().map(|seen| println!("{seen}")),
         Task::Package { as_built: false } => package(),
         Task::Bench { arguments } => bench(&arguments),
-        Task::Torture(Torture::Backups(args)) => torture::run(&args),
-        Task::Torture(Torture::Wal(args)) => wal_torture::run(&args),
-        Task::Torture(Torture::Regions(args)) => region_torture::run(&args),
+        Task::Torture(Torture::Backups(args)) => backups::run(&args),
+        Task::Torture(Torture::Wal(args)) => wal::run(&args),
+        Task::Torture(Torture::Regions(args)) => regions::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,7 +99,7 @@ fn tree() -> Result<()> {
 /// Builds what the trial takes, and tries it.
 fn package() -> Result<()> {
     build::programs(&["lifeboat-s3-testd"])?;
-    println!("{}", package_test::run()?);
+    println!("{}", trial::run()?);
     Ok(())
 }
 

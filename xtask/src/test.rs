@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::package::trial;
 use crate::steps::{self, Steps, shown};
-use crate::{house, package_test, tools, torture, wal_torture};
+use crate::torture::{backups, wal};
+use crate::{house, tools};
 
 /// Oldest, and newest two: before and after each change of the replication protocol, beside the system's own.
 const SHORT_VERSIONS: &str = "13,17,18";
@@ -56,10 +58,10 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         versions.env("LIFEBOAT_TEST_PG", SHORT_VERSIONS);
         steps.step("versions", &shown(&versions), || run_tests(versions));
     }
-    steps.step("torture", "two backups are killed", || torture::short().map(|()| "all is whole".to_owned()));
-    let lost = || wal_torture::short().map(|()| "only the youngest commits are gone".to_owned());
+    steps.step("torture", "two backups are killed", || backups::short().map(|()| "all is whole".to_owned()));
+    let lost = || wal::short().map(|()| "only the youngest commits are gone".to_owned());
     steps.step("lost host", "the host is lost four times", lost);
-    steps.step("package", "it is installed in a systemd of its own, as the papers say", package_test::run);
+    steps.step("package", "it is installed in a systemd of its own, as the papers say", trial::run);
     println!("\n{}", steps.summary());
     if steps.all_passed() { Ok(()) } else { bail!("not everything passed") }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lifeboat_vocabulary::Lsn;
 use serde_json::Value;
 
-use crate::scenario::Scenario;
+use crate::scene::scenario::Scenario;
 use crate::steps::seconds;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::package_scene::Scene;
-use crate::papers;
+use crate::package::documents;
+use crate::package::scene::Scene;
 use crate::tools::root;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,7 +58,7 @@ fn operators_papers() -> Result<Vec<PathBuf>> {
 fn follow(scene: &mut Scene, paper: &Path) -> Result<usize> {
     let text = fs::read_to_string(paper).with_context(|| format!("read {}", paper.display()))?;
     let name = paper.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let typed = papers::typed(&text).with_context(|| name.clone())?;
+    let typed = documents::typed(&text).with_context(|| name.clone())?;
     for line in &typed {
         scene.type_line(&text, line).with_context(|| format!("{name}, line {}", line.number))?;
     }

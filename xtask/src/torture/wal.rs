@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use lifeboat_testkit::{SeededRandom, Stop};
 
-use crate::clients::{Acknowledged, Clients};
-use crate::daemon::Daemon;
-use crate::scenario::{BALANCES, Programs, Restored, Scenario, Wal};
+use crate::scene::daemon::Daemon;
+use crate::scene::scenario::{BALANCES, Programs, Restored, Scenario, Wal};
+use crate::torture::clients::{Acknowledged, Clients};
 
 /// What may be lost in the default mode: commits that are younger.
 const LOSS_MAX: Duration = Duration::from_secs(2);

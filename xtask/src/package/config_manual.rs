@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_key_of_the_real_example_has_its_entry() {
-        let example = include_str!("../../config/lifeboat.example.toml");
+        let example = include_str!("../../../config/lifeboat.example.toml");
         let page = page(example, "1.0");
         let keys = example.lines().filter(|line| key(line).is_some()).count();
         assert!(keys > 30);

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lifeboat_testkit::{TempDir, bin_dir, majors_under_test};
 
-use crate::deb::{self, Profile};
-use crate::papers::{Typed, blocks};
-use crate::private_systemd::PrivateSystemd;
+use crate::package::deb::{self, Profile};
+use crate::package::documents::{Typed, blocks};
+use crate::package::private_systemd::PrivateSystemd;
 use crate::tools::{is_root, root};
 
 /// The regions of the papers: name and bucket.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use lifeboat_testkit::TempDir;
 
-use crate::config_manual;
+use crate::package::config_manual;
 use crate::steps::{output_of, run, shown};
 use crate::tools::{cargo, root};
 
@@ -210,7 +210,7 @@ fn add_papers(tree: &Tree, version: &str) -> Result<()> {
         tree.copy(&runbook.path(), &format!("{doc}/runbooks/{name}"), 0o644)?;
     }
     tree.copy(&root().join("config/lifeboat.example.toml"), &format!("{doc}/examples/lifeboat.example.toml"), 0o644)?;
-    tree.put(&format!("{doc}/copyright"), include_bytes!("../debian/copyright"), 0o644)?;
+    tree.put(&format!("{doc}/copyright"), include_bytes!("../../debian/copyright"), 0o644)?;
     let upstream = fs::read_to_string(root().join("CHANGELOG.md")).context("read the changelog")?;
     tree.put_compressed(&format!("{doc}/changelog.gz"), &upstream)?;
     let date =
@@ -260,9 +260,9 @@ fn add_control(tree: &Tree, (version, architecture): (&str, &str), depends: &str
     );
     tree.put("DEBIAN/control", control.as_bytes(), 0o644)?;
     for (name, script) in [
-        ("postinst", include_bytes!("../debian/postinst").as_slice()),
-        ("prerm", include_bytes!("../debian/prerm").as_slice()),
-        ("postrm", include_bytes!("../debian/postrm").as_slice()),
+        ("postinst", include_bytes!("../../debian/postinst").as_slice()),
+        ("prerm", include_bytes!("../../debian/prerm").as_slice()),
+        ("postrm", include_bytes!("../../debian/postrm").as_slice()),
     ] {
         tree.put(&format!("DEBIAN/{name}"), script, 0o755)?;
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use lifeboat_testkit::SeededRandom;
 
-use crate::scenario::{BALANCES, LEDGER_SUM, Programs, Scenario, Wal};
+use crate::scene::scenario::{BALANCES, LEDGER_SUM, Programs, Scenario, Wal};
 use crate::steps::{self, output_of, seconds};
 
 /// How long to go on.
