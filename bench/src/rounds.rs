@@ -31,7 +31,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
                 rows.extend(round.measure(&tools)?);
             }
             Scenario::WalLatency | Scenario::WalDrain | Scenario::Recovery => {
-                wal::measure((plan, &mut stage), *scenario, &tools, &mut wal).context(scenario.title())?;
+                wal::measure(plan, &mut stage, *scenario, &tools, &mut wal).context(scenario.title())?;
             }
         }
     }

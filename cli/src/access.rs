@@ -89,6 +89,15 @@ pub async fn read_region(
     Ok((descriptor, log))
 }
 
+/// Where the names of regions come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RegionNames {
+    /// From the configuration; the logs must have the same.
+    OfSettings,
+    /// From the logs: on the command line regions are addresses.
+    OfLogs,
+}
+
 impl Repository {
     /// Opens all regions and reads their histories. A region that cannot be read is a finding, not a failure.
     ///
@@ -100,18 +109,24 @@ impl Repository {
             Some(cluster) => cluster.clone(),
             None => the_only_cluster(&settings).await?,
         };
-        let named = place.regions.is_empty();
-        Self::read(&settings, cluster, (place.signer.as_ref(), named)).await
+        let names = if place.regions.is_empty() { RegionNames::OfSettings } else { RegionNames::OfLogs };
+        Self::read_as(&settings, cluster, place.signer.as_ref(), names).await
     }
 
-    /// Reads the repository of `cluster` in these regions. With `named`, the settings' names must be those of the logs.
+    /// Reads the repository of a configured cluster, whose signing key is known. The names of the settings must be those of
+    /// the logs.
     ///
     /// # Errors
     /// If no region can be used.
-    pub async fn read(
+    pub async fn read(settings: &[RegionSettings], cluster: ClusterName, pinned: &VerifyKey) -> anyhow::Result<Self> {
+        Self::read_as(settings, cluster, Some(pinned), RegionNames::OfSettings).await
+    }
+
+    async fn read_as(
         settings: &[RegionSettings],
         cluster: ClusterName,
-        (pinned, named): (Option<&VerifyKey>, bool),
+        pinned: Option<&VerifyKey>,
+        names: RegionNames,
     ) -> anyhow::Result<Self> {
         let mut regions = Vec::new();
         let mut views = Vec::new();
@@ -119,14 +134,14 @@ impl Repository {
             let mut name = settings.name.clone();
             let answer = async {
                 let region = open_region(settings, &cluster).await?;
-                let expected = named.then(|| settings.name.clone());
+                let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
                 let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
                 anyhow::Ok((region, descriptor, log))
             };
             let answer = match answer.await {
                 Ok((region, descriptor, log)) => {
                     // On the command line a region need not be named: it knows its own name.
-                    name = log.region().filter(|_| !named).cloned().unwrap_or(name);
+                    name = log.region().filter(|_| names == RegionNames::OfLogs).cloned().unwrap_or(name);
                     regions.push(RegionStore { name: name.clone(), ..region });
                     RegionAnswer::Read { descriptor: Box::new(descriptor), log }
                 }

@@ -201,7 +201,7 @@ impl ProgressLine {
     #[must_use]
     pub fn start(verb: &'static str, progress: Arc<Progress>, total: Option<ByteCount>, output: Output) -> Self {
         let bar = (output == Output::Text && std::io::stderr().is_terminal()).then(|| bar(verb, total));
-        let task = tokio::spawn(draw(verb, progress, total, (output, bar.clone())));
+        let task = tokio::spawn(draw(verb, progress, total, output, bar.clone()));
         Self { task, bar }
     }
 }
@@ -231,7 +231,8 @@ async fn draw(
     verb: &'static str,
     progress: Arc<Progress>,
     total: Option<ByteCount>,
-    (output, bar): (Output, Option<ProgressBar>),
+    output: Output,
+    bar: Option<ProgressBar>,
 ) {
     let begun = tokio::time::Instant::now();
     let period = match (&bar, output) {

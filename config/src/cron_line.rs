@@ -107,7 +107,7 @@ impl FromStr for CronLine {
             }
         }
         if schedules.is_empty() {
-            return Err(never(text, [minute, hour, month, weekday], (&days, &months)));
+            return Err(never(text, [minute, hour, month, weekday], &days, &months));
         }
         Ok(Self { text: fields.join(" "), schedules })
     }
@@ -117,7 +117,8 @@ impl FromStr for CronLine {
 fn never(
     text: &str,
     [minute, hour, month, weekday]: [&str; 4],
-    (days, months): (&BTreeSet<u8>, &BTreeSet<u8>),
+    days: &BTreeSet<u8>,
+    months: &BTreeSet<u8>,
 ) -> ParseCronLineError {
     let longest = months.iter().map(|month| month_length(*month)).max().unwrap_or(31);
     let day = days.first().map_or(longest, |day| (*day).min(longest));

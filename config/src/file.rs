@@ -9,7 +9,7 @@ use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, ClusterName};
 
 use crate::kind::{self, Fit, Wrong};
-use crate::reader::{Reader, Section};
+use crate::reader::{Reader, Section, preset};
 use crate::schedule::{RetentionSettings, ScheduleSettings};
 use crate::service::{DaemonSettings, HealSettings, HttpSettings, ScrubSettings};
 use crate::tree::Node;
@@ -176,14 +176,18 @@ impl ClusterSettings {
         }
         let mut backup = section.below(reader, "backup");
         let words = [("fast", BackupCheckpoint::Fast), ("spread", BackupCheckpoint::Spread)];
-        let checkpoint =
-            backup.or_default(reader, "checkpoint", |n| kind::word(n, &words), (BackupCheckpoint::Fast, "\"fast\""));
+        let checkpoint = backup.or_default(
+            reader,
+            "checkpoint",
+            |n| kind::word(n, &words),
+            preset(BackupCheckpoint::Fast, "\"fast\""),
+        );
         let rates = ByteCount::from_bytes(32 << 10)..=ByteCount::from_mib(1024);
         let rate = |node| kind::amount(node, &rates).map(Some);
-        let max_rate = backup.or_default(reader, "max_rate", rate, (None, "(not set)"));
+        let max_rate = backup.or_default(reader, "max_rate", rate, preset(None, "(not set)"));
         let level = |node| compression_level(node);
         let shown = COMPRESSION_LEVEL_DEFAULT.to_string();
-        let default = (COMPRESSION_LEVEL_DEFAULT, shown.as_str());
+        let default = preset(COMPRESSION_LEVEL_DEFAULT, shown.as_str());
         let compression_level = backup.or_default(reader, "compression_level", level, default);
         backup.finish(reader);
         let wal = section.below(reader, "wal");
@@ -203,7 +207,7 @@ impl ClusterSettings {
 
 /// Reads `[state]`.
 fn state_directory(reader: &mut Reader<'_>, mut section: Section<'_>) -> PathBuf {
-    let default = (PathBuf::from(STATE_DIRECTORY_DEFAULT), "\"/var/lib/lifeboat\"");
+    let default = preset(PathBuf::from(STATE_DIRECTORY_DEFAULT), "\"/var/lib/lifeboat\"");
     let directory = section.or_default(reader, "directory", kind::absolute_path, default);
     section.finish(reader);
     directory
@@ -239,15 +243,16 @@ impl DurabilitySettings {
     fn read(reader: &mut Reader<'_>, mut section: Section<'_>, regions: usize) -> Self {
         let quorum = |node| kind::integer(node, &(1..=i64::MAX)).and_then(size);
         let shown = format!("{regions} (all regions)");
-        let backup_quorum = section.or_default(reader, "backup_quorum", quorum, (regions, &shown));
+        let backup_quorum = section.or_default(reader, "backup_quorum", quorum, preset(regions, &shown));
         let limits = Duration::from_secs(1)..=Duration::from_secs(86_400);
         let limit = |node| kind::duration(node, &limits);
-        let region_lag_limit = section.or_default(reader, "region_lag_limit", limit, (LAG_DEFAULT, "\"60s\""));
+        let region_lag_limit = section.or_default(reader, "region_lag_limit", limit, preset(LAG_DEFAULT, "\"60s\""));
         let wal_quorum = |node| kind::integer(node, &(1..=i64::MAX)).and_then(size);
-        let wal_quorum = section.or_default(reader, "wal_quorum", wal_quorum, (1, "1"));
+        let wal_quorum = section.or_default(reader, "wal_quorum", wal_quorum, preset(1, "1"));
         let intervals = Duration::from_millis(50)..=Duration::from_secs(60);
         let interval = |node| kind::duration(node, &intervals);
-        let flush_interval = section.or_default(reader, "flush_interval", interval, (FLUSH_INTERVAL_DEFAULT, "\"1s\""));
+        let flush_interval =
+            section.or_default(reader, "flush_interval", interval, preset(FLUSH_INTERVAL_DEFAULT, "\"1s\""));
         section.finish(reader);
         Self { backup_quorum, region_lag_limit, wal_quorum, flush_interval }
     }
@@ -327,15 +332,15 @@ impl LimitSettings {
     fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let range = ByteCount::from_mib(64)..=ByteCount::from_mib(1 << 20);
         let memory = |node| kind::amount(node, &range);
-        let memory = section.or_default(reader, "memory", memory, (MEMORY_DEFAULT, "\"128MiB\""));
+        let memory = section.or_default(reader, "memory", memory, preset(MEMORY_DEFAULT, "\"128MiB\""));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = |node| kind::integer(node, &(1..=WORKERS_MAX)).and_then(size);
-        let workers = section.or_default(reader, "workers", count, (cores, &format!("{cores} (all cores)")));
+        let workers = section.or_default(reader, "workers", count, preset(cores, &format!("{cores} (all cores)")));
         let count = |node| kind::integer(node, &(1..=BACKUPS_MAX)).and_then(size);
-        let backups = section.or_default(reader, "backups", count, (BACKUPS_DEFAULT, "2"));
+        let backups = section.or_default(reader, "backups", count, preset(BACKUPS_DEFAULT, "2"));
         let range = ByteCount::from_mib(64)..=ByteCount::from_mib(1 << 30);
         let spool = |node| kind::amount(node, &range);
-        let spool = section.or_default(reader, "spool", spool, (SPOOL_DEFAULT, "\"10GiB\""));
+        let spool = section.or_default(reader, "spool", spool, preset(SPOOL_DEFAULT, "\"10GiB\""));
         section.finish(reader);
         Self { memory, workers, backups, spool }
     }

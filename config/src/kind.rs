@@ -106,7 +106,7 @@ pub(crate) fn duration(node: &Node, range: &RangeInclusive<Duration>) -> Fit<Dur
 }
 
 /// One of two things that the file says as yes or no; a variable may give it as text.
-pub(crate) fn choice<T>(node: &Node, (no, yes): (T, T)) -> Fit<T> {
+pub(crate) fn choice<T>(node: &Node, no: T, yes: T) -> Fit<T> {
     match (&node.value, &node.origin) {
         (Value::Boolean(on), _) => Ok(if *on { yes } else { no }),
         (Value::Text(text), Origin::Variable(_)) if text.trim() == "true" => Ok(yes),

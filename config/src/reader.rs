@@ -157,18 +157,18 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// The value of a key, or its default, which is explained as `shown`.
+    /// The value of a key, or its default.
     pub(crate) fn or_default<T>(
         &mut self,
         reader: &mut Reader<'_>,
         key: &'static str,
         fit: impl FnOnce(&'t Node) -> Fit<T>,
-        (default, shown): (T, &str),
+        default: Preset<'_, T>,
     ) -> T {
         if self.table.is_none_or(|table| table.get(key).is_none()) {
-            reader.note_default(self.path_of(key), shown.to_owned());
+            reader.note_default(self.path_of(key), default.shown.to_owned());
         }
-        self.optional(reader, key, fit).unwrap_or(default)
+        self.optional(reader, key, fit).unwrap_or(default.value)
     }
 
     /// The value of a key that must be given; `cure` says with what.
@@ -190,14 +190,26 @@ impl<'t> Section<'t> {
     pub(crate) fn finish(self, reader: &mut Reader<'_>) {
         for entry in self.table.iter().flat_map(|table| &table.entries) {
             if !self.asked.contains(&entry.key.as_str()) {
-                unknown_key(reader, &self.path, &entry.key, (&entry.key_origin, &self.asked));
+                unknown_key(reader, &self.path, &entry.key, &entry.key_origin, &self.asked);
             }
         }
     }
 }
 
+/// What holds where a key is not given.
+pub(crate) struct Preset<'s, T> {
+    value: T,
+    /// The value as the explained configuration prints it.
+    shown: &'s str,
+}
+
+/// The default of a key, and how it is printed.
+pub(crate) fn preset<T>(value: T, shown: &str) -> Preset<'_, T> {
+    Preset { value, shown }
+}
+
 /// Notes a key that does not exist, with the nearest of those that do.
-pub(crate) fn unknown_key(reader: &mut Reader<'_>, path: &str, key: &str, (origin, known): (&Origin, &[&'static str])) {
+pub(crate) fn unknown_key(reader: &mut Reader<'_>, path: &str, key: &str, origin: &Origin, known: &[&'static str]) {
     let place = if path.is_empty() { "at the top of the file".to_owned() } else { format!("in `{path}`") };
     let wrong = Wrong::new(format!("unknown key `{key}` {place}"), nearest(key, known.iter().copied()));
     reader.fault(Some(origin), wrong);

@@ -16,7 +16,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Reg
     for entry in &table.entries {
         let path = section.path_of(&entry.key);
         if !known.contains(&entry.key.as_str()) {
-            unknown_key(reader, &section.path, &entry.key, (&entry.key_origin, known));
+            unknown_key(reader, &section.path, &entry.key, &entry.key_origin, known);
             continue;
         }
         reader.note(&path, &entry.node.origin, shown(&entry.node));

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use crate::blackout::{BlackoutWindow, leave_room};
 use crate::cron_line::CronLine;
 use crate::kind::{self, Fit, Wrong};
-use crate::reader::{Reader, Section};
+use crate::reader::{Reader, Section, preset};
 use crate::tree::Node;
 
 const FULL_DEFAULT: &str = "0 2 * * *";
@@ -51,15 +51,15 @@ pub struct RetentionSettings {
 
 impl ScheduleSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<Self> {
-        let timezone = section.or_default(reader, "timezone", timezone, (TimeZone::UTC, "\"UTC\""));
+        let timezone = section.or_default(reader, "timezone", timezone, preset(TimeZone::UTC, "\"UTC\""));
         let default = FULL_DEFAULT.parse::<CronLine>().ok();
         let line = |node| kind::parsed::<CronLine>(node).map(Some);
         let shown = format!("{FULL_DEFAULT:?}");
-        let full = section.or_default(reader, "full", line, (default, &shown));
+        let full = section.or_default(reader, "full", line, preset(default, &shown));
         let jitters = Duration::ZERO..=JITTER_MAX;
         let jitter = |node| kind::duration(node, &jitters);
-        let jitter = section.or_default(reader, "jitter", jitter, (Duration::ZERO, "\"0s\""));
-        let blackout = section.or_default(reader, "blackout", windows, (Vec::new(), "[]"));
+        let jitter = section.or_default(reader, "jitter", jitter, preset(Duration::ZERO, "\"0s\""));
+        let blackout = section.or_default(reader, "blackout", windows, preset(Vec::new(), "[]"));
         section.finish(reader);
         Some(Self { timezone, full: full?, jitter, blackout })
     }
@@ -114,17 +114,17 @@ fn windows(node: &Node) -> Fit<Vec<BlackoutWindow>> {
 impl RetentionSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let kept = |node| kind::count(node, &(0..=KEPT_MAX));
-        let daily = section.or_default(reader, "daily", kept, (7, "7"));
-        let weekly = section.or_default(reader, "weekly", kept, (4, "4"));
-        let monthly = section.or_default(reader, "monthly", kept, (12, "12"));
+        let daily = section.or_default(reader, "daily", kept, preset(7, "7"));
+        let weekly = section.or_default(reader, "weekly", kept, preset(4, "4"));
+        let monthly = section.or_default(reader, "monthly", kept, preset(12, "12"));
         let windows = Duration::ZERO..=DAY * 3660;
         let window = |node| kind::duration(node, &windows);
-        let pitr_window = section.or_default(reader, "pitr_window", window, (PITR_WINDOW_DEFAULT, "\"7d\""));
+        let pitr_window = section.or_default(reader, "pitr_window", window, preset(PITR_WINDOW_DEFAULT, "\"7d\""));
         let least = |node| kind::count(node, &(1..=KEPT_MAX));
-        let min_keep = section.or_default(reader, "min_keep", least, (2, "2"));
+        let min_keep = section.or_default(reader, "min_keep", least, preset(2, "2"));
         let graces = Duration::ZERO..=DAY * 366;
         let grace = |node| kind::duration(node, &graces);
-        let grace = section.or_default(reader, "grace", grace, (GRACE_DEFAULT, "\"72h\""));
+        let grace = section.or_default(reader, "grace", grace, preset(GRACE_DEFAULT, "\"72h\""));
         section.finish(reader);
         Self { daily, weekly, monthly, pitr_window, min_keep, grace }
     }

@@ -10,7 +10,7 @@ use lifeboat_vocabulary::ByteCount;
 
 use crate::SecretRef;
 use crate::kind::{self, Fit, Wrong};
-use crate::reader::{Reader, Section};
+use crate::reader::{Reader, Section, preset};
 use crate::tree::Node;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -103,10 +103,10 @@ impl DaemonSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let all: Vec<String> = Role::ALL.iter().map(|(name, _)| format!("{name:?}")).collect();
         let every = Role::ALL.iter().map(|(_, role)| *role).collect();
-        let roles = section.or_default(reader, "roles", roles, (every, &format!("[{}]", all.join(", "))));
+        let roles = section.or_default(reader, "roles", roles, preset(every, &format!("[{}]", all.join(", "))));
         let range = Duration::from_secs(1)..=Duration::from_secs(3600);
         let timeout = |node| kind::duration(node, &range);
-        let stop_timeout = section.or_default(reader, "stop_timeout", timeout, (STOP_DEFAULT, "\"60s\""));
+        let stop_timeout = section.or_default(reader, "stop_timeout", timeout, preset(STOP_DEFAULT, "\"60s\""));
         section.finish(reader);
         Self { roles, stop_timeout }
     }
@@ -131,7 +131,7 @@ impl HealSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let range = BANDWIDTH_MIN..=ByteCount::from_mib(1 << 20);
         let rate = |node| kind::amount(node, &range);
-        let max_bandwidth = section.or_default(reader, "max_bandwidth", rate, (HEAL_DEFAULT, "\"50MiB\""));
+        let max_bandwidth = section.or_default(reader, "max_bandwidth", rate, preset(HEAL_DEFAULT, "\"50MiB\""));
         section.finish(reader);
         Self { max_bandwidth }
     }
@@ -141,7 +141,7 @@ impl ScrubSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let range = Duration::from_secs(60)..=DAY * 366;
         let period = |node| kind::duration(node, &range);
-        let period = section.or_default(reader, "period", period, (PERIOD_DEFAULT, "\"30d\""));
+        let period = section.or_default(reader, "period", period, preset(PERIOD_DEFAULT, "\"30d\""));
         section.finish(reader);
         Self { period }
     }
@@ -151,12 +151,12 @@ impl HttpSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT));
         let shown = format!("\"{default}\"");
-        let listen = section.or_default(reader, "listen", listen, (Some(default), &shown));
+        let listen = section.or_default(reader, "listen", listen, preset(Some(default), &shown));
         let secret = |node| kind::parsed::<SecretRef>(node).map(Some);
-        let token = section.or_default(reader, "token", secret, (None, "(not set)"));
+        let token = section.or_default(reader, "token", secret, preset(None, "(not set)"));
         let file = |node| kind::absolute_path(node).map(Some);
-        let certificate = section.or_default(reader, "tls_certificate", file, (None, "(not set)"));
-        let key = section.or_default(reader, "tls_key", secret, (None, "(not set)"));
+        let certificate = section.or_default(reader, "tls_certificate", file, preset(None, "(not set)"));
+        let key = section.or_default(reader, "tls_key", secret, preset(None, "(not set)"));
         section.finish(reader);
         let tls = match (certificate, key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),

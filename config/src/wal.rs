@@ -6,7 +6,7 @@ use lifeboat_postgres::SlotName;
 use lifeboat_vocabulary::ClusterName;
 
 use crate::kind::{self, Fit, Wrong};
-use crate::reader::{Reader, Section};
+use crate::reader::{Reader, Section, preset};
 use crate::tree::Node;
 
 const APPLICATION_NAME_DEFAULT: &str = "lifeboat";
@@ -56,14 +56,14 @@ impl WalOptions {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>, cluster: Option<&ClusterName>) -> Self {
         let slot = SlotName::of_cluster(cluster);
         let shown = format!("{:?}", slot.as_str());
-        let slot = section.or_default(reader, "slot", slot_name, (slot, &shown));
+        let slot = section.or_default(reader, "slot", slot_name, preset(slot, &shown));
         let shown = format!("{APPLICATION_NAME_DEFAULT:?}");
-        let default = (APPLICATION_NAME_DEFAULT.to_owned(), shown.as_str());
+        let default = preset(APPLICATION_NAME_DEFAULT.to_owned(), shown.as_str());
         let application_name = section.or_default(reader, "application_name", application_name, default);
-        let commit = |node| kind::choice(node, (CommitMode::Asynchronous, CommitMode::Synchronous));
-        let commit = section.or_default(reader, "synchronous", commit, (CommitMode::Asynchronous, "false"));
-        let apply = |node| kind::choice(node, (ApplyReport::Nothing, ApplyReport::AsFlushed));
-        let apply = section.or_default(reader, "report_apply", apply, (ApplyReport::Nothing, "false"));
+        let commit = |node| kind::choice(node, CommitMode::Asynchronous, CommitMode::Synchronous);
+        let commit = section.or_default(reader, "synchronous", commit, preset(CommitMode::Asynchronous, "false"));
+        let apply = |node| kind::choice(node, ApplyReport::Nothing, ApplyReport::AsFlushed);
+        let apply = section.or_default(reader, "report_apply", apply, preset(ApplyReport::Nothing, "false"));
         section.finish(reader);
         Self { slot, application_name, commit, apply }
     }
@@ -73,7 +73,7 @@ impl ObjectiveSettings {
     pub(crate) fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Self {
         let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
         let rpo = |node| kind::duration(node, &range);
-        let rpo = section.or_default(reader, "rpo", rpo, (RPO_DEFAULT, "\"1m\""));
+        let rpo = section.or_default(reader, "rpo", rpo, preset(RPO_DEFAULT, "\"1m\""));
         section.finish(reader);
         Self { rpo }
     }

@@ -74,7 +74,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         Command::List => {
             let signer = wiring::signer(config, &cluster.name)?;
             let pinned = signer.verify_key();
-            let repository = Repository::read(&config.regions, cluster.name.clone(), (Some(&pinned), true)).await?;
+            let repository = Repository::read(&config.regions, cluster.name.clone(), &pinned).await?;
             backups::print_list(&repository, output);
             Ok(Ending::Done)
         }

@@ -58,11 +58,11 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             let repository = Repository::open(&cli.place).await?;
             let row = repository.choose(backup.as_ref())?;
             verify::ensure_held(&repository, row)?;
-            verify::run(&cli.place, (&repository, row), output, &stop).await
+            verify::run(&cli.place, &repository, row, output, &stop).await
         }
         Command::Restore(args) => {
             let repository = Repository::open(&cli.place).await?;
-            restore::run((&cli.place, args), &repository, output, &stop).await
+            restore::run(&cli.place, args, &repository, output, &stop).await
         }
         Command::Window => {
             let repository = Repository::open(&cli.place).await?;

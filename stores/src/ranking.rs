@@ -64,14 +64,14 @@ impl Ranking {
     /// A region gave `bytes` in `took`.
     pub fn answered(&self, region: usize, bytes: ByteCount, took: Duration) {
         if let Some(region) = self.0.get(region) {
-            region.read((bytes, took), Outcome::Given);
+            region.read(bytes, took, Outcome::Given);
         }
     }
 
     /// A region did not give what it was asked for.
     pub fn failed(&self, region: usize) {
         if let Some(region) = self.0.get(region) {
-            region.read((ByteCount::ZERO, Duration::ZERO), Outcome::Failed);
+            region.read(ByteCount::ZERO, Duration::ZERO, Outcome::Failed);
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::exposure::seconds_between;
 use super::ground::{Archiver, Ground, PATIENCE};
 use super::load;
-use super::table::{Column, Measured, Shown};
+use super::table::{Column, Heading, Measured, Shown};
 use super::watch::{Share, Watch, Watched};
 use crate::tools::wal::Manner;
 
@@ -26,31 +26,31 @@ pub struct DrainRun {
 }
 
 /// The heading, and what a reader must know.
-pub const TEXT: (&str, &str) = (
-    "A backlog of WAL",
-    "\
+pub const TEXT: Heading = Heading {
+    title: "A backlog of WAL",
+    rules: "\
 The receiver is stopped (Lifeboat's daemon is ended, pgBackRest's `archive_command` is replaced by `/bin/false`), random
 rows are updated right behind checkpoints until the server has written the backlog, and the receiver is started again.
 
 - `wall s` is from that start, the daemon's own start included, until both regions hold everything; `MB/s` is the backlog
   divided by it, `flow MB/s` divided by the time since its first object was in a region.
 - `wall x` and `CPU x` are multiples of the first tool's medians.",
-);
+};
 
 /// The columns.
 pub const COLUMNS: [Column<DrainRun>; 12] = [
-    Column::new("WAL MB", (0, Shown::Median), |run| run.wal_bytes as f64 / 1e6),
-    Column::new("wall s", (2, Shown::Range), |run| run.seconds),
-    Column::new("MB/s", (0, Shown::Median), |run| run.wal_bytes as f64 / 1e6 / run.seconds),
-    Column::new("flow MB/s", (0, Shown::Median), |run| run.wal_bytes as f64 / 1e6 / run.flow_seconds),
-    Column::new("CPU s", (2, Shown::Range), |run| run.share.cpu_seconds),
-    Column::new("PG CPU", (1, Shown::Median), |run| run.share.postgres_cpu_seconds),
-    Column::new("S3 CPU", (1, Shown::Median), |run| run.share.region_cpu_seconds),
-    Column::new("other", (1, Shown::Median), |run| run.share.other_cpu_seconds),
-    Column::new("RSS one", (0, Shown::Median), |run| run.share.largest_process_bytes as f64 / f64::from(1 << 20)),
-    Column::new("RSS all", (0, Shown::Median), |run| run.share.all_processes_bytes as f64 / f64::from(1 << 20)),
-    Column::new("wall x", (2, Shown::Times), |run| run.seconds),
-    Column::new("CPU x", (2, Shown::Times), |run| run.share.cpu_seconds),
+    Column::new("WAL MB", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6),
+    Column::new("wall s", 2, Shown::Range, |run| run.seconds),
+    Column::new("MB/s", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6 / run.seconds),
+    Column::new("flow MB/s", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6 / run.flow_seconds),
+    Column::new("CPU s", 2, Shown::Range, |run| run.share.cpu_seconds),
+    Column::new("PG CPU", 1, Shown::Median, |run| run.share.postgres_cpu_seconds),
+    Column::new("S3 CPU", 1, Shown::Median, |run| run.share.region_cpu_seconds),
+    Column::new("other", 1, Shown::Median, |run| run.share.other_cpu_seconds),
+    Column::new("RSS one", 0, Shown::Median, |run| run.share.largest_process_bytes as f64 / f64::from(1 << 20)),
+    Column::new("RSS all", 0, Shown::Median, |run| run.share.all_processes_bytes as f64 / f64::from(1 << 20)),
+    Column::new("wall x", 2, Shown::Times, |run| run.seconds),
+    Column::new("CPU x", 2, Shown::Times, |run| run.share.cpu_seconds),
 ];
 
 /// A backlog with every tool.
@@ -84,7 +84,7 @@ fn run(ground: &mut Ground<'_>, tool: Archiver<'_>, manner: Manner) -> Result<Dr
     let resumed = SystemClock.now().as_unix_micros();
     archiving.resume(ground.stage)?;
     let end = load::switch(ground.stage.cluster())?;
-    let stored = ground.wait_until_stored(tool, (from, end), PATIENCE)?;
+    let stored = ground.wait_until_stored(tool, from, end, PATIENCE)?;
     let share = watch.finish(ground.stage, 0.0)?;
 
     let regions = ground.stored(tool)?;

@@ -84,7 +84,7 @@ impl Ground<'_> {
         // A server that has written nothing since the last switch does not switch.
         server.psql("postgres", "select pg_logical_emit_message(false, 'bench', 'here')")?;
         let end = load::switch(server)?;
-        self.wait_until_stored(tool, (from, end), PATIENCE)?;
+        self.wait_until_stored(tool, from, end, PATIENCE)?;
         Ok(end)
     }
 
@@ -92,7 +92,8 @@ impl Ground<'_> {
     pub(super) fn wait_until_stored(
         &mut self,
         tool: Archiver<'_>,
-        (from, to): (u64, u64),
+        from: u64,
+        to: u64,
         patience: Duration,
     ) -> Result<i64> {
         let begun = Instant::now();

@@ -9,7 +9,7 @@ use super::exposure::{Delays, Holders, Sample, Step, exposures, latencies, toget
 use super::ground::{Archiver, Ground};
 use super::load::{self, Done, Load};
 use super::sampler::Sampler;
-use super::table::{Column, Measured, Shown};
+use super::table::{Column, Heading, Measured, Shown};
 use super::watch::{Share, Watch, Watched};
 use crate::tools::wal::Manner;
 
@@ -46,9 +46,9 @@ pub struct LatencyRun {
 }
 
 /// The heading, and what a reader must know.
-pub const TEXT: (&str, &str) = (
-    "From commit to the regions",
-    "\
+pub const TEXT: Heading = Heading {
+    title: "From commit to the regions",
+    rules: "\
 The standard transactions of pgbench run with four clients as fast as they can, and with one client at ten a second.
 Every 50 ms one session asks the server up to where its WAL is flushed, and notes the time before the question. When an
 object was completely in a region is that server's own account; which WAL it holds is in its name. No tool's own account
@@ -65,30 +65,30 @@ is used.
 - `CPU s` is that of the tool's programs during the load, whoever has started them; `PG CPU`, `S3 CPU` and `other` as
   above. A run in which others used more than a tenth both of all the work and of one processor is thrown away. Memory is
   sampled every 50 ms.",
-);
+};
 
 /// The columns.
 pub const COLUMNS: [Column<LatencyRun>; 20] = [
-    Column::new("tps", (0, Shown::Median), |run| run.pgbench.tps),
-    Column::new("commit ms", (2, Shown::Median), |run| run.pgbench.mean_seconds * 1e3),
-    Column::new("commit p99", (2, Shown::Median), |run| run.pgbench.times.p99 * 1e3),
-    Column::new("p50 s", (3, Shown::Median), |run| run.both.latency.p50),
-    Column::new("p99 s", (3, Shown::Median), |run| run.both.latency.p99),
-    Column::new("max s", (3, Shown::Worst), |run| run.both.latency.max),
-    Column::new("p99 x", (2, Shown::Times), |run| run.both.latency.p99),
-    Column::new("one p99", (3, Shown::Median), |run| run.one.latency.p99),
-    Column::new("exp p50", (3, Shown::Median), |run| run.both.exposure.p50),
-    Column::new("exp p99", (3, Shown::Median), |run| run.both.exposure.p99),
-    Column::new("exp max", (3, Shown::Worst), |run| run.both.exposure.max),
-    Column::new("WAL MB/s", (1, Shown::Median), |run| run.wal_bytes as f64 / 1e6 / f64::from(run.seconds)),
-    Column::new("requests/s", (1, Shown::Median), |run| run.requests as f64 / f64::from(run.seconds)),
-    Column::new("CPU s", (2, Shown::Median), |run| run.share.cpu_seconds),
-    Column::new("PG CPU", (1, Shown::Median), |run| run.share.postgres_cpu_seconds),
-    Column::new("S3 CPU", (1, Shown::Median), |run| run.share.region_cpu_seconds),
-    Column::new("other", (1, Shown::Median), |run| run.share.other_cpu_seconds),
-    Column::new("RSS one", (0, Shown::Median), |run| run.share.largest_process_bytes as f64 / f64::from(1 << 20)),
-    Column::new("RSS all", (0, Shown::Median), |run| run.share.all_processes_bytes as f64 / f64::from(1 << 20)),
-    Column::new("CPU x", (2, Shown::Times), |run| run.share.cpu_seconds),
+    Column::new("tps", 0, Shown::Median, |run| run.pgbench.tps),
+    Column::new("commit ms", 2, Shown::Median, |run| run.pgbench.mean_seconds * 1e3),
+    Column::new("commit p99", 2, Shown::Median, |run| run.pgbench.times.p99 * 1e3),
+    Column::new("p50 s", 3, Shown::Median, |run| run.both.latency.p50),
+    Column::new("p99 s", 3, Shown::Median, |run| run.both.latency.p99),
+    Column::new("max s", 3, Shown::Worst, |run| run.both.latency.max),
+    Column::new("p99 x", 2, Shown::Times, |run| run.both.latency.p99),
+    Column::new("one p99", 3, Shown::Median, |run| run.one.latency.p99),
+    Column::new("exp p50", 3, Shown::Median, |run| run.both.exposure.p50),
+    Column::new("exp p99", 3, Shown::Median, |run| run.both.exposure.p99),
+    Column::new("exp max", 3, Shown::Worst, |run| run.both.exposure.max),
+    Column::new("WAL MB/s", 1, Shown::Median, |run| run.wal_bytes as f64 / 1e6 / f64::from(run.seconds)),
+    Column::new("requests/s", 1, Shown::Median, |run| run.requests as f64 / f64::from(run.seconds)),
+    Column::new("CPU s", 2, Shown::Median, |run| run.share.cpu_seconds),
+    Column::new("PG CPU", 1, Shown::Median, |run| run.share.postgres_cpu_seconds),
+    Column::new("S3 CPU", 1, Shown::Median, |run| run.share.region_cpu_seconds),
+    Column::new("other", 1, Shown::Median, |run| run.share.other_cpu_seconds),
+    Column::new("RSS one", 0, Shown::Median, |run| run.share.largest_process_bytes as f64 / f64::from(1 << 20)),
+    Column::new("RSS all", 0, Shown::Median, |run| run.share.all_processes_bytes as f64 / f64::from(1 << 20)),
+    Column::new("CPU x", 2, Shown::Times, |run| run.share.cpu_seconds),
 ];
 
 /// Both loads with all tools, in all their manners.
@@ -144,7 +144,7 @@ impl Cell<'_> {
 
         let watch = Watch::start(ground.stage, &tool.wal.crew(), Watched::Cluster)?;
         let sampler = Sampler::start(ground.stage.cluster())?;
-        let pgbench = load::run(ground.stage.cluster(), &home, (load, seconds));
+        let pgbench = load::run(ground.stage.cluster(), &home, load, seconds);
         let samples = sampler.finish()?;
         let share = watch.finish(ground.stage, 0.0)?;
         let requests = ground.requests(tool)? - before;
@@ -152,7 +152,7 @@ impl Cell<'_> {
         let end = samples.last().map_or(from, |sample| sample.flushed);
         // What comes too late for this is told by the exposure.
         // What is not there by then is told by the exposure; a segment that is not full waits for archive_timeout.
-        let in_time = ground.wait_until_stored(tool, (from, end), GRACE);
+        let in_time = ground.wait_until_stored(tool, from, end, GRACE);
         if let (Err(error), false) = (in_time, manner == Manner::Segments) {
             eprintln!("{}, {}: {error:#}", tool.title, manner.title());
         }

@@ -68,7 +68,7 @@ pub fn prepare(server: &PgServer) -> Result<()> {
 }
 
 /// Runs pgbench's standard transactions for some **seconds**; `home` is for its files and belongs to the servers' account.
-pub fn run(server: &PgServer, home: &Path, (load, seconds): (Load, u32)) -> Result<Done> {
+pub fn run(server: &PgServer, home: &Path, load: Load, seconds: u32) -> Result<Done> {
     for file in times_files(home)? {
         fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
     }
@@ -204,9 +204,9 @@ mod tests {
         assert!(flushed(&server).unwrap() >= before + (8 << 20));
         prepare(&server).unwrap();
         let home = lifeboat_testkit::scratch_dir("lifeboat-bench-load-").unwrap();
-        let done = run(&server, home.path(), (Load::Quiet, 2)).unwrap();
+        let done = run(&server, home.path(), Load::Quiet, 2).unwrap();
         assert_eq!(transactions(&server).unwrap(), done.transactions);
-        let again = run(&server, home.path(), (Load::Full, 1)).unwrap();
+        let again = run(&server, home.path(), Load::Full, 1).unwrap();
         assert!(again.transactions > done.transactions && again.times.max >= again.times.p50, "{again:?}");
         assert!(switch(&server).unwrap() > before);
     }

@@ -50,7 +50,8 @@ impl WalReport {
 
 /// Measures one scenario with all tools that have continuous WAL.
 pub fn measure(
-    (plan, stage): (&Plan, &mut Stage),
+    plan: &Plan,
+    stage: &mut Stage,
     scenario: Scenario,
     tools: &[Box<dyn Tool>],
     report: &mut WalReport,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::ground::{Archiver, Ground, PATIENCE};
 use super::load::{self, Load};
 use super::recovered::Recovered;
-use super::table::{Column, Measured, Shown};
+use super::table::{Column, Heading, Measured, Shown};
 use super::watch::{Crew, Share, Watch, Watched};
 use crate::cluster;
 use crate::tools::wal::Phases;
@@ -37,9 +37,9 @@ impl RecoveryRun {
 }
 
 /// The heading, and what a reader must know.
-pub const TEXT: (&str, &str) = (
-    "Recovery to the last commit",
-    "\
+pub const TEXT: Heading = Heading {
+    title: "Recovery to the last commit",
+    rules: "\
 All tools make a base backup and archive at the same time while pgbench runs with four clients, so that they recover from
 the same cluster and the same WAL, each from its first region, to the end of the WAL. The first recovery with each tool
 is not measured: all its rows are compared with the original's, and after each one the number of transactions with
@@ -50,25 +50,25 @@ pgbench's account; a tool that has lost one ends the benchmark.
 - pgBackRest's restored server is started by the harness, with `hot_standby = off` as Lifeboat starts it.
 - `CPU s` is that of the tool's programs, those that are run as `restore_command` too; `PG CPU` that of the recovering
   server without them.",
-);
+};
 
 /// The columns.
 pub const COLUMNS: [Column<RecoveryRun>; 15] = [
-    Column::new("WAL MB", (0, Shown::Median), |run| run.wal_bytes as f64 / 1e6),
-    Column::new("transactions", (0, Shown::Median), |run| run.transactions as f64),
-    Column::new("found", (0, Shown::Median), |run| run.found as f64),
-    Column::new("fetch s", (2, Shown::Range), |run| run.phases.fetch_seconds),
-    Column::new("recover s", (2, Shown::Range), |run| run.phases.recover_seconds),
-    Column::new("total s", (2, Shown::Range), RecoveryRun::total),
-    Column::new("CPU s", (2, Shown::Median), |run| run.share.cpu_seconds),
-    Column::new("PG CPU", (1, Shown::Median), |run| run.share.postgres_cpu_seconds),
-    Column::new("S3 CPU", (1, Shown::Median), |run| run.share.region_cpu_seconds),
-    Column::new("other", (1, Shown::Median), |run| run.share.other_cpu_seconds),
-    Column::new("RSS one", (0, Shown::Median), |run| run.share.largest_process_bytes as f64 / f64::from(1 << 20)),
-    Column::new("RSS all", (0, Shown::Median), |run| run.share.all_processes_bytes as f64 / f64::from(1 << 20)),
-    Column::new("fetch x", (2, Shown::Times), |run| run.phases.fetch_seconds),
-    Column::new("total x", (2, Shown::Times), RecoveryRun::total),
-    Column::new("CPU x", (2, Shown::Times), |run| run.share.cpu_seconds),
+    Column::new("WAL MB", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6),
+    Column::new("transactions", 0, Shown::Median, |run| run.transactions as f64),
+    Column::new("found", 0, Shown::Median, |run| run.found as f64),
+    Column::new("fetch s", 2, Shown::Range, |run| run.phases.fetch_seconds),
+    Column::new("recover s", 2, Shown::Range, |run| run.phases.recover_seconds),
+    Column::new("total s", 2, Shown::Range, RecoveryRun::total),
+    Column::new("CPU s", 2, Shown::Median, |run| run.share.cpu_seconds),
+    Column::new("PG CPU", 1, Shown::Median, |run| run.share.postgres_cpu_seconds),
+    Column::new("S3 CPU", 1, Shown::Median, |run| run.share.region_cpu_seconds),
+    Column::new("other", 1, Shown::Median, |run| run.share.other_cpu_seconds),
+    Column::new("RSS one", 0, Shown::Median, |run| run.share.largest_process_bytes as f64 / f64::from(1 << 20)),
+    Column::new("RSS all", 0, Shown::Median, |run| run.share.all_processes_bytes as f64 / f64::from(1 << 20)),
+    Column::new("fetch x", 2, Shown::Times, |run| run.phases.fetch_seconds),
+    Column::new("total x", 2, Shown::Times, RecoveryRun::total),
+    Column::new("CPU x", 2, Shown::Times, |run| run.share.cpu_seconds),
 ];
 
 /// What is in the regions, and what must come out again.
@@ -117,7 +117,7 @@ fn archive_and_load(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<L
     let server = ground.stage.cluster();
     let (begin, mut transactions) = (load::flushed(server)?, 0);
     for _ in 0..ROUNDS_MAX {
-        transactions += load::run(server, &home, (Load::Full, ground.plan.recovery_seconds))?.transactions;
+        transactions += load::run(server, &home, Load::Full, ground.plan.recovery_seconds)?.transactions;
         if load::flushed(server)? >= begin + ground.plan.wal_bytes {
             break;
         }
@@ -127,7 +127,7 @@ fn archive_and_load(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<L
     let facts = cluster::facts(server)?;
     let end = load::switch(server)?;
     for (tool, archiving, from) in all {
-        ground.wait_until_stored(tool, (from, end), PATIENCE)?;
+        ground.wait_until_stored(tool, from, end, PATIENCE)?;
         archiving.end(ground.stage)?;
     }
     Ok(Lost { wal_bytes: end - begin, transactions, facts })

@@ -58,7 +58,7 @@ pub struct Column<R> {
 
 impl<R> Column<R> {
     /// A column.
-    pub const fn new(head: &'static str, (digits, shown): (usize, Shown), figure: fn(&R) -> f64) -> Self {
+    pub const fn new(head: &'static str, digits: usize, shown: Shown, figure: fn(&R) -> f64) -> Self {
         Self { head, figure, digits, shown }
     }
 
@@ -80,6 +80,15 @@ impl<R> Column<R> {
 /// How many columns of a [`Section`] are text, from the left.
 pub const TEXT_COLUMNS: usize = 3;
 
+/// What stands above a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Heading {
+    /// The heading.
+    pub title: &'static str,
+    /// What a reader must know, as Markdown.
+    pub rules: &'static str,
+}
+
 /// A table with its heading, ready to be printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
@@ -95,11 +104,8 @@ pub struct Section {
 
 impl Section {
     /// Of rows; `None` if there are none.
-    pub fn of<R>(
-        (title, rules): (&'static str, &'static str),
-        rows: &[Measured<R>],
-        columns: &[Column<R>],
-    ) -> Option<Self> {
+    pub fn of<R>(heading: Heading, rows: &[Measured<R>], columns: &[Column<R>]) -> Option<Self> {
+        let Heading { title, rules } = heading;
         let line = |row: &Measured<R>| {
             let first = rows.iter().find(|other| other.what == row.what).unwrap_or(row);
             let mut line = vec![row.what.clone(), row.tool.to_owned(), row.manner.to_owned()];
@@ -138,18 +144,19 @@ pub fn aligned(lines: &[Vec<String>], text_columns: usize) -> String {
 mod tests {
     use super::*;
 
+    const HEADING: Heading = Heading { title: "t", rules: "r" };
     const COLUMNS: [Column<f64>; 4] = [
-        Column::new("s", (1, Shown::Range), |run| *run),
-        Column::new("p50", (2, Shown::Median), |run| *run),
-        Column::new("max", (0, Shown::Worst), |run| *run),
-        Column::new("x", (2, Shown::Times), |run| *run),
+        Column::new("s", 1, Shown::Range, |run| *run),
+        Column::new("p50", 2, Shown::Median, |run| *run),
+        Column::new("max", 0, Shown::Worst, |run| *run),
+        Column::new("x", 2, Shown::Times, |run| *run),
     ];
 
     #[test]
     fn a_row_without_a_run_that_counts_shows_no_figures_and_no_rows_are_no_section() {
-        assert_eq!(Section::of(("t", "r"), &[], &COLUMNS), None);
+        assert_eq!(Section::of(HEADING, &[], &COLUMNS), None);
         let none = [Measured::<f64>::new("load", "tool", "how")];
-        let section = Section::of(("t", "r"), &none, &COLUMNS).unwrap();
+        let section = Section::of(HEADING, &none, &COLUMNS).unwrap();
         assert_eq!(section.lines[0], ["load", "tool", "how", "-", "-", "-", "-", "0+0"]);
     }
 
@@ -157,7 +164,7 @@ mod tests {
     fn ratios_are_to_the_first_row_of_the_same_load() {
         let row = |what, tool, runs: &[f64]| Measured { runs: runs.to_vec(), ..Measured::new(what, tool, "how") };
         let rows = [row("full", "a", &[2.0, 1.0, 4.0]), row("full", "b", &[5.0]), row("quiet", "b", &[7.0])];
-        let section = Section::of(("t", "r"), &rows, &COLUMNS).unwrap();
+        let section = Section::of(HEADING, &rows, &COLUMNS).unwrap();
         assert_eq!(section.heads, ["load", "tool", "how", "s", "p50", "max", "x", "runs"]);
         assert_eq!(section.lines[0][3..], ["2.0 (1.0-4.0)", "2.00", "4", "1.00", "3+0"]);
         assert_eq!(section.lines[1][6..], ["2.50", "1+0"]);

@@ -109,5 +109,5 @@ impl RegionPlan {
 pub(crate) async fn read(config: &Config, cluster: &ClusterSettings) -> anyhow::Result<Repository> {
     let signer = wiring::signer(config, &cluster.name)?;
     let pinned = signer.verify_key();
-    Repository::read(&config.regions, cluster.name.clone(), (Some(&pinned), true)).await
+    Repository::read(&config.regions, cluster.name.clone(), &pinned).await
 }

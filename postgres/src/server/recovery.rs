@@ -5,6 +5,7 @@
 //! `src/backend/access/transam/xlogrecovery.c` (before 15 `xlog.c`), `src/backend/utils/misc/guc_tables.c`.
 
 use std::fmt;
+use std::ops::Range;
 
 use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime};
 
@@ -147,21 +148,21 @@ pub struct RecoverySettings {
     pub role: CopyRole,
 }
 
-/// A setting, the versions that have it (first, and first that has it no more), and why it is set.
+/// A setting, the versions that have it, and why it is set.
 struct Line {
     name: &'static str,
     value: &'static str,
-    versions: (u32, u32),
+    versions: Range<u32>,
     why: &'static str,
 }
 
-const EVERY: (u32, u32) = (0, u32::MAX);
+const EVERY: Range<u32> = 0..u32::MAX;
 
 const fn line(name: &'static str, value: &'static str, why: &'static str) -> Line {
     Line { name, value, versions: EVERY, why }
 }
 
-const fn line_for(versions: (u32, u32), name: &'static str, value: &'static str, why: &'static str) -> Line {
+const fn line_for(versions: Range<u32>, name: &'static str, value: &'static str, why: &'static str) -> Line {
     Line { name, value, versions, why }
 }
 
@@ -172,12 +173,12 @@ const GUARDS: [Line; 11] = [
     line("archive_cleanup_command", "", "it would delete from the original's archive"),
     line("archive_mode", "off", "the copy must not write into the original's archive"),
     line("archive_command", "", "likewise"),
-    line_for((15, u32::MAX), "archive_library", "", "likewise"),
-    line_for((0, 16), "promote_trigger_file", "", "a file of the original must not open the copy early"),
+    line_for(15..u32::MAX, "archive_library", "", "likewise"),
+    line_for(0..16, "promote_trigger_file", "", "a file of the original must not open the copy early"),
     line("synchronous_standby_names", "", "no standby follows the copy yet: commits would wait for ever"),
     line("max_logical_replication_workers", "0", "subscriptions would use up the changes meant for the original"),
-    line_for((17, u32::MAX), "sync_replication_slots", "off", "there is no primary to take slots from"),
-    line_for((17, u32::MAX), "synchronized_standby_slots", "", "the slots that it names are not in the copy"),
+    line_for(17..u32::MAX, "sync_replication_slots", "off", "there is no primary to take slots from"),
+    line_for(17..u32::MAX, "synchronized_standby_slots", "", "the slots that it names are not in the copy"),
 ];
 
 /// All settings that are targets.
@@ -260,7 +261,7 @@ impl RecoverySettings {
         let major = self.version_num / 10_000;
         let fits = |line: &&Line| {
             let kept = line.name == "max_logical_replication_workers" && self.subscriptions == Subscriptions::Kept;
-            (line.versions.0..line.versions.1).contains(&major) && !kept
+            line.versions.contains(&major) && !kept
         };
         settings.extend(GUARDS.iter().filter(fits).map(|line| (line.name, line.value.to_owned(), line.why)));
         if let Some(incarnation) = &self.incarnation {

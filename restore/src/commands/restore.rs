@@ -40,13 +40,14 @@ const RANGE_BYTES: u64 = 8 << 20;
 /// # Errors
 /// Whatever stopped it. A target that is not complete has no `pg_control` and cannot be started.
 pub async fn run(
-    (place, args): (&PlaceArgs, &RestoreArgs),
+    place: &PlaceArgs,
+    args: &RestoreArgs,
     repository: &Repository,
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
     let keys = Keys::load(place)?;
-    let decision = decide((place, args), (repository, &keys)).await?;
+    let decision = decide(place, args, repository, &keys).await?;
     let record = &decision.row.record;
     let reader = repository.open_backup(record, repository.holders(&decision.row), &keys).await?;
     let facts = facts_of(&reader, record).await?;
@@ -89,7 +90,7 @@ impl Restore<'_> {
         let settings = files::settings(&self.decision, self.args, command)?;
         let finish = {
             let (target, facts, record) = (Arc::clone(&target), self.facts.clone(), record.clone());
-            tokio::task::spawn_blocking(move || files::finish(&target, (&facts, &record), &settings))
+            tokio::task::spawn_blocking(move || files::finish(&target, &facts, &record, &settings))
         };
         finish.await.context("finish the restored directory")??;
         let flushed = begun.elapsed().saturating_sub(fetched);
@@ -144,7 +145,7 @@ impl Restore<'_> {
         if !starts {
             return Ok((None, Some(command)));
         }
-        let archive = Archive::new(self.place, (self.repository, &self.keys), &self.decision.without).await?;
+        let archive = Archive::new(self.place, self.repository, &self.keys, &self.decision.without).await?;
         let serving = Serving::start(place, &settings, Arc::new(archive))?;
         Ok((Some(serving), Some(command)))
     }
@@ -165,7 +166,8 @@ impl Restore<'_> {
             bin_dir,
             user: self.facts.server.bootstrap_role.clone(),
             awaited,
-            replay: (self.decision.row.record.start_lsn, self.decision.proof.expected),
+            replay_from: self.decision.row.record.start_lsn,
+            replay_to: self.decision.proof.expected,
             patience: self.patience(),
             serving,
             output: self.output,

@@ -37,77 +37,97 @@ struct Verdict {
 /// If the key does not fit, or the run was stopped. Damage is not an error but an ending of its own.
 pub async fn run(
     place: &PlaceArgs,
-    (repository, row): (&Repository, &CatalogRow),
+    repository: &Repository,
+    row: &CatalogRow,
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
     let keys = if Keys::are_given(place) { Some(Keys::load(place)?) } else { None };
+    let verification = Verification { repository, row, output, stop };
     let mut verdicts = Vec::new();
     for region in repository.holders(row) {
         let verdict = match &keys {
-            Some(keys) => deep((repository, row), &region, keys, (output, stop)).await?,
-            None => blind((repository, row), &region, (output, stop)).await?,
+            Some(keys) => verification.deep(&region, keys).await?,
+            None => verification.blind(&region).await?,
         };
         verdicts.push(verdict);
     }
-    report(row, &verdicts, (keys.is_some(), output));
+    let depth = if keys.is_some() { Depth::Decrypted } else { Depth::Hashed };
+    match output {
+        Output::Json => print_json(row, &verdicts, depth),
+        Output::Text => print_text(row, &verdicts, depth),
+    }
     let sound = verdicts.iter().all(|verdict| verdict.damage.is_empty() && verdict.failure.is_none());
     Ok(if sound { Ending::Done } else { Ending::Damaged })
 }
 
-async fn deep(
-    (repository, row): (&Repository, &CatalogRow),
-    region: &RegionStore,
-    keys: &Keys,
-    (output, stop): (Output, &CancellationToken),
-) -> anyhow::Result<Verdict> {
-    let name = region.name.to_string();
-    let reader = repository.open_backup(&row.record, vec![region.clone()], keys).await;
-    let reader: Arc<BackupReader> = match reader {
-        Ok(reader) => reader,
-        Err(error) if error.downcast_ref::<lifeboat_cli::exit_code::Exit>().is_some() => return Err(error),
-        Err(error) => {
-            return Ok(Verdict { region: name, objects: 0, damage: Vec::new(), failure: Some(format!("{error:#}")) });
-        }
-    };
-    let progress = Arc::new(Progress::default());
-    let line = ProgressLine::start("verify", Arc::clone(&progress), Some(row.record.files.raw_bytes), output);
-    let shards = row.record.index.iter().map(|shard| shard.key.clone()).collect();
-    let settings = ReadSettings { ranges: Ranges::WholeObjects, connections: 3, workers: workers() };
-    let read =
-        read::read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, ReadControl { progress, stop })
-            .await;
-    drop(line);
-    anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
-    let failure = read.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
-    let mut damage = reader.damage();
-    let objects = reader.objects().count();
-    if failure.is_some() {
-        // One bad object ends the walk: name all of them, so that they can be healed in one go.
-        let known: BTreeSet<ObjectKey> = damage.iter().map(|damage| damage.key.clone()).collect();
-        let rest = hash_all(region, reader.objects().map(|(key, sha256)| (key.clone(), sha256)).collect(), stop).await;
-        damage.extend(rest.into_iter().filter(|damage| !known.contains(&damage.key)));
-    }
-    Ok(Verdict { region: name, objects, damage, failure })
+/// What is verified, and who is told.
+struct Verification<'a> {
+    repository: &'a Repository,
+    row: &'a CatalogRow,
+    output: Output,
+    stop: &'a CancellationToken,
 }
 
-async fn blind(
-    (repository, row): (&Repository, &CatalogRow),
-    region: &RegionStore,
-    (_, stop): (Output, &CancellationToken),
-) -> anyhow::Result<Verdict> {
-    let name = region.name.to_string();
-    let list = repository.objects(&row.record, std::slice::from_ref(region)).await;
-    let objects = match list {
-        Ok(objects) => objects,
-        Err(error) => {
-            return Ok(Verdict { region: name, objects: 0, damage: Vec::new(), failure: Some(format!("{error:#}")) });
+impl Verification<'_> {
+    async fn deep(&self, region: &RegionStore, keys: &Keys) -> anyhow::Result<Verdict> {
+        let Self { repository, row, output, stop } = *self;
+        let name = region.name.to_string();
+        let reader = repository.open_backup(&row.record, vec![region.clone()], keys).await;
+        let reader: Arc<BackupReader> = match reader {
+            Ok(reader) => reader,
+            Err(error) if error.downcast_ref::<lifeboat_cli::exit_code::Exit>().is_some() => return Err(error),
+            Err(error) => {
+                return Ok(Verdict {
+                    region: name,
+                    objects: 0,
+                    damage: Vec::new(),
+                    failure: Some(format!("{error:#}")),
+                });
+            }
+        };
+        let progress = Arc::new(Progress::default());
+        let line = ProgressLine::start("verify", Arc::clone(&progress), Some(row.record.files.raw_bytes), output);
+        let shards = row.record.index.iter().map(|shard| shard.key.clone()).collect();
+        let settings = ReadSettings { ranges: Ranges::WholeObjects, connections: 3, workers: workers() };
+        let read =
+            read::read_backup(Arc::clone(&reader), shards, Arc::new(Nowhere), settings, ReadControl { progress, stop })
+                .await;
+        drop(line);
+        anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
+        let failure = read.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+        let mut damage = reader.damage();
+        let objects = reader.objects().count();
+        if failure.is_some() {
+            // One bad object ends the walk: name all of them, so that they can be healed in one go.
+            let known: BTreeSet<ObjectKey> = damage.iter().map(|damage| damage.key.clone()).collect();
+            let rest =
+                hash_all(region, reader.objects().map(|(key, sha256)| (key.clone(), sha256)).collect(), stop).await;
+            damage.extend(rest.into_iter().filter(|damage| !known.contains(&damage.key)));
         }
-    };
-    let count = objects.len();
-    let damage = hash_all(region, objects.into_iter().collect(), stop).await;
-    anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
-    Ok(Verdict { region: name, objects: count, damage, failure: None })
+        Ok(Verdict { region: name, objects, damage, failure })
+    }
+
+    async fn blind(&self, region: &RegionStore) -> anyhow::Result<Verdict> {
+        let Self { repository, row, stop, .. } = *self;
+        let name = region.name.to_string();
+        let list = repository.objects(&row.record, std::slice::from_ref(region)).await;
+        let objects = match list {
+            Ok(objects) => objects,
+            Err(error) => {
+                return Ok(Verdict {
+                    region: name,
+                    objects: 0,
+                    damage: Vec::new(),
+                    failure: Some(format!("{error:#}")),
+                });
+            }
+        };
+        let count = objects.len();
+        let damage = hash_all(region, objects.into_iter().collect(), stop).await;
+        anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
+        Ok(Verdict { region: name, objects: count, damage, failure: None })
+    }
 }
 
 /// Reads every object whole and compares it with its signed SHA-256. The walk goes on over damage: a report is complete.
@@ -134,26 +154,39 @@ async fn hash_all(
     found.filter_map(|damage| async move { damage }).collect().await
 }
 
-fn report(row: &CatalogRow, verdicts: &[Verdict], (deep, output): (bool, Output)) {
-    if output == Output::Json {
-        let regions: Vec<_> = verdicts
-            .iter()
-            .map(|verdict| {
-                let damage: Vec<_> =
-                    verdict.damage.iter().map(|d| json!({ "key": d.key.as_str(), "what": d.what })).collect();
-                json!({ "region": verdict.region, "objects": verdict.objects, "damage": damage, "failure": verdict.failure })
-            })
-            .collect();
-        let depth = if deep { "decrypted" } else { "hashed" };
-        println!("{}", json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions }));
-        return;
-    }
+/// How closely objects were looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Decrypted,
+    Hashed,
+}
+
+fn print_json(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
+    let regions: Vec<_> = verdicts
+        .iter()
+        .map(|verdict| {
+            let damage: Vec<_> =
+                verdict.damage.iter().map(|d| json!({ "key": d.key.as_str(), "what": d.what })).collect();
+            json!({ "region": verdict.region, "objects": verdict.objects, "damage": damage, "failure": verdict.failure })
+        })
+        .collect();
+    let depth = match depth {
+        Depth::Decrypted => "decrypted",
+        Depth::Hashed => "hashed",
+    };
+    println!("{}", json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions }));
+}
+
+fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
     for verdict in verdicts {
         let sound = verdict.damage.is_empty() && verdict.failure.is_none();
         let word = if sound { toned("sound", Tone::Good) } else { toned("DAMAGED", Tone::Bad) };
-        let depth = if deep { "everything was decrypted and compared" } else { "every object has its signed SHA-256" };
-        let depth = if sound { depth } else { "see below" };
-        println!("{}: backup {} is {word}: {} objects, {depth}", verdict.region, row.record.backup, verdict.objects);
+        let how = match depth {
+            _ if !sound => "see below",
+            Depth::Decrypted => "everything was decrypted and compared",
+            Depth::Hashed => "every object has its signed SHA-256",
+        };
+        println!("{}: backup {} is {word}: {} objects, {how}", verdict.region, row.record.backup, verdict.objects);
         for damage in &verdict.damage {
             println!("  {}: {}", damage.key, damage.what);
         }

@@ -28,7 +28,7 @@ pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> 
         return Ok(Ending::Done);
     }
     let keys = if Keys::are_given(place) { Keys::load(place)? } else { Keys::none() };
-    let archive = Arc::new(Archive::new(place, (repository, &keys), &[]).await?);
+    let archive = Arc::new(Archive::new(place, repository, &keys, &[]).await?);
     let inventory = archive.inventory(repository, None).await?;
     let windows = if Keys::are_given(place) {
         let source = Arc::clone(&archive) as Arc<dyn WalSource>;

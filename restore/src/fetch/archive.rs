@@ -56,7 +56,8 @@ impl Archive {
     /// If there is no backup that says what kind of cluster it is, a name in `without` is no region, or no region is left.
     pub async fn new(
         place: &PlaceArgs,
-        (repository, keys): (&Repository, &Keys),
+        repository: &Repository,
+        keys: &Keys,
         without: &[RegionName],
     ) -> anyhow::Result<Self> {
         let descriptor = repository.descriptor()?;
@@ -81,7 +82,7 @@ impl Archive {
         loop {
             let opened = async {
                 let repository = Repository::open(place).await?;
-                Self::new(place, (&repository, &keys), without).await
+                Self::new(place, &repository, &keys, without).await
             };
             match opened.await {
                 Ok(archive) => return Ok(archive),

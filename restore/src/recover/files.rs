@@ -66,7 +66,8 @@ pub fn settings(
 /// Whatever the operating system says; the copy cannot be started then.
 pub fn finish(
     target: &TargetDir,
-    (facts, record): (&BackupFacts, &BackupRecord),
+    facts: &BackupFacts,
+    record: &BackupRecord,
     settings: &RecoverySettings,
 ) -> anyhow::Result<()> {
     let files = target.files();

@@ -63,8 +63,10 @@ pub struct Recovery<'a> {
     pub user: String,
     /// What to wait for.
     pub awaited: Awaited,
-    /// Where replay begins and about where it ends.
-    pub replay: (Lsn, Lsn),
+    /// Where replay begins.
+    pub replay_from: Lsn,
+    /// About where it ends.
+    pub replay_to: Lsn,
     /// How long one file of WAL may be waited for.
     pub patience: Duration,
     /// The prefetcher, if there is one.
@@ -205,10 +207,9 @@ impl Recovery<'_> {
         let mut server = LocalServer::launch(settings).context("start the restored server")?;
         let mut log = LogReader::new(server.log_path(), offset);
         let progress = Arc::new(Progress::default());
-        let (from, to) = self.replay;
-        let total = to.bytes_since(from).filter(|_| self.serving.is_some());
+        let total = self.replay_to.bytes_since(self.replay_from).filter(|_| self.serving.is_some());
         let line = ProgressLine::start("replay", Arc::clone(&progress), total, self.output);
-        let waited = self.wait((&mut server, &mut log), &progress, stop).await;
+        let waited = self.wait(&mut server, &mut log, &progress, stop).await;
         drop(line);
         waited?;
         self.recovered(server, &log).await
@@ -216,13 +217,14 @@ impl Recovery<'_> {
 
     async fn wait(
         &self,
-        (server, log): (&mut LocalServer, &mut LogReader),
+        server: &mut LocalServer,
+        log: &mut LogReader,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut last_change = Instant::now();
         let mut last_asked = Instant::now();
-        let mut replayed = self.replay.0;
+        let mut replayed = self.replay_from;
         loop {
             if stop.is_cancelled() {
                 bail!("stopped on request; the server was stopped too");

@@ -38,12 +38,14 @@ pub struct Decision {
 /// [`Ending::Unreachable`] if the target cannot be reached, [`Ending::NoSuchBackup`], or whatever kept it from being found
 /// out.
 pub async fn decide(
-    (place, args): (&PlaceArgs, &RestoreArgs),
-    (repository, keys): (&Repository, &Keys),
+    place: &PlaceArgs,
+    args: &RestoreArgs,
+    repository: &Repository,
+    keys: &Keys,
 ) -> anyhow::Result<Decision> {
     let target = args.target.target().map_err(|message| Exit::error(Ending::BadCommandLine, message))?;
     let newest = repository.choose(args.backup.as_ref())?;
-    let archive = Arc::new(Archive::new(place, (repository, keys), &args.without_regions).await?);
+    let archive = Arc::new(Archive::new(place, repository, keys, &args.without_regions).await?);
     let inventory = archive.inventory(repository, args.backup.as_ref()).await?;
     let is_latest = target.goal == Goal::Latest;
     if is_latest && !args.standby && target.origin == GoalOrigin::Default && !inventory.view.has_wal() {

@@ -56,6 +56,12 @@ pub struct Question<'a> {
     pub unanswered: &'a [(RegionName, String)],
 }
 
+/// The way to a timeline, and how far it leads from each backup on it, the oldest first.
+struct Routes {
+    path: TimelinePath,
+    reaches: Vec<Reach>,
+}
+
 impl Question<'_> {
     /// Finds the newest backup from which the target can be reached, and proves it.
     ///
@@ -76,13 +82,13 @@ impl Question<'_> {
             return self.immediate();
         }
         let path = self.path()?;
-        let reaches = self.reaches(&path);
+        let routes = Routes { reaches: self.reaches(&path), path };
         let mut proof = match goal {
-            Goal::Latest | Goal::Immediate => self.latest(&path, reaches.last())?,
-            Goal::Time(time, inclusion) => self.time(survey, (&path, &reaches), (*time, *inclusion)).await?,
-            Goal::Lsn(lsn, inclusion) => self.lsn(survey, &reaches, (*lsn, *inclusion)).await?,
-            Goal::Xid(xid, inclusion) => self.xid(survey, &reaches, (*xid, *inclusion)).await?,
-            Goal::Name(name) => self.name(survey, &reaches, name).await?,
+            Goal::Latest | Goal::Immediate => self.latest(&routes)?,
+            Goal::Time(time, inclusion) => self.time(survey, &routes, *time, *inclusion).await?,
+            Goal::Lsn(lsn, inclusion) => self.lsn(survey, &routes.reaches, *lsn, *inclusion).await?,
+            Goal::Xid(xid, inclusion) => self.xid(survey, &routes.reaches, *xid, *inclusion).await?,
+            Goal::Name(name) => self.name(survey, &routes.reaches, name).await?,
         };
         for (region, why) in self.unanswered {
             proof.warnings.push(format!("region {region} does not answer and is not needed for this target: {why}"));
@@ -148,8 +154,8 @@ impl Question<'_> {
         })
     }
 
-    fn latest(&self, path: &TimelinePath, reach: Option<&Reach>) -> anyhow::Result<Proof> {
-        let reach = reach.ok_or_else(|| unreachable("no backup lies on the way to that timeline"))?;
+    fn latest(&self, Routes { path, reaches }: &Routes) -> anyhow::Result<Proof> {
+        let reach = reaches.last().ok_or_else(|| unreachable("no backup lies on the way to that timeline"))?;
         if let Some((region, why)) = self.unanswered.first() {
             let why = format!(
                 "region {region} does not answer, and may hold newer WAL than all others ({why}); wait for it, or accept \
@@ -183,8 +189,9 @@ impl Question<'_> {
     async fn time(
         &self,
         survey: &Survey,
-        (path, reaches): (&TimelinePath, &[Reach]),
-        (time, inclusion): (UtcTime, Inclusion),
+        Routes { path, reaches }: &Routes,
+        time: UtcTime,
+        inclusion: Inclusion,
     ) -> anyhow::Result<Proof> {
         let passes = |decision: UtcTime| match inclusion {
             Inclusion::Inclusive => decision > time,
@@ -224,12 +231,7 @@ impl Question<'_> {
         Err(unreachable(&why))
     }
 
-    async fn lsn(
-        &self,
-        survey: &Survey,
-        reaches: &[Reach],
-        (lsn, inclusion): (Lsn, Inclusion),
-    ) -> anyhow::Result<Proof> {
+    async fn lsn(&self, survey: &Survey, reaches: &[Reach], lsn: Lsn, inclusion: Inclusion) -> anyhow::Result<Proof> {
         let mut candidates = reaches.iter().rev().filter(|reach| reach.backup.stop.lsn <= lsn).peekable();
         if candidates.peek().is_none() {
             return Err(unreachable(&format!("no backup on this timeline is consistent at or before {lsn}")));
@@ -246,12 +248,7 @@ impl Question<'_> {
         Ok(proof(reach, StopAt::End, reach.end.lsn, found))
     }
 
-    async fn xid(
-        &self,
-        survey: &Survey,
-        reaches: &[Reach],
-        (xid, inclusion): (u32, Inclusion),
-    ) -> anyhow::Result<Proof> {
+    async fn xid(&self, survey: &Survey, reaches: &[Reach], xid: u32, inclusion: Inclusion) -> anyhow::Result<Proof> {
         let is_it = |fact: &WalFact| match &fact.kind {
             WalFactKind::Commit { xid: found, .. } | WalFactKind::Abort { xid: found, .. } => *found == xid,
             _ => false,

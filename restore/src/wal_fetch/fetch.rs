@@ -63,7 +63,9 @@ impl Fetcher {
     /// nobody replays that.
     pub(crate) async fn segment(
         &self,
-        (name, start, end): (SegmentName, Lsn, Lsn),
+        name: SegmentName,
+        start: Lsn,
+        end: Lsn,
         replay_from: Lsn,
     ) -> Result<Fetched, String> {
         let files = self.files.clone();

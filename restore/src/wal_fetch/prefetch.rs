@@ -276,7 +276,7 @@ impl Shared {
             if (end < next && how == Unplanned::WholeOnly) || self.is_unchanged(name, end) {
                 return Ok(Answer::Absent);
             }
-            let fetched = self.fetcher.segment((name, start, end), self.plan.replay_from).await?;
+            let fetched = self.fetcher.segment(name, start, end, self.plan.replay_from).await?;
             if end < next {
                 self.state.lock().unfinished = Some((name, end, Instant::now()));
             }
@@ -372,9 +372,9 @@ async fn work(shared: Arc<Shared>) {
             }
             continue;
         };
-        let what = (segment.name, segment.start, segment.end);
+        let from = shared.plan.replay_from;
         let outcome = tokio::select! {
-            outcome = shared.fetcher.segment(what, shared.plan.replay_from) => outcome,
+            outcome = shared.fetcher.segment(segment.name, segment.start, segment.end, from) => outcome,
             () = shared.stop.cancelled() => return,
         };
         match shared.finish_job(index, outcome) {

@@ -224,7 +224,7 @@ impl Metrics {
     }
 
     /// One reading, as its reader judges it.
-    pub(crate) fn read(&self, (bytes, took): (ByteCount, Duration), outcome: Outcome) {
+    pub(crate) fn read(&self, bytes: ByteCount, took: Duration, outcome: Outcome) {
         let seen = Observation { operation: Operation::Get, took, bytes };
         let mut inner = self.inner.lock();
         inner.error_rate = average(Some(inner.error_rate), f64::from(u8::from(outcome == Outcome::Failed)));

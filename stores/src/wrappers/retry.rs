@@ -117,6 +117,13 @@ fn outcome_is_unknown(error: &StoreError) -> bool {
     matches!(error, StoreError::Transient { .. } | StoreError::DeadlineExceeded { .. })
 }
 
+/// When an operation began, and until when it may go on, all its attempts together.
+#[derive(Clone, Copy)]
+struct Deadline {
+    started: Instant,
+    ends: Instant,
+}
+
 /// What the attempts of one operation came to.
 struct Attempts<T> {
     result: Result<T, StoreError>,
@@ -131,27 +138,27 @@ impl WithRetry {
         Self { inner, policy, jitter }
     }
 
-    fn deadline(&self) -> (Instant, Instant) {
-        let start = Instant::now();
-        (start, start + self.policy.deadline)
+    fn deadline(&self) -> Deadline {
+        let started = Instant::now();
+        Deadline { started, ends: started + self.policy.deadline }
     }
 
     async fn attempts<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         doing: &str,
-        (start, deadline): (Instant, Instant),
+        deadline: Deadline,
         attempt: impl Fn() -> F,
     ) -> Attempts<T> {
         let mut backoff = Backoff::default();
         let mut earlier_unknown = false;
         loop {
-            let Ok(result) = timeout_at(deadline, attempt()).await else {
-                let error = StoreError::DeadlineExceeded { doing: doing.to_owned(), after: start.elapsed() };
+            let Ok(result) = timeout_at(deadline.ends, attempt()).await else {
+                let error = StoreError::DeadlineExceeded { doing: doing.to_owned(), after: deadline.started.elapsed() };
                 return Attempts { result: Err(error), earlier_unknown };
             };
             let Err(error) = result else { return Attempts { result, earlier_unknown } };
             let pause = backoff.pause(&error, self.jitter.factor());
-            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < deadline) else {
+            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < deadline.ends) else {
                 return Attempts { result: Err(error), earlier_unknown };
             };
             tracing::debug!(store = %self.inner, doing, %error, ?pause, "asking again after a pause");
@@ -165,7 +172,7 @@ impl WithRetry {
         &self,
         key: &ObjectKey,
         body: &SealedBody,
-        limits: (Instant, Instant),
+        deadline: Deadline,
         nature: KeyNature,
     ) -> Result<PutOutcome, StoreError> {
         let conflict = || StoreError::Conflict { key: key.clone() };
@@ -173,7 +180,7 @@ impl WithRetry {
         if nature == KeyNature::Predictable {
             let range = ByteRange::WholeUpTo(length);
             let doing = format!("compare {key} in {self} with what was sent");
-            let found = self.attempts(&doing, limits, || self.inner.get(key, range)).await.result;
+            let found = self.attempts(&doing, deadline, || self.inner.get(key, range)).await.result;
             match found {
                 Ok(found) if found == body.bytes => {}
                 Ok(_) | Err(StoreError::Unsupported { .. } | StoreError::NotFound { .. }) => return Err(conflict()),
@@ -182,7 +189,7 @@ impl WithRetry {
         }
         // A role that may only create may list, but neither read nor look at what it created.
         let doing = format!("find {key} in {self} after a lost answer");
-        let page = self.attempts(&doing, limits, || self.inner.list(key.as_str(), None)).await.result?;
+        let page = self.attempts(&doing, deadline, || self.inner.list(key.as_str(), None)).await.result?;
         let entry = page.entries.into_iter().find(|entry: &Entry| entry.key == *key);
         match entry {
             Some(entry) if entry.meta.size == length => {
@@ -202,9 +209,9 @@ impl fmt::Display for WithRetry {
 #[async_trait]
 impl Store for WithRetry {
     async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        let limits = self.deadline();
+        let deadline = self.deadline();
         let doing = format!("write {key} to {self}");
-        let attempts = self.attempts(&doing, limits, || self.inner.put(key, body.clone(), mode.clone())).await;
+        let attempts = self.attempts(&doing, deadline, || self.inner.put(key, body.clone(), mode.clone())).await;
         if !attempts.earlier_unknown {
             return attempts.result;
         }
@@ -215,7 +222,7 @@ impl Store for WithRetry {
                     // What is replaced exists already, so its name tells nothing about who wrote the content.
                     PutMode::IfUnchanged(_) => KeyNature::Predictable,
                 };
-                self.settled(key, &body, limits, nature).await
+                self.settled(key, &body, deadline, nature).await
             }
             result => result,
         };

@@ -92,7 +92,8 @@ impl PrivateSystemd {
     pub(crate) fn wait_for(
         &self,
         what: &str,
-        (line, patience): (&str, Duration),
+        line: &str,
+        patience: Duration,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<String> {
         let begun = Instant::now();

@@ -91,7 +91,7 @@ impl Scene {
         let whole = format!("cd {DESK} && {line}");
         // Only what tells how it stands may be asked again.
         if line.contains("lifeboatd status") && typed.code == 0 {
-            return self.systemd.wait_for(line, (&whole, PATIENCE), |_| true).map(drop);
+            return self.systemd.wait_for(line, &whole, PATIENCE, |_| true).map(drop);
         }
         let output = self.systemd.shell(&whole)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -181,7 +181,7 @@ fn start_server(systemd: &PrivateSystemd) -> Result<()> {
     );
     systemd.said(&make).context("make a server")?;
     let ask = "cd / && runuser -u postgres -- psql -XAtc 'select 1'";
-    systemd.wait_for("the server", (ask, Duration::from_secs(30)), |said| said == "1").map(drop)
+    systemd.wait_for("the server", ask, Duration::from_secs(30), |said| said == "1").map(drop)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -129,10 +129,10 @@ fn reload(scene: &Scene) -> Result<()> {
     wait_for_journal(scene, "durabilitty")?;
     // The file that the daemon refuses is refused by the command, too: it reads one that is still good.
     let status = "runuser -u lifeboat -- lifeboatd --config /srv/desk/edits/lifeboat.toml status || true";
-    inside.wait_for("the alarm config-refused", (status, PATIENCE), |said| said.contains("config-refused"))?;
+    inside.wait_for("the alarm config-refused", status, PATIENCE, |said| said.contains("config-refused"))?;
     scene.edit_configuration("[durabilitty]", "[durability]")?;
     inside.said(&format!("systemctl reload {UNIT}"))?;
-    inside.wait_for("the end of config-refused", (status, PATIENCE), |said| !said.contains("config-refused"))?;
+    inside.wait_for("the end of config-refused", status, PATIENCE, |said| !said.contains("config-refused"))?;
     ensure!(property(scene, "MainPID")? == pid, "the daemon did not outlive a reload");
     println!("    reloaded; a bad configuration is refused");
     Ok(())
@@ -140,7 +140,7 @@ fn reload(scene: &Scene) -> Result<()> {
 
 fn wait_for_journal(scene: &Scene, words: &str) -> Result<()> {
     let journal = format!("journalctl --no-pager --output cat --unit {UNIT}");
-    scene.systemd.wait_for(words, (&journal, PATIENCE), |said| said.contains(words)).map(drop)
+    scene.systemd.wait_for(words, &journal, PATIENCE, |said| said.contains(words)).map(drop)
 }
 
 /// The schedule is due each minute now.
@@ -149,7 +149,7 @@ fn scheduled_backup(scene: &Scene) -> Result<()> {
     let count = |said: &str| said.matches("\"backup\"").count();
     let before = count(&scene.systemd.said(list)?);
     let patience = Duration::from_secs(100);
-    scene.systemd.wait_for("a scheduled backup", (list, patience), |said| count(said) > before)?;
+    scene.systemd.wait_for("a scheduled backup", list, patience, |said| count(said) > before)?;
     println!("    a scheduled backup is there");
     Ok(())
 }
@@ -177,13 +177,13 @@ fn killed(scene: &Scene) -> Result<()> {
 /// It is active again, as another process, and streams.
 fn restarted(scene: &Scene, before: &str) -> Result<()> {
     let show = format!("systemctl show --value --property ActiveState --property MainPID {UNIT}");
-    scene.systemd.wait_for("the restart", (&show, PATIENCE), |said| {
+    scene.systemd.wait_for("the restart", &show, PATIENCE, |said| {
         let mut lines = said.lines().collect::<Vec<_>>();
         lines.sort_unstable();
         matches!(lines.as_slice(), [pid, "active"] if *pid != before && *pid != "0")
     })?;
     let streams = "cd / && runuser -u postgres -- psql -XAtc \"select count(*) from pg_stat_replication where state = 'streaming'\"";
-    scene.systemd.wait_for("the stream", (streams, PATIENCE), |said| said != "0").map(drop)
+    scene.systemd.wait_for("the stream", streams, PATIENCE, |said| said != "0").map(drop)
 }
 
 /// In order, in time, and with 0.

@@ -47,7 +47,7 @@ impl Clients {
             psql.args(["-XAt", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]);
             let psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
             let (psql, stop) = (psql.context("start psql")?, Arc::clone(&stop));
-            threads.push(std::thread::spawn(move || commit(psql, (run, client), &stop)));
+            threads.push(std::thread::spawn(move || commit(psql, run, client, &stop)));
         }
         Ok(Self { stop, threads })
     }
@@ -63,7 +63,7 @@ impl Clients {
     }
 }
 
-fn commit(mut psql: Child, (run, client): (u32, u32), stop: &AtomicBool) -> Result<Vec<Acknowledged>> {
+fn commit(mut psql: Child, run: u32, client: u32, stop: &AtomicBool) -> Result<Vec<Acknowledged>> {
     let mut input = psql.stdin.take().context("psql has no input")?;
     let mut output = BufReader::new(psql.stdout.take().context("psql has no output")?);
     let mut acknowledged = Vec::new();

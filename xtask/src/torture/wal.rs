@@ -40,8 +40,8 @@ pub(crate) fn short() -> Result<()> {
 }
 
 fn torture(args: &WalTortureArgs, programs: Programs) -> Result<()> {
-    let default = lose_the_host(args, (Wal::Asynchronous, programs))?;
-    let synchronous = lose_the_host(args, (Wal::Synchronous, Programs::AsTested))?;
+    let default = lose_the_host(args, Wal::Asynchronous, programs)?;
+    let synchronous = lose_the_host(args, Wal::Synchronous, Programs::AsTested)?;
     println!("\n--- what the loss of the host cost, over {} kills each ---", args.kills);
     println!("{:<14} {:>13} {:>8} {:>12} {:>12}", "mode", "acknowledged", "lost", "oldest lost", "median lost");
     for (mode, toll) in [("default", &default), ("synchronous", &synchronous)] {
@@ -84,7 +84,7 @@ impl Toll {
     }
 }
 
-fn lose_the_host(args: &WalTortureArgs, (wal, programs): (Wal, Programs)) -> Result<Toll> {
+fn lose_the_host(args: &WalTortureArgs, wal: Wal, programs: Programs) -> Result<Toll> {
     println!("\n--- {wal:?} mode ---");
     let mut scenario = Scenario::start(2, programs, wal)?;
     scenario.server.psql("postgres", Clients::TABLE)?;

@@ -154,9 +154,10 @@ pub(crate) fn encode(frames: &[FrameRef], size: u64) -> Result<Extents, ExtentEr
 /// # Errors
 /// [`ExtentError`], by meaning.
 pub(crate) fn decode(encoded: &[u8], size: u64, frame_bytes: u64, packs: u32) -> Result<Vec<FrameRef>, ExtentError> {
-    let mut source = Source { rest: encoded, size, frame_bytes, position: 0, expected: START, run: (0, Form::Implied) };
+    let mut source =
+        Source { rest: encoded, size, frame_bytes, position: 0, expected: START, left: 0, form: Form::Implied };
     let mut frames = Vec::new();
-    while !source.rest.is_empty() || source.run.0 > 0 {
+    while !source.rest.is_empty() || source.left > 0 {
         let frame = source.read()?;
         if frame.pack >= packs {
             return Err(ExtentError::UnknownPack { pack: frame.pack });
@@ -226,8 +227,9 @@ struct Source<'a> {
     frame_bytes: u64,
     position: u64,
     expected: Cursor,
-    /// Frames left in the run.
-    run: (u64, Form),
+    /// Frames left in the run, all of this form.
+    left: u64,
+    form: Form,
 }
 
 impl Source<'_> {
@@ -242,17 +244,18 @@ impl Source<'_> {
         let frame = varint::read_step(near.frame, &mut self.rest)?;
         let offset = varint::read_step(near.offset, &mut self.rest)?;
         self.expected = Cursor { pack, frame, offset };
-        self.run = (head >> 1, form);
+        self.left = head >> 1;
+        self.form = form;
         Ok(())
     }
 
     fn read(&mut self) -> Result<FrameRef, ExtentError> {
-        if self.run.0 == 0 {
+        if self.left == 0 {
             self.begin_run()?;
         }
         let Cursor { pack, frame, offset } = self.expected;
         let stored_len = varint::read_u32(&mut self.rest)?;
-        let raw_len = match self.run.1 {
+        let raw_len = match self.form {
             Form::Explicit => varint::read_u32(&mut self.rest)?,
             Form::Implied => {
                 let implied = self.frame_bytes.min(self.size.saturating_sub(self.position));
@@ -261,7 +264,7 @@ impl Source<'_> {
         };
         let found = FrameRef { pack, place: FramePlace { frame, offset, stored_len }, raw_len };
         check(&found)?;
-        self.run.0 -= 1;
+        self.left -= 1;
         self.position += u64::from(raw_len);
         self.expected = Cursor::after(&found);
         Ok(found)
@@ -273,24 +276,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn frame(pack: u32, number: u32, offset: u32, lengths: (u32, u32)) -> FrameRef {
-        let (stored_len, raw_len) = lengths;
+    fn frame(pack: u32, number: u32, offset: u32, stored_len: u32, raw_len: u32) -> FrameRef {
         FrameRef { pack, place: FramePlace { frame: number, offset, stored_len }, raw_len }
     }
 
     #[test]
     fn frames_that_do_not_make_up_the_file_are_refused() {
-        let one = frame(0, 0, 144, (100, 50));
+        let one = frame(0, 0, 144, 100, 50);
         for (why, frames, size) in [
             ("nothing for something", vec![], 1),
             ("something for nothing", vec![one], 0),
             ("too few", vec![one], 51),
             ("too many", vec![one, one], 99),
-            ("shorter than a frame can be", vec![frame(0, 0, 144, (23, 50))], 50),
-            ("longer than a frame can be", vec![frame(0, 0, 144, ((16 << 20) + 25, 50))], 50),
-            ("holds nothing", vec![frame(0, 0, 144, (100, 0))], 0),
-            ("holds too much", vec![frame(0, 0, 144, (100, (16 << 20) + 1))], (16 << 20) + 1),
-            ("past the end of the numbers", vec![frame(0, 0, u32::MAX - 50, (100, 50))], 50),
+            ("shorter than a frame can be", vec![frame(0, 0, 144, 23, 50)], 50),
+            ("longer than a frame can be", vec![frame(0, 0, 144, (16 << 20) + 25, 50)], 50),
+            ("holds nothing", vec![frame(0, 0, 144, 100, 0)], 0),
+            ("holds too much", vec![frame(0, 0, 144, 100, (16 << 20) + 1)], (16 << 20) + 1),
+            ("past the end of the numbers", vec![frame(0, 0, u32::MAX - 50, 100, 50)], 50),
         ] {
             assert!(encode(&frames, size).is_err(), "{why}");
         }
@@ -298,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_contiguous_file_takes_three_bytes_a_frame() {
-        let frames: Vec<_> = (0..8192).map(|n| frame(0, n, 144 + n * 40_000, (40_000, 131_072))).collect();
+        let frames: Vec<_> = (0..8192).map(|n| frame(0, n, 144 + n * 40_000, 40_000, 131_072)).collect();
         let extents = encode(&frames, 1 << 30).unwrap();
         assert!(extents.encoded.len() < 8192 * 3 + 16, "{}", extents.encoded.len());
         let read = |packs| decode(&extents.encoded, 1 << 30, extents.frame_bytes, packs);
@@ -309,7 +311,7 @@ mod tests {
     fn any_frame() -> impl Strategy<Value = FrameRef> {
         let raw = prop_oneof![Just(131_072_u32), 1..200_000_u32];
         (0..4_u32, 0..9_u32, 144..900_u32, 24..70_000_u32, raw)
-            .prop_map(|(pack, number, offset, stored, raw)| frame(pack, number, offset, (stored, raw)))
+            .prop_map(|(pack, number, offset, stored, raw)| frame(pack, number, offset, stored, raw))
     }
 
     proptest! {

@@ -100,7 +100,7 @@ async fn a_crash_at_any_request_leaves_complete_backups_and_the_next_run_finishe
                 outcome = sweep_in(&killed, &mut log, &settings(), world.clock.now()).await.map(|_| ());
             }
             let survived = outcome.is_ok();
-            check_promises(&world, &backups, (how, dies_at)).await;
+            check_promises(&world, &backups, how, dies_at).await;
             intents_left_open += state(&reread(&world).await).open_intents.len();
 
             // Somebody else goes on, with nothing but what is stored.
@@ -109,7 +109,7 @@ async fn a_crash_at_any_request_leaves_complete_backups_and_the_next_run_finishe
             crate::samples::sweep::forget_in(&*memory, &mut log, &settings(), world.clock.now()).await.unwrap();
             world.clock.set(at(5 * 24 + 73 + 73));
             sweep_in(&*memory, &mut log, &settings(), world.clock.now()).await.unwrap();
-            check_promises(&world, &backups, (how, dies_at)).await;
+            check_promises(&world, &backups, how, dies_at).await;
             let left: BTreeSet<String> =
                 world.keys("data/").await.into_iter().chain(world.keys("keys/").await).collect();
             // By then the window has moved on, so that one more may be gone; never the last two.
@@ -131,12 +131,12 @@ async fn a_crash_at_any_request_leaves_complete_backups_and_the_next_run_finishe
 }
 
 /// A backup whose record stands and that no intent names has all its objects; nothing goes before an intent names it.
-async fn check_promises(world: &World, backups: &[SmallBackup], when: (Death, u64)) {
+async fn check_promises(world: &World, backups: &[SmallBackup], how: Death, dies_at: u64) {
     let state = state(&reread(world).await);
     for backup in backups {
         let whole = state.backups.contains_key(&backup.id());
         for key in backup.keys() {
-            assert!(!whole || world.has(&key).await, "{when:?}: {key} is missing");
+            assert!(!whole || world.has(&key).await, "{how:?} {dies_at}: {key} is missing");
         }
     }
 }
