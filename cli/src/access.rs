@@ -212,8 +212,8 @@ impl Repository {
         let opened = keys::open_slots(&slots, EpochPlace { repository, epoch: epoch.id }, openers).await;
         let key = opened.map_err(|error| match error {
             error @ SlotsError::NoMatchingSlot { .. } => {
-                let cure = "name the private key of one of these with --identity";
-                Exit::error(Ending::WrongKey, format!("{error}; {cure}"))
+                let fix = "name the private key of one of these with --identity";
+                Exit::error(Ending::WrongKey, format!("{error}; {fix}"))
             }
             error => anyhow::Error::new(error).context("open the backup's key"),
         })?;

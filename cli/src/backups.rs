@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lifeboat_repository::catalog::{CatalogRow, Presence};
 use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Integrity};
-use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, counted};
 use serde_json::{Value, json};
 
 use crate::access::Repository;
@@ -140,13 +140,14 @@ pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
     line("started", record.start_time.to_string());
     line("stopped", format!("{} (took {})", record.stop_time, spoken(Duration::from_millis(record.duration_ms))));
     line("WAL", format!("{} to {}", record.start(), record.stop()));
-    line("data", format!("{} in {} files", record.files.raw_bytes, record.files.count));
-    line("stored", format!("{} in {} objects", record.packs.bytes, record.packs.objects));
+    line("data", format!("{} in {}", record.files.raw_bytes, counted(record.files.count, "file", "files")));
+    line("stored", format!("{} in {}", record.packs.bytes, counted(record.packs.objects, "object", "objects")));
     match record.pages {
         None => line("pages", "not checked (the cluster has no page checksums)".to_owned()),
-        Some(pages) if pages.damaged == 0 => line("pages", format!("{} checked, all sound", pages.checked)),
+        Some(pages) if pages.damaged == 0 => line("pages", format!("{} checked, all intact", pages.checked)),
         Some(pages) => {
-            let text = format!("{} DAMAGED in {} files, of {}", pages.damaged, pages.damaged_files, pages.checked);
+            let files = counted(pages.damaged_files, "file", "files");
+            let text = format!("{} DAMAGED in {files}, of {}", pages.damaged, pages.checked);
             line("pages", text);
         }
     }

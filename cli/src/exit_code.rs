@@ -110,18 +110,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_paper_has_the_same_codes_with_the_same_meanings() {
-        let paper = include_str!("../../docs/COMMANDS.md");
+    fn the_documentation_has_the_same_codes_with_the_same_meanings() {
+        let document = include_str!("../../docs/COMMANDS.md");
         for (ending, meaning) in Ending::MEANINGS {
             let row = format!("| {} | {meaning} |", ending as u8);
-            assert!(paper.contains(&row), "docs/COMMANDS.md lacks {row:?}");
+            assert!(document.contains(&row), "docs/COMMANDS.md lacks {row:?}");
         }
-        let codes = paper
+        let codes = document
             .lines()
             .skip_while(|line| *line != "## Exit codes")
             .skip(1)
             .take_while(|line| !line.starts_with("## "));
         let codes = codes.filter(|line| line.starts_with("| ") && !line.starts_with("| code")).count();
-        assert_eq!(codes, Ending::MEANINGS.len(), "an exit code of the paper has no meaning in the manual");
+        assert_eq!(codes, Ending::MEANINGS.len(), "an exit code of the documentation has no meaning in the manual");
     }
 }

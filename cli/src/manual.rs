@@ -183,7 +183,7 @@ mod tests {
             assert!(page.contains(part), "{part:?} is not in\n{page}");
         }
         assert!(!page.contains("secret") && !page.contains("help"), "{page}");
-        assert_eq!(page.matches("The file.").count(), 1, "what every command takes is told once");
+        assert_eq!(page.matches("The file.").count(), 1, "what every command takes is described once");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_repository::backup::{Progress, ProgressSnapshot};
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_vocabulary::{ByteCount, counted};
 
 /// Where the last column of a table is broken on a terminal, unless less than [`NARROWEST`] columns are left for it.
 const WIDTH: usize = 100;
@@ -272,7 +272,7 @@ fn plain_line(verb: &str, now: ProgressSnapshot, total: Option<ByteCount>, elaps
         let percent = u128::from(now.raw.as_bytes()) * 100 / u128::from(total.as_bytes().max(1));
         line = format!("{line} of about {total} ({}%)", percent.min(100));
     }
-    line = format!("{line}, {} files, {}", now.files, rate(now.raw, elapsed));
+    line = format!("{line}, {}, {}", counted(now.files, "file", "files"), rate(now.raw, elapsed));
     if let Some(left) = left(now, total, elapsed) {
         // Writing to a String cannot fail.
         if write!(line, ", {} left", spoken(left)).is_err() {

@@ -1,5 +1,6 @@
 //! Rules that no section can judge alone.
 
+use lifeboat_vocabulary::counted;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -66,9 +67,11 @@ fn quorum(reader: &mut Reader<'_>, config: &Config) {
     let regions = config.regions.len();
     let durability = &config.durability;
     for (key, quorum) in [("backup_quorum", durability.backup_quorum), ("wal_quorum", durability.wal_quorum)] {
-        // Regions with faults of their own are not counted, and have been told of.
+        // Regions with faults of their own are not counted, and have been reported.
         if quorum > regions && reader.faults.is_empty() {
-            let problem = format!("`durability.{key}` asks for {quorum} regions, and there are {regions}");
+            let asked = counted(quorum as u64, "region", "regions");
+            let verb = if regions == 1 { "is" } else { "are" };
+            let problem = format!("`durability.{key}` asks for {asked}, and there {verb} {regions}");
             let wrong = Wrong::new(problem, format!("give at most {regions}, or add a region"));
             reader.fault_at(&format!("durability.{key}"), wrong);
         }
@@ -99,13 +102,13 @@ fn recipients(reader: &mut Reader<'_>, config: &Config) {
     if texts.iter().any(|text| EXAMPLES.contains(&text.as_str())) {
         let problem =
             "a recipient is still the example's: nobody has its private key, so nobody could read the backups";
-        let cure = "make a key pair with `lifeboat-restore keygen`, and give its public key";
-        reader.fault_at("keys.recipients", Wrong::new(problem, cure));
+        let fix = "make a key pair with `lifeboat-restore keygen`, and give its public key";
+        reader.fault_at("keys.recipients", Wrong::new(problem, fix));
     }
     if texts.len() == 1 && config.keys.wrap_commands.is_empty() {
         let problem = "there is only one recipient: whoever loses its private key loses every backup";
-        let cure = "add a second public key, and keep its private key offline";
-        reader.warn_at("keys.recipients", Wrong::new(problem, cure));
+        let fix = "add a second public key, and keep its private key offline";
+        reader.warn_at("keys.recipients", Wrong::new(problem, fix));
     }
 }
 
@@ -114,12 +117,12 @@ fn http(reader: &mut Reader<'_>, config: &Config) {
     let Some(address) = config.http.listen.filter(|address| !address.ip().is_loopback()) else { return };
     let problem = |what: &str| format!("`http.listen` is open to other machines ({address}), and there is no {what}");
     if config.http.token.is_none() {
-        let cure = "give http.token (file:/path or credential:NAME), or listen on 127.0.0.1";
-        reader.fault_at("http.listen", Wrong::new(problem("token"), cure));
+        let fix = "give http.token (file:/path or credential:NAME), or listen on 127.0.0.1";
+        reader.fault_at("http.listen", Wrong::new(problem("token"), fix));
     }
     if config.http.tls.is_none() {
-        let cure = "give http.tls_certificate and http.tls_key, or listen on 127.0.0.1 behind a proxy that speaks TLS";
-        reader.fault_at("http.listen", Wrong::new(problem("certificate"), cure));
+        let fix = "give http.tls_certificate and http.tls_key, or listen on 127.0.0.1 behind a proxy that speaks TLS";
+        reader.fault_at("http.listen", Wrong::new(problem("certificate"), fix));
     }
 }
 
@@ -131,8 +134,9 @@ fn retention(reader: &mut Reader<'_>, cluster: &crate::ClusterSettings) {
     let path = |key: &str| format!("cluster.{}.retention.{key}", cluster.name);
     if kept.daily == 0 && kept.weekly == 0 && kept.monthly == 0 {
         let problem = format!(
-            "no days, weeks or months are kept: cluster `{}` keeps its newest {} backups and what pitr_window needs",
-            cluster.name, kept.min_keep
+            "no days, weeks or months are kept: cluster `{}` keeps its newest {} and what pitr_window needs",
+            cluster.name,
+            counted(u64::from(kept.min_keep), "backup", "backups")
         );
         reader.warn_at(
             &path("daily"),

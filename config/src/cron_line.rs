@@ -4,6 +4,7 @@
 //! month and the weekday to fit. Here is the only room that knows: lines are read by our own rules and handed to it as
 //! plain lists of numbers, and it sees civil time as if it were UTC, so that it never meets a clock change.
 
+use lifeboat_vocabulary::counted;
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -77,7 +78,7 @@ impl FromStr for CronLine {
         let [minute, hour, day, month, weekday] = fields.as_slice() else {
             let problem = match text.strip_prefix('@') {
                 Some(_) => format!("`{text}` is a name for a schedule, which is not understood here"),
-                None => format!("`{text}` has {} fields", fields.len()),
+                None => format!("`{text}` has {}", counted(fields.len() as u64, "field", "fields")),
             };
             let right = "five fields: minute, hour, day of the month, month, weekday, such as `0 2 * * *`".to_owned();
             return Err(ParseCronLineError { problem, right });

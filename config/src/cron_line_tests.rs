@@ -49,7 +49,7 @@ fn weekdays_are_counted_as_in_a_crontab() {
 }
 
 #[test]
-fn a_day_of_the_month_and_a_weekday_are_either_enough() {
+fn a_day_of_the_month_or_a_weekday_is_enough() {
     let both = line("0 2 13 * Fri");
     // Friday the 20th and Friday the 27th of November, Friday the 4th, the 11th, Sunday the 13th of December.
     let mut now = at("2026-11-14T00:00");

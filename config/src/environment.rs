@@ -79,14 +79,14 @@ pub(crate) fn apply(environment: &Environment, tree: &mut Table, faults: &mut Ve
                 let shown = if may_hold_secret(value) { "(not shown)".to_owned() } else { value.to_owned() };
                 overrides.push(Override { variable: variable.to_owned(), path, shown });
             }
-            Err((problem, cure)) => faults.push(fault(variable, problem, cure)),
+            Err((problem, fix)) => faults.push(fault(variable, problem, fix)),
         }
     }
     overrides
 }
 
-fn fault(variable: &str, problem: String, cure: String) -> Finding {
-    Finding { place: Place::Variable { name: variable.to_owned() }, problem, cure }
+fn fault(variable: &str, problem: String, fix: String) -> Finding {
+    Finding { place: Place::Variable { name: variable.to_owned() }, problem, fix }
 }
 
 /// Returns the setting's path, or what is wrong and what to do.
@@ -94,8 +94,8 @@ fn put(tree: &mut Table, variable: &str, value: &str) -> Result<String, (String,
     let path = variable.strip_prefix(PREFIX).unwrap_or(variable).to_ascii_lowercase();
     let parts: Vec<&str> = path.split(SEPARATOR).collect();
     if parts.iter().any(|part| part.is_empty()) || variable.bytes().any(|b| b.is_ascii_lowercase()) {
-        let cure = "write LIFEBOAT_<SECTION>__<KEY> in capitals, such as LIFEBOAT_DURABILITY__BACKUP_QUORUM";
-        return Err(("the name of the variable does not name a setting".to_owned(), cure.to_owned()));
+        let fix = "write LIFEBOAT_<SECTION>__<KEY> in capitals, such as LIFEBOAT_DURABILITY__BACKUP_QUORUM";
+        return Err(("the name of the variable does not name a setting".to_owned(), fix.to_owned()));
     }
     let origin = Origin::Variable(variable.to_owned());
     let (key, sections) = parts.split_last().unwrap_or((&"", &[]));

@@ -48,7 +48,7 @@ pub struct Config {
     pub daemon: DaemonSettings,
     /// How regions are brought up to date.
     pub heal: HealSettings,
-    /// How what is stored is proved.
+    /// How what is stored is verified.
     pub scrub: ScrubSettings,
     /// Where the daemon is seen.
     pub http: HttpSettings,
@@ -134,12 +134,12 @@ impl Config {
         let given_regions = regions.len();
         let regions: Vec<_> = regions.iter().filter_map(|section| region::read(reader, section)).collect();
         if given_clusters == 0 {
-            let cure = "add a [[cluster]] section with name and connection";
-            reader.fault(None, Wrong::new("there is no cluster to protect", cure));
+            let fix = "add a [[cluster]] section with name and connection";
+            reader.fault(None, Wrong::new("there is no cluster to protect", fix));
         }
         if given_regions == 0 {
-            let cure = "add a [[region]] section with name and url; two are better";
-            reader.fault(None, Wrong::new("there is no region to keep backups in", cure));
+            let fix = "add a [[region]] section with name and url; two are better";
+            reader.fault(None, Wrong::new("there is no region to keep backups in", fix));
         }
         let durability = root.below(reader, "durability");
         let durability = DurabilitySettings::read(reader, durability, given_regions.max(1));
@@ -164,11 +164,11 @@ impl Config {
 
 impl ClusterSettings {
     fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<Self> {
-        let cure = "name the cluster with 1 to 40 of a-z, 0-9 and -; never change the name later";
-        let name = section.required(reader, "name", kind::parsed, cure);
+        let fix = "name the cluster with 1 to 40 of a-z, 0-9 and -; never change the name later";
+        let name = section.required(reader, "name", kind::parsed, fix);
         let path = section.path_of("connection");
-        let cure = "say how to reach the server, such as connection = \"host=/var/run/postgresql user=lifeboat\"";
-        let connection = section.required(reader, "connection", connection, cure);
+        let fix = "say how to reach the server, such as connection = \"host=/var/run/postgresql user=lifeboat\"";
+        let connection = section.required(reader, "connection", connection, fix);
         if let (Some(connection), Some(explained)) = (&connection, reader.explained.last_mut())
             && explained.path == path
         {
@@ -222,8 +222,8 @@ fn compression_level(node: &Node) -> Fit<i32> {
 fn connection(node: &Node) -> Fit<ConnectionSettings> {
     let text = kind::text(node)?;
     if holds_password(text) {
-        let cure = "take it out, and put the password into a file of mode 600 named by passfile=/path (or ~/.pgpass)";
-        return Err(Wrong::new("the connection holds a password", cure));
+        let fix = "take it out, and put the password into a file of mode 600 named by passfile=/path (or ~/.pgpass)";
+        return Err(Wrong::new("the connection holds a password", fix));
     }
     let wrong = |error| Wrong::from_message(&error, "correct it, see the PostgreSQL manual, \"Parameter Key Words\"");
     ConnectionSettings::parse(text).map_err(wrong)
@@ -264,15 +264,15 @@ fn size(number: i64) -> Fit<usize> {
 
 impl KeySettings {
     fn read(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<Self> {
-        let cure = "give the public keys that `lifeboat-restore keygen` prints, such as [\"lifeboat-pk-...\"]";
-        let nodes = section.required(reader, "recipients", kind::list, cure);
+        let fix = "give the public keys that `lifeboat-restore keygen` prints, such as [\"lifeboat-pk-...\"]";
+        let nodes = section.required(reader, "recipients", kind::list, fix);
         let recipients = nodes.as_ref().map(|nodes| recipients(reader, nodes));
         let mut wrap_commands = Vec::new();
         for each in section.each(reader, "wrap_commands") {
             wrap_commands.extend(wrap_command(reader, each));
         }
-        let cure = "say where the signing key is: file:/path, env:NAME or credential:NAME";
-        let signing_key = section.required(reader, "signing_key", secret_ref, cure);
+        let fix = "say where the signing key is: file:/path, env:NAME or credential:NAME";
+        let signing_key = section.required(reader, "signing_key", secret_ref, fix);
         section.finish(reader);
         Some(Self { recipients: recipients?, wrap_commands, signing_key: signing_key? })
     }
@@ -280,8 +280,8 @@ impl KeySettings {
 
 fn recipients(reader: &mut Reader<'_>, nodes: &[Node]) -> Vec<Recipient> {
     if nodes.is_empty() || nodes.len() > RECIPIENTS_MAX {
-        let cure = format!("give 1 to {RECIPIENTS_MAX} public keys; what is sealed to nobody can never be read");
-        reader.fault_at("keys.recipients", Wrong::new(format!("there are {} recipients", nodes.len()), cure));
+        let fix = format!("give 1 to {RECIPIENTS_MAX} public keys; what is sealed to nobody can never be read");
+        reader.fault_at("keys.recipients", Wrong::new(format!("there are {} recipients", nodes.len()), fix));
     }
     let mut found = Vec::new();
     for node in nodes {
@@ -289,8 +289,8 @@ fn recipients(reader: &mut Reader<'_>, nodes: &[Node]) -> Vec<Recipient> {
             Ok(recipient) => found.push(recipient),
             Err(wrong) => {
                 let problem = format!("`keys.recipients`: {}", wrong.problem);
-                let cure = "give a public key as `lifeboat-restore keygen` prints it, lifeboat-pk-...";
-                reader.fault(Some(&node.origin), Wrong::new(problem, cure));
+                let fix = "give a public key as `lifeboat-restore keygen` prints it, lifeboat-pk-...";
+                reader.fault(Some(&node.origin), Wrong::new(problem, fix));
             }
         }
     }
@@ -303,10 +303,10 @@ fn secret_ref(node: &Node) -> Fit<SecretRef> {
 
 /// Reads `[[keys.wrap_commands]]`.
 fn wrap_command(reader: &mut Reader<'_>, mut section: Section<'_>) -> Option<KeyCommand> {
-    let cure = "name the command with 1 to 40 of a-z, 0-9 and -; the name is stored with what it wraps";
-    let name = section.required(reader, "name", kind::text, cure);
-    let cure = "give the program and its arguments, such as [\"/usr/bin/age\", \"-r\", \"age1...\"]";
-    let words = section.required(reader, "wrap", command, cure);
+    let fix = "name the command with 1 to 40 of a-z, 0-9 and -; the name is stored with what it wraps";
+    let name = section.required(reader, "name", kind::text, fix);
+    let fix = "give the program and its arguments, such as [\"/usr/bin/age\", \"-r\", \"age1...\"]";
+    let words = section.required(reader, "wrap", command, fix);
     let path = section.path_of("name");
     section.finish(reader);
     match KeyCommand::new(name?, &words?, COMMAND_TIMEOUT) {
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_in_connections_are_found_in_every_dress() {
+    fn passwords_in_connections_are_found_in_every_notation() {
         for text in [
             "password=x",
             "host=a password = 'x'",

@@ -1,5 +1,6 @@
 //! What is wrong or doubtful, where, and what to do about it.
 
+use lifeboat_vocabulary::counted;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -39,7 +40,7 @@ pub struct Finding {
     /// What is wrong.
     pub problem: String,
     /// What to do.
-    pub cure: String,
+    pub fix: String,
 }
 
 /// Everything that is wrong with a configuration: never empty, in the order of the file, variables last.
@@ -65,15 +66,12 @@ impl fmt::Display for Faults {
         for finding in &self.0 {
             writeln!(f, "error: {finding}")?;
         }
-        match self.0.len() {
-            1 => write!(f, "1 fault in the configuration"),
-            count => write!(f, "{count} faults in the configuration"),
-        }
+        write!(f, "{} in the configuration", counted(self.0.len() as u64, "fault", "faults"))
     }
 }
 
 impl fmt::Display for Finding {
-    /// The problem, its place, the line with the characters that are meant, the cure: several lines, each with its end.
+    /// The problem, its place, the line with the characters that are meant, the fix: several lines, each with its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.problem)?;
         match &self.place {
@@ -93,7 +91,7 @@ impl fmt::Display for Finding {
                 write!(f, "{:gutter$}", "")?;
             }
         }
-        writeln!(f, " = help: {}", self.cure)
+        writeln!(f, " = help: {}", self.fix)
     }
 }
 
@@ -102,7 +100,7 @@ mod tests {
     use super::*;
 
     fn finding(place: Place) -> Finding {
-        Finding { place, problem: "it is wrong".to_owned(), cure: "make it right".to_owned() }
+        Finding { place, problem: "it is wrong".to_owned(), fix: "make it right".to_owned() }
     }
 
     #[test]

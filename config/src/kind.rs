@@ -15,22 +15,22 @@ use crate::{parse_duration, show_duration};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wrong {
     pub(crate) problem: String,
-    pub(crate) cure: String,
+    pub(crate) fix: String,
 }
 
 pub(crate) type Fit<T> = Result<T, Wrong>;
 
 impl Wrong {
-    pub(crate) fn new(problem: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { problem: problem.into(), cure: cure.into() }
+    pub(crate) fn new(problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { problem: problem.into(), fix: fix.into() }
     }
 
     /// Splits a message of the form "what is wrong (what would be right)", which is how our own types put it.
-    pub(crate) fn from_message(message: &dyn Display, cure: &str) -> Self {
+    pub(crate) fn from_message(message: &dyn Display, fix: &str) -> Self {
         let text = message.to_string();
         match text.strip_suffix(')').and_then(|text| text.split_once(" (")) {
             Some((problem, right)) => Self::new(problem, format!("give {right}")),
-            None => Self::new(text, cure),
+            None => Self::new(text, fix),
         }
     }
 
@@ -39,7 +39,6 @@ impl Wrong {
     }
 }
 
-/// A text.
 pub(crate) fn text(node: &Node) -> Fit<&str> {
     match &node.value {
         Value::Text(text) => Ok(text),
@@ -193,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn problem_and_cure_come_apart() {
+    fn problem_and_fix_are_separated() {
         let wrong = amount(&variable("5"), &(ByteCount::ZERO..=ByteCount::from_mib(1))).unwrap_err();
         assert_eq!(wrong.problem, "`5` is not an amount of data");
-        assert!(wrong.cure.starts_with("give a whole number with B"), "{}", wrong.cure);
+        assert!(wrong.fix.starts_with("give a whole number with B"), "{}", wrong.fix);
         assert_eq!(Wrong::from_message(&"it is (so) wrong", "do"), Wrong::new("it is (so) wrong", "do"));
     }
 

@@ -51,7 +51,7 @@ impl Config {
             let finding = |fault: &tree::SyntaxFault| Finding {
                 place: source.place(&fault.span),
                 problem: fault.message.clone(),
-                cure: "correct this line; the rest is checked once the file is TOML".to_owned(),
+                fix: "correct this line; the rest is checked once the file is TOML".to_owned(),
             };
             Faults::new(faults.iter().map(finding).collect())
         })?;
@@ -94,7 +94,7 @@ fn read(path: &Path) -> Result<String, Finding> {
     let refused = |error: io::Error| Finding {
         place: place(),
         problem: format!("read the configuration: {error}"),
-        cure: match error.kind() {
+        fix: match error.kind() {
             io::ErrorKind::NotFound => "name another file with --config, or begin with a copy of lifeboat.example.toml",
             _ => "let this account read the file",
         }
@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<String, Finding> {
     let file = File::open(path).map_err(refused)?;
     file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(refused)?;
     let unusable =
-        |problem: &str, cure: &str| Finding { place: place(), problem: problem.to_owned(), cure: cure.to_owned() };
+        |problem: &str, fix: &str| Finding { place: place(), problem: problem.to_owned(), fix: fix.to_owned() };
     if bytes.len() > FILE_MAX {
         return Err(unusable("the configuration is longer than 1 MiB", "name the right file with --config"));
     }

@@ -42,7 +42,7 @@ impl<'s> Reader<'s> {
 
     pub(crate) fn fault(&mut self, origin: Option<&Origin>, wrong: Wrong) {
         let place = self.place(origin);
-        self.faults.push(Finding { place, problem: wrong.problem, cure: wrong.cure });
+        self.faults.push(Finding { place, problem: wrong.problem, fix: wrong.fix });
     }
 
     /// A fault at the value of a path; at the file as a whole if nobody gave one.
@@ -53,7 +53,7 @@ impl<'s> Reader<'s> {
 
     pub(crate) fn warn_at(&mut self, path: &str, wrong: Wrong) {
         let place = self.place(self.origins.get(path));
-        self.warnings.push(Finding { place, problem: wrong.problem, cure: wrong.cure });
+        self.warnings.push(Finding { place, problem: wrong.problem, fix: wrong.fix });
     }
 
     pub(crate) fn note(&mut self, path: &str, origin: &Origin, value: String) {
@@ -150,7 +150,7 @@ impl<'t> Section<'t> {
         match fit(node) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                let named = Wrong::new(format!("`{path}`: {}", wrong.problem), wrong.cure);
+                let named = Wrong::new(format!("`{path}`: {}", wrong.problem), wrong.fix);
                 reader.fault(Some(&node.origin), named);
                 None
             }
@@ -171,16 +171,16 @@ impl<'t> Section<'t> {
         self.optional(reader, key, fit).unwrap_or(default.value)
     }
 
-    /// The value of a key that must be given; `cure` says with what.
+    /// The value of a key that must be given; `fix` says with what.
     pub(crate) fn required<T>(
         &mut self,
         reader: &mut Reader<'_>,
         key: &'static str,
         fit: impl FnOnce(&'t Node) -> Fit<T>,
-        cure: &str,
+        fix: &str,
     ) -> Option<T> {
         if self.table.is_none_or(|table| table.get(key).is_none()) {
-            let wrong = Wrong::new(format!("`{}` is missing", self.path_of(key)), cure);
+            let wrong = Wrong::new(format!("`{}` is missing", self.path_of(key)), fix);
             reader.fault(self.origin.clone().as_ref(), wrong);
         }
         self.optional(reader, key, fit)

@@ -23,17 +23,17 @@ pub(crate) fn read(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Reg
         match fitting(&entry.key, &entry.node) {
             Ok(value) => drop(values.insert(entry.key.clone(), value)),
             Err(wrong) => {
-                let wrong = Wrong::new(format!("`{path}`: {}", wrong.problem), wrong.cure);
+                let wrong = Wrong::new(format!("`{path}`: {}", wrong.problem), wrong.fix);
                 reader.fault(Some(&entry.node.origin), wrong);
             }
         }
     }
-    for (key, cure) in [
+    for (key, fix) in [
         ("name", "name the region with 1 to 40 of a-z, 0-9 and -; never change the name later"),
         ("url", "give s3://bucket/prefix or file:///directory"),
     ] {
         if table.get(key).is_none() {
-            let wrong = Wrong::new(format!("`{}` is missing", section.path_of(key)), cure);
+            let wrong = Wrong::new(format!("`{}` is missing", section.path_of(key)), fix);
             reader.fault(section.origin(), wrong);
         }
     }
@@ -56,7 +56,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Reg
 fn judge(reader: &mut Reader<'_>, section: &Section<'_>, settings: &RegionSettings) {
     for fault in settings.faults() {
         let path = section.path_of(fault.key);
-        let wrong = Wrong::new(format!("`{path}`: {}", fault.problem), fault.cure);
+        let wrong = Wrong::new(format!("`{path}`: {}", fault.problem), fault.fix);
         match section.table().and_then(|table| table.get(fault.key)) {
             Some(entry) => reader.fault(Some(&entry.node.origin), wrong),
             None => reader.fault(section.origin(), wrong),

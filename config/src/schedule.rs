@@ -89,11 +89,11 @@ fn timezone(node: &Node) -> Fit<TimeZone> {
     }
     let names: Vec<_> = database.available().collect();
     let near = kind::near(name, names.iter().map(jiff::tz::TimeZoneName::as_str));
-    let cure = match near {
+    let fix = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => "give a name of the IANA database, such as Europe/Berlin, or UTC".to_owned(),
     };
-    Err(Wrong::new(format!("`{name}` is not a time zone"), cure))
+    Err(Wrong::new(format!("`{name}` is not a time zone"), fix))
 }
 
 fn windows(node: &Node) -> Fit<Vec<BlackoutWindow>> {

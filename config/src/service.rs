@@ -72,7 +72,7 @@ pub struct HealSettings {
     pub max_bandwidth: ByteCount,
 }
 
-/// How what is stored is proved: `[scrub]`.
+/// How what is stored is verified: `[scrub]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubSettings {
     /// The time in which every object of a region is read once.

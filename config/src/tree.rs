@@ -20,7 +20,6 @@ pub(crate) struct Node {
     pub(crate) value: Value,
 }
 
-/// What a value is.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Text(String),
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_breach_of_the_grammar_is_told() {
+    fn every_breach_of_the_grammar_is_reported() {
         let faults = parse("a = \nb = 1\nb = 2\n[c\nd = 'x'\n").err().unwrap();
         let lines: Vec<usize> = faults.iter().map(|f| f.span.start).collect();
         assert!(faults.len() >= 3, "{lines:?}");

@@ -1,4 +1,4 @@
-//! What is refused, and how it is told.
+//! What is refused, and how it is reported.
 
 mod common;
 
@@ -25,8 +25,8 @@ fn told(text: &str, variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn every_single_fault_is_told_with_its_cure() {
-    for (text, problem, cure) in [
+fn every_fault_is_reported_with_its_fix() {
+    for (text, problem, fix) in [
         (file("conection = 'x'", ""), "unknown key `conection` in `cluster.main`", "did you mean `connection`?"),
         (file("[cluster.bakup]", ""), "unknown key `bakup` in `cluster.main`", "did you mean `backup`?"),
         (file("[cluster.backup]\nmaxrate = '1MiB'", ""), "unknown key `maxrate`", "did you mean `max_rate`?"),
@@ -88,13 +88,13 @@ fn every_single_fault_is_told_with_its_cure() {
         ("x = 1".to_owned(), "there is no cluster to protect", "[[cluster]]"),
     ] {
         let told = told(&text, &[]);
-        assert!(told.contains(problem) && told.contains(cure), "expected `{problem}` and `{cure}`:\n{told}");
+        assert!(told.contains(problem) && told.contains(fix), "expected `{problem}` and `{fix}`:\n{told}");
     }
 }
 
 #[test]
-fn faults_of_schedules_retention_and_the_daemon_are_told_with_their_cure() {
-    for (text, problem, cure) in [
+fn faults_of_schedules_retention_and_the_daemon_are_reported_with_their_fix() {
+    for (text, problem, fix) in [
         (file("[cluster.schedule]\nfull = '0 2 * *'", ""), "has 4 fields", "five fields: minute, hour"),
         (file("[cluster.schedule]\nfull = '0 2 * * 8'", ""), "`8` is not a weekday", "0 to 7"),
         (file("[cluster.schedule]\nfull = '0 2 31 2 *'", ""), "`0 2 31 2 *` never comes", "give `0 2 29 2 *`"),
@@ -146,7 +146,7 @@ fn faults_of_schedules_retention_and_the_daemon_are_told_with_their_cure() {
         ),
     ] {
         let told = told(&text, &[]);
-        assert!(told.contains(problem) && told.contains(cure), "expected `{problem}` and `{cure}`:\n{told}");
+        assert!(told.contains(problem) && told.contains(fix), "expected `{problem}` and `{fix}`:\n{told}");
     }
 }
 
@@ -243,7 +243,7 @@ fn one_recipient_is_allowed_with_a_warning() {
 }
 
 #[test]
-fn what_works_but_should_not_stay_so_is_warned_of() {
+fn settings_that_work_but_should_change_cause_a_warning() {
     for (text, problem) in [
         (file("[cluster.retention]\ngrace = '1h'", ""), "may lose the backup that it reads"),
         (file("[cluster.retention]\ndaily = 0\nweekly = 0\nmonthly = 0", ""), "keeps its newest 2 backups"),
@@ -271,7 +271,7 @@ fn schedules_windows_and_roles_are_read_as_they_are_written() {
 }
 
 #[test]
-fn variables_override_the_file_and_are_told() {
+fn variables_override_the_file_and_are_reported() {
     let variables = [
         ("LIFEBOAT_DURABILITY__BACKUP_QUORUM", "1"),
         ("LIFEBOAT_REGION__TWO__URL", "s3://bucket/two"),

@@ -13,7 +13,7 @@ async fn ask(conninfo: &str) -> ServerFacts {
 }
 
 #[tokio::test]
-async fn a_role_that_may_do_little_learns_little_and_a_backup_is_possible_all_the_same() {
+async fn a_role_with_few_rights_reads_few_facts_and_can_still_back_up() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).start().unwrap();
         server.psql("postgres", "create role copier login replication; create role guest login").unwrap();
@@ -34,7 +34,7 @@ async fn a_role_that_may_do_little_learns_little_and_a_backup_is_possible_all_th
 }
 
 #[tokio::test]
-async fn everything_that_a_restore_needs_is_told_and_no_text_of_a_file_gets_into_logs() {
+async fn the_facts_hold_all_that_a_restore_needs_and_no_file_content_gets_into_logs() {
     for major in majors_under_test() {
         let outside = scratch_dir("lifeboat-etc-").unwrap();
         let hba = outside.path().join("hba's.conf");

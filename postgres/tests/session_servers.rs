@@ -21,7 +21,7 @@ async fn standby_flag(session: &mut Session) -> String {
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_there_is_named_with_the_reason_and_a_cure() {
+async fn a_host_that_does_not_exist_is_named_with_the_reason_and_a_fix() {
     let port = dead_port();
     let (error, whole) = refusal(&format!("host=127.0.0.1 port={port} user=u sslmode=disable")).await;
     assert!(whole.starts_with(&format!("connect to 127.0.0.1:{port}: Connection refused")), "{whole}");
@@ -38,7 +38,7 @@ async fn a_host_that_is_not_there_is_named_with_the_reason_and_a_cure() {
 }
 
 #[tokio::test]
-async fn the_first_host_that_will_do_is_taken() {
+async fn the_first_suitable_host_is_taken() {
     for major in majors_under_test() {
         let primary = PgServer::builder(major).start().unwrap();
         let standby = primary.standby().unwrap();

@@ -86,7 +86,7 @@ async fn a_server_that_signed_itself_is_known_by_its_very_certificate() {
 }
 
 #[tokio::test]
-async fn sslmode_decides_whether_the_line_is_encrypted() {
+async fn sslmode_decides_whether_the_connection_is_encrypted() {
     let (authority, files) = (Authority::new("test CA"), Files::new());
     for major in majors_under_test() {
         let server = tls_server(major, &authority, &authority.server(&["localhost"]), &files);

@@ -184,7 +184,7 @@ async fn the_end_of_a_server_and_the_end_of_a_timeline_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_history_comes_byte_for_byte_and_not_without_limit() {
+async fn a_history_file_is_read_byte_for_byte_up_to_a_limit() {
     let odd = b"1\t0/3000000\t\xff\xfe\0\n";
     for (content, right) in [(odd.to_vec(), true), (vec![b'#'; 2 << 20], false)] {
         let answer = [row(&[Some(b"0000000A.history"), Some(&content)]), done()].concat();

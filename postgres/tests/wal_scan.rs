@@ -172,7 +172,7 @@ fn comparable(told: &str) -> String {
 }
 
 #[test]
-fn real_wal_is_right_and_tells_what_pg_waldump_tells() {
+fn real_wal_is_valid_and_yields_what_pg_waldump_prints() {
     for major in MAJORS {
         let mut server = server(major, 1);
         busy(&mut server);
@@ -256,7 +256,7 @@ fn a_scan_may_begin_at_any_segment_and_a_foreign_or_recycled_one_is_refused() {
 
 /// A crash that loses the second half of a record: the WAL behind a page's end was never written.
 #[test]
-fn wal_in_which_a_server_has_overwritten_a_torn_record_is_right() {
+fn wal_in_which_a_server_has_overwritten_a_torn_record_is_valid() {
     for major in MAJORS {
         let mut server = server(major, 16);
         server.psql("postgres", "create table t as select 1 as i; checkpoint").unwrap();

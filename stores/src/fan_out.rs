@@ -59,7 +59,7 @@ mod tests {
     use crate::wrappers::faults::{Fault, Rule, WithFaults};
 
     #[test]
-    fn nothing_counts_that_fewer_than_the_quorum_hold() {
+    fn an_object_in_fewer_regions_than_the_quorum_does_not_count() {
         for (total, succeeded, quorum, expected) in [
             (0, 0, 0, Verdict::Failed),
             (2, 0, 0, Verdict::Failed),

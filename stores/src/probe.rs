@@ -197,7 +197,7 @@ impl Probe<'_> {
         let range = ByteRange::WholeUpTo(ByteCount::of(FIRST));
         let finding = match self.store.get(&self.key, range).await {
             Ok(bytes) if bytes == FIRST => Finding::Holds,
-            Ok(_) => lacks("other bytes came back"),
+            Ok(_) => lacks("other bytes were returned"),
             Err(error) => failed(&error),
         };
         self.found(Check::ReadBack, finding);

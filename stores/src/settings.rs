@@ -124,12 +124,12 @@ pub struct SettingsFault {
     /// What is wrong.
     pub problem: String,
     /// What to do.
-    pub cure: String,
+    pub fix: String,
 }
 
 impl fmt::Display for SettingsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.key, self.problem, self.cure)
+        write!(f, "{}: {}; {}", self.key, self.problem, self.fix)
     }
 }
 
@@ -263,8 +263,8 @@ impl RegionSettings {
     #[must_use]
     pub fn faults(&self) -> Vec<SettingsFault> {
         let mut faults = Vec::new();
-        let mut fault = |key, problem: &str, cure: &str| {
-            faults.push(SettingsFault { key, problem: problem.to_owned(), cure: cure.to_owned() });
+        let mut fault = |key, problem: &str, fix: &str| {
+            faults.push(SettingsFault { key, problem: problem.to_owned(), fix: fix.to_owned() });
         };
         if !(1..=CONCURRENCY_MAX).contains(&self.max_concurrency) {
             fault("max_concurrency", "out of range", "choose a number from 1 to 64");
@@ -310,8 +310,8 @@ impl RegionSettings {
             }
             Some(endpoint) if endpoint.transport() == Transport::Plain => {
                 if !endpoint.is_loopback() && !self.allow_plain_http {
-                    let cure = "use https, or say allow_plain_http = true if you know what travels that way";
-                    fault("endpoint", "plain http to another machine", cure);
+                    let fix = "use https, or say allow_plain_http = true if you know what travels that way";
+                    fault("endpoint", "plain http to another machine", fix);
                 }
                 if self.ca_file.is_some() {
                     fault("ca_file", "has no meaning with plain http", "use https, or leave it out");
@@ -321,9 +321,8 @@ impl RegionSettings {
         }
         let numeric = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.address().is_some());
         if numeric && profile.addressing == Addressing::Virtual {
-            let cure =
-                "name the server, or choose a profile that puts the bucket into the path, such as minio or other";
-            fault("endpoint", "a bucket cannot be part of a numeric address", cure);
+            let fix = "name the server, or choose a profile that puts the bucket into the path, such as minio or other";
+            fault("endpoint", "a bucket cannot be part of a numeric address", fix);
         }
         let known_by_sdk = profile.endpoint == EndpointRule::Optional;
         if self.s3_region.is_none() && profile.default_region.is_none() && !known_by_sdk {

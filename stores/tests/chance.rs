@@ -23,7 +23,7 @@ fn line(memory: &Arc<MemoryStore>, seed: u64) -> Arc<dyn Store> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_writers_on_bad_lines_each_learns_the_truth() {
+async fn with_bad_connections_each_of_two_writers_learns_who_won() {
     let (mut wins, mut losses, mut unknown) = (0, 0, 0);
     for seed in 1..=SEEDS {
         let memory = Arc::new(MemoryStore::new());
@@ -38,12 +38,12 @@ async fn of_two_writers_on_bad_lines_each_learns_the_truth() {
             let ours = found.as_ref().is_some_and(|found| found == own);
             match result {
                 Ok(outcome) => {
-                    assert!(ours, "seed {seed}: {own} was told Ok and {found:?} is there");
+                    assert!(ours, "seed {seed}: {own} got Ok, and {found:?} is there");
                     assert_eq!(outcome.version, memory.head(&key).await.unwrap().version, "seed {seed}");
                     wins += 1;
                 }
                 Err(StoreError::Conflict { .. }) => {
-                    assert!(!ours && found.is_some(), "seed {seed}: {own} was told Conflict and {found:?} is there");
+                    assert!(!ours && found.is_some(), "seed {seed}: {own} got Conflict, and {found:?} is there");
                     losses += 1;
                 }
                 Err(error) => {
@@ -57,20 +57,20 @@ async fn of_two_writers_on_bad_lines_each_learns_the_truth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_never_taken_twice_however_bad_the_lines_are() {
+async fn a_lease_is_never_taken_twice_over_bad_connections() {
     for seed in 1..=SEEDS {
         let memory = Arc::new(MemoryStore::new());
         let key: ObjectKey = "state/lease.json".parse().unwrap();
         let before = memory.put(&key, body("free"), PutMode::CreateOnly).await.unwrap().version;
         let takers: Vec<_> = (0..3_u64).map(|number| (number, line(&memory, seed * 7 + number))).collect();
-        let mut holders = 0;
+        let mut owners = 0;
         for (number, store) in takers {
             let own = body(format!("taker {number}"));
             if store.put(&key, own.clone(), PutMode::IfUnchanged(before.clone())).await.is_ok() {
-                holders += 1;
+                owners += 1;
                 assert_eq!(memory.get(&key, ALL).await.unwrap(), own.bytes, "seed {seed}");
             }
         }
-        assert!(holders <= 1, "seed {seed}: {holders} holders");
+        assert!(owners <= 1, "seed {seed}: {owners} owners");
     }
 }

@@ -22,7 +22,7 @@ async fn a_region_that_cannot_be_written_is_an_error() {
 }
 
 #[tokio::test]
-async fn servers_that_ignore_what_backups_rely_on_are_found_out() {
+async fn servers_that_ignore_what_backups_rely_on_are_detected() {
     let server = Server::start(Config::default()).unwrap();
     let store = open(&support::region(&server.url(), "")).await.unwrap();
     server.faults().change(|plan| plan.ignore_if_none_match = true);
@@ -68,7 +68,7 @@ async fn a_role_that_may_only_create_is_no_fault() {
 }
 
 #[tokio::test]
-async fn a_good_region_leaves_nothing_to_say_and_nothing_behind() {
+async fn a_probe_of_a_good_region_finds_nothing_and_leaves_nothing_behind() {
     let server = Server::start(Config::default()).unwrap();
     let store = open(&support::region(&server.url(), "")).await.unwrap();
     let report = probe(store.as_ref(), &SystemClock).await.unwrap();

@@ -140,7 +140,7 @@ async fn a_body_that_ends_early_is_never_taken_for_the_whole() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_not_our_business_and_passes() {
+async fn a_flipped_bit_passes_unchanged() {
     let (server, store) = server().await;
     create(&store, "a", "0123").await.unwrap();
     let flip = CorruptGet { keys: KeyPattern::any(), offset: 1, mask: 1 };
@@ -182,7 +182,7 @@ async fn other_peoples_objects_are_passed_over_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn a_server_without_conditions_is_looked_at_first() {
+async fn without_conditional_writes_a_put_looks_for_the_object_first() {
     let server = Server::start(Config::default()).unwrap();
     server.faults().change(|plan| plan.ignore_if_none_match = true);
     let settings = support::region(&server.url(), "&profile=garage");
@@ -227,7 +227,7 @@ async fn an_answer_lost_after_the_commit_is_settled_by_the_stack() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_only_create_writes_through_a_bad_line() {
+async fn a_role_that_may_only_create_writes_over_a_bad_connection() {
     let (server, store) = server().await;
     let deny = |operation| Deny { operation, keys: KeyPattern::any() };
     server.faults().change(|plan| {
@@ -262,7 +262,7 @@ async fn a_dead_region_is_left_alone_after_three_failed_operations_and_found_aga
 }
 
 #[tokio::test]
-async fn a_line_that_cuts_transfers_is_survived() {
+async fn a_connection_that_breaks_transfers_is_survived() {
     let server = Server::start(Config::default()).unwrap();
     let proxy = Proxy::start(server.addr()).unwrap();
     let settings = support::region(&proxy.url(), "");

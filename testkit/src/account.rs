@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_never_run_as_root_and_libpq_hears_nothing_of_ours() {
+    fn commands_never_run_as_root_and_get_no_libpq_variables_of_ours() {
         let mut command = Command::new("sh");
         command.env("PGHOST", "production").args(["-c", "echo $(id -u) ${PGHOST:-nothing}"]);
         let said = run_as_postgres(&mut command).unwrap();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_does_not_listen_is_killed_and_told_of() {
+    fn a_process_that_ignores_its_signal_is_killed_and_reported() {
         let mut deaf = Command::new("sh").args(["-c", "trap '' INT; while :; do sleep 0.1; done"]).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(200));
         assert!(end(&mut deaf, Signal::INT, Duration::from_millis(300)).is_err());

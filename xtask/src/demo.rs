@@ -34,7 +34,7 @@ struct Measured {
     latency_max: f64,
     verify: Duration,
     restore: Duration,
-    /// Transactions before the mistake, and how many of them came back.
+    /// Transactions before the mistake, and how many of them were restored.
     before: u64,
     back: u64,
 }

@@ -39,7 +39,7 @@ enum Task {
     Timings(timings::TimingsArgs),
     /// Build a Debian package.
     Deb(deb::DebArgs),
-    /// Try the package of a debug build in a systemd of its own, as its papers say.
+    /// Try the package of a debug build in a systemd of its own, as its documentation says.
     Package {
         /// Build nothing: take what the tests have built.
         #[arg(long)]
@@ -62,7 +62,7 @@ enum Torture {
     Backups(backups::TortureArgs),
     /// Lose the whole host, recover from the regions alone, and count the commits that are gone.
     Wal(wal::WalTortureArgs),
-    /// Three regions fail, lie and come back at random; in the end they are alike and nothing claimed is missing.
+    /// Three regions fail, lie and recover at random; in the end they are alike and nothing claimed is missing.
     Regions(regions::RegionTortureArgs),
 }
 

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use lifeboat_vocabulary::counted;
 
 use crate::package::trial;
 use crate::steps::{self, Steps, shown};
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     steps.step("torture", "two backups are killed", || backups::short().map(|()| "all is whole".to_owned()));
     let lost = || wal::short().map(|()| "only the youngest commits are gone".to_owned());
     steps.step("lost host", "the host is lost four times", lost);
-    steps.step("package", "it is installed in a systemd of its own, as the papers say", trial::run);
+    steps.step("package", "it is installed in a systemd of its own, as the documentation says", trial::run);
     println!("\n{}", steps.summary());
     if steps.all_passed() { Ok(()) } else { bail!("not everything passed") }
 }
@@ -103,12 +104,16 @@ fn run_tests(mut command: Command) -> Result<String> {
     }
     let status = child.wait().context("wait for the tests")?;
     if !status.success() || tally.failed > 0 {
-        bail!("{} tests failed, {} passed ({status})", tally.failed, tally.passed);
+        bail!("{} failed, {} passed ({status})", tests(tally.failed), tally.passed);
     }
     if tally.ignored > 0 || tally.passed == 0 {
-        bail!("{} tests were skipped, {} passed; a test that does not run proves nothing", tally.ignored, tally.passed);
+        bail!("skipped: {}; {} passed; a test that does not run proves nothing", tests(tally.ignored), tally.passed);
     }
-    Ok(format!("{} tests passed, none skipped", tally.passed))
+    Ok(format!("{} passed, none skipped", tests(tally.passed)))
+}
+
+fn tests(count: u64) -> String {
+    counted(count, "test", "tests")
 }
 
 #[cfg(test)]

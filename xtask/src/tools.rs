@@ -35,7 +35,7 @@ struct Package {
 
 const PACKAGES: [Package; 6] = [
     Package {
-        what_for: "commands of the papers for operators",
+        what_for: "commands of the documentation for operators",
         packages: &["procps"],
         present: || works("ps", &["--version"]),
     },

@@ -67,7 +67,7 @@ pub fn run(global: &GlobalArgs, args: &StatusArgs, output: Output) -> anyhow::Re
 fn refusal(path: &Path, faults: &Faults) -> String {
     let path = path.display();
     match faults.as_slice() {
-        [only] => format!("{path}: {}; {} (`lifeboatd check-config`)", only.problem, only.cure),
+        [only] => format!("{path}: {}; {} (`lifeboatd check-config`)", only.problem, only.fix),
         all => format!("{path} has {} faults; `lifeboatd check-config` shows them", all.len()),
     }
 }

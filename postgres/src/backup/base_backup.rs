@@ -56,7 +56,7 @@ pub struct ReplicationSource {
     slot: Option<Session>,
     facts: ServerFacts,
     stream: BackupStream,
-    /// The last word, while findings are told before it.
+    /// The last word, while findings are reported before it.
     end: Option<BackupEnd>,
 }
 

@@ -171,12 +171,12 @@ mod tests {
         assert!(matches!(gone, SourceError::Server { remedy: None, .. }), "{gone:?}");
         let promoted = said("55000", "the standby was promoted during online backup");
         assert!(matches!(promoted, SourceError::StandbyPromoted { .. }));
-        for (code, text, cure) in [
+        for (code, text, fix) in [
             ("55000", "replication slots can only be used if max_replication_slots > 0", "wal_level = replica"),
             ("55000", "WAL generated with \"full_page_writes=off\" was replayed", "full_page_writes = on"),
             ("53400", "all replication slots are in use", "max_replication_slots"),
         ] {
-            assert!(said(code, text).to_string().contains(cure), "{text}");
+            assert!(said(code, text).to_string().contains(fix), "{text}");
         }
     }
 }

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_an_impossible_time_are_told() {
+    fn a_full_disk_and_an_impossible_time_are_reported() {
         let kind = |error: io::Error| error.kind();
         let begin = |room| ManifestWriter::new(Full(room), ManifestVersion::One);
         assert_eq!(begin(10).map(|_| ()).map_err(kind), Err(io::ErrorKind::StorageFull));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_comes_back_from_json() {
+    fn every_name_survives_json() {
         for name in ["a\"b", "a\\b", "tab\t\n\r\u{8}\u{c}\u{1}\u{1f}", "ü/\u{1f418}", "a b\u{7f}"] {
             let member: serde_json::Value =
                 serde_json::from_str(&format!("{{{}}}", path_member(name.as_bytes()))).unwrap();

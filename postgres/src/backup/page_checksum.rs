@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_changed_was_being_written() {
+    fn a_page_that_differs_when_it_is_read_again_was_being_written() {
         assert_eq!(judge_reread(b"a", b"b"), PageVerdict::BeingWritten);
         assert_eq!(judge_reread(b"a", b"a"), PageVerdict::Damaged);
     }

@@ -17,7 +17,7 @@ use crate::backup::source::{BackupEnd, BackupStart, PageChecks, SourceEvent};
 use crate::backup::tar::{TarEvent, TarHeader, TarKind, TarParser};
 use crate::session::message::{BackendMessage, ServerMessage};
 
-/// How many warnings of the server, and how many damaged pages, are told one by one.
+/// How many warnings of the server, and how many damaged pages, are reported one by one.
 const TOLD_MAX: usize = 1000;
 /// The most tablespaces that a cluster may have.
 const TABLESPACES_MAX: usize = 100_000;
@@ -77,7 +77,7 @@ pub(crate) struct BackupStream {
     next_file: u32,
     current: Option<Current>,
     events: VecDeque<SourceEvent>,
-    /// What was told already: the server warns when it estimates its size, and again when it sends.
+    /// What was reported already: the server warns when it estimates its size, and again when it sends.
     findings: BTreeSet<String>,
     damaged: Vec<String>,
     damaged_untold: usize,

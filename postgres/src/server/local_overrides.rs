@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_stays_keeps_its_log_in_rules_and_libraries() {
+    fn a_restored_server_that_stays_keeps_its_pg_hba_and_its_libraries() {
         let given = effective(Listen::Loopback, 15);
         assert_eq!(given["hba_file"], "/copy/pg_hba.conf");
         assert_eq!(given["listen_addresses"], "127.0.0.1");

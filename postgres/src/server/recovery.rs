@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_target_comes_behind_the_emptied_ones() {
+    fn the_target_setting_comes_after_the_emptied_ones() {
         let time: UtcTime = "2026-11-20T03:41:07.00005+01:00".parse().unwrap();
         for (target, name, value) in [
             (RecoveryTarget::Immediate, "recovery_target", "immediate"),
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_is_told_its_primary_and_nobody_else_its_password() {
+    fn the_primary_of_a_standby_is_set_and_its_password_is_never_printed() {
         let role =
             CopyRole::Standby { primary_conninfo: Some("password=hunter2".to_owned()), slot: Some("s".to_owned()) };
         let settings = RecoverySettings {

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_names_every_place_and_the_cure() {
+    fn the_error_names_every_place_and_the_fix() {
         let (other, mute) = (place("postgres (PostgreSQL) 14.1"), place("hello"));
         let places = vec![PathBuf::from("/nowhere"), other.path().to_owned(), mute.path().to_owned()];
         let text = find_in(15, places).unwrap_err().to_string();

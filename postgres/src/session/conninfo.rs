@@ -2,6 +2,7 @@
 //!
 //! Source: PostgreSQL manual, chapter "libpq", section "Connection Strings".
 
+use lifeboat_vocabulary::counted;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -85,7 +86,11 @@ pub enum ConnInfoError {
         allowed: &'static str,
     },
     /// Lists whose lengths differ.
-    #[error("there are {hosts} hosts, but {count} values of `{keyword}`: give one for all, or one for each")]
+    #[error(
+        "{}, but {} of `{keyword}`: give one for all, or one for each",
+        counted(*hosts as u64, "host", "hosts"),
+        counted(*count as u64, "value", "values")
+    )]
     Count {
         /// `port` or `hostaddr`.
         keyword: &'static str,

@@ -200,7 +200,7 @@ impl fmt::Display for Reasons<'_> {
         for (number, failure) in self.0.iter().enumerate() {
             let separator = if number == 0 { "" } else { "; " };
             write!(f, "{separator}{}: {}", failure.host, failure.error)?;
-            // The chain of the whole error cannot branch, so each host's causes are told here.
+            // The chain of the whole error cannot branch, so each host's causes are reported here.
             let mut cause = std::error::Error::source(failure.error.as_ref());
             while let Some(error) = cause {
                 write!(f, ": {error}")?;
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_person_can_mend_is_not_transient_and_says_what_to_do() {
+    fn errors_that_need_a_person_are_not_transient_and_name_the_fix() {
         for (why, error, remedy) in [
             ("no line for replication", refused("28000", Purpose::PhysicalReplication), "`host replication lifeboat "),
             ("no line for SQL", refused("28000", Purpose::Sql), "`host all lifeboat "),
@@ -382,14 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_is_transient() {
+    fn errors_that_pass_by_themselves_are_transient() {
         for code in ["57P03", "57P01", "53300", "55006", "08006"] {
             assert!(server(code).is_transient(), "{code}");
         }
         let failure = |code| HostFailure { host: "db".to_owned(), error: Box::new(server(code)) };
         assert!(!SessionError::NoSuitableHost { failures: vec![failure("42501")] }.is_transient());
         let several = SessionError::NoSuitableHost { failures: vec![failure("42501"), failure("57P03")] };
-        assert!(several.is_transient(), "one of the hosts may come back");
+        assert!(several.is_transient(), "one of the hosts may answer again");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) const PARAMETERS_MAX: usize = 256;
 /// Makes the server notice a dead client within about a minute. It notices by nothing else while it sends a base backup.
 const REPLICATION_OPTIONS: &str = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
 
-/// What the server told of itself.
+/// What the server reported about itself.
 pub(crate) struct Welcome {
     pub(crate) parameters: HashMap<String, String>,
     pub(crate) process_id: i32,

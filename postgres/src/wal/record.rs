@@ -1,4 +1,4 @@
-//! WAL records: their headers, and what is told of the few that matter here.
+//! WAL records: their headers, and what is read from the few that matter here.
 //!
 //! Sources: PostgreSQL `src/include/access/xlogrecord.h`, `xact.h`, `xlog_internal.h`, `catalog/pg_control.h`,
 //! `commands/tablespace.h`; `src/backend/access/rmgrdesc/xactdesc.c` (`ParseCommitRecord`); versions 13 to 18.

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeline_without_ancestors_has_no_past() {
+    fn a_timeline_without_ancestors_has_no_history() {
         for history in [TimelineHistory::first(timeline(1)), TimelineHistory::parse(timeline(1), b"").unwrap()] {
             assert_eq!((history.parent(), history.switch_from(timeline(1))), (None, None));
             assert!(history.contains(at(1, "0/1")) && !history.contains(at(2, "0/1")));

@@ -45,7 +45,7 @@ async fn the_wal_of_a_backup_is_kept_however_much_is_written_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_backup_whose_wal_was_removed_fails_with_a_cure() {
+async fn a_backup_whose_wal_was_removed_fails_and_names_the_fix() {
     for major in majors_under_test() {
         let server = forgetful(major);
         let mut source = begin(&server.connection_string(), &slow()).await.unwrap();
@@ -71,7 +71,7 @@ async fn drain(mut source: impl BackupSource) -> SourceError {
 }
 
 #[tokio::test]
-async fn losing_the_session_that_keeps_the_wal_is_told_and_harmless_if_the_wal_is_still_there() {
+async fn losing_the_session_that_keeps_the_wal_is_reported_and_harmless_if_the_wal_is_still_there() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).start().unwrap();
         let mut source = begin(&server.connection_string(), &slow()).await.unwrap();
@@ -121,15 +121,15 @@ async fn a_standby_that_is_promoted_meanwhile_makes_the_backup_worthless() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_give_a_backup_is_told_apart_with_the_cure() {
+async fn each_reason_why_a_server_gives_no_backup_is_reported_with_its_fix() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).setting("max_replication_slots", "0").start().unwrap();
         server.psql("postgres", "create role nobody login").unwrap();
         let nobody = server.connection_string().replace("user=postgres", "user=nobody");
-        for (conninfo, cure) in [(server.connection_string(), "max_replication_slots"), (nobody, "REPLICATION")] {
+        for (conninfo, fix) in [(server.connection_string(), "max_replication_slots"), (nobody, "REPLICATION")] {
             let Err(error) = collect(&conninfo, &options()).await else { panic!("{conninfo}: a backup") };
             let whole = with_causes(&error);
-            assert!(whole.contains(cure), "{whole}");
+            assert!(whole.contains(fix), "{whole}");
         }
         let too_fast = BaseBackupOptions { max_rate: Some(2_000_000), ..options() };
         let other = PgServer::builder(major).start().unwrap();

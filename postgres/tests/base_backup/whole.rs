@@ -1,4 +1,4 @@
-//! Base backups of real servers: everything comes, everything is told, and the copy opens.
+//! Base backups of real servers: every file arrives, every finding is reported, and the copy opens.
 
 use std::os::unix::fs::symlink;
 
@@ -81,7 +81,7 @@ async fn a_standby_gives_a_copy_that_is_no_standby() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_the_running_server_stays_there_and_what_the_server_left_out_is_told() {
+async fn files_of_the_running_server_are_left_out_and_what_the_server_left_out_is_reported() {
     for major in majors_under_test() {
         let socket = tempfile::tempdir().unwrap();
         let server = filled(major);
@@ -113,7 +113,7 @@ async fn what_belongs_to_the_running_server_stays_there_and_what_the_server_left
 }
 
 #[tokio::test]
-async fn pages_are_nobodys_concern_in_a_cluster_without_checksums() {
+async fn pages_are_not_checked_in_a_cluster_without_checksums() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).checksums(Checksums::Off).start().unwrap();
         let backup = collect(&server.connection_string(), &options()).await.unwrap();
@@ -135,7 +135,7 @@ fn damage(server: &mut PgServer) -> String {
 }
 
 #[tokio::test]
-async fn a_damaged_page_is_found_by_whoever_has_to_look_and_the_backup_goes_on() {
+async fn a_damaged_page_is_reported_and_the_backup_goes_on() {
     for major in majors_under_test() {
         let mut server = filled(major);
         let file = damage(&mut server);
@@ -180,7 +180,7 @@ async fn a_page_can_be_read_again_after_the_session_for_that_was_lost() {
 }
 
 #[tokio::test]
-async fn a_tablespace_inside_of_the_data_directory_comes_along_or_is_refused() {
+async fn a_tablespace_inside_of_the_data_directory_is_backed_up_or_refused() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).setting("allow_in_place_tablespaces", "on").start().unwrap();
         server.psql("postgres", "create tablespace inner_one location ''").unwrap();

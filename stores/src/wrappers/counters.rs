@@ -178,7 +178,7 @@ impl Metrics {
         *self.inner.lock()
     }
 
-    /// What the last request that failed was told, with its causes; `None` if none has failed. Those who ask look first
+    /// The error of the last request that failed, with its causes; `None` if none has failed. Those who ask look first
     /// whether requests fail at present.
     #[must_use]
     pub fn last_failure(&self) -> Option<String> {

@@ -39,7 +39,7 @@ pub struct WithLimit {
 struct Flow {
     /// Requests that may run at once now.
     allowed: usize,
-    /// Permits that must vanish when they come back.
+    /// Permits that must vanish when they are returned.
     owed: usize,
     /// Successes since the last change.
     successes: usize,
@@ -110,7 +110,7 @@ impl WithLimit {
         if flow.owed > 0 {
             flow.owed -= 1;
             permit.forget();
-            // Turns that nobody uses vanish at once, the others when they come back.
+            // Turns that nobody uses vanish at once, the others when they are returned.
             flow.owed -= self.permits.forget_permits(flow.owed);
         }
         if change == Change::OneMore {

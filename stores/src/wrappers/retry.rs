@@ -21,7 +21,7 @@ const CORRUPTED_RETRIES: usize = 2;
 const THROTTLE_FIRST: Duration = Duration::from_millis(500);
 const THROTTLE_MAX: Duration = Duration::from_secs(30);
 
-/// Chance, so that many clients do not come back in step. An argument, so that tests know what it says.
+/// Chance, so that many clients do not retry in step. An argument, so that tests know what it says.
 pub trait Jitter: fmt::Debug + Send + Sync {
     /// What the next pause is multiplied with: 0.5 to 1.5.
     fn factor(&self) -> f64;

@@ -1,5 +1,6 @@
 //! Links between documents.
 
+use lifeboat_vocabulary::counted;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -20,7 +21,11 @@ pub(crate) fn check(root: &Path) -> Result<String> {
         }
     }
     if dead.is_empty() {
-        return Ok(format!("{} documents, {count} links", documents.len()));
+        return Ok(format!(
+            "{}, {}",
+            counted(documents.len() as u64, "document", "documents"),
+            counted(count, "link", "links")
+        ));
     }
     bail!("links that lead nowhere: {}", dead.join(", "))
 }

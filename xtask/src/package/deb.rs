@@ -25,8 +25,8 @@ const DESCRIPTION: &str = "backups and disaster recovery of PostgreSQL
  which needs no daemon and no configuration.
 ";
 const PROGRAMS: [&str; 2] = ["lifeboatd", "lifeboat-restore"];
-/// Papers for operators, below `docs/`.
-const PAPERS: [&str; 4] = ["INSTALL.md", "CONFIGURE.md", "CHECKLIST.md", "COMMANDS.md"];
+/// Documents for operators, below `docs/`.
+const DOCUMENTS: [&str; 4] = ["INSTALL.md", "CONFIGURE.md", "CHECKLIST.md", "COMMANDS.md"];
 
 /// How to build the package.
 #[derive(Debug, Args)]
@@ -83,7 +83,7 @@ pub(crate) fn package(programs: &Path, profile: Profile, out: &Path) -> Result<P
     add_programs(&tree, programs, profile)?;
     add_service(&tree)?;
     add_manuals(&tree, programs, version)?;
-    add_papers(&tree, version)?;
+    add_documents(&tree, version)?;
     let depends = depends(&source)?;
     add_control(&tree, (version, &architecture), &depends)?;
     let package = out.join(format!("lifeboat_{version}_{architecture}.deb"));
@@ -197,12 +197,12 @@ fn configuration(example: &str) -> Result<String> {
     Ok(example.replace(theirs, ours))
 }
 
-fn add_papers(tree: &Tree, version: &str) -> Result<()> {
+fn add_documents(tree: &Tree, version: &str) -> Result<()> {
     tree.put("etc/lifeboat/lifeboat.toml", configuration(&example()?)?.as_bytes(), 0o644)?;
     tree.put("DEBIAN/conffiles", b"/etc/lifeboat/lifeboat.toml\n", 0o644)?;
     let (docs, doc) = (root().join("docs"), "usr/share/doc/lifeboat");
-    for paper in PAPERS {
-        tree.copy(&docs.join(paper), &format!("{doc}/{paper}"), 0o644)?;
+    for document in DOCUMENTS {
+        tree.copy(&docs.join(document), &format!("{doc}/{document}"), 0o644)?;
     }
     for runbook in fs::read_dir(docs.join("runbooks")).context("list the runbooks")? {
         let runbook = runbook.context("list the runbooks")?;
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_is_the_same_each_time() {
+    fn compression_is_reproducible() {
         let scratch = tempfile::tempdir().unwrap();
         let tree = Tree { root: scratch.path().join("tree") };
         fs::create_dir(&tree.root).unwrap();

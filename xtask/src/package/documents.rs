@@ -1,4 +1,4 @@
-//! The papers for operators, as far as they can be executed: what stands behind `$ ` in their `console` blocks. Pure.
+//! The documentation for operators, as far as it can be executed: what stands behind `$ ` in its `console` blocks. Pure.
 
 use anyhow::{Result, bail};
 
@@ -9,7 +9,7 @@ pub(crate) struct Typed {
     pub(crate) number: usize,
     /// What is typed; a comment at its end belongs to it.
     pub(crate) line: String,
-    /// The exit code that the paper states with `# exit 4`; 0 where it states none.
+    /// The exit code that the document states with `# exit 4`; 0 where it states none.
     pub(crate) code: i32,
 }
 
@@ -29,7 +29,7 @@ impl Block<'_> {
     }
 }
 
-/// All fenced blocks of a paper.
+/// All fenced blocks of a document.
 pub(crate) fn blocks(text: &str) -> Vec<Block<'_>> {
     let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut open = false;
@@ -46,7 +46,7 @@ pub(crate) fn blocks(text: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// Everything that a paper tells to type, in its order.
+/// Everything that a document tells to type, in its order.
 ///
 /// # Errors
 /// If a line goes on behind its end, or states a code that is none.
@@ -78,25 +78,25 @@ pub(crate) fn typed(text: &str) -> Result<Vec<Typed>> {
 mod tests {
     use super::*;
 
-    const PAPER: &str = "# Paper\n\n```console\n$ one --two   # a comment\nwhat it says\n$ three \\\n    four # exit 4\n```\n\
+    const DOCUMENT: &str = "# Document\n\n```console\n$ one --two   # a comment\nwhat it says\n$ three \\\n    four # exit 4\n```\n\
         ```sh\n$ not this\n```\n\n1. In a list:\n   ```console\n   $ five\n   ```\n```toml\na = 1\n\nb = 2\n```\n";
 
     #[test]
     fn only_what_is_typed_in_console_blocks_is_executed() {
-        let typed = typed(PAPER).unwrap();
+        let typed = typed(DOCUMENT).unwrap();
         let seen: Vec<_> = typed.iter().map(|typed| (typed.number, typed.line.as_str(), typed.code)).collect();
         assert_eq!(seen, [(4, "one --two   # a comment", 0), (6, "three four # exit 4", 4), (15, "five", 0)]);
     }
 
     #[test]
-    fn a_paper_that_cannot_be_executed_is_refused() {
+    fn a_document_that_cannot_be_executed_is_refused() {
         assert!(super::typed("```console\n$ a \\\n```\n").is_err());
         assert!(super::typed("```console\n$ a # exit soon\n```\n").is_err());
     }
 
     #[test]
     fn other_blocks_are_there_with_their_text() {
-        let blocks = blocks(PAPER);
+        let blocks = blocks(DOCUMENT);
         let toml = blocks.iter().find(|block| block.kind == "toml").unwrap();
         assert_eq!(toml.text(), "a = 1\n\nb = 2\n");
         assert_eq!(blocks.len(), 4);

@@ -14,12 +14,12 @@ use crate::package::documents::{Typed, blocks};
 use crate::package::private_systemd::PrivateSystemd;
 use crate::tools::{is_root, root};
 
-/// The regions of the papers: name and bucket.
+/// The regions of the documentation: name and bucket.
 pub(crate) const REGIONS: [(&str, &str); 2] = [("frankfurt", "acme-backups-fra"), ("virginia", "acme-backups-iad")];
-/// Where lines of the papers are typed.
+/// Where lines of the documentation are typed.
 const DESK: &str = "/srv/desk";
 const HBA: &str = "local all postgres peer\nlocal replication postgres peer\n";
-/// `sudo` and `apt` as far as the papers need them, so that neither has to be on the machine, and no archive within reach.
+/// `sudo` and `apt` as far as the documentation needs them, so that neither they nor an archive have to be there.
 const SUDO: &str =
     "#!/bin/sh\nif [ \"$1\" = -u ]; then\n  user=$2; shift 2; exec runuser -u \"$user\" -- \"$@\"\nfi\nexec \"$@\"\n";
 const APT: &str = "#!/bin/sh\n# What was the other machine's is not needed any more.\nrm -f /usr/local/bin/lifeboat-restore\nshift\nexec dpkg --install \"$@\"\n";
@@ -28,7 +28,7 @@ const EDITOR: &str = "#!/bin/sh\nexec cp \"/srv/desk/edits/$(basename \"$1\")\" 
 /// What the test adds to the unit: a system call that is denied kills, where the unit as it is only refuses it; and less
 /// patience with a daemon that hangs.
 const DROP_IN: &str = "[Service]\nSystemCallErrorNumber=kill\nWatchdogSec=5s\n";
-/// The longest that a paper may have to wait for what it promises.
+/// The longest that a document may have to wait for what it promises.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How the daemon gets its secrets.
@@ -82,11 +82,11 @@ impl Scene {
         Ok(Self { systemd, regions, recipients: Vec::new(), install, secrets: Secrets::Files, files })
     }
 
-    /// Types a line of a paper. What ends otherwise than the paper says is an error, after a while for what has to come.
-    pub(crate) fn type_line(&mut self, paper: &str, typed: &Typed) -> Result<()> {
+    /// Types a line of a document. What ends otherwise than it says is an error, after a while for what has to come.
+    pub(crate) fn type_line(&mut self, document: &str, typed: &Typed) -> Result<()> {
         let line = typed.line.as_str();
         if let Some(file) = line.split_whitespace().skip_while(|word| *word != "editor").nth(1) {
-            self.lay_ready(paper, file)?;
+            self.lay_ready(document, file)?;
         }
         let whole = format!("cd {DESK} && {line}");
         // Only what tells how it stands may be asked again.
@@ -105,18 +105,18 @@ impl Scene {
         Ok(())
     }
 
-    /// What somebody who follows the paper writes into a file.
-    fn lay_ready(&mut self, paper: &str, file: &str) -> Result<()> {
+    /// What somebody who follows the document writes into a file.
+    fn lay_ready(&mut self, document: &str, file: &str) -> Result<()> {
         let block = |text: &str, kind: &str| {
             let found = blocks(text).into_iter().find(|block| block.kind == kind).map(|block| block.text());
             found.with_context(|| format!("there is no block for {file}"))
         };
         let name = Path::new(file).file_name().context("it edits no file")?.to_string_lossy().into_owned();
         let content = match name.as_str() {
-            "pg_hba.conf" => block(paper, "pg_hba")? + HBA,
+            "pg_hba.conf" => block(document, "pg_hba")? + HBA,
             "lifeboat.toml" => self.configuration(&block(&self.install, "toml")?)?,
             "credentials.conf" => {
-                let unit = block(paper, "unit")?;
+                let unit = block(document, "unit")?;
                 self.secrets = Secrets::Credentials;
                 unit
             }
@@ -125,20 +125,20 @@ impl Scene {
         self.systemd.write(&format!("{DESK}/edits/{name}"), content.as_bytes(), 0o644)
     }
 
-    /// The configuration of the paper, with what only we know: addresses and keys.
-    fn configuration(&self, paper: &str) -> Result<String> {
+    /// The configuration of the document, with what only we know: addresses and keys.
+    fn configuration(&self, document: &str) -> Result<String> {
         let quoted: Vec<String> = self.recipients.iter().map(|key| format!("\"{key}\"")).collect();
-        ensure!(quoted.len() == 2, "the paper has made {} keys", quoted.len());
+        ensure!(quoted.len() == 2, "the document has made {} keys", quoted.len());
         let mut urls = self.regions.iter().map(|region| region.url.as_str());
         let mut text = String::new();
-        for line in paper.lines() {
+        for line in document.lines() {
             match line.split(" = ").next().unwrap_or_default() {
                 "recipients" => text.push_str(&format!("recipients = [{}]\n", quoted.join(", "))),
                 "signing_key" if self.secrets == Secrets::Credentials => {
                     text.push_str("signing_key = \"credential:signing-key\"\n");
                 }
                 "credentials_file" => {
-                    let url = urls.next().context("the paper has more regions than there are")?;
+                    let url = urls.next().context("the document has more regions than there are")?;
                     text.push_str(&format!("endpoint = \"{url}\"\nprofile = \"minio\"\ns3_region = \"us-east-1\"\n"));
                     if self.secrets == Secrets::Files {
                         text.push_str(&format!("{line}\n"));

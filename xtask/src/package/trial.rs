@@ -1,5 +1,6 @@
-//! The package as an operator has it: installed, followed by its papers, reloaded, wedged, killed, stopped, removed.
+//! The package as an operator has it: installed, used as documented, reloaded, wedged, killed, stopped, removed.
 
+use lifeboat_vocabulary::counted;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,17 +21,17 @@ pub(crate) fn run() -> Result<String> {
     let mut scene = Scene::start()?;
     contents(&scene)?;
     let mut typed = follow(&mut scene, &root().join("docs/INSTALL.md"))?;
-    println!("    installed and started as the paper says");
+    println!("    installed and started as the documentation says");
     unit_is_sound(&scene)?;
     let mut wrong = Vec::new();
-    for paper in operators_papers()? {
-        match follow(&mut scene, &paper) {
+    for document in operators_documents()? {
+        match follow(&mut scene, &document) {
             Ok(count) => typed += count,
             Err(error) => wrong.push(format!("{error:#}")),
         }
     }
-    ensure!(wrong.is_empty(), "papers tell what is not so:\n{}", wrong.join("\n"));
-    println!("    {typed} lines of the papers do what they say");
+    ensure!(wrong.is_empty(), "the documentation is wrong:\n{}", wrong.join("\n"));
+    println!("    the documentation is right: {}", counted(typed as u64, "line", "lines"));
     reload(&scene)?;
     scheduled_backup(&scene)?;
     wedged(&scene)?;
@@ -38,26 +39,27 @@ pub(crate) fn run() -> Result<String> {
     stopped(&scene)?;
     no_denied_call(&scene)?;
     removed(&scene)?;
-    Ok(format!("installed, {typed} lines of the papers, backed up, reloaded, wedged, killed, stopped, removed"))
+    let lines = counted(typed as u64, "line", "lines");
+    Ok(format!("installed, {lines} of the documentation, backed up, reloaded, wedged, killed, stopped, removed"))
 }
 
-/// Every paper for operators but the one that installs. That which moves the secrets comes last.
-fn operators_papers() -> Result<Vec<PathBuf>> {
+/// Every document for operators but the one that installs. That which moves the secrets comes last.
+fn operators_documents() -> Result<Vec<PathBuf>> {
     let docs = root().join("docs");
-    let mut papers = vec![docs.join("CHECKLIST.md")];
+    let mut documents = vec![docs.join("CHECKLIST.md")];
     let mut runbooks = Vec::new();
     for entry in fs::read_dir(docs.join("runbooks")).context("list the runbooks")? {
         runbooks.push(entry.context("list the runbooks")?.path());
     }
     runbooks.sort();
-    papers.extend(runbooks);
-    papers.push(docs.join("CONFIGURE.md"));
-    Ok(papers)
+    documents.extend(runbooks);
+    documents.push(docs.join("CONFIGURE.md"));
+    Ok(documents)
 }
 
-fn follow(scene: &mut Scene, paper: &Path) -> Result<usize> {
-    let text = fs::read_to_string(paper).with_context(|| format!("read {}", paper.display()))?;
-    let name = paper.file_name().unwrap_or_default().to_string_lossy().into_owned();
+fn follow(scene: &mut Scene, document: &Path) -> Result<usize> {
+    let text = fs::read_to_string(document).with_context(|| format!("read {}", document.display()))?;
+    let name = document.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let typed = documents::typed(&text).with_context(|| name.clone())?;
     for line in &typed {
         scene.type_line(&text, line).with_context(|| format!("{name}, line {}", line.number))?;
@@ -65,7 +67,7 @@ fn follow(scene: &mut Scene, paper: &Path) -> Result<usize> {
     Ok(typed.len())
 }
 
-/// What Debian's tools look for. Some systems leave manuals and papers out when they install, so the package is asked.
+/// What Debian's tools look for. Some systems leave manuals and documents out when they install, so the package is asked.
 fn contents(scene: &Scene) -> Result<()> {
     for file in [
         "./usr/bin/lifeboatd",
@@ -170,7 +172,7 @@ fn killed(scene: &Scene) -> Result<()> {
     let pid = property(scene, "MainPID")?;
     scene.systemd.said(&format!("kill -KILL {pid}"))?;
     restarted(scene, &pid)?;
-    println!("    it comes back after SIGKILL");
+    println!("    it is restarted after SIGKILL");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask torture backups`: backups that are killed at random moments, over and over.
 
+use lifeboat_vocabulary::counted;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ fn torture(args: &TortureArgs, programs: Programs) -> Result<()> {
     let whole = begun.elapsed();
     println!("a whole backup takes {}; seed {}", seconds(whole), args.seed);
     let mut random = SeededRandom::new(args.seed);
-    let (mut killed, mut finished) = (0, 1);
+    let (mut killed, mut finished) = (0_u64, 1);
     for round in 1..=args.rounds {
         let moment = whole.mul_f64(random.fraction() * 1.1);
         println!("\nround {round} of {}: a backup that is killed after {}", args.rounds, seconds(moment));
@@ -59,7 +60,8 @@ fn torture(args: &TortureArgs, programs: Programs) -> Result<()> {
     let restored = scenario.restore("restored", &[])?;
     ensure!(restored.psql(LEDGER_SUM)? == ledger, "the restored table is not the one that was backed up");
     ensure!(restored.psql(BALANCES)? == "t", "the restored balances do not agree with each other");
-    println!("\nPASSED: {killed} backups killed, {} made, the last one restored and compared", finished + 1);
+    let killed = counted(killed, "backup", "backups");
+    println!("\nPASSED: {killed} killed, {} made, the last one restored and compared", finished + 1);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask torture wal`: the host is lost at random moments, over and over; what was acknowledged and is gone is
 //! counted after a recovery from the regions alone.
 
+use lifeboat_vocabulary::counted;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -42,14 +43,14 @@ pub(crate) fn short() -> Result<()> {
 fn torture(args: &WalTortureArgs, programs: Programs) -> Result<()> {
     let default = lose_the_host(args, Wal::Asynchronous, programs)?;
     let synchronous = lose_the_host(args, Wal::Synchronous, Programs::AsTested)?;
-    println!("\n--- what the loss of the host cost, over {} kills each ---", args.kills);
+    println!("\n--- what the loss of the host cost, over {} each ---", counted(args.kills.into(), "kill", "kills"));
     println!("{:<14} {:>13} {:>8} {:>12} {:>12}", "mode", "acknowledged", "lost", "oldest lost", "median lost");
-    for (mode, toll) in [("default", &default), ("synchronous", &synchronous)] {
-        let (oldest, median) = (toll.oldest(), toll.median());
+    for (mode, losses) in [("default", &default), ("synchronous", &synchronous)] {
+        let (oldest, median) = (losses.oldest(), losses.median());
         println!(
             "{mode:<14} {:>13} {:>8} {:>12} {:>12}",
-            toll.acknowledged,
-            toll.lost.len(),
+            losses.acknowledged,
+            losses.lost.len(),
             shown(oldest),
             shown(median)
         );
@@ -66,13 +67,13 @@ fn shown(age: Option<Duration>) -> String {
 
 /// What all kills of one mode cost.
 #[derive(Debug, Default)]
-struct Toll {
+struct Losses {
     acknowledged: usize,
     /// How old each lost commit was when the host was lost, from its acknowledgement.
     lost: Vec<Duration>,
 }
 
-impl Toll {
+impl Losses {
     fn oldest(&self) -> Option<Duration> {
         self.lost.iter().max().copied()
     }
@@ -84,7 +85,7 @@ impl Toll {
     }
 }
 
-fn lose_the_host(args: &WalTortureArgs, wal: Wal, programs: Programs) -> Result<Toll> {
+fn lose_the_host(args: &WalTortureArgs, wal: Wal, programs: Programs) -> Result<Losses> {
     println!("\n--- {wal:?} mode ---");
     let mut scenario = Scenario::start(2, programs, wal)?;
     scenario.server.psql("postgres", Clients::TABLE)?;
@@ -94,7 +95,7 @@ fn lose_the_host(args: &WalTortureArgs, wal: Wal, programs: Programs) -> Result<
         scenario.server.psql("postgres", "alter system set synchronous_standby_names = 'ANY 1 (lifeboat)'")?;
         scenario.server.psql("postgres", "select pg_reload_conf()")?;
     }
-    let (mut random, mut toll) = (SeededRandom::new(args.seed), Toll::default());
+    let (mut random, mut losses) = (SeededRandom::new(args.seed), Losses::default());
     let mut history = Vec::new();
     for kill in 1..=args.kills {
         let clients = Clients::start(&scenario.server, CLIENTS, kill)?;
@@ -124,8 +125,8 @@ fn lose_the_host(args: &WalTortureArgs, wal: Wal, programs: Programs) -> Result<
             lost.len(),
             shown(oldest)
         );
-        toll.acknowledged += acknowledged.len();
-        toll.lost.extend(lost.iter().map(|commit| lost_at.duration_since(commit.when)));
+        losses.acknowledged += acknowledged.len();
+        losses.lost.extend(lost.iter().map(|commit| lost_at.duration_since(commit.when)));
         history.extend(acknowledged);
         scenario.server.start()?;
         daemon = Daemon::start(&scenario)?;
@@ -137,7 +138,7 @@ fn lose_the_host(args: &WalTortureArgs, wal: Wal, programs: Programs) -> Result<
         to_a_random_commit(&scenario, &history, &mut random)?;
     }
     daemon.kill()?;
-    Ok(toll)
+    Ok(losses)
 }
 
 /// Commits that were acknowledged and are not there. What is there of each client must be a prefix of what it did.
@@ -194,12 +195,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_toll_is_counted_by_age() {
-        let mut toll = Toll::default();
-        assert_eq!((toll.oldest(), toll.median()), (None, None));
-        toll.lost = [30, 10, 20].map(Duration::from_millis).to_vec();
-        assert_eq!((toll.oldest(), toll.median()), (Some(Duration::from_millis(30)), Some(Duration::from_millis(20))));
+    fn lost_commits_are_counted_by_age() {
+        let mut losses = Losses::default();
+        assert_eq!((losses.oldest(), losses.median()), (None, None));
+        losses.lost = [30, 10, 20].map(Duration::from_millis).to_vec();
+        assert_eq!(
+            (losses.oldest(), losses.median()),
+            (Some(Duration::from_millis(30)), Some(Duration::from_millis(20)))
+        );
         assert!(None < Some(LOSS_MAX), "no loss is less than any");
-        assert_eq!(shown(toll.oldest()), "30 ms");
+        assert_eq!(shown(losses.oldest()), "30 ms");
     }
 }

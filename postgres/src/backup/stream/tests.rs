@@ -154,7 +154,7 @@ fn what_does_not_belong_there_is_refused() {
 }
 
 #[test]
-fn both_framings_tell_the_same() {
+fn both_framings_yield_the_same_events() {
     for (framing, messages) in [(Framing::OneCopy, one_copy()), (Framing::CopyEach, copy_each())] {
         let (events, end) = play(framing, messages).unwrap();
         let [SourceEvent::Started(start), rest @ ..] = events.as_slice() else { panic!("{events:?}") };
@@ -205,7 +205,7 @@ fn damage_that_the_server_finds_does_not_stop_the_backup() {
 }
 
 #[test]
-fn warnings_are_told_but_never_a_flood_of_them() {
+fn warnings_are_reported_up_to_a_limit() {
     let mut messages = one_copy();
     for (severity, text) in [
         ("NOTICE", "all required WAL segments have been archived"),

@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_come_out_whole_however_the_line_cuts_them(
+    fn messages_are_complete_however_the_network_splits_them(
         bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..10),
         cut in 1usize..20,
     ) {

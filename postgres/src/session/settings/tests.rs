@@ -40,11 +40,8 @@ fn wrong_strings_are_refused_with_their_place_and_the_nearest_keyword() {
         ("port=65536", "`port` at character 1 must be a number from 1 to 65535"),
         ("port=x", "`port` at character 1 must be a number from 1 to 65535"),
         ("hostaddr=localhost", "`hostaddr` at character 1 must be an IPv4 or IPv6 address"),
-        ("host=a,b,c port=1,2", "there are 3 hosts, but 2 values of `port`: give one for all, or one for each"),
-        (
-            "host=a,b hostaddr=127.0.0.1",
-            "there are 2 hosts, but 1 values of `hostaddr`: give one for all, or one for each",
-        ),
+        ("host=a,b,c port=1,2", "3 hosts, but 2 values of `port`: give one for all, or one for each"),
+        ("host=a,b hostaddr=127.0.0.1", "2 hosts, but 1 value of `hostaddr`: give one for all, or one for each"),
         (
             "sslmode=requrie",
             "`sslmode` at character 1 must be disable, allow, prefer, require, verify-ca or verify-full",

@@ -250,7 +250,7 @@ fn records_that_are_damaged_or_out_of_order_are_refused() {
 }
 
 #[test]
-fn a_scanner_that_has_failed_stays_so() {
+fn a_scanner_that_has_failed_stays_failed() {
     let mut fabric = three_pages();
     fabric.bytes[60] ^= 1;
     let mut scanner = WalScanner::new(start(BEGIN));
@@ -396,7 +396,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed_before_anything_behind_it_is_called_right(
+    fn a_flipped_bit_is_noticed_before_anything_behind_it_is_accepted(
         lengths in proptest::collection::vec(0usize..9000, 1..8),
         place in any::<proptest::sample::Index>(),
         bit in 0u8..8,

@@ -24,7 +24,7 @@ async fn put(store: &LocalDir, name: &str, bytes: &[u8]) -> PutOutcome {
 const ALL: ByteRange = ByteRange::WholeUpTo(ByteCount::from_mib(1));
 
 #[test]
-fn what_the_file_system_says_is_told_apart_by_what_to_do_about_it() {
+fn file_system_errors_are_classified_by_what_to_do_about_them() {
     type Expected = fn(&StoreError) -> bool;
     let full: Expected = |e| matches!(e, StoreError::Full { .. });
     let person: Expected = |e| matches!(e, StoreError::Misconfigured { .. });

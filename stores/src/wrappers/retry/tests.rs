@@ -70,7 +70,7 @@ fn throttling_does_not_use_up_the_attempts() {
 }
 
 #[test]
-fn chance_stays_within_half_and_one_and_a_half() {
+fn jitter_stays_between_half_and_one_and_a_half() {
     let factors: Vec<f64> = (0..1000).map(|_| RandomJitter.factor()).collect();
     assert!(factors.iter().all(|factor| (0.5..=1.5).contains(factor)));
     assert!(factors.iter().any(|factor| *factor < 0.8) && factors.iter().any(|factor| *factor > 1.2));
