@@ -13,50 +13,50 @@ use crate::serve_s3::ServeS3;
 /// PostgreSQL cluster that it makes for the purpose. Nothing else should run on the machine.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat-bench", version, about, args_conflicts_with_subcommands = true)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// What to measure; ratios are relative to the first.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lifeboat,pgbackrest,script")]
-    pub tools: Vec<ToolName>,
+    pub(crate) tools: Vec<ToolName>,
     /// Which operations.
     #[arg(long, value_enum, value_delimiter = ',', default_value = ALL_SCENARIOS)]
-    pub scenarios: Vec<Scenario>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// Size of the cluster, in GiB.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub gib: u32,
+    pub(crate) gib: u32,
     /// Measured runs of each tool and operation; medians are shown.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
-    pub runs: u32,
+    pub(crate) runs: u32,
     /// Seconds of each load in wal-latency; tools that archive segments get at least 75 for the quiet one.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub cell_seconds: u32,
+    pub(crate) cell_seconds: u32,
     /// WAL in wal-drain, and at least so much in recovery, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=65536))]
-    pub wal_mib: u32,
+    pub(crate) wal_mib: u32,
     /// Seconds of load between base backup and recovery.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub recovery_seconds: u32,
+    pub(crate) recovery_seconds: u32,
     /// A cluster of some 50 MB, short loads, and no run thrown away: shows that everything works, its figures mean
     /// nothing.
     #[arg(long, conflicts_with_all = ["gib", "cell_seconds", "wal_mib", "recovery_seconds"])]
-    pub quick: bool,
+    pub(crate) quick: bool,
     /// Throw a run away when other processes used more than this share of its own processor time, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub foreign_limit: u32,
+    pub(crate) foreign_limit: u32,
     /// PostgreSQL's major version.
     #[arg(long, value_name = "MAJOR", default_value_t = 15)]
-    pub postgres: u32,
+    pub(crate) postgres: u32,
     /// Where `lifeboatd` and `lifeboat-restore` are [default: beside this program]
     #[arg(long, value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
+    pub(crate) bin_dir: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Also write the report as a Markdown page.
     #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
+    pub(crate) markdown: Option<PathBuf>,
     /// Parts of the harness that it starts itself.
     #[command(subcommand)]
-    pub part: Option<Part>,
+    pub(crate) part: Option<Part>,
 }
 
 /// The default of `--scenarios`.
@@ -64,7 +64,7 @@ const ALL_SCENARIOS: &str = "backup,backup-two,restore,wal-latency,wal-drain,rec
 
 /// Parts of the harness that run as processes of their own.
 #[derive(Debug, Subcommand)]
-pub enum Part {
+pub(crate) enum Part {
     /// Serve one region; commands on standard input
     #[command(hide = true)]
     ServeS3(ServeS3),
@@ -96,7 +96,7 @@ struct Amounts {
 
 impl Arguments {
     /// What to do, with the defaults of `--quick` applied, and in an order in which nothing changes what comes after.
-    pub fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let asked = Amounts {
             bytes: u64::from(self.gib) << 30,
             foreign_percent_max: self.foreign_limit,

@@ -43,7 +43,7 @@ const FACTS: [(&str, &str); 4] = [
 ];
 
 /// Makes a cluster of at least `bytes` bytes and starts its server.
-pub fn make(major: u32, bytes: u64) -> Result<PgServer> {
+pub(crate) fn make(major: u32, bytes: u64) -> Result<PgServer> {
     let amounts = Amounts::for_bytes(bytes);
     let server = PgServer::builder(major)
         .checksums(Checksums::On)
@@ -102,12 +102,12 @@ fn orders(count: u64) -> String {
 }
 
 /// What the cluster says about its content; the same text from two clusters means the same rows.
-pub fn facts(server: &PgServer) -> Result<String> {
+pub(crate) fn facts(server: &PgServer) -> Result<String> {
     facts_of(|database, query| server.psql(database, query))
 }
 
 /// The same, from whoever answers a query to a database.
-pub fn facts_of(ask: impl Fn(&str, &str) -> Result<String>) -> Result<String> {
+pub(crate) fn facts_of(ask: impl Fn(&str, &str) -> Result<String>) -> Result<String> {
     let mut text = String::new();
     for (database, query) in FACTS {
         text += &ask(database, query).with_context(|| format!("ask for facts of {database}"))?;
@@ -117,7 +117,7 @@ pub fn facts_of(ask: impl Fn(&str, &str) -> Result<String>) -> Result<String> {
 }
 
 /// Bytes of all files of a data directory but the WAL, which each tool treats differently.
-pub fn data_bytes(dir: &Path) -> Result<u64> {
+pub(crate) fn data_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let entry = entry.with_context(|| format!("list {}", dir.display()))?;

@@ -4,60 +4,60 @@ use serde::Serialize;
 
 /// What one run used of the machine.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// Seconds from start to end.
-    pub wall_seconds: f64,
+    pub(crate) wall_seconds: f64,
     /// Processor seconds of the command and everything that it started.
-    pub cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
     /// Of these, in the kernel.
-    pub kernel_seconds: f64,
+    pub(crate) kernel_seconds: f64,
     /// Processor seconds of the PostgreSQL server.
-    pub postgres_cpu_seconds: f64,
+    pub(crate) postgres_cpu_seconds: f64,
     /// Processor seconds of the S3 servers, which also terminate TLS.
-    pub region_cpu_seconds: f64,
+    pub(crate) region_cpu_seconds: f64,
     /// Processor seconds of everybody else.
-    pub other_cpu_seconds: f64,
+    pub(crate) other_cpu_seconds: f64,
     /// The most memory of a single process, in bytes.
-    pub largest_process_bytes: u64,
+    pub(crate) largest_process_bytes: u64,
     /// The most memory of all processes together, in bytes: sampled, shared pages counted in each.
-    pub all_processes_bytes: u64,
+    pub(crate) all_processes_bytes: u64,
 }
 
 impl Cost {
     /// Whether other processes took no more than `percent` of the command's own processor time.
-    pub fn is_clean(&self, percent: u32) -> bool {
+    pub(crate) fn is_clean(&self, percent: u32) -> bool {
         self.other_cpu_seconds * 100.0 <= self.cpu_seconds * f64::from(percent)
     }
 }
 
 /// One run.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Run {
+pub(crate) struct Run {
     /// What it used of the machine.
     #[serde(flatten)]
-    pub cost: Cost,
+    pub(crate) cost: Cost,
     /// Bytes in the tool's buckets afterwards, all regions together.
-    pub stored_bytes: u64,
+    pub(crate) stored_bytes: u64,
     /// Objects there.
-    pub objects: u64,
+    pub(crate) objects: u64,
     /// Requests to all regions.
-    pub requests: u64,
+    pub(crate) requests: u64,
 }
 
 /// The middle of several measurements, and how far they went.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// The middle one; the mean of the two middle ones of an even number.
-    pub median: f64,
+    pub(crate) median: f64,
     /// The smallest.
-    pub min: f64,
+    pub(crate) min: f64,
     /// The largest.
-    pub max: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
     /// Of any measurements; `None` if there are none.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -68,7 +68,7 @@ impl Spread {
 }
 
 /// How many times `other` is `own`; `None` where a ratio says nothing.
-pub fn ratio(other: f64, own: f64) -> Option<f64> {
+pub(crate) fn ratio(other: f64, own: f64) -> Option<f64> {
     (own > 0.0).then(|| other / own)
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_measurements_have_no_middle_and_nothing_has_no_ratio() {
+    fn no_measurements_have_no_median_and_no_ratio_is_to_zero() {
         assert_eq!(Spread::of([]), None);
         assert_eq!(ratio(1.0, 0.0), None);
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_beside_a_busy_stranger_is_not_clean() {
+    fn a_run_beside_another_busy_program_is_not_clean() {
         let run = |other| Cost { cpu_seconds: 20.0, other_cpu_seconds: other, ..Cost::default() };
         assert!(!run(2.1).is_clean(10));
         assert!(run(2.0).is_clean(10));

@@ -7,22 +7,21 @@ use serde::Serialize;
 
 /// What a reader must know to compare figures.
 #[derive(Clone, Debug, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The processor's model.
-    pub processor: String,
+    pub(crate) processor: String,
     /// How many cores this process may use.
-    pub cores: usize,
-    /// Memory, in bytes.
-    pub memory_bytes: u64,
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: u64,
     /// The kernel's release.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// The distribution.
-    pub system: String,
+    pub(crate) system: String,
 }
 
 impl Machine {
     /// This one.
-    pub fn here() -> Result<Self> {
+    pub(crate) fn here() -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("read {path}"));
         let memory = value(&read("/proc/meminfo")?, "MemTotal", ':');
         let kib: u64 = memory.trim_end_matches(" kB").parse().context("understand /proc/meminfo")?;
@@ -36,7 +35,7 @@ impl Machine {
     }
 
     /// All of it in one line.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { processor, cores, kernel, system, .. } = self;
         let gib = self.memory_bytes >> 30;
         format!("{processor}, {cores} cores, {gib} GiB, {system}, Linux {kernel}")

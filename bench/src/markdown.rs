@@ -24,7 +24,7 @@ started, and its rows are compared with the original's.
 ";
 
 /// The whole page.
-pub fn of(report: &Report) -> String {
+pub(crate) fn of(report: &Report) -> String {
     let mut page =
         "# Benchmarks\n\nWritten by `cargo xtask bench`; see [bench/README.md](../bench/README.md).\n\n".to_owned();
     page += &format!(

@@ -21,16 +21,16 @@ use crate::proc;
 
 /// One command.
 #[derive(Debug, Args)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// File for the command's output.
     #[arg(long)]
-    pub log: PathBuf,
+    pub(crate) log: PathBuf,
     /// Kill the command after this many seconds.
     #[arg(long)]
-    pub limit_seconds: u64,
+    pub(crate) limit_seconds: u64,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 }
 
 /// How often the memory of the command's processes is looked at.
@@ -38,23 +38,23 @@ const SAMPLE: Duration = Duration::from_millis(100);
 
 /// What a command used.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Its exit code; 128 and the signal's number if a signal ended it, as shells count.
-    pub exit_code: i32,
+    pub(crate) exit_code: i32,
     /// Seconds from its start to its end.
-    pub wall_seconds: f64,
+    pub(crate) wall_seconds: f64,
     /// Processor seconds in user mode, of the command and everything that it waited for.
-    pub user_seconds: f64,
+    pub(crate) user_seconds: f64,
     /// The same in the kernel.
-    pub system_seconds: f64,
+    pub(crate) system_seconds: f64,
     /// The most memory that a single process held, in bytes.
-    pub largest_bytes: u64,
+    pub(crate) largest_bytes: u64,
     /// The most memory that all its processes held at once, in bytes: sampled, shared pages counted in each.
-    pub sum_bytes: u64,
+    pub(crate) sum_bytes: u64,
 }
 
 /// Runs the command to its end.
-pub fn run(arguments: &Measured) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &Measured) -> Result<ExitCode> {
     let usage = usage_of(arguments)?;
     let text = serde_json::to_string(&usage).context("write what was used as JSON")?;
     writeln!(std::io::stdout(), "{text}").context("print what was used")?;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_or_takes_too_long_tells_so() {
+    fn a_command_that_fails_or_takes_too_long_is_reported() {
         assert_eq!(usage(60, "exit 7").exit_code, 7);
         let begun = Instant::now();
         assert_eq!(usage(1, "sleep 60 & wait").exit_code, 128 + 9);

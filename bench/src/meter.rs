@@ -39,7 +39,7 @@ impl Clocks {
 }
 
 /// Runs a command as the servers' account and measures it.
-pub fn measure(stage: &Stage, shell: &Shell, label: &str) -> Result<Cost> {
+pub(crate) fn measure(stage: &Stage, shell: &Shell, label: &str) -> Result<Cost> {
     let before = Clocks::read(stage)?;
     let usage = usage(stage, shell, label)?;
     let after = Clocks::read(stage)?;
@@ -60,7 +60,7 @@ pub fn measure(stage: &Stage, shell: &Shell, label: &str) -> Result<Cost> {
 }
 
 /// Runs a command as the servers' account, its output into a log; fails if it does.
-pub fn usage(stage: &Stage, shell: &Shell, label: &str) -> Result<Usage> {
+pub(crate) fn usage(stage: &Stage, shell: &Shell, label: &str) -> Result<Usage> {
     let log = stage.log(label);
     let mut command = Command::new(stage.harness());
     command.arg("measured").arg("--log").arg(&log).args(["--limit-seconds", &LIMIT_SECONDS.to_string(), "--"]);
@@ -75,7 +75,7 @@ pub fn usage(stage: &Stage, shell: &Shell, label: &str) -> Result<Usage> {
 }
 
 /// The end of a log, or why it cannot be read.
-pub fn log_tail(log: &Path) -> String {
+pub(crate) fn log_tail(log: &Path) -> String {
     match fs::read_to_string(log) {
         Ok(text) => tail(&text),
         Err(error) => format!("its log {} cannot be read: {error}", log.display()),

@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 /// The bucket of each tool, in every region: that of Lifeboat, of pgBackRest and of the script.
-pub const BUCKETS: [&str; 3] = ["lifeboat", "pgbackrest", "script"];
+pub(crate) const BUCKETS: [&str; 3] = ["lifeboat", "pgbackrest", "script"];
 
 /// A tool to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ToolName {
+pub(crate) enum ToolName {
     /// This project.
     Lifeboat,
     /// pgBackRest from the system's packages.
@@ -21,7 +21,7 @@ pub enum ToolName {
 
 /// An operation to measure. Those that change the cluster come last, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// A full backup to one region.
     Backup,
     /// A full backup to two regions.
@@ -38,7 +38,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// What a reader of the report sees.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Backup => "full backup, 1 region",
             Self::BackupTwo => "full backup, 2 regions",
@@ -50,7 +50,7 @@ impl Scenario {
     }
 
     /// In how many regions the backup is.
-    pub fn copies(self) -> Copies {
+    pub(crate) fn copies(self) -> Copies {
         match self {
             Self::Backup | Self::Restore | Self::Recovery => Copies::One,
             Self::BackupTwo | Self::WalLatency | Self::WalDrain => Copies::Two,
@@ -60,7 +60,7 @@ impl Scenario {
 
 /// In how many regions a backup is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copies {
+pub(crate) enum Copies {
     /// In the first.
     One,
     /// In both.
@@ -69,7 +69,7 @@ pub enum Copies {
 
 impl Copies {
     /// The number of regions.
-    pub fn count(self) -> usize {
+    pub(crate) fn count(self) -> usize {
         match self {
             Self::One => 1,
             Self::Two => 2,
@@ -78,38 +78,38 @@ impl Copies {
 }
 
 /// `archive_timeout` of tools that archive segments, unless everything is to be quick.
-pub const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to measure.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The tools, the one to compare with first.
-    pub tools: Vec<ToolName>,
+    pub(crate) tools: Vec<ToolName>,
     /// The operations.
-    pub scenarios: Vec<Scenario>,
+    pub(crate) scenarios: Vec<Scenario>,
     /// The least size of the cluster, in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Measured runs of each.
-    pub runs: u32,
+    pub(crate) runs: u32,
     /// The most that others may use of a run's own processor time, in percent.
-    pub foreign_percent_max: u32,
+    pub(crate) foreign_percent_max: u32,
     /// **Seconds** of each load under which the way of commits is measured.
-    pub cell_seconds: u32,
+    pub(crate) cell_seconds: u32,
     /// `archive_timeout` of tools that archive segments.
-    pub archive_timeout: Duration,
+    pub(crate) archive_timeout: Duration,
     /// Bytes of WAL in a backlog, and at least in a recovery.
-    pub wal_bytes: u64,
+    pub(crate) wal_bytes: u64,
     /// **Seconds** of load before a recovery.
-    pub recovery_seconds: u32,
+    pub(crate) recovery_seconds: u32,
     /// PostgreSQL's major version.
-    pub postgres: u32,
+    pub(crate) postgres: u32,
     /// Where Lifeboat's binaries are; `None`: beside this program.
-    pub bin_dir: Option<PathBuf>,
+    pub(crate) bin_dir: Option<PathBuf>,
 }
 
 impl Plan {
     /// Turns of each tool at the most: a machine that is never quiet must not keep us for ever.
-    pub fn turns_max(&self) -> u32 {
+    pub(crate) fn turns_max(&self) -> u32 {
         self.runs * 2 + 2
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 const PROGRAMS: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"];
 
 /// Fails if one of these programs is missing.
-pub fn need(names: &[&str]) -> Result<()> {
+pub(crate) fn need(names: &[&str]) -> Result<()> {
     let missing: Vec<_> = names.iter().copied().filter(|name| find(name).is_none()).collect();
     if !missing.is_empty() {
         bail!("missing {}: install them with the system's package manager", missing.join(", "));
@@ -19,7 +19,7 @@ pub fn need(names: &[&str]) -> Result<()> {
 }
 
 /// pgBackRest; as root it is installed if need be.
-pub fn pgbackrest() -> Result<PathBuf> {
+pub(crate) fn pgbackrest() -> Result<PathBuf> {
     if let Some(program) = find("pgbackrest") {
         return Ok(program);
     }
@@ -39,7 +39,7 @@ pub fn pgbackrest() -> Result<PathBuf> {
 }
 
 /// awscli, from a virtual environment that is made on first use.
-pub fn aws() -> Result<PathBuf> {
+pub(crate) fn aws() -> Result<PathBuf> {
     let environment = cache_dir()?.join("venv");
     let program = environment.join("bin/aws");
     let _lock = one_installation()?;

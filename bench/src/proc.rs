@@ -7,27 +7,27 @@ use anyhow::{Context, Result};
 
 /// One process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its program's name, cut to 15 bytes by the kernel.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it has ended and nobody has waited for it yet.
-    pub has_ended: bool,
+    pub(crate) has_ended: bool,
     /// Its parent's id.
-    pub parent: u32,
+    pub(crate) parent: u32,
     /// The process group that it belongs to.
-    pub group: u32,
+    pub(crate) group: u32,
     /// The session that it belongs to; 0 if its leader is outside of our PID namespace.
-    pub session: u32,
+    pub(crate) session: u32,
     /// Clock ticks that it and the children it has waited for have used.
-    pub ticks: u64,
+    pub(crate) ticks: u64,
     /// Of these, the children's.
-    pub children_ticks: u64,
+    pub(crate) children_ticks: u64,
     /// Pages in memory.
-    pub resident_pages: u64,
+    pub(crate) resident_pages: u64,
 }
 
 /// All processes, or those that could be read: they come and go while we look.
-pub fn processes() -> Result<BTreeMap<u32, Process>> {
+pub(crate) fn processes() -> Result<BTreeMap<u32, Process>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let name = entry.context("list /proc")?.file_name();
@@ -42,7 +42,7 @@ pub fn processes() -> Result<BTreeMap<u32, Process>> {
 }
 
 /// This process.
-pub fn own() -> Result<Process> {
+pub(crate) fn own() -> Result<Process> {
     let text = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
     parse_process(&text).with_context(|| format!("/proc/self/stat is not as expected: {text:?}"))
 }
@@ -65,12 +65,12 @@ fn parse_process(stat: &str) -> Option<Process> {
 }
 
 /// Seconds that a process and all its descendants have used, the ended ones included; 0 if there is no such process.
-pub fn tree_seconds(all: &BTreeMap<u32, Process>, root: u32) -> f64 {
+pub(crate) fn tree_seconds(all: &BTreeMap<u32, Process>, root: u32) -> f64 {
     seconds(tree(all, root).iter().map(|(_, process)| process.ticks).sum())
 }
 
 /// A process and all its descendants; empty if there is no such process.
-pub fn tree(all: &BTreeMap<u32, Process>, root: u32) -> Vec<(u32, &Process)> {
+pub(crate) fn tree(all: &BTreeMap<u32, Process>, root: u32) -> Vec<(u32, &Process)> {
     let (mut found, mut todo) = (Vec::new(), vec![root]);
     while let Some(pid) = todo.pop() {
         let Some(process) = all.get(&pid) else { continue };
@@ -81,19 +81,19 @@ pub fn tree(all: &BTreeMap<u32, Process>, root: u32) -> Vec<(u32, &Process)> {
 }
 
 /// What a process calls itself: its command line, or what it has written over it.
-pub fn title(pid: u32) -> Option<String> {
+pub(crate) fn title(pid: u32) -> Option<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     Some(String::from_utf8_lossy(&line).replace('\0', " "))
 }
 
 /// Bytes of memory of all processes of a group, shared pages counted once per process.
-pub fn group_bytes(all: &BTreeMap<u32, Process>, group: u32) -> u64 {
+pub(crate) fn group_bytes(all: &BTreeMap<u32, Process>, group: u32) -> u64 {
     let pages: u64 = all.values().filter(|process| process.group == group).map(|process| process.resident_pages).sum();
     pages * rustix::param::page_size() as u64
 }
 
 /// Seconds that the whole machine has worked since it was started: everything but idling and waiting for disks.
-pub fn machine_busy_seconds() -> Result<f64> {
+pub(crate) fn machine_busy_seconds() -> Result<f64> {
     let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
     parse_busy(&text).map(seconds).context("understand /proc/stat")
 }
@@ -107,7 +107,7 @@ fn parse_busy(stat: &str) -> Option<u64> {
 }
 
 /// Clock ticks in seconds.
-pub fn seconds(ticks: u64) -> f64 {
+pub(crate) fn seconds(ticks: u64) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_cut_short_or_no_numbers_is_no_process() {
+    fn a_truncated_or_non_numeric_line_is_no_process() {
         for text in ["", "1 (a) S", "1 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14", "1 (a) S 1 x 3 0 0 0 0 0 0 0 1 2 3 4"] {
             assert_eq!(parse_process(text), None, "{text}");
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_counted_with_its_grandchildren_and_without_strangers() {
+    fn a_process_tree_is_counted_with_grandchildren_and_without_other_processes() {
         let process = |parent, ticks| Process { parent, group: 2, ticks, resident_pages: 1, ..Process::default() };
         let all =
             BTreeMap::from([(2, process(1, 100)), (3, process(2, 200)), (4, process(3, 300)), (5, process(1, 7))]);

@@ -10,7 +10,7 @@ use crate::serve_s3::{Arrival, Contents};
 
 /// A running region. Dropping it ends the process.
 #[derive(Debug)]
-pub struct Region {
+pub(crate) struct Region {
     port: u16,
     child: Child,
     input: Option<ChildStdin>,
@@ -19,7 +19,7 @@ pub struct Region {
 
 impl Region {
     /// Starts `program serve-s3` on a free port of 127.0.0.1, with a certificate from `tls` (`server.pem`, `server.key`).
-    pub fn start(program: &Path, tls: &Path, buckets: &[&str]) -> Result<Self> {
+    pub(crate) fn start(program: &Path, tls: &Path, buckets: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(["serve-s3", "--listen", "127.0.0.1:0"]);
         command.arg("--tls-cert").arg(tls.join("server.pem")).arg("--tls-key").arg(tls.join("server.key"));
@@ -34,39 +34,39 @@ impl Region {
     }
 
     /// The server's process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The port, on 127.0.0.1 and `localhost`.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The address, such as `https://127.0.0.1:40213`.
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
     /// What is in a bucket, and how many requests there were since [`Region::count_from_0`].
-    pub fn contents(&mut self, bucket: &str) -> Result<Contents> {
+    pub(crate) fn contents(&mut self, bucket: &str) -> Result<Contents> {
         let answer = self.ask(&format!("contents {bucket}"))?;
         serde_json::from_str(&answer).context("understand the region's answer")
     }
 
     /// When each object of a bucket was completely there, by the machine's clock.
-    pub fn arrivals(&mut self, bucket: &str) -> Result<Vec<Arrival>> {
+    pub(crate) fn arrivals(&mut self, bucket: &str) -> Result<Vec<Arrival>> {
         let answer = self.ask(&format!("arrivals {bucket}"))?;
         serde_json::from_str(&answer).context("understand the region's answer")
     }
 
     /// Removes all objects of a bucket.
-    pub fn empty(&mut self, bucket: &str) -> Result<()> {
+    pub(crate) fn empty(&mut self, bucket: &str) -> Result<()> {
         self.ask(&format!("empty {bucket}")).map(drop)
     }
 
     /// Begins to count requests anew.
-    pub fn count_from_0(&mut self) -> Result<()> {
+    pub(crate) fn count_from_0(&mut self) -> Result<()> {
         self.ask("count-from-0").map(drop)
     }
 

@@ -10,52 +10,50 @@ use crate::wal::table::{TEXT_COLUMNS, aligned};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// When, in UTC.
-    pub measured_at: String,
+    pub(crate) measured_at: String,
     /// Where.
-    pub machine: Machine,
+    pub(crate) machine: Machine,
     /// The server's version.
-    pub postgres: String,
+    pub(crate) postgres: String,
     /// The cluster's size in bytes, without WAL.
-    pub data_bytes: u64,
+    pub(crate) data_bytes: u64,
     /// How many runs of each were wanted.
-    pub runs: u32,
+    pub(crate) runs: u32,
     /// What was measured.
-    pub tools: Vec<ToolReport>,
+    pub(crate) tools: Vec<ToolReport>,
     /// One per operation and tool.
-    pub rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// Continuous WAL and recovery.
-    pub wal: WalReport,
+    pub(crate) wal: WalReport,
 }
 
-/// A tool.
 #[derive(Debug, Serialize)]
-pub struct ToolReport {
+pub(crate) struct ToolReport {
     /// Its name.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// Its programs and their versions.
-    pub version: String,
+    pub(crate) version: String,
     /// How it was set up.
-    pub settings: &'static str,
+    pub(crate) settings: &'static str,
 }
 
 /// All runs of one operation with one tool.
 #[derive(Debug, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// The operation.
-    pub scenario: &'static str,
-    /// The tool.
-    pub tool: &'static str,
+    pub(crate) scenario: &'static str,
+    pub(crate) tool: &'static str,
     /// The runs that count.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// How many did not, because others used too much of the machine.
-    pub thrown_away: u32,
+    pub(crate) thrown_away: u32,
 }
 
 impl Row {
     /// No runs yet.
-    pub fn new(scenario: Scenario, tool: &'static str) -> Self {
+    pub(crate) fn new(scenario: Scenario, tool: &'static str) -> Self {
         Self { scenario: scenario.title(), tool, runs: Vec::new(), thrown_away: 0 }
     }
 
@@ -65,7 +63,7 @@ impl Row {
 }
 
 /// The heads of the columns of [`Report::cells`]. Seconds are processor seconds except for `wall s`.
-pub const HEADS: [&str; 16] = [
+pub(crate) const HEADS: [&str; 16] = [
     "operation",
     "tool",
     "wall s",
@@ -86,7 +84,7 @@ pub const HEADS: [&str; 16] = [
 
 impl Report {
     /// One line per row, in the order of [`HEADS`].
-    pub fn cells(&self) -> Vec<[String; HEADS.len()]> {
+    pub(crate) fn cells(&self) -> Vec<[String; HEADS.len()]> {
         self.rows.iter().map(|row| self.line(row)).collect()
     }
 
@@ -121,7 +119,7 @@ impl Report {
     }
 
     /// Aligned tables with a line about the machine above and a legend below.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{}\nPostgreSQL {}, {:.2} GB without WAL, {}\n\n",
             self.machine.line(),
@@ -152,12 +150,12 @@ fn with_range(spread: Option<Spread>) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::figures::Cost;
 
     /// Two tools; the second is twice as slow and its restore never had a clean run.
-    pub fn report() -> Report {
+    pub(crate) fn report() -> Report {
         let run = |wall: f64, cpu: f64| Run {
             cost: Cost {
                 wall_seconds: wall,

@@ -16,7 +16,7 @@ use crate::tools::{self};
 use crate::wal::{self, WalReport, watch};
 
 /// Sets the stage, measures everything and takes the stage down again.
-pub fn run(plan: &Plan) -> Result<Report> {
+pub(crate) fn run(plan: &Plan) -> Result<Report> {
     for name in &plan.tools {
         tools::check(*name, plan)?;
     }

@@ -13,48 +13,47 @@ use serde::{Deserialize, Serialize};
 
 /// One region.
 #[derive(Debug, Args)]
-pub struct ServeS3 {
+pub(crate) struct ServeS3 {
     /// Where to listen.
     #[arg(long)]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Buckets that exist from the start.
     #[arg(long = "bucket")]
-    pub buckets: Vec<String>,
+    pub(crate) buckets: Vec<String>,
     /// PEM file with the certificate chain.
     #[arg(long)]
-    pub tls_cert: PathBuf,
+    pub(crate) tls_cert: PathBuf,
     /// PEM file with its key.
     #[arg(long)]
-    pub tls_key: PathBuf,
+    pub(crate) tls_key: PathBuf,
 }
 
 /// The only access key of every region. The secret belongs to a server on this machine that lives for one run.
-pub const ACCESS_KEY: &str = "bench-access-key";
+pub(crate) const ACCESS_KEY: &str = "bench-access-key";
 /// Its secret key.
-pub const SECRET_KEY: &str = "bench-secret-key";
+pub(crate) const SECRET_KEY: &str = "bench-secret-key";
 
 /// What a bucket holds, and what was asked of the region.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// Objects in the bucket.
-    pub objects: u64,
+    pub(crate) objects: u64,
     /// Bytes of these objects.
-    pub bytes: u64,
-    /// Requests since the server was told to count from 0, in all buckets.
-    pub requests: u64,
+    pub(crate) bytes: u64,
+    /// Requests since the count was reset, in all buckets.
+    pub(crate) requests: u64,
 }
 
 /// An object, and when it was completely there.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Arrival {
-    /// Its key.
-    pub key: String,
+pub(crate) struct Arrival {
+    pub(crate) key: String,
     /// **Microseconds** since 1970 by the machine's clock.
-    pub unix_micros: i64,
+    pub(crate) unix_micros: i64,
 }
 
 /// Serves until standard input ends.
-pub fn run(arguments: ServeS3) -> Result<()> {
+pub(crate) fn run(arguments: ServeS3) -> Result<()> {
     let read = |path| std::fs::read_to_string(path).with_context(|| format!("read {path:?}"));
     let server = Server::start(Config {
         access_key: ACCESS_KEY.to_owned(),

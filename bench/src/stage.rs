@@ -20,7 +20,7 @@ use crate::serve_s3::{ACCESS_KEY, SECRET_KEY};
 use crate::shell::Shell;
 
 /// The name of every region in signatures.
-pub const S3_REGION: &str = "us-east-1";
+pub(crate) const S3_REGION: &str = "us-east-1";
 /// The harness under the name that it has on stage.
 const HARNESS: &str = "lifeboat-bench";
 
@@ -29,7 +29,7 @@ const RESTORED: &str = "restored";
 
 /// A cluster between two regions. Dropping it stops everything and removes all files.
 #[derive(Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     // Declared before `dir`: servers end before their files are removed.
     cluster: PgServer,
     regions: [Region; 2],
@@ -41,7 +41,7 @@ pub struct Stage {
 
 impl Stage {
     /// Makes the cluster and starts the regions.
-    pub fn set(plan: &Plan) -> Result<Self> {
+    pub(crate) fn set(plan: &Plan) -> Result<Self> {
         let dir = scratch_dir("lifeboat-bench-")?;
         check_space(dir.path(), plan.bytes)?;
         for name in ["bin", "tls", "logs"] {
@@ -63,37 +63,37 @@ impl Stage {
     }
 
     /// The cluster to back up.
-    pub fn cluster(&self) -> &PgServer {
+    pub(crate) fn cluster(&self) -> &PgServer {
         &self.cluster
     }
 
     /// Its size in bytes, without WAL.
-    pub fn data_bytes(&self) -> u64 {
+    pub(crate) fn data_bytes(&self) -> u64 {
         self.data_bytes
     }
 
     /// What a restored copy must say; see [`cluster::facts`].
-    pub fn facts(&self) -> &str {
+    pub(crate) fn facts(&self) -> &str {
         &self.facts
     }
 
     /// After how long a segment is archived although it is not full.
-    pub fn archive_timeout(&self) -> Duration {
+    pub(crate) fn archive_timeout(&self) -> Duration {
         self.archive_timeout
     }
 
     /// The two regions.
-    pub fn regions(&self) -> &[Region; 2] {
+    pub(crate) fn regions(&self) -> &[Region; 2] {
         &self.regions
     }
 
     /// The same, to ask them.
-    pub fn regions_mut(&mut self) -> &mut [Region; 2] {
+    pub(crate) fn regions_mut(&mut self) -> &mut [Region; 2] {
         &mut self.regions
     }
 
     /// Brings a program where the servers' account can run it, and gives its new path.
-    pub fn bring(&self, program: &Path) -> Result<PathBuf> {
+    pub(crate) fn bring(&self, program: &Path) -> Result<PathBuf> {
         let name = program.file_name().context("a program has no name")?;
         let here = self.dir.path().join("bin").join(name);
         copy_program(program, &here)?;
@@ -101,12 +101,12 @@ impl Stage {
     }
 
     /// The harness's own program on stage.
-    pub fn harness(&self) -> PathBuf {
+    pub(crate) fn harness(&self) -> PathBuf {
         self.dir.path().join("bin").join(HARNESS)
     }
 
     /// A directory for one tool's own files; made on first use.
-    pub fn home(&self, tool: &str) -> Result<PathBuf> {
+    pub(crate) fn home(&self, tool: &str) -> Result<PathBuf> {
         let home = self.dir.path().join(tool);
         if !home.is_dir() {
             fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
@@ -116,12 +116,12 @@ impl Stage {
     }
 
     /// Where restores go.
-    pub fn target(&self) -> PathBuf {
+    pub(crate) fn target(&self) -> PathBuf {
         self.dir.path().join(RESTORED)
     }
 
     /// Makes the target an empty directory of the servers' account, as `initdb` would.
-    pub fn clear_target(&self) -> Result<()> {
+    pub(crate) fn clear_target(&self) -> Result<()> {
         let target = self.target();
         // What a tool needs for recovery lies beside it, under its name and more.
         for entry in fs::read_dir(self.dir.path()).context("list the scratch directory")? {
@@ -136,28 +136,28 @@ impl Stage {
     }
 
     /// PEM file with the certificate authority of both regions.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.dir.path().join("tls/ca.pem")
     }
 
     /// The regions' keys in the format of the AWS tools.
-    pub fn credentials_file(&self) -> PathBuf {
+    pub(crate) fn credentials_file(&self) -> PathBuf {
         self.dir.path().join("s3-credentials")
     }
 
     /// Where a command's output goes.
-    pub fn log(&self, label: &str) -> PathBuf {
+    pub(crate) fn log(&self, label: &str) -> PathBuf {
         self.dir.path().join("logs").join(format!("{label}.log"))
     }
 
     /// Runs a command to its end without measuring it.
-    pub fn run(&self, shell: &Shell) -> Result<String> {
+    pub(crate) fn run(&self, shell: &Shell) -> Result<String> {
         run_as_postgres(&mut shell_command(shell))
     }
 }
 
 /// A command for `bash`, in which any part of a pipe may fail the whole.
-pub fn shell_command(shell: &Shell) -> Command {
+pub(crate) fn shell_command(shell: &Shell) -> Command {
     let mut command = Command::new("/bin/bash");
     command.args(["-o", "pipefail", "-c", &shell.text]);
     set_environment(&mut command, &shell.environment);
@@ -165,7 +165,7 @@ pub fn shell_command(shell: &Shell) -> Command {
 }
 
 /// Sets what the tool needs and nothing that this machine's owner has set for other S3 servers.
-pub fn set_environment(command: &mut Command, environment: &BTreeMap<&'static str, String>) {
+pub(crate) fn set_environment(command: &mut Command, environment: &BTreeMap<&'static str, String>) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") || name.to_string_lossy().starts_with("PGBACKREST_") {
             command.env_remove(name);
@@ -175,7 +175,7 @@ pub fn set_environment(command: &mut Command, environment: &BTreeMap<&'static st
 }
 
 /// Writes a file that only the servers' account can read.
-pub fn write_for_postgres(path: &Path, content: &str) -> Result<()> {
+pub(crate) fn write_for_postgres(path: &Path, content: &str) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = File::create(path)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -186,7 +186,7 @@ pub fn write_for_postgres(path: &Path, content: &str) -> Result<()> {
 }
 
 /// Reads all files below `dir` once, so that a run finds them in memory.
-pub fn warm(dir: &Path) -> Result<()> {
+pub(crate) fn warm(dir: &Path) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     warm_with(dir, &mut buffer)
 }

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn wal_reaches_the_regions_and_comes_back_and_every_figure_is_there() {
+    fn wal_is_stored_and_recovered_and_every_figure_is_reported() {
         let daemon = Path::new(env!("CARGO_BIN_EXE_lifeboat-bench")).with_file_name("lifeboatd");
         assert!(daemon.exists(), "{} is missing; build it with: cargo build --workspace", daemon.display());
         let scenarios = "wal-latency,wal-drain,recovery";

@@ -41,7 +41,7 @@ fn a_backup_under_load_comes_back_whole() {
         assert!(load.stop(&server).unwrap() > 0, "there was load");
 
         let verified = scene.restore(&["verify"]).expect(0);
-        assert_eq!(verified.out.matches("is sound").count(), 2, "{}", verified.out);
+        assert_eq!(verified.out.matches("is intact").count(), 2, "{}", verified.out);
         let target = restored(&scene, "back", &[]);
         let copy = check_and_start(&target, major);
         copy.pg_amcheck().unwrap();

@@ -125,7 +125,7 @@ fn damage_in_one_region_is_found_named_and_taken_from_the_other() {
         scene.regions[0].faults().change(|plan| lie(plan, &pack));
         let verified = scene.restore(&["verify"]).expect(6);
         assert!(verified.out.contains("r0: ") && verified.out.contains("DAMAGED"), "{what}: {}", verified.out);
-        assert!(verified.out.contains("r1: ") && verified.out.contains("is sound"), "{what}: {}", verified.out);
+        assert!(verified.out.contains("r1: ") && verified.out.contains("is intact"), "{what}: {}", verified.out);
         let target = scene.target(&format!("back-{number}"));
         scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
         pg_verifybackup(&target).unwrap();

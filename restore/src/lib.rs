@@ -1,7 +1,7 @@
-//! Everything that brings a cluster back: the commands of `lifeboat-restore`. Works on a bare machine, without the daemon.
+//! Everything that restores a cluster: the commands of `lifeboat-restore`. Works on a bare machine, without the daemon.
 
 pub mod commands;
-pub mod fetch;
-pub mod recover;
-pub mod target;
+mod fetch;
+mod recover;
+mod target;
 pub mod wal_fetch;

@@ -251,7 +251,7 @@ fn a_standby_follows_what_the_regions_receive() {
 }
 
 #[test]
-fn the_client_costs_next_to_nothing() {
+fn the_client_takes_a_few_milliseconds() {
     let (scene, _server, _) = shipped(1, 1);
     let data = scene.target("latency");
     scene.restore(&["restore", "--to", data.to_str().unwrap()]).expect(0);

@@ -1,4 +1,4 @@
-//! Recovery to every kind of target, with real servers: what comes back is exactly the committed prefix.
+//! Recovery to every kind of target, with real servers: what is restored is exactly the committed prefix.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
 
@@ -24,7 +24,7 @@ fn commit(server: &PgServer) -> (String, String, String) {
 const LEDGER: &str = "CREATE TABLE ledger (i bigint GENERATED ALWAYS AS IDENTITY, at timestamptz DEFAULT now())";
 
 #[test]
-fn every_kind_of_target_brings_back_exactly_the_committed_prefix() {
+fn every_kind_of_target_restores_exactly_the_committed_prefix() {
     for major in majors_under_test() {
         let server = server(major).start().unwrap();
         server.psql("postgres", LEDGER).unwrap();
@@ -118,7 +118,7 @@ fn a_time_behind_the_last_commit_is_reached_only_if_the_archive_is_known_to_have
     let target = scene.target("refused");
     let arguments = ["restore", "--to", target.to_str().unwrap(), "--target-time", &later];
     let said = scene.restore(&arguments).expect(10);
-    assert!(said.err.contains("lies after everything that is proven to be stored"), "{}", said.err);
+    assert!(said.err.contains("lies after everything that is verified to be stored"), "{}", said.err);
     shipper.sign_of_life();
     let copy = scene.start("back", major, &["--target-time", &later]);
     assert_eq!(scene.ledger(&copy), 2);
@@ -165,7 +165,7 @@ fn a_target_on_the_older_branch_of_a_fork_is_reached_and_so_is_the_newer() {
 }
 
 #[test]
-fn segments_of_one_and_of_64_mib_and_a_tail_of_slices_come_back() {
+fn segments_of_one_and_of_64_mib_and_a_tail_of_slices_are_restored() {
     let major = majors_under_test()[0];
     for size in [1, 64] {
         let server = server(major).wal_segsize_mb(size).start().unwrap();

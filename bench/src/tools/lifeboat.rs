@@ -18,7 +18,7 @@ const BUCKET: &str = BUCKETS[0];
 const PREFIX: &str = "bench";
 
 /// `lifeboatd` and `lifeboat-restore` in `bin_dir`, or beside this program.
-pub fn programs(bin_dir: Option<&Path>) -> Result<[PathBuf; 2]> {
+pub(crate) fn programs(bin_dir: Option<&Path>) -> Result<[PathBuf; 2]> {
     let own = std::env::current_exe().context("find this program")?;
     let bin_dir = bin_dir.or(own.parent()).context("this program lies in no directory")?;
     let programs = ["lifeboatd", "lifeboat-restore"].map(|name| bin_dir.join(name));
@@ -31,7 +31,7 @@ pub fn programs(bin_dir: Option<&Path>) -> Result<[PathBuf; 2]> {
 
 /// Both binaries, and a key that they share.
 #[derive(Debug)]
-pub struct Lifeboat {
+pub(crate) struct Lifeboat {
     daemon: PathBuf,
     restore: PathBuf,
     home: PathBuf,
@@ -41,7 +41,7 @@ pub struct Lifeboat {
 
 impl Lifeboat {
     /// Takes the binaries from `bin_dir`, or from beside this program, and makes a key.
-    pub fn open(bin_dir: Option<&Path>, stage: &Stage) -> Result<Self> {
+    pub(crate) fn open(bin_dir: Option<&Path>, stage: &Stage) -> Result<Self> {
         let [daemon, restore] = programs(bin_dir)?;
         let (daemon, restore) = (stage.bring(&daemon)?, stage.bring(&restore)?);
         let home = stage.home(BUCKET)?;

@@ -5,8 +5,8 @@ mod lifeboat_wal;
 mod pgbackrest;
 mod pgbackrest_wal;
 mod script;
-pub mod tool;
-pub mod wal;
+pub(crate) mod tool;
+pub(crate) mod wal;
 
 use anyhow::Result;
 
@@ -16,7 +16,7 @@ use crate::prerequisites;
 use crate::stage::Stage;
 
 /// Finds a tool's programs, or installs them: before a large cluster is made for nothing.
-pub fn check(name: ToolName, plan: &Plan) -> Result<()> {
+pub(crate) fn check(name: ToolName, plan: &Plan) -> Result<()> {
     match name {
         ToolName::Lifeboat => lifeboat::programs(plan.bin_dir.as_deref()).map(drop),
         ToolName::Pgbackrest => prerequisites::pgbackrest().map(drop),
@@ -25,7 +25,7 @@ pub fn check(name: ToolName, plan: &Plan) -> Result<()> {
 }
 
 /// Sets a tool up on stage.
-pub fn open(name: ToolName, plan: &Plan, stage: &Stage) -> Result<Box<dyn Tool>> {
+pub(crate) fn open(name: ToolName, plan: &Plan, stage: &Stage) -> Result<Box<dyn Tool>> {
     Ok(match name {
         ToolName::Lifeboat => Box::new(lifeboat::Lifeboat::open(plan.bin_dir.as_deref(), stage)?),
         ToolName::Pgbackrest => Box::new(pgbackrest::Pgbackrest::open(stage)?),

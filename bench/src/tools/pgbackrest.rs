@@ -20,7 +20,7 @@ const FIRST_WITH_BLOCKS: (u32, u32) = (2, 46);
 
 /// The program from the system's packages.
 #[derive(Debug)]
-pub struct Pgbackrest {
+pub(crate) struct Pgbackrest {
     program: PathBuf,
     home: PathBuf,
     version: String,
@@ -28,7 +28,7 @@ pub struct Pgbackrest {
 
 impl Pgbackrest {
     /// Finds the program, or installs its package.
-    pub fn open(stage: &Stage) -> Result<Self> {
+    pub(crate) fn open(stage: &Stage) -> Result<Self> {
         let program = prerequisites::pgbackrest()?;
         let home = stage.home(BUCKET)?;
         let version = stage.run(&Shell::new(format!("{} version", program.display())))?.trim().to_owned();
@@ -40,7 +40,6 @@ impl Pgbackrest {
         &self.home
     }
 
-    /// Its configuration.
     pub(super) fn config_file(&self) -> PathBuf {
         self.home.join("pgbackrest.conf")
     }

@@ -20,14 +20,14 @@ const BUCKET: &str = BUCKETS[2];
 const KEY: &str = "base.tar.zst.enc";
 
 /// Makes sure of the programs, and gives awscli's.
-pub fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     prerequisites::need(&["zstd", "openssl", "curl", "tar", "tee", "mkfifo"])?;
     prerequisites::aws()
 }
 
 /// `pg_basebackup`, zstd, openssl, and awscli or curl.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     aws: PathBuf,
     home: PathBuf,
     version: String,
@@ -35,7 +35,7 @@ pub struct Script {
 
 impl Script {
     /// Writes the files that its commands read.
-    pub fn open(stage: &Stage) -> Result<Self> {
+    pub(crate) fn open(stage: &Stage) -> Result<Self> {
         let aws = programs()?;
         let home = stage.home(BUCKET)?;
         write_for_postgres(&home.join("passphrase"), "bench-passphrase\n")?;

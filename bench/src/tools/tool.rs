@@ -8,7 +8,7 @@ use crate::stage::Stage;
 use crate::tools::wal::WalTool;
 
 /// A backup tool.
-pub trait Tool {
+pub(crate) trait Tool {
     /// Its name in the report.
     fn title(&self) -> &'static str;
     /// Its programs and their versions.

@@ -10,7 +10,7 @@ use crate::wal::watch::Crew;
 
 /// How WAL leaves the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// As a stream, which leaves for the regions once a second.
     EverySecond,
     /// The same, ten times a second.
@@ -23,7 +23,7 @@ pub enum Manner {
 
 impl Manner {
     /// For the reader of the report.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::EverySecond => "flush 1 s",
             Self::TenTimesASecond => "flush 100 ms",
@@ -35,19 +35,19 @@ impl Manner {
 
 /// How long the phases of a recovery took, in **seconds**.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Phases {
+pub(crate) struct Phases {
     /// Until all files were there and on disk.
-    pub fetch_seconds: f64,
+    pub(crate) fetch_seconds: f64,
     /// From then until the server took writes.
-    pub recover_seconds: f64,
+    pub(crate) recover_seconds: f64,
     /// Of that, replay, where the tool tells it.
-    pub redo_seconds: Option<f64>,
+    pub(crate) redo_seconds: Option<f64>,
     /// Processor seconds of the tool's commands.
-    pub cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
 }
 
 /// A tool that keeps WAL continuously, and can bring a cluster back from it.
-pub trait WalTool {
+pub(crate) trait WalTool {
     /// In which manners it can.
     fn manners(&self) -> &'static [Manner];
     /// Whose work counts as the tool's while WAL is archived; with `startup` for `archiver`, while it is replayed.
@@ -61,7 +61,7 @@ pub trait WalTool {
 }
 
 /// Archiving that goes on. Dropped without [`Archiving::end`] it leaves the cluster as it is.
-pub trait Archiving {
+pub(crate) trait Archiving {
     /// Makes sure of a base backup in the first region.
     fn back_up(&mut self, stage: &Stage) -> Result<()>;
     /// Stops the receiver, but the server keeps its WAL for it.

@@ -13,20 +13,19 @@ use crate::tools::wal::Manner;
 
 /// One backlog.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct DrainRun {
-    /// Bytes of WAL.
-    pub wal_bytes: u64,
+pub(crate) struct DrainRun {
+    pub(crate) wal_bytes: u64,
     /// From when archiving was taken up until both regions held all of it.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// From the first of its objects in a region until then.
-    pub flow_seconds: f64,
+    pub(crate) flow_seconds: f64,
     /// Who used what.
     #[serde(flatten)]
-    pub share: Share,
+    pub(crate) share: Share,
 }
 
 /// The heading, and what a reader must know.
-pub const TEXT: Heading = Heading {
+pub(crate) const TEXT: Heading = Heading {
     title: "A backlog of WAL",
     rules: "\
 The receiver is stopped (Lifeboat's daemon is ended, pgBackRest's `archive_command` is replaced by `/bin/false`), random
@@ -38,7 +37,7 @@ rows are updated right behind checkpoints until the server has written the backl
 };
 
 /// The columns.
-pub const COLUMNS: [Column<DrainRun>; 12] = [
+pub(crate) const COLUMNS: [Column<DrainRun>; 12] = [
     Column::new("WAL MB", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6),
     Column::new("wall s", 2, Shown::Range, |run| run.seconds),
     Column::new("MB/s", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6 / run.seconds),
@@ -54,7 +53,7 @@ pub const COLUMNS: [Column<DrainRun>; 12] = [
 ];
 
 /// A backlog with every tool.
-pub fn measure(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<Vec<Measured<DrainRun>>> {
+pub(crate) fn measure(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<Vec<Measured<DrainRun>>> {
     let cells: Vec<(Archiver<'_>, Manner)> =
         tools.iter().filter_map(|tool| Some((*tool, *tool.wal.manners().first()?))).collect();
     let row = |(tool, manner): &(Archiver<'_>, Manner)| Measured::new("backlog, 2 regions", tool.title, manner.title());

@@ -5,36 +5,36 @@ use serde::Serialize;
 
 /// What the server had flushed at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// **Microseconds** since 1970.
-    pub at: i64,
+    pub(crate) at: i64,
     /// WAL position.
-    pub flushed: u64,
+    pub(crate) flushed: u64,
 }
 
 /// A piece of WAL that is in a region: from `start` up to, but not including, `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Since when, in **microseconds** since 1970.
-    pub at: i64,
+    pub(crate) at: i64,
     /// WAL position.
-    pub start: u64,
+    pub(crate) start: u64,
     /// WAL position.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 /// From a moment on, everything up to a position was stored without a hole. A list of them ascends in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// **Microseconds** since 1970.
-    pub at: i64,
+    pub(crate) at: i64,
     /// WAL position.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 /// How many regions must hold something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holders {
+pub(crate) enum InRegions {
     /// One is enough.
     Any,
     /// All of them.
@@ -42,7 +42,7 @@ pub enum Holders {
 }
 
 /// How far one region had everything behind `from`, over time. What arrives out of order counts once the hole is filled.
-pub fn steps(from: u64, mut stored: Vec<Stored>) -> Vec<Step> {
+pub(crate) fn steps(from: u64, mut stored: Vec<Stored>) -> Vec<Step> {
     stored.sort_by_key(|piece| (piece.at, piece.start));
     let (mut steps, mut waiting, mut end) = (Vec::new(), Vec::<Stored>::new(), from);
     for piece in stored {
@@ -59,7 +59,7 @@ pub fn steps(from: u64, mut stored: Vec<Stored>) -> Vec<Step> {
 }
 
 /// The same of several regions together; before its first step a region holds up to `from`.
-pub fn together(from: u64, regions: &[Vec<Step>], holders: Holders) -> Vec<Step> {
+pub(crate) fn together(from: u64, regions: &[Vec<Step>], wanted: InRegions) -> Vec<Step> {
     let mut events: Vec<(i64, usize, u64)> = Vec::new();
     for (region, steps) in regions.iter().enumerate() {
         events.extend(steps.iter().map(|step| (step.at, region, step.end)));
@@ -71,9 +71,9 @@ pub fn together(from: u64, regions: &[Vec<Step>], holders: Holders) -> Vec<Step>
         if let Some(own) = ends.get_mut(region) {
             *own = reached;
         }
-        let now = match holders {
-            Holders::Any => ends.iter().copied().max(),
-            Holders::All => ends.iter().copied().min(),
+        let now = match wanted {
+            InRegions::Any => ends.iter().copied().max(),
+            InRegions::All => ends.iter().copied().min(),
         };
         if let Some(now) = now.filter(|now| *now > end) {
             end = now;
@@ -84,14 +84,14 @@ pub fn together(from: u64, regions: &[Vec<Step>], holders: Holders) -> Vec<Step>
 }
 
 /// When everything up to `position` was stored; `None` if it never was.
-pub fn reached(steps: &[Step], position: u64) -> Option<i64> {
+pub(crate) fn reached(steps: &[Step], position: u64) -> Option<i64> {
     let index = steps.partition_point(|step| step.end < position);
     steps.get(index).map(|step| step.at)
 }
 
 /// At each sample: the age in **seconds** of the oldest sample beyond what was stored then, 0 if there was none. Before
 /// the first step everything up to `from` is stored.
-pub fn exposures(from: u64, samples: &[Sample], steps: &[Step]) -> Vec<f64> {
+pub(crate) fn exposures(from: u64, samples: &[Sample], steps: &[Step]) -> Vec<f64> {
     let (mut oldest, mut stored) = (0, from);
     let mut exposures = Vec::with_capacity(samples.len());
     for sample in samples {
@@ -107,33 +107,33 @@ pub fn exposures(from: u64, samples: &[Sample], steps: &[Step]) -> Vec<f64> {
 }
 
 /// For each sample with new WAL that was stored in the end: how many **seconds** later that was.
-pub fn latencies(samples: &[Sample], steps: &[Step]) -> Vec<f64> {
+pub(crate) fn latencies(samples: &[Sample], steps: &[Step]) -> Vec<f64> {
     let pairs = samples.iter().zip(samples.iter().skip(1));
     let new = pairs.filter(|(before, sample)| sample.flushed > before.flushed).map(|(_, sample)| sample);
     new.filter_map(|sample| Some(seconds_between(sample.at, reached(steps, sample.flushed)?))).collect()
 }
 
 /// 0 if `to` is earlier.
-pub fn seconds_between(from: i64, to: i64) -> f64 {
+pub(crate) fn seconds_between(from: i64, to: i64) -> f64 {
     to.saturating_sub(from).max(0) as f64 / 1e6
 }
 
 /// How a list of delays is spread, in **seconds**.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Delays {
+pub(crate) struct Delays {
     /// Half of them are no longer.
-    pub p50: f64,
+    pub(crate) p50: f64,
     /// Of a hundred, 99 are no longer.
-    pub p99: f64,
+    pub(crate) p99: f64,
     /// The longest.
-    pub max: f64,
+    pub(crate) max: f64,
     /// How many there were.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 impl Delays {
     /// By nearest rank; all 0 if there are none.
-    pub fn of(mut seconds: Vec<f64>) -> Self {
+    pub(crate) fn of(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         let rank = |percent: usize| {
             let index = (seconds.len() * percent).div_ceil(100).saturating_sub(1);
@@ -178,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn all_regions_have_what_the_last_one_has_and_any_what_the_first() {
+    fn all_regions_have_what_the_slowest_has_and_any_what_the_fastest_has() {
         let (first, second) = (vec![step(1, 200), step(4, 400)], vec![step(2, 300), step(9, 400)]);
         let both = [first, second];
-        assert_eq!(together(100, &both, Holders::Any), [step(1, 200), step(2, 300), step(4, 400)]);
-        assert_eq!(together(100, &both, Holders::All), [step(2, 200), step(4, 300), step(9, 400)]);
-        assert_eq!(together(100, &[both[0].clone(), vec![]], Holders::All), []);
+        assert_eq!(together(100, &both, InRegions::Any), [step(1, 200), step(2, 300), step(4, 400)]);
+        assert_eq!(together(100, &both, InRegions::All), [step(2, 200), step(4, 300), step(9, 400)]);
+        assert_eq!(together(100, &[both[0].clone(), vec![]], InRegions::All), []);
         assert_eq!(reached(&both[0], 200), Some(SECOND));
         assert_eq!(reached(&both[0], 201), Some(4 * SECOND));
         assert_eq!(reached(&both[0], 401), None);

@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::stage::Stage;
 use crate::tools::tool::Tool;
 use crate::tools::wal::WalTool;
-use crate::wal::exposure::{Holders, Step, Stored, reached, steps, together};
+use crate::wal::exposure::{InRegions, Step, Stored, reached, steps, together};
 use crate::wal::load;
 use crate::wal::table::Measured;
 use crate::wal::watch::Share;
@@ -99,7 +99,7 @@ impl Ground<'_> {
         let begun = Instant::now();
         loop {
             let regions = self.steps(tool, from)?;
-            if let Some(at) = reached(&together(from, &regions, Holders::All), to) {
+            if let Some(at) = reached(&together(from, &regions, InRegions::All), to) {
                 return Ok(at);
             }
             ensure!(begun.elapsed() < patience, "WAL does not reach both regions within {patience:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::exposure::{Delays, Holders, Sample, Step, exposures, latencies, together};
+use super::exposure::{Delays, InRegions, Sample, Step, exposures, latencies, together};
 use super::ground::{Archiver, Ground};
 use super::load::{self, Done, Load};
 use super::sampler::Sampler;
@@ -18,35 +18,34 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How long WAL was not where it should be.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Held {
+pub(crate) struct Held {
     /// From when the server had flushed it until it was there.
-    pub latency: Delays,
+    pub(crate) latency: Delays,
     /// What a disaster would have cost at each sample.
-    pub exposure: Delays,
+    pub(crate) exposure: Delays,
 }
 
 /// One load with one tool.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct LatencyRun {
+pub(crate) struct LatencyRun {
     /// Seconds that the load took.
-    pub seconds: u32,
+    pub(crate) seconds: u32,
     /// What pgbench has counted.
-    pub pgbench: Done,
-    /// Bytes of WAL.
-    pub wal_bytes: u64,
+    pub(crate) pgbench: Done,
+    pub(crate) wal_bytes: u64,
     /// Until both regions hold it.
-    pub both: Held,
+    pub(crate) both: Held,
     /// Until one of them does.
-    pub one: Held,
+    pub(crate) one: Held,
     /// Requests to both regions meanwhile.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Who used what.
     #[serde(flatten)]
-    pub share: Share,
+    pub(crate) share: Share,
 }
 
 /// The heading, and what a reader must know.
-pub const TEXT: Heading = Heading {
+pub(crate) const TEXT: Heading = Heading {
     title: "From commit to the regions",
     rules: "\
 The standard transactions of pgbench run with four clients as fast as they can, and with one client at ten a second.
@@ -68,7 +67,7 @@ is used.
 };
 
 /// The columns.
-pub const COLUMNS: [Column<LatencyRun>; 20] = [
+pub(crate) const COLUMNS: [Column<LatencyRun>; 20] = [
     Column::new("tps", 0, Shown::Median, |run| run.pgbench.tps),
     Column::new("commit ms", 2, Shown::Median, |run| run.pgbench.mean_seconds * 1e3),
     Column::new("commit p99", 2, Shown::Median, |run| run.pgbench.times.p99 * 1e3),
@@ -92,7 +91,7 @@ pub const COLUMNS: [Column<LatencyRun>; 20] = [
 ];
 
 /// Both loads with all tools, in all their manners.
-pub fn measure(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<Vec<Measured<LatencyRun>>> {
+pub(crate) fn measure(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<Vec<Measured<LatencyRun>>> {
     let mut cells = Vec::new();
     for load in [Load::Full, Load::Quiet] {
         for tool in tools {
@@ -150,8 +149,8 @@ impl Cell<'_> {
         let requests = ground.requests(tool)? - before;
 
         let end = samples.last().map_or(from, |sample| sample.flushed);
-        // What comes too late for this is told by the exposure.
-        // What is not there by then is told by the exposure; a segment that is not full waits for archive_timeout.
+        // What comes too late for this is seen in the exposure.
+        // What is not there by then is seen in the exposure; a segment that is not full waits for archive_timeout.
         let in_time = ground.wait_until_stored(tool, from, end, GRACE);
         if let (Err(error), false) = (in_time, manner == Manner::Segments) {
             eprintln!("{}, {}: {error:#}", tool.title, manner.title());
@@ -162,8 +161,8 @@ impl Cell<'_> {
             seconds,
             pgbench: pgbench?,
             wal_bytes: end - samples.first().map_or(end, |sample| sample.flushed),
-            both: held(from, &samples, &together(from, &regions, Holders::All)),
-            one: held(from, &samples, &together(from, &regions, Holders::Any)),
+            both: held(from, &samples, &together(from, &regions, InRegions::All)),
+            one: held(from, &samples, &together(from, &regions, InRegions::Any)),
             requests,
             share,
         })

@@ -23,7 +23,7 @@ const UPDATES_MAX: u32 = 100_000;
 
 /// How pgbench works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
+pub(crate) enum Load {
     /// Four clients as fast as they can.
     Full,
     /// One client, ten transactions a second.
@@ -32,7 +32,7 @@ pub enum Load {
 
 impl Load {
     /// For the reader of the report.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Full => "4 clients, full speed",
             Self::Quiet => "10 transactions/s",
@@ -49,26 +49,26 @@ impl Load {
 
 /// What pgbench has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Done {
+pub(crate) struct Done {
     /// Transactions that were committed.
-    pub transactions: u64,
+    pub(crate) transactions: u64,
     /// Of them in a second, without the time for connecting.
-    pub tps: f64,
+    pub(crate) tps: f64,
     /// The mean of their times, in **seconds**, as pgbench says it.
-    pub mean_seconds: f64,
+    pub(crate) mean_seconds: f64,
     /// How their times are spread; where they were to come at a rate, without their waiting for their turn.
-    pub times: Delays,
+    pub(crate) times: Delays,
 }
 
 /// Makes pgbench's history empty and its small tables small, as a fresh pgbench would, and writes everything to disk.
-pub fn prepare(server: &PgServer) -> Result<()> {
+pub(crate) fn prepare(server: &PgServer) -> Result<()> {
     server
         .psql(DATABASE, "vacuum pgbench_branches;\nvacuum pgbench_tellers;\ntruncate pgbench_history;\ncheckpoint")?;
     Ok(())
 }
 
 /// Runs pgbench's standard transactions for some **seconds**; `home` is for its files and belongs to the servers' account.
-pub fn run(server: &PgServer, home: &Path, load: Load, seconds: u32) -> Result<Done> {
+pub(crate) fn run(server: &PgServer, home: &Path, load: Load, seconds: u32) -> Result<Done> {
     for file in times_files(home)? {
         fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
     }
@@ -90,7 +90,7 @@ pub fn run(server: &PgServer, home: &Path, load: Load, seconds: u32) -> Result<D
 }
 
 /// How many transactions the cluster knows of.
-pub fn transactions(server: &PgServer) -> Result<u64> {
+pub(crate) fn transactions(server: &PgServer) -> Result<u64> {
     let count = server.psql(DATABASE, "select count(*) from pgbench_history")?;
     count.parse().context("read the number of transactions")
 }
@@ -130,7 +130,7 @@ fn parse_time(line: &str) -> Option<f64> {
 }
 
 /// Updates random rows, each batch right behind a checkpoint, until the server has written this much WAL.
-pub fn write_wal(server: &PgServer, bytes: u64) -> Result<()> {
+pub(crate) fn write_wal(server: &PgServer, bytes: u64) -> Result<()> {
     let accounts: u64 =
         server.psql(DATABASE, "select count(*) from pgbench_accounts")?.parse().context("count rows")?;
     let rows = ROWS_MAX.min(accounts / 10).max(1);
@@ -152,12 +152,12 @@ pub fn write_wal(server: &PgServer, bytes: u64) -> Result<()> {
 }
 
 /// Up to where the server has flushed its WAL.
-pub fn flushed(server: &PgServer) -> Result<u64> {
+pub(crate) fn flushed(server: &PgServer) -> Result<u64> {
     position(&server.psql("postgres", "select pg_current_wal_flush_lsn()")?)
 }
 
 /// Ends the current WAL segment, and tells where the WAL ends now.
-pub fn switch(server: &PgServer) -> Result<u64> {
+pub(crate) fn switch(server: &PgServer) -> Result<u64> {
     position(&server.psql("postgres", "select pg_switch_wal()")?)
 }
 

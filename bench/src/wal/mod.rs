@@ -6,11 +6,11 @@ mod exposure;
 mod ground;
 mod latency;
 mod load;
-pub mod recovered;
+pub(crate) mod recovered;
 mod recovery;
 mod sampler;
-pub mod table;
-pub mod watch;
+pub(crate) mod table;
+pub(crate) mod watch;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -27,18 +27,18 @@ use crate::tools::tool::Tool;
 
 /// All figures on WAL.
 #[derive(Debug, Default, Serialize)]
-pub struct WalReport {
+pub(crate) struct WalReport {
     /// From commit to the regions.
-    pub latency: Vec<Measured<LatencyRun>>,
+    pub(crate) latency: Vec<Measured<LatencyRun>>,
     /// How fast a backlog leaves.
-    pub drain: Vec<Measured<DrainRun>>,
+    pub(crate) drain: Vec<Measured<DrainRun>>,
     /// Recovery to the end of the WAL.
-    pub recovery: Vec<Measured<RecoveryRun>>,
+    pub(crate) recovery: Vec<Measured<RecoveryRun>>,
 }
 
 impl WalReport {
     /// The tables, those without rows left out.
-    pub fn sections(&self) -> Vec<Section> {
+    pub(crate) fn sections(&self) -> Vec<Section> {
         let sections = [
             Section::of(latency::TEXT, &self.latency, &latency::COLUMNS),
             Section::of(drain::TEXT, &self.drain, &drain::COLUMNS),
@@ -49,7 +49,7 @@ impl WalReport {
 }
 
 /// Measures one scenario with all tools that have continuous WAL.
-pub fn measure(
+pub(crate) fn measure(
     plan: &Plan,
     stage: &mut Stage,
     scenario: Scenario,

@@ -31,7 +31,7 @@ const SETTINGS: [&str; 7] = [
 ];
 
 /// Starts a server over the restored directory and waits until it takes writes.
-pub fn start_and_wait(stage: &Stage) -> Result<Duration> {
+pub(crate) fn start_and_wait(stage: &Stage) -> Result<Duration> {
     let begun = Instant::now();
     let home = stage.home("recovered")?;
     let (log, target) = (home.join("server.log"), stage.target());
@@ -57,7 +57,7 @@ fn is_open(data_dir: &Path) -> bool {
 
 /// A server that runs over the restored directory; stopped when dropped.
 #[derive(Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     bin_dir: PathBuf,
     data_dir: PathBuf,
     pid: u32,
@@ -67,7 +67,7 @@ pub struct Recovered {
 
 impl Recovered {
     /// Finds the running server.
-    pub fn find(stage: &Stage) -> Result<Self> {
+    pub(crate) fn find(stage: &Stage) -> Result<Self> {
         let data_dir = stage.target();
         let path = data_dir.join("postmaster.pid");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -79,7 +79,7 @@ impl Recovered {
     }
 
     /// Runs SQL and returns what it prints, as [`lifeboat_testkit::PgServer::psql`] does.
-    pub fn psql(&self, database: &str, sql: &str) -> Result<String> {
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let mut psql = Command::new(self.bin_dir.join("psql"));
         psql.args(["-h", &self.socket_dir, "-p", &self.port, "-U", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1"]);
         Ok(run_as_postgres(psql.args(["-d", database, "-c", sql]))?.trim_end_matches('\n').to_owned())

@@ -16,18 +16,17 @@ const ROUNDS_MAX: u32 = 100;
 
 /// One recovery.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct RecoveryRun {
+pub(crate) struct RecoveryRun {
     /// Bytes of WAL behind the base backup.
-    pub wal_bytes: u64,
+    pub(crate) wal_bytes: u64,
     /// Transactions in it, by pgbench's account.
-    pub transactions: u64,
+    pub(crate) transactions: u64,
     /// Those that were found after the recovery.
-    pub found: u64,
-    /// The phases.
-    pub phases: Phases,
+    pub(crate) found: u64,
+    pub(crate) phases: Phases,
     /// Who used what.
     #[serde(flatten)]
-    pub share: Share,
+    pub(crate) share: Share,
 }
 
 impl RecoveryRun {
@@ -37,7 +36,7 @@ impl RecoveryRun {
 }
 
 /// The heading, and what a reader must know.
-pub const TEXT: Heading = Heading {
+pub(crate) const TEXT: Heading = Heading {
     title: "Recovery to the last commit",
     rules: "\
 All tools make a base backup and archive at the same time while pgbench runs with four clients, so that they recover from
@@ -53,7 +52,7 @@ pgbench's account; a tool that has lost one ends the benchmark.
 };
 
 /// The columns.
-pub const COLUMNS: [Column<RecoveryRun>; 15] = [
+pub(crate) const COLUMNS: [Column<RecoveryRun>; 15] = [
     Column::new("WAL MB", 0, Shown::Median, |run| run.wal_bytes as f64 / 1e6),
     Column::new("transactions", 0, Shown::Median, |run| run.transactions as f64),
     Column::new("found", 0, Shown::Median, |run| run.found as f64),
@@ -79,7 +78,7 @@ struct Lost {
 }
 
 /// Recoveries with every tool.
-pub fn measure(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<Vec<Measured<RecoveryRun>>> {
+pub(crate) fn measure(ground: &mut Ground<'_>, tools: &[Archiver<'_>]) -> Result<Vec<Measured<RecoveryRun>>> {
     let lost = archive_and_load(ground, tools)?;
     for tool in tools {
         let (_, server) =

@@ -19,14 +19,14 @@ const PATIENCE: &str = "-c statement_timeout=30s";
 
 /// A running sampler.
 #[derive(Debug)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     stop: SyncSender<()>,
     work: JoinHandle<Result<Vec<Sample>>>,
 }
 
 impl Sampler {
     /// Connects, and begins to ask.
-    pub fn start(server: &PgServer) -> Result<Self> {
+    pub(crate) fn start(server: &PgServer) -> Result<Self> {
         let mut session = Session::open(server)?;
         session.flushed().context("ask for the first position")?;
         let (stop, stopped) = sync_channel(1);
@@ -35,7 +35,7 @@ impl Sampler {
     }
 
     /// Ends it, and gives what was heard.
-    pub fn finish(self) -> Result<Vec<Sample>> {
+    pub(crate) fn finish(self) -> Result<Vec<Sample>> {
         drop(self.stop);
         self.work.join().map_err(|_| anyhow!("the sampler panicked"))?
     }

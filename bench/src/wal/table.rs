@@ -6,22 +6,21 @@ use crate::figures::{Spread, ratio};
 
 /// All runs of one kind with one tool.
 #[derive(Debug, Serialize)]
-pub struct Measured<R> {
+pub(crate) struct Measured<R> {
     /// The load or operation. Ratios are relative to the first row with the same one.
-    pub what: String,
-    /// The tool.
-    pub tool: &'static str,
+    pub(crate) what: String,
+    pub(crate) tool: &'static str,
     /// How it was used.
-    pub manner: &'static str,
+    pub(crate) manner: &'static str,
     /// The runs that count.
-    pub runs: Vec<R>,
+    pub(crate) runs: Vec<R>,
     /// How many did not, because others used too much of the machine.
-    pub thrown_away: u32,
+    pub(crate) thrown_away: u32,
 }
 
 impl<R> Measured<R> {
     /// No runs yet.
-    pub fn new(what: &str, tool: &'static str, manner: &'static str) -> Self {
+    pub(crate) fn new(what: &str, tool: &'static str, manner: &'static str) -> Self {
         Self { what: what.to_owned(), tool, manner, runs: Vec::new(), thrown_away: 0 }
     }
 
@@ -32,7 +31,7 @@ impl<R> Measured<R> {
 
 /// How a figure of several runs is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub(crate) enum Shown {
     /// The middle one.
     Median,
     /// The middle one, the smallest and the largest.
@@ -45,20 +44,19 @@ pub enum Shown {
 
 /// One column.
 #[derive(Debug)]
-pub struct Column<R> {
-    /// Its head.
-    pub head: &'static str,
+pub(crate) struct Column<R> {
+    pub(crate) head: &'static str,
     /// What stands in it.
-    pub figure: fn(&R) -> f64,
+    pub(crate) figure: fn(&R) -> f64,
     /// Digits behind the point.
-    pub digits: usize,
+    pub(crate) digits: usize,
     /// How it is shown.
-    pub shown: Shown,
+    pub(crate) shown: Shown,
 }
 
 impl<R> Column<R> {
     /// A column.
-    pub const fn new(head: &'static str, digits: usize, shown: Shown, figure: fn(&R) -> f64) -> Self {
+    pub(crate) const fn new(head: &'static str, digits: usize, shown: Shown, figure: fn(&R) -> f64) -> Self {
         Self { head, figure, digits, shown }
     }
 
@@ -78,33 +76,33 @@ impl<R> Column<R> {
 }
 
 /// How many columns of a [`Section`] are text, from the left.
-pub const TEXT_COLUMNS: usize = 3;
+pub(crate) const TEXT_COLUMNS: usize = 3;
 
 /// What stands above a table.
 #[derive(Clone, Copy, Debug)]
-pub struct Heading {
+pub(crate) struct Heading {
     /// The heading.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// What a reader must know, as Markdown.
-    pub rules: &'static str,
+    pub(crate) rules: &'static str,
 }
 
 /// A table with its heading, ready to be printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
+pub(crate) struct Section {
     /// The heading.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// What a reader must know, as Markdown.
-    pub rules: &'static str,
+    pub(crate) rules: &'static str,
     /// The heads of the columns.
-    pub heads: Vec<String>,
+    pub(crate) heads: Vec<String>,
     /// One line per row.
-    pub lines: Vec<Vec<String>>,
+    pub(crate) lines: Vec<Vec<String>>,
 }
 
 impl Section {
     /// Of rows; `None` if there are none.
-    pub fn of<R>(heading: Heading, rows: &[Measured<R>], columns: &[Column<R>]) -> Option<Self> {
+    pub(crate) fn of<R>(heading: Heading, rows: &[Measured<R>], columns: &[Column<R>]) -> Option<Self> {
         let Heading { title, rules } = heading;
         let line = |row: &Measured<R>| {
             let first = rows.iter().find(|other| other.what == row.what).unwrap_or(row);
@@ -120,7 +118,7 @@ impl Section {
 }
 
 /// Lines whose columns stand below each other: the first ones are text, the others numbers.
-pub fn aligned(lines: &[Vec<String>], text_columns: usize) -> String {
+pub(crate) fn aligned(lines: &[Vec<String>], text_columns: usize) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![0; columns];
     for line in lines {

@@ -26,16 +26,16 @@ const SERVER: &str = "postgres";
 
 /// Whose work is watched.
 #[derive(Clone, Debug)]
-pub struct Crew {
+pub(crate) struct Crew {
     /// The tool's programs.
-    pub programs: &'static [&'static str],
+    pub(crate) programs: &'static [&'static str],
     /// The part of the server that runs the tool's commands, as it calls itself: `archiver` or `startup`.
-    pub helper: &'static str,
+    pub(crate) helper: &'static str,
 }
 
 /// Which server belongs to the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
+pub(crate) enum Watched {
     /// The cluster on stage, which runs all the time.
     Cluster,
     /// The one over the restored directory, which is started meanwhile.
@@ -44,28 +44,28 @@ pub enum Watched {
 
 /// Who used what of the machine.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Share {
+pub(crate) struct Share {
     /// Seconds that were measured.
-    pub wall_seconds: f64,
+    pub(crate) wall_seconds: f64,
     /// Processor seconds of the tool's programs.
-    pub cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
     /// Processor seconds of the PostgreSQL server, without the tool's commands that it ran.
-    pub postgres_cpu_seconds: f64,
+    pub(crate) postgres_cpu_seconds: f64,
     /// Processor seconds of the S3 servers, which also terminate TLS.
-    pub region_cpu_seconds: f64,
+    pub(crate) region_cpu_seconds: f64,
     /// Processor seconds of load generator and harness.
-    pub load_cpu_seconds: f64,
+    pub(crate) load_cpu_seconds: f64,
     /// Processor seconds of everybody else.
-    pub other_cpu_seconds: f64,
+    pub(crate) other_cpu_seconds: f64,
     /// The most memory of a single process of the tool, in bytes: sampled.
-    pub largest_process_bytes: u64,
+    pub(crate) largest_process_bytes: u64,
     /// The most memory of all processes of the tool together, in bytes: sampled, shared pages counted in each.
-    pub all_processes_bytes: u64,
+    pub(crate) all_processes_bytes: u64,
 }
 
 impl Share {
     /// Whether others took no more than `percent` of one processor, or of all the work that was done.
-    pub fn is_clean(&self, percent: u32) -> bool {
+    pub(crate) fn is_clean(&self, percent: u32) -> bool {
         let work = self.cpu_seconds + self.postgres_cpu_seconds + self.region_cpu_seconds + self.load_cpu_seconds;
         self.other_cpu_seconds * 100.0 <= work.max(self.wall_seconds) * f64::from(percent)
     }
@@ -73,13 +73,13 @@ impl Share {
 
 /// Makes this process the parent of all descendants that lose theirs, so that their work is not lost (prctl(2),
 /// `PR_SET_CHILD_SUBREAPER`).
-pub fn adopt_orphans() -> Result<()> {
+pub(crate) fn adopt_orphans() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("adopt orphaned processes")
 }
 
 /// A measurement that runs.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     begun: Instant,
     before: Clocks,
     watched: Watched,
@@ -114,7 +114,7 @@ impl Clocks {
 
 impl Watch {
     /// Begins.
-    pub fn start(stage: &Stage, crew: &Crew, watched: Watched) -> Result<Self> {
+    pub(crate) fn start(stage: &Stage, crew: &Crew, watched: Watched) -> Result<Self> {
         let data_dir = match watched {
             Watched::Cluster => stage.cluster().data_dir().to_owned(),
             Watched::Restored => stage.target(),
@@ -128,7 +128,7 @@ impl Watch {
     }
 
     /// Ends. `waited_for` are processor seconds that the tool's commands have used under a parent who has waited for them.
-    pub fn finish(self, stage: &Stage, waited_for: f64) -> Result<Share> {
+    pub(crate) fn finish(self, stage: &Stage, waited_for: f64) -> Result<Share> {
         let wall_seconds = self.begun.elapsed().as_secs_f64();
         let after = Clocks::read(stage, self.watched)?;
         drop(self.stop);
@@ -161,12 +161,12 @@ fn keep(mut ledger: Ledger, stop: &Receiver<()>) -> Result<Ledger> {
 }
 
 /// The first line of `postmaster.pid`; `None` if no server runs over the directory.
-pub fn postmaster(data_dir: &Path) -> Option<u32> {
+pub(crate) fn postmaster(data_dir: &Path) -> Option<u32> {
     fs::read_to_string(data_dir.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
 }
 
 /// Waits until none of our descendants runs one of these programs: some tools leave processes behind that end later.
-pub fn wait_for_the_last(programs: &[&str]) -> Result<()> {
+pub(crate) fn wait_for_the_last(programs: &[&str]) -> Result<()> {
     let begun = Instant::now();
     loop {
         let all = proc::processes()?;
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tools_work_is_its_own_its_orphans_and_its_commands_but_no_servers() {
+    fn the_work_of_a_tool_includes_its_orphans_and_commands_but_no_servers() {
         let mut ledger = ledger(&["lifeboat-restore", "pgbackrest"]);
         let own = ledger.own;
         let server = Process { children_ticks: 50, ..process("postgres", 3_000_000, 500) };
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn who_disturbs_is_judged_by_one_processor_or_by_all_the_work() {
+    fn the_load_of_others_is_compared_with_one_processor_and_with_all_work() {
         let share =
             |other| Share { wall_seconds: 10.0, cpu_seconds: 20.0, other_cpu_seconds: other, ..Share::default() };
         assert!(share(2.0).is_clean(10) && !share(2.1).is_clean(10));

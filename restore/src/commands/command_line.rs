@@ -68,10 +68,10 @@ pub enum Command {
 pub struct KeygenArgs {
     /// The file to write, with mode 0600. It must not exist.
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Ask for a passphrase and keep the key under it.
     #[arg(long)]
-    pub passphrase: bool,
+    pub(crate) passphrase: bool,
 }
 
 /// What to restore, and where to.
@@ -79,49 +79,49 @@ pub struct KeygenArgs {
 pub struct RestoreArgs {
     /// The new data directory: missing or empty.
     #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
+    pub(crate) to: PathBuf,
     /// Start from this backup [default: the newest good one from which the target can be reached]
     #[arg(long, value_name = "BACKUP")]
-    pub backup: Option<BackupId>,
+    pub(crate) backup: Option<BackupId>,
     /// How far to go.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub(crate) target: TargetArgs,
     /// Go on without what this region may hold; repeat for several.
     #[arg(long = "without-region", value_name = "NAME")]
-    pub without_regions: Vec<RegionName>,
+    pub(crate) without_regions: Vec<RegionName>,
     /// Write a standby: it follows what the regions receive, until it is promoted.
     #[arg(long, conflicts_with_all = ["target-kind", "exclusive", "target_action"])]
-    pub standby: bool,
+    pub(crate) standby: bool,
     /// The primary that the standby follows too (libpq keywords or URI).
     #[arg(long, value_name = "CONNINFO", requires = "standby", conflicts_with = "start")]
-    pub primary: Option<String>,
+    pub(crate) primary: Option<String>,
     /// Let subscriptions of the copy run: they use up the changes that are meant for the original.
     #[arg(long)]
-    pub keep_subscriptions: bool,
+    pub(crate) keep_subscriptions: bool,
     /// How many seconds recovery waits for WAL that no region gives before it is told to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub wal_patience: u32,
+    pub(crate) wal_patience: u32,
     /// Put the tablespace that was at OLD into NEW; repeat for several.
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
-    pub tablespace_map: Vec<TablespaceMapping>,
+    pub(crate) tablespace_map: Vec<TablespaceMapping>,
     /// Print the plan and stop.
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Start the restored server and wait until it has recovered.
     #[arg(long)]
-    pub start: bool,
+    pub(crate) start: bool,
     /// Requests at the same time.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub connections: u16,
+    pub(crate) connections: u16,
 }
 
 /// Where a tablespace was, and where it shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablespaceMapping {
     /// Its directory on the server that was backed up.
-    pub old: String,
+    pub(crate) old: String,
     /// Its new directory, absolute.
-    pub new: PathBuf,
+    pub(crate) new: PathBuf,
 }
 
 impl std::str::FromStr for TablespaceMapping {

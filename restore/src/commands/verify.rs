@@ -16,7 +16,7 @@ use lifeboat_repository::backup::read::{
 use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_repository::log::RegionStore;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey};
-use lifeboat_vocabulary::{FileEntry, Sha256Digest};
+use lifeboat_vocabulary::{FileEntry, Sha256Digest, counted};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -57,11 +57,11 @@ pub async fn run(
         Output::Json => print_json(row, &verdicts, depth),
         Output::Text => print_text(row, &verdicts, depth),
     }
-    let sound = verdicts.iter().all(|verdict| verdict.damage.is_empty() && verdict.failure.is_none());
-    Ok(if sound { Ending::Done } else { Ending::Damaged })
+    let intact = verdicts.iter().all(|verdict| verdict.damage.is_empty() && verdict.failure.is_none());
+    Ok(if intact { Ending::Done } else { Ending::Damaged })
 }
 
-/// What is verified, and who is told.
+/// What is verified, and where progress is shown.
 struct Verification<'a> {
     repository: &'a Repository,
     row: &'a CatalogRow,
@@ -179,14 +179,15 @@ fn print_json(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
 
 fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
     for verdict in verdicts {
-        let sound = verdict.damage.is_empty() && verdict.failure.is_none();
-        let word = if sound { toned("sound", Tone::Good) } else { toned("DAMAGED", Tone::Bad) };
+        let intact = verdict.damage.is_empty() && verdict.failure.is_none();
+        let word = if intact { toned("intact", Tone::Good) } else { toned("DAMAGED", Tone::Bad) };
         let how = match depth {
-            _ if !sound => "see below",
+            _ if !intact => "see below",
             Depth::Decrypted => "everything was decrypted and compared",
             Depth::Hashed => "every object has its signed SHA-256",
         };
-        println!("{}: backup {} is {word}: {} objects, {how}", verdict.region, row.record.backup, verdict.objects);
+        let objects = counted(verdict.objects as u64, "object", "objects");
+        println!("{}: backup {} is {word}: {objects}, {how}", verdict.region, row.record.backup);
         for damage in &verdict.damage {
             println!("  {}: {}", damage.key, damage.what);
         }
@@ -198,7 +199,7 @@ fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
 
 /// As many worker threads as the machine has cores.
 #[must_use]
-pub fn workers() -> usize {
+pub(crate) fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 

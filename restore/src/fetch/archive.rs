@@ -27,7 +27,7 @@ use crate::target::wal_plan::{ArchiveView, BackupPoint, HeadFact};
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Reads WAL from all regions that were not given up.
-pub struct Archive {
+pub(crate) struct Archive {
     reader: WalReader,
     regions: Vec<ArchiveRegion>,
     segment: SegmentSize,
@@ -42,11 +42,11 @@ struct ArchiveRegion {
 
 /// What an archive holds.
 #[derive(Clone, Debug)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// For planning.
-    pub view: ArchiveView,
+    pub(crate) view: ArchiveView,
     /// Regions that could not be asked, and why.
-    pub unanswered: Vec<(RegionName, String)>,
+    pub(crate) unanswered: Vec<(RegionName, String)>,
 }
 
 impl Archive {
@@ -54,7 +54,7 @@ impl Archive {
     ///
     /// # Errors
     /// If there is no backup that says what kind of cluster it is, a name in `without` is no region, or no region is left.
-    pub async fn new(
+    pub(crate) async fn new(
         place: &PlaceArgs,
         repository: &Repository,
         keys: &Keys,
@@ -76,7 +76,11 @@ impl Archive {
     ///
     /// # Errors
     /// If the keys cannot be read, or nothing has answered for as long as `patience`.
-    pub async fn open_patiently(place: &PlaceArgs, without: &[RegionName], patience: Duration) -> anyhow::Result<Self> {
+    pub(crate) async fn open_patiently(
+        place: &PlaceArgs,
+        without: &[RegionName],
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
         let keys = Keys::load(place)?;
         let begun = Instant::now();
         loop {
@@ -95,27 +99,25 @@ impl Archive {
 
     /// The cluster's segment size.
     #[must_use]
-    pub fn segment(&self) -> SegmentSize {
+    pub(crate) fn segment(&self) -> SegmentSize {
         self.segment
     }
 
     /// The cluster's system identifier.
     #[must_use]
-    pub fn system_identifier(&self) -> u64 {
+    pub(crate) fn system_identifier(&self) -> u64 {
         self.system_identifier
-    }
-
-    /// What turned out damaged in one region and was taken from another.
-    #[must_use]
-    pub fn damage(&self) -> Vec<lifeboat_repository::backup::read::Damage> {
-        self.reader.damage()
     }
 
     /// Lists everything that a restore could use. With `fixed`, a backup that does not count as good may be used too.
     ///
     /// # Errors
     /// If a history file is damaged in a way that only a wrong program makes.
-    pub async fn inventory(&self, repository: &Repository, fixed: Option<&BackupId>) -> anyhow::Result<Inventory> {
+    pub(crate) async fn inventory(
+        &self,
+        repository: &Repository,
+        fixed: Option<&BackupId>,
+    ) -> anyhow::Result<Inventory> {
         let backups: Vec<BackupPoint> =
             repository.catalog.rows().iter().filter(|row| is_usable(row, fixed)).map(point).collect();
         let mut unanswered: Vec<(RegionName, String)> = Vec::new();

@@ -1,6 +1,6 @@
 //! From the regions to a data directory.
 
-pub mod archive;
-pub mod plan;
-pub mod target_dir;
-pub mod wal_source;
+pub(crate) mod archive;
+pub(crate) mod plan;
+pub(crate) mod target_dir;
+pub(crate) mod wal_source;

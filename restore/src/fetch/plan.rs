@@ -14,24 +14,24 @@ use crate::fetch::target_dir::Owner;
 
 /// Where a restore will write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestorePlan {
+pub(crate) struct RestorePlan {
     /// The data directory.
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Tablespaces: where they were, and where they go.
-    pub tablespaces: BTreeMap<u32, (String, PathBuf)>,
+    pub(crate) tablespaces: BTreeMap<u32, (String, PathBuf)>,
     /// Who gets the files, when that is not the one who restores.
-    pub owner: Option<Owner>,
+    pub(crate) owner: Option<Owner>,
     /// What is needed, and what is there.
-    pub room: Room,
+    pub(crate) room: Room,
 }
 
 /// Space needed and available, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub(crate) struct Room {
     /// Plain bytes of the backup.
-    pub needed: ByteCount,
+    pub(crate) needed: ByteCount,
     /// Free bytes on the file systems involved.
-    pub available: ByteCount,
+    pub(crate) available: ByteCount,
 }
 
 fn unusable(message: String) -> anyhow::Error {
@@ -43,7 +43,7 @@ fn unusable(message: String) -> anyhow::Error {
 /// # Errors
 /// If the target or a tablespace directory is not empty, a mapping names no tablespace, directories lie in each other,
 /// or there is not enough room.
-pub fn plan(
+pub(crate) fn plan(
     root: &Path,
     tablespaces: &[TablespaceFact],
     mappings: &[TablespaceMapping],
@@ -85,7 +85,7 @@ pub fn plan(
 }
 
 fn ensure_empty(directory: &Path, is_tablespace: bool) -> anyhow::Result<()> {
-    let cure = if is_tablespace {
+    let fix = if is_tablespace {
         "map the tablespace to another directory with --tablespace-map OLD=NEW"
     } else {
         "name an empty or new directory with --to; nothing is ever overwritten"
@@ -93,10 +93,10 @@ fn ensure_empty(directory: &Path, is_tablespace: bool) -> anyhow::Result<()> {
     match std::fs::read_dir(directory) {
         Ok(mut members) => match members.next() {
             None => Ok(()),
-            Some(_) => Err(unusable(format!("{} is not empty; {cure}", directory.display()))),
+            Some(_) => Err(unusable(format!("{} is not empty; {fix}", directory.display()))),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(unusable(format!("{} cannot be used: {error}; {cure}", directory.display()))),
+        Err(error) => Err(unusable(format!("{} cannot be used: {error}; {fix}", directory.display()))),
     }
 }
 

@@ -25,20 +25,20 @@ const DIRECT_FROM: u64 = 256 << 10;
 const PAGE: usize = 4096;
 
 /// Who shall own what is restored: the numbers of user and group.
-pub type Owner = (u32, u32);
+pub(crate) type Owner = (u32, u32);
 
 /// A file of the restored directory, for its manifest.
 #[derive(Clone, Debug)]
-pub struct RestoredFile {
+pub(crate) struct RestoredFile {
     /// What was written.
-    pub entry: FileEntry,
+    pub(crate) entry: FileEntry,
     /// CRC-32C of its content.
-    pub crc32c: u32,
+    pub(crate) crc32c: u32,
 }
 
 /// A data directory that is being filled.
 #[derive(Debug)]
-pub struct TargetDir {
+pub(crate) struct TargetDir {
     root: PathBuf,
     tablespaces: BTreeMap<u32, PathBuf>,
     owner: Option<Owner>,
@@ -50,7 +50,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Whatever the operating system says; `DirectoryNotEmpty` if there is something in one of them.
-    pub fn prepare(root: &Path, tablespaces: BTreeMap<u32, PathBuf>, owner: Option<Owner>) -> io::Result<Self> {
+    pub(crate) fn prepare(root: &Path, tablespaces: BTreeMap<u32, PathBuf>, owner: Option<Owner>) -> io::Result<Self> {
         let target = Self { root: root.to_owned(), tablespaces, owner, files: Mutex::default() };
         for directory in std::iter::once(&target.root).chain(target.tablespaces.values()) {
             target.take_directory(directory)?;
@@ -64,12 +64,6 @@ impl TargetDir {
             target.give_away(&link)?;
         }
         Ok(target)
-    }
-
-    /// The data directory.
-    #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     fn take_directory(&self, directory: &Path) -> io::Result<()> {
@@ -134,7 +128,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn add_file(&self, name: &str, content: &str) -> io::Result<()> {
+    pub(crate) fn add_file(&self, name: &str, content: &str) -> io::Result<()> {
         let path = RelativePath::new(name.as_bytes()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         let size = content.len() as u64;
         let entry = FileEntry { path, kind: EntryKind::File, mode: 0o600, size, modified: 0 };
@@ -147,7 +141,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn append(&self, name: &str, text: &str) -> io::Result<()> {
+    pub(crate) fn append(&self, name: &str, text: &str) -> io::Result<()> {
         let path = self.root.join(name);
         let mut file =
             OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(|e| at(&path, e))?;
@@ -157,7 +151,7 @@ impl TargetDir {
 
     /// All files so far, sorted by path.
     #[must_use]
-    pub fn files(&self) -> Vec<RestoredFile> {
+    pub(crate) fn files(&self) -> Vec<RestoredFile> {
         let mut files = self.files.lock().clone();
         files.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
         files
@@ -167,7 +161,7 @@ impl TargetDir {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn publish(&self) -> io::Result<()> {
+    pub(crate) fn publish(&self) -> io::Result<()> {
         self.flush()?;
         let waiting = self.root.join(PG_CONTROL_WAITING);
         let global = self.root.join("global");
@@ -332,6 +326,6 @@ mod tests {
             file.write_at(&content[from..to], from as u64).unwrap();
         }
         target.complete(&entry, 0, file).unwrap();
-        assert_eq!(std::fs::read(target.root().join("base/5/16384")).unwrap(), content);
+        assert_eq!(std::fs::read(target.root.join("base/5/16384")).unwrap(), content);
     }
 }

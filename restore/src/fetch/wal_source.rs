@@ -8,14 +8,14 @@ use lifeboat_vocabulary::{Lsn, TimelineId};
 /// Why WAL could not be had. It says nothing about whether it exists: "not there" is an answer, not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
-pub struct SourceError {
+pub(crate) struct SourceError {
     /// What every region that was asked said.
-    pub what: String,
+    pub(crate) what: String,
 }
 
-/// WAL that was proven genuine, from whichever region gives it.
+/// WAL that was verified, from whichever region gives it.
 #[async_trait]
-pub trait WalSource: Send + Sync {
+pub(crate) trait WalSource: Send + Sync {
     /// All bytes of a range that is stored, at most 16 MiB.
     ///
     /// # Errors
@@ -34,9 +34,9 @@ pub trait WalSource: Send + Sync {
 
 /// See [`WalSource::extent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// The end, at most what was asked for; `None` if no region that answered has the first byte.
-    pub end: Option<Lsn>,
+    pub(crate) end: Option<Lsn>,
     /// What regions said that could not be asked, if there are any and the others have not everything.
-    pub unanswered: Option<SourceError>,
+    pub(crate) unanswered: Option<SourceError>,
 }

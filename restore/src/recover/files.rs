@@ -20,7 +20,7 @@ use crate::target::recovery_target::{Inclusion, TargetAction};
 ///
 /// # Errors
 /// If there is no randomness for a new incarnation.
-pub fn settings(
+pub(crate) fn settings(
     decision: &Decision,
     args: &RestoreArgs,
     restore_command: Option<String>,
@@ -64,7 +64,7 @@ pub fn settings(
 ///
 /// # Errors
 /// Whatever the operating system says; the copy cannot be started then.
-pub fn finish(
+pub(crate) fn finish(
     target: &TargetDir,
     facts: &BackupFacts,
     record: &BackupRecord,

@@ -1,5 +1,6 @@
 //! What a restore says: the plan before it writes, and the times and the place that it reached in the end.
 
+use lifeboat_vocabulary::counted;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -41,8 +42,9 @@ pub(crate) fn print_plan(restore: &Restore<'_>) {
     for (old, new) in plan.tablespaces.values() {
         println!("  tablespace {old} into {}", new.display());
     }
-    println!("  to fetch   {} from {}", record.packs.bytes, holders(&decision.row));
-    println!("  to write   {} in {} files ({} free)", plan.room.needed, record.files.count, plan.room.available);
+    println!("  to fetch   {} from {}", record.packs.bytes, regions_of(&decision.row));
+    let files = counted(record.files.count, "file", "files");
+    println!("  to write   {} in {files} ({} free)", plan.room.needed, plan.room.available);
     if let Some((user, group)) = plan.owner {
         println!("  owner      user {user}, group {group} (those of the directory)");
     }
@@ -73,7 +75,7 @@ fn path(decision: &Decision) -> String {
     decision.proof.chain.as_ref().map_or_else(|| format!("timeline {}", decision.proof.timeline), leg)
 }
 
-fn holders(row: &CatalogRow) -> String {
+fn regions_of(row: &CatalogRow) -> String {
     row.holders().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -108,7 +110,8 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
         );
     }
     let files = record.files;
-    println!("{} {} in {} files", toned("restored", Tone::Good), files.raw_bytes, files.count);
+    let count = counted(files.count, "file", "files");
+    println!("{} {} in {count}", toned("restored", Tone::Good), files.raw_bytes);
     println!("  fetch and write  {:>10}  {}", spoken(done.fetched), rate(files.raw_bytes, done.fetched));
     println!("  flush to disk    {:>10}", spoken(done.flushed));
     match &done.recovered {

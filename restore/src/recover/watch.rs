@@ -30,7 +30,7 @@ const LOG_STEP: u64 = 1 << 20;
 
 /// What the watch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
+pub(crate) enum Awaited {
     /// Open for writes.
     Open,
     /// Waiting at the target, open for reading.
@@ -44,7 +44,7 @@ pub enum Awaited {
 impl Awaited {
     /// What comes of this action.
     #[must_use]
-    pub fn of(action: TargetAction) -> Self {
+    pub(crate) fn of(action: TargetAction) -> Self {
         match action {
             TargetAction::Promote => Self::Open,
             TargetAction::Pause => Self::Paused,
@@ -54,57 +54,56 @@ impl Awaited {
 }
 
 /// What to start, and how to watch it.
-pub struct Recovery<'a> {
+pub(crate) struct Recovery<'a> {
     /// The data directory.
-    pub data_dir: &'a Path,
+    pub(crate) data_dir: &'a Path,
     /// The directory with `postgres`.
-    pub bin_dir: PathBuf,
+    pub(crate) bin_dir: PathBuf,
     /// The cluster's superuser.
-    pub user: String,
+    pub(crate) user: String,
     /// What to wait for.
-    pub awaited: Awaited,
+    pub(crate) awaited: Awaited,
     /// Where replay begins.
-    pub replay_from: Lsn,
+    pub(crate) replay_from: Lsn,
     /// About where it ends.
-    pub replay_to: Lsn,
+    pub(crate) replay_to: Lsn,
     /// How long one file of WAL may be waited for.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// The prefetcher, if there is one.
-    pub serving: Option<&'a Serving>,
-    /// Who is told.
-    pub output: Output,
+    pub(crate) serving: Option<&'a Serving>,
+    /// Where progress is shown.
+    pub(crate) output: Output,
 }
 
 /// The server where it should be.
 #[derive(Clone, Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// How to connect; `None` if it has stopped.
-    pub connection: Option<String>,
+    pub(crate) connection: Option<String>,
     /// How to stop it.
-    pub stop_command: String,
+    pub(crate) stop_command: String,
     /// What became of it.
-    pub awaited: Awaited,
+    pub(crate) awaited: Awaited,
     /// The last position that was replayed.
-    pub reached: Option<String>,
+    pub(crate) reached: Option<String>,
     /// The time of the last commit that was replayed, in UTC.
-    pub last_commit: Option<String>,
+    pub(crate) last_commit: Option<String>,
     /// The timeline that it writes on now.
-    pub timeline: Option<u32>,
+    pub(crate) timeline: Option<u32>,
     /// What the server said about where it stopped.
-    pub stopped_at: Option<String>,
-    /// The phases.
-    pub phases: Phases,
+    pub(crate) stopped_at: Option<String>,
+    pub(crate) phases: Phases,
 }
 
 /// How long each phase took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
+pub(crate) struct Phases {
     /// From the launch to the first record.
-    pub start: Duration,
+    pub(crate) start: Duration,
     /// Replay.
-    pub redo: Duration,
+    pub(crate) redo: Duration,
     /// From the last record to the state that was waited for.
-    pub open: Duration,
+    pub(crate) open: Duration,
 }
 
 /// Reads what a server adds to its log, in English because `lc_messages` is set for it.
@@ -182,7 +181,7 @@ impl Recovery<'_> {
     ///
     /// # Errors
     /// If it ends before that, hangs, or `stop` is cancelled; with the end of its log. The server has ended then.
-    pub async fn run(self, stop: &CancellationToken) -> anyhow::Result<Recovered> {
+    pub(crate) async fn run(self, stop: &CancellationToken) -> anyhow::Result<Recovered> {
         let mut run_directory = self.data_dir.as_os_str().to_owned();
         run_directory.push("-run");
         // Asked of the system, so that no running server has it.

@@ -5,12 +5,12 @@ use lifeboat_vocabulary::{Lsn, SegmentSize};
 /// Disjoint stretches of one timeline's WAL, ascending, none touching the next. Each runs from its first position up to,
 /// but not including, its second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage(Vec<(Lsn, Lsn)>);
+pub(crate) struct Coverage(Vec<(Lsn, Lsn)>);
 
 impl Coverage {
     /// The union of these ranges; empty and backward ones count for nothing.
     #[must_use]
-    pub fn of(ranges: impl IntoIterator<Item = (Lsn, Lsn)>) -> Self {
+    pub(crate) fn of(ranges: impl IntoIterator<Item = (Lsn, Lsn)>) -> Self {
         let mut ranges: Vec<(Lsn, Lsn)> = ranges.into_iter().filter(|(start, end)| start < end).collect();
         ranges.sort_unstable();
         let mut stretches: Vec<(Lsn, Lsn)> = Vec::new();
@@ -25,7 +25,7 @@ impl Coverage {
 
     /// What is left without these ranges.
     #[must_use]
-    pub fn without(&self, ranges: impl IntoIterator<Item = (Lsn, Lsn)>) -> Self {
+    pub(crate) fn without(&self, ranges: impl IntoIterator<Item = (Lsn, Lsn)>) -> Self {
         let cut = |stretches: Vec<(Lsn, Lsn)>, (from, to): (Lsn, Lsn)| {
             let parts = stretches.into_iter().flat_map(|(start, end)| [(start, end.min(from)), (start.max(to), end)]);
             parts.filter(|(start, end)| start < end).collect()
@@ -33,15 +33,14 @@ impl Coverage {
         Self(ranges.into_iter().filter(|(from, to)| from < to).fold(self.0.clone(), cut))
     }
 
-    /// The stretches.
     #[must_use]
-    pub fn stretches(&self) -> &[(Lsn, Lsn)] {
+    pub(crate) fn stretches(&self) -> &[(Lsn, Lsn)] {
         &self.0
     }
 
     /// Whether nothing is stored.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -51,40 +50,34 @@ impl Coverage {
 
     /// How far the WAL goes on without a hole from `from`; `None` if the byte at `from` is not stored.
     #[must_use]
-    pub fn end_from(&self, from: Lsn) -> Option<Lsn> {
+    pub(crate) fn end_from(&self, from: Lsn) -> Option<Lsn> {
         self.holding(from).map(|(_, end)| end)
     }
 
     /// Where the stretch with the byte at `lsn` begins.
     #[must_use]
-    pub fn begin_of(&self, lsn: Lsn) -> Option<Lsn> {
+    pub(crate) fn begin_of(&self, lsn: Lsn) -> Option<Lsn> {
         self.holding(lsn).map(|(start, _)| start)
     }
 
     /// Where WAL begins again after `lsn`, behind a hole.
     #[must_use]
-    pub fn next_after(&self, lsn: Lsn) -> Option<Lsn> {
+    pub(crate) fn next_after(&self, lsn: Lsn) -> Option<Lsn> {
         self.0.iter().map(|(start, _)| *start).find(|start| *start > lsn)
-    }
-
-    /// The end of the last stretch.
-    #[must_use]
-    pub fn end(&self) -> Option<Lsn> {
-        self.0.last().map(|(_, end)| *end)
     }
 }
 
 /// The start of the segment that holds the byte at `lsn`. The first segment of all is never used: the position 0 that
 /// would be its start is rounded up.
 #[must_use]
-pub fn segment_start(lsn: Lsn, size: SegmentSize) -> Lsn {
+pub(crate) fn segment_start(lsn: Lsn, size: SegmentSize) -> Lsn {
     let start = lsn.as_bytes() / size.as_bytes() * size.as_bytes();
     Lsn::from_bytes(start).unwrap_or(lsn)
 }
 
 /// The start of the first segment that begins at or after `lsn`; the last position of all if there is none.
 #[must_use]
-pub fn next_segment_start(lsn: Lsn, size: SegmentSize) -> Lsn {
+pub(crate) fn next_segment_start(lsn: Lsn, size: SegmentSize) -> Lsn {
     let up = lsn.as_bytes().div_ceil(size.as_bytes()).saturating_mul(size.as_bytes());
     Lsn::from_bytes(up).unwrap_or(lsn)
 }
@@ -111,7 +104,7 @@ mod tests {
         assert_eq!(union.begin_of(lsn(24)), Some(lsn(10)));
         assert_eq!(union.next_after(lsn(25)), Some(lsn(30)));
         assert_eq!(union.next_after(lsn(40)), None);
-        assert_eq!(union.end(), Some(lsn(40)));
+        assert_eq!(union.stretches().last().unwrap().1, lsn(40));
         assert!(coverage(&[(7, 7)]).is_empty());
         let cut = |ranges: &[(u64, u64)]| union.without(ranges.iter().map(|(from, to)| (lsn(*from), lsn(*to))));
         assert_eq!(cut(&[(12, 14), (25, 35)]), coverage(&[(10, 12), (14, 25), (35, 40)]));

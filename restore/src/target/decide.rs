@@ -19,17 +19,16 @@ use crate::target::wal_plan::Chain;
 use crate::wal_fetch::plan::{FetchPlan, Mode};
 
 /// A restore that is known to work.
-pub struct Decision {
+pub(crate) struct Decision {
     /// The backup.
-    pub row: CatalogRow,
-    /// The target.
-    pub target: Target,
+    pub(crate) row: CatalogRow,
+    pub(crate) target: Target,
     /// How it will be reached.
-    pub proof: Proof,
+    pub(crate) proof: Proof,
     /// What the prefetcher is told; `None` if the backup's own WAL is enough.
-    pub fetch: Option<FetchPlan>,
+    pub(crate) fetch: Option<FetchPlan>,
     /// Regions that the prefetcher does without: given up by the operator, or not needed for a target that is proven.
-    pub without: Vec<RegionName>,
+    pub(crate) without: Vec<RegionName>,
 }
 
 /// Finds the backup and the WAL for the target.
@@ -37,7 +36,7 @@ pub struct Decision {
 /// # Errors
 /// [`Ending::Unreachable`] if the target cannot be reached, [`Ending::NoSuchBackup`], or whatever kept it from being found
 /// out.
-pub async fn decide(
+pub(crate) async fn decide(
     place: &PlaceArgs,
     args: &RestoreArgs,
     repository: &Repository,
@@ -53,7 +52,7 @@ pub async fn decide(
     }
     let source = Arc::clone(&archive) as Arc<dyn WalSource>;
     let survey = Survey::new(source, archive.system_identifier(), archive.segment());
-    // A standby goes on when a region comes back.
+    // A standby goes on when a region answers again.
     let unanswered = if args.standby { &[] } else { inventory.unanswered.as_slice() };
     let question = Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };
     let proof = question.prove(&survey).await?;

@@ -14,7 +14,7 @@ use crate::target::window::{Window, sentence, windows};
 
 /// Where PostgreSQL is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopAt {
+pub(crate) enum StopAt {
     /// At the end of the WAL: no target is set.
     End,
     /// As soon as it is consistent.
@@ -27,33 +27,32 @@ pub enum StopAt {
 
 /// A restore that is known to reach its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub(crate) struct Proof {
     /// The backup to start from.
-    pub backup: BackupId,
+    pub(crate) backup: BackupId,
     /// The timeline that recovery follows.
-    pub timeline: TimelineId,
+    pub(crate) timeline: TimelineId,
     /// The WAL from the archive; `None` if the backup's own is enough.
-    pub chain: Option<Chain>,
+    pub(crate) chain: Option<Chain>,
     /// Where PostgreSQL is told to stop.
-    pub stop: StopAt,
+    pub(crate) stop: StopAt,
     /// About where that is, for a progress bar.
-    pub expected: Lsn,
+    pub(crate) expected: Lsn,
     /// What was found out about the target, for a person.
-    pub found: String,
+    pub(crate) found: String,
     /// What a person should know.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What a target is measured against.
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// What is stored.
-    pub view: &'a ArchiveView,
-    /// The target.
-    pub target: &'a Target,
+    pub(crate) view: &'a ArchiveView,
+    pub(crate) target: &'a Target,
     /// The only backup to start from, if somebody said so.
-    pub backup: Option<&'a BackupId>,
+    pub(crate) backup: Option<&'a BackupId>,
     /// Regions that could not be asked, and why. Those whose loss was accepted are not among them.
-    pub unanswered: &'a [(RegionName, String)],
+    pub(crate) unanswered: &'a [(RegionName, String)],
 }
 
 /// The way to a timeline, and how far it leads from each backup on it, the oldest first.
@@ -67,7 +66,7 @@ impl Question<'_> {
     ///
     /// # Errors
     /// [`Ending::Unreachable`], with everything that can be reached; or whatever kept the WAL from being read.
-    pub async fn prove(&self, survey: &Survey) -> anyhow::Result<Proof> {
+    pub(crate) async fn prove(&self, survey: &Survey) -> anyhow::Result<Proof> {
         match self.try_to_prove(survey).await {
             Err(error) if error.downcast_ref::<Exit>().is_some_and(|exit| exit.ending == Ending::Unreachable) => {
                 Err(self.with_what_can_be(survey, &error).await?)
@@ -223,7 +222,7 @@ impl Question<'_> {
         let before_all = reaches.iter().all(|reach| reach.backup.stop_time > time);
         let why = match newest {
             Some(newest) => format!(
-                "{time} lies after everything that is proven to be stored; the newest moment that can be reached is {newest}"
+                "{time} lies after everything that is verified to be stored; the newest moment that can be reached is {newest}"
             ),
             None if before_all => format!("no backup on this timeline was complete by {time}"),
             None => format!("no WAL leads from a backup to {time}"),
@@ -315,7 +314,7 @@ fn unreachable(why: &str) -> anyhow::Error {
 ///
 /// # Errors
 /// If WAL cannot be read.
-pub async fn timed_windows(view: &ArchiveView, survey: &Survey) -> anyhow::Result<Vec<Window>> {
+pub(crate) async fn timed_windows(view: &ArchiveView, survey: &Survey) -> anyhow::Result<Vec<Window>> {
     let mut windows = windows(view);
     for window in &mut windows {
         let path = view.tree.path_or_alone(window.timeline);

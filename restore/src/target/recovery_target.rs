@@ -14,33 +14,33 @@ use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime};
 pub struct TargetArgs {
     /// Stop at this time; an offset or Z is required: 2026-11-20T14:03:00Z or '2026-11-20 15:03:00.5+01'
     #[arg(long, value_name = "TIME", value_parser = parse_time, group = "target-kind")]
-    pub target_time: Option<UtcTime>,
+    pub(crate) target_time: Option<UtcTime>,
     /// Stop at this WAL position, such as 16/B374D848.
     #[arg(long, value_name = "LSN", group = "target-kind")]
-    pub target_lsn: Option<Lsn>,
+    pub(crate) target_lsn: Option<Lsn>,
     /// Stop at the commit of this transaction, as txid_current() or pg_current_xact_id() gave it.
     #[arg(long, value_name = "XID", value_parser = parse_xid, group = "target-kind")]
-    pub target_xid: Option<u32>,
+    pub(crate) target_xid: Option<u32>,
     /// Stop at the newest restore point of this name (pg_create_restore_point).
     #[arg(long, value_name = "NAME", group = "target-kind")]
-    pub target_name: Option<String>,
+    pub(crate) target_name: Option<String>,
     /// `latest`: everything that is stored; `immediate`: as soon as the backup is consistent [default: latest]
     #[arg(long, value_enum, value_name = "WHERE", group = "target-kind")]
-    pub target: Option<PlainTarget>,
+    pub(crate) target: Option<PlainTarget>,
     /// Stop just before the target instead of just after it.
     #[arg(long)]
-    pub exclusive: bool,
+    pub(crate) exclusive: bool,
     /// Along which timeline: latest, current (that of the backup), or its number in decimal or as 0xA [default: latest]
     #[arg(long, value_name = "TIMELINE", default_value = "latest", hide_default_value = true)]
-    pub target_timeline: TargetTimeline,
+    pub(crate) target_timeline: TargetTimeline,
     /// What the server does at the target: open for writes, wait for a look, or stop.
     #[arg(long, value_enum, value_name = "ACTION", default_value = "promote")]
-    pub target_action: TargetAction,
+    pub(crate) target_action: TargetAction,
 }
 
 /// Targets that need no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum PlainTarget {
+pub(crate) enum PlainTarget {
     /// The first moment at which the backup is consistent.
     Immediate,
     /// The end of all WAL that is stored.
@@ -49,7 +49,7 @@ pub enum PlainTarget {
 
 /// Along which timeline recovery goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TargetTimeline {
+pub(crate) enum TargetTimeline {
     /// The newest one that the archive knows.
     #[default]
     Latest,
@@ -61,7 +61,7 @@ pub enum TargetTimeline {
 
 /// What the server does when it has reached the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum TargetAction {
+pub(crate) enum TargetAction {
     /// Open for writes on a new timeline.
     #[default]
     Promote,
@@ -73,7 +73,7 @@ pub enum TargetAction {
 
 /// Whether the target itself still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inclusion {
+pub(crate) enum Inclusion {
     /// It does.
     Inclusive,
     /// It does not.
@@ -82,7 +82,7 @@ pub enum Inclusion {
 
 /// What is aimed at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub(crate) enum Goal {
     /// The end of all WAL.
     Latest,
     /// The backup itself.
@@ -99,20 +99,20 @@ pub enum Goal {
 
 /// A whole target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// What is aimed at.
-    pub goal: Goal,
+    pub(crate) goal: Goal,
     /// Whether somebody asked for it, or it is the default.
-    pub origin: GoalOrigin,
+    pub(crate) origin: GoalOrigin,
     /// Along which timeline.
-    pub timeline: TargetTimeline,
+    pub(crate) timeline: TargetTimeline,
     /// What happens there.
-    pub action: TargetAction,
+    pub(crate) action: TargetAction,
 }
 
 /// Where a goal comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GoalOrigin {
+pub(crate) enum GoalOrigin {
     /// The command line named it.
     Asked,
     /// Nothing was named.
@@ -124,7 +124,7 @@ impl TargetArgs {
     ///
     /// # Errors
     /// A sentence, if `--exclusive` stands with a target that has no inside.
-    pub fn target(&self) -> Result<Target, String> {
+    pub(crate) fn target(&self) -> Result<Target, String> {
         let inclusion = if self.exclusive { Inclusion::Exclusive } else { Inclusion::Inclusive };
         let goal = match self {
             Self { target_time: Some(time), .. } => Goal::Time(*time, inclusion),

@@ -22,7 +22,7 @@ const ALIGNMENT: u64 = 8;
 
 /// Reads WAL of one cluster.
 #[derive(Clone)]
-pub struct Survey {
+pub(crate) struct Survey {
     source: Arc<dyn WalSource>,
     system_identifier: u64,
     segment: SegmentSize,
@@ -39,7 +39,7 @@ struct Unit {
 impl Survey {
     /// A survey of the cluster with this system identifier.
     #[must_use]
-    pub fn new(source: Arc<dyn WalSource>, system_identifier: u64, segment: SegmentSize) -> Self {
+    pub(crate) fn new(source: Arc<dyn WalSource>, system_identifier: u64, segment: SegmentSize) -> Self {
         Self { source, system_identifier, segment }
     }
 
@@ -48,7 +48,7 @@ impl Survey {
     ///
     /// # Errors
     /// If WAL cannot be read, or is none.
-    pub async fn newest_first<T>(
+    pub(crate) async fn newest_first<T>(
         &self,
         chain: &Chain,
         floor: Lsn,
@@ -72,7 +72,7 @@ impl Survey {
     ///
     /// # Errors
     /// If WAL cannot be read, or is none.
-    pub async fn last_decision(&self, chain: &Chain, floor: Lsn) -> anyhow::Result<Option<UtcTime>> {
+    pub(crate) async fn last_decision(&self, chain: &Chain, floor: Lsn) -> anyhow::Result<Option<UtcTime>> {
         self.newest_first(chain, floor, |facts| facts.iter().filter_map(decided).max()).await
     }
 
@@ -123,7 +123,7 @@ impl Survey {
     ///
     /// # Errors
     /// If WAL cannot be read, or is none.
-    pub async fn has_record_from(&self, chain: &Chain, at: Lsn) -> anyhow::Result<bool> {
+    pub(crate) async fn has_record_from(&self, chain: &Chain, at: Lsn) -> anyhow::Result<bool> {
         let units = units(chain, at, self.segment);
         let Some(oldest) = units.last().copied() else { return Ok(false) };
         let more = units.len() > 1;
@@ -157,7 +157,7 @@ fn aligned(end: Lsn) -> u64 {
 
 /// The time of a commit or an abort.
 #[must_use]
-pub fn decided(fact: &WalFact) -> Option<UtcTime> {
+pub(crate) fn decided(fact: &WalFact) -> Option<UtcTime> {
     match &fact.kind {
         WalFactKind::Commit { time, .. } | WalFactKind::Abort { time, .. } => Some(*time),
         _ => None,

@@ -9,42 +9,41 @@ use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
 
 /// All timelines whose history is known. The first one always is: it has no history file.
 #[derive(Clone, Debug, Default)]
-pub struct TimelineTree {
+pub(crate) struct TimelineTree {
     histories: BTreeMap<TimelineId, TimelineHistory>,
 }
 
 /// The way from the first timeline to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimelinePath {
+pub(crate) struct TimelinePath {
     legs: Vec<Leg>,
 }
 
 /// A part of a path: from where a timeline was entered up to where it was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leg {
-    /// The timeline.
-    pub timeline: TimelineId,
+pub(crate) struct Leg {
+    pub(crate) timeline: TimelineId,
     /// Where it forked off the one before; `None` for the first.
-    pub begin: Option<Lsn>,
+    pub(crate) begin: Option<Lsn>,
     /// Where the next one forked off; `None` for the last.
-    pub end: Option<Lsn>,
+    pub(crate) end: Option<Lsn>,
 }
 
 impl TimelineTree {
     /// The tree of these histories.
     #[must_use]
-    pub fn new(histories: impl IntoIterator<Item = TimelineHistory>) -> Self {
+    pub(crate) fn new(histories: impl IntoIterator<Item = TimelineHistory>) -> Self {
         Self { histories: histories.into_iter().map(|history| (history.timeline, history)).collect() }
     }
 
     /// The timelines with a history file.
-    pub fn histories(&self) -> impl Iterator<Item = &TimelineHistory> {
+    pub(crate) fn histories(&self) -> impl Iterator<Item = &TimelineHistory> {
         self.histories.values()
     }
 
     /// The way to `timeline`; `None` if its history is not known.
     #[must_use]
-    pub fn path(&self, timeline: TimelineId) -> Option<TimelinePath> {
+    pub(crate) fn path(&self, timeline: TimelineId) -> Option<TimelinePath> {
         let mut legs = Vec::new();
         let mut begin = None;
         match self.histories.get(&timeline) {
@@ -63,7 +62,7 @@ impl TimelineTree {
 
     /// The path of a timeline whose history file is missing, for a backup that needs nothing but itself.
     #[must_use]
-    pub fn path_or_alone(&self, timeline: TimelineId) -> TimelinePath {
+    pub(crate) fn path_or_alone(&self, timeline: TimelineId) -> TimelinePath {
         let alone = || TimelinePath { legs: vec![Leg { timeline, begin: None, end: None }] };
         self.path(timeline).unwrap_or_else(alone)
     }
@@ -72,26 +71,14 @@ impl TimelineTree {
 impl TimelinePath {
     /// The parts of the path, oldest first.
     #[must_use]
-    pub fn legs(&self) -> &[Leg] {
+    pub(crate) fn legs(&self) -> &[Leg] {
         &self.legs
-    }
-
-    /// The timeline that the path leads to.
-    #[must_use]
-    pub fn timeline(&self) -> Option<TimelineId> {
-        self.legs.last().map(|leg| leg.timeline)
     }
 
     /// Whether the history of the path's timeline went through this position.
     #[must_use]
-    pub fn contains(&self, position: WalPosition) -> bool {
+    pub(crate) fn contains(&self, position: WalPosition) -> bool {
         self.legs.iter().any(|leg| leg.timeline == position.timeline && leg.end.is_none_or(|end| position.lsn <= end))
-    }
-
-    /// The timeline on which the byte at `lsn` was written, as this path saw it.
-    #[must_use]
-    pub fn timeline_at(&self, lsn: Lsn) -> Option<TimelineId> {
-        self.legs.iter().find(|leg| leg.end.is_none_or(|end| lsn < end)).map(|leg| leg.timeline)
     }
 }
 
@@ -134,9 +121,8 @@ mod tests {
         ] {
             assert_eq!(path.contains(position), expected, "{position}");
         }
-        for (lsn, expected) in [(99, 1), (100, 2), (199, 2), (200, 11)] {
-            assert_eq!(path.timeline_at(Lsn::from_bytes(lsn).unwrap()), Some(timeline(expected)), "{lsn}");
-        }
+        let ends: Vec<Option<u64>> = path.legs().iter().map(|leg| leg.end.map(Lsn::as_bytes)).collect();
+        assert_eq!(ends, [Some(100), Some(200), None]);
     }
 
     #[test]

@@ -14,78 +14,76 @@ use crate::target::timeline_tree::{TimelinePath, TimelineTree};
 
 /// Everything that is known of an archive, from all regions together.
 #[derive(Clone, Debug)]
-pub struct ArchiveView {
+pub(crate) struct ArchiveView {
     /// The cluster's segment size.
-    pub segment: SegmentSize,
+    pub(crate) segment: SegmentSize,
     /// All timelines with a known history.
-    pub tree: TimelineTree,
+    pub(crate) tree: TimelineTree,
     /// What is stored of each timeline.
-    pub coverage: BTreeMap<TimelineId, Coverage>,
+    pub(crate) coverage: BTreeMap<TimelineId, Coverage>,
     /// The backups that can be used, in any order.
-    pub backups: Vec<BackupPoint>,
+    pub(crate) backups: Vec<BackupPoint>,
     /// Signs of life of the writers.
-    pub heads: Vec<HeadFact>,
+    pub(crate) heads: Vec<HeadFact>,
 }
 
 /// A backup, as a place from which recovery can start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupPoint {
+pub(crate) struct BackupPoint {
     /// Its name.
-    pub id: BackupId,
+    pub(crate) id: BackupId,
     /// Where recovery starts.
-    pub start: WalPosition,
+    pub(crate) start: WalPosition,
     /// Where it is consistent: nothing before this can be reached from it.
-    pub stop: WalPosition,
+    pub(crate) stop: WalPosition,
     /// When it was complete, by the clock of the machine that made it.
-    pub stop_time: UtcTime,
+    pub(crate) stop_time: UtcTime,
 }
 
 /// What a signed note says: at this time, all WAL up to here was stored in the region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeadFact {
-    /// The region.
-    pub region: RegionName,
+pub(crate) struct HeadFact {
+    pub(crate) region: RegionName,
     /// When the note was written.
-    pub time: UtcTime,
+    pub(crate) time: UtcTime,
     /// Up to where WAL was stored then.
-    pub durable: WalPosition,
+    pub(crate) durable: WalPosition,
 }
 
 /// A stretch of WAL of one timeline that recovery reads: whole segments from `from`, bytes up to `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChainLeg {
+pub(crate) struct ChainLeg {
     /// The timeline whose segments are read.
-    pub timeline: TimelineId,
+    pub(crate) timeline: TimelineId,
     /// The start of the first segment.
-    pub from: Lsn,
+    pub(crate) from: Lsn,
     /// The end of the last byte that is needed.
-    pub to: Lsn,
+    pub(crate) to: Lsn,
 }
 
 /// WAL that leads on from a backup, without a hole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// Oldest first; never empty.
-    pub legs: Vec<ChainLeg>,
+    pub(crate) legs: Vec<ChainLeg>,
 }
 
 impl Chain {
-    /// Its end.
     #[must_use]
-    pub fn end(&self) -> Option<WalPosition> {
+    pub(crate) fn end(&self) -> Option<WalPosition> {
         self.legs.last().map(|leg| WalPosition { timeline: leg.timeline, lsn: leg.to })
     }
 
     /// How much there is to read.
     #[must_use]
-    pub fn bytes(&self) -> ByteCount {
+    pub(crate) fn bytes(&self) -> ByteCount {
         let lengths = self.legs.iter().filter_map(|leg| leg.to.bytes_since(leg.from));
         lengths.fold(ByteCount::ZERO, ByteCount::plus)
     }
 
     /// The same, but not beyond `end`. What lies behind is left to a look at the store when it is asked for.
     #[must_use]
-    pub fn up_to(&self, end: Lsn) -> Self {
+    pub(crate) fn up_to(&self, end: Lsn) -> Self {
         let legs = self.legs.iter().filter(|leg| leg.from < end);
         Self { legs: legs.map(|leg| ChainLeg { to: leg.to.min(end), ..*leg }).collect() }
     }
@@ -93,21 +91,20 @@ impl Chain {
 
 /// How far one can get from a backup along a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
-    /// The backup.
-    pub backup: BackupPoint,
+pub(crate) struct Reach {
+    pub(crate) backup: BackupPoint,
     /// The WAL behind it; `None` if the archive has nothing to add to the backup's own.
-    pub chain: Option<Chain>,
+    pub(crate) chain: Option<Chain>,
     /// The last position that can be reached.
-    pub end: WalPosition,
+    pub(crate) end: WalPosition,
     /// Where WAL of the path goes on behind a hole, if it does.
-    pub beyond_hole: Option<WalPosition>,
+    pub(crate) beyond_hole: Option<WalPosition>,
 }
 
 impl ArchiveView {
     /// Whether the archive has any WAL at all.
     #[must_use]
-    pub fn has_wal(&self) -> bool {
+    pub(crate) fn has_wal(&self) -> bool {
         self.coverage.values().any(|coverage| !coverage.is_empty())
     }
 
@@ -117,7 +114,7 @@ impl ArchiveView {
 
     /// The newest timeline of which anything is known: PostgreSQL numbers them upwards.
     #[must_use]
-    pub fn newest_timeline(&self) -> Option<TimelineId> {
+    pub(crate) fn newest_timeline(&self) -> Option<TimelineId> {
         let stored = self.coverage.iter().filter(|(_, coverage)| !coverage.is_empty()).map(|(timeline, _)| *timeline);
         let known = self.tree.histories().map(|history| history.timeline);
         stored.chain(known).chain(self.backups.iter().map(|backup| backup.stop.timeline)).max()
@@ -125,7 +122,7 @@ impl ArchiveView {
 
     /// All timelines of which anything is known, ascending.
     #[must_use]
-    pub fn timelines(&self) -> Vec<TimelineId> {
+    pub(crate) fn timelines(&self) -> Vec<TimelineId> {
         let stored = self.coverage.keys().copied();
         let known = self.tree.histories().map(|history| history.timeline);
         let mut all: Vec<_> =
@@ -137,7 +134,7 @@ impl ArchiveView {
 
     /// How far one gets from every backup on a path, in the order of their positions.
     #[must_use]
-    pub fn reaches(&self, path: &TimelinePath) -> Vec<Reach> {
+    pub(crate) fn reaches(&self, path: &TimelinePath) -> Vec<Reach> {
         let mut reaches: Vec<Reach> = self.backups.iter().filter_map(|backup| self.reach(backup, path)).collect();
         reaches.sort_by_key(|reach| (reach.backup.stop.lsn, reach.backup.stop_time, reach.backup.id.clone()));
         reaches
@@ -145,7 +142,7 @@ impl ArchiveView {
 
     /// How far one gets from a backup along a path; `None` if the path does not lead through it.
     #[must_use]
-    pub fn reach(&self, backup: &BackupPoint, path: &TimelinePath) -> Option<Reach> {
+    pub(crate) fn reach(&self, backup: &BackupPoint, path: &TimelinePath) -> Option<Reach> {
         if !path.contains(backup.stop) {
             return None;
         }
@@ -214,14 +211,14 @@ impl ArchiveView {
     /// Until when the archive's writer is known to have stored everything up to `end`: the newest note that speaks of no
     /// WAL beyond `end`.
     #[must_use]
-    pub fn alive_until(&self, path: &TimelinePath, end: WalPosition) -> Option<UtcTime> {
+    pub(crate) fn alive_until(&self, path: &TimelinePath, end: WalPosition) -> Option<UtcTime> {
         let speaks = |head: &&HeadFact| path.contains(head.durable) && head.durable.lsn <= end.lsn;
         self.heads.iter().filter(speaks).map(|head| head.time).max()
     }
 
     /// A note of more WAL on this path than can be reached up to `end`: objects are missing.
     #[must_use]
-    pub fn promised_beyond(&self, path: &TimelinePath, end: WalPosition) -> Option<&HeadFact> {
+    pub(crate) fn promised_beyond(&self, path: &TimelinePath, end: WalPosition) -> Option<&HeadFact> {
         let beyond = |head: &&HeadFact| path.contains(head.durable) && head.durable.lsn > end.lsn;
         self.heads.iter().filter(beyond).max_by_key(|head| head.durable.lsn)
     }

@@ -10,27 +10,27 @@ use crate::target::wal_plan::{ArchiveView, Reach};
 
 /// A stretch of a timeline, every moment of which can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub(crate) struct Window {
     /// The timeline on which it ends.
-    pub timeline: TimelineId,
+    pub(crate) timeline: TimelineId,
     /// The first position that can be reached: where the oldest backup is consistent. May lie on an older timeline.
-    pub from: WalPosition,
+    pub(crate) from: WalPosition,
     /// When that backup was complete.
-    pub from_time: UtcTime,
+    pub(crate) from_time: UtcTime,
     /// The last position that can be reached.
-    pub to: WalPosition,
+    pub(crate) to: WalPosition,
     /// The newest moment that is proven, where one is.
-    pub to_time: Option<UtcTime>,
+    pub(crate) to_time: Option<UtcTime>,
     /// Where WAL goes on behind a hole.
-    pub beyond_hole: Option<WalPosition>,
+    pub(crate) beyond_hole: Option<WalPosition>,
     /// The backups that it starts from, oldest first.
-    pub backups: Vec<BackupId>,
+    pub(crate) backups: Vec<BackupId>,
 }
 
 /// All windows: timelines ascending, on each the oldest first. Times come from signed notes alone; who can read the WAL
 /// knows the last commits better and says so with [`Window::to_time`].
 #[must_use]
-pub fn windows(view: &ArchiveView) -> Vec<Window> {
+pub(crate) fn windows(view: &ArchiveView) -> Vec<Window> {
     let mut all = Vec::new();
     for timeline in view.timelines() {
         let path = view.tree.path_or_alone(timeline);
@@ -77,7 +77,7 @@ impl Window {
 
     /// For machines.
     #[must_use]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({
             "timeline": self.timeline.get(),
             "from": { "time": self.from_time.to_string(), "lsn": self.from.lsn.to_string(), "timeline": self.from.timeline.get() },
@@ -90,7 +90,7 @@ impl Window {
 
 /// The windows as a table, with a sentence below for every hole.
 #[must_use]
-pub fn table(windows: &[Window]) -> String {
+pub(crate) fn table(windows: &[Window]) -> String {
     let mut table = Table::new(&[
         ("timeline", Align::Right),
         ("from (UTC)", Align::Left),
@@ -130,7 +130,7 @@ pub fn table(windows: &[Window]) -> String {
 
 /// What can be reached, as the end of an error message.
 #[must_use]
-pub fn sentence(windows: &[Window]) -> String {
+pub(crate) fn sentence(windows: &[Window]) -> String {
     if windows.is_empty() {
         return "nothing can be reached: there is no good backup".to_owned();
     }

@@ -28,17 +28,17 @@ use std::time::{Duration, Instant};
 use crate::wal_fetch::protocol::{Answer, LINE_MAX, LOG, SETTINGS, SILENCE_MAX, request, socket_address};
 
 /// The archive does not have the file.
-pub const ABSENT: u8 = 1;
+pub(crate) const ABSENT: u8 = 1;
 /// It could not be found out.
-pub const UNKNOWN: u8 = 200;
+pub(crate) const UNKNOWN: u8 = 200;
 /// There is no prefetcher.
-pub const NO_PREFETCHER: u8 = 201;
+pub(crate) const NO_PREFETCHER: u8 = 201;
 /// The file could not be put in place.
-pub const NOT_PLACED: u8 = 202;
+pub(crate) const NOT_PLACED: u8 = 202;
 /// The command line is wrong.
-pub const USAGE: u8 = 203;
+pub(crate) const USAGE: u8 = 203;
 /// A fault of this program.
-pub const FAULT: u8 = 204;
+pub(crate) const FAULT: u8 = 204;
 
 /// How long another prefetcher, which was there first, may take until it can be asked.
 const START_PATIENCE: Duration = Duration::from_secs(60);

@@ -16,29 +16,28 @@ const STEP: u64 = 16 << 20;
 
 /// A tablespace that a segment creates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreatedTablespace {
-    /// Its OID.
-    pub oid: u32,
+pub(crate) struct CreatedTablespace {
+    pub(crate) oid: u32,
     /// Its directory, as it was on the server that wrote the WAL.
-    pub path: String,
+    pub(crate) path: String,
     /// Where its record begins.
-    pub at: Lsn,
+    pub(crate) at: Lsn,
 }
 
 /// A complete file.
 #[derive(Clone, Debug)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// Where it lies.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Up to where it holds WAL.
-    pub end: Lsn,
+    pub(crate) end: Lsn,
     /// The tablespaces that its replay creates.
-    pub tablespaces: Vec<CreatedTablespace>,
+    pub(crate) tablespaces: Vec<CreatedTablespace>,
 }
 
 /// Fetches files.
 #[derive(Clone)]
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     source: Arc<dyn WalSource>,
     files: SegmentFiles,
     system_identifier: u64,
@@ -47,7 +46,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher for the cluster with this system identifier.
     #[must_use]
-    pub fn new(source: Arc<dyn WalSource>, files: SegmentFiles, system_identifier: u64) -> Self {
+    pub(crate) fn new(source: Arc<dyn WalSource>, files: SegmentFiles, system_identifier: u64) -> Self {
         Self { source, files, system_identifier }
     }
 

@@ -1,12 +1,12 @@
 //! `wal-fetch`: PostgreSQL's `restore_command`. A tiny client per file, and one prefetcher behind it that runs ahead.
 
 pub mod client;
-pub mod fetch;
-pub mod plan;
-pub mod prefetch;
-pub mod prepare;
-pub mod protocol;
-pub mod segment_files;
+pub(crate) mod fetch;
+pub(crate) mod plan;
+pub(crate) mod prefetch;
+pub(crate) mod prepare;
+pub(crate) mod protocol;
+pub(crate) mod segment_files;
 pub mod serve;
-pub mod settings;
-pub mod tablespaces;
+pub(crate) mod settings;
+pub(crate) mod tablespaces;

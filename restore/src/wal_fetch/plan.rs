@@ -1,6 +1,6 @@
 //! Which files recovery will ask for, and in which order: the prefetcher runs ahead along this list.
 
-use lifeboat_vocabulary::{ByteCount, Lsn, SegmentName, SegmentSize, TimelineId};
+use lifeboat_vocabulary::{ByteCount, Lsn, SegmentName, SegmentSize};
 use serde::{Deserialize, Serialize};
 
 use crate::target::wal_plan::ChainLeg;
@@ -8,7 +8,7 @@ use crate::target::wal_plan::ChainLeg;
 /// What happens at the end of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Recovery ends there.
     Recovery,
     /// A standby waits for more, for ever.
@@ -17,31 +17,29 @@ pub enum Mode {
 
 /// The files of one recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FetchPlan {
+pub(crate) struct FetchPlan {
     /// The cluster's segment size.
-    pub segment: SegmentSize,
+    pub(crate) segment: SegmentSize,
     /// What happens at the end.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// The stretches, oldest first: whole segments from each start.
-    pub legs: Vec<ChainLeg>,
+    pub(crate) legs: Vec<ChainLeg>,
     /// Where replay begins.
-    pub replay_from: Lsn,
+    pub(crate) replay_from: Lsn,
 }
 
-/// A segment of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlannedSegment {
-    /// Its name.
-    pub name: SegmentName,
+pub(crate) struct PlannedSegment {
+    pub(crate) name: SegmentName,
     /// Its first byte.
-    pub start: Lsn,
+    pub(crate) start: Lsn,
     /// The end of what is stored of it: the rest are zeros.
-    pub end: Lsn,
+    pub(crate) end: Lsn,
 }
 
 /// Where a name stands to the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// It is this one.
     Planned(usize),
     /// The plan takes this part of the WAL from another timeline: PostgreSQL asks for the newest one first.
@@ -60,13 +58,13 @@ impl FetchPlan {
 
     /// How many segments there are.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.legs.iter().map(|leg| self.leg_segments(leg)).sum()
     }
 
     /// The segment at a place, from 0.
     #[must_use]
-    pub fn segment_at(&self, mut index: usize) -> Option<PlannedSegment> {
+    pub(crate) fn segment_at(&self, mut index: usize) -> Option<PlannedSegment> {
         for leg in &self.legs {
             let count = self.leg_segments(leg);
             if index < count {
@@ -86,7 +84,7 @@ impl FetchPlan {
 
     /// Where a name stands.
     #[must_use]
-    pub fn place_of(&self, name: SegmentName) -> Place {
+    pub(crate) fn place_of(&self, name: SegmentName) -> Place {
         let Some(start) = name.start() else { return Place::Before };
         let mut before = 0;
         for leg in &self.legs {
@@ -103,16 +101,12 @@ impl FetchPlan {
             _ => Place::After,
         }
     }
-
-    /// The timeline and the end of the plan.
-    #[must_use]
-    pub fn end(&self) -> Option<(TimelineId, Lsn)> {
-        self.legs.last().map(|leg| (leg.timeline, leg.to))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_vocabulary::TimelineId;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;

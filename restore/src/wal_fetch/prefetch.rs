@@ -23,17 +23,17 @@ use crate::wal_fetch::tablespaces::TablespaceGuard;
 
 /// How far ahead, how many at once, and how patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Segments that may lie ready or be under way.
-    pub segments: usize,
+    pub(crate) segments: usize,
     /// The same in bytes; one segment is always allowed.
-    pub bytes: ByteCount,
+    pub(crate) bytes: ByteCount,
     /// Segments that are fetched at the same time.
-    pub parallel: usize,
+    pub(crate) parallel: usize,
     /// How long recovery may wait for one file before it is told to stop.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// The first pause after a failure; it doubles up to ten seconds.
-    pub pause: Duration,
+    pub(crate) pause: Duration,
 }
 
 impl Default for Limits {
@@ -78,7 +78,7 @@ struct Shared {
 }
 
 /// A running prefetcher. Dropping it ends its tasks.
-pub struct Prefetcher {
+pub(crate) struct Prefetcher {
     shared: Arc<Shared>,
     _workers: JoinSet<()>,
 }
@@ -92,7 +92,7 @@ impl Drop for Prefetcher {
 impl Prefetcher {
     /// Starts to fetch ahead.
     #[must_use]
-    pub fn start(plan: FetchPlan, limits: Limits, fetcher: Fetcher, guard: TablespaceGuard) -> Self {
+    pub(crate) fn start(plan: FetchPlan, limits: Limits, fetcher: Fetcher, guard: TablespaceGuard) -> Self {
         let shared = Arc::new(Shared {
             plan,
             limits,
@@ -112,18 +112,18 @@ impl Prefetcher {
 
     /// The end of the last segment that recovery was given.
     #[must_use]
-    pub fn handed_until(&self) -> Option<Lsn> {
+    pub(crate) fn handed_until(&self) -> Option<Lsn> {
         Lsn::from_bytes(self.shared.handed.load(Ordering::Relaxed))
     }
 
     /// What went wrong last, while it does.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         self.shared.state.lock().trouble.clone()
     }
 
     /// Answers for one file. Takes as long as it takes, up to the patience of the limits.
-    pub async fn answer(&self, name: &str) -> Answer {
+    pub(crate) async fn answer(&self, name: &str) -> Answer {
         let deadline = Instant::now() + self.shared.limits.patience;
         let answer = match Asked::parse(name, &self.shared.plan) {
             Asked::History(timeline) => self.shared.history(name, timeline, deadline).await,

@@ -14,7 +14,7 @@ use crate::wal_fetch::serve::Place;
 
 /// Where the prefetcher of a data directory lives: beside it, mostly on the same file system, and never in it.
 #[must_use]
-pub fn directory_of(data_dir: &Path) -> PathBuf {
+pub(crate) fn directory_of(data_dir: &Path) -> PathBuf {
     let mut name = data_dir.as_os_str().to_owned();
     name.push("-wal-fetch");
     name.into()
@@ -29,7 +29,7 @@ fn unusable(directory: &Path, why: &str) -> anyhow::Error {
 /// # Errors
 /// If it holds anything but what an earlier restore into the same place has left, or its path cannot be written into a
 /// command.
-pub fn check(directory: &Path) -> anyhow::Result<()> {
+pub(crate) fn check(directory: &Path) -> anyhow::Result<()> {
     if directory.as_os_str().as_bytes().contains(&b'\n') || directory.to_str().is_none() {
         return Err(unusable(directory, "cannot be written into restore_command; name a directory in plain text"));
     }
@@ -50,7 +50,7 @@ pub fn check(directory: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If a prefetcher still serves from it, or whatever the operating system says.
-pub fn take(directory: &Path, owner: Option<Owner>) -> anyhow::Result<Place> {
+pub(crate) fn take(directory: &Path, owner: Option<Owner>) -> anyhow::Result<Place> {
     check(directory)?;
     match std::fs::DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
@@ -79,7 +79,7 @@ pub fn take(directory: &Path, owner: Option<Owner>) -> anyhow::Result<Place> {
 ///
 /// # Errors
 /// If this program's own path is not known, or is not plain text.
-pub fn restore_command(directory: &Path, restore: &str) -> anyhow::Result<String> {
+pub(crate) fn restore_command(directory: &Path, restore: &str) -> anyhow::Result<String> {
     let program = std::env::current_exe().context("find this program")?;
     command_line(&program, &directory.join(SOCKET), restore)
 }

@@ -19,25 +19,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Begins every request.
-pub const GREETING: &str = "lifeboat-wal-fetch 1";
+pub(crate) const GREETING: &str = "lifeboat-wal-fetch 1";
 /// The name of the socket in the prefetcher's directory.
-pub const SOCKET: &str = "socket";
+pub(crate) const SOCKET: &str = "socket";
 /// The name of the settings in the prefetcher's directory.
-pub const SETTINGS: &str = "wal-fetch.json";
+pub(crate) const SETTINGS: &str = "wal-fetch.json";
 /// The name of the prefetcher's log in its directory.
-pub const LOG: &str = "wal-fetch.log";
+pub(crate) const LOG: &str = "wal-fetch.log";
 /// The longest line of the protocol in **bytes**.
-pub const LINE_MAX: usize = 8192;
+pub(crate) const LINE_MAX: usize = 8192;
 /// How often the prefetcher says `wait`.
-pub const WAIT_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const WAIT_EVERY: Duration = Duration::from_secs(5);
 /// How long the prefetcher may be silent before it counts as dead.
-pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// `sun_path` holds 108 bytes with the NUL at the end (`unix(7)`).
 const SOCKET_PATH_MAX: usize = 100;
 
 /// An answer, as it goes over the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Not yet.
     Wait,
     /// A complete file lies there.
@@ -51,7 +51,7 @@ pub enum Answer {
 impl Answer {
     /// The line, with its end.
     #[must_use]
-    pub fn line(&self) -> Vec<u8> {
+    pub(crate) fn line(&self) -> Vec<u8> {
         let mut line = match self {
             Self::Wait => b"wait".to_vec(),
             Self::Ready(path) => [b"ready ", path.as_os_str().as_bytes()].concat(),
@@ -65,7 +65,7 @@ impl Answer {
 
     /// Reads a line without its end; `None` if it is none of ours.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let rest = |word: &[u8]| line.strip_prefix(word).filter(|rest| !rest.is_empty());
         match line {
             b"wait" => Some(Self::Wait),
@@ -81,13 +81,13 @@ impl Answer {
 
 /// A request: which file of which restore.
 #[must_use]
-pub fn request(restore: &str, name: &str) -> String {
+pub(crate) fn request(restore: &str, name: &str) -> String {
     format!("{GREETING} {restore} {name}\n")
 }
 
 /// Reads a request without its line's end: the restore and the file.
 #[must_use]
-pub fn parse_request(line: &str) -> Option<(&str, &str)> {
+pub(crate) fn parse_request(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix(GREETING)?.strip_prefix(' ')?.split_once(' ')
 }
 
@@ -96,7 +96,7 @@ pub fn parse_request(line: &str) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// If the directory cannot be opened.
-pub fn socket_address(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+pub(crate) fn socket_address(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     if path.as_os_str().as_bytes().len() <= SOCKET_PATH_MAX {
         return Ok((path.to_owned(), None));
     }

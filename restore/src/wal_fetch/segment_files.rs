@@ -16,7 +16,7 @@ const UNFINISHED: &str = "fetching-";
 
 /// The directory of complete files.
 #[derive(Clone, Debug)]
-pub struct SegmentFiles {
+pub(crate) struct SegmentFiles {
     folder: PathBuf,
     owner: Option<Owner>,
 }
@@ -26,7 +26,7 @@ impl SegmentFiles {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn emptied(directory: &Path, owner: Option<Owner>) -> io::Result<Self> {
+    pub(crate) fn emptied(directory: &Path, owner: Option<Owner>) -> io::Result<Self> {
         let folder = directory.join(FOLDER);
         match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => {}
@@ -56,7 +56,7 @@ impl SegmentFiles {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn begin(&self, name: &str, size: u64) -> io::Result<File> {
+    pub(crate) fn begin(&self, name: &str, size: u64) -> io::Result<File> {
         let path = self.unfinished(name);
         match std::fs::remove_file(&path) {
             Ok(()) => {}
@@ -73,14 +73,14 @@ impl SegmentFiles {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn publish(&self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn publish(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.folder.join(name);
         rustix::fs::rename(self.unfinished(name), &path)?;
         Ok(path)
     }
 
     /// Removes a file that nobody asked for.
-    pub fn discard(&self, path: &Path) {
+    pub(crate) fn discard(&self, path: &Path) {
         if let Err(error) = std::fs::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -36,7 +36,7 @@ const LOCK: &str = "lock";
 
 /// A directory that one prefetcher at a time may serve from.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     directory: PathBuf,
     owner: Option<Owner>,
     _lock: File,
@@ -47,7 +47,7 @@ impl Place {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn take(directory: &Path, owner: Option<Owner>) -> io::Result<Option<Self>> {
+    pub(crate) fn take(directory: &Path, owner: Option<Owner>) -> io::Result<Option<Self>> {
         let path = directory.join(LOCK);
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         give_away(&path, owner)?;
@@ -81,7 +81,7 @@ fn give_away(path: &Path, owner: Option<Owner>) -> io::Result<()> {
 }
 
 /// A prefetcher that answers at its door, until it is dropped.
-pub struct Serving {
+pub(crate) struct Serving {
     prefetcher: Arc<Prefetcher>,
     last_asked: Arc<Mutex<Instant>>,
     _tasks: JoinSet<()>,
@@ -92,7 +92,7 @@ impl Serving {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn start(place: Place, settings: &WalFetchSettings, archive: Arc<Archive>) -> anyhow::Result<Self> {
+    pub(crate) fn start(place: Place, settings: &WalFetchSettings, archive: Arc<Archive>) -> anyhow::Result<Self> {
         let files = SegmentFiles::emptied(&place.directory, place.owner).context("empty the directory for segments")?;
         let fetcher = Fetcher::new(archive, files, settings.system_identifier()?);
         let guard = TablespaceGuard::new(settings.data_dir.clone());
@@ -111,9 +111,8 @@ impl Serving {
         Ok(Self { prefetcher, last_asked, _tasks: tasks })
     }
 
-    /// The prefetcher.
     #[must_use]
-    pub fn prefetcher(&self) -> &Prefetcher {
+    pub(crate) fn prefetcher(&self) -> &Prefetcher {
         &self.prefetcher
     }
 

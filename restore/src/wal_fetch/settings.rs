@@ -24,43 +24,41 @@ const VERSION: u32 = 1;
 
 /// The file's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WalFetchSettings {
+pub(crate) struct WalFetchSettings {
     v: u32,
     /// The restore: 16 hexadecimal digits, drawn for each.
-    pub restore: String,
+    pub(crate) restore: String,
     /// Addresses of the regions, as they were given; empty if they come from `config`.
-    pub regions: Vec<String>,
+    pub(crate) regions: Vec<String>,
     /// The configuration with the regions.
-    pub config: Option<PathBuf>,
-    /// The cluster.
-    pub cluster: String,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) cluster: String,
     /// Files with private keys.
-    pub identities: Vec<PathBuf>,
+    pub(crate) identities: Vec<PathBuf>,
     /// A program that unwraps keys.
-    pub unwrap_command: Vec<String>,
+    pub(crate) unwrap_command: Vec<String>,
     /// The key that signs the repository.
-    pub signer: String,
+    pub(crate) signer: String,
     /// Regions whose loss was accepted.
-    pub without_regions: Vec<String>,
+    pub(crate) without_regions: Vec<String>,
     /// The cluster's system identifier.
-    pub system_identifier: String,
+    pub(crate) system_identifier: String,
     /// The data directory.
-    pub data_dir: PathBuf,
-    /// The plan.
-    pub plan: WrittenPlan,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) plan: WrittenPlan,
     /// Segments that may lie ready.
-    pub segments: usize,
+    pub(crate) segments: usize,
     /// The same in **bytes**.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Segments that are fetched at the same time.
-    pub parallel: usize,
+    pub(crate) parallel: usize,
     /// How long recovery waits for one file before it is told to stop, in **seconds**.
-    pub patience_seconds: u64,
+    pub(crate) patience_seconds: u64,
 }
 
 /// See [`FetchPlan`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WrittenPlan {
+pub(crate) struct WrittenPlan {
     mode: Mode,
     segment_bytes: u64,
     legs: Vec<(u32, String, String)>,
@@ -69,23 +67,18 @@ pub struct WrittenPlan {
 
 /// What of the settings does not come from the command line of `restore`.
 #[derive(Clone, Debug)]
-pub struct Parts<'a> {
-    /// The restore.
-    pub restore: &'a str,
+pub(crate) struct Parts<'a> {
+    pub(crate) restore: &'a str,
     /// The signing key.
-    pub signer: &'a lifeboat_repository::keys::VerifyKey,
-    /// The cluster.
-    pub cluster: &'a lifeboat_vocabulary::ClusterName,
+    pub(crate) signer: &'a lifeboat_repository::keys::VerifyKey,
+    pub(crate) cluster: &'a lifeboat_vocabulary::ClusterName,
     /// Regions whose loss was accepted.
-    pub without: &'a [RegionName],
-    /// The system identifier.
-    pub system_identifier: u64,
+    pub(crate) without: &'a [RegionName],
+    pub(crate) system_identifier: u64,
     /// The data directory.
-    pub data_dir: &'a Path,
-    /// The plan.
-    pub plan: &'a FetchPlan,
-    /// The limits.
-    pub limits: Limits,
+    pub(crate) data_dir: &'a Path,
+    pub(crate) plan: &'a FetchPlan,
+    pub(crate) limits: Limits,
 }
 
 impl WalFetchSettings {
@@ -93,7 +86,7 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// If a path in them would mean something else for a server that is started elsewhere.
-    pub fn new(place: &PlaceArgs, parts: &Parts<'_>) -> anyhow::Result<Self> {
+    pub(crate) fn new(place: &PlaceArgs, parts: &Parts<'_>) -> anyhow::Result<Self> {
         let absolute = |path: &PathBuf| std::path::absolute(path).context("find a file");
         for address in &place.regions {
             let settings = RegionSettings::from_url("region".parse()?, address)?;
@@ -132,7 +125,7 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// If a name or key in the file is none.
-    pub fn place(&self) -> anyhow::Result<PlaceArgs> {
+    pub(crate) fn place(&self) -> anyhow::Result<PlaceArgs> {
         Ok(PlaceArgs {
             regions: self.regions.clone(),
             config: self.config.clone(),
@@ -147,7 +140,7 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// If a name in the file is none.
-    pub fn without(&self) -> anyhow::Result<Vec<RegionName>> {
+    pub(crate) fn without(&self) -> anyhow::Result<Vec<RegionName>> {
         self.without_regions.iter().map(|name| Ok(name.parse()?)).collect()
     }
 
@@ -155,13 +148,12 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// If it is no number.
-    pub fn system_identifier(&self) -> anyhow::Result<u64> {
+    pub(crate) fn system_identifier(&self) -> anyhow::Result<u64> {
         self.system_identifier.parse().context("read the system identifier")
     }
 
-    /// The limits.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             segments: self.segments,
             bytes: ByteCount::from_bytes(self.bytes),
@@ -175,7 +167,7 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// If it cannot be read or understood.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let mut text = String::new();
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         file.take(BYTES_MAX).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
@@ -188,7 +180,7 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn write(&self, directory: &Path, owner: Option<Owner>) -> io::Result<()> {
+    pub(crate) fn write(&self, directory: &Path, owner: Option<Owner>) -> io::Result<()> {
         let path = directory.join(SETTINGS);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
@@ -215,7 +207,7 @@ impl WrittenPlan {
     ///
     /// # Errors
     /// If a position in the file is none.
-    pub fn plan(&self) -> anyhow::Result<FetchPlan> {
+    pub(crate) fn plan(&self) -> anyhow::Result<FetchPlan> {
         let leg = |(timeline, from, to): &(u32, String, String)| -> anyhow::Result<ChainLeg> {
             let timeline = TimelineId::new(*timeline).context("there is no timeline 0")?;
             Ok(ChainLeg { timeline, from: lsn(from)?, to: lsn(to)? })

@@ -11,14 +11,14 @@ use crate::wal_fetch::fetch::CreatedTablespace;
 
 /// Decides whether a tablespace may be created.
 #[derive(Clone, Debug)]
-pub struct TablespaceGuard {
+pub(crate) struct TablespaceGuard {
     data_dir: PathBuf,
 }
 
 impl TablespaceGuard {
     /// For the copy in this data directory.
     #[must_use]
-    pub fn new(data_dir: PathBuf) -> Self {
+    pub(crate) fn new(data_dir: PathBuf) -> Self {
         Self { data_dir }
     }
 
@@ -26,7 +26,7 @@ impl TablespaceGuard {
     ///
     /// # Errors
     /// A sentence with what to do.
-    pub fn allows(&self, tablespace: &CreatedTablespace) -> Result<(), String> {
+    pub(crate) fn allows(&self, tablespace: &CreatedTablespace) -> Result<(), String> {
         let CreatedTablespace { oid, path, at } = tablespace;
         // In-place tablespaces (for PostgreSQL's own tests) have no path.
         if path.is_empty() || !path.starts_with('/') {

@@ -61,8 +61,8 @@ impl Shipper {
                 stores.push((name, store, trust));
             }
             let descriptor = found.unwrap();
-            let holders = KeyRecipients { recipients: &[recipient], commands: &[] };
-            let epoch = WalEpoch::new(descriptor.repo, SystemClock.now(), holders).await.unwrap();
+            let recipients = KeyRecipients { recipients: &[recipient], commands: &[] };
+            let epoch = WalEpoch::new(descriptor.repo, SystemClock.now(), recipients).await.unwrap();
             for (_, store, trust) in &stores {
                 epoch.publish(&**store).await.unwrap();
                 let mut log = RegionLog::read(&**store, trust.clone()).await.unwrap();

@@ -157,7 +157,7 @@ async fn a_recovery_gets_every_segment_whole_and_what_is_not_stored_is_absent() 
 }
 
 #[tokio::test]
-async fn it_never_runs_further_ahead_than_it_may() {
+async fn prefetching_stays_within_its_limit() {
     let scene = scene(Mode::Recovery, LONG, |_| {});
     assert_whole(&scene.prefetcher.answer(&name(1, 2)).await);
     let deadline = Instant::now() + LONG;
@@ -197,7 +197,7 @@ async fn what_cannot_be_had_inside_of_the_plan_is_a_failure_and_never_absent() {
 }
 
 #[tokio::test]
-async fn a_store_that_comes_back_is_noticed() {
+async fn a_store_that_answers_again_is_noticed() {
     let scene = scene(Mode::Recovery, LONG, |source| *source.away.lock() = true);
     let wanted = name(1, 2);
     let answer = scene.prefetcher.answer(&wanted);
