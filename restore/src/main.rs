@@ -7,7 +7,7 @@ use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::{Ending, report};
 use lifeboat_cli::terminal::Output;
 use lifeboat_cli::{backups, manual, signals};
-use lifeboat_restore::commands::command_line::{Cli, Command};
+use lifeboat_restore::command_line::{Cli, Command};
 use lifeboat_restore::commands::{keygen, restore, verify, window};
 use lifeboat_restore::wal_fetch::{client, serve};
 use tracing_subscriber::EnvFilter;

@@ -7,7 +7,7 @@ use lifeboat_cli::exit_code::Ending;
 use lifeboat_repository::keys::{Identity, write_private_file};
 use lifeboat_vocabulary::{Clock, Secret, SystemClock};
 
-use crate::commands::command_line::KeygenArgs;
+use crate::command_line::KeygenArgs;
 
 /// Writes a new identity and prints its public key alone on standard output, so that scripts can take it.
 ///

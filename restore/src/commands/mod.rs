@@ -1,6 +1,5 @@
 //! The commands of `lifeboat-restore`, one file each.
 
-pub mod command_line;
 pub mod keygen;
 pub mod restore;
 pub mod verify;

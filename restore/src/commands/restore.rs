@@ -18,15 +18,15 @@ use lifeboat_repository::log::records::BackupRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::command_line::RestoreArgs;
+use crate::command_line::RestoreArgs;
 use crate::commands::verify::workers;
 use crate::fetch::archive::Archive;
 use crate::fetch::plan::plan;
 use crate::fetch::target_dir::TargetDir;
+use crate::recover::decide::decide;
 use crate::recover::decided::{Done, Restore};
 use crate::recover::watch::{Awaited, Recovered, Recovery};
 use crate::recover::{files, report};
-use crate::target::decide::decide;
 use crate::wal_fetch::prefetch::Limits;
 use crate::wal_fetch::prepare;
 use crate::wal_fetch::serve::Serving;

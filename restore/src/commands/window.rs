@@ -9,9 +9,9 @@ use lifeboat_cli::terminal::{Output, Tone, toned};
 use serde_json::json;
 
 use crate::fetch::archive::Archive;
-use crate::fetch::wal_source::WalSource;
 use crate::target::prove::timed_windows;
 use crate::target::survey::Survey;
+use crate::target::wal_source::WalSource;
 use crate::target::window::{Window, table, windows};
 
 /// Prints the windows. With a key the newest commits are read from the WAL itself; without, the signed notes of the writer

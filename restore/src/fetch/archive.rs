@@ -18,10 +18,10 @@ use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 
-use crate::fetch::wal_source::{Extent, SourceError, WalSource};
 use crate::target::coverage::{Coverage, segment_start};
 use crate::target::timeline_tree::TimelineTree;
 use crate::target::wal_plan::{ArchiveView, BackupPoint, HeadFact};
+use crate::target::wal_source::{Extent, SourceError, WalSource};
 
 /// How often the repository is asked for again while no region answers.
 const RETRY: Duration = Duration::from_secs(2);

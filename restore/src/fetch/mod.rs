@@ -3,4 +3,3 @@
 pub(crate) mod archive;
 pub(crate) mod plan;
 pub(crate) mod target_dir;
-pub(crate) mod wal_source;

@@ -9,7 +9,7 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_postgres::TablespaceFact;
 use lifeboat_vocabulary::ByteCount;
 
-use crate::commands::command_line::TablespaceMapping;
+use crate::command_line::TablespaceMapping;
 use crate::fetch::target_dir::Owner;
 
 /// Where a restore will write.

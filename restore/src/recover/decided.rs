@@ -7,10 +7,10 @@ use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::Output;
 use lifeboat_postgres::BackupFacts;
 
-use crate::commands::command_line::RestoreArgs;
+use crate::command_line::RestoreArgs;
 use crate::fetch::plan::RestorePlan;
+use crate::recover::decide::Decision;
 use crate::recover::watch::Recovered;
-use crate::target::decide::Decision;
 
 /// A restore whose every step is decided.
 pub(crate) struct Restore<'a> {

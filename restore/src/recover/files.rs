@@ -10,9 +10,9 @@ use lifeboat_postgres::{
 use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::records::BackupRecord;
 
-use crate::commands::command_line::RestoreArgs;
+use crate::command_line::RestoreArgs;
 use crate::fetch::target_dir::TargetDir;
-use crate::target::decide::Decision;
+use crate::recover::decide::Decision;
 use crate::target::prove::StopAt;
 use crate::target::recovery_target::{Inclusion, TargetAction};
 

@@ -9,9 +9,9 @@ use lifeboat_repository::backup::read::BackupReader;
 use lifeboat_repository::catalog::CatalogRow;
 use serde_json::{Value, json};
 
+use crate::recover::decide::Decision;
 use crate::recover::decided::{Done, Restore};
 use crate::recover::watch::{Awaited, Recovered};
-use crate::target::decide::Decision;
 use crate::target::recovery_target::TargetAction;
 use crate::target::wal_plan::Chain;
 

@@ -8,8 +8,8 @@ use lifeboat_postgres::{ScanStart, WalFact, WalFactKind, WalScanner};
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
 
-use crate::fetch::wal_source::WalSource;
 use crate::target::wal_plan::{Chain, ChainLeg};
+use crate::target::wal_source::WalSource;
 
 /// The unit of reading in **bytes**: that of stored objects.
 const STEP_MAX: u64 = 16 << 20;

@@ -8,7 +8,7 @@ use lifeboat_postgres::{ScanStart, WalFact, WalFactKind, WalScanner};
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentName};
 
-use crate::fetch::wal_source::WalSource;
+use crate::target::wal_source::WalSource;
 use crate::wal_fetch::segment_files::SegmentFiles;
 
 /// WAL that is held in memory at once while a segment is fetched, in **bytes**: the unit of stored objects.

@@ -9,8 +9,8 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::SegmentSize;
 
 use super::*;
-use crate::fetch::wal_source::{Extent, SourceError, WalSource};
 use crate::target::wal_plan::ChainLeg;
+use crate::target::wal_source::{Extent, SourceError, WalSource};
 use crate::wal_fetch::fetch::Fetcher;
 use crate::wal_fetch::segment_files::SegmentFiles;
 

@@ -8,14 +8,14 @@ use lifeboat_cli::place::PlaceArgs;
 use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_vocabulary::{RegionName, WalPosition};
 
-use crate::commands::command_line::RestoreArgs;
+use crate::command_line::RestoreArgs;
 use crate::fetch::archive::{Archive, Inventory};
-use crate::fetch::wal_source::WalSource;
 use crate::target::coverage::segment_start;
 use crate::target::prove::{Proof, Question, StopAt};
 use crate::target::recovery_target::{Goal, GoalOrigin, Target};
 use crate::target::survey::Survey;
 use crate::target::wal_plan::Chain;
+use crate::target::wal_source::WalSource;
 use crate::wal_fetch::plan::{FetchPlan, Mode};
 
 /// A restore that is known to work.
