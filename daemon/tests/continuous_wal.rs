@@ -36,10 +36,10 @@ fn flushed(server: &PgServer) -> String {
 
 /// Restores with these options and opens the copy.
 fn restored(scene: &Scene, name: &str, major: u32, more: &[&str]) -> RestoredServer {
-    let target = scene.target(name);
+    let target = scene.site.target(name);
     let mut arguments = vec!["restore", "--to", target.to_str().unwrap()];
     arguments.extend(more);
-    scene.restore(&arguments).expect(0);
+    scene.site.restore(&arguments).expect(0);
     let copy = RestoredServer::start(&target, major).unwrap();
     copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
     copy
@@ -142,10 +142,10 @@ fn a_region_away_for_long_fills_the_spool_holds_the_slot_and_catches_up() {
         status["alarms"].as_array().is_some_and(|all| all.iter().all(|alarm| alarm["alarm"] != "wal-spool-full"))
     });
     drop(daemon);
-    let target = scene.target("second");
-    let identity = scene.identity();
+    let target = scene.site.target("second");
+    let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    scene.restore_from(&[1], &arguments).expect(0);
+    scene.site.restore_from(&[1], &arguments).expect(0);
     let copy = RestoredServer::start(&target, server.major()).unwrap();
     copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
     assert_eq!(ledger(&copy), "500 to 500", "the region that was away has everything by itself");
@@ -199,7 +199,7 @@ fn a_slot_that_is_lost_is_a_recorded_gap_and_a_new_base_backup() {
     scene.wait_until_durable(&end);
     assert!(scene.daemon_log().contains("WAL is missing"), "{}", scene.daemon_log());
     drop(daemon);
-    let window = scene.restore(&["--json", "window"]).expect(0);
+    let window = scene.site.restore(&["--json", "window"]).expect(0);
     let windows: serde_json::Value = serde_json::from_str(&window.out).unwrap();
     assert_eq!(windows["windows"].as_array().unwrap().len(), 2, "before the gap and behind it: {windows:#}");
     assert!(windows["windows"][0]["wal_after_hole"].is_string(), "the gap is shown: {windows:#}");

@@ -30,10 +30,10 @@ fn insert(server: &PgServer, from: u32, to: u32) -> String {
 
 /// How many rows come back from this region alone.
 fn rows_from(scene: &Scene, region: usize, major: u32) -> String {
-    let target = scene.target(&format!("from-{region}"));
-    let identity = scene.identity();
+    let target = scene.site.target(&format!("from-{region}"));
+    let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    scene.restore_from(&[region], &arguments).expect(0);
+    scene.site.restore_from(&[region], &arguments).expect(0);
     let copy = RestoredServer::start(&target, major).unwrap();
     copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
     copy.psql("postgres", "SELECT count(*) FROM ledger").unwrap().trim().to_owned()

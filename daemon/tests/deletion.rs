@@ -47,7 +47,7 @@ struct Pruner {
 
 impl Pruner {
     async fn begin(history: &History) -> Self {
-        let state = history.scene.dir.path().join(history.scene.state);
+        let state = history.scene.site.dir.path().join(history.scene.state);
         let config = Arc::new(Config::load(&history.scene.config(), &Environment::of_process()).unwrap().config);
         let regions = Arc::new(OpenRegions::open(&config, &main_cluster()).await.unwrap());
         let freezer = Arc::new(Freezer::new(&state, Arc::new(SystemClock)));
@@ -322,8 +322,8 @@ fn a_kill_at_any_point_of_a_prune_harms_nothing_and_the_next_run_ends_it() {
             assert_eq!(is_there, age < 3, "backup of {age} days in r{index}");
         }
     }
-    let target = scene.target("back");
-    scene.restore(&["restore", "--to", target.to_str().unwrap(), "--backup", history.real.as_str()]).expect(0);
+    let target = scene.site.target("back");
+    scene.site.restore(&["restore", "--to", target.to_str().unwrap(), "--backup", history.real.as_str()]).expect(0);
 }
 
 #[test]
@@ -353,5 +353,5 @@ fn a_kill_at_any_point_of_a_scrub_records_damage_once_and_the_next_run_finds_all
     }
     scene.daemon(&["heal"]).expect(0);
     scene.daemon(&["scrub", "--full"]).expect(0);
-    scene.restore(&["verify"]).expect(0);
+    scene.site.restore(&["verify"]).expect(0);
 }

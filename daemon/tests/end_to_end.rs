@@ -13,10 +13,10 @@ use lifeboat_testkit::{
 use support::Scene;
 
 fn restored(scene: &Scene, name: &str, more: &[&str]) -> std::path::PathBuf {
-    let target = scene.target(name);
+    let target = scene.site.target(name);
     let mut arguments = vec!["restore", "--to", target.to_str().unwrap()];
     arguments.extend(more);
-    scene.restore(&arguments).expect(0);
+    scene.site.restore(&arguments).expect(0);
     target
 }
 
@@ -40,7 +40,7 @@ fn a_backup_under_load_comes_back_whole() {
         scene.init_and_back_up(&server);
         assert!(load.stop(&server).unwrap() > 0, "there was load");
 
-        let verified = scene.restore(&["verify"]).expect(0);
+        let verified = scene.site.restore(&["verify"]).expect(0);
         assert_eq!(verified.out.matches("is intact").count(), 2, "{}", verified.out);
         let target = restored(&scene, "back", &[]);
         let copy = check_and_start(&target, major);
@@ -69,11 +69,11 @@ fn a_quiet_cluster_comes_back_equal_and_starts_by_itself() {
         let scene = Scene::new(2);
         scene.init_and_back_up(&server);
 
-        let moved = scene.target("moved");
+        let moved = scene.site.target("moved");
         let map = format!("{name}={}", moved.display());
-        let dry = scene.target("dry");
+        let dry = scene.site.target("dry");
         let arguments = ["restore", "--to", dry.to_str().unwrap(), "--tablespace-map", &map, "--dry-run"];
-        let plan = scene.restore(&arguments).expect(0);
+        let plan = scene.site.restore(&arguments).expect(0);
         assert!(plan.out.contains(&format!("tablespace {name} into {}", moved.display())), "{}", plan.out);
         assert!(!dry.exists() && !moved.exists(), "a dry run writes nothing");
 
@@ -86,8 +86,8 @@ fn a_quiet_cluster_comes_back_equal_and_starts_by_itself() {
         }
         copy.pg_amcheck().unwrap();
 
-        let unmapped = scene.target("unmapped");
-        let refused = scene.restore(&["restore", "--to", unmapped.to_str().unwrap()]).expect(9);
+        let unmapped = scene.site.target("unmapped");
+        let refused = scene.site.restore(&["restore", "--to", unmapped.to_str().unwrap()]).expect(9);
         assert!(refused.err.contains("--tablespace-map"), "{}", refused.err);
     }
 }
@@ -99,11 +99,11 @@ fn a_restore_can_start_the_server_and_refuses_what_is_not_empty() {
     server.psql("postgres", "CREATE TABLE t AS SELECT 7 AS seven").unwrap();
     let scene = Scene::new(1);
     scene.init_and_back_up(&server);
-    let target = scene.target("back");
-    let identity = scene.identity();
+    let target = scene.site.target("back");
+    let identity = scene.site.identity();
     let program = Path::new(env!("CARGO_BIN_EXE_lifeboatd")).with_file_name("lifeboat-restore");
     let started = std::process::Command::new(program)
-        .args(["--region", &scene.address(0), "--identity", identity.to_str().unwrap(), "--json"])
+        .args(["--region", &scene.site.address(0), "--identity", identity.to_str().unwrap(), "--json"])
         .args(["restore", "--start", "--to", target.to_str().unwrap()])
         .env("LIFEBOAT_PG_BIN", bin_dir(major).unwrap())
         .output()
@@ -121,7 +121,7 @@ fn a_restore_can_start_the_server_and_refuses_what_is_not_empty() {
     assert!(stopped.success());
 
     let precious = std::fs::read(target.join("PG_VERSION")).unwrap();
-    let refused = scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(9);
+    let refused = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(9);
     assert!(refused.err.contains("is not empty"), "{}", refused.err);
     assert_eq!(std::fs::read(target.join("PG_VERSION")).unwrap(), precious);
 }

@@ -36,8 +36,8 @@ fn scene(server: &PgServer, count: usize) -> Scene {
 /// Everything in this region is what the signed records say.
 #[track_caller]
 fn is_sound_alone(scene: &Scene, region: usize) {
-    let identity = scene.identity();
-    scene.restore_from(&[region], &["--identity", identity.to_str().unwrap(), "verify"]).expect(0);
+    let identity = scene.site.identity();
+    scene.site.restore_from(&[region], &["--identity", identity.to_str().unwrap(), "verify"]).expect(0);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_region_that_missed_a_backup_and_wal_is_healed_and_restored_from_alone() {
     });
     // The host is lost, and with it what it kept for the region that was away.
     daemon.kill();
-    std::fs::remove_dir_all(scene.dir.path().join(scene.state)).unwrap();
+    std::fs::remove_dir_all(scene.site.dir.path().join(scene.state)).unwrap();
     dead(&scene, 1, false);
     let dry = scene.daemon(&["heal", "--dry-run"]).expect(4);
     assert!(dry.out.contains("r1") && dry.out.contains("is missing"), "{}", dry.out);
@@ -73,10 +73,10 @@ fn a_region_that_missed_a_backup_and_wal_is_healed_and_restored_from_alone() {
     assert!(healed.out.contains("healed") && healed.out.contains("has everything"), "{}", healed.out);
     scene.daemon(&["heal", "--dry-run"]).expect(0);
     is_sound_alone(&scene, 1);
-    let target = scene.target("from-the-healed-region");
-    let identity = scene.identity();
+    let target = scene.site.target("from-the-healed-region");
+    let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    scene.restore_from(&[1], &arguments).expect(0);
+    scene.site.restore_from(&[1], &arguments).expect(0);
     let copy = RestoredServer::start(&target, major).unwrap();
     copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
     assert_eq!(copy.psql("postgres", "SELECT count(*) FROM ledger").unwrap().trim(), "200");
@@ -91,7 +91,7 @@ fn the_running_daemon_heals_by_itself() {
     dead(&scene, 1, false);
     let _daemon = scene.run_daemon();
     let patience = Instant::now() + Duration::from_secs(90);
-    while !scene.restore_from(&[1], &["list"]).out.contains("Z-") {
+    while !scene.site.restore_from(&[1], &["list"]).out.contains("Z-") {
         assert!(Instant::now() < patience, "the region is not healed: {}", scene.daemon_log());
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -119,7 +119,7 @@ fn a_kill_in_the_middle_claims_nothing_and_the_next_run_ends_it() {
         child.kill().unwrap();
         child.wait().unwrap();
         scene.regions[1].faults().clear();
-        let listed = scene.restore_from(&[1], &["list"]).expect(0);
+        let listed = scene.site.restore_from(&[1], &["list"]).expect(0);
         if listed.out.contains("Z-") {
             is_sound_alone(&scene, 1);
         }
@@ -189,10 +189,10 @@ fn a_region_that_is_added_later_gets_everything() {
     scene.daemon(&["init"]).expect(0);
     scene.daemon(&["heal", "--region", "r1"]).expect(0);
     is_sound_alone(&scene, 1);
-    let target = scene.target("back");
-    let identity = scene.identity();
+    let target = scene.site.target("back");
+    let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    scene.restore_from(&[1], &arguments).expect(0);
+    scene.site.restore_from(&[1], &arguments).expect(0);
     pg_verifybackup(&target).unwrap();
 }
 
@@ -207,7 +207,7 @@ fn a_region_that_was_set_back_freezes_deletion_until_a_person_has_looked() {
     let said = scene.daemon(&["heal"]).expect(4);
     assert!(said.out.contains("the log of r1 was set back") && said.out.contains("deletion is frozen"), "{}", said.out);
     assert!(!scene.keys(1, ".note").contains(&last), "what is not trusted is not written to");
-    let file = scene.dir.path().join(scene.state).join("main/standstill.json");
+    let file = scene.site.dir.path().join(scene.state).join("main/standstill.json");
     let standstill = std::fs::read_to_string(file).unwrap();
     assert!(standstill.contains("log-mismatch"), "{standstill}");
     scene.daemon(&["resume", "--action", "delete", "--reason", "the bucket was restored", "--owner", "me"]).expect(0);

@@ -77,7 +77,7 @@ fn kill_and_stop_leave_nothing_that_looks_like_a_backup() {
     }
     scene.configure(&server, "");
     scene.daemon(&["backup"]).expect(0);
-    scene.restore(&["verify"]).expect(0);
+    scene.site.restore(&["verify"]).expect(0);
 }
 
 #[test]
@@ -145,12 +145,12 @@ fn a_damaged_page_is_shown_and_the_backup_never_counts_as_good() {
     assert!(ended.out.contains(&format!("{} at byte 40960", path.trim())), "{}", ended.out);
     let listed = scene.daemon(&["list"]).expect(0);
     assert!(listed.out.contains("damaged"), "{}", listed.out);
-    let target = scene.target("back");
-    let refused = scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(8);
+    let target = scene.site.target("back");
+    let refused = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(8);
     assert!(refused.err.contains("no good backup"), "{}", refused.err);
     let id = scene.keys(0, "packs.sha256").remove(0);
     let id = id.split('/').rev().nth(1).unwrap().to_owned();
-    scene.restore(&["restore", "--backup", &id, "--to", target.to_str().unwrap()]).expect(0);
+    scene.site.restore(&["restore", "--backup", &id, "--to", target.to_str().unwrap()]).expect(0);
 
     // The same by a role that may not read pages again: the server verifies.
     server.psql("postgres", "CREATE ROLE plain LOGIN REPLICATION").unwrap();
@@ -166,10 +166,10 @@ fn a_full_disk_in_a_region_or_in_the_target_is_an_error_that_says_so() {
     let server = server();
     let scene = Scene::new(1);
     scene.init_and_back_up(&server);
-    let small = scene.dir.path().join("small");
+    let small = scene.site.dir.path().join("small");
     std::fs::create_dir(&small).unwrap();
-    let address = scene.address(0);
-    let identity = scene.identity();
+    let address = scene.site.address(0);
+    let identity = scene.site.identity();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_lifeboatd"));
     let restore = program.with_file_name("lifeboat-restore");
     let script = format!(

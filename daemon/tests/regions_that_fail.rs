@@ -33,8 +33,8 @@ fn a_region_that_is_dead_from_the_start_makes_a_backup_degraded_or_below_the_quo
     assert!(said.out.contains("degraded"), "{}", said.out);
     let listed = scene.daemon(&["list"]).expect(0);
     assert!(listed.out.contains("region r1 cannot be read"), "{}", listed.out);
-    let target = scene.target("back");
-    scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
+    let target = scene.site.target("back");
+    scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
     pg_verifybackup(&target).unwrap();
 
     scene.regions[0].faults().change(|plan| plan.dead = true);
@@ -54,7 +54,7 @@ fn a_region_that_dies_midway_has_no_backup_and_the_other_one_has_it() {
     assert!(said.out.contains("left"), "{}", said.out);
     scene.regions[1].faults().clear();
     assert!(!scene.keys(1, ".lbp").is_empty(), "it had taken packs before it died");
-    let alone = scene.restore_from(&[1], &["list"]).expect(0);
+    let alone = scene.site.restore_from(&[1], &["list"]).expect(0);
     assert!(alone.out.contains("no backups"), "what has no record is no backup: {}", alone.out);
     let listed = scene.daemon(&["list"]).expect(0);
     assert!(listed.out.contains("r1 (missing)"), "{}", listed.out);
@@ -85,7 +85,7 @@ fn a_lost_answer_and_a_store_that_asks_to_slow_down_do_no_harm() {
     scene.daemon(&["backup"]).expect(0);
     scene.regions[0].faults().change(|plan| plan.fail_next = None);
     scene.regions[1].faults().clear();
-    scene.restore(&["verify"]).expect(0);
+    scene.site.restore(&["verify"]).expect(0);
     assert_eq!(scene.keys(0, ".note").len(), 2, "init and one backup, although answers were lost");
 }
 
@@ -123,19 +123,19 @@ fn damage_in_one_region_is_found_named_and_taken_from_the_other() {
     .enumerate()
     {
         scene.regions[0].faults().change(|plan| lie(plan, &pack));
-        let verified = scene.restore(&["verify"]).expect(6);
+        let verified = scene.site.restore(&["verify"]).expect(6);
         assert!(verified.out.contains("r0: ") && verified.out.contains("DAMAGED"), "{what}: {}", verified.out);
         assert!(verified.out.contains("r1: ") && verified.out.contains("is intact"), "{what}: {}", verified.out);
-        let target = scene.target(&format!("back-{number}"));
-        scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
+        let target = scene.site.target(&format!("back-{number}"));
+        scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
         pg_verifybackup(&target).unwrap();
         scene.regions[0].faults().clear();
     }
-    let target = scene.target("alone");
+    let target = scene.site.target("alone");
     scene.regions[0].faults().change(|plan| flip(plan, &pack));
-    let identity = scene.identity();
+    let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    let said = scene.restore_from(&[0], &arguments).expect(1);
+    let said = scene.site.restore_from(&[0], &arguments).expect(1);
     assert!(said.err.contains("from any region"), "{}", said.err);
     assert!(!target.join("global/pg_control").exists(), "what is not whole cannot be started");
 }
@@ -145,25 +145,25 @@ fn without_a_key_every_object_is_hashed_and_nothing_can_be_read() {
     let server = server();
     let scene = Scene::new(1);
     scene.init_and_back_up(&server);
-    let hashed = scene.restore_from(&[0], &["verify"]).expect(0);
+    let hashed = scene.site.restore_from(&[0], &["verify"]).expect(0);
     assert!(hashed.out.contains("signed SHA-256"), "{}", hashed.out);
     let pack = scene.keys(0, ".lbp").remove(0);
     let mut bytes = scene.regions[0].object(support::BUCKET, &pack).unwrap().to_vec();
     bytes[5000] ^= 1;
     scene.regions[0].put_raw(support::BUCKET, &pack, bytes.into()).unwrap();
-    let hashed = scene.restore_from(&[0], &["verify"]).expect(6);
+    let hashed = scene.site.restore_from(&[0], &["verify"]).expect(6);
     assert!(hashed.out.contains(&pack.replace("pg/main/", "")), "{}", hashed.out);
 
-    let target = scene.target("back");
-    let said = scene.restore_from(&[0], &["restore", "--to", target.to_str().unwrap()]).expect(7);
+    let target = scene.site.target("back");
+    let said = scene.site.restore_from(&[0], &["restore", "--to", target.to_str().unwrap()]).expect(7);
     assert!(said.err.contains("--identity"), "{}", said.err);
-    let stranger = scene.dir.path().join("stranger.key");
-    scene.restore_from(&[], &["keygen", "--out", stranger.to_str().unwrap()]).expect(0);
+    let stranger = scene.site.dir.path().join("stranger.key");
+    scene.site.restore_from(&[], &["keygen", "--out", stranger.to_str().unwrap()]).expect(0);
     let arguments = ["--identity", stranger.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    let said = scene.restore_from(&[0], &arguments).expect(7);
+    let said = scene.site.restore_from(&[0], &arguments).expect(7);
     assert!(!target.exists(), "nothing was written: {}", said.err);
     let pinned = ["--signer", "lifeboat-verify-1tmnlphpd0vtjs5gr8v65dhg9am5j6jzdfhgmnmfa99h3ye4k3e6sm3hsyl", "list"];
-    let said = scene.restore_from(&[0], &pinned).expect(1);
+    let said = scene.site.restore_from(&[0], &pinned).expect(1);
     assert!(said.err.contains("no region can be read"), "a repository of somebody else: {}", said.err);
 }
 

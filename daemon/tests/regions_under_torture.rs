@@ -116,10 +116,10 @@ fn damage(scene: &Scene, region: usize, random: &mut SeededRandom) -> Option<Str
 
 /// The rows that come back from these regions alone.
 fn rows_of(scene: &Scene, regions: &[usize], name: &str) -> Vec<u64> {
-    let target = scene.target(name);
-    let identity = scene.identity();
+    let target = scene.site.target(name);
+    let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
-    scene.restore_from(regions, &arguments).expect(0);
+    scene.site.restore_from(regions, &arguments).expect(0);
     let copy = RestoredServer::start(&target, majors_under_test()[0]).unwrap();
     copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
     let rows = copy.psql("postgres", "SELECT id FROM ledger ORDER BY id").unwrap();
@@ -266,8 +266,8 @@ fn three_regions_that_fail_and_lie_at_random_end_up_alike_and_nothing_claimed_is
     for region in 0..3 {
         let found = rows_of(&torture.scene, &[region], &format!("from-{region}"));
         assert_eq!(found.len(), torture.rows.len(), "region {region} alone has every row");
-        let identity = torture.scene.identity();
-        torture.scene.restore_from(&[region], &["--identity", identity.to_str().unwrap(), "verify"]).expect(0);
+        let identity = torture.scene.site.identity();
+        torture.scene.site.restore_from(&[region], &["--identity", identity.to_str().unwrap(), "verify"]).expect(0);
     }
     let kept = listed(&torture.scene);
     println!(

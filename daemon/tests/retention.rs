@@ -43,7 +43,7 @@ fn a_plan_is_shown_asked_for_and_carried_out_after_its_grace() {
     let list = scene.daemon(&["list"]).expect(0).out;
     let line = list.lines().find(|line| line.starts_with(old.as_str())).unwrap();
     assert!(line.contains("leaving") && line.contains("r0 (leaves "), "{list}");
-    let shown = scene.restore(&["show", old.as_str()]).expect(0).out;
+    let shown = scene.site.restore(&["show", old.as_str()]).expect(0).out;
     assert!(shown.contains("leaves because") && shown.contains("is not among the last 3"), "{shown}");
 
     let patience = Instant::now() + Duration::from_secs(60);
@@ -62,12 +62,12 @@ fn a_plan_is_shown_asked_for_and_carried_out_after_its_grace() {
             assert_eq!(is_there, age < 3, "backup of {age} days in r{region}");
         }
     }
-    let gone = scene.restore(&["show", old.as_str()]).expect(8);
+    let gone = scene.site.restore(&["show", old.as_str()]).expect(8);
     assert!(gone.err.contains("there is no backup"), "{}", gone.err);
     let list = history.json(&["list"], 0);
     assert_eq!(list["backups"].as_array().unwrap().len(), 3);
-    let target = scene.target("back");
-    scene.restore(&["restore", "--to", target.to_str().unwrap(), "--backup", history.real.as_str()]).expect(0);
+    let target = scene.site.target("back");
+    scene.site.restore(&["restore", "--to", target.to_str().unwrap(), "--backup", history.real.as_str()]).expect(0);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_region_that_was_away_hears_of_a_hold_when_it_is_said_again() {
 fn nothing_is_deleted_while_deletion_is_paused_and_a_change_of_policy_is_shown_first() {
     let history = History::new("72h", 5);
     let scene = &history.scene;
-    let state = scene.dir.path().join(scene.state);
+    let state = scene.site.dir.path().join(scene.state);
     let freezer = Freezer::new(&state, Arc::new(SystemClock));
     let who = Responsible { reason: "audit".to_owned(), owner: "mia".to_owned() };
     freezer.pause(&"main".parse().unwrap(), Action::Delete, &who, None).unwrap();

@@ -27,7 +27,7 @@ fn scene_of(server: &PgServer, schedule: &str, more: &str) -> Scene {
 }
 
 fn history_file(scene: &Scene) -> PathBuf {
-    scene.dir.path().join(scene.state).join("main").join("runs.json")
+    scene.site.dir.path().join(scene.state).join("main").join("runs.json")
 }
 
 /// The runs that the daemon remembers.
@@ -70,7 +70,7 @@ fn stop(mut child: Child) {
 }
 
 fn log(scene: &Scene) -> String {
-    std::fs::read_to_string(scene.dir.path().join(format!("lifeboatd-{}.log", scene.state))).unwrap_or_default()
+    std::fs::read_to_string(scene.site.dir.path().join(format!("lifeboatd-{}.log", scene.state))).unwrap_or_default()
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_schedule_of_every_minute_is_kept_to_the_second_by_one_of_two_daemons() {
     let second = scene.daemon(&["run"]).expect(11);
     assert!(second.err.contains("cluster main is protected already"), "{}", second.err);
     let text = std::fs::read_to_string(scene.config()).unwrap();
-    let stranger = scene.dir.path().join("stranger.toml");
+    let stranger = scene.site.dir.path().join("stranger.toml");
     std::fs::write(&stranger, text.replacen("name = \"main\"", "name = \"stranger\"", 1)).unwrap();
     let mut third = Command::new(env!("CARGO_BIN_EXE_lifeboatd"));
     let third = third.arg("--config").arg(&stranger).arg("run").stdin(Stdio::null());

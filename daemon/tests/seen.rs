@@ -215,7 +215,7 @@ fn a_bad_configuration_hides_nothing(scene: &Scene) {
         assert!(json["config_refused"].is_string() && protection(&json) == "ok", "{what}: {json:#}");
     }
     std::fs::write(scene.config(), good).unwrap();
-    let state = scene.dir.path().join(scene.state).display().to_string();
+    let state = scene.site.dir.path().join(scene.state).display().to_string();
     let mut elsewhere = std::process::Command::new(env!("CARGO_BIN_EXE_lifeboatd"));
     elsewhere.args(["--config", "/nonexistent/lifeboat.toml", "status", "--state-directory", &state]);
     let shown = support::Said::from(elsewhere.output().unwrap()).expect(3).out;
@@ -227,12 +227,12 @@ fn a_bad_configuration_hides_nothing(scene: &Scene) {
 fn only_its_own_account_may_look(scene: &Scene) {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
-    let state = scene.dir.path().join(scene.state);
-    let program = scene.dir.path().join("lifeboatd");
+    let state = scene.site.dir.path().join(scene.state);
+    let program = scene.site.dir.path().join("lifeboatd");
     lifeboat_testkit::copy_program(std::path::Path::new(env!("CARGO_BIN_EXE_lifeboatd")), &program).unwrap();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&state) & 0o077, 0, "what is in there is nobody's business");
-    let (dir, config) = (scene.dir.path(), scene.config());
+    let (dir, config) = (scene.site.dir.path(), scene.config());
     let before = mode(dir);
     std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
@@ -297,7 +297,7 @@ fn a_region_that_goes_away_is_seen_remembered_and_cleared_with_patience() {
     // The memory is written within the minute, and a restart goes on with it: a dead region is not healthy because nobody
     // has asked it yet.
     let since = region["health_since"].clone();
-    let file = scene.dir.path().join(scene.state).join("main").join("regions.json");
+    let file = scene.site.dir.path().join(scene.state).join("main").join("regions.json");
     eventually("the memory", || std::fs::read_to_string(&file).ok().filter(|text| text.contains("away")));
     daemon.kill();
     let daemon = scene.run_daemon();
@@ -332,8 +332,8 @@ fn with_a_token_and_tls_nobody_else_reads_and_the_status_tells_no_secret() {
     let scene = Scene::new(1);
     let made = rcgen::generate_simple_self_signed(vec!["backup.example".to_owned()]).unwrap();
     let file = |name: &str, text: &str| {
-        let path = scene.dir.path().join(name);
-        support::write_private(&path, text);
+        let path = scene.site.dir.path().join(name);
+        lifeboat_testkit::write_private(&path, text).unwrap();
         path.display().to_string()
     };
     let (certificate, key) = (file("http.crt", &made.cert.pem()), file("http.pem", &made.signing_key.serialize_pem()));

@@ -31,7 +31,7 @@ struct Manager {
 
 impl Manager {
     fn new(scene: &Scene) -> Self {
-        let path = scene.dir.path().join("notify");
+        let path = scene.site.dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         Self { socket, path }
@@ -173,7 +173,7 @@ fn a_good_configuration_is_taken_over_and_a_bad_one_changes_nothing() {
 
 /// The runs that the daemon remembers.
 fn runs(scene: &Scene) -> Vec<serde_json::Value> {
-    let text = std::fs::read(scene.dir.path().join("state/main/runs.json")).unwrap();
+    let text = std::fs::read(scene.site.dir.path().join("state/main/runs.json")).unwrap();
     let all: serde_json::Value = serde_json::from_slice(&text).unwrap();
     all["runs"].as_array().unwrap().clone()
 }
@@ -201,7 +201,7 @@ fn a_kill_at_any_moment_of_a_reload_leaves_what_can_be_started_and_forgets_nothi
     scene.wait_for_backups(1);
     let pause = ["pause", "--action", "scrub", "--reason", "upgrade of the disks", "--owner", "anna"];
     scene.daemon(&pause).expect(0);
-    let state = scene.dir.path().join("state");
+    let state = scene.site.dir.path().join("state");
     Freezer::new(&state, Arc::new(SystemClock))
         .freeze(&"main".parse().unwrap(), Trigger::LogMismatch, "the log of region r0 is shorter than it was")
         .unwrap();
@@ -315,14 +315,14 @@ fn what_is_paused_outlives_a_kill_is_audited_in_every_region_and_is_recalled_fro
     for region in 0..2 {
         until("the record of the end", || records(region, "it is done") == 1);
     }
-    let audit = std::fs::read_to_string(scene.dir.path().join("state/audit.log")).unwrap();
+    let audit = std::fs::read_to_string(scene.site.dir.path().join("state/audit.log")).unwrap();
     let actions: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(actions.len(), 5, "{audit}");
     assert_eq!((actions[4]["action"].as_str(), actions[4]["owner"].as_str()), (Some("resume"), Some("berta")));
     daemon.kill();
 
     // A host that has lost its state asks the regions.
-    std::fs::remove_dir_all(scene.dir.path().join("state")).unwrap();
+    std::fs::remove_dir_all(scene.site.dir.path().join("state")).unwrap();
     let daemon = scene.run_daemon();
     until("what was paused", || scene.daemon(&["pause", "--list"]).out.matches("upgrade of the disks").count() == 3);
     assert!(daemon.log().contains("taken from the regions' logs"), "{}", daemon.log());
@@ -355,10 +355,10 @@ fn overrides_are_remembered_with_their_age_and_audited() {
         until("a status", || status(&scene)["overrides"].to_string().contains("FLUSH_INTERVAL"));
         daemon.kill();
     }
-    let file = scene.dir.path().join("state/overrides.json");
+    let file = scene.site.dir.path().join("state/overrides.json");
     let ages: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(ages["LIFEBOAT_DURABILITY__FLUSH_INTERVAL"]["setting"], "durability.flush_interval");
-    let audit = std::fs::read_to_string(scene.dir.path().join("state/audit.log")).unwrap();
+    let audit = std::fs::read_to_string(scene.site.dir.path().join("state/audit.log")).unwrap();
     assert_eq!(audit.matches("\"override\"").count(), 1, "once, however often it is seen: {audit}");
     // As if it had been set two days ago.
     let since = ages["LIFEBOAT_DURABILITY__FLUSH_INTERVAL"]["since"].as_str().unwrap().to_owned();
@@ -399,7 +399,7 @@ fn a_full_disk_under_the_state_is_told_and_stops_nothing() {
     assert!(!told());
 
     let inside = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
-    let state = inside.join(scene.dir.path().join("state").strip_prefix("/").unwrap());
+    let state = inside.join(scene.site.dir.path().join("state").strip_prefix("/").unwrap());
     let mut filler = std::fs::File::create(state.join("filler")).unwrap();
     while filler.write(&[7; 4096]).is_ok() {}
     until("the alarm", told);
@@ -423,7 +423,7 @@ fn damaged_files_of_the_state_are_told_of_until_somebody_has_removed_them() {
     let daemon = scene.run_daemon();
     scene.wait_for_backups(1);
     daemon.kill();
-    let folder = scene.dir.path().join("state/main");
+    let folder = scene.site.dir.path().join("state/main");
     for file in ["runs.json", "standstill.json"] {
         std::fs::write(folder.join(file), b"{ torn").unwrap();
     }
@@ -458,7 +458,7 @@ fn a_daemon_that_is_killed_on_a_full_disk_starts_on_it_and_protects() {
     let children = format!("/proc/{0}/task/{0}/children", shell.pid());
     let first = std::fs::read_to_string(children).unwrap().trim().to_owned();
     let inside = PathBuf::from(format!("/proc/{}/root", shell.pid()));
-    let state = inside.join(scene.dir.path().join("state").strip_prefix("/").unwrap());
+    let state = inside.join(scene.site.dir.path().join("state").strip_prefix("/").unwrap());
     let mut filler = std::fs::File::create(state.join("filler")).unwrap();
     while filler.write(&[7; 4096]).is_ok() {}
     let killed = std::process::Command::new("kill").args(["-KILL", &first]).status().unwrap();

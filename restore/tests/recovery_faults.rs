@@ -45,10 +45,10 @@ struct Running {
 
 impl Running {
     fn start(scene: &Scene, name: &str, more: &[&str]) -> Self {
-        let data = scene.target(name);
+        let data = scene.site.target(name);
         let mut arguments = vec!["--json", "restore", "--start", "--to", data.to_str().unwrap()];
         arguments.extend(more);
-        let mut command = scene.command(&arguments);
+        let mut command = scene.site.restore_command(&arguments);
         command.env("LIFEBOAT_PG_BIN", bin_dir(majors_under_test()[0]).unwrap());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Self { child: Some(child), data }
@@ -161,8 +161,8 @@ fn end_prefetcher(data: &Path) {
 #[test]
 fn a_prefetcher_that_is_killed_is_started_again() {
     let (scene, _server, _) = shipped(40, 1);
-    let data = scene.target("killed");
-    scene.restore(&["restore", "--to", data.to_str().unwrap()]).expect(0);
+    let data = scene.site.target("killed");
+    scene.site.restore(&["restore", "--to", data.to_str().unwrap()]).expect(0);
     let data_dir = data.clone();
     let killer = std::thread::spawn(move || {
         let mut killed = 0;
@@ -201,8 +201,8 @@ fn damaged_and_cut_objects_come_from_the_other_region() {
     assert_eq!(scene.ledger(&cut), 10);
     faults.clear();
     faults.change(|plan| plan.dead = true);
-    let target = scene.target("refused");
-    let said = scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
+    let target = scene.site.target("refused");
+    let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
     assert!(said.err.contains("--without-region region-1"), "{}", said.err);
     let without = scene.start("without", majors_under_test()[0], &["--without-region", "region-1"]);
     assert_eq!(scene.ledger(&without), 10);
@@ -222,8 +222,8 @@ fn a_hole_in_the_plan_stops_recovery_and_one_that_is_known_before_is_refused() {
     assert!(said.err.contains("recovery was stopped; WAL: not fetched in "), "{}", said.err);
     let log = running.log();
     assert!(!log.contains("redo done"), "{log}");
-    let target = scene.target("refused");
-    let said = scene.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
+    let target = scene.site.target("refused");
+    let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
     assert!(said.err.contains("WAL is missing from"), "{}", said.err);
     scene.regions[0].put_raw(BUCKET, &hole, body).unwrap();
     let whole = scene.start("whole", majors_under_test()[0], &[]);
@@ -253,8 +253,8 @@ fn a_standby_follows_what_the_regions_receive() {
 #[test]
 fn the_client_takes_a_few_milliseconds() {
     let (scene, _server, _) = shipped(1, 1);
-    let data = scene.target("latency");
-    scene.restore(&["restore", "--to", data.to_str().unwrap()]).expect(0);
+    let data = scene.site.target("latency");
+    scene.site.restore(&["restore", "--to", data.to_str().unwrap()]).expect(0);
     let mut directory = data.as_os_str().to_owned();
     directory.push("-wal-fetch");
     let directory = std::path::PathBuf::from(directory);
@@ -262,7 +262,7 @@ fn the_client_takes_a_few_milliseconds() {
     let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
     let client = |name: &str| {
         let begun = Instant::now();
-        let status = Command::new(scene.program())
+        let status = Command::new(scene.site.restore_program())
             .args(["wal-fetch", "--socket"])
             .arg(directory.join("socket"))
             .args(["--restore", settings["restore"].as_str().unwrap(), name])

@@ -77,7 +77,7 @@ fn every_kind_of_target_restores_exactly_the_committed_prefix() {
         assert!(!stopped.data.join("postmaster.pid").exists());
 
         refuse(&scene, &aborted);
-        println!("{}", scene.restore(&["window"]).expect(0).out);
+        println!("{}", scene.site.restore(&["window"]).expect(0).out);
     }
 }
 
@@ -93,10 +93,10 @@ fn refuse(scene: &Scene, aborted: &str) {
         ("no name", vec!["--target-name", "nobody"], "holds no restore point `nobody`"),
         ("no timeline", vec!["--target-timeline", "7"], "the archive knows no timeline 7"),
     ] {
-        let target = scene.dir.path().join("refused");
+        let target = scene.site.dir.path().join("refused");
         let mut all = vec!["restore", "--to", target.to_str().unwrap()];
         all.extend(arguments);
-        let said = scene.restore(&all).expect(10);
+        let said = scene.site.restore(&all).expect(10);
         assert!(said.err.contains(words), "{why}: {}", said.err);
         assert!(said.err.contains("what can be reached: on timeline 1 "), "{why}: {}", said.err);
         assert!(!target.exists() && !target.with_file_name("refused-wal-fetch").exists(), "{why}");
@@ -115,18 +115,18 @@ fn a_time_behind_the_last_commit_is_reached_only_if_the_archive_is_known_to_have
     commit(&server);
     let (_, _, later) = commit(&server);
     shipper.ship(&server);
-    let target = scene.target("refused");
+    let target = scene.site.target("refused");
     let arguments = ["restore", "--to", target.to_str().unwrap(), "--target-time", &later];
-    let said = scene.restore(&arguments).expect(10);
+    let said = scene.site.restore(&arguments).expect(10);
     assert!(said.err.contains("lies after everything that is verified to be stored"), "{}", said.err);
     shipper.sign_of_life();
     let copy = scene.start("back", major, &["--target-time", &later]);
     assert_eq!(scene.ledger(&copy), 2);
     // The archive begins behind the first backup.
-    let said = scene.restore(&["restore", "--to", target.to_str().unwrap(), "--backup", &backup]).expect(10);
+    let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap(), "--backup", &backup]).expect(10);
     assert!(said.err.contains("WAL is missing from"), "{}", said.err);
     let arguments = ["restore", "--to", target.to_str().unwrap(), "--backup", &backup, "--target", "immediate"];
-    scene.restore(&arguments).expect(0);
+    scene.site.restore(&arguments).expect(0);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_target_on_the_older_branch_of_a_fork_is_reached_and_so_is_the_newer() {
     let older = scene.start("older", major, &["--target-timeline", "0x1", "--target-lsn", &old.1, "--exclusive"]);
     assert_eq!(scene.ledger(&older), 3);
     assert_eq!(older.report["recovery"]["timeline"], 3, "the number of the other branch is not taken again");
-    let window = scene.restore(&["window"]).expect(0).out;
+    let window = scene.site.restore(&["window"]).expect(0).out;
     assert_eq!(window.lines().count(), 5, "{window}");
 }
 

@@ -1,5 +1,6 @@
 //! What tests of several crates share: real PostgreSQL servers (scratch clusters, standbys, load, and servers over
-//! restored directories) and a random source with a seed.
+//! restored directories) a random source with a seed,
+//! and a site with keys and addresses for both programs.
 //!
 //! Everything here is synchronous and ends with the value that owns it: servers and load generators are stopped by
 //! process id when they are dropped, directories are removed. As root, servers and tools run as user `postgres`
@@ -25,6 +26,7 @@ mod process;
 mod restored;
 mod seeded_random;
 mod server;
+mod site;
 mod versions;
 
 pub use account::{as_postgres, copy_program, give_to_postgres, let_postgres_pass, run_as_postgres, scratch_dir};
@@ -35,5 +37,6 @@ pub use process::Stop;
 pub use restored::RestoredServer;
 pub use seeded_random::SeededRandom;
 pub use server::PgServer;
+pub use site::{BUCKET, Said, Site, built_beside, write_private};
 pub use tempfile::TempDir;
 pub use versions::{bin_dir, majors_under_test};

@@ -36,7 +36,7 @@ impl History {
         history.configure(&format!("{POLICY}\ngrace = \"{grace}\""));
         history.scene.daemon(&["init"]).expect(0);
         let made = history.scene.daemon(&["--json", "backup"]).expect(0);
-        let real: BackupId = super::backup_id(&made.out).parse().unwrap();
+        let real: BackupId = made.backup().parse().unwrap();
         let by_age = history.runtime.block_on(copy_into_the_past(&history.scene, &real, days));
         Self { real, by_age, ..history }
     }
@@ -85,14 +85,15 @@ fn before(time: UtcTime, earlier: Duration) -> UtcTime {
 }
 
 pub async fn log_of(scene: &Scene, region: usize) -> (RegionStore, RegionLog) {
-    let settings = RegionSettings::from_url(format!("r{region}").parse().unwrap(), &scene.address(region)).unwrap();
+    let settings =
+        RegionSettings::from_url(format!("r{region}").parse().unwrap(), &scene.site.address(region)).unwrap();
     let store = open_region(&settings, &"main".parse().unwrap()).await.unwrap();
     let (_, log) = read_region(&*store.store, None, None).await.unwrap();
     (store, log)
 }
 
 pub fn signer(scene: &Scene) -> NoteSigner {
-    let text = std::fs::read_to_string(scene.dir.path().join("signing.key")).unwrap();
+    let text = std::fs::read_to_string(scene.site.dir.path().join("signing.key")).unwrap();
     NoteSigner::new("lifeboat.main".parse().unwrap(), SigningKey::parse_file(&text).unwrap())
 }
 

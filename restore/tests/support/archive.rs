@@ -37,18 +37,18 @@ impl Shipper {
     /// A shipper that begins with the segment in which `server` writes now, in the regions of the scene.
     pub fn new(scene: &Scene, server: &PgServer) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let key = SigningKey::parse_file(&std::fs::read_to_string(scene.signing_key()).unwrap()).unwrap();
+        let key = SigningKey::parse_file(&std::fs::read_to_string(scene.site.signing_key()).unwrap()).unwrap();
         let signer = Arc::new(NoteSigner::new("test/shipper".parse().unwrap(), key));
         let segment: SegmentSize = server.psql("postgres", "SHOW wal_segment_size").unwrap().parse().unwrap();
         let name = server.psql("postgres", "SELECT pg_walfile_name(pg_current_wal_insert_lsn())").unwrap();
         let first = SegmentName::parse(&name, segment).unwrap();
-        let recipient = scene.public_key.parse().unwrap();
+        let recipient = scene.site.public_key.parse().unwrap();
         let (stores, descriptor, epoch) = runtime.block_on(async {
             let mut stores = Vec::new();
             let mut found = None;
             for index in 0..scene.regions.len() {
                 let name: RegionName = format!("r{index}").parse().unwrap();
-                let settings = RegionSettings::from_url(name.clone(), &scene.address(index)).unwrap();
+                let settings = RegionSettings::from_url(name.clone(), &scene.site.address(index)).unwrap();
                 let store = open_below(&settings, Some(&"main".parse().unwrap())).await.unwrap();
                 let (descriptor, _) = Descriptor::read(&*store, None).await.unwrap();
                 let trust = LogTrust {
