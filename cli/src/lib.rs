@@ -4,7 +4,7 @@ pub mod access;
 pub mod backups;
 pub mod exit_code;
 pub mod manual;
-pub mod passphrase;
+mod passphrase;
 pub mod place;
 pub mod signals;
 pub mod terminal;

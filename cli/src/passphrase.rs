@@ -7,7 +7,7 @@ use lifeboat_vocabulary::Secret;
 
 /// Asks for the passphrase of an identity, on a terminal or from `LIFEBOAT_PASSPHRASE_FILE`.
 #[must_use]
-pub fn ask_passphrase(of: &str) -> Option<Secret<String>> {
+pub(crate) fn ask_passphrase(of: &str) -> Option<Secret<String>> {
     if let Some(path) = std::env::var_os("LIFEBOAT_PASSPHRASE_FILE") {
         let text = read_private_file(path.as_ref());
         return match text {

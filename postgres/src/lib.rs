@@ -13,9 +13,7 @@ pub use crate::backup::label::{BackupFrom, BackupLabel, BackupLabelError};
 pub use crate::backup::manifest::{ManifestVersion, ManifestWriter, WalRange};
 pub use crate::backup::manifest_lines::ManifestFile;
 pub use crate::backup::manifest_lines::{ManifestLineError, ManifestLines};
-pub use crate::backup::page_checksum::{
-    PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread, page_checksum,
-};
+pub use crate::backup::page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread};
 pub use crate::backup::source::{BackupEnd, BackupSource, BackupStart, PageChecks, SourceEvent};
 pub use crate::backup::tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
 pub use crate::server::control_file::{ClusterState, ControlFile, ControlFileError, RequiredSettings, WalLevel};
@@ -34,8 +32,7 @@ pub use crate::session::commands::{ANSWER_MAX, Rows, Session};
 pub use crate::session::conninfo::{ConnInfoError, Place};
 pub use crate::session::error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
 pub use crate::session::message::{
-    AuthRequest, BackendMessage, Decoded, MESSAGE_MAX, MessageError, ServerMessage, decode_message, message_length,
-    split_message,
+    AuthRequest, BackendMessage, Decoded, MESSAGE_MAX, MessageError, ServerMessage, decode_message, split_message,
 };
 pub use crate::session::settings::{ConnectionSettings, Purpose};
 pub use crate::session::settings_words::TargetSessionAttrs;

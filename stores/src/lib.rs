@@ -24,10 +24,10 @@ pub use crate::fan_out::{RegionResult, Verdict, put_everywhere, verdict};
 pub use crate::key::{KeyError, ObjectKey};
 pub use crate::local::dir::{LEFTOVER_AGE, LocalDir};
 pub use crate::memory::MemoryStore;
-pub use crate::open::{CLUSTER_MARK, OpenError, clusters_in, list_folders, open, open_below};
+pub use crate::open::{CLUSTER_MARK, OpenError, list_folders, open, open_below};
 pub use crate::probe::{Check, Finding, ProbeReport, probe};
 pub use crate::profile::{Addressing, ChecksumHeader, EndpointRule, Profile, ProfileError, ProfileName};
-pub use crate::ranking::{Ranking, ranked, score};
+pub use crate::ranking::Ranking;
 pub use crate::s3::store::S3Store;
 pub use crate::settings::{
     CONCURRENCY_MAX, ObjectLock, ObjectLockError, RegionSettings, RegionUrlError, SettingsFault,

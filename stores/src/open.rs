@@ -105,7 +105,7 @@ pub async fn list_folders(settings: &RegionSettings) -> Result<Vec<ClusterName>,
 ///
 /// # Errors
 /// What the store says to a listing; `Unsupported` if there are more than 10,000 folders.
-pub async fn clusters_in(store: &dyn Store) -> Result<Vec<ClusterName>, StoreError> {
+async fn clusters_in(store: &dyn Store) -> Result<Vec<ClusterName>, StoreError> {
     let mut clusters = Vec::new();
     let mut after = None;
     for _ in 0..CLUSTERS_MAX {

@@ -15,7 +15,7 @@ const THROUGHPUT_UNKNOWN: f64 = 50e6;
 /// more for each failure that is to be expected, so that a region that fails at once does not look quick.
 /// Smaller is better; infinite while its breaker is open.
 #[must_use]
-pub fn score(region: &MetricsSnapshot, breaker: BreakerState, size: ByteCount) -> f64 {
+fn score(region: &MetricsSnapshot, breaker: BreakerState, size: ByteCount) -> f64 {
     if breaker == BreakerState::Open {
         return f64::INFINITY;
     }
@@ -29,7 +29,7 @@ pub fn score(region: &MetricsSnapshot, breaker: BreakerState, size: ByteCount) -
 /// Positions of `regions`, the best for reading `size` first. Equal ones stay in the order of the configuration; those
 /// with an open breaker come last, because a last hope is better than none.
 #[must_use]
-pub fn ranked(regions: &[(MetricsSnapshot, BreakerState)], size: ByteCount) -> Vec<usize> {
+fn ranked(regions: &[(MetricsSnapshot, BreakerState)], size: ByteCount) -> Vec<usize> {
     let mut order: Vec<(usize, f64)> =
         regions.iter().enumerate().map(|(index, (metrics, breaker))| (index, score(metrics, *breaker, size))).collect();
     order.sort_by(|(_, a), (_, b)| a.total_cmp(b));

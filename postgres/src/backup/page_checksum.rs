@@ -68,7 +68,7 @@ pub enum PageVerdict {
 
 /// The checksum of a page of [`PAGE_BYTES`] as block `block` of its fork; never 0.
 #[must_use]
-pub fn page_checksum(page: &[u8; PAGE_BYTES], block: u32) -> u16 {
+fn page_checksum(page: &[u8; PAGE_BYTES], block: u32) -> u16 {
     let mut sums = BASE_OFFSETS;
     let (rows, _) = page.as_chunks::<{ LANES * 4 }>();
     if let Some((first, rest)) = rows.split_first() {

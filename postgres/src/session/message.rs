@@ -146,7 +146,7 @@ pub fn split_message(buffer: &mut BytesMut) -> Result<Option<(u8, Bytes)>, Messa
 ///
 /// # Errors
 /// [`MessageError::Length`] if the length cannot be right.
-pub fn message_length(buffer: &[u8]) -> Result<Option<usize>, MessageError> {
+pub(crate) fn message_length(buffer: &[u8]) -> Result<Option<usize>, MessageError> {
     let Some((&[tag, a, b, c, d], _)) = buffer.split_first_chunk::<HEADER>() else {
         return Ok(None);
     };

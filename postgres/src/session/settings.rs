@@ -193,13 +193,6 @@ impl ConnectionSettings {
         self
     }
 
-    /// The same, for another database.
-    #[must_use]
-    pub fn with_database(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.database);
-        self
-    }
-
     /// The role that connects.
     #[must_use]
     pub fn user(&self) -> &str {

@@ -26,18 +26,6 @@ pub enum BreakerState {
     Open,
 }
 
-impl BreakerState {
-    /// 0, 1 or 2, for the metric.
-    #[must_use]
-    pub fn as_gauge(self) -> u8 {
-        match self {
-            Self::Closed => 0,
-            Self::HalfOpen => 1,
-            Self::Open => 2,
-        }
-    }
-}
-
 /// What of an open breaker outlives the process: a restart must not knock at a dead region with every queue at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerMemory {
