@@ -179,5 +179,4 @@ impl PartialEq for CronLine {
 impl Eq for CronLine {}
 
 #[cfg(test)]
-#[path = "cron_line_tests.rs"]
 mod tests;
