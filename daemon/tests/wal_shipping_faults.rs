@@ -15,6 +15,7 @@ use lifeboat_daemon::wal::ship::settings::ShipSettings;
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
+use lifeboat_repository::log::LogError;
 use lifeboat_repository::log::records::{GapReason, GapScope};
 use lifeboat_stores::{Chance, Fault, MemoryStore, Operation, PutMode, Rule, SealedBody, Store};
 use lifeboat_vocabulary::{ByteCount, Clock, ManualClock, SystemClock};
@@ -362,4 +363,33 @@ async fn what_nobody_can_give_a_region_any_more_is_on_record_there_alone() {
     assert_eq!(gaps, [(lsn(first), Some(lsn(20 * MIB)), GapReason::RegionMissed, GapScope::Region)]);
     world.all_have(&[0], range(1, 16 * MIB, end), segment(1)).await;
     world.all_have(&[1], range(1, 20 * MIB, end), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_set_back_while_wal_flows_gets_no_record_behind_its_hole_and_stays_refused() {
+    let world = World::new(1).await;
+    let settings = ShipSettings { ..world.settings() };
+    let follower = Arc::clone(&settings.logs);
+    let shipper = world.start(settings).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 18 * MIB + 10).await;
+    everywhere(&shipper, 1, sent).await;
+    let whole = world.log(0).await;
+    assert!(whole.entries().len() >= 2, "the first record, and a key for WAL");
+    follower.read_log(&world.region(0), whole.trust()).await.unwrap();
+    let last = StoredName::LogNote { seq: whole.head().unwrap().seq };
+    world.stores[0].delete(&last.key()).await.unwrap();
+    // A hole in the WAL has to be recorded in the log.
+    shipper.record_gap(range(1, 20 * MIB, 21 * MIB), GapReason::Other).await.unwrap();
+    for _ in 0..200 {
+        if world.log(0).await.wal_gaps().count() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let now = world.log(0).await;
+    assert_eq!((now.wal_gaps().count(), now.entries().len()), (1, whole.entries().len()), "readable, with the gap");
+    let refused = follower.read_log(&world.region(0), whole.trust()).await.unwrap_err();
+    assert!(matches!(*refused, LogError::Forked { .. } | LogError::RolledBack { .. }), "{refused:?}");
+    shipper.stop(Duration::from_secs(10)).await;
 }

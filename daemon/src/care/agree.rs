@@ -70,9 +70,12 @@ impl HeadsFile {
     /// Others compare at the same time: what they have seen further on stays, but for logs that are other ones now.
     fn take_over(&mut self, seen: Self, changed: &[RegionName]) {
         self.broken = seen.broken;
+        // What was accepted counts even if the log as it is now was not read yet.
+        for region in changed {
+            self.heads.remove(region.as_str());
+        }
         for (region, head) in seen.heads {
-            let is_changed = changed.iter().any(|changed| changed.as_str() == region);
-            if is_changed || self.heads.get(&region).is_none_or(|known| known.seq < head.seq) {
+            if self.heads.get(&region).is_none_or(|known| known.seq < head.seq) {
                 self.heads.insert(region, head);
             }
         }
@@ -166,7 +169,7 @@ pub async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disagreement
     for suspected in &suspected {
         tracing::warn!(%cluster, why = %suspected, "it may have been misread, and is read again");
     }
-    for region in &accepted {
+    for region in accepted.iter().filter(|region| read.has_changed(region)) {
         // From now on it is read as it is now.
         parts.context.regions.logs().forget(region);
     }
@@ -186,12 +189,13 @@ pub async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disagreement
 mod tests {
     use std::sync::Arc;
 
+    use lifeboat_repository::log::records::RecordBody;
     use lifeboat_repository::log::{LogError, RegionLog};
     use lifeboat_vocabulary::SystemClock;
 
     use super::*;
-    use crate::deletion::freeze::Action;
-    use crate::log_samples::Regions;
+    use crate::deletion::freeze::{Action, Responsible};
+    use crate::log_samples::{Regions, backup};
 
     #[tokio::test]
     async fn a_log_that_was_misread_freezes_nothing_and_one_that_stays_like_that_does() {
@@ -218,5 +222,33 @@ mod tests {
             assert_eq!((compared.suspected.len(), compared.found.len()), (suspected, found), "after {seconds} s");
         }
         assert!(is_frozen());
+    }
+
+    #[tokio::test]
+    async fn a_rollback_is_accepted_by_one_lift_even_if_more_was_read_than_was_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let freezer = Freezer::new(dir.path(), Arc::new(SystemClock));
+        let (cluster, region): (ClusterName, RegionName) = ("main".parse().unwrap(), "a".parse().unwrap());
+        let mut regions = Regions::new(&["a"]).await;
+        let short = regions.logs[&region].clone();
+        for day in 1..4 {
+            let time = format!("2026-11-{day:02}T02:00:00Z");
+            regions.append("a", &time, RecordBody::Backup(Box::new(backup(&time, 1)))).await;
+        }
+        let (state, now) = (dir.path().join("main"), UtcTime::from_unix_micros(1_800_000_000_000_000).unwrap());
+        let look = async |log: Result<&RegionLog, &LogError>| {
+            let readings = [LogReading { region: &region, log, heads: Vec::new() }];
+            let Compared { found, accepted, .. } = compare((&cluster, &freezer), (&state, now), &readings).await;
+            (found.len(), accepted.len())
+        };
+        assert_eq!(look(Ok(&regions.logs[&region])).await, (0, 0));
+        // Since then the reader has seen more.
+        let refused = LogError::RolledBack { remembered: 9, found: 9 };
+        assert_eq!(look(Err(&refused)).await, (1, 0));
+        let who = Responsible { reason: "restored from a copy".to_owned(), owner: "mia".to_owned() };
+        freezer.resume(&cluster, Action::Delete, &who).unwrap();
+        assert_eq!(look(Err(&refused)).await, (0, 1));
+        assert_eq!(look(Ok(&short)).await, (0, 0), "what was remembered of it is forgotten");
+        assert!(freezer.check(&cluster, Action::Delete).is_ok());
     }
 }

@@ -51,7 +51,6 @@ pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<
                 // A full disk has an alarm of its own; what waits is delivered when it can be noted.
                 tracing::debug!(%cluster, error = format!("{error:#}"), "audit entries wait");
             }
-            logs.iter().for_each(|(region, log)| regions.logs().keep(region, log));
             tried = (!is_empty()).then(Instant::now);
         }
         context.progress.waiting("the next look");

@@ -28,16 +28,16 @@ pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<
     let (regions, freezer) = (&parts.regions, &parts.freezer);
     let mut cluster = parts.settings()?;
     let mut changes = regions.logs().changes();
-    let mut looked: Option<(Instant, usize)> = None;
+    let mut looked: Option<Looked> = None;
     while !context.stop.is_cancelled() {
         changes.mark_unchanged();
+        let all_tried = regions.logs().has_tried(regions.iter().map(|region| &region.name));
         let logs = regions.logs().current();
-        // A region that was not there the last time may know what the others do not.
-        if looked.is_none_or(|(when, read)| when.elapsed() >= LOOK || read < logs.len()) {
+        if is_due(looked, all_tried, logs.len(), Instant::now()) {
             // A reload may have changed the schedule; a cluster that it removes is stopped in a moment.
             cluster = parts.settings().unwrap_or(cluster);
             look(freezer, (&parts.config(), &cluster), (&logs, regions.len()), parts.now()).await?;
-            looked = Some((Instant::now(), logs.len()));
+            looked = Some(Looked { when: Instant::now(), read: logs.len() });
         }
         context.progress.waiting("the next look");
         tokio::select! {
@@ -46,6 +46,20 @@ pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<
         }
     }
     Ok(())
+}
+
+/// The last look.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    when: Instant,
+    /// How many logs could be read.
+    read: usize,
+}
+
+/// Whether to look now, at `read` logs. A part of the regions, while others have not been tried, may lack the newest backups: that
+/// would look like backups that do not come. A region that was not there the last time may know what the others do not.
+fn is_due(looked: Option<Looked>, all_tried: bool, read: usize, now: Instant) -> bool {
+    all_tried && looked.is_none_or(|looked| now.duration_since(looked.when) >= LOOK || looked.read < read)
 }
 
 /// Judges what the logs say: freezes what is to be frozen, and recalls what a host that has lost its state may have

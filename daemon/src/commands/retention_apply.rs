@@ -24,7 +24,7 @@ use crate::deletion::freeze::Freezer;
 use crate::model::capabilities::Writers;
 use crate::regions::broadcast::Broadcast;
 use crate::regions::memory::RegionBook;
-use crate::regions::open::OpenRegions;
+use crate::regions::open::{OpenRegion, OpenRegions};
 use crate::retention::plan::{ClusterPlan, read};
 use crate::retention::preconditions::{Deleter, Doubt};
 use crate::retention::round::{FreezeGate, RegionDone, RegionOutcome, RetentionRound, disagreements};
@@ -97,14 +97,19 @@ pub async fn run(
         // Whoever was asked may have taken his time.
         now: SystemClock.now(),
     };
+    // They were found out before anything was written, because one writer alone needs the guard.
+    let known_writers = async |region: &OpenRegion| match writers.get(&region.name) {
+        Some(writers) => writers.clone(),
+        None => region.probe_writers().await,
+    };
     let logs = broadcast.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
     let outcomes = tokio::select! {
-        outcomes = round.carry_out(&logs, &writers) => outcomes,
+        outcomes = round.carry_out(&logs, known_writers) => outcomes,
         () = stop.cancelled() => return Ok(Ending::Stopped),
     };
     drop(guard);
     report(&plan, &outcomes, output);
-    let failed = outcomes.values().filter(|outcome| !matches!(outcome, RegionOutcome::Done(_))).count();
+    let failed = outcomes.iter().filter(|(_, outcome)| !matches!(outcome, RegionOutcome::Done(_))).count();
     Ok(match failed {
         0 if plan.unreadable.is_empty() => Ending::Done,
         failed if failed == outcomes.len() && failed > 0 => Ending::Failed,
@@ -205,7 +210,7 @@ async fn judged(plan: &ClusterPlan, stores: &OpenRegions) -> BTreeMap<RegionName
     writers
 }
 
-fn report(plan: &ClusterPlan, outcomes: &BTreeMap<RegionName, RegionOutcome>, output: Output) {
+fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: Output) {
     if output == Output::Json {
         let applied: Vec<Value> = outcomes.iter().map(|(region, outcome)| outcome_json(region, outcome)).collect();
         println!("{}", json!({ "plan": page_json::json(plan), "applied": applied }));

@@ -9,20 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures_util::future::join_all;
 use lifeboat_repository::keys::VerifyKey;
-use lifeboat_repository::log::{Descriptor, LogError, LogMemory, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, LogError, LogHead, LogMemory, LogTrust, RegionLog, RegionStore};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::base::supervisor::TaskContext;
-use crate::regions::context::ClusterContext;
-
-/// How often logs are read.
-const PERIOD: Duration = Duration::from_secs(60);
-/// A region that has not been read at all is tried sooner.
-const PERIOD_UNREAD: Duration = Duration::from_secs(10);
+/// A region that hangs is not current for longer.
+const CURRENT_FOR: Duration = Duration::from_secs(180);
 
 /// The logs of one cluster's regions, as this process knows them.
 #[derive(Debug)]
@@ -32,6 +26,8 @@ pub struct LogFollower {
     reads: Mutex<BTreeMap<RegionName, Read>>,
     /// Counts what was published.
     published: watch::Sender<u64>,
+    /// Counts logs that were forgotten.
+    forgotten: watch::Sender<u64>,
 }
 
 /// When a log was read.
@@ -64,7 +60,8 @@ pub struct FollowedLog {
 impl Default for LogFollower {
     fn default() -> Self {
         let (descriptors, logs, reads) = Default::default();
-        Self { descriptors, logs, reads, published: watch::Sender::new(0) }
+        let (published, forgotten) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self { descriptors, logs, reads, published, forgotten }
     }
 }
 
@@ -127,27 +124,36 @@ impl LogFollower {
         region: &RegionStore,
         trust: &LogTrust,
     ) -> Result<RegionLog, Arc<LogError>> {
-        match self.read_log(region, trust).await {
-            Ok(log) => Ok(RegionLog::clone(&log)),
-            Err(error) if matches!(*error, LogError::RolledBack { .. } | LogError::Forked { .. }) => {
-                RegionLog::read(&*region.store, trust.clone()).await.map_err(Arc::new)
-            }
-            Err(error) => Err(error),
-        }
+        let error = match self.read_log(region, trust).await {
+            Ok(log) => return Ok(RegionLog::clone(&log)),
+            Err(error) if !has_changed(&error) => return Err(error),
+            Err(error) => error,
+        };
+        let now = RegionLog::read(&*region.store, trust.clone()).await.map_err(Arc::new)?;
+        // Of an empty region nothing is known, not even that it belongs to the repository.
+        if now.head().is_some() { Ok(now) } else { Err(error) }
     }
 
     /// Forgets a region's log, because a person has accepted that it is another one now: it is read from its first record
-    /// next time.
+    /// next time, which is soon.
     pub fn forget(&self, region: &RegionName) {
         self.logs.forget(region);
         self.reads.lock().remove(region);
-        self.publish();
+        self.forgotten.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Takes over what somebody has appended.
-    pub fn keep(&self, region: &RegionName, log: &RegionLog) {
-        self.logs.keep(region, log);
-        self.publish();
+    /// Whether all of these were read, or could not be, since this process began or since they were forgotten: before that, what is
+    /// known is a part, and what the others have may be missing from it.
+    #[must_use]
+    pub fn has_tried<'a>(&self, mut regions: impl Iterator<Item = &'a RegionName>) -> bool {
+        let reads = self.reads.lock();
+        regions.all(|region| reads.contains_key(region))
+    }
+
+    /// The end of a region's log as it was read last.
+    #[must_use]
+    pub fn head(&self, region: &RegionName) -> Option<LogHead> {
+        self.logs.known(region)?.head()
     }
 
     /// The logs as they were read last, of all regions that could be read since this process began.
@@ -161,11 +167,20 @@ impl LogFollower {
         followed.collect()
     }
 
-    /// The logs that could be read the last time that it was tried.
+    /// The logs that could be read the last time that it was tried, and not long ago.
     #[must_use]
     pub fn current(&self) -> BTreeMap<RegionName, RegionLog> {
-        let current = self.latest().into_iter().filter(|(_, followed)| followed.freshness == Freshness::Current);
+        let now = SystemClock.now();
+        let current = self.latest().into_iter().filter(|(_, followed)| {
+            followed.freshness == Freshness::Current && now.since(followed.read) <= CURRENT_FOR
+        });
         current.map(|(name, followed)| (name, RegionLog::clone(&followed.log))).collect()
+    }
+
+    /// Changes whenever a log is forgotten.
+    #[must_use]
+    pub fn forgets(&self) -> watch::Receiver<u64> {
+        self.forgotten.subscribe()
     }
 
     /// Changes whenever a region was read, or could not be.
@@ -191,49 +206,15 @@ impl LogFollower {
     }
 }
 
+/// Whether a log is refused because it does not continue what was read before.
+pub(crate) fn has_changed(error: &LogError) -> bool {
+    matches!(error, LogError::RolledBack { .. } | LogError::Forked { .. })
+}
+
 /// What the log of a region is measured against.
 fn trust_in(descriptor: &Descriptor, region: &RegionName) -> LogTrust {
     let (repository, keys) = (descriptor.repo, vec![descriptor.root]);
     LogTrust { repository, keys, region: Some(region.clone()), remembered: None }
-}
-
-/// Reads all logs every minute, and at each good backup, until it is told to stop. A region that hangs holds up no other.
-///
-/// # Errors
-/// None so far; the supervisor wants to know.
-pub async fn follow(context: TaskContext, cluster: ClusterContext, good: watch::Receiver<u64>) -> anyhow::Result<()> {
-    // Regions have deadlines of their own.
-    context.progress.waiting("the regions' logs");
-    let stores = cluster.regions.stores();
-    join_all(stores.iter().map(|region| follow_region(&context, &cluster, region, good.clone()))).await;
-    Ok(())
-}
-
-async fn follow_region(
-    context: &TaskContext,
-    cluster: &ClusterContext,
-    region: &RegionStore,
-    mut good: watch::Receiver<u64>,
-) {
-    let (follower, key) = (cluster.regions.logs(), cluster.signer.verify_key());
-    // Without a scheduler nobody counts backups.
-    let mut counts = true;
-    loop {
-        let read = tokio::select! {
-            () = context.stop.cancelled() => return,
-            read = follower.read(region, &key) => read,
-        };
-        if let Err(error) = read {
-            let error = format!("{error:#}");
-            tracing::debug!(cluster = %cluster.cluster, region = %region.name, error, "the region's log cannot be read now");
-        }
-        let pause = if follower.latest().contains_key(&region.name) { PERIOD } else { PERIOD_UNREAD };
-        tokio::select! {
-            () = context.stop.cancelled() => return,
-            changed = good.changed(), if counts => counts = changed.is_ok(),
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub(crate) mod behind;
 pub mod broadcast;
 pub mod context;
+pub mod follow;
 pub(crate) mod judged_store;
 pub mod late_store;
 pub mod log_follower;

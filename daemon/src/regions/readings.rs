@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use lifeboat_repository::catalog::{LogReading, RegionAnswer, RegionView};
 use lifeboat_repository::format::KeyName;
+use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::heal::HealRegion;
 use lifeboat_repository::log::{
     Descriptor, DescriptorError, LogError, LogHead, LogTrust, NoteSigner, RegionLog, RegionStore,
@@ -15,7 +16,7 @@ use lifeboat_repository::wal::Head;
 use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{RegionName, error_chain};
 
-use crate::regions::log_follower::LogFollower;
+use crate::regions::log_follower::{LogFollower, has_changed};
 use crate::regions::open::OpenRegions;
 
 /// What was read of one region.
@@ -32,9 +33,12 @@ pub struct RegionReading {
 /// Why there is no log of a region.
 #[derive(Debug, thiserror::Error)]
 pub enum NoLog {
-    /// It is not a region of this repository.
-    #[error("{0}")]
-    NotOurs(String),
+    /// It holds another repository.
+    #[error("it holds another repository ({0}); correct its url")]
+    Foreign(RepositoryId),
+    /// It holds nothing.
+    #[error("it has no repository yet: run `lifeboatd init`, which adds it")]
+    Missing,
     /// It does not answer.
     #[error("read the repository's descriptor")]
     Away(#[source] DescriptorError),
@@ -76,18 +80,12 @@ pub async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyhow::Resu
     let trust = LogTrust { repository: first.repo, keys: vec![first.root], region: None, remembered: None };
     let answers = regions.iter().zip(descriptors).map(async |(region, descriptor)| {
         let (log, heads) = match descriptor {
-            Ok((found, _)) if found != first => (
-                Err(NoLog::NotOurs(format!("it holds another repository ({}); correct its url", found.repo))),
-                Vec::new(),
-            ),
+            Ok((found, _)) if found != first => (Err(NoLog::Foreign(found.repo)), Vec::new()),
             Ok(_) => match history(region, &trust, opened.logs()).await {
                 Ok((log, heads)) => (Ok(log), heads),
                 Err((error, heads)) => (Err(error), heads),
             },
-            Err(DescriptorError::Missing) => {
-                let what = "it has no repository yet: run `lifeboatd init`, which adds it";
-                (Err(NoLog::NotOurs(what.to_owned())), Vec::new())
-            }
+            Err(DescriptorError::Missing) => (Err(NoLog::Missing), Vec::new()),
             Err(error) => (Err(NoLog::Away(error)), Vec::new()),
         };
         RegionReading { store: region.clone(), log, heads }
@@ -161,6 +159,24 @@ impl RegionReadings {
             Some((reading.store.name.clone(), error_chain(error)))
         };
         self.regions.iter().filter_map(unreadable).collect()
+    }
+
+    /// The regions that hold another repository than the first one that answered. Which of them is the right one, nobody knows
+    /// here.
+    #[must_use]
+    pub fn foreign(&self) -> Vec<String> {
+        let foreign = self.regions.iter().filter(|reading| matches!(reading.log, Err(NoLog::Foreign(_))));
+        foreign.filter_map(|reading| Some(format!("{}: {}", reading.store.name, reading.log.as_ref().err()?))).collect()
+    }
+
+    /// Whether a region's log is refused because it does not continue what was read before.
+    #[must_use]
+    pub fn has_changed(&self, region: &RegionName) -> bool {
+        let is_it = |reading: &RegionReading| match &reading.log {
+            Err(NoLog::Log(error)) => reading.store.name == *region && has_changed(error),
+            _ => false,
+        };
+        self.regions.iter().any(is_it)
     }
 
     /// As a catalog takes them.

@@ -7,6 +7,7 @@ use lifeboat_repository::log::records::{BackupRecord, Integrity, WalGapRecord};
 use lifeboat_repository::log::{BackupState, RegionState};
 use lifeboat_repository::wal::WalRecords;
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, TimelineId, UtcTime, WalPosition};
+use tokio::time::Instant;
 
 use crate::base::supervisor::TaskContext;
 use crate::model::snapshot::{BackupStatus, Point, RegionLogStatus};
@@ -16,6 +17,10 @@ use crate::regions::log_follower::FollowedLog;
 
 /// The logs of several regions are read at the same time; what they say together is summarised once.
 const SETTLING: Duration = Duration::from_millis(250);
+/// What depends on the time of day is summarised anew so often, whether or not the logs grew.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How long the first summary waits for regions that do not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the survey works with.
 #[derive(Clone)]
@@ -33,14 +38,22 @@ pub struct SurveyParts {
 /// None so far; the supervisor wants to know.
 pub async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::Result<()> {
     let follower = parts.context.regions.logs();
+    let names = || parts.context.regions.iter().map(|region| &region.name);
     let mut changes = follower.changes();
-    let mut anything = !follower.latest().is_empty();
+    let (begun, mut surveyed) = (Instant::now(), None);
     loop {
         context.progress.working("summarising the logs of the regions");
         changes.mark_unchanged();
-        // Before anything was tried, nothing can be said.
-        if anything {
-            parts.context.facts.surveyed(summarise(&follower.latest(), parts.backup_quorum, parts.context.now()));
+        let logs = follower.latest();
+        let heads: Vec<_> = logs.iter().map(|(name, followed)| (name.clone(), followed.log.head())).collect();
+        let is_due = match &surveyed {
+            // A part of the regions may lack what the others have.
+            None => follower.has_tried(names()) || begun.elapsed() >= PATIENCE,
+            Some((when, before)) => Instant::elapsed(when) >= PERIOD || *before != heads,
+        };
+        if is_due {
+            parts.context.facts.surveyed(summarise(&logs, parts.backup_quorum, parts.context.now()));
+            surveyed = Some((Instant::now(), heads));
         }
         context.progress.waiting("the next look at the logs");
         let changed = async {
@@ -50,7 +63,8 @@ pub async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::Result<
         };
         tokio::select! {
             () = context.stop.cancelled() => return Ok(()),
-            () = changed => anything = true,
+            () = changed => {}
+            () = tokio::time::sleep(PERIOD) => {}
         }
     }
 }

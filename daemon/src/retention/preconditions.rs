@@ -44,12 +44,20 @@ impl Deleter<'_> {
     /// The reason.
     pub(crate) async fn read_logs(&self, regions: &OpenRegions) -> Result<RegionReadings, Doubt> {
         self.stopped()?;
-        let read = read_all(regions, self.signer).await.map_err(|error| Doubt::Away(format!("{error:#}")))?;
-        let place = (self.state, self.clock.now());
-        let compared = compare((self.cluster, self.freezer), place, &read.to_compare()).await;
-        let Compared { found, accepted, suspected } = compared;
-        for region in &accepted {
-            regions.logs().forget(region);
+        let mut read = self.read_all(regions).await?;
+        let mut compared = self.compare(&read).await;
+        if compared.accepted.iter().any(|region| read.has_changed(region)) {
+            for region in compared.accepted.iter().filter(|region| read.has_changed(region)) {
+                regions.logs().forget(region);
+            }
+            // As they are now.
+            read = self.read_all(regions).await?;
+            compared = self.compare(&read).await;
+        }
+        let Compared { found, suspected, .. } = compared;
+        let foreign = read.foreign();
+        if !foreign.is_empty() {
+            return Err(Doubt::Disagree(foreign));
         }
         if !found.is_empty() {
             return Err(Doubt::Disagree(found.iter().map(ToString::to_string).collect()));
@@ -63,6 +71,15 @@ impl Deleter<'_> {
             self.stopped()?;
         }
         Ok(read)
+    }
+
+    async fn read_all(&self, regions: &OpenRegions) -> Result<RegionReadings, Doubt> {
+        read_all(regions, self.signer).await.map_err(|error| Doubt::Away(format!("{error:#}")))
+    }
+
+    async fn compare(&self, read: &RegionReadings) -> Compared {
+        let place = (self.state, self.clock.now());
+        compare((self.cluster, self.freezer), place, &read.to_compare()).await
     }
 
     fn stopped(&self) -> Result<(), Doubt> {
@@ -82,5 +99,37 @@ impl Deleter<'_> {
             "by the regions' logs, delete of cluster {cluster} has been stopped by {who} since {since}: {why}; lift it with \
              `lifeboatd resume --cluster {cluster} --action delete` on the host that stopped it, or here if that is lost"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lifeboat_repository::format::ids::RepositoryId;
+    use lifeboat_repository::keys::SigningKey;
+    use lifeboat_repository::log::Descriptor;
+    use lifeboat_vocabulary::SystemClock;
+
+    use super::*;
+    use crate::regions::open::tests::two_regions;
+
+    #[tokio::test]
+    async fn nothing_is_deleted_while_a_region_holds_another_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let freezer = Freezer::new(dir.path(), Arc::new(SystemClock));
+        let signer = NoteSigner::new("lifeboat.main".parse().unwrap(), SigningKey::generate().unwrap());
+        let regions = two_regions();
+        for (region, id) in regions.iter().zip([1, 2]) {
+            let repository = RepositoryId::from_bytes([id; 16]);
+            let descriptor = Descriptor::new(repository, 7, SystemClock.now(), signer.verify_key());
+            descriptor.create(&*region.store, &signer).await.unwrap();
+        }
+        let cluster = regions.cluster().clone();
+        let deleter =
+            Deleter { cluster: &cluster, state: dir.path(), freezer: &freezer, signer: &signer, clock: &SystemClock };
+        let doubt = deleter.read_logs(&regions).await.unwrap_err();
+        let Doubt::Disagree(what) = &doubt else { panic!("{doubt:?}") };
+        assert!(what[0].starts_with("r1: it holds another repository"), "{what:?}");
     }
 }

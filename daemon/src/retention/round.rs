@@ -70,19 +70,22 @@ impl RetentionRound<'_> {
     ///
     /// CRASH SAFETY. Each region is worked on by itself, in the order that [`sweep`] describes: a crash, a stop or a failure
     /// anywhere leaves what the next round goes on with.
+    ///
+    /// `writers` is asked directly before each region; the outcomes are in the order of the configuration.
     pub(crate) async fn carry_out(
         &self,
         logs: &BTreeMap<RegionName, RegionLog>,
-        writers: &BTreeMap<RegionName, Result<Writers, String>>,
-    ) -> BTreeMap<RegionName, RegionOutcome> {
+        writers: impl AsyncFn(&OpenRegion) -> Result<Writers, String>,
+    ) -> Vec<(RegionName, RegionOutcome)> {
         // What the others have counts only if all of them could be asked.
         let is_complete = logs.len() == self.regions.len();
         let holds = log::holds_in_force(logs.values(), self.now);
-        let mut outcomes = BTreeMap::new();
-        for (name, log) in logs {
-            let (Some(region), Some(writers)) = (self.regions.get(name), writers.get(name)) else { continue };
-            let outcome = match writers {
-                Err(why) => RegionOutcome::Unreadable(why.clone()),
+        let mut outcomes = Vec::new();
+        for region in self.regions {
+            let name = &region.name;
+            let Some(log) = logs.get(name) else { continue };
+            let outcome = match writers(region).await {
+                Err(why) => RegionOutcome::Unreadable(why),
                 Ok(writers) => {
                     let others = logs.iter().filter(|(other, _)| *other != name).map(|(_, log)| log);
                     let elsewhere =
@@ -90,18 +93,17 @@ impl RetentionRound<'_> {
                     let settings = SweepSettings {
                         policy: self.policy.clone(),
                         grace: self.grace,
-                        mode: mode_of(*writers),
+                        mode: mode_of(writers),
                         force: self.force,
                         elsewhere,
                         holds: holds.clone(),
                     };
                     let mut log = log.clone();
                     let done = self.one_region(region, &mut log, &settings).await;
-                    self.regions.logs().keep(name, &log);
                     done.map_or_else(RegionOutcome::Failed, |done| RegionOutcome::Done(Box::new(done)))
                 }
             };
-            outcomes.insert(name.clone(), outcome);
+            outcomes.push((name.clone(), outcome));
         }
         outcomes
     }

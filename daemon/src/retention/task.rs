@@ -124,10 +124,6 @@ impl RetentionTask {
         if let Err(stopped) = freezer.check(cluster, Action::Delete) {
             return Ok(RoundOutcome::Stopped(stopped.to_string()));
         }
-        let mut writers = BTreeMap::new();
-        for region in regions.iter().filter(|region| logs.contains_key(&region.name)) {
-            writers.insert(region.name.clone(), region.judge_writers().await);
-        }
         let gate = FreezeGate { freezer: Arc::clone(freezer), cluster: cluster.clone() };
         let round = RetentionRound {
             regions,
@@ -137,7 +133,8 @@ impl RetentionTask {
             force: Force::No,
             now,
         };
-        let mut outcomes = round.carry_out(&logs, &writers).await;
+        let done = round.carry_out(&logs, async |region| region.judge_writers().await).await;
+        let mut outcomes: BTreeMap<_, _> = done.into_iter().collect();
         outcomes.extend(as_outcomes(read.unreadable().into_iter()));
         Ok(RoundOutcome::Regions(outcomes))
     }

@@ -22,7 +22,7 @@ use crate::care::{audit_delivery, tamper_watch};
 use crate::deletion::freeze::Freezer;
 use crate::model::verdict::WalReceiver;
 use crate::regions::context::ClusterContext;
-use crate::regions::log_follower;
+use crate::regions::follow;
 use crate::regions::memory::RegionBook;
 use crate::regions::open::OpenRegions;
 use crate::regions::survey::{self, SurveyParts};
@@ -277,7 +277,7 @@ impl Tasks {
     fn begin_survey(&self) {
         let (cluster, good) = (self.context.clone(), self.good.subscribe());
         self.spawn(TaskSettings::new("logs", ORDINARY_CEILING), move |context| {
-            log_follower::follow(context, cluster.clone(), good.clone())
+            follow::follow(context, cluster.clone(), good.clone())
         });
         let parts = SurveyParts { context: self.context.clone(), backup_quorum: self.config.durability.backup_quorum };
         let settings = TaskSettings::new("survey", ORDINARY_CEILING);

@@ -79,25 +79,15 @@ impl LogMemory {
             }
             None => Arc::new(RegionLog::read(store, trust.clone()).await?),
         };
-        self.take_over(&region.name, &log, Some(forgotten));
+        self.keep(&region.name, &log, forgotten);
         Ok(log)
     }
 
-    /// Takes over what was read or appended elsewhere, if it continues what is known.
-    pub fn keep(&self, region: &RegionName, log: &RegionLog) {
-        self.take_over(region, &Arc::new(log.clone()), None);
-    }
-
-    fn take_over(&self, region: &RegionName, log: &Arc<RegionLog>, read_after: Option<u64>) {
+    /// Keeps what was read, unless the log was forgotten after the reading began.
+    fn keep(&self, region: &RegionName, log: &Arc<RegionLog>, forgotten: u64) {
         let mut regions = self.regions.lock();
         let region = regions.entry(region.clone()).or_default();
-        let is_forgotten = read_after.is_some_and(|forgotten| forgotten != region.forgotten);
-        // Readers of other keys, or another repository, replace what is known; everything else has to continue it.
-        let continues = region.known.as_ref().is_none_or(|known| match read_after {
-            Some(_) if !log.trusts_like(known.trust()) => true,
-            _ => log.compare_with(known.head()).is_ok(),
-        });
-        if continues && !is_forgotten {
+        if region.forgotten == forgotten {
             region.known = Some(Arc::clone(log));
         }
     }

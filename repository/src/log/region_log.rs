@@ -205,7 +205,7 @@ impl RegionLog {
         same_region && trust.repository == self.trust.repository && trust.keys == self.trust.keys
     }
 
-    /// What it was measured against.
+    /// What it is measured against.
     #[must_use]
     pub fn trust(&self) -> &LogTrust {
         &self.trust
@@ -283,7 +283,8 @@ impl RegionLog {
     /// # Errors
     /// [`LogError`]; after [`LogError::Store`] the record may or may not stand there: repeat with the same draft.
     /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names; [`LogError::TooLong`] or
-    /// [`LogError::TooLarge`] if the log is full.
+    /// [`LogError::TooLarge`] if the log is full; [`LogError::RolledBack`] or [`LogError::Forked`] if it does not end any more
+    /// where we know it to end.
     pub(crate) async fn try_append(
         &mut self,
         store: &dyn Store,
@@ -310,6 +311,8 @@ impl RegionLog {
         // Signatures are deterministic: a repetition at the same place has the same bytes.
         let bytes = Bytes::from(note::sign(&text, &[signer]).map_err(|source| LogError::Note { seq, source })?);
         self.check_room(&bytes)?;
+        // A record behind a log that was set back meanwhile would make it unreadable to everybody.
+        self.confirm_head(store).await?;
         let failed = |source| LogError::Store { seq, source };
         match create_once(store, &layout::log_note(seq), bytes.clone()).await.map_err(failed)? {
             Created::Ours => {

@@ -133,7 +133,6 @@ impl Region {
 
     /// Reads what is new in the log.
     pub async fn read_log(&mut self, cluster: &Cluster) -> Result<(), Arc<LogError>> {
-        self.memory.keep(&self.store.name, &self.log);
         let read = self.memory.read(&self.store, &cluster.trust(&self.store.name)).await?;
         self.log = RegionLog::clone(&read);
         Ok(())

@@ -72,6 +72,24 @@ fn audit(action: &str, subject: &str) -> RecordBody {
     })
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_part_of_the_regions_is_not_judged_before_the_others_were_tried() {
+    let begun = Instant::now();
+    let looked = |read| Some(Looked { when: begun, read });
+    for (why, looked, all_tried, read, seconds, expected) in [
+        ("the first of two", None, false, 1, 0, false),
+        ("all at last", None, true, 2, 0, true),
+        ("the other is away", None, true, 1, 0, true),
+        ("again", looked(2), true, 2, 599, false),
+        ("in time", looked(2), true, 2, 600, true),
+        ("one is back", looked(1), true, 2, 1, true),
+        ("one was forgotten", looked(2), false, 1, 900, false),
+    ] {
+        let now = begun + Duration::from_secs(seconds);
+        assert_eq!(is_due(looked, all_tried, read, now), expected, "{why}");
+    }
+}
+
 #[tokio::test]
 async fn each_finding_in_the_logs_freezes_deletion() {
     let mut scene = Scene::new().await;

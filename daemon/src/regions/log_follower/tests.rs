@@ -54,12 +54,6 @@ async fn a_log_is_published_as_it_was_read_and_every_reader_gets_the_same_one() 
     assert_eq!(second.head(), regions.logs[&a.name].head());
     assert!(Arc::ptr_eq(&follower.latest()[&a.name].log, &second));
     assert_eq!(follower.current().keys().collect::<Vec<_>>(), [&a.name], "the other one was never read");
-
-    add(&mut regions, "a", 5).await;
-    changes.mark_unchanged();
-    follower.keep(&a.name, &regions.logs[&a.name]);
-    assert!(changes.has_changed().unwrap());
-    assert_eq!(follower.latest()[&a.name].log.head(), regions.logs[&a.name].head(), "what was appended here");
 }
 
 #[tokio::test]
@@ -77,10 +71,11 @@ async fn a_rolled_back_log_is_refused_to_all_until_it_is_forgotten_but_wal_may_g
         assert!(follower.current().is_empty(), "nobody judges by it");
         let now = follower.read_log_even_if_changed(&a, &trust).await.unwrap();
         assert_eq!(now.entries().len() + 1, whole.entries().len());
-        follower.keep(&a.name, &now);
     }
+    let (names, forgets) = ([a.name.clone()], follower.forgets());
+    assert!(follower.has_tried(names.iter()));
     follower.forget(&a.name);
-    assert!(follower.latest().is_empty());
+    assert!(follower.latest().is_empty() && !follower.has_tried(names.iter()) && forgets.has_changed().unwrap());
     let now = follower.read_log(&a, &trust).await.unwrap();
     assert_eq!(now.entries().len() + 1, whole.entries().len());
     assert_eq!(follower.current().len(), 1);
@@ -100,8 +95,6 @@ async fn a_forked_log_is_refused_until_it_is_forgotten() {
     }
     let refused = follower.read_log(&a, &trust).await.unwrap_err();
     assert!(matches!(*refused, LogError::Forked { .. }), "{refused:?}");
-    follower.keep(&a.name, &regions.logs[&a.name]);
-    assert!(follower.read_log(&a, &trust).await.is_err(), "a longer fork is not taken over either");
     follower.forget(&a.name);
     assert_eq!(follower.read_log(&a, &trust).await.unwrap().head(), regions.logs[&a.name].head());
 }
@@ -161,4 +154,17 @@ async fn a_look_costs_two_requests_however_long_the_log_is() {
         follower.read_log(&a, &trust).await.unwrap();
     }
     assert_eq!(requests() - whole, 3 * 2);
+}
+
+#[tokio::test]
+async fn an_emptied_region_is_no_log_that_wal_can_go_on_in() {
+    let regions = two_regions_with_backups().await;
+    let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let follower = LogFollower::default();
+    let whole = follower.read_log(&a, &trust).await.unwrap();
+    for seq in 0..whole.entries().len() as u64 {
+        a.store.delete(&StoredName::LogNote { seq }.key()).await.unwrap();
+    }
+    let refused = follower.read_log_even_if_changed(&a, &trust).await.unwrap_err();
+    assert!(matches!(*refused, LogError::RolledBack { .. }), "{refused:?}");
 }

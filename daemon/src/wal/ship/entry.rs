@@ -21,7 +21,6 @@ const OBJECTS_MAX: usize = 2_000_000;
 
 /// What a region gave at the beginning.
 pub(crate) struct Entry {
-    pub(crate) log: RegionLog,
     pub(crate) lease: Lease,
     pub(crate) head: HeadFile,
     pub(crate) found: Found,
@@ -85,7 +84,7 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
         }
     };
     let found = find(region, &log, durable).await.context("list the WAL that is there")?;
-    Ok(Answer::Entry(Box::new(Entry { log, lease, head, found, entered })))
+    Ok(Answer::Entry(Box::new(Entry { lease, head, found, entered })))
 }
 
 /// What there is behind the last head, or all there is if there is no head.
@@ -114,7 +113,7 @@ async fn find(region: &RegionStore, log: &RegionLog, head: Option<WalPosition>) 
     let epoch = |record: &WalEpochRecord| WalPosition { timeline: record.timeline, lsn: record.start };
     let epochs: Vec<_> = log.wal_epochs().map(epoch).collect();
     let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &gaps);
-    Ok(Found { durable, objects, gaps, log: log.head() })
+    Ok(Found { durable, objects, gaps })
 }
 
 /// Without a head: where the WAL begins. The first object that is there need not be the first that was sent, but a key is

@@ -99,8 +99,8 @@ impl LeaseKeeper {
         if !self.is_ours() {
             return;
         }
-        let (durable, log) =
-            self.ship.look(|ship_state| (ship_state.head(self.index), ship_state.log_head(self.index)));
+        let durable = self.ship.look(|ship_state| ship_state.head(self.index));
+        let log = self.ship.settings.logs.head(&self.region.name);
         let settings = &self.ship.settings;
         let head = Head {
             repository: settings.repository,

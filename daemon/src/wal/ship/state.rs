@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::log::LogHead;
 use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
 use lifeboat_repository::wal::{PieceSize, WalObject};
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
@@ -64,7 +63,6 @@ pub(crate) struct Found {
     pub(crate) objects: Vec<WalObject>,
     /// Missing WAL that is on record there.
     pub(crate) gaps: Vec<WalRange>,
-    pub(crate) log: Option<LogHead>,
 }
 
 /// The bounds.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::Origin;
-use lifeboat_repository::log::{Draft, LogError, RegionLog, RegionStore};
+use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore};
 use lifeboat_stores::{ObjectKey, PutMode, StoreError};
 use lifeboat_vocabulary::UtcTime;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
-use crate::wal::ship::entry::{self, Answer, Entry};
+use crate::wal::ship::entry::{self, Answer, Entry, trust};
 use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
@@ -40,7 +40,6 @@ pub(crate) struct RegionUploader {
     index: usize,
     ship: Arc<ShipContext>,
     region: RegionStore,
-    log: Option<RegionLog>,
     keys: mpsc::Sender<Keys>,
     entered: UtcTime,
     puts: JoinSet<Put>,
@@ -57,19 +56,7 @@ impl RegionUploader {
     pub(crate) fn new(index: usize, region: RegionStore, ship: Arc<ShipContext>, keys: mpsc::Sender<Keys>) -> Self {
         let entered = ship.now();
         let (puts, going) = (JoinSet::new(), HashMap::new());
-        Self {
-            index,
-            ship,
-            region,
-            log: None,
-            keys,
-            entered,
-            puts,
-            going,
-            read_back: 0,
-            pause: PAUSE_MIN,
-            paused_until: None,
-        }
+        Self { index, ship, region, keys, entered, puts, going, read_back: 0, pause: PAUSE_MIN, paused_until: None }
     }
 
     /// Asks the region what it has.
@@ -79,8 +66,8 @@ impl RegionUploader {
 
     /// The region has answered.
     pub(crate) async fn enter(&mut self, entry: Entry) {
-        let Entry { log, lease, head, found, entered } = entry;
-        (self.log, self.entered) = (Some(log), entered);
+        let Entry { lease, head, found, entered } = entry;
+        self.entered = entered;
         let (ship, index) = (Arc::clone(&self.ship), self.index);
         ship.change(|ship_state| ship_state.entered(index, found, ship.now()));
         // There is one, and room for it: every region answers once.
@@ -236,11 +223,7 @@ impl RegionUploader {
 
     fn announced(&mut self, load: &Load, announced: anyhow::Result<()>) {
         match announced {
-            Ok(()) => {
-                self.took(load);
-                let head = self.log.as_ref().and_then(RegionLog::head);
-                self.ship.quietly(|ship_state| ship_state.logged(self.index, head));
-            }
+            Ok(()) => self.took(load),
             Err(error) => self.refused(load, &error),
         }
     }
@@ -258,11 +241,11 @@ impl RegionUploader {
                 Err(error) => return Err(error).context("store a key for WAL"),
             }
         }
-        let log = self.log.as_mut().context("the log was not read")?;
         let settings = &self.ship.settings;
-        log.refresh(store).await.context("read the log")?;
+        let trust = trust(&self.ship, &self.region);
         let body = notice.body();
-        self.ship.heard_of(log);
+        // A log may have been set back since the last notice: behind its hole nothing must be written.
+        let mut log = self.read_log(&trust).await?;
         while !log.entries().iter().any(|entry| entry.record.body == body) {
             let origin = Origin {
                 writer: settings.signer.name().clone(),
@@ -271,16 +254,21 @@ impl RegionUploader {
                 tool: settings.tool.clone(),
             };
             match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
-                Ok(_) => {
-                    settings.logs.keep(&self.region.name, log);
-                    break;
-                }
+                // Everybody hears of it, and the next head names it.
+                Ok(_) => log = self.read_log(&trust).await?,
                 // A backup that ran beside us has taken the number.
-                Err(LogError::CountReused { .. }) => self.ship.heard_of(log),
+                Err(LogError::CountReused { .. }) => self.ship.heard_of(&log),
                 Err(error) => return Err(error).context("write to the log"),
             }
         }
         Ok(())
+    }
+
+    async fn read_log(&self, trust: &LogTrust) -> anyhow::Result<RegionLog> {
+        let log = self.ship.settings.logs.read_log_even_if_changed(&self.region, trust).await;
+        let log = log.context("read the log")?;
+        self.ship.heard_of(&log);
+        Ok(log)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::log::LogHead;
 use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
@@ -30,18 +29,16 @@ pub(crate) struct UploaderState {
     conflict: Option<String>,
     /// Where it began to lack whole pieces at the start.
     pub(crate) pieces: Option<WalPosition>,
-    /// The end of its log, as we know it.
-    pub(crate) log: Option<LogHead>,
 }
 
 impl UploaderState {
     pub(crate) fn new(name: RegionName) -> Self {
         let asked = Asked::NotYet { why: None };
-        Self { name, asked, away: None, leased: None, conflict: None, pieces: None, log: None }
+        Self { name, asked, away: None, leased: None, conflict: None, pieces: None }
     }
 
-    pub(crate) fn known(&mut self, log: Option<LogHead>) {
-        (self.asked, self.log) = (Asked::Known, log);
+    pub(crate) fn known(&mut self) {
+        self.asked = Asked::Known;
     }
 
     /// It could not be asked.

@@ -304,3 +304,17 @@ async fn a_log_that_is_full_takes_no_record_that_would_make_it_unreadable() {
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 }
+
+#[tokio::test]
+async fn nothing_is_written_behind_a_log_that_was_set_back_or_replaced() {
+    let (store, mut log) = filled(4).await;
+    let mut rolled_back = log.clone();
+    store.delete(&layout::log_note(3)).await.unwrap();
+    let error = rolled_back.append(&store, &samples::signer(), &backup(7)).await.unwrap_err();
+    assert!(matches!(error, LogError::RolledBack { remembered: 3, .. }), "{error:?}");
+    let mut now = RegionLog::read(&store, trust()).await.unwrap();
+    now.append(&store, &samples::signer(), &backup(8)).await.unwrap();
+    let error = log.append(&store, &samples::signer(), &backup(7)).await.unwrap_err();
+    assert!(matches!(error, LogError::Forked { seq: 3, .. }), "{error:?}");
+    assert_eq!(RegionLog::read(&store, trust()).await.unwrap().entries(), now.entries());
+}

@@ -1,6 +1,5 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
-use lifeboat_repository::log::LogHead;
 use lifeboat_repository::wal::WalObject;
 use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{RegionName, UtcTime, WalPosition};
@@ -35,7 +34,7 @@ pub(crate) struct Sealed {
 impl ShipState {
     /// A region has told what it has, and its lease is ours.
     pub(crate) fn entered(&mut self, region: usize, found: Found, time: UtcTime) {
-        let Found { durable, objects, gaps, log } = found;
+        let Found { durable, objects, gaps } = found;
         let durable = durable.or(self.owed);
         for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
             self.marks.found(at);
@@ -46,7 +45,7 @@ impl ShipState {
         self.marks.enter(region, durable);
         self.pending_objects.present(region, objects);
         self.at(region, |uploader| {
-            uploader.known(log);
+            uploader.known();
             uploader.lease(None);
         });
         self.record_holes(region, time);
@@ -82,11 +81,6 @@ impl ShipState {
         self.at(region, UploaderState::took_something);
     }
 
-    /// A region's log goes on to here, with what was said last.
-    pub(crate) fn logged(&mut self, region: usize, head: Option<LogHead>) {
-        self.at(region, |uploader| uploader.log = head);
-    }
-
     /// A region has not taken a load; it is tried again.
     pub(crate) fn refused(&mut self, region: usize, load: &Load, why: String, time: UtcTime) {
         self.pending_objects.failed(region, load.file.sequence);
@@ -119,11 +113,6 @@ impl ShipState {
     /// Whether the lease of a region is ours, as far as we know.
     pub(crate) fn holds_lease(&self, region: usize) -> bool {
         self.regions.get(region).is_some_and(UploaderState::holds_lease)
-    }
-
-    /// The end of a region's log, as we know it.
-    pub(crate) fn log_head(&self, region: usize) -> Option<LogHead> {
-        self.regions.get(region)?.log
     }
 
     /// How many regions there are.
