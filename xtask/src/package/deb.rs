@@ -85,7 +85,7 @@ pub(crate) fn package(programs: &Path, profile: Profile, out: &Path) -> Result<P
     add_manuals(&tree, programs, version)?;
     add_documents(&tree, version)?;
     let depends = depends(&source)?;
-    add_control(&tree, (version, &architecture), &depends)?;
+    add_control(&tree, version, &architecture, &depends)?;
     let package = out.join(format!("lifeboat_{version}_{architecture}.deb"));
     let mut make = Command::new("dpkg-deb");
     make.args(["--root-owner-group", if profile == Profile::Dev { "-Znone" } else { "-Zxz" }, "--build"]);
@@ -248,7 +248,7 @@ fn depends(source: &Tree) -> Result<String> {
     list.map(str::to_owned).with_context(|| format!("understand what dpkg-shlibdeps says: {said}"))
 }
 
-fn add_control(tree: &Tree, (version, architecture): (&str, &str), depends: &str) -> Result<()> {
+fn add_control(tree: &Tree, version: &str, architecture: &str, depends: &str) -> Result<()> {
     let size = output_of(Command::new("du").args(["-sk", "--apparent-size"]).arg(&tree.root))?;
     let (name, email) = maintainer();
     let control = format!(
