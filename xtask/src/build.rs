@@ -9,7 +9,8 @@ use crate::tools;
 
 /// Packages that hold what the demo and the torture start, and the packages that give all others the features that the tests
 /// have: with others, cargo would compile most of the dependencies a second time.
-const PACKAGES: [&str; 4] = ["lifeboat-daemon", "lifeboat-restore", "lifeboat-xtask", "lifeboat-stores"];
+const PACKAGES: [&str; 5] =
+    ["lifeboat-daemon", "lifeboat-restore", "lifeboat-xtask", "lifeboat-stores", "lifeboat-test-features"];
 
 /// Builds both programs, and the packages named besides.
 pub(crate) fn programs(besides: &[&str]) -> Result<()> {
