@@ -18,7 +18,7 @@ use lifeboat_daemon::commands::{
 };
 use lifeboat_daemon::run::daemon;
 use lifeboat_daemon::settings::reload::ConfigSource;
-use lifeboat_daemon::settings::wiring;
+use lifeboat_daemon::settings::wiring::{self, ClusterConfig};
 
 /// How long threads that are still at work may take at the end.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -66,28 +66,28 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
         return protect(cli, loaded).await;
     }
     let cluster = wiring::cluster(config, cli.global.cluster.as_ref())?;
+    let chosen = ClusterConfig { config, cluster };
     let stop = signals::stop_token()?;
     match &cli.command {
-        Command::Init => init::run(config, cluster, output).await,
-        Command::Doctor => Ok(doctor::run::run(config, cluster, output).await),
-        Command::Backup { .. } => backup::run((config, cluster), output, &stop).await,
+        Command::Init => init::run(chosen, output).await,
+        Command::Doctor => Ok(doctor::run::run(chosen, output).await),
+        Command::Backup { .. } => backup::run(chosen, output, &stop).await,
         Command::List => {
-            let signer = wiring::signer(config, &cluster.name)?;
-            let pinned = signer.verify_key();
+            let pinned = chosen.signer()?.verify_key();
             let repository = Repository::read(&config.regions, cluster.name.clone(), &pinned).await?;
             backups::print_list(&repository, output);
             Ok(Ending::Done)
         }
-        Command::Adopt => adopt::run(config, cluster, output).await,
-        Command::Pause(args) => pause::pause(config, cluster, args),
-        Command::Resume(args) => pause::resume(config, cluster, args),
-        Command::Heal(args) => heal::run((config, cluster), args, output, &stop).await,
-        Command::Scrub(args) => scrub::run((config, cluster), args, output, &stop).await,
-        Command::Retention { command: RetentionCommand::Plan } => retention_plan::run(config, cluster, output).await,
+        Command::Adopt => adopt::run(chosen, output).await,
+        Command::Pause(args) => pause::pause(chosen, args),
+        Command::Resume(args) => pause::resume(chosen, args),
+        Command::Heal(args) => heal::run(chosen, args, output, &stop).await,
+        Command::Scrub(args) => scrub::run(chosen, args, output, &stop).await,
+        Command::Retention { command: RetentionCommand::Plan } => retention_plan::run(chosen, output).await,
         Command::Retention { command: RetentionCommand::Apply(args) } => {
-            retention_apply::run((config, cluster), *args, output, &stop).await
+            retention_apply::run(chosen, *args, output, &stop).await
         }
-        Command::Hold { command } => hold::run((config, cluster), command, output).await,
+        Command::Hold { command } => hold::run(chosen, command, output).await,
         Command::CheckConfig | Command::Completions { .. } | Command::Manual | Command::Run | Command::Status(_) => {
             Ok(Ending::Done)
         }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use lifeboat_config::{Config, Environment};
 use lifeboat_daemon::base::alarms::board::AlarmBoard;
-use lifeboat_daemon::deletion::freeze::{Action, Freezer, Responsible, Standstill, Trigger};
+use lifeboat_daemon::deletion::audit::Responsible;
+use lifeboat_daemon::deletion::freeze::{Action, Freezer, Standstill, Trigger};
 use lifeboat_daemon::model::capabilities::Writers;
 use lifeboat_daemon::regions::context::ClusterContext;
 use lifeboat_daemon::regions::open::OpenRegions;
@@ -75,7 +76,7 @@ impl Pruner {
 }
 
 fn who() -> Responsible {
-    Responsible { reason: "an upgrade".to_owned(), owner: "mia".to_owned() }
+    Responsible::new("an upgrade", "mia")
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn writes(scene: &Scene) -> u64 {
 }
 
 /// Runs the program and kills it once `count` has grown by so much. Its exit code, if it was faster.
-fn run_and_kill(scene: &Scene, arguments: &[&str], (count, after): (fn(&Scene) -> u64, u64)) -> Option<i32> {
+fn run_and_kill(scene: &Scene, arguments: &[&str], count: fn(&Scene) -> u64, after: u64) -> Option<i32> {
     let slowly = Delay { fixed: Duration::from_millis(4), per_mib: Duration::ZERO };
     scene.regions.iter().for_each(|region| region.faults().change(|plan| plan.delay = slowly));
     let begun = count(scene);
@@ -300,7 +301,7 @@ fn a_kill_at_any_point_of_a_prune_harms_nothing_and_the_next_run_ends_it() {
     for _ in 0..2 {
         wait_for_graces(&history);
         let mut after = 1;
-        while run_and_kill(scene, &arguments, (writes, after)) != Some(0) {
+        while run_and_kill(scene, &arguments, writes, after) != Some(0) {
             let when = format!("killed after {after} writes");
             let open = [0, 1].map(|index| check_promises(&history, index, &when));
             (kills, in_the_middle) = (kills + 1, in_the_middle + u32::from(open.contains(&true)));
@@ -337,7 +338,7 @@ fn a_kill_at_any_point_of_a_scrub_records_damage_once_and_the_next_run_finds_all
     let index = scene.keys(1, ".lbx").into_iter().find(|key| key.contains(history.real.as_str())).unwrap();
     scene.regions[1].remove_raw(BUCKET, &index).unwrap();
     let (mut kills, mut after) = (0, 3);
-    while run_and_kill(scene, &["scrub", "--full"], (requests, after)) != Some(6) {
+    while run_and_kill(scene, &["scrub", "--full"], requests, after) != Some(6) {
         kills += 1;
         after += 2;
         assert!(kills < 300, "it does not come to an end");

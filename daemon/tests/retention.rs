@@ -7,7 +7,8 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifeboat_daemon::deletion::freeze::{Action, Freezer, Responsible};
+use lifeboat_daemon::deletion::audit::Responsible;
+use lifeboat_daemon::deletion::freeze::{Action, Freezer};
 use lifeboat_vocabulary::SystemClock;
 use support::history::{History, POLICY};
 
@@ -144,7 +145,7 @@ fn nothing_is_deleted_while_deletion_is_paused_and_a_change_of_policy_is_shown_f
     let scene = &history.scene;
     let state = scene.site.dir.path().join(scene.state);
     let freezer = Freezer::new(&state, Arc::new(SystemClock));
-    let who = Responsible { reason: "audit".to_owned(), owner: "mia".to_owned() };
+    let who = Responsible::new("audit", "mia");
     freezer.pause(&"main".parse().unwrap(), Action::Delete, &who, None).unwrap();
     let records = history.records();
     let refused = scene.daemon(&["retention", "apply", "--yes", "--force"]).expect(1);

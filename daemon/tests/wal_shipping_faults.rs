@@ -154,7 +154,7 @@ fn a_full_disk_under_the_spool_refuses_bytes_and_loses_nothing() {
     });
 }
 
-async fn confirmed_is_in_the_quorum(world: &World, quorum: usize, (start, confirmed): (u64, u64)) {
+async fn confirmed_is_in_the_quorum(world: &World, quorum: usize, start: u64, confirmed: u64) {
     let wanted = range(1, start, confirmed);
     let lacking = [world.lacks(0, wanted, segment(1)).await, world.lacks(1, wanted, segment(1)).await];
     let lacking = lacking.map(|lacking| lacking.map(|(part, read)| format!("{part}: {read:?}")));
@@ -164,7 +164,7 @@ async fn confirmed_is_in_the_quorum(world: &World, quorum: usize, (start, confir
 
 /// The server's side of a reconnect: where the shipper wants it, and from there on everything. In even rounds the server
 /// has no more than the slot holds, which is what was confirmed.
-async fn resume(shipper: &Shipper, first: u64, (round, confirmed): (u64, u64)) -> u64 {
+async fn resume(shipper: &Shipper, first: u64, round: u64, confirmed: u64) -> u64 {
     let from = match shipper.resume() {
         Some(resume) if round.is_multiple_of(2) => {
             let position = resume.position.lsn.as_bytes();
@@ -202,7 +202,7 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
     for round in 0..12_u64 {
         world.stores.iter().for_each(|store| store.heal());
         let shipper = world.start(settings.clone()).await;
-        let from = resume(&shipper, start, (round, confirmed)).await;
+        let from = resume(&shipper, start, round, confirmed).await;
         for (seed, store) in world.stores.iter().enumerate() {
             let faults = vec![Fault::Lost, Fault::AnswerLost, Fault::Slow(Duration::from_millis(100))];
             store.chance(Chance { seed: round * 2 + seed as u64 + 1, per_mille: 100, faults });
@@ -225,11 +225,11 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
         sent = last.received.unwrap().as_bytes();
         confirmed = confirmed.max(last.confirmed.map_or(start, |at| at.lsn.as_bytes()));
         world.stores.iter().for_each(|store| store.heal());
-        confirmed_is_in_the_quorum(world, settings.wal_quorum, (start, confirmed)).await;
+        confirmed_is_in_the_quorum(world, settings.wal_quorum, start, confirmed).await;
     }
     assert!(confirmed > start + 3 * MIB, "the rounds did something: {confirmed:x}");
     let shipper = world.start(settings.clone()).await;
-    let from = resume(&shipper, start, (13, confirmed)).await;
+    let from = resume(&shipper, start, 13, confirmed).await;
     let end = offer(&shipper, 1, from, sent + 100_000).await;
     everywhere(&shipper, 1, end).await;
     until(&shipper, "an empty spool", |now| now.spool_bytes == ByteCount::ZERO).await;

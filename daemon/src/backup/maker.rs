@@ -20,8 +20,7 @@ use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::run::{Shown, make, result_of};
 use crate::base::progress::Progress;
 use crate::regions::context::ClusterContext;
-use crate::settings::wiring;
-use crate::settings::wiring::state_directory;
+use crate::settings::wiring::{self, ClusterConfig};
 use crate::wal::shared::Shared;
 use crate::wal::ship::lease_keeper::holder_text;
 use crate::wal::ship::spool::installation;
@@ -67,7 +66,8 @@ impl BackupMaker for Maker {
             Err(error) => return RunResult::without_backup(RunEnding::Failed, format!("{error:#}")),
         };
         let shown = Shown::Daemon { progress, cpu_share: &self.cpu_share };
-        result_of(&make((&config, cluster, &self.context.regions), shown, stop).await, stop)
+        let of = ClusterConfig { config: &config, cluster };
+        result_of(&make(of, &self.context.regions, shown, stop).await, stop)
     }
 
     /// Where this daemon receives WAL, it holds the lease of each region, or waits for it. A region that gives no answer
@@ -78,9 +78,10 @@ impl BackupMaker for Maker {
             return None;
         }
         let cluster = wiring::cluster(&config, Some(&self.context.cluster)).ok()?;
-        let signer = wiring::signer(&config, &self.context.cluster).ok()?;
+        let of = ClusterConfig { config: &config, cluster };
+        let signer = of.signer().ok()?;
         // Before WAL has begun here, there is no name yet, and whoever holds a lease is somebody else.
-        let ours = match installation(&state_directory(&config, cluster).join("spool")).await {
+        let ours = match installation(&of.state_directory().join("spool")).await {
             Some(ours) => ours,
             None => InstanceId::random().ok()?,
         };

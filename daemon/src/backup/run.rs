@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_cli::terminal::{Output, ProgressLine};
-use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_config::Config;
 use lifeboat_postgres::{
     BackupEnd, BackupFacts, BackupSource, BackupStart, PageChecks, ReplicationSource, ServerFacts, SourceEvent,
 };
@@ -29,7 +29,7 @@ use crate::backup::page_check::{Judge, PageCheck, second_look};
 use crate::backup::report::BackupOutcome;
 use crate::base::progress::Progress;
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
+use crate::settings::wiring::{self, ClusterConfig};
 
 /// Uploads at the same time per region: enough to hide a store's latency, few enough to leave packs for the others.
 const UPLOADS_PER_REGION: usize = 4;
@@ -145,13 +145,15 @@ async fn tell_steps(progress: Progress, counters: Arc<lifeboat_repository::backu
 /// # Errors
 /// Whatever stopped it. Nothing that looks like a backup is left behind then.
 pub async fn make(
-    (config, cluster, regions): (&Config, &ClusterSettings, &OpenRegions),
+    of: ClusterConfig<'_>,
+    regions: &OpenRegions,
     shown: Shown<'_>,
     stop: &CancellationToken,
 ) -> anyhow::Result<BackupOutcome> {
+    let ClusterConfig { config, cluster } = of;
     shown.waits("the regions");
     let (begun, start_time) = (Instant::now(), SystemClock.now());
-    let signer = wiring::signer(config, &cluster.name)?;
+    let signer = of.signer()?;
     let regions = read_regions(regions, &signer).await?;
     let plan = memory_plan(config, &regions.descriptor)?;
     tracing::info!("{plan}");
@@ -171,14 +173,14 @@ pub async fn make(
         anyhow::bail!("the server sent data before the backup began");
     };
     belongs(facts.incarnation.as_deref(), started.position, &regions.logs)?;
-    let settings = settings((config, cluster), (&backup, &regions.descriptor), plan, check(&started));
+    let settings = settings(of, &backup, &regions.descriptor, plan, check(&started));
     let settings = BackupSettings { cpu_share: shown.cpu_share(), ..settings };
     let mut writer = BackupWriter::start(settings, regions.stores.clone(), stop).context("start the pipeline")?;
     for (region, error) in regions.unusable {
         writer.exclude(&region, ExclusionReason::Prepare(error.into()));
     }
     let following = shown.follow(writer.progress(), started.estimated);
-    let transfer = transfer((&mut source, started, &facts), &mut writer, stop).await?;
+    let transfer = transfer(&mut source, started, &facts, &mut writer, stop).await?;
     let sealed = writer.finish().await.context("seal the backup")?;
     drop(following);
     shown.waits("the regions to take what is left");
@@ -280,8 +282,9 @@ fn memory_plan(config: &Config, descriptor: &Descriptor) -> anyhow::Result<Memor
 }
 
 fn settings(
-    (config, cluster): (&Config, &ClusterSettings),
-    (backup, descriptor): (&BackupId, &Descriptor),
+    ClusterConfig { config, cluster }: ClusterConfig<'_>,
+    backup: &BackupId,
+    descriptor: &Descriptor,
     plan: MemoryPlan,
     check: Option<Arc<dyn FrameCheck>>,
 ) -> BackupSettings {
@@ -317,7 +320,9 @@ async fn first_event(source: &mut ReplicationSource) -> anyhow::Result<Option<So
 
 /// Moves everything from the server into the pipeline.
 async fn transfer(
-    (source, start, facts): (&mut ReplicationSource, BackupStart, &ServerFacts),
+    source: &mut ReplicationSource,
+    start: BackupStart,
+    facts: &ServerFacts,
     writer: &mut BackupWriter,
     stop: &CancellationToken,
 ) -> anyhow::Result<Transfer> {

@@ -197,7 +197,7 @@ impl Supervisor {
         let begun = Instant::now();
         let mut cut_off = Vec::new();
         for (order, hurry, cut) in [(StopOrder::First, 6, 7), (StopOrder::Last, 10, 12)] {
-            let deadlines = (begun + patience * hurry / 12, begun + patience * cut / 12);
+            let (hurry, cut) = (begun + patience * hurry / 12, begun + patience * cut / 12);
             // A task that was just beginning others may have begun some after the first were taken.
             loop {
                 let chosen = self.take(|entry| which(entry) && entry.settings.order <= order);
@@ -205,7 +205,7 @@ impl Supervisor {
                     break;
                 }
                 let mut taken = Taken { supervisor: self, tasks: chosen };
-                cut_off.extend(end(&mut taken.tasks, deadlines).await);
+                cut_off.extend(end(&mut taken.tasks, hurry, cut).await);
             }
         }
         cut_off
@@ -235,7 +235,7 @@ impl Drop for Taken<'_> {
 }
 
 /// Ends tasks: asked at once, told to hurry at one deadline, cut off at the other.
-async fn end(tasks: &mut Vec<Kept>, (hurry, cut): (Instant, Instant)) -> Vec<&'static str> {
+async fn end(tasks: &mut Vec<Kept>, hurry: Instant, cut: Instant) -> Vec<&'static str> {
     tasks.iter().for_each(|kept| kept.stop.cancel());
     for kept in tasks.iter_mut() {
         if tokio::time::timeout_at(hurry, &mut kept.keeper).await.is_err() {

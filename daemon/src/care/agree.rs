@@ -14,6 +14,7 @@ use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::{Durable, time_text};
 use crate::care::parts::CareParts;
 use crate::deletion::freeze::{Freezer, Trigger};
+use crate::regions::context::ClusterContext;
 use crate::regions::readings::RegionReadings;
 
 /// A log that cannot be understood may have been damaged on its way here. One that is read like that again, so much later,
@@ -124,9 +125,11 @@ pub(crate) struct Compared {
 /// the log as it is now is remembered from then on. Whoever deletes does this before, and does not wait for whoever
 /// watches.
 pub(crate) async fn compare(
-    (cluster, freezer): (&ClusterName, &Freezer),
-    (state, now): (&Path, UtcTime),
+    cluster: &ClusterName,
+    freezer: &Freezer,
+    state: &Path,
     readings: &[LogReading<'_>],
+    now: UtcTime,
 ) -> Compared {
     let file = heads_of(state);
     let known = file.read();
@@ -163,8 +166,8 @@ pub(crate) async fn compare(
 /// Compares what all regions said, and raises the alarm. Returns what disagrees.
 pub async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disagreement> {
     let cluster = &parts.cluster.name;
-    let place = (parts.context.directory.as_path(), parts.now());
-    let compared = compare((cluster, &parts.context.freezer), place, &read.to_compare()).await;
+    let ClusterContext { freezer, directory, .. } = &parts.context;
+    let compared = compare(cluster, freezer, directory, &read.to_compare(), parts.now()).await;
     let Compared { found, accepted, suspected } = compared;
     for suspected in &suspected {
         tracing::warn!(%cluster, why = %suspected, "it may have been misread, and is read again");
@@ -218,7 +221,7 @@ mod tests {
             let now = UtcTime::from_unix_micros((1_700_000_000 + seconds) * 1_000_000).unwrap();
             let log: Result<&RegionLog, &LogError> = log;
             let readings = [LogReading { region: &region, log, heads: Vec::new() }];
-            let compared = compare((&cluster, &freezer), (&state, now), &readings).await;
+            let compared = compare(&cluster, &freezer, &state, &readings, now).await;
             assert_eq!((compared.suspected.len(), compared.found.len()), (suspected, found), "after {seconds} s");
         }
         assert!(is_frozen());

@@ -47,7 +47,7 @@ pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<
             // What is appended goes behind the log as it is now; a region that cannot be read gets it later.
             join_all(stores.iter().map(|region| regions.logs().read(region, &key))).await;
             let mut logs = regions.logs().current();
-            if let Err(error) = deliver(&queue, &stores, &mut logs, (signer, parts.now())).await {
+            if let Err(error) = deliver(&queue, &stores, &mut logs, signer, parts.now()).await {
                 // A full disk has an alarm of its own; what waits is delivered when it can be noted.
                 tracing::debug!(%cluster, error = format!("{error:#}"), "audit entries wait");
             }
@@ -70,15 +70,16 @@ pub async fn deliver(
     queue: &Durable<Queue>,
     regions: &[RegionStore],
     logs: &mut BTreeMap<RegionName, RegionLog>,
-    (signer, now): (&NoteSigner, UtcTime),
+    signer: &NoteSigner,
+    now: UtcTime,
 ) -> anyhow::Result<()> {
     let waiting = queue.try_read()?.waiting;
     if waiting.is_empty() || logs.is_empty() {
         return Ok(());
     }
     for entry in waiting.into_iter().take(BATCH) {
-        let wseq = number(queue, &entry, logs, (signer, now)).await?;
-        let draft = draft(&entry.entry, (signer, wseq));
+        let wseq = number(queue, &entry, logs, signer, now).await?;
+        let draft = draft(&entry.entry, signer, wseq);
         let (mut written, mut reused) = (entry.written.clone(), false);
         for region in regions.iter().filter(|region| !entry.written.contains(region.name.as_str())) {
             let Some(log) = logs.get_mut(&region.name) else { continue };
@@ -115,7 +116,8 @@ async fn number(
     queue: &Durable<Queue>,
     entry: &Waiting,
     logs: &BTreeMap<RegionName, RegionLog>,
-    (signer, now): (&NoteSigner, UtcTime),
+    signer: &NoteSigner,
+    now: UtcTime,
 ) -> anyhow::Result<u64> {
     if let Some(chosen) = entry.wseq {
         return Ok(chosen);
@@ -133,7 +135,7 @@ async fn number(
     queue.change_in_background(choose).await.context("number an audit entry")
 }
 
-fn draft(entry: &AuditEntry, (signer, wseq): (&NoteSigner, u64)) -> Draft {
+fn draft(entry: &AuditEntry, signer: &NoteSigner, wseq: u64) -> Draft {
     let record = AuditRecord {
         action: entry.action.clone(),
         subject: entry.subject.as_deref().map(|subject| plain(subject, SUBJECT_BYTES_MAX)),

@@ -78,8 +78,8 @@ async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTree
     let disagreements = judge(parts, &read).await;
     let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
     let regions = read.readable(&distrusted);
-    let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
-    let pace = Pace::new(Some(parts.bandwidth()));
+    let scope = &parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
+    let round_settings = RoundSettings { scope, pace: &Pace::new(Some(parts.bandwidth())), trust: &read.trust };
     let mut found = BTreeMap::new();
     for place in 0..regions.len() {
         if context.stop.is_cancelled() {
@@ -88,9 +88,9 @@ async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTree
         let Some((mut target, others)) = one_and_others(&regions, place) else { continue };
         let name = target.store.name.clone();
         context.progress.working(&format!("healing region {name}"));
-        let healed = heal_region(context, parts, (&mut target, &others, &scope), (&pace, &read.trust)).await;
+        let healed = heal_region(context, parts, round_settings, &mut target, &others).await;
         let logs: Vec<&RegionLog> = others.iter().map(|other| &other.log).collect();
-        let mut round = RoundOfRegion::of(&target.log, &logs, &scope, parts.now());
+        let mut round = RoundOfRegion::of(&target.log, &logs, scope, parts.now());
         match healed {
             Ok(report) => {
                 round.report(&report);
@@ -111,16 +111,25 @@ pub(crate) fn one_and_others(regions: &[HealRegion], place: usize) -> Option<(He
     Some((target, others.collect()))
 }
 
+/// What is the same for all regions of a round.
+#[derive(Clone, Copy)]
+struct RoundSettings<'a> {
+    scope: &'a HealScope,
+    pace: &'a Pace,
+    trust: &'a LogTrust,
+}
+
 async fn heal_region(
     context: &TaskContext,
     parts: &CareParts,
-    (target, others, scope): (&mut HealRegion, &[HealRegion], &HealScope),
-    (pace, trust): (&Pace, &LogTrust),
+    RoundSettings { scope, pace, trust }: RoundSettings<'_>,
+    target: &mut HealRegion,
+    others: &[HealRegion],
 ) -> Result<HealReport, lifeboat_repository::heal::HealError> {
     let progress = Arc::new(HealProgress::default());
     let name = target.store.name.clone();
     parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
-    let tools = parts.tools(trust, (pace, &progress), &context.stop);
+    let tools = parts.tools(trust, pace, &progress, &context.stop);
     let work = lifeboat_repository::heal::heal_region(target, others, scope, &tools);
     tokio::pin!(work);
     let mut tick = interval(LOOK);

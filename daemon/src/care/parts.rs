@@ -45,7 +45,8 @@ impl CareParts {
     pub(crate) fn tools<'a>(
         &'a self,
         trust: &'a LogTrust,
-        (pace, progress): (&'a Pace, &'a HealProgress),
+        pace: &'a Pace,
+        progress: &'a HealProgress,
         stop: &'a CancellationToken,
     ) -> HealTools<'a> {
         HealTools {

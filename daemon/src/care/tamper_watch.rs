@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_config::ClusterSettings;
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::RecordBody;
 use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
@@ -36,7 +36,7 @@ pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<
         if is_due(looked, all_tried, logs.len(), Instant::now()) {
             // A reload may have changed the schedule; a cluster that it removes is stopped in a moment.
             cluster = parts.settings().unwrap_or(cluster);
-            look(freezer, (&parts.config(), &cluster), (&logs, regions.len()), parts.now()).await?;
+            look(freezer, &cluster, &logs, regions.len(), parts.now()).await?;
             looked = Some(Looked { when: Instant::now(), read: logs.len() });
         }
         context.progress.waiting("the next look");
@@ -69,12 +69,13 @@ fn is_due(looked: Option<Looked>, all_tried: bool, read: usize, now: Instant) ->
 /// If the thread that writes it down has ended.
 pub(crate) async fn look(
     freezer: &Arc<Freezer>,
-    (config, cluster): (&Config, &ClusterSettings),
-    (logs, regions): (&BTreeMap<RegionName, RegionLog>, usize),
+    cluster: &ClusterSettings,
+    logs: &BTreeMap<RegionName, RegionLog>,
+    regions: usize,
     now: UtcTime,
 ) -> anyhow::Result<()> {
     let recalled = (logs.len() == regions).then(|| recalled(logs));
-    let findings = judge(&observe((config, cluster), logs, now));
+    let findings = judge(&observe(cluster, logs, now));
     let (freezer, cluster) = (Arc::clone(freezer), cluster.name.clone());
     // What is found is written down on a thread that may wait for the disk.
     tokio::task::spawn_blocking(move || act(&freezer, &cluster, recalled, &findings)).await?;
@@ -100,11 +101,7 @@ fn act(freezer: &Freezer, cluster: &ClusterName, recalled: Option<Standstill>, f
     }
 }
 
-fn observe(
-    (config, cluster): (&Config, &ClusterSettings),
-    logs: &BTreeMap<RegionName, RegionLog>,
-    now: UtcTime,
-) -> Observed {
+fn observe(cluster: &ClusterSettings, logs: &BTreeMap<RegionName, RegionLog>, now: UtcTime) -> Observed {
     let mut backups = BTreeMap::new();
     for entry in logs.values().flat_map(RegionLog::entries) {
         if let RecordBody::Backup(record) = &entry.record.body {
@@ -114,7 +111,6 @@ fn observe(
     let newest = |log: &RegionLog| log.entries().iter().map(|entry| entry.record.origin.time).max();
     let newest_records = logs.iter().filter_map(|(region, log)| Some((region.clone(), newest(log)?))).collect();
     let damage = logs.iter().filter_map(|(region, log)| SeenDamage::of(region, log, now)).collect();
-    let cluster = config.clusters.iter().find(|other| other.name == cluster.name).unwrap_or(cluster);
     let backups = backups.into_values().collect();
     let timetable = Timetable::new(cluster.name.clone(), cluster.schedule.clone());
     Observed { backups, newest_records, damage, interval: timetable.longest_interval(now), now }

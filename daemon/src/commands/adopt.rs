@@ -5,7 +5,6 @@ use anyhow::Context;
 use lifeboat_cli::access::read_region;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::Output;
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{WalConnection, WalConnectionOptions};
 use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::Draft;
@@ -14,7 +13,7 @@ use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
+use crate::settings::wiring::{self, ClusterConfig};
 use crate::wal::receive::upstream::SENDER_TIMEOUT;
 
 /// Asks the server who it is, and says in every region's log that this one writes from now on.
@@ -24,7 +23,8 @@ use crate::wal::receive::upstream::SENDER_TIMEOUT;
 ///
 /// # Errors
 /// If the server cannot be asked, belongs to another system, or a region cannot be written to.
-pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
+pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
+    let ClusterConfig { config, cluster } = chosen;
     let options =
         WalConnectionOptions { application_name: "lifeboat adopt".to_owned(), sender_timeout: SENDER_TIMEOUT };
     let mut wal = WalConnection::connect(&cluster.connection, &options).await.context("connect to the server")?;
@@ -34,7 +34,7 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
     wal.close().await;
     let incarnation: Option<Incarnation> =
         incarnation.map(|text| text.parse().context("read the server's incarnation")).transpose()?;
-    let signer = wiring::signer(config, &cluster.name)?;
+    let signer = chosen.signer()?;
     let mut logs = Vec::new();
     for region in OpenRegions::open(config, &cluster.name).await?.stores() {
         let read = read_region(&*region.store, Some(&signer.verify_key()), Some(region.name.clone())).await;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::Output;
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_stores::Verdict;
 use lifeboat_vocabulary::{Clock, SystemClock, error_chain};
 use tokio_util::sync::CancellationToken;
@@ -14,23 +13,20 @@ use crate::backup::report;
 use crate::backup::run::{Shown, make, result_of};
 use crate::base::guard::{GuardError, RunGuard};
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring::state_directory;
+use crate::settings::wiring::ClusterConfig;
 
 /// Makes a full backup and prints what became of it. A daemon beside it makes none meanwhile, and remembers this one.
 ///
 /// # Errors
 /// Whatever stopped it. Nothing that looks like a backup is left behind then.
-pub async fn run(
-    (config, cluster): (&Config, &ClusterSettings),
-    output: Output,
-    stop: &CancellationToken,
-) -> anyhow::Result<Ending> {
-    let directory = state_directory(config, cluster);
+pub async fn run(chosen: ClusterConfig<'_>, output: Output, stop: &CancellationToken) -> anyhow::Result<Ending> {
+    let ClusterConfig { config, cluster } = chosen;
+    let directory = chosen.state_directory();
     let _guard = by_hand(&directory)?;
     let (history, _) = RunHistory::open(&directory);
     let (number, begun) = history.begin(RunKind::ByHand, None, SystemClock.now()).await;
     let regions = OpenRegions::open(config, &cluster.name).await?;
-    let outcome = make((config, cluster, &regions), Shown::To(output), stop).await;
+    let outcome = make(chosen, &regions, Shown::To(output), stop).await;
     let ended = history.end(number, SystemClock.now(), result_of(&outcome, stop)).await;
     if let Err(error) = begun.and(ended) {
         eprintln!(

@@ -4,8 +4,6 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_config::{ClusterSettings, Config};
-
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, spoken, toned};
 use lifeboat_repository::catalog::Disagreement;
@@ -25,8 +23,7 @@ use crate::deletion::freeze::Freezer;
 use crate::regions::context::ClusterContext;
 use crate::regions::open::OpenRegions;
 use crate::regions::readings::{RegionReadings, read_all};
-use crate::settings::wiring;
-use crate::settings::wiring::state_directory;
+use crate::settings::wiring::ClusterConfig;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,13 +40,13 @@ pub struct HealArgs {
 ///
 /// # Errors
 /// If the regions cannot be opened, `only` is none of them, or the signing key cannot be read.
-pub async fn parts_for_command(
-    config: &Config,
-    cluster: &ClusterSettings,
+pub(crate) async fn parts_for_command(
+    chosen: ClusterConfig<'_>,
     only: Option<&RegionName>,
 ) -> anyhow::Result<CareParts> {
+    let ClusterConfig { config, cluster } = chosen;
     let clock: Arc<SystemClock> = Arc::new(SystemClock);
-    let state = state_directory(config, cluster);
+    let state = chosen.state_directory();
     let aside = state.join("command");
     let (alarms, _) = AlarmBoard::open(&aside, Arc::<SystemClock>::clone(&clock));
     let regions = OpenRegions::open(config, &cluster.name).await?;
@@ -66,7 +63,7 @@ pub async fn parts_for_command(
         facts: Arc::default(),
         alarms: Arc::new(alarms),
         freezer: Arc::new(freezer),
-        signer: wiring::signer(&config, &cluster.name)?,
+        signer: chosen.signer()?,
         clock,
     };
     Ok(CareParts { context, config, cluster: cluster.clone(), board: Arc::default() })
@@ -95,12 +92,12 @@ async fn look(parts: &CareParts) -> anyhow::Result<View> {
 /// # Errors
 /// If no region can be read.
 pub async fn run(
-    (config, cluster): (&Config, &ClusterSettings),
+    chosen: ClusterConfig<'_>,
     args: &HealArgs,
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
+    let parts = parts_for_command(chosen, args.region.as_ref()).await?;
     let view = look(&parts).await?;
     let mut outcomes = Vec::new();
     let pace = Pace::new(Some(parts.bandwidth()));
@@ -111,7 +108,7 @@ pub async fn run(
             continue;
         }
         let progress = Arc::new(HealProgress::default());
-        let tools = parts.tools(&view.read.trust, (&pace, &progress), stop);
+        let tools = parts.tools(&view.read.trust, &pace, &progress, stop);
         // By hand everything is compared, whatever is on its way.
         let tools = lifeboat_repository::heal::HealTools { settled: Duration::ZERO, ..tools };
         let lacking = heal::preview(&target, &others, &view.scope, &tools).await?;

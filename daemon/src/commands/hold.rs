@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Subcommand;
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{
     HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, ReleaseRecord, is_plain_text,
@@ -18,10 +17,10 @@ use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime};
 use serde_json::json;
 
 use crate::base::expiry::Expiry;
-use crate::deletion::audit::{AuditEntry, AuditTrail};
+use crate::deletion::audit::{AuditEntry, AuditTrail, Responsible};
 use crate::regions::broadcast::{Broadcast, Delivery};
 use crate::retention::plan::read;
-use crate::settings::wiring;
+use crate::settings::wiring::ClusterConfig;
 
 /// What to do about holds.
 #[derive(Debug, Subcommand)]
@@ -64,34 +63,23 @@ const SAID_AGAIN: Duration = Duration::from_secs(86_400);
 ///
 /// # Errors
 /// As the command that it names.
-pub async fn run(
-    (config, cluster): (&Config, &ClusterSettings),
-    command: &HoldCommand,
-    output: Output,
-) -> anyhow::Result<Ending> {
+pub async fn run(chosen: ClusterConfig<'_>, command: &HoldCommand, output: Output) -> anyhow::Result<Ending> {
     match command {
         HoldCommand::Add { backup, reason, owner, expires } => {
             let (backup, reason, owner) = (backup.clone(), reason.clone(), owner.clone());
-            add(config, cluster, &Wish { backup, reason, owner, expires: *expires }, output).await
+            add(chosen, &Wish { backup, reason, owner, expires: *expires }, output).await
         }
-        HoldCommand::Remove { hold, reason, owner } => {
-            remove(config, cluster, (*hold, reason, owner.as_deref()), output).await
-        }
-        HoldCommand::List => list(config, cluster, output).await,
+        HoldCommand::Remove { hold, reason, owner } => remove(chosen, *hold, reason, owner.as_deref(), output).await,
+        HoldCommand::List => list(chosen, output).await,
     }
 }
 
 /// What somebody wants to hold, and why.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// The backup.
-    pub backup: BackupId,
-    /// Why.
-    pub reason: String,
-    /// Who.
-    pub owner: String,
-    /// When it ends by itself.
-    pub expires: Option<Expiry>,
+struct Wish {
+    backup: BackupId,
+    reason: String,
+    owner: String,
+    expires: Option<Expiry>,
 }
 
 fn check_text(option: &str, text: &str, max: usize) -> anyhow::Result<()> {
@@ -106,16 +94,16 @@ fn check_text(option: &str, text: &str, max: usize) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If there is no such backup (code 8), or no region takes the record.
-pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output: Output) -> anyhow::Result<Ending> {
-    let now = SystemClock.now();
+async fn add(chosen: ClusterConfig<'_>, wish: &Wish, output: Output) -> anyhow::Result<Ending> {
+    let (cluster, now) = (chosen.cluster, SystemClock.now());
     check_text("--reason", &wish.reason, REASON_BYTES_MAX)?;
     check_text("--owner", &wish.owner, OWNER_BYTES_MAX)?;
     let expires = wish.expires.map(|expiry| expiry.from_now(now));
     if expires.is_some_and(|expires| expires <= now) {
         return Err(Exit::error(Ending::BadCommandLine, "--expires is in the past: the hold would keep nothing"));
     }
-    let signer = wiring::signer(config, &cluster.name)?;
-    let repository = read(config, cluster).await?;
+    let signer = chosen.signer()?;
+    let repository = read(chosen).await?;
     if repository.catalog.find(&wish.backup).is_none() {
         let message = format!("there is no backup {} in cluster {}; see `lifeboatd list`", wish.backup, cluster.name);
         return Err(Exit::error(Ending::NoSuchBackup, message));
@@ -140,7 +128,8 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
         return Err(Exit::error(Ending::NoSuchBackup, message));
     }
     if known.is_none() {
-        note(config, cluster, ("hold", format!("{} {}", hold.hold, hold.backup)), (&hold.reason, &hold.owner));
+        let who = Responsible::new(&hold.reason, &hold.owner);
+        note(chosen, "hold", format!("{} {}", hold.hold, hold.backup), &who);
     }
     let sentence = match known {
         Some(_) => format!("backup {} was held already, by hold {}", hold.backup, hold.hold),
@@ -153,17 +142,18 @@ pub async fn add(config: &Config, cluster: &ClusterSettings, wish: &Wish, output
 ///
 /// # Errors
 /// If there is no such hold (code 8), or no region takes the record.
-pub async fn remove(
-    config: &Config,
-    cluster: &ClusterSettings,
-    (hold, reason, owner): (HoldId, &str, Option<&str>),
+async fn remove(
+    chosen: ClusterConfig<'_>,
+    hold: HoldId,
+    reason: &str,
+    owner: Option<&str>,
     output: Output,
 ) -> anyhow::Result<Ending> {
     let now = SystemClock.now();
     check_text("--reason", reason, REASON_BYTES_MAX)?;
     owner.map_or(Ok(()), |owner| check_text("--owner", owner, OWNER_BYTES_MAX))?;
-    let signer = wiring::signer(config, &cluster.name)?;
-    let mut broadcast = Broadcast::of(&read(config, cluster).await?);
+    let signer = chosen.signer()?;
+    let mut broadcast = Broadcast::of(&read(chosen).await?);
     let Some(RecordBody::Hold(held)) = broadcast.find(|body| is_hold(body, hold)).map(|draft| draft.body) else {
         let away: Vec<&str> = broadcast.away.iter().map(|(region, _)| region.as_str()).collect();
         let unseen = match &away[..] {
@@ -172,7 +162,7 @@ pub async fn remove(
         };
         let message = format!(
             "there is no hold {hold} on a backup of cluster {}{unseen}; `lifeboatd hold list` shows those that there are",
-            cluster.name
+            chosen.cluster.name
         );
         return Err(Exit::error(Ending::NoSuchBackup, message));
     };
@@ -186,8 +176,8 @@ pub async fn remove(
     });
     let delivery = broadcast.append(&signer, &draft).await;
     if is_new {
-        let owner = owner.unwrap_or(&held.owner);
-        note(config, cluster, ("release", format!("{hold} {}", held.backup)), (reason, owner));
+        let who = Responsible::new(reason, owner.unwrap_or(&held.owner));
+        note(chosen, "release", format!("{hold} {}", held.backup), &who);
     }
     let others =
         log::holds_in_force(broadcast.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
@@ -207,8 +197,9 @@ pub async fn remove(
 ///
 /// # Errors
 /// If no region can be read.
-pub async fn list(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
-    let broadcast = Broadcast::of(&read(config, cluster).await?);
+async fn list(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
+    let cluster = &chosen.cluster.name;
+    let broadcast = Broadcast::of(&read(chosen).await?);
     let holds = log::holds_in_force(broadcast.logs(), SystemClock.now());
     let has = |log: &RegionLog, hold| log.entries().iter().any(|entry| is_hold(&entry.record.body, hold));
     let lacking = |hold: HoldId| -> Vec<&RegionName> {
@@ -223,9 +214,9 @@ pub async fn list(config: &Config, cluster: &ClusterSettings, output: Output) ->
         });
         let unreadable = broadcast.away.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
         let (each, unreadable): (Vec<_>, Vec<_>) = (each.collect(), unreadable.collect());
-        println!("{}", json!({ "cluster": cluster.name.as_str(), "holds": each, "unreadable": unreadable }));
+        println!("{}", json!({ "cluster": cluster.as_str(), "holds": each, "unreadable": unreadable }));
     } else if holds.is_empty() {
-        println!("no backup of cluster {} is held", cluster.name);
+        println!("no backup of cluster {cluster} is held");
     } else {
         print!("{}", table(holds.values(), &lacking));
     }
@@ -272,9 +263,9 @@ fn says_the_same(hold: &HoldRecord, wish: &Wish, expires: Option<UtcTime>) -> bo
 }
 
 /// Into the daemon's own audit log, where there is one on this host; the regions' logs have the record itself.
-fn note(config: &Config, cluster: &ClusterSettings, what: (&str, String), who: (&str, &str)) {
+fn note(ClusterConfig { config, cluster }: ClusterConfig<'_>, action: &str, subject: String, who: &Responsible) {
     if config.state_directory.is_dir() {
-        let entry = AuditEntry::new(SystemClock.now(), Some(&cluster.name), what, who);
+        let entry = AuditEntry::new(SystemClock.now(), Some(&cluster.name), action, subject, who);
         AuditTrail::new(&config.state_directory).write_down(&entry);
     }
 }

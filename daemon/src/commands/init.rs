@@ -1,5 +1,6 @@
 //! `lifeboatd init`: the repository in every region, the signing key, and the page for the safe.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,19 +16,20 @@ use lifeboat_vocabulary::{Clock, Sha256Digest, SystemClock, UtcTime};
 use serde_json::json;
 
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
+use crate::settings::wiring::{self, ClusterConfig};
 
 /// Creates what is missing, region by region. A repetition finds what is there and is content.
 ///
 /// # Errors
 /// If the server cannot be asked, a region belongs to another repository, or nothing can be written.
-pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
+pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
+    let ClusterConfig { config, cluster } = chosen;
     let connect = Session::connect(&cluster.connection, Purpose::Sql).await;
     let mut session = connect.context("connect to the server, whose identity the repository is bound to")?;
     let facts = ServerFacts::ask(&mut session).await.context("ask the server for its identity")?;
     session.close().await;
     let made_key = make_signing_key(config)?;
-    let signer = wiring::signer(config, &cluster.name)?;
+    let signer = chosen.signer()?;
     let regions = OpenRegions::open(config, &cluster.name).await?.stores();
     let descriptor = existing(&regions, &signer).await?;
     let descriptor = match descriptor {
@@ -46,16 +48,17 @@ pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> 
         Origin { writer: signer.name().clone(), wseq: 0, time: descriptor.created, tool: wiring::TOOL.to_owned() };
     let mut failed = Vec::new();
     for region in &regions {
-        match create(region, (&descriptor, &origin), &signer).await {
+        match create(region, &descriptor, &origin, &signer).await {
             Ok(()) => tracing::info!(region = %region.name, "repository is ready"),
             Err(error) => failed.push((region.name.to_string(), format!("{error:#}"))),
         }
     }
-    report((config, cluster), (&descriptor, &signer), (made_key, &failed), output);
-    Ok(if failed.is_empty() { Ending::Done } else { Ending::Failed })
+    let made = Made { descriptor, signer: signer.verify_key().to_string(), key_file: made_key, failed };
+    report(chosen, &made, output);
+    Ok(if made.failed.is_empty() { Ending::Done } else { Ending::Failed })
 }
 
-fn make_signing_key(config: &Config) -> anyhow::Result<Option<std::path::PathBuf>> {
+fn make_signing_key(config: &Config) -> anyhow::Result<Option<PathBuf>> {
     let Some(path) = wiring::signing_key_file(config).filter(|path| !path.exists()) else { return Ok(None) };
     let key = SigningKey::generate()?;
     write_private_file(&path, &key.to_file_text(SystemClock.now())).context("write the signing key")?;
@@ -81,7 +84,8 @@ async fn existing(regions: &[RegionStore], signer: &Arc<NoteSigner>) -> anyhow::
 /// an empty log, which this same call completes; the record names the descriptor's hash.
 async fn create(
     region: &RegionStore,
-    (descriptor, origin): (&Descriptor, &Origin),
+    descriptor: &Descriptor,
+    origin: &Origin,
     signer: &NoteSigner,
 ) -> anyhow::Result<()> {
     let store = &*region.store;
@@ -101,13 +105,19 @@ async fn create(
     Ok(())
 }
 
-fn report(
-    (config, cluster): (&Config, &ClusterSettings),
-    (descriptor, signer): (&Descriptor, &NoteSigner),
-    (made_key, failed): (Option<std::path::PathBuf>, &[(String, String)]),
-    output: Output,
-) {
-    let signing_key = signer.verify_key().to_string();
+/// What was made.
+struct Made {
+    descriptor: Descriptor,
+    /// The public half of the key that signs.
+    signer: String,
+    /// The file of that key, if it was not there before.
+    key_file: Option<PathBuf>,
+    /// The regions that could not be prepared, and why.
+    failed: Vec<(String, String)>,
+}
+
+fn report(ClusterConfig { config, cluster }: ClusterConfig<'_>, made: &Made, output: Output) {
+    let Made { descriptor, signer, key_file, failed } = made;
     let recipients: Vec<String> = config.keys.recipients.iter().map(ToString::to_string).collect();
     let urls: Vec<String> = config.regions.iter().map(lifeboat_stores::RegionSettings::to_address).collect();
     if output == Output::Json {
@@ -115,24 +125,25 @@ fn report(
             failed.iter().map(|(region, why)| (region.clone(), why.clone().into())).collect();
         let kit = json!({
             "cluster": cluster.name.as_str(), "repository": descriptor.repo.to_string(),
-            "system_identifier": descriptor.sysid.to_string(), "signer": signing_key, "recipients": recipients,
+            "system_identifier": descriptor.sysid.to_string(), "signer": signer, "recipients": recipients,
             "regions": urls, "failed": failed,
         });
         println!("{kit}");
         return;
     }
-    if let Some(path) = made_key {
+    if let Some(path) = key_file {
         println!("made the signing key {}", path.display());
     }
     for (region, why) in failed {
         println!("{} region {region}: {why}; run `lifeboatd init` again when it is cured", toned("failed:", Tone::Bad));
     }
-    print!("{}", recovery_kit((cluster, descriptor), &signing_key, &recipients, &urls));
+    print!("{}", recovery_kit(cluster, descriptor, signer, &recipients, &urls));
 }
 
 /// One page that brings everything back, together with a private key. Nothing in it is secret.
 fn recovery_kit(
-    (cluster, descriptor): (&ClusterSettings, &Descriptor),
+    cluster: &ClusterSettings,
+    descriptor: &Descriptor,
     signer: &str,
     recipients: &[String],
     urls: &[String],

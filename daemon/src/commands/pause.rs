@@ -8,12 +8,14 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
-use lifeboat_config::{ClusterSettings, Config, parse_duration};
+use lifeboat_config::{Config, parse_duration};
 use lifeboat_repository::log::records::{OWNER_BYTES_MAX, REASON_BYTES_MAX, is_plain_text};
-use lifeboat_vocabulary::{Clock, ClusterName, SystemClock, UtcTime};
+use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 use serde_json::json;
 
-use crate::deletion::freeze::{Action, Freezer, Responsible, Resumed};
+use crate::deletion::audit::Responsible;
+use crate::deletion::freeze::{Action, Freezer, Resumed, Stopped};
+use crate::settings::wiring::ClusterConfig;
 
 /// What can be chosen on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,7 +90,7 @@ fn span(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// If a text cannot be kept, or the state directory cannot be written.
-pub fn pause(config: &Config, cluster: &ClusterSettings, args: &PauseArgs) -> anyhow::Result<Ending> {
+pub fn pause(ClusterConfig { config, cluster }: ClusterConfig<'_>, args: &PauseArgs) -> anyhow::Result<Ending> {
     let freezer = freezer(&config.state_directory);
     let (Some(action), Some(reason), Some(owner)) = (args.action, &args.reason, &args.owner) else {
         anyhow::bail!("nothing was chosen");
@@ -107,7 +109,7 @@ pub fn pause(config: &Config, cluster: &ClusterSettings, args: &PauseArgs) -> an
 ///
 /// # Errors
 /// If a text cannot be kept, or the state directory cannot be written.
-pub fn resume(config: &Config, cluster: &ClusterSettings, args: &ResumeArgs) -> anyhow::Result<Ending> {
+pub fn resume(ClusterConfig { config, cluster }: ClusterConfig<'_>, args: &ResumeArgs) -> anyhow::Result<Ending> {
     let freezer = freezer(&config.state_directory);
     let who = responsible(&args.reason, &args.owner)?;
     for action in args.action.actions() {
@@ -138,14 +140,23 @@ pub fn list(config: &Config, output: Output) -> Ending {
         let pauses: Vec<_> = standstill.pauses.iter().filter(|pause| pause.in_force(now)).collect();
         documents.push(json!({ "cluster": cluster.name.as_str(), "frozen": standstill.frozen, "pauses": pauses }));
         rows += standstill.frozen.len() + pauses.len();
-        for frozen in &standstill.frozen {
-            let by = format!("freeze: {}", frozen.trigger);
-            table.toned_row(row((&cluster.name, "delete"), by, (frozen.since, None), &frozen.why));
-        }
-        for pause in pauses {
-            let (action, when) = (pause.action.to_string(), (pause.since, pause.expires));
-            table.toned_row(row((&cluster.name, &action), pause.owner.clone(), when, &pause.reason));
-        }
+        let frozen = standstill.frozen.iter().map(|frozen| Stopped {
+            cluster: cluster.name.clone(),
+            what: Action::Delete,
+            since: frozen.since,
+            who: format!("freeze: {}", frozen.trigger),
+            why: frozen.why.clone(),
+            expires: None,
+        });
+        let paused = pauses.into_iter().map(|pause| Stopped {
+            cluster: cluster.name.clone(),
+            what: pause.action,
+            since: pause.since,
+            who: pause.owner.clone(),
+            why: pause.reason.clone(),
+            expires: pause.expires,
+        });
+        frozen.chain(paused).for_each(|stopped| table.row(&row(stopped).each_ref().map(String::as_str)));
     }
     match output {
         Output::Json => println!("{}", json!({ "clusters": documents })),
@@ -155,15 +166,9 @@ pub fn list(config: &Config, output: Output) -> Ending {
     Ending::Done
 }
 
-fn row(
-    (cluster, what): (&ClusterName, &str),
-    by: String,
-    (since, until): (UtcTime, Option<UtcTime>),
-    why: &str,
-) -> Vec<(String, Option<Tone>)> {
-    let until = until.map_or_else(|| "resumed".to_owned(), UtcTime::for_tables);
-    let cells = [cluster.to_string(), what.to_owned(), by, since.for_tables(), until, why.to_owned()];
-    cells.into_iter().map(|cell| (cell, None)).collect()
+fn row(Stopped { cluster, what, since, who, why, expires }: Stopped) -> [String; 6] {
+    let until = expires.map_or_else(|| "resumed".to_owned(), UtcTime::for_tables);
+    [cluster.to_string(), what.to_string(), who, since.for_tables(), until, why]
 }
 
 fn freezer(state_directory: &Path) -> Freezer {
@@ -178,5 +183,5 @@ fn responsible(reason: &str, owner: &str) -> anyhow::Result<Responsible> {
             return Err(Exit::error(Ending::BadCommandLine, message));
         }
     }
-    Ok(Responsible { reason: reason.trim().to_owned(), owner: owner.trim().to_owned() })
+    Ok(Responsible::new(reason.trim(), owner.trim()))
 }

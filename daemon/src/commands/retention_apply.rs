@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -10,7 +9,6 @@ use clap::Args;
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::log::NoteSigner;
 use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
 use lifeboat_repository::retention::sweep::{Force, SweepAuthor, SweepReport};
@@ -19,7 +17,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::guard::DaemonGuard;
-use crate::deletion::audit::{AuditEntry, AuditTrail};
+use crate::deletion::audit::{AuditEntry, AuditTrail, Responsible};
 use crate::deletion::freeze::Freezer;
 use crate::model::capabilities::Writers;
 use crate::regions::broadcast::Broadcast;
@@ -30,8 +28,7 @@ use crate::retention::preconditions::{Deleter, Doubt};
 use crate::retention::round::{FreezeGate, RegionDone, RegionOutcome, RetentionRound, disagreements};
 use crate::retention::{page, page_json};
 use crate::settings::retention_policy::policy;
-use crate::settings::wiring;
-use crate::settings::wiring::state_directory;
+use crate::settings::wiring::{self, ClusterConfig};
 
 /// How to carry out a plan.
 #[derive(Clone, Copy, Debug, Args)]
@@ -54,24 +51,27 @@ pub struct ApplyArgs {
 /// If deletion is stopped, the plan is unusual and nobody insists, nobody agrees, the regions disagree, or no region can be
 /// worked on.
 pub async fn run(
-    (config, cluster): (&Config, &ClusterSettings),
+    chosen: ClusterConfig<'_>,
     args: ApplyArgs,
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let signer = wiring::signer(config, &cluster.name)?;
-    let repository = read(config, cluster).await?;
+    let ClusterConfig { config, cluster } = chosen;
+    let signer = chosen.signer()?;
+    let repository = read(chosen).await?;
     let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
     if output == Output::Text {
         print!("{}", page::text(&plan));
     }
     refuse_disagreement(&repository)?;
     let freezer = Arc::new(Freezer::new(&config.state_directory, Arc::new(SystemClock)));
-    let state = state_directory(config, cluster);
+    let state = chosen.state_directory();
     let stores = OpenRegions::open(config, &cluster.name).await?;
     // What the daemon has found out about the regions counts here too.
     drop(RegionBook::open(&state, &stores, SystemClock.now()));
-    refuse_doubtful((cluster, &state), (&freezer, &signer), &stores).await?;
+    let deleter =
+        Deleter { cluster: &cluster.name, state: &state, freezer: &freezer, signer: &signer, clock: &SystemClock };
+    refuse_doubtful(&deleter, &stores).await?;
     let unusual = plan.regions.iter().any(|region| !region.plan.unusual.is_empty());
     if unusual && !args.force {
         bail!("the plan is unusual, see above, and nothing was changed: repeat with --force if it is right");
@@ -85,7 +85,7 @@ pub async fn run(
     let alone = writers.values().any(|writers| *writers == Ok(Writers::One));
     let taken = alone.then(|| DaemonGuard::try_acquire(&state, &SystemClock)).transpose();
     let guard = taken.context("a region allows one writer only, and a running daemon applies the policy itself")?;
-    let broadcast = said(config, cluster, (&repository, &signer), args).await?;
+    let broadcast = said(chosen, &repository, &signer, args).await?;
     let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
     let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
     let round = RetentionRound {
@@ -127,12 +127,7 @@ fn refuse_disagreement(repository: &Repository) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn refuse_doubtful(
-    (cluster, state): (&ClusterSettings, &Path),
-    (freezer, signer): (&Freezer, &NoteSigner),
-    stores: &OpenRegions,
-) -> anyhow::Result<()> {
-    let deleter = Deleter { cluster: &cluster.name, state, freezer, signer, clock: &SystemClock };
+async fn refuse_doubtful(deleter: &Deleter<'_>, stores: &OpenRegions) -> anyhow::Result<()> {
     match deleter.read_logs(stores).await {
         Ok(_) => Ok(()),
         Err(Doubt::Stopped(why) | Doubt::Away(why)) => bail!("nothing was changed: {why}"),
@@ -140,7 +135,7 @@ async fn refuse_doubtful(
             "the regions disagree, deletion is frozen, and nothing was changed ({}): find out why, then `lifeboatd resume \
              --cluster {} --action delete`",
             what.join("; "),
-            cluster.name
+            deleter.cluster
         ),
     }
 }
@@ -162,26 +157,27 @@ fn is_agreed(output: Output) -> anyhow::Result<bool> {
 
 /// Writes into every region's log who did this.
 async fn said(
-    config: &Config,
-    cluster: &ClusterSettings,
-    (repository, signer): (&Repository, &NoteSigner),
+    ClusterConfig { config, cluster }: ClusterConfig<'_>,
+    repository: &Repository,
+    signer: &NoteSigner,
     args: ApplyArgs,
 ) -> anyhow::Result<Broadcast> {
     let now = SystemClock.now();
     let mut broadcast = Broadcast::of(repository);
     let reason = if args.force { "by hand, with --force" } else { "by hand" };
+    let who = Responsible::new(reason, &person());
+    if config.state_directory.is_dir() {
+        let policy = policy(cluster, now).text().to_string();
+        let entry = AuditEntry::new(now, Some(&cluster.name), "retention-apply", policy, &who);
+        AuditTrail::new(&config.state_directory).write_down(&entry);
+    }
     let record = AuditRecord {
         action: "retention-apply".to_owned(),
         subject: None,
-        reason: reason.to_owned(),
-        owner: person(),
+        reason: who.reason,
+        owner: who.owner,
         expires: None,
     };
-    if config.state_directory.is_dir() {
-        let what = ("retention-apply", policy(cluster, now).text().to_string());
-        let entry = AuditEntry::new(now, Some(&cluster.name), what, (reason, &record.owner));
-        AuditTrail::new(&config.state_directory).write_down(&entry);
-    }
     let draft = broadcast.draft(signer, RecordBody::Audit(record), now);
     let delivery = broadcast.append(signer, &draft).await;
     // A region that cannot be written to cannot be swept either: what it lacks, the report says.

@@ -2,19 +2,19 @@
 
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::Output;
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_vocabulary::{Clock, SystemClock};
 
 use crate::retention::plan::{ClusterPlan, read};
 use crate::retention::{page, page_json};
+use crate::settings::wiring::ClusterConfig;
 
 /// `retention plan`: prints what would be kept and what not, and changes nothing.
 ///
 /// # Errors
 /// If no region can be read.
-pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> anyhow::Result<Ending> {
-    let repository = read(config, cluster).await?;
-    let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
+pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
+    let repository = read(chosen).await?;
+    let plan = ClusterPlan::of(&repository, chosen.cluster, SystemClock.now());
     match output {
         Output::Json => println!("{}", page_json::json(&plan)),
         Output::Text => print!("{}", page::text(&plan)),

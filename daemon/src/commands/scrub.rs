@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::heal::{HealProgress, HealRegion, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
 use crate::regions::readings::read_all;
-use crate::settings::wiring;
+use crate::settings::wiring::{self, ClusterConfig};
 
 /// What to look at.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,19 +45,19 @@ struct Found {
 /// # Errors
 /// If no region can be read.
 pub async fn run(
-    (config, cluster): (&Config, &ClusterSettings),
+    chosen: ClusterConfig<'_>,
     args: &ScrubArgs,
     output: Output,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ending> {
-    let parts = parts_for_command(config, cluster, args.region.as_ref()).await?;
+    let parts = parts_for_command(chosen, args.region.as_ref()).await?;
     let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let wanted = |name: &RegionName| args.region.as_ref().is_none_or(|only| only == name);
     let mut found = Vec::new();
     for region in read.readable(&[]).into_iter().filter(|region| wanted(&region.store.name)) {
         let looked = tokio::select! {
             () = stop.cancelled() => return Ok(Ending::Stopped),
-            looked = look(&parts, region, (args, output, &read.trust)) => looked,
+            looked = look(&parts, region, &read.trust, args, output) => looked,
         };
         found.push(looked);
     }
@@ -76,11 +75,7 @@ pub async fn run(
     })
 }
 
-async fn look(
-    parts: &CareParts,
-    mut region: HealRegion,
-    (args, output, trust): (&ScrubArgs, Output, &LogTrust),
-) -> Found {
+async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args: &ScrubArgs, output: Output) -> Found {
     let others: Vec<RegionStore> =
         parts.context.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
     let name = region.store.name.clone();

@@ -131,7 +131,7 @@ impl Wanted {
                 print!("{}", page::page(&status));
                 for name in &unknown {
                     let why = "the daemon that runs does not know this cluster; reload it";
-                    print!("\n{}", first_line((name, name.len()), ("NOT PROTECTED", Tone::Bad), why));
+                    print!("\n{}", first_line(name, name.len(), "NOT PROTECTED", Tone::Bad, why));
                 }
             }
         }
@@ -175,7 +175,7 @@ impl Wanted {
         self.print_refusal();
         let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         for name in &names {
-            print!("{}", first_line((name, width), (word, Tone::Bad), problem));
+            print!("{}", first_line(name, width, word, Tone::Bad, problem));
         }
         if word == "NOT PROTECTED" {
             println!("\nStart it with `systemctl start lifeboatd`, or `lifeboatd run` in a terminal.");
@@ -190,7 +190,7 @@ impl Wanted {
     fn print_refusal(&self) {
         if let Some(refused) = self.refused() {
             let name = "configuration";
-            println!("{}", first_line((name, name.len()), ("REFUSED", Tone::Bad), refused));
+            println!("{}", first_line(name, name.len(), "REFUSED", Tone::Bad, refused));
         }
     }
 

@@ -18,6 +18,23 @@ use crate::base::state::{self, Durable, StateError, optional_time_text, time_tex
 /// More than this many entries that no region takes are not kept for the regions; the file has them all.
 const QUEUE_MAX: usize = 1000;
 
+/// Who does something, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Responsible {
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub owner: String,
+}
+
+impl Responsible {
+    /// `owner` does it because of `reason`.
+    #[must_use]
+    pub fn new(reason: &str, owner: &str) -> Self {
+        Self { reason: reason.to_owned(), owner: owner.to_owned() }
+    }
+}
+
 /// One thing that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
@@ -44,15 +61,14 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// Without an end.
     #[must_use]
-    pub fn new(time: UtcTime, cluster: Option<&ClusterName>, what: (&str, String), who: (&str, &str)) -> Self {
-        let ((action, subject), (reason, owner)) = (what, who);
+    pub fn new(time: UtcTime, cluster: Option<&ClusterName>, action: &str, subject: String, who: &Responsible) -> Self {
         Self {
             time,
             cluster: cluster.map(ToString::to_string),
             action: action.to_owned(),
             subject: Some(subject),
-            reason: reason.to_owned(),
-            owner: owner.to_owned(),
+            reason: who.reason.clone(),
+            owner: who.owner.clone(),
             expires: None,
         }
     }
@@ -202,7 +218,7 @@ mod tests {
     fn entry(subject: &str) -> AuditEntry {
         let time = "2026-11-21T02:00:00Z".parse().unwrap();
         let cluster = "main".parse().unwrap();
-        AuditEntry::new(time, Some(&cluster), ("pause", subject.to_owned()), ("upgrade", "anna"))
+        AuditEntry::new(time, Some(&cluster), "pause", subject.to_owned(), &Responsible::new("upgrade", "anna"))
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
-use crate::deletion::audit::{AuditEntry, AuditTrail};
+use crate::deletion::audit::{AuditEntry, AuditTrail, Responsible};
 
 /// A pause that is older is reported.
 const STALE: Duration = Duration::from_secs(24 * 3600);
@@ -215,15 +215,6 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// Who does something, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Responsible {
-    /// Why.
-    pub reason: String,
-    /// Who.
-    pub owner: String,
-}
-
 /// What a resume has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resumed {
@@ -312,7 +303,8 @@ impl Freezer {
             }
             waiting.push(finding);
         }
-        let entry = AuditEntry::new(since, Some(cluster), ("freeze", trigger.to_string()), (why, "lifeboatd"));
+        let entry =
+            AuditEntry::new(since, Some(cluster), "freeze", trigger.to_string(), &Responsible::new(why, "lifeboatd"));
         self.audit.note(&entry);
         saved.map(drop)
     }
@@ -363,7 +355,7 @@ impl Freezer {
             standstill.pauses.retain(|pause| pause.action != action);
             standstill.pauses.push(pause);
         })?;
-        let entry = AuditEntry::new(since, Some(cluster), ("pause", action.to_string()), (&who.reason, &who.owner));
+        let entry = AuditEntry::new(since, Some(cluster), "pause", action.to_string(), who);
         self.audit.note(&AuditEntry { expires, ..entry });
         Ok(())
     }
@@ -385,11 +377,11 @@ impl Freezer {
         let now = self.clock.now();
         for frozen in &resumed.thawed {
             let subject = format!("{}: {}", frozen.trigger, frozen.why);
-            self.audit.note(&AuditEntry::new(now, Some(cluster), ("thaw", subject), (&who.reason, &who.owner)));
+            self.audit.note(&AuditEntry::new(now, Some(cluster), "thaw", subject, who));
         }
         if !resumed.ended.is_empty() {
             let subject = action.to_string();
-            self.audit.note(&AuditEntry::new(now, Some(cluster), ("resume", subject), (&who.reason, &who.owner)));
+            self.audit.note(&AuditEntry::new(now, Some(cluster), "resume", subject, who));
         }
         Ok(resumed)
     }

@@ -61,7 +61,7 @@ pub struct Behind {
 
 /// Takes a look, and says what there is to tell. A region that is away has an alarm of its own; its time begins when it is
 /// back.
-pub fn look(behind: &mut Option<Behind>, lack: Option<&Lack>, (name, now): (&RegionName, UtcTime)) -> Option<String> {
+pub fn look(behind: &mut Option<Behind>, lack: Option<&Lack>, name: &RegionName, now: UtcTime) -> Option<String> {
     let Some(lack) = lack else {
         *behind = None;
         return None;
@@ -120,7 +120,7 @@ mod tests {
         ] {
             let text = serde_json::to_string(&behind).unwrap();
             behind = serde_json::from_str(&text).unwrap();
-            let said = look(&mut behind, lack.as_ref(), (&name, at(minutes)));
+            let said = look(&mut behind, lack.as_ref(), &name, at(minutes));
             let expected = told.map(|told| format!("region r1 has lacked what others have for {told}"));
             assert_eq!(said, expected, "{why} ({minutes} min)");
         }

@@ -149,7 +149,7 @@ impl Watch {
             if watched.busy {
                 continue;
             }
-            let ask = watched.wanted(region, (self.parts.probing, quiet), instant);
+            let ask = watched.wanted(region, self.parts.probing, quiet, instant);
             if let Some(question) = ask {
                 watched.busy = true;
                 self.asking.spawn(asked(region.clone(), question));
@@ -215,7 +215,7 @@ impl Watch {
         for (region, memory) in &memories {
             let Some(watched) = self.watched.get_mut(&region.name) else { continue };
             let why = region.metrics.last_failure().or_else(|| watched.last_error.clone());
-            wrong.extend(wrong_health(region, memory, (why.as_deref(), severity)));
+            wrong.extend(wrong_health(region, memory, why.as_deref(), severity));
             wrong.extend(wrong_capability(region, memory));
             wrong.extend(watched.wrong_clock(region));
         }
@@ -231,7 +231,7 @@ impl Watch {
             let log = facts.survey.as_ref().and_then(|survey| survey.regions.get(name));
             let lack = || Lack::of(log.map_or(0, |log| log.missing), facts.heal.get(name));
             let lack = (memory.health.state() != Health::Away).then(lack);
-            let look = |memory: &mut RegionMemory| behind::look(&mut memory.behind, lack.as_ref(), (name, now));
+            let look = |memory: &mut RegionMemory| behind::look(&mut memory.behind, lack.as_ref(), name, now);
             let text = self.parts.book.change(name, look).flatten()?;
             Some((Alarm::RegionBehind.of_region(name), Wrong { severity: Severity::Warning, text }))
         };
@@ -261,7 +261,7 @@ enum Question {
 }
 
 impl Watched {
-    fn wanted(&self, region: &OpenRegion, (probing, quiet): (Probing, Duration), now: Instant) -> Option<Question> {
+    fn wanted(&self, region: &OpenRegion, probing: Probing, quiet: Duration, now: Instant) -> Option<Question> {
         match region.breaker.state() {
             BreakerState::Closed if probing == Probing::Allowed && now >= self.next_probe => Some(Question::Probe),
             BreakerState::Closed => (now.duration_since(self.quiet_since) >= quiet).then_some(Question::Knock),
@@ -313,7 +313,8 @@ fn in_words(ability: Ability) -> &'static str {
 fn wrong_health(
     region: &OpenRegion,
     memory: &RegionMemory,
-    (last_error, severity): (Option<&str>, Severity),
+    last_error: Option<&str>,
+    severity: Severity,
 ) -> Option<(AlarmId, Wrong)> {
     let (name, health) = (&region.name, &memory.health);
     let latency = region.metrics.snapshot().latency.unwrap_or_default().as_secs_f64();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_cli::access::Repository;
-use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_config::ClusterSettings;
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{HoldRecord, PolicyText};
 use lifeboat_repository::log::{self, RegionState};
@@ -13,7 +13,7 @@ use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime};
 
 use crate::regions::broadcast::usable;
 use crate::settings::retention_policy::policy;
-use crate::settings::wiring;
+use crate::settings::wiring::ClusterConfig;
 
 /// What is to happen in every region of a cluster.
 #[derive(Clone, Debug)]
@@ -106,8 +106,7 @@ impl RegionPlan {
 ///
 /// # Errors
 /// If the signing key cannot be read, or no region.
-pub(crate) async fn read(config: &Config, cluster: &ClusterSettings) -> anyhow::Result<Repository> {
-    let signer = wiring::signer(config, &cluster.name)?;
-    let pinned = signer.verify_key();
-    Repository::read(&config.regions, cluster.name.clone(), &pinned).await
+pub(crate) async fn read(of: ClusterConfig<'_>) -> anyhow::Result<Repository> {
+    let pinned = of.signer()?.verify_key();
+    Repository::read(&of.config.regions, of.cluster.name.clone(), &pinned).await
 }

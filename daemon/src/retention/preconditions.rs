@@ -78,8 +78,7 @@ impl Deleter<'_> {
     }
 
     async fn compare(&self, read: &RegionReadings) -> Compared {
-        let place = (self.state, self.clock.now());
-        compare((self.cluster, self.freezer), place, &read.to_compare()).await
+        compare(self.cluster, self.freezer, self.state, &read.to_compare(), self.clock.now()).await
     }
 
     fn stopped(&self) -> Result<(), Doubt> {

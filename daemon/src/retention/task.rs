@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::TaskContext;
 use crate::care::tamper_watch;
-use crate::deletion::audit::AuditEntry;
+use crate::deletion::audit::{AuditEntry, Responsible};
 use crate::deletion::freeze::Action;
 use crate::regions::context::ClusterContext;
 use crate::retention::preconditions::{Deleter, Doubt};
@@ -116,7 +116,7 @@ impl RetentionTask {
         }
         let (logs, now) = (read.logs(), clock.now());
         // What looks like tampering is found before anything is deleted, and not some minutes later.
-        tamper_watch::look(freezer, (&config, settings), (&logs, regions.len()), now).await?;
+        tamper_watch::look(freezer, settings, &logs, regions.len(), now).await?;
         if freezer.may_have_forgotten(cluster) {
             let why = "what was frozen and paused before is not known here; all regions have to be read first";
             return Ok(RoundOutcome::Stopped(why.to_owned()));
@@ -155,7 +155,7 @@ impl RetentionTask {
             RoundOutcome::Regions(regions) => {
                 for (region, outcome) in regions {
                     all_well &= matches!(outcome, RegionOutcome::Done(_));
-                    self.judge(region, outcome, (&mut wrong, now));
+                    self.judge(region, outcome, &mut wrong, now);
                     self.write_down(region, outcome, now).await;
                 }
             }
@@ -164,7 +164,7 @@ impl RetentionTask {
         all_well
     }
 
-    fn judge(&mut self, region: &RegionName, outcome: &RegionOutcome, (wrong, now): (&mut Wrongs, UtcTime)) {
+    fn judge(&mut self, region: &RegionName, outcome: &RegionOutcome, wrong: &mut Wrongs, now: UtcTime) {
         let error = match outcome {
             RegionOutcome::Done(done) => {
                 self.failing_since.remove(region);
@@ -175,7 +175,7 @@ impl RetentionTask {
                 return;
             }
             RegionOutcome::Unreadable(why) => {
-                self.passing(region, why, (wrong, now));
+                self.passing(region, why, wrong, now);
                 return;
             }
             RegionOutcome::Failed(error) => error,
@@ -187,7 +187,7 @@ impl RetentionTask {
             SweepError::Unusual { .. } => Alarm::PruneUnusual,
             SweepError::Forbidden { .. } => Alarm::PruneForbidden,
             error if error.may_pass() => {
-                self.passing(region, &text, (wrong, now));
+                self.passing(region, &text, wrong, now);
                 return;
             }
             _ => Alarm::PruneRefused,
@@ -196,7 +196,7 @@ impl RetentionTask {
     }
 
     /// A region that does not answer has an alarm of its own; that nothing is tidied there matters only after a while.
-    fn passing(&mut self, region: &RegionName, why: &str, (wrong, now): (&mut Wrongs, UtcTime)) {
+    fn passing(&mut self, region: &RegionName, why: &str, wrong: &mut Wrongs, now: UtcTime) {
         let since = *self.failing_since.entry(region.clone()).or_insert(now);
         if now.since(since) > PATIENCE {
             let text = format!("nothing was deleted since {since}: {why}");
@@ -221,10 +221,10 @@ impl RetentionTask {
             let backups: Vec<_> = swept.iter().chain(leftovers).cloned().collect();
             said.push(("delete", format!("{region}: {objects} objects ({bytes}) {}", names(&backups))));
         }
+        let who = Responsible::new("retention", "lifeboatd");
         for (action, subject) in said {
             tracing::info!(cluster = %self.context.cluster, action, subject, "retention");
-            let entry =
-                AuditEntry::new(now, Some(&self.context.cluster), (action, subject), ("retention", "lifeboatd"));
+            let entry = AuditEntry::new(now, Some(&self.context.cluster), action, subject, &who);
             let freezer = Arc::clone(&self.context.freezer);
             // The disk may take its time.
             let written = tokio::task::spawn_blocking(move || freezer.audit().write_down(&entry)).await;

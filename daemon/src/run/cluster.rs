@@ -28,8 +28,7 @@ use crate::regions::open::OpenRegions;
 use crate::regions::survey::{self, SurveyParts};
 use crate::regions::watch::{Probing, WatchParts};
 use crate::retention::task::RetentionParts;
-use crate::settings::wiring;
-use crate::settings::wiring::state_directory;
+use crate::settings::wiring::{self, ClusterConfig};
 use crate::status::board::{ClusterView, StatusBoard};
 use crate::wal::shared::Shared;
 use crate::wal::task::{self as wal, WalParts};
@@ -92,7 +91,7 @@ async fn protect(context: TaskContext, common: Common, cluster: ClusterName) -> 
 async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) -> anyhow::Result<()> {
     let config = Arc::clone(&common.config.borrow());
     let settings = wiring::cluster(&config, Some(cluster))?.clone();
-    let directory = state_directory(&config, &settings);
+    let directory = ClusterConfig { config: &config, cluster: &settings }.state_directory();
     crate::base::state::make_directory(&directory).with_context(|| format!("make {}", directory.display()))?;
     context.progress.waiting("the regions");
     let regions = Arc::new(OpenRegions::open(&config, cluster).await?);

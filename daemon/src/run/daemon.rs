@@ -45,8 +45,8 @@ pub async fn run(source: ConfigSource, loaded: Loaded, stop: &CancellationToken)
     let manager = Arc::new(ServiceManager::of(&Environment::of_process()));
     let mut daemon = Daemon::begin(source, loaded, Arc::clone(&manager))?;
     let common = daemon.common.clone();
-    let seen = (Arc::clone(&common.board), Arc::clone(&common.readiness));
-    let watch = housekeeping::watch_tasks(Arc::clone(&common.supervisor), seen, Arc::clone(&manager));
+    let (board, readiness) = (Arc::clone(&common.board), Arc::clone(&common.readiness));
+    let watch = housekeeping::watch_tasks(Arc::clone(&common.supervisor), board, readiness, Arc::clone(&manager));
     let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
     daemon.work(hangup, stop).await;
     let patience = daemon.loaded.config.daemon.stop_timeout;
@@ -197,7 +197,7 @@ impl Daemon {
 
     fn note_overrides(&self) {
         let (now, names) = (SystemClock.now(), self.clusters.borrow().clone());
-        let seen = self.overrides.seen(&self.loaded.overrides, now, (self.common.freezer.audit(), &names));
+        let seen = self.overrides.seen(&self.loaded.overrides, now, self.common.freezer.audit(), &names);
         if let Err(error) = seen {
             tracing::warn!(error = %error_chain(&error), "since when overrides are in force may be forgotten");
         }

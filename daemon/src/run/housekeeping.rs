@@ -136,7 +136,8 @@ fn probe(directory: &Path) -> io::Result<()> {
 /// gets on. Runs beside the supervisor, because it has to see it end.
 pub async fn watch_tasks(
     supervisor: Arc<Supervisor>,
-    (board, readiness): (Arc<AlarmBoard>, Arc<Readiness>),
+    board: Arc<AlarmBoard>,
+    readiness: Arc<Readiness>,
     manager: Arc<ServiceManager>,
 ) {
     // Half the time that the manager waits, as its manual advises.

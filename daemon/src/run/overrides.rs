@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Wrongs};
 use crate::base::state::{Durable, StateError, time_text};
-use crate::deletion::audit::{AuditEntry, AuditTrail};
+use crate::deletion::audit::{AuditEntry, AuditTrail, Responsible};
 
 /// One that is older is reported.
 const STALE: Duration = Duration::from_secs(24 * 3600);
@@ -54,14 +54,16 @@ impl Overrides {
         &self,
         overrides: &[Override],
         now: UtcTime,
-        (trail, clusters): (&AuditTrail, &[ClusterName]),
+        trail: &AuditTrail,
+        clusters: &[ClusterName],
     ) -> Result<(), StateError> {
         let before = self.ages.read();
         let ages: Ages = overrides.iter().map(|found| (found.variable.clone(), active(found, &before, now))).collect();
         for new in ages.values().filter(|new| before.get(&new.variable) != Some(new)) {
             let subject = format!("{} = {}", new.setting, new.shown);
             let reason = format!("environment variable {} was set", new.variable);
-            trail.note_for(&AuditEntry::new(now, None, ("override", subject), (&reason, "environment")), clusters);
+            let who = Responsible::new(&reason, "environment");
+            trail.note_for(&AuditEntry::new(now, None, "override", subject, &who), clusters);
         }
         if ages == before {
             return Ok(());
@@ -119,7 +121,7 @@ mod tests {
         let clusters = ["main".parse().unwrap()];
         let seen = |overrides: &[Override], hours| {
             let kept = Overrides::open(dir.path());
-            kept.seen(overrides, at(hours), (&trail, &clusters)).unwrap();
+            kept.seen(overrides, at(hours), &trail, &clusters).unwrap();
             kept.look(at(hours)).iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
         };
         let told = ["override-stale/LIFEBOAT_DURABILITY__WAL_QUORUM"];

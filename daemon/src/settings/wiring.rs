@@ -16,6 +16,31 @@ use lifeboat_vocabulary::ClusterName;
 /// How records name the program that wrote them.
 pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 
+/// The configuration, and the cluster of it that something is about.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterConfig<'a> {
+    /// The whole configuration.
+    pub config: &'a Config,
+    /// What it says of the cluster.
+    pub cluster: &'a ClusterSettings,
+}
+
+impl ClusterConfig<'_> {
+    /// The folder of the cluster below the state directory.
+    #[must_use]
+    pub fn state_directory(self) -> PathBuf {
+        self.config.state_directory.join(self.cluster.name.as_str())
+    }
+
+    /// The key that signs records of the cluster.
+    ///
+    /// # Errors
+    /// If it cannot be read, with what to do.
+    pub fn signer(self) -> anyhow::Result<Arc<NoteSigner>> {
+        signer(self.config, &self.cluster.name)
+    }
+}
+
 /// The cluster that the command is about.
 ///
 /// # Errors
@@ -51,12 +76,6 @@ pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
     standard_stack(bare, StackOptions { retry, ..options })
-}
-
-/// The folder of one cluster below the state directory.
-#[must_use]
-pub fn state_directory(config: &Config, cluster: &ClusterSettings) -> PathBuf {
-    config.state_directory.join(cluster.name.as_str())
 }
 
 /// The key that signs records.

@@ -28,7 +28,7 @@ pub fn page(status: &StatusSnapshot) -> String {
     let names = status.clusters.iter().map(|cluster| cluster.cluster.chars().count());
     let names = names.chain(own.as_ref().map(|_| DAEMON.len())).max().unwrap_or(0);
     if let Some((word, tone, reasons)) = own {
-        page.push_str(&first_line((DAEMON, names), (word, tone), &shortlist(&reasons)));
+        page.push_str(&first_line(DAEMON, names, word, tone, &shortlist(&reasons)));
     }
     for cluster in &status.clusters {
         page.push_str(&verdict_line(cluster, names));
@@ -59,13 +59,13 @@ fn verdict_line(cluster: &ClusterStatus, names: usize) -> String {
         Protection::NotProtected => Tone::Bad,
     };
     let reason = if verdict.reasons.is_empty() { all_is_well(cluster) } else { shortlist(&verdict.reasons) };
-    first_line((&cluster.cluster, names), (verdict.protection.as_str(), tone), &reason)
+    first_line(&cluster.cluster, names, verdict.protection.as_str(), tone, &reason)
 }
 
-/// Name, word, and why.
-pub(crate) fn first_line((name, names): (&str, usize), (word, tone): (&str, Tone), reason: &str) -> String {
-    let indent = names + 2 + word.len() + 2;
-    let name = format!("{name:names$}");
+/// Name, word, and why. `width` is that of the longest name.
+pub(crate) fn first_line(name: &str, width: usize, word: &str, tone: Tone, reason: &str) -> String {
+    let indent = width + 2 + word.len() + 2;
+    let name = format!("{name:width$}");
     format!("{}  {}  {}\n", toned(&name, Tone::Strong), toned(word, tone), wrapped(reason, indent, WIDTH))
 }
 

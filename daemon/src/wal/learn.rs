@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::ids::{Incarnation, RepositoryId};
 use lifeboat_repository::keys::VerifyKey;
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::regions::log_follower::LogFollower;
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
+use crate::settings::wiring::ClusterConfig;
 use crate::wal::backup_need::needed;
 use crate::wal::receive::upstream::Belonging;
 
@@ -40,8 +39,9 @@ const LATE: Duration = Duration::from_secs(5);
 
 /// Reads all regions, at the same time: those that are away do not hold up the others, and one that hangs does so for
 /// [`LATE`] at most, if the others are enough.
-pub(crate) async fn learn(config: &Config, cluster: &ClusterSettings, opened: &OpenRegions) -> anyhow::Result<Known> {
-    let signer = wiring::signer(config, &cluster.name)?;
+pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions) -> anyhow::Result<Known> {
+    let ClusterConfig { config, cluster } = begun_with;
+    let signer = begun_with.signer()?;
     let (key, stores) = (signer.verify_key(), opened.stores());
     let mut answers = first_answers(opened.logs(), &stores, &key, config.durability.wal_quorum).await;
     let (mut views, mut descriptor) = (Vec::new(), None::<Descriptor>);

@@ -105,8 +105,10 @@ fn span(left: Duration) -> String {
 
 /// Asks the server every few seconds, until it is told to stop.
 pub async fn watch(
-    (connection, slot): (ConnectionSettings, SlotName),
-    (outlook, shipper): (Arc<SlotOutlook>, Arc<Shipper>),
+    connection: ConnectionSettings,
+    slot: SlotName,
+    outlook: Arc<SlotOutlook>,
+    shipper: Arc<Shipper>,
     stop: CancellationToken,
 ) {
     let mut timer = tokio::time::interval(EVERY);

@@ -16,7 +16,7 @@ use crate::base::supervisor::TaskContext;
 use crate::model::facts::ClusterFacts;
 use crate::regions::log_follower::LogFollower;
 use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
+use crate::settings::wiring::{self, ClusterConfig};
 use crate::wal::learn::{Known, learn};
 use crate::wal::receive::receiver::Receiver;
 use crate::wal::receive::upstream::Finder;
@@ -70,17 +70,18 @@ pub async fn run(context: TaskContext, parts: WalParts) -> anyhow::Result<()> {
 
 async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> {
     let WalParts { config, cluster, directory, shared, .. } = parts;
+    let begun_with = ClusterConfig { config, cluster };
     crate::base::state::make_directory(directory)
         .with_context(|| format!("make the state directory {}", directory.display()))?;
     // Regions and spool have deadlines of their own.
     context.progress.waiting("the regions");
     let known = tokio::select! {
         () = context.stop.cancelled() => return Ok(()),
-        known = learn(config, cluster, &parts.regions) => known?,
+        known = learn(begun_with, &parts.regions) => known?,
     };
     let looked = Looked::Regions { read: known.read, quorum: config.durability.wal_quorum };
     parts.readiness.looked(&cluster.name, looked);
-    let settings = ship_settings((config, cluster), &known, parts.regions.logs(), directory)?;
+    let settings = ship_settings(begun_with, &known, parts.regions.logs(), directory)?;
     let Known { regions, belonging, wanted, backup_needed, .. } = known;
     let shipper = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
     let shipper = Arc::new(shipper.context("begin to ship WAL")?);
@@ -110,12 +111,12 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
         board: Arc::clone(&parts.board),
         facts: Arc::clone(&parts.facts),
     };
-    let slot = cluster.wal.slot.clone();
     // A part that ends by itself has failed: then all of them end.
     let inner = context.stop.child_token();
     let mut tasks = JoinSet::new();
     tasks.spawn(reporter.run(inner.clone()));
-    tasks.spawn(slot_watch::watch((cluster.connection.clone(), slot), (outlook, Arc::clone(&shipper)), inner.clone()));
+    let (connection, slot) = (cluster.connection.clone(), cluster.wal.slot.clone());
+    tasks.spawn(slot_watch::watch(connection, slot, outlook, Arc::clone(&shipper), inner.clone()));
     tasks.spawn(receiver.run(inner.clone()));
     let ended = end_together(tasks, &inner).await;
     context.progress.waiting("the regions to take what was received");
@@ -139,7 +140,7 @@ async fn end_together(mut tasks: JoinSet<()>, inner: &CancellationToken) -> anyh
 }
 
 fn ship_settings(
-    (config, cluster): (&Config, &ClusterSettings),
+    ClusterConfig { config, cluster }: ClusterConfig<'_>,
     known: &Known,
     logs: &Arc<LogFollower>,
     directory: &Path,

@@ -15,7 +15,8 @@ use super::*;
 use crate::backup::history::RunResult;
 use crate::base::alarms::board::AlarmBoard;
 use crate::base::progress::Progress;
-use crate::deletion::freeze::{Freezer, Responsible};
+use crate::deletion::audit::Responsible;
+use crate::deletion::freeze::Freezer;
 use crate::regions::open::OpenRegions;
 
 const KEY: &str = "lifeboat-pk-1qvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqdqqgq9e0u";
@@ -96,10 +97,10 @@ fn config(schedule: &str, dir: &std::path::Path) -> Arc<Config> {
 impl Scene {
     /// It is noon on the 20th, and the last backup was made at two.
     async fn new(schedule: &str) -> Self {
-        Self::of("main", schedule, (Arc::new(tempfile::tempdir().unwrap()), None)).await
+        Self::of("main", schedule, Arc::new(tempfile::tempdir().unwrap()), None).await
     }
 
-    async fn of(cluster: &str, schedule: &str, (dir, capacity): (Arc<TempDir>, Option<Capacity>)) -> Self {
+    async fn of(cluster: &str, schedule: &str, dir: Arc<TempDir>, capacity: Option<Capacity>) -> Self {
         let config = config(schedule, dir.path());
         let directory = dir.path().join(cluster);
         let history = RunHistory::open(&directory).0;
@@ -290,7 +291,7 @@ async fn beside_another_installation_nothing_is_run_and_somebody_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_holds_runs_back_and_a_new_timetable_takes_effect_at_once() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
-    let who = Responsible { reason: "moving house".to_owned(), owner: "ann".to_owned() };
+    let who = Responsible::new("moving house", "ann");
     scene.parts.context.freezer.pause(&scene.parts.context.cluster, Action::Backup, &who, None).unwrap();
     assert_eq!(scene.after(123).await, 0);
     assert!(scene.why().contains("moving house"), "{}", scene.why());
@@ -313,8 +314,8 @@ async fn clusters_wait_for_their_turn_in_the_order_in_which_they_came() {
         spool: ByteCount::ZERO,
     };
     let capacity = Capacity::new(&limits);
-    let mut main = Scene::of("main", "full = '0 14 * * *'", (Arc::clone(&dir), Some(capacity.clone()))).await;
-    let mut other = Scene::of("other", "full = '1 14 * * *'", (dir, Some(capacity.clone()))).await;
+    let mut main = Scene::of("main", "full = '0 14 * * *'", Arc::clone(&dir), Some(capacity.clone())).await;
+    let mut other = Scene::of("other", "full = '1 14 * * *'", dir, Some(capacity.clone())).await;
     *main.maker.takes.lock() = MINUTE * 30;
     assert_eq!((main.after(125).await, other.made()), (0, 0));
     assert_eq!(other.why(), "other clusters back up first");

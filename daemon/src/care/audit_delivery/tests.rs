@@ -1,5 +1,5 @@
 use super::*;
-use crate::deletion::audit::AuditTrail;
+use crate::deletion::audit::{AuditTrail, Responsible};
 use crate::deletion::freeze::Action;
 use crate::log_samples::Regions;
 
@@ -10,7 +10,7 @@ fn at(text: &str) -> UtcTime {
 fn entry(action: &str, subject: &str) -> AuditEntry {
     let cluster = "main".parse().unwrap();
     let time = at("2026-11-21T02:00:00Z");
-    AuditEntry::new(time, Some(&cluster), (action, subject.to_owned()), ("a reason", "anna"))
+    AuditEntry::new(time, Some(&cluster), action, subject.to_owned(), &Responsible::new("a reason", "anna"))
 }
 
 #[tokio::test]
@@ -24,15 +24,15 @@ async fn entries_of_a_time_when_no_region_answered_reach_every_region_later_each
     subjects.iter().for_each(|subject| trail.note(&entry("pause", subject)));
     let stores = regions.stores.clone();
     let nobody = &mut BTreeMap::new();
-    deliver(&queue, &stores, nobody, (&regions.signer, now)).await.unwrap();
+    deliver(&queue, &stores, nobody, &regions.signer, now).await.unwrap();
     assert_eq!(queue.read().waiting.len(), 3, "nobody has them");
     // One region is back, the other is not.
     let b = regions.logs.remove(&"b".parse().unwrap()).unwrap();
-    deliver(&queue, &stores, &mut regions.logs, (&regions.signer, now)).await.unwrap();
+    deliver(&queue, &stores, &mut regions.logs, &regions.signer, now).await.unwrap();
     assert_eq!((queue.read().waiting.len(), regions.audited("a").len()), (3, 3));
     regions.logs.insert("b".parse().unwrap(), b);
     for _ in 0..2 {
-        deliver(&queue, &stores, &mut regions.logs, (&regions.signer, now)).await.unwrap();
+        deliver(&queue, &stores, &mut regions.logs, &regions.signer, now).await.unwrap();
     }
     assert_eq!(queue.read().waiting, []);
     for region in ["a", "b"] {
@@ -51,7 +51,7 @@ async fn no_two_entries_get_the_same_count_though_no_log_takes_any() {
     for subject in ["delete", "heal", "scrub"] {
         trail.note(&entry("pause", subject));
         let waiting = queue.read().waiting.pop().unwrap();
-        counts.insert(number(&queue, &waiting, &regions.logs, (&regions.signer, now)).await.unwrap());
+        counts.insert(number(&queue, &waiting, &regions.logs, &regions.signer, now).await.unwrap());
     }
     assert_eq!(counts.len(), 3, "{counts:?}");
 }

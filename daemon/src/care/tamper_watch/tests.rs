@@ -1,11 +1,12 @@
 //! What the logs of regions lead to: which findings freeze, and what a host that has lost its state is told.
 
-use lifeboat_config::{Environment, Loaded};
+use lifeboat_config::{Config, Environment, Loaded};
 use lifeboat_repository::log::records::{AuditRecord, DamageRecord, FoundBy, HealedRecord};
 use lifeboat_vocabulary::{ByteCount, SystemClock};
 
 use super::*;
-use crate::deletion::freeze::{Action, Responsible, Trigger};
+use crate::deletion::audit::Responsible;
+use crate::deletion::freeze::{Action, Trigger};
 use crate::log_samples::{Regions, backup};
 
 struct Scene {
@@ -39,9 +40,8 @@ impl Scene {
     }
 
     async fn look(&self, now: &str) {
-        let config = &self.loaded.config;
-        let parts = (config, &config.clusters[0]);
-        look(&self.freezer, parts, (&self.regions.logs, 2), at(now)).await.unwrap();
+        let cluster = &self.loaded.config.clusters[0];
+        look(&self.freezer, cluster, &self.regions.logs, 2, at(now)).await.unwrap();
     }
 
     fn frozen(&self) -> Vec<Trigger> {
@@ -158,7 +158,7 @@ async fn a_host_that_may_have_forgotten_deletes_nothing_before_all_regions_have_
     scene.look("2026-11-21T03:00:00Z").await;
     assert!(scene.freezer.may_have_forgotten(&main_cluster()), "the one that is away may know more");
     // A person pauses something meanwhile: that does not mean that nothing else was.
-    let who = Responsible { reason: "now".to_owned(), owner: "berta".to_owned() };
+    let who = Responsible::new("now", "berta");
     scene.freezer.pause(&main_cluster(), Action::Heal, &who, None).unwrap();
     scene.regions.logs.insert("b".parse().unwrap(), b);
     scene.look("2026-11-21T03:00:00Z").await;

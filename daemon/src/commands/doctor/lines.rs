@@ -38,7 +38,16 @@ impl Lines {
         self.0.iter().map(|line| line.state).collect()
     }
 
-    pub(crate) fn not(&mut self, area: &str, check: &str, (state, detail, cure): (State, String, &str)) {
-        *self.add(area, check, state, detail) = Some(cure.to_owned());
+    /// Good, and it could be better.
+    pub(crate) fn advice(&mut self, area: &str, check: &str, detail: impl Into<String>, fix: &str) {
+        *self.add(area, check, State::Good, detail) = Some(fix.to_owned());
+    }
+
+    pub(crate) fn warning(&mut self, area: &str, check: &str, detail: impl Into<String>, fix: &str) {
+        *self.add(area, check, State::Warning, detail) = Some(fix.to_owned());
+    }
+
+    pub(crate) fn failed(&mut self, area: &str, check: &str, detail: impl Into<String>, fix: &str) {
+        *self.add(area, check, State::Bad, detail) = Some(fix.to_owned());
     }
 }

@@ -15,47 +15,49 @@ use serde_json::json;
 
 use crate::commands::doctor::lines::{Line, Lines, State};
 use crate::commands::doctor::wal;
-use crate::settings::wiring;
+use crate::settings::wiring::{self, ClusterConfig};
 
 /// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
 const SKEW_WARNING_MICROS: i64 = 30_000_000;
 
 /// Runs every probe and prints a table with a cure per line that is not good.
-pub async fn run(config: &Config, cluster: &ClusterSettings, output: Output) -> Ending {
+pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> Ending {
+    let ClusterConfig { config, cluster } = chosen;
     let mut lines = Lines::default();
-    let signer = keys(config, cluster, &mut lines);
+    let signer = keys(chosen, &mut lines);
     let facts = server(cluster, &mut lines).await;
     for settings in &config.regions {
-        region((settings, cluster), signer.as_ref(), facts.as_ref(), &mut lines).await;
+        region(settings, cluster, signer.as_ref(), facts.as_ref(), &mut lines).await;
     }
-    wal::check(config, cluster, &mut lines).await;
+    wal::check(chosen, &mut lines).await;
     memory(config, &mut lines);
     print(&lines.0, output);
     let worst = lines.0.iter().any(|line| line.state == State::Bad);
     if worst { Ending::Failed } else { Ending::Done }
 }
 
-fn keys(config: &Config, cluster: &ClusterSettings, lines: &mut Lines) -> Option<Arc<NoteSigner>> {
+fn keys(chosen: ClusterConfig<'_>, lines: &mut Lines) -> Option<Arc<NoteSigner>> {
+    let config = chosen.config;
     let recipients = config.keys.recipients.len();
     match recipients {
         0 | 1 => {
             let cure =
                 "make a second key with `lifeboat-restore keygen`, keep it offline, and add it to keys.recipients";
-            lines.not("keys", "recipients", (State::Warning, "only one key can read the backups".to_owned(), cure));
+            lines.warning("keys", "recipients", "only one key can read the backups".to_owned(), cure);
         }
         _ => lines.good("keys", "recipients", format!("{recipients} keys can each read the backups")),
     }
     if !config.keys.wrap_commands.is_empty() {
         lines.good("keys", "wrap commands", format!("{} configured", config.keys.wrap_commands.len()));
     }
-    match wiring::signer(config, &cluster.name) {
+    match chosen.signer() {
         Ok(signer) => {
             lines.good("keys", "signing key", signer.verify_key().to_string());
             Some(signer)
         }
         Err(error) => {
             let cure = "run `lifeboatd init`, or put the key where keys.signing_key says";
-            lines.not("keys", "signing key", (State::Bad, format!("{error:#}"), cure));
+            lines.failed("keys", "signing key", format!("{error:#}"), cure);
             None
         }
     }
@@ -80,7 +82,7 @@ async fn server(cluster: &ClusterSettings, lines: &mut Lines) -> Option<ServerFa
     let version = format!("PostgreSQL {}.{}", facts.major(), facts.version_num % 10_000);
     if facts.major() < 13 {
         let cure = "upgrade the server: 13 is the oldest version that can be backed up";
-        lines.not("server", "version", (State::Bad, version, cure));
+        lines.failed("server", "version", version, cure);
     } else {
         lines.good("server", "version", version);
     }
@@ -105,7 +107,7 @@ fn refused(check: &str, error: &SessionError, lines: &mut Lines) {
         detail = format!("{detail}: {next}");
         cause = next.source();
     }
-    lines.not("server", check, (State::Bad, detail, &cure));
+    lines.failed("server", check, detail, &cure);
 }
 
 fn rights(facts: &ServerFacts, lines: &mut Lines) {
@@ -113,20 +115,20 @@ fn rights(facts: &ServerFacts, lines: &mut Lines) {
         lines.good("server", "right to replicate", "yes");
     } else {
         let cure = "as a superuser: ALTER ROLE <role> REPLICATION";
-        lines.not("server", "right to replicate", (State::Bad, "the role lacks it".to_owned(), cure));
+        lines.failed("server", "right to replicate", "the role lacks it".to_owned(), cure);
     }
     let checksums = facts.setting("data_checksums") == Some("on");
     match (checksums, facts.may_reread) {
         (false, _) => {
             let detail = "off: damage on the server's disk cannot be noticed".to_owned();
             let cure = "at the next downtime: pg_checksums --enable";
-            lines.not("server", "page checksums", (State::Warning, detail, cure));
+            lines.warning("server", "page checksums", detail, cure);
         }
         (true, true) => lines.good("server", "page checksums", "on; verified by Lifeboat, on all cores"),
         (true, false) => {
             let detail = "on; verified by the server, on one core".to_owned();
             let cure = "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text,bigint,bigint,boolean) TO <role> (faster)";
-            lines.not("server", "page checksums", (State::Good, detail, cure));
+            lines.advice("server", "page checksums", detail, cure);
         }
     }
 }
@@ -136,7 +138,7 @@ async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
         Some(level @ ("replica" | "logical")) => lines.good("server", "wal_level", level),
         other => {
             let cure = "set wal_level = replica and restart the server";
-            lines.not("server", "wal_level", (State::Bad, other.unwrap_or("not visible").to_owned(), cure));
+            lines.failed("server", "wal_level", other.unwrap_or("not visible").to_owned(), cure);
         }
     }
     for (setting, used, needed) in [
@@ -155,13 +157,14 @@ async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
         if limit - used >= needed {
             lines.good("server", setting, detail);
         } else {
-            lines.not("server", setting, (State::Bad, detail, "raise it and restart the server"));
+            lines.failed("server", setting, detail, "raise it and restart the server");
         }
     }
 }
 
 async fn region(
-    (settings, cluster): (&RegionSettings, &ClusterSettings),
+    settings: &RegionSettings,
+    cluster: &ClusterSettings,
     signer: Option<&Arc<NoteSigner>>,
     facts: Option<&ServerFacts>,
     lines: &mut Lines,
@@ -171,7 +174,7 @@ async fn region(
         Ok(store) => store,
         Err(error) => {
             let detail = format!("{:#}", anyhow::Error::new(error));
-            lines.not(&area, "open", (State::Bad, detail, "correct the region's settings"));
+            lines.failed(&area, "open", detail, "correct the region's settings");
             return;
         }
     };
@@ -180,12 +183,12 @@ async fn region(
         Ok(Ok(report)) => report,
         Ok(Err(error)) => {
             let detail = format!("{:#}", anyhow::Error::new(error));
-            lines.not(&area, "create an object", (State::Bad, detail, "see that it is reachable, and the credentials"));
+            lines.failed(&area, "create an object", detail, "see that it is reachable, and the credentials");
             return;
         }
         Err(_) => {
             let detail = format!("no answer within {:?}", wiring::PROBE_TIMEOUT);
-            lines.not(&area, "create an object", (State::Bad, detail, "see that it is reachable"));
+            lines.failed(&area, "create an object", detail, "see that it is reachable");
             return;
         }
     };
@@ -194,36 +197,36 @@ async fn region(
             Finding::Holds if *check == Check::Delete => {
                 let detail = "allowed: this host could destroy history".to_owned();
                 let cure = "use credentials that may create but not delete";
-                lines.not(&area, "delete", (State::Warning, detail, cure));
+                lines.warning(&area, "delete", detail, cure);
             }
             Finding::Holds => lines.good(&area, &check.to_string(), "yes"),
             Finding::NotAllowed { .. } => lines.good(&area, &check.to_string(), "not allowed for this role"),
             Finding::Unclear { why } => {
                 let cure = "run `lifeboatd doctor` again; see how the region is reached if it stays";
-                lines.not(&area, &check.to_string(), (State::Warning, why.clone(), cure));
+                lines.warning(&area, &check.to_string(), why.clone(), cure);
             }
             Finding::Lacks { what } => {
                 let cure = "only one writer may use this region; choose another provider if you can";
-                lines.not(&area, &check.to_string(), (State::Warning, what.clone(), cure));
+                lines.warning(&area, &check.to_string(), what.clone(), cure);
             }
         }
     }
     clock(&area, report.clock_skew_micros, lines);
-    room((&area, settings), facts, lines);
+    room(&area, settings, facts, lines);
     let Some(signer) = signer else { return };
     match read_region(&*store, Some(&signer.verify_key()), Some(settings.name.clone())).await {
-        Ok((descriptor, log)) => repository(&area, (&descriptor, log.entries().len()), facts, lines),
-        Err(error) => lines.not(&area, "repository", (State::Bad, format!("{error:#}"), "run `lifeboatd init`")),
+        Ok((descriptor, log)) => repository(&area, &descriptor, log.entries().len(), facts, lines),
+        Err(error) => lines.failed(&area, "repository", format!("{error:#}"), "run `lifeboatd init`"),
     }
 }
 
-fn repository(area: &str, (descriptor, records): (&Descriptor, usize), facts: Option<&ServerFacts>, lines: &mut Lines) {
+fn repository(area: &str, descriptor: &Descriptor, records: usize, facts: Option<&ServerFacts>, lines: &mut Lines) {
     match facts {
         Some(facts) if facts.system_identifier != descriptor.sysid => {
             let detail =
                 format!("it belongs to system {}, the server is {}", descriptor.sysid, facts.system_identifier);
             let cure = "check the connection, or give the new cluster another name";
-            lines.not(area, "repository", (State::Bad, detail, cure));
+            lines.failed(area, "repository", detail, cure);
         }
         _ => lines.good(area, "repository", format!("{records} records, signed and in order")),
     }
@@ -233,18 +236,18 @@ fn clock(area: &str, skew: Option<i64>, lines: &mut Lines) {
     let Some(skew) = skew else { return };
     let detail = format!("{:.1} s apart", skew.unsigned_abs() as f64 / 1e6);
     if skew.abs() > SKEW_WARNING_MICROS {
-        lines.not(area, "clock", (State::Warning, detail, "let this host keep its time by NTP (chrony, timesyncd)"));
+        lines.warning(area, "clock", detail, "let this host keep its time by NTP (chrony, timesyncd)");
     } else {
         lines.good(area, "clock", detail);
     }
 }
 
-fn room((area, settings): (&str, &RegionSettings), facts: Option<&ServerFacts>, lines: &mut Lines) {
+fn room(area: &str, settings: &RegionSettings, facts: Option<&ServerFacts>, lines: &mut Lines) {
     let StoreUrl::Directory(path) = &settings.url else { return };
     let free = match rustix::fs::statvfs(path) {
         Ok(space) => ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize)),
         Err(error) => {
-            lines.not(area, "disk", (State::Bad, error.to_string(), "see that the directory exists and is mounted"));
+            lines.failed(area, "disk", error.to_string(), "see that the directory exists and is mounted");
             return;
         }
     };
@@ -252,7 +255,7 @@ fn room((area, settings): (&str, &RegionSettings), facts: Option<&ServerFacts>, 
     match size {
         Some(size) if size > free => {
             let detail = format!("{free} free, the cluster has {size}");
-            lines.not(area, "disk", (State::Warning, detail, "make room: a full backup may not fit"));
+            lines.warning(area, "disk", detail, "make room: a full backup may not fit");
         }
         _ => lines.good(area, "disk", format!("{free} free")),
     }
@@ -262,11 +265,9 @@ fn memory(config: &Config, lines: &mut Lines) {
     let limits = config.limits;
     match MemoryPlan::new(limits.memory, limits.workers, 128 << 10, 16 << 20) {
         Ok(plan) => lines.good("memory", "budget", plan.to_string()),
-        Err(error) => lines.not(
-            "memory",
-            "budget",
-            (State::Bad, error.to_string(), "raise limits.memory or lower limits.workers"),
-        ),
+        Err(error) => {
+            lines.failed("memory", "budget", error.to_string(), "raise limits.memory or lower limits.workers")
+        }
     }
 }
 

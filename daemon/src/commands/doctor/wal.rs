@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use lifeboat_config::{ClusterSettings, CommitMode, Config};
+use lifeboat_config::{ClusterSettings, CommitMode};
 use lifeboat_postgres::{Purpose, Session, SlotCondition, server_wal, slot_status};
 use lifeboat_vocabulary::ByteCount;
 
-use crate::commands::doctor::lines::{Lines, State};
-use crate::settings::wiring::state_directory;
+use crate::commands::doctor::lines::Lines;
+use crate::settings::wiring::ClusterConfig;
 
 /// Tries everything that continuous WAL needs beside what a backup needs.
-pub(crate) async fn check(config: &Config, cluster: &ClusterSettings, lines: &mut Lines) {
+pub(crate) async fn check(chosen: ClusterConfig<'_>, lines: &mut Lines) {
+    let ClusterConfig { config, cluster } = chosen;
     match Session::connect(&cluster.connection, Purpose::Sql).await {
         Ok(mut session) => {
             slot(&mut session, cluster, lines).await;
@@ -20,7 +21,7 @@ pub(crate) async fn check(config: &Config, cluster: &ClusterSettings, lines: &mu
         // Why the server cannot be reached stands in the lines about the server.
         Err(error) => tracing::debug!(%error, "the server cannot be asked about WAL"),
     }
-    state(&state_directory(config, cluster), config.limits.spool, lines);
+    state(&chosen.state_directory(), config.limits.spool, lines);
 }
 
 async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Lines) {
@@ -32,20 +33,20 @@ async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Line
             SlotCondition::AtRisk => {
                 let detail = format!("{name} is about to be given up by the server");
                 let cure = "start `lifeboatd run`, or raise max_slot_wal_keep_size";
-                lines.not("wal", "slot", (State::Bad, detail, cure));
+                lines.failed("wal", "slot", detail, cure);
             }
             SlotCondition::Lost | SlotCondition::Empty => {
                 let cure = "nothing to do: `lifeboatd run` makes it anew, records the gap and makes a base backup";
-                lines.not("wal", "slot", (State::Warning, format!("{name} holds no WAL any more"), cure));
+                lines.warning("wal", "slot", format!("{name} holds no WAL any more"), cure);
             }
             SlotCondition::Logical => {
                 let cure = "give wal.slot another name";
-                lines.not("wal", "slot", (State::Bad, format!("{name} is a logical slot"), cure));
+                lines.failed("wal", "slot", format!("{name} is a logical slot"), cure);
             }
         },
         Err(error) => {
             let detail = format!("{:#}", anyhow::Error::new(error));
-            lines.not("wal", "slot", (State::Bad, detail, "see the server's log"));
+            lines.failed("wal", "slot", detail, "see the server's log");
         }
     }
 }
@@ -56,7 +57,7 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
         Ok(server) => server,
         Err(error) => {
             let detail = format!("{:#}", anyhow::Error::new(error));
-            lines.not("wal", "server", (State::Bad, detail, "see the server's log"));
+            lines.failed("wal", "server", detail, "see the server's log");
             return;
         }
     };
@@ -65,7 +66,7 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
         None => {
             let detail = "no limit: a receiver that is away for long fills the server's disk".to_owned();
             let cure = "set it to what the disk of pg_wal can spare, and reload";
-            lines.not("wal", "max_slot_wal_keep_size", (State::Warning, detail, cure));
+            lines.warning("wal", "max_slot_wal_keep_size", detail, cure);
         }
     }
     match (cluster.wal.commit, server.synchronous) {
@@ -76,12 +77,12 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
             let cure = format!(
                 "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({application_name})'; SELECT pg_reload_conf()"
             );
-            lines.not("wal", "commits", (State::Warning, detail, &cure));
+            lines.warning("wal", "commits", detail, &cure);
         }
         (CommitMode::Asynchronous, true) => {
             let detail = format!("wait for {application_name}, which ships only every flush_interval");
             let cure = "set wal.synchronous = true, or take the name out of synchronous_standby_names";
-            lines.not("wal", "commits", (State::Warning, detail, cure));
+            lines.warning("wal", "commits", detail, cure);
         }
     }
 }
@@ -93,7 +94,7 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
     if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
         let detail = format!("{} cannot be written to", existing.display());
         let cure = format!("make {shown} and give it to the account that runs lifeboatd, with mode 0700");
-        lines.not("wal", "state directory", (State::Bad, detail, &cure));
+        lines.failed("wal", "state directory", detail, &cure);
         return;
     }
     match rustix::fs::statvfs(existing) {
@@ -102,13 +103,13 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
             if free < spool {
                 let detail = format!("{free} free, limits.spool allows {spool}");
                 let cure = "make room, or lower limits.spool";
-                lines.not("wal", "state directory", (State::Warning, detail, cure));
+                lines.warning("wal", "state directory", detail, cure);
             } else {
                 lines.good("wal", "state directory", format!("{shown}, {free} free"));
             }
         }
         Err(error) => {
-            lines.not("wal", "state directory", (State::Bad, error.to_string(), "see that it is mounted"));
+            lines.failed("wal", "state directory", error.to_string(), "see that it is mounted");
         }
     }
 }
@@ -116,6 +117,7 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::doctor::lines::State;
 
     #[test]
     fn a_state_directory_without_room_is_told_of() {

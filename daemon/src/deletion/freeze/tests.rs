@@ -10,7 +10,7 @@ fn main_cluster() -> ClusterName {
 }
 
 fn anna() -> Responsible {
-    Responsible { reason: "looked into it".to_owned(), owner: "anna".to_owned() }
+    Responsible::new("looked into it", "anna")
 }
 
 fn freezer(directory: &Path) -> (Freezer, Arc<ManualClock>) {
@@ -72,7 +72,7 @@ fn what_a_person_has_lifted_does_not_freeze_again_and_something_new_does() {
 fn a_pause_has_an_end_and_is_told_of_when_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let (freezer, clock) = freezer(dir.path());
-    let upgrade = Responsible { reason: "upgrade".to_owned(), owner: "anna".to_owned() };
+    let upgrade = Responsible::new("upgrade", "anna");
     freezer.pause(&main_cluster(), Action::Backup, &upgrade, Some(at(4))).unwrap();
     freezer.pause(&main_cluster(), Action::Scrub, &upgrade, None).unwrap();
     let stopped = freezer.check(&main_cluster(), Action::Backup).unwrap_err();

@@ -3,7 +3,8 @@
 use super::*;
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::{TaskSettings, Watchdog};
-use crate::deletion::freeze::{Action, Responsible, Trigger};
+use crate::deletion::audit::Responsible;
+use crate::deletion::freeze::{Action, Trigger};
 use crate::model::survey::Survey;
 use crate::regions::open::tests::two_regions;
 use crate::status::samples::{at, cluster as sample};
@@ -136,7 +137,7 @@ fn alarms_freezes_and_pauses_are_on_the_board() {
     mine.add(Alarm::HttpUnavailable, "the port is taken");
     scene.board.alarms.report(&Source::daemon(SourceKind::Http), mine);
     scene.board.freezer.freeze(&name, Trigger::SizeCollapsed, "half the size").unwrap();
-    let who = Responsible { reason: "audit".to_owned(), owner: "anna".to_owned() };
+    let who = Responsible::new("audit", "anna");
     scene.board.freezer.pause(&name, Action::Scrub, &who, None).unwrap();
     let status = scene.board.gather(SystemClock.now());
     let main = &status.clusters[0];

@@ -52,9 +52,10 @@ pub(crate) struct ShipContext {
 impl ShipContext {
     pub(crate) fn new(
         settings: ShipSettings,
-        (spool, instance): (Spool, InstanceId),
+        spool: Spool,
+        instance: InstanceId,
         clock: Arc<dyn Clock>,
-        (ship_state, memory): (ShipState, Arc<Memory>),
+        ship_state: ShipState,
     ) -> Self {
         let uploaders = (0..ship_state.region_count()).map(|_| Notify::new()).collect();
         let wakeups = Wakeups { cutting: Notify::new(), sealing: Notify::new(), spooling: Notify::new(), uploaders };
@@ -64,7 +65,7 @@ impl ShipContext {
             instance,
             clock,
             spool,
-            memory,
+            memory: Arc::clone(&ship_state.memory),
             wakeups,
             stop: CancellationToken::new(),
             positions,

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::{Answer, pieces_until};
-use crate::wal::ship::memory::Memory;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::What;
 use crate::wal::ship::piece::CutPolicy;
@@ -49,12 +48,11 @@ pub(crate) async fn open(
     ensure!(settings.spool_limit >= BYTES_MIN, "the spool needs {BYTES_MIN}, not {}", settings.spool_limit);
     let (spool, files) = Spool::open(&settings.spool_directory, settings.spool_limit, clock.now()).await?;
     let instance = spool.instance().await.context("name this installation")?;
-    let memory = Arc::<Memory>::default();
     // A quarter is left for what is read back from the spool.
     let bounds = Bounds { memory: settings.memory.as_bytes() / 4 * 3, wal_quorum: quorum };
     let policy = CutPolicy { mode: settings.mode, flush_interval: settings.flush_interval };
     let names = regions.iter().map(|region| region.name.clone()).collect();
-    let mut ship_state = ShipState::new(names, bounds, policy, Arc::clone(&memory));
+    let mut ship_state = ShipState::new(names, bounds, policy);
     for file in files {
         if let Some(what) = read(&spool, &file).await? {
             ship_state.reloaded(what, file, Instant::now());
@@ -62,7 +60,7 @@ pub(crate) async fn open(
     }
     let spooled = ship_state.waiting_objects();
     let found = regions.iter().map(|_| None).collect();
-    let ship = ShipContext::new(settings, (spool, instance), clock, (ship_state, memory));
+    let ship = ShipContext::new(settings, spool, instance, clock, ship_state);
     Ok((Arc::new(ship), Beginning { spooled, found }))
 }
 

@@ -30,20 +30,20 @@ pub(crate) enum Put {
 
 /// Puts an object. `entered` is when we took the lease, by the region's clock.
 pub(crate) async fn put(region: &RegionStore, key: &ObjectKey, body: SealedBody, entered: UtcTime) -> Put {
-    let size = ByteCount::of(&body.bytes);
     match region.store.put(key, body.clone(), PutMode::CreateOnly).await {
         Ok(_) => Put::Stored,
         // Or the answer to our own first request was lost, and a role that may only create cannot look.
-        Err(StoreError::Conflict { .. }) => judge(region, key, (&body, size), entered).await,
+        Err(StoreError::Conflict { .. }) => judge(region, key, &body, entered).await,
         Err(error) => Put::Failed(error),
     }
 }
 
 /// Decides whose object it is. Nothing is ever overwritten, so this only decides whether to go on.
-async fn judge(region: &RegionStore, key: &ObjectKey, (body, size): (&SealedBody, ByteCount), entered: UtcTime) -> Put {
+async fn judge(region: &RegionStore, key: &ObjectKey, body: &SealedBody, entered: UtcTime) -> Put {
+    let size = ByteCount::of(&body.bytes);
     let content = match region.store.get(key, ByteRange::WholeUpTo(size)).await {
         Ok(found) if found == body.bytes => return Put::Stored,
-        Ok(found) => match look_again(region, key, (body, size), found).await {
+        Ok(found) => match look_again(region, key, body, found).await {
             Ok(content) => content,
             Err(put) => return put,
         },
@@ -78,16 +78,12 @@ async fn judge(region: &RegionStore, key: &ObjectKey, (body, size): (&SealedBody
 
 /// An object that differs is read some more times: what stops a region for good must not be a bit that flipped on the way,
 /// or an error that came with status 200.
-async fn look_again(
-    region: &RegionStore,
-    key: &ObjectKey,
-    (body, size): (&SealedBody, ByteCount),
-    first: Bytes,
-) -> Result<Content, Put> {
+async fn look_again(region: &RegionStore, key: &ObjectKey, body: &SealedBody, first: Bytes) -> Result<Content, Put> {
     let unclear = |what: &'static str| {
         let doing = format!("compare {key} in {} with what was sent", region.store);
         Err(Put::Failed(StoreError::Transient { doing, source: what.into() }))
     };
+    let size = ByteCount::of(&body.bytes);
     for _ in 0..LOOKS {
         tokio::time::sleep(BETWEEN_LOOKS).await;
         match region.store.get(key, ByteRange::WholeUpTo(size)).await {

@@ -76,7 +76,8 @@ pub(crate) struct Bounds {
 pub(crate) struct ShipState {
     bounds: Bounds,
     policy: CutPolicy,
-    memory: Arc<Memory>,
+    /// Counts what the sealed bodies take.
+    pub(crate) memory: Arc<Memory>,
     marks: Marks,
     pending_objects: PendingObjects,
     regions: Vec<UploaderState>,
@@ -93,11 +94,11 @@ pub(crate) struct ShipState {
 }
 
 impl ShipState {
-    pub(crate) fn new(names: Vec<RegionName>, bounds: Bounds, policy: CutPolicy, memory: Arc<Memory>) -> Self {
+    pub(crate) fn new(names: Vec<RegionName>, bounds: Bounds, policy: CutPolicy) -> Self {
         Self {
             bounds,
             policy,
-            memory,
+            memory: Arc::default(),
             marks: Marks::new(names.len(), bounds.wal_quorum),
             pending_objects: PendingObjects::new(names.len()),
             regions: names.into_iter().map(UploaderState::new).collect(),
@@ -182,7 +183,7 @@ impl ShipState {
                 let (from, to) = (hole.start, hole.end);
                 tracing::warn!(region = %uploader_state.name, timeline = %hole.timeline, %from, %to, "the region misses WAL that nobody has for it");
             }
-            self.notice_gap(hole, (GapReason::RegionMissed, GapScope::Region), Some(vec![region]), time);
+            self.notice_gap(hole, GapReason::RegionMissed, Some(vec![region]), time);
         }
     }
 
@@ -203,21 +204,17 @@ impl ShipState {
         let lacking: Vec<_> = (0..self.regions.len()).filter(|&region| !self.marks.holds(region, missing)).collect();
         self.gaps.entry(missing.timeline).or_default().add(missing.into());
         if lacking.len() == self.regions.len() || is_open {
-            self.notice_gap(missing, (reason, GapScope::Everywhere), None, time);
+            self.notice_gap(missing, reason, None, time);
         } else if !lacking.is_empty() {
-            self.notice_gap(missing, (GapReason::RegionMissed, GapScope::Region), Some(lacking), time);
+            self.notice_gap(missing, GapReason::RegionMissed, Some(lacking), time);
         }
     }
 
-    fn notice_gap(
-        &mut self,
-        missing: WalRange,
-        (reason, scope): (GapReason, GapScope),
-        regions: Option<Vec<usize>>,
-        time: UtcTime,
-    ) {
+    /// Puts a gap on record in `regions`, or in all of them.
+    fn notice_gap(&mut self, missing: WalRange, reason: GapReason, regions: Option<Vec<usize>>, time: UtcTime) {
         let WalRange { timeline, start, end } = missing;
         let to = (end > start).then_some(end);
+        let scope = if regions.is_some() { GapScope::Region } else { GapScope::Everywhere };
         let record = WalGapRecord { timeline, from: start, to, reason, scope };
         self.jobs.push_back(Job::Notice(Arc::new(Notice::Gap { record, time: time.as_unix_micros() }), regions));
     }
@@ -330,7 +327,7 @@ impl ShipState {
     pub(crate) fn lost(&mut self, region: usize, load: &Load, time: UtcTime) {
         self.pending_objects.done(region, load.file.sequence);
         if let Some(range) = load.what.range().filter(|range| !self.marks.holds(region, *range)) {
-            self.notice_gap(range, (GapReason::RegionMissed, GapScope::Region), Some(vec![region]), time);
+            self.notice_gap(range, GapReason::RegionMissed, Some(vec![region]), time);
         }
     }
 
