@@ -197,13 +197,10 @@ impl Tasks {
 
     fn begin_wal(&self) {
         let parts = WalParts {
+            context: self.context.clone(),
             config: Arc::clone(&self.config),
             cluster: self.cluster.clone(),
-            directory: self.context.directory.clone(),
-            regions: Arc::clone(&self.context.regions),
             shared: Arc::clone(&self.shared),
-            board: Arc::clone(&self.common.board),
-            facts: Arc::clone(&self.context.facts),
             readiness: Arc::clone(&self.common.readiness),
         };
         let settings = TaskSettings::new("wal", WAL_CEILING).core().last();

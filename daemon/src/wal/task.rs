@@ -1,21 +1,19 @@
 //! Continuous WAL of one cluster, as one task: begun as a whole, ended as a whole.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_vocabulary::{ByteCount, SystemClock};
+use lifeboat_vocabulary::ByteCount;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::alarms::board::AlarmBoard;
 use crate::base::readiness::{Looked, Readiness};
 use crate::base::supervisor::TaskContext;
-use crate::model::facts::ClusterFacts;
+use crate::regions::context::ClusterContext;
 use crate::regions::log_follower::LogFollower;
-use crate::regions::open::OpenRegions;
 use crate::settings::wiring::{self, ClusterConfig};
 use crate::wal::learn::{Known, learn};
 use crate::wal::receive::receiver::Receiver;
@@ -35,20 +33,14 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// What continuous WAL works with.
 #[derive(Clone)]
 pub struct WalParts {
+    /// The cluster.
+    pub context: ClusterContext,
     /// The configuration that it was begun with.
     pub config: Arc<Config>,
-    /// The cluster.
+    /// What it says of the cluster.
     pub cluster: ClusterSettings,
-    /// Its folder in the state directory.
-    pub directory: PathBuf,
-    /// Its regions.
-    pub regions: Arc<OpenRegions>,
     /// What others of this cluster know and want to know.
     pub shared: Arc<Shared>,
-    /// Where alarms go.
-    pub board: Arc<AlarmBoard>,
-    /// Where the state is reported.
-    pub facts: Arc<ClusterFacts>,
     /// Who waits for the first look at the regions.
     pub readiness: Arc<Readiness>,
 }
@@ -69,7 +61,8 @@ pub async fn run(context: TaskContext, parts: WalParts) -> anyhow::Result<()> {
 }
 
 async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> {
-    let WalParts { config, cluster, directory, shared, .. } = parts;
+    let WalParts { config, cluster, shared, .. } = parts;
+    let ClusterContext { directory, regions, alarms, facts, clock, .. } = &parts.context;
     let begun_with = ClusterConfig { config, cluster };
     crate::base::state::make_directory(directory)
         .with_context(|| format!("make the state directory {}", directory.display()))?;
@@ -77,13 +70,13 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     context.progress.waiting("the regions");
     let known = tokio::select! {
         () = context.stop.cancelled() => return Ok(()),
-        known = learn(begun_with, &parts.regions) => known?,
+        known = learn(begun_with, regions) => known?,
     };
     let looked = Looked::Regions { read: known.read, quorum: config.durability.wal_quorum };
     parts.readiness.looked(&cluster.name, looked);
-    let settings = ship_settings(begun_with, &known, parts.regions.logs(), directory)?;
+    let settings = ship_settings(begun_with, &known, regions.logs(), directory)?;
     let Known { regions, belonging, wanted, backup_needed, .. } = known;
-    let shipper = Shipper::start(settings, regions, Arc::new(SystemClock)).await;
+    let shipper = Shipper::start(settings, regions, Arc::clone(clock)).await;
     let shipper = Arc::new(shipper.context("begin to ship WAL")?);
     if let Some(why) = backup_needed {
         shared.request_backup(why);
@@ -108,8 +101,8 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
         shared: Arc::clone(shared),
         shipper: Arc::clone(&shipper),
         outlook: Arc::clone(&outlook),
-        board: Arc::clone(&parts.board),
-        facts: Arc::clone(&parts.facts),
+        board: Arc::clone(alarms),
+        facts: Arc::clone(facts),
     };
     // A part that ends by itself has failed: then all of them end.
     let inner = context.stop.child_token();
