@@ -17,7 +17,7 @@ use lifeboat_repository::wal::read::WalOpeners;
 use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,
 };
-use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
 
 use crate::exit_code::{Ending, Exit};
 use crate::passphrase::ask_passphrase;
@@ -249,7 +249,7 @@ async fn read_checked(
         let what = match region.store.get(key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
             Ok(bytes) if lifeboat_repository::format::aead::sha256(&bytes) == expected => return Ok(bytes),
             Ok(_) => "it is not what the record says".to_owned(),
-            Err(error) => format!("{:#}", anyhow::Error::new(error)),
+            Err(error) => error_chain(&error),
         };
         tracing::warn!(region = %region.name, %key, %what, "object is damaged or missing");
         tried.push(format!("{}: {what}", region.name));
@@ -263,7 +263,7 @@ async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<Cluster
     for settings in settings {
         match list_folders(settings).await {
             Ok(found) => clusters.extend(found),
-            Err(error) => failures.push(format!("{}: {:#}", settings.name, anyhow::Error::new(error))),
+            Err(error) => failures.push(format!("{}: {}", settings.name, error_chain(&error))),
         }
     }
     let names: Vec<&str> = clusters.iter().map(ClusterName::as_str).collect();
@@ -292,8 +292,7 @@ impl Keys {
             let name = path.display().to_string();
             let text = read_private_file(path)?;
             let found = parse_identity_file(text.expose(), &mut |_| ask_passphrase(&name));
-            let wrong =
-                |error| Exit::error(Ending::WrongKey, format!("read identity {name}: {:#}", anyhow::Error::new(error)));
+            let wrong = |error| Exit::error(Ending::WrongKey, format!("read identity {name}: {}", error_chain(&error)));
             identities.extend(found.map_err(wrong)?);
         }
         let mut commands = Vec::new();

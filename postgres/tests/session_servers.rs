@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_postgres::{BackendMessage, ConnectionSettings, ProtocolFault, Purpose, Session, SessionError};
 use lifeboat_testkit::{PgServer, majors_under_test};
-use session_support::{connect, refusal, with_causes};
+use lifeboat_vocabulary::error_chain;
+use session_support::{connect, refusal};
 
 /// A port of 127.0.0.1 where nobody listens.
 fn dead_port() -> u16 {
@@ -162,7 +163,7 @@ async fn replication_sessions_take_replication_commands() {
         server.psql("postgres", "CREATE ROLE weak LOGIN").unwrap();
         let weak = server.connection_string().replace("user=postgres", "user=weak");
         let error = connect(&weak, Purpose::PhysicalReplication).await.unwrap_err();
-        let message = error.server_message().unwrap_or_else(|| panic!("{}", with_causes(&error)));
+        let message = error.server_message().unwrap_or_else(|| panic!("{}", error_chain(&error)));
         assert!(["42501", "28000"].contains(&message.code.as_str()), "{message}");
         assert!(error.remedy().is_some());
 

@@ -8,7 +8,8 @@ mod tls_support;
 
 use lifeboat_postgres::{AuthError, Purpose, SessionError, TlsError};
 use lifeboat_testkit::{PgServer, majors_under_test};
-use session_support::{connect, refusal, with_causes};
+use lifeboat_vocabulary::error_chain;
+use session_support::{connect, refusal};
 use tls_support::{Authority, Files, Identity, change_certificate, tls_server};
 
 /// What most connections of these tests begin with; `localhost` is the name in the server's certificate.
@@ -197,7 +198,7 @@ async fn channel_binding_holds_with_every_kind_of_certificate_that_has_a_hash() 
             let required = connect(&format!("{text} channel_binding=require"), Purpose::Sql).await;
             match required {
                 Ok(_) => assert!(binds, "{algorithm:?}"),
-                Err(error) => assert!(!binds, "{algorithm:?}: {}", with_causes(&error)),
+                Err(error) => assert!(!binds, "{algorithm:?}: {}", error_chain(&error)),
             }
             for wish in ["prefer", "disable"] {
                 assert!(is_encrypted(&format!("{text} channel_binding={wish}")).await, "{algorithm:?} {wish}");

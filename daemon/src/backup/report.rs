@@ -6,6 +6,7 @@ use lifeboat_cli::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
 use lifeboat_repository::backup::write::CommitReport;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_stores::Verdict;
+use lifeboat_vocabulary::error_chain;
 use serde_json::json;
 
 /// What a finished backup reports.
@@ -29,16 +30,6 @@ fn word(outcome: &BackupOutcome) -> (&'static str, Tone) {
     }
 }
 
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}
-
 /// Prints the outcome for people or for machines.
 pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
     let record = &outcome.commit.record;
@@ -47,7 +38,7 @@ pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
         let regions = outcome.commit.regions.iter().map(|(region, result)| {
             let value = match result {
                 Ok(head) => json!({ "state": "committed", "seq": head.seq }),
-                Err(reason) => json!({ "state": "left", "why": cause(reason) }),
+                Err(reason) => json!({ "state": "left", "why": error_chain(reason) }),
             };
             (region.to_string(), value)
         });
@@ -84,7 +75,7 @@ pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
                 table.toned_row(vec![(region, None), ("committed".into(), Some(Tone::Good)), (String::new(), None)])
             }
             Err(reason) => {
-                table.toned_row(vec![(region, None), ("left".into(), Some(Tone::Bad)), (cause(reason), None)]);
+                table.toned_row(vec![(region, None), ("left".into(), Some(Tone::Bad)), (error_chain(reason), None)]);
             }
         }
     }

@@ -12,7 +12,7 @@ use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::keys::{SigningKey, write_private_file};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody};
 use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
-use lifeboat_vocabulary::{Clock, Sha256Digest, SystemClock, UtcTime};
+use lifeboat_vocabulary::{Clock, Sha256Digest, SystemClock, UtcTime, error_chain};
 use serde_json::json;
 
 use crate::regions::open::OpenRegions;
@@ -72,7 +72,7 @@ async fn existing(regions: &[RegionStore], signer: &Arc<NoteSigner>) -> anyhow::
             Ok((descriptor, _)) => return Ok(Some(descriptor)),
             Err(DescriptorError::Missing) => {}
             Err(error @ DescriptorError::Store(_)) => {
-                tracing::warn!(region = %region.name, error = %format!("{:#}", anyhow::Error::new(error)), "region does not answer");
+                tracing::warn!(region = %region.name, error = %error_chain(&error), "region does not answer");
             }
             Err(error) => return Err(error).with_context(|| format!("read the repository in region {}", region.name)),
         }

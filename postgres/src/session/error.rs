@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use lifeboat_vocabulary::error_chain;
+
 use crate::session::message::{MessageError, ServerMessage};
 use crate::session::settings::Purpose;
 use crate::session::settings_words::TargetSessionAttrs;
@@ -199,13 +201,8 @@ impl fmt::Display for Reasons<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, failure) in self.0.iter().enumerate() {
             let separator = if number == 0 { "" } else { "; " };
-            write!(f, "{separator}{}: {}", failure.host, failure.error)?;
             // The chain of the whole error cannot branch, so each host's causes are reported here.
-            let mut cause = std::error::Error::source(failure.error.as_ref());
-            while let Some(error) = cause {
-                write!(f, ": {error}")?;
-                cause = error.source();
-            }
+            write!(f, "{separator}{}: {}", failure.host, error_chain(failure.error.as_ref()))?;
         }
         Ok(())
     }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::{Collected, begin, collect, options, with_causes};
+use crate::support::{Collected, begin, collect, options};
 use lifeboat_postgres::{BackupSource, BaseBackupOptions, SourceError, SourceEvent};
 use lifeboat_testkit::{PgServer, majors_under_test};
+use lifeboat_vocabulary::error_chain;
 
 /// Slow enough that something can happen meanwhile: 4 MB a second, so that an empty cluster takes some seconds.
 fn slow() -> BaseBackupOptions {
@@ -53,7 +54,7 @@ async fn a_backup_whose_wal_was_removed_fails_and_names_the_fix() {
         end_slot_session(&server);
         churn(&server);
         let error = drain(source).await;
-        let whole = with_causes(&error);
+        let whole = error_chain(&error);
         assert!(matches!(error, SourceError::WalRemoved { .. }), "{error:?}");
         assert!(whole.contains("max_slot_wal_keep_size"), "{whole}");
     }
@@ -128,13 +129,13 @@ async fn each_reason_why_a_server_gives_no_backup_is_reported_with_its_fix() {
         let nobody = server.connection_string().replace("user=postgres", "user=nobody");
         for (conninfo, fix) in [(server.connection_string(), "max_replication_slots"), (nobody, "REPLICATION")] {
             let Err(error) = collect(&conninfo, &options()).await else { panic!("{conninfo}: a backup") };
-            let whole = with_causes(&error);
+            let whole = error_chain(&error);
             assert!(whole.contains(fix), "{whole}");
         }
         let too_fast = BaseBackupOptions { max_rate: Some(2_000_000), ..options() };
         let other = PgServer::builder(major).start().unwrap();
         let Err(error) = collect(&other.connection_string(), &too_fast).await else { panic!("a backup") };
-        assert!(with_causes(&error).contains("2000000"), "{error:?}");
+        assert!(error_chain(&error).contains("2000000"), "{error:?}");
     }
 }
 

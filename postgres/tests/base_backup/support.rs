@@ -178,8 +178,3 @@ fn make(data: &Path, entry: &FileEntry) -> Option<File> {
 pub fn text(path: &RelativePath) -> &str {
     std::str::from_utf8(path.as_bytes()).unwrap()
 }
-
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}

@@ -1,6 +1,7 @@
 //! What the session tests have in common.
 
 use lifeboat_postgres::{ConnectionSettings, Purpose, Session, SessionError};
+use lifeboat_vocabulary::error_chain;
 
 pub async fn connect(text: &str, purpose: Purpose) -> Result<Session, SessionError> {
     Session::connect(&ConnectionSettings::parse(text).unwrap(), purpose).await
@@ -11,14 +12,9 @@ pub async fn refusal(text: &str) -> (SessionError, String) {
     match connect(text, Purpose::Sql).await {
         Ok(session) => panic!("{text} leads to {session:?}"),
         Err(error) => {
-            let whole = with_causes(&error);
+            let whole = error_chain(&error);
             assert!(!whole.contains("secret"), "{whole}");
             (error, whole)
         }
     }
-}
-
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -16,7 +16,7 @@ use lifeboat_repository::backup::read::{
 use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_repository::log::RegionStore;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey};
-use lifeboat_vocabulary::{FileEntry, Sha256Digest, counted};
+use lifeboat_vocabulary::{FileEntry, Sha256Digest, counted, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +95,7 @@ impl Verification<'_> {
                 .await;
         drop(line);
         anyhow::ensure!(!stop.is_cancelled(), "stopped on request");
-        let failure = read.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+        let failure = read.err().map(|error| error_chain(&error));
         let mut damage = reader.damage();
         let objects = reader.objects().count();
         if failure.is_some() {
@@ -146,7 +146,7 @@ async fn hash_all(
                 found if found == expected => return None,
                 found => format!("SHA-256 is {found}, the record says {expected}"),
             },
-            Err(error) => format!("{:#}", anyhow::Error::new(error)),
+            Err(error) => error_chain(&error),
         };
         Some(Damage { region: region.name.clone(), key, what })
     };

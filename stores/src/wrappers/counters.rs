@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifeboat_vocabulary::{ByteCount, UtcTime};
+use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
 use parking_lot::Mutex;
 
 use crate::error::StoreError;
@@ -239,9 +239,7 @@ impl Metrics {
 }
 
 fn in_words(error: &StoreError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    text.chars().take(FAILURE_MAX).collect()
+    error_chain(error).chars().take(FAILURE_MAX).collect()
 }
 
 impl MetricsSnapshot {

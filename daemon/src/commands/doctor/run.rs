@@ -10,7 +10,7 @@ use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
 use lifeboat_repository::backup::write::MemoryPlan;
 use lifeboat_repository::log::{Descriptor, NoteSigner};
 use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, probe};
-use lifeboat_vocabulary::{ByteCount, SystemClock};
+use lifeboat_vocabulary::{ByteCount, SystemClock, error_chain};
 use serde_json::json;
 
 use crate::commands::doctor::lines::{Line, Lines, State};
@@ -101,13 +101,7 @@ async fn server(cluster: &ClusterSettings, lines: &mut Lines) -> Option<ServerFa
 
 fn refused(check: &str, error: &SessionError, lines: &mut Lines) {
     let cure = error.remedy().unwrap_or_else(|| "see the server's log".to_owned());
-    let mut detail = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        detail = format!("{detail}: {next}");
-        cause = next.source();
-    }
-    lines.failed("server", check, detail, &cure);
+    lines.failed("server", check, error_chain(error), &cure);
 }
 
 fn rights(facts: &ServerFacts, lines: &mut Lines) {
@@ -173,7 +167,7 @@ async fn region(
     let store = match open_below(settings, Some(&cluster.name)).await {
         Ok(store) => store,
         Err(error) => {
-            let detail = format!("{:#}", anyhow::Error::new(error));
+            let detail = error_chain(&error);
             lines.failed(&area, "open", detail, "correct the region's settings");
             return;
         }
@@ -182,7 +176,7 @@ async fn region(
     let report = match probing {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => {
-            let detail = format!("{:#}", anyhow::Error::new(error));
+            let detail = error_chain(&error);
             lines.failed(&area, "create an object", detail, "see that it is reachable, and the credentials");
             return;
         }

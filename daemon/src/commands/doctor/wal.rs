@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lifeboat_config::{ClusterSettings, CommitMode};
 use lifeboat_postgres::{Purpose, Session, SlotCondition, server_wal, slot_status};
-use lifeboat_vocabulary::ByteCount;
+use lifeboat_vocabulary::{ByteCount, error_chain};
 
 use crate::commands::doctor::lines::Lines;
 use crate::settings::wiring::ClusterConfig;
@@ -45,7 +45,7 @@ async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Line
             }
         },
         Err(error) => {
-            let detail = format!("{:#}", anyhow::Error::new(error));
+            let detail = error_chain(&error);
             lines.failed("wal", "slot", detail, "see the server's log");
         }
     }
@@ -56,7 +56,7 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
     let server = match server_wal(session, application_name).await {
         Ok(server) => server,
         Err(error) => {
-            let detail = format!("{:#}", anyhow::Error::new(error));
+            let detail = error_chain(&error);
             lines.failed("wal", "server", detail, "see the server's log");
             return;
         }

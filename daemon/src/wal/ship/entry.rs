@@ -9,7 +9,7 @@ use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::wal::{
     self, EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject, WalPages,
 };
-use lifeboat_vocabulary::{UtcTime, WalPosition};
+use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
 
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::gap_range;
@@ -78,7 +78,7 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
         EarlierHead::Head(earlier) => earlier.durable,
         EarlierHead::Nothing => None,
         EarlierHead::Unusable(error) => {
-            let error = format!("{:#}", anyhow::Error::new(error));
+            let error = error_chain(&error);
             tracing::warn!(region = %region.name, error, "the head of an earlier run cannot be used; everything is listed");
             None
         }

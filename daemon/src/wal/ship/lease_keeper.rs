@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::wal::{Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseRenewal};
+use lifeboat_vocabulary::error_chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ impl LeaseKeeper {
         if self.is_ours()
             && let Err(error) = lease.release(&*self.region.store).await
         {
-            let error = format!("{:#}", anyhow::Error::new(error));
+            let error = error_chain(&error);
             tracing::warn!(region = %self.region.name, error, "the lease was not given back; it ends by itself");
         }
     }
@@ -81,7 +82,7 @@ impl LeaseKeeper {
                 self.leased(Some(holder));
             }
             Err(error) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
+                let error = error_chain(&error);
                 tracing::warn!(region = %self.region.name, error, "the lease was not renewed");
             }
         }
@@ -119,7 +120,7 @@ impl LeaseKeeper {
                 self.leased(Some(error));
             }
             Err(error) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
+                let error = error_chain(&error);
                 tracing::warn!(region = %self.region.name, error, "the head was not written");
             }
         }

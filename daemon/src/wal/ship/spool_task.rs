@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat_vocabulary::error_chain;
 use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
@@ -23,7 +24,7 @@ pub(crate) async fn keep_spool(ship: Arc<ShipContext>) {
                 if let Err(error) = write(&ship, load).await {
                     // It stays in memory. When that is full as well, bytes are refused and the server keeps them.
                     ship.set_no_space(matches!(error, SpoolError::Full { .. }));
-                    let error = format!("{:#}", anyhow::Error::new(error));
+                    let error = error_chain(&error);
                     tracing::warn!(error, again_in = ?PAUSE, "an object for a region that lags stays in memory");
                     tokio::select! {
                         () = ship.stop.cancelled() => return,
@@ -68,7 +69,7 @@ async fn remove(ship: &ShipContext, leftovers: &mut Vec<SpoolFile>) {
     let mut kept = Vec::new();
     for file in std::mem::take(leftovers) {
         if let Err(error) = ship.spool.remove(&file).await {
-            let error = format!("{:#}", anyhow::Error::new(error));
+            let error = error_chain(&error);
             tracing::warn!(
                 error,
                 sequence = file.sequence,

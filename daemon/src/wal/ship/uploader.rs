@@ -10,7 +10,7 @@ use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::Origin;
 use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore};
 use lifeboat_stores::{ObjectKey, PutMode, StoreError};
-use lifeboat_vocabulary::UtcTime;
+use lifeboat_vocabulary::{UtcTime, error_chain};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -188,7 +188,7 @@ impl RegionUploader {
             Put::Failed(error) => self.refused(load, &error.into()),
             Put::Conflict(what) => self.conflict(what),
             Put::Unreadable(error) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
+                let error = error_chain(&error);
                 let (region, sequence) = (&self.region.name, load.file.sequence);
                 tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
                 let (index, time) = (self.index, self.ship.now());
