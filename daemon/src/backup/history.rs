@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_vocabulary::{BackupId, UtcTime};
+use lifeboat_vocabulary::{BackupId, UtcTime, counted};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::schedule::{Attempt, Outcome, Past, overdue_after};
@@ -274,7 +274,8 @@ impl Runs {
             }
             if result.damaged_pages > 0 {
                 let backup = result.backup.as_deref().unwrap_or("the newest backup");
-                let text = format!("{} pages are damaged in the database, as {backup} read it", result.damaged_pages);
+                let pages = counted(result.damaged_pages, "page is", "pages are");
+                let text = format!("{pages} damaged in the database, as {backup} read it");
                 wrongs.add(Alarm::DatabaseDamaged, text);
             }
         }

@@ -6,7 +6,7 @@ use lifeboat_cli::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
 use lifeboat_repository::backup::write::CommitReport;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_stores::Verdict;
-use lifeboat_vocabulary::error_chain;
+use lifeboat_vocabulary::{counted, error_chain};
 use serde_json::json;
 
 /// What a finished backup reports.
@@ -54,18 +54,20 @@ pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
     let took = Duration::from_millis(*duration_ms);
     println!("backup {backup} is {}", toned(word, tone));
     println!(
-        "  data     {} in {} files, {} ({})",
+        "  data     {} in {}, {} ({})",
         files.raw_bytes,
-        files.count,
+        counted(files.count, "file", "files"),
         spoken(took),
         rate(files.raw_bytes, took)
     );
-    println!("  stored   {} in {} objects per region", packs.bytes, packs.objects);
+    println!("  stored   {} in {} per region", packs.bytes, counted(packs.objects, "object", "objects"));
     println!("  WAL      {} to {}", record.start(), record.stop());
     match record.pages {
         None => println!("  pages    the cluster has no page checksums"),
-        Some(pages) if pages.damaged > 0 => println!("  pages    {} are damaged in the database", pages.damaged),
-        Some(pages) => println!("  pages    {} checksums verified", pages.checked),
+        Some(pages) if pages.damaged > 0 => {
+            println!("  pages    {} damaged in the database", counted(pages.damaged, "is", "are"));
+        }
+        Some(pages) => println!("  pages    {} verified", counted(pages.checked, "checksum", "checksums")),
     }
     let mut table = Table::new(&[("  region", Align::Left), ("state", Align::Left), ("", Align::Left)]);
     for (region, result) in &outcome.commit.regions {
@@ -81,8 +83,9 @@ pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
     }
     print!("{table}");
     if outcome.verdict == Verdict::Failed {
-        let held = outcome.commit.committed();
-        println!("{} {held} regions hold it, {quorum} are required: it does not count", toned("attention:", Tone::Bad));
+        let held = counted(outcome.commit.committed() as u64, "region holds it", "regions hold it");
+        let required = counted(quorum as u64, "is required", "are required");
+        println!("{} {held}, {required}: it does not count", toned("attention:", Tone::Bad));
     }
     for page in outcome.damaged.iter().take(20) {
         println!("{} {page}", toned("damaged page:", Tone::Bad));

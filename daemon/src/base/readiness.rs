@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lifeboat_vocabulary::ClusterName;
+use lifeboat_vocabulary::{ClusterName, counted};
 use tokio::sync::watch;
 
 /// A look that takes longer than this does not hold up the start of the service: it starts degraded.
@@ -62,14 +62,15 @@ impl Readiness {
             Some(match looked {
                 Some(Looked::Regions { read, quorum }) if read >= quorum => return None,
                 Some(Looked::Regions { read, quorum }) => {
-                    format!("{cluster}: {read} of {quorum} needed regions answer")
+                    let needed = counted(*quorum as u64, "needed region answers", "needed regions answer");
+                    format!("{cluster}: {read} of {needed}")
                 }
                 Some(Looked::Failed(why)) => format!("{cluster}: {why}"),
                 None => format!("{cluster}: no answer yet"),
             })
         });
         let degraded: Vec<String> = degraded.collect();
-        let clusters = if looks.len() == 1 { "1 cluster".to_owned() } else { format!("{} clusters", looks.len()) };
+        let clusters = counted(looks.len() as u64, "cluster", "clusters");
         if degraded.is_empty() { clusters } else { format!("{clusters}, degraded: {}", degraded.join("; ")) }
     }
 }

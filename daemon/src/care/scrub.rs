@@ -8,7 +8,7 @@ use lifeboat_repository::heal::Pace;
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore};
 use lifeboat_repository::scrub::{self, DamageReporter, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
-use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
+use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -205,8 +205,9 @@ impl Lane<'_> {
         parts.context.facts.scrubbed(name, scrub);
         let mut late = self.late.lock();
         if oldest > self.period() {
+            let objects = counted(objects, "object", "objects");
             let text = format!(
-                "objects in region {name} have not been read back for {} (the period is {}); {objects} objects, {bytes} of \
+                "objects in region {name} have not been read back for {} (the period is {}); {objects}, {bytes} of \
                  {stored} in this round. Is the region there, may the role read it, is heal.max_bandwidth too low?",
                 spoken(oldest),
                 spoken(self.period())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifeboat_repository::heal::{self, HealEnd, HealReport, HealScope};
 use lifeboat_repository::log::RegionLog;
-use lifeboat_vocabulary::{RegionName, UtcTime};
+use lifeboat_vocabulary::{RegionName, UtcTime, counted};
 use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Wrongs};
@@ -58,10 +58,10 @@ impl HealFile {
                 wrong.add(Alarm::HealStuck.of_region(region), text);
             }
             if found.damaged > 0 {
+                let damaged = counted(found.damaged, "damaged backup or object", "damaged backups or objects");
                 let text = format!(
-                    "{} backups or objects in region {region} are damaged, and no other region could replace them yet; see \
-                     `lifeboatd heal --region {region} --dry-run`",
-                    found.damaged
+                    "region {region} has {damaged} that no other region could replace yet; see \
+                     `lifeboatd heal --region {region} --dry-run`"
                 );
                 wrong.add(Alarm::RegionDamaged.of_region(region), text);
             }

@@ -13,7 +13,7 @@ use lifeboat_repository::log::records::{
     HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, ReleaseRecord, is_plain_text,
 };
 use lifeboat_repository::log::{self, RegionLog};
-use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime};
+use lifeboat_vocabulary::{BackupId, Clock, RegionName, SystemClock, UtcTime, counted};
 use serde_json::json;
 
 use crate::base::expiry::Expiry;
@@ -183,7 +183,10 @@ async fn remove(
         log::holds_in_force(broadcast.logs(), now).into_values().filter(|other| other.backup == held.backup).count();
     let sentence = match others {
         0 => format!("hold {hold} has ended: backup {} stays only as long as the policy keeps it", held.backup),
-        others => format!("hold {hold} has ended; {others} more keep backup {}", held.backup),
+        others => {
+            let others = counted(others as u64, "more hold keeps", "more holds keep");
+            format!("hold {hold} has ended; {others} backup {}", held.backup)
+        }
     };
     ending(
         &delivery,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_cli::terminal::spoken;
+use lifeboat_vocabulary::counted;
 
 use crate::base::alarms::rules::{Alarm, AlarmId};
 use crate::model::region_health::Health;
@@ -75,10 +76,8 @@ impl Reasons {
             let (now, objective) = (spoken(seconds), spoken(status.rpo.objective_seconds));
             self.lost.push(format!("the commits of the last {now} are only on the host (objective {objective})"));
         }
-        let working = working(status);
-        if working < wal.wal_quorum {
-            let (all, quorum) = (status.regions.len(), wal.wal_quorum);
-            self.lost.push(format!("{working} of {all} regions answer, WAL needs {quorum}"));
+        if working(status) < wal.wal_quorum {
+            self.lost.push(format!("{}, WAL needs {}", answering(status), wal.wal_quorum));
         }
     }
 
@@ -91,17 +90,15 @@ impl Reasons {
     }
 
     fn regions(&mut self, status: &ClusterStatus) {
-        let working = working(status);
-        if working < status.backup_quorum {
-            let (all, quorum) = (status.regions.len(), status.backup_quorum);
-            self.short.push(format!("{working} of {all} regions answer, a backup needs {quorum}"));
+        if working(status) < status.backup_quorum {
+            self.short.push(format!("{}, a backup needs {}", answering(status), status.backup_quorum));
         }
         for region in &status.regions {
             match (region.health, region.log.as_ref().map_or(0, |log| log.missing)) {
                 (Health::Healthy, 0) => {}
-                (Health::Healthy, 1) => self.risky.push(format!("region {} lacks a backup", region.name)),
                 (Health::Healthy, missing) => {
-                    self.risky.push(format!("region {} lacks {missing} backups", region.name));
+                    let missing = counted(missing as u64, "backup", "backups");
+                    self.risky.push(format!("region {} lacks {missing}", region.name));
                 }
                 (health, _) => self.risky.push(format!("region {} is {health}", region.name)),
             }
@@ -118,6 +115,11 @@ impl Reasons {
             _ => self.risky.push(alarm.text.clone()),
         }
     }
+}
+
+fn answering(status: &ClusterStatus) -> String {
+    let all = counted(status.regions.len() as u64, "region answers", "regions answer");
+    format!("{} of {all}", working(status))
 }
 
 fn working(status: &ClusterStatus) -> usize {
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!(none, (NotProtected, "there is no good backup".to_owned(), 1));
         let frozen = judged(|status| status.alarms.push(alarm("deletion-frozen/size-collapsed", "deletion is frozen")));
         assert_eq!(frozen, (AtRisk, "deletion is frozen".to_owned(), 0));
-        let damaged = "2 backups or objects in region virginia are damaged";
+        let damaged = "region virginia has 2 damaged backups or objects";
         let damage = judged(|status| status.alarms.push(alarm("region-damaged/virginia", damaged)));
         assert_eq!(damage, (AtRisk, damaged.to_owned(), 0), "nothing else says that");
         let gap = judged(|status| status.alarms.push(alarm("wal-gap", "WAL is missing")));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lifeboat_cli::terminal::spoken;
-use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime};
+use lifeboat_vocabulary::{ByteCount, RegionName, UtcTime, counted};
 use serde::{Deserialize, Serialize};
 
 use crate::base::state::time_text;
@@ -40,11 +40,10 @@ impl Lack {
     }
 
     fn in_words(&self) -> String {
-        let plural = |count: u64| if count == 1 { "" } else { "s" };
-        let backups = self.backups as u64;
-        let backups = (backups > 0).then(|| format!("{backups} backup{} of those that are kept", plural(backups)));
-        let (objects, bytes) = (self.objects, ByteCount::from_bytes(self.bytes));
-        let objects = (objects > 0).then(|| format!("{objects} object{} of backups or WAL ({bytes})", plural(objects)));
+        let backups = counted(self.backups as u64, "backup", "backups");
+        let backups = (self.backups > 0).then(|| format!("{backups} of those that are kept"));
+        let (objects, bytes) = (counted(self.objects, "object", "objects"), ByteCount::from_bytes(self.bytes));
+        let objects = (self.objects > 0).then(|| format!("{objects} of backups or WAL ({bytes})"));
         [backups, objects].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }

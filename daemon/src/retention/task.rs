@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lifeboat_repository::catalog::Catalog;
 use lifeboat_repository::retention::sweep::{Force, SweepAuthor, SweepError, SweepReport};
-use lifeboat_vocabulary::{BackupId, RegionName, UtcTime, error_chain};
+use lifeboat_vocabulary::{BackupId, RegionName, UtcTime, counted, error_chain};
 use tokio::sync::watch;
 
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
@@ -169,7 +169,8 @@ impl RetentionTask {
             RegionOutcome::Done(done) => {
                 self.failing_since.remove(region);
                 if let Some(since) = done.locked_since.filter(|since| now.since(*since) > LOCKED_FOR) {
-                    let text = format!("{} objects that were to go are locked since {since}", done.swept.locked);
+                    let locked = counted(done.swept.locked, "object that was to go is", "objects that were to go are");
+                    let text = format!("{locked} locked since {since}");
                     wrong.add(Alarm::PruneLocked.of_region(region), text);
                 }
                 return;
@@ -219,7 +220,8 @@ impl RetentionTask {
         }
         if *objects > 0 {
             let backups: Vec<_> = swept.iter().chain(leftovers).cloned().collect();
-            said.push(("delete", format!("{region}: {objects} objects ({bytes}) {}", names(&backups))));
+            let objects = counted(*objects, "object", "objects");
+            said.push(("delete", format!("{region}: {objects} ({bytes}) {}", names(&backups))));
         }
         let who = Responsible::new("retention", "lifeboatd");
         for (action, subject) in said {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use lifeboat_cli::terminal::{Align, Table, Tone, spoken, toned, wrapped};
-use lifeboat_vocabulary::{ByteCount, UtcTime};
+use lifeboat_vocabulary::{ByteCount, UtcTime, counted};
 
 use crate::model::region_health::Health;
 use crate::model::snapshot::{
@@ -298,19 +298,19 @@ fn region_notes(cluster: &ClusterStatus, region: &RegionStatus) -> String {
     }
     if let Some(heal) = &region.heal {
         notes.push(format!(
-            "heal: {}, {} of {} objects, {} of {}",
+            "heal: {}, {} of {}, {} of {}",
             heal.doing,
             heal.objects_done,
-            heal.objects_total,
+            counted(heal.objects_total, "object", "objects"),
             ByteCount::from_bytes(heal.bytes_done),
             ByteCount::from_bytes(heal.bytes_total)
         ));
     }
     if let Some(scrub) = region.scrub.as_ref().filter(|scrub| scrub.damaged > 0) {
-        notes.push(format!("{} damaged objects", scrub.damaged));
+        notes.push(counted(scrub.damaged, "damaged object", "damaged objects"));
     }
     if let Some(log) = region.log.as_ref().filter(|log| log.leaving > 0) {
-        notes.push(format!("{} backups are on their way out", log.leaving));
+        notes.push(counted(log.leaving as u64, "backup is on its way out", "backups are on their way out"));
     }
     let name = &region.name;
     notes.iter().map(|note| format!("{name}: {}\n", wrapped(note, name.len() + 4, WIDTH))).collect()

@@ -10,7 +10,7 @@ use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
 use lifeboat_repository::backup::write::MemoryPlan;
 use lifeboat_repository::log::{Descriptor, NoteSigner};
 use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, probe};
-use lifeboat_vocabulary::{ByteCount, SystemClock, error_chain};
+use lifeboat_vocabulary::{ByteCount, SystemClock, counted, error_chain};
 use serde_json::json;
 
 use crate::commands::doctor::lines::{Line, Lines, State};
@@ -222,7 +222,11 @@ fn repository(area: &str, descriptor: &Descriptor, records: usize, facts: Option
             let cure = "check the connection, or give the new cluster another name";
             lines.failed(area, "repository", detail, cure);
         }
-        _ => lines.good(area, "repository", format!("{records} records, signed and in order")),
+        _ => lines.good(
+            area,
+            "repository",
+            format!("{}, signed and in order", counted(records as u64, "record", "records")),
+        ),
     }
 }
 
@@ -302,6 +306,8 @@ fn print(lines: &[Line], output: Output) {
         }
     }
     print!("{table}");
-    let count = |state| lines.iter().filter(|line| line.state == state).count();
-    println!("{} checks: {} failed, {} warnings", lines.len(), count(State::Bad), count(State::Warning));
+    let count = |state| lines.iter().filter(|line| line.state == state).count() as u64;
+    let checks = counted(lines.len() as u64, "check", "checks");
+    let warnings = counted(count(State::Warning), "warning", "warnings");
+    println!("{checks}: {} failed, {warnings}", count(State::Bad));
 }

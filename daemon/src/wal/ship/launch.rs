@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use lifeboat_repository::format::layout::{StoredName, WalForm, WalRange};
 use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::wal::WalObject;
-use lifeboat_vocabulary::{ByteCount, Clock, WalPosition};
+use lifeboat_vocabulary::{ByteCount, Clock, WalPosition, counted};
 use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
@@ -43,7 +43,8 @@ pub(crate) async fn open(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<(Arc<ShipContext>, Beginning)> {
     let quorum = settings.wal_quorum;
-    ensure!((1..=regions.len()).contains(&quorum), "{quorum} of {} regions cannot be a quorum", regions.len());
+    let all = counted(regions.len() as u64, "region", "regions");
+    ensure!((1..=regions.len()).contains(&quorum), "{quorum} of {all} cannot be a quorum");
     ensure!(settings.memory >= BYTES_MIN, "WAL needs {BYTES_MIN} of memory, not {}", settings.memory);
     ensure!(settings.spool_limit >= BYTES_MIN, "the spool needs {BYTES_MIN}, not {}", settings.spool_limit);
     let (spool, files) = Spool::open(&settings.spool_directory, settings.spool_limit, clock.now()).await?;
