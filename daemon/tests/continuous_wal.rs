@@ -50,7 +50,7 @@ fn ledger(copy: &RestoredServer) -> String {
 }
 
 #[test]
-fn commits_come_back_to_the_last_one_and_to_any_moment_before() {
+fn commits_are_restored_to_the_last_one_and_to_any_moment_before() {
     for major in majors_under_test() {
         let server = server(major);
         server.psql("postgres", LEDGER).unwrap();
@@ -245,7 +245,7 @@ fn a_promoted_standby_is_followed_twice_and_the_old_primary_is_refused() {
     assert_eq!(status["timeline"], 3, "{status:#}");
     drop(daemon);
 
-    // The first primary comes back and believes that it still is one.
+    // The first primary starts again as a primary.
     primary.start().unwrap();
     primary.psql("postgres", "INSERT INTO ledger VALUES (-666)").unwrap();
     scene.configure_wal(&primary.connection_string(), "", "");
@@ -301,7 +301,7 @@ fn a_restored_copy_cannot_write_into_the_originals_repository_until_it_is_adopte
 }
 
 #[test]
-fn segments_of_64_mib_and_of_1_mib_come_back() {
+fn segments_of_64_mib_and_of_1_mib_are_restored() {
     for size in [64, 1] {
         let major = majors_under_test()[0];
         let server = PgServer::builder(major).wal_segsize_mb(size).start().unwrap();

@@ -28,7 +28,7 @@ fn insert(server: &PgServer, from: u32, to: u32) -> String {
     server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap().trim().to_owned()
 }
 
-/// How many rows come back from this region alone.
+/// How many rows are restored from this region alone.
 fn rows_from(scene: &Scene, region: usize, major: u32) -> String {
     let target = scene.site.target(&format!("from-{region}"));
     let identity = scene.site.identity();
@@ -45,7 +45,7 @@ fn has_alarm(status: &serde_json::Value, name: &str) -> bool {
 }
 
 #[test]
-fn whatever_a_region_does_it_ends_up_with_every_commit() {
+fn a_region_has_every_commit_in_the_end_however_it_failed() {
     type Fault = fn(&mut FaultPlan);
     let faults: [(&str, Fault); 9] = [
         ("slow down", |plan| plan.slow_down_every = NonZeroU64::new(3)),

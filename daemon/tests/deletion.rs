@@ -139,7 +139,7 @@ fn the_daemon_judges_each_region_by_itself_and_heeds_a_pause_and_a_freeze() {
 }
 
 #[test]
-fn a_log_that_was_set_back_while_nobody_looked_costs_nothing() {
+fn a_log_that_was_set_back_while_nobody_looked_stops_deletion() {
     let history = History::new("72h", 3);
     let scene = &history.scene;
     history.runtime.block_on(async { Pruner::begin(&history).await.regions().await });
@@ -172,7 +172,7 @@ fn a_log_that_was_set_back_while_nobody_looked_costs_nothing() {
 }
 
 #[test]
-fn a_host_that_remembers_nothing_heeds_what_the_logs_say_is_paused() {
+fn a_host_without_state_obeys_the_pauses_in_the_logs() {
     let history = History::new("72h", 3);
     history.runtime.block_on(async {
         let signer = signer(&history.scene);
@@ -212,7 +212,7 @@ fn typed(scene: &Scene, arguments: &str, answer: &str) -> (Option<i32>, String) 
 }
 
 #[test]
-fn on_a_terminal_apply_asks_and_takes_no_for_an_answer() {
+fn on_a_terminal_apply_asks_and_a_no_changes_nothing() {
     let history = History::new("72h", 3);
     let records = history.records();
     for answer in ["n\n", "\n", "maybe\n"] {

@@ -28,7 +28,7 @@ fn check_and_start(target: &Path, major: u32) -> RestoredServer {
 }
 
 #[test]
-fn a_backup_under_load_comes_back_whole() {
+fn a_backup_under_load_is_restored_whole() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).checksums(Checksums::On).start().unwrap();
         server.pgbench_init(5).unwrap();
@@ -56,7 +56,7 @@ fn a_backup_under_load_comes_back_whole() {
 }
 
 #[test]
-fn a_quiet_cluster_comes_back_equal_and_starts_by_itself() {
+fn a_quiet_cluster_is_restored_equal_and_starts_by_itself() {
     for major in majors_under_test() {
         let server = PgServer::builder(major).checksums(Checksums::Off).wal_segsize_mb(1).start().unwrap();
         let space = server.tablespace_dir("fast").unwrap();
@@ -127,7 +127,7 @@ fn a_restore_can_start_the_server_and_refuses_what_is_not_empty() {
 }
 
 #[test]
-fn a_standby_can_be_backed_up_and_its_signal_file_does_not_come_back() {
+fn a_standby_can_be_backed_up_and_its_signal_file_is_not_restored() {
     let major = majors_under_test()[0];
     let primary = PgServer::builder(major).start().unwrap();
     primary.psql("postgres", "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i").unwrap();
@@ -143,7 +143,7 @@ fn a_standby_can_be_backed_up_and_its_signal_file_does_not_come_back() {
 }
 
 #[test]
-fn many_small_relations_and_a_large_one_come_back_in_few_objects() {
+fn many_small_relations_and_a_large_one_are_restored_from_few_objects() {
     let major = majors_under_test()[0];
     let builder: PgServerBuilder = PgServer::builder(major).checksums(Checksums::On).setting("fsync", "off");
     let mut server = builder.setting("max_locks_per_transaction", "4096").start().unwrap();

@@ -159,7 +159,7 @@ fn scrub_finds_what_is_flipped_or_gone_and_heal_replaces_it() {
 }
 
 #[test]
-fn damage_that_no_region_can_replace_is_told_by_the_exit_code() {
+fn damage_that_no_region_can_replace_sets_the_exit_code() {
     let server = server();
     let scene = scene(&server, 2);
     scene.daemon(&["backup"]).expect(0);

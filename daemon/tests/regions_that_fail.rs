@@ -1,4 +1,5 @@
-//! Regions that are dead, die, lag or lie: the backup goes on without them, and says so; a restore takes what is whole.
+//! Regions that do not answer, stop answering, lag or return wrong bytes: the backup goes on without them, and says so; a
+//! restore takes what is intact.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
 
@@ -61,7 +62,7 @@ fn a_region_that_dies_midway_has_no_backup_and_the_other_one_has_it() {
 }
 
 #[test]
-fn a_region_that_lags_leaves_and_a_slow_one_does_not() {
+fn a_region_that_lags_is_excluded_and_a_slow_one_is_not() {
     let server = server();
     let scene = Scene::new(2);
     scene.configure(&server, "[durability]\nbackup_quorum = 1\nregion_lag_limit = \"2s\"");

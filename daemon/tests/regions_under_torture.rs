@@ -114,7 +114,7 @@ fn damage(scene: &Scene, region: usize, random: &mut SeededRandom) -> Option<Str
     Some(key)
 }
 
-/// The rows that come back from these regions alone.
+/// The rows that are restored from these regions alone.
 fn rows_of(scene: &Scene, regions: &[usize], name: &str) -> Vec<u64> {
     let target = scene.site.target(name);
     let identity = scene.site.identity();
@@ -201,15 +201,15 @@ impl Torture {
         }
     }
 
-    /// Everything that was claimed so far comes back.
-    fn prove(&mut self, regions: &[usize], name: &str) {
+    /// Everything that was claimed so far is restored.
+    fn verify(&mut self, regions: &[usize], name: &str) {
         self.claims.listen(&self.scene);
         let (claimed, known) = (self.claims.durable, self.rows.len());
         let found = rows_of(&self.scene, regions, name);
         let expected = self.rows.iter().filter(|position| **position <= claimed).count();
-        assert!(found.len() >= expected, "{name}: {expected} rows were claimed durable, {} came back", found.len());
+        assert!(found.len() >= expected, "{name}: {expected} rows were claimed durable, {} were restored", found.len());
         assert!(found.len() <= known && found.iter().copied().eq(1..=found.len() as u64), "{name}: not a prefix");
-        println!("{:>6} rows: {} claimed, {} came back", known, expected, found.len());
+        println!("{:>6} rows: {} claimed, {} restored", known, expected, found.len());
     }
 
     /// Left in peace, the regions become alike.
@@ -258,7 +258,7 @@ fn three_regions_that_fail_and_lie_at_random_end_up_alike_and_nothing_claimed_is
         torture.write(Instant::now() + pause);
         if begun.elapsed() > Duration::from_secs(next_proof) {
             proofs += 1;
-            torture.prove(&[0, 1, 2], &format!("proof-{proofs}"));
+            torture.verify(&[0, 1, 2], &format!("proof-{proofs}"));
             next_proof = begun.elapsed().as_secs() + seconds.div_ceil(15).max(20);
         }
     }

@@ -385,7 +385,7 @@ fn asked(port: u16) -> serde_json::Value {
 }
 
 #[test]
-fn a_full_disk_under_the_state_is_told_and_stops_nothing() {
+fn a_full_disk_under_the_state_raises_an_alarm_and_stops_nothing() {
     let server = server();
     let scene = Scene::new(2);
     // Free a moment ago; nobody else on this host asks for ports in this range by number.
@@ -418,7 +418,7 @@ fn a_full_disk_under_the_state_is_told_and_stops_nothing() {
 }
 
 #[test]
-fn damaged_files_of_the_state_are_told_of_until_somebody_has_removed_them() {
+fn damaged_files_of_the_state_are_reported_until_somebody_has_removed_them() {
     let (_server, scene) = prepared();
     let daemon = scene.run_daemon();
     scene.wait_for_backups(1);

@@ -1,4 +1,4 @@
-//! Regions that fail, lag, come back or belong to somebody else; disks that are full; processes that are killed.
+//! Regions that fail, lag, return or belong to somebody else; disks that are full; processes that are killed.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 #[allow(dead_code, reason = "shared by two test programs")]
@@ -242,7 +242,7 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_writer_stops_one_lane_and_what_an_earlier_run_left_stops_none() {
+async fn another_writer_stops_one_uploader_and_objects_of_an_earlier_run_stop_none() {
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let stores = (0..2).map(|_| Arc::new(MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock))) as Arc<dyn Store>);
     let world = World::with(stores.collect()).await;

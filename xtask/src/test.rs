@@ -55,7 +55,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     steps.step("tests", &shown(&tests), || run_tests(tests));
     if args.pg.is_none() {
         // The whole walk once with every version that has a way of its own; the same programs, no rebuild.
-        let mut versions = cargo(&["test", "--workspace", "--test", "end_to_end", "comes_back"]);
+        let mut versions = cargo(&["test", "--workspace", "--test", "end_to_end", "is_restored"]);
         versions.env("LIFEBOAT_TEST_PG", SHORT_VERSIONS);
         steps.step("versions", &shown(&versions), || run_tests(versions));
     }

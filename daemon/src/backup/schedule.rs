@@ -1,6 +1,6 @@
 //! What is due now? Pure: the timetable, what was run, and the time come in; what to do comes out.
 //!
-//! Laws. A planned time is taken care of by a good run that was planned for it, or that began between it and now: so a
+//! Rules. A planned time is taken care of by a good run that was planned for it, or that began between it and now: so a
 //! clock that is set back does not run it again, one that is set forward catches up once however many times were
 //! missed, and a run from a future that the clock has left counts for nothing else. A run that failed is tried again
 //! after longer and longer pauses, until the next planned time takes its place.

@@ -1,10 +1,10 @@
 //! One at a time: locks in the state directory of a cluster that only one process can hold.
 //!
 //! A lock belongs to the open file: it ends with the process that holds it, however that ends, so nobody ever has to
-//! clean up. What the file says is for people only, and is never believed: it may be left over or half-written.
+//! clean up. What the file says is for people only, and decides nothing: it may be left over or half-written.
 //!
 //! On file systems that several hosts share a lock may or may not reach the others; whoever has a state directory of
-//! its own is told by the regions' leases ([`crate::other_writer`]).
+//! its own learns of them by the regions' leases (`BackupMaker::other_writer`).
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lock_says_is_never_believed() {
+    fn the_text_in_a_lock_file_decides_nothing() {
         let dir = tempfile::tempdir().unwrap();
         for text in ["", "{\"pid\":1,\"what\":\"x\",\"since\":\"2026-01-01T00:00:00Z\"}", "not JSON"] {
             let mut file = File::create(dir.path().join(RUN_LOCK)).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_locked_is_not_taken_for_busy() {
+    fn a_lock_that_cannot_be_made_is_not_reported_as_busy() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(RUN_LOCK)).unwrap();
         let refused = RunGuard::try_acquire(dir.path(), "a backup", &SystemClock).unwrap_err();

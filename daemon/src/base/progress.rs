@@ -1,6 +1,6 @@
 //! What a task is doing and whether it gets on with it: the ground on which the watchdog judges.
 //!
-//! A timer that fires proves that the clock works, not the program. So a task says what it works on and each time it came
+//! A timer that fires shows that the clock works, not the program. So a task says what it works on and each time it came
 //! a step further; one that works on something without a step for longer than it may is wedged. One that waits for
 //! others is not, however long it takes: whoever waits sets a deadline of his own.
 

@@ -1,7 +1,7 @@
 //! Owns every task: begins it, begins it again when it ends, gives up on it when it is wedged, and stops all in order.
 //!
-//! Each task is a tokio task of its own, so that a panic, an error or an endless wait in one of them is nobody else's
-//! trouble. A task may use blocking threads, but never blocks the runtime's own.
+//! Each task is a tokio task of its own, so that a panic, an error or an endless wait in one of them does not harm
+//! the others. A task may use blocking threads, but never blocks the runtime's own.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -201,7 +201,7 @@ mod tests {
     use crate::log_samples::{Regions, backup};
 
     #[tokio::test]
-    async fn a_log_that_was_misread_freezes_nothing_and_one_that_stays_like_that_does() {
+    async fn one_misread_of_a_log_does_not_freeze_deletion_and_a_lasting_one_does() {
         let dir = tempfile::tempdir().unwrap();
         let freezer = Freezer::new(dir.path(), Arc::new(SystemClock));
         let (cluster, region): (ClusterName, RegionName) = ("main".parse().unwrap(), "a".parse().unwrap());

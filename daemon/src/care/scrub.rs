@@ -53,17 +53,17 @@ pub async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow::Resul
         () = context.stop.cancelled() => return Ok(()),
         () = tokio::time::sleep(FIRST_AFTER) => {}
     }
-    let lanes = stores.iter().map(|store| {
+    let scrubs = stores.iter().map(|store| {
         let others = stores.iter().filter(|other| other.name != store.name).cloned().collect();
-        let lane = Lane { context: &context, parts: &parts, store, others, file: &file, late: &late };
-        lane.run()
+        let scrub = RegionScrub { context: &context, parts: &parts, store, others, file: &file, late: &late };
+        scrub.run()
     });
-    join_all(lanes).await;
+    join_all(scrubs).await;
     Ok(())
 }
 
 /// The scrub of one region. Each goes at its own pace.
-struct Lane<'a> {
+struct RegionScrub<'a> {
     context: &'a TaskContext,
     parts: &'a CareParts,
     store: &'a RegionStore,
@@ -73,7 +73,7 @@ struct Lane<'a> {
     late: &'a Mutex<BTreeMap<RegionName, String>>,
 }
 
-impl Lane<'_> {
+impl RegionScrub<'_> {
     async fn run(self) {
         let name = self.store.name.to_string();
         let mut state = self.file.read().0.remove(&name).unwrap_or_else(|| ScrubState::new(self.parts.now()));

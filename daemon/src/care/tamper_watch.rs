@@ -20,7 +20,7 @@ use crate::settings::timetable::Timetable;
 /// How often the logs are looked at.
 const LOOK: Duration = Duration::from_secs(600);
 
-/// Keeps an eye on the logs until it is told to stop.
+/// Watches the logs until it is told to stop.
 ///
 /// # Errors
 /// If the configuration has no such cluster.

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_healed_is_told_only_when_it_takes_long() {
+    fn unfinished_healing_raises_an_alarm_only_when_it_takes_long() {
         let mut file = HealFile::default();
         let round = |damaged, left: &[&str]| {
             let left = left.iter().map(|text| (*text).to_owned()).collect();

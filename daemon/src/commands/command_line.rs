@@ -49,7 +49,7 @@ pub enum Command {
     Adopt,
     /// Bring every region what it lacks of what is kept, from regions that have it.
     Heal(HealArgs),
-    /// Check that everything that is stored is there; with `--full`, read it back and prove it.
+    /// Check that everything that is stored is there; with `--full`, read it back and verify it.
     Scrub(ScrubArgs),
     /// List all backups and where they are.
     List,

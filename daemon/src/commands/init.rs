@@ -135,7 +135,7 @@ fn report(ClusterConfig { config, cluster }: ClusterConfig<'_>, made: &Made, out
         println!("made the signing key {}", path.display());
     }
     for (region, why) in failed {
-        println!("{} region {region}: {why}; run `lifeboatd init` again when it is cured", toned("failed:", Tone::Bad));
+        println!("{} region {region}: {why}; run `lifeboatd init` again when it is fixed", toned("failed:", Tone::Bad));
     }
     print!("{}", recovery_kit(cluster, descriptor, signer, &recipients, &urls));
 }

@@ -140,7 +140,7 @@ async fn refuse_doubtful(deleter: &Deleter<'_>, stores: &OpenRegions) -> anyhow:
     }
 }
 
-/// Asks whoever sits there; elsewhere only `--yes` agrees.
+/// Asks on a terminal; elsewhere only `--yes` agrees.
 fn is_agreed(output: Output) -> anyhow::Result<bool> {
     let is_person = output == Output::Text && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !is_person {

@@ -24,7 +24,7 @@ pub struct ScrubArgs {
     /// Only this region; all of them otherwise.
     #[arg(long, value_name = "NAME")]
     pub region: Option<RegionName>,
-    /// Read every object back and prove it. Without this, only names and sizes are compared.
+    /// Read every object back and verify it. Without this, only names and sizes are compared.
     #[arg(long)]
     pub full: bool,
 }

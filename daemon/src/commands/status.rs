@@ -1,4 +1,4 @@
-//! `lifeboatd status`: how it stands with every cluster, for a tired person or a program.
+//! `lifeboatd status`: the state of every cluster, for a person or a program.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

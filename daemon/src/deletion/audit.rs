@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_short_spoils_no_other() {
+    fn a_line_that_was_cut_short_damages_no_other_line() {
         let dir = tempfile::tempdir().unwrap();
         let trail = AuditTrail::new(dir.path());
         trail.note(&entry("delete"));

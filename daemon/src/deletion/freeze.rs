@@ -1,4 +1,4 @@
-//! What must not be done now: deletion that stopped by itself because something smells, and what a person has paused.
+//! What must not be done now: deletion, frozen because of a suspicious finding, and what a person has paused.
 //!
 //! A freeze blocks deletion only; backups and WAL go on. It is in force from the moment it is noticed, over restarts, until
 //! a person lifts it with a reason. The same finding, lifted once, does not freeze again: whoever lifts it has seen it.
@@ -20,7 +20,7 @@ use crate::deletion::audit::{AuditEntry, AuditTrail, Responsible};
 
 /// A pause that is older is reported.
 const STALE: Duration = Duration::from_secs(24 * 3600);
-/// For so long it is told that a pause has ended by itself.
+/// For so long it is reported that a pause has ended by itself.
 const ENDED_TOLD: Duration = Duration::from_secs(3600);
 /// Findings that were lifted, and of one trigger at a time, that are kept: the oldest go first.
 const FINDINGS_MAX: usize = 100;
@@ -63,7 +63,7 @@ pub enum Trigger {
     VerifyFailures,
     /// A signature or the chain of a log does not check out, or a log is shorter than it was.
     LogMismatch,
-    /// Two regions tell different stories.
+    /// The logs of two regions contradict each other.
     RegionsDisagree,
     /// The database became much smaller.
     SizeCollapsed,

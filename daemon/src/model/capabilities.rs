@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn conditional_writes_that_vanish_leave_one_writer_until_they_are_proved_twice() {
+    fn lost_conditional_writes_leave_one_writer_until_they_are_verified_twice() {
         let good = probe(Finding::Holds, Finding::Holds);
         let bad = probe(lacks(), Finding::Holds);
         let unclear = probe(Finding::Unclear { why: "reset".to_owned() }, Finding::Holds);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_that_comes_or_goes_is_told_and_no_loss() {
+    fn a_right_that_is_granted_or_withdrawn_is_reported_and_is_no_lost_capability() {
         let refused = Finding::NotAllowed { said: "403".to_owned() };
         let (known, _) = Capabilities::learn(None, &probe(Finding::Holds, refused), at(0));
         let (known, changes) = Capabilities::learn(Some(known), &probe(Finding::Holds, Finding::Holds), at(1));

@@ -1,4 +1,4 @@
-//! How a region is doing, judged with patience: one slow answer is no illness, and one quick answer is no cure. Pure.
+//! How a region is doing, judged with patience: one slow answer does not make a region slow, and one quick answer does not make it healthy. Pure.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One word for a tired person, and why. Pure.
+//! The verdict on a cluster: one word, and why. Pure.
 
 use std::time::Duration;
 

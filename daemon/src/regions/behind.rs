@@ -1,5 +1,5 @@
-//! Regions that answer and nevertheless lack what they should have: backups that are kept, or WAL. What is being healed is
-//! nobody's business for a while; what is not healed by then is. Pure.
+//! Regions that answer and nevertheless lack what they should have: backups that are kept, or WAL. What is being healed
+//! is not reported for a while; what is not healed by then is. Pure.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_that_lacks_something_for_long_is_told_of_and_one_that_is_away_is_not() {
+    fn a_region_that_lacks_something_for_long_is_reported_and_one_that_is_away_is_not() {
         let name: RegionName = "r1".parse().unwrap();
         let heal = |done, total| HealStatus {
             doing: "WAL".to_owned(),

@@ -118,7 +118,7 @@ mod tests {
     use lifeboat_stores::MemoryStore;
 
     #[test]
-    fn what_a_probe_found_counts_more_than_what_settings_promise_and_never_less_careful() {
+    fn a_probe_can_withdraw_conditional_writes_and_cannot_grant_them_against_the_settings() {
         let exact = |writers| {
             let bare: Arc<dyn Store> = Arc::new(MemoryStore::new());
             let judgement = Arc::new(Judgement::of(&*bare));

@@ -121,7 +121,7 @@ impl OpenRegions {
         for settings in &config.regions {
             let bare: Arc<dyn Store> = match open_below(settings, Some(cluster)).await {
                 Ok(store) => store,
-                // A directory that is not mounted, credentials that are not there: that region's trouble, not that of all.
+                // A directory that is not mounted, credentials that are not there: only that region fails.
                 Err(error @ OpenError::Store { .. }) => {
                     tracing::warn!(%cluster, error = %error_chain(&error), "the region cannot be opened yet; it is tried again");
                     Arc::new(LateStore::new(settings, cluster, &error))

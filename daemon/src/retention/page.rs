@@ -19,7 +19,7 @@ const MARKS: [(char, &str); 10] = [
     ('M', "month"),
     ('W', "week"),
     ('D', "day"),
-    ('P', "proved by a drill"),
+    ('P', "passed a drill"),
     ('R', "referred to"),
     ('N', "newest"),
     ('G', "newest good"),

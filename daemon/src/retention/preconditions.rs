@@ -21,7 +21,7 @@ use crate::regions::readings::{RegionReadings, read_all};
 pub(crate) enum Doubt {
     /// Somebody or something has stopped deletion.
     Stopped(String),
-    /// The regions tell different stories, or another one than before.
+    /// The logs of the regions contradict each other, or what was seen before.
     Disagree(Vec<String>),
     /// No region can be asked, or what one says may have been misread.
     Away(String),

@@ -137,7 +137,7 @@ fn mode_of(writers: Writers) -> DeleteMode {
     }
 }
 
-/// While regions tell different stories of the same backup, nobody knows which copy is the good one.
+/// While the logs of regions contradict each other about a backup, nobody knows which copy is the good one.
 pub(crate) fn disagreements(findings: &[Finding]) -> Vec<String> {
     let is_harmless = |finding: &&Finding| {
         matches!(finding, Finding::Unreadable { .. } | Finding::SameName { .. } | Finding::Stray { .. })

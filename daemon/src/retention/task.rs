@@ -45,7 +45,7 @@ pub enum RoundOutcome {
     Regions(BTreeMap<RegionName, RegionOutcome>),
     /// Somebody or something has stopped deletion.
     Stopped(String),
-    /// The regions tell different stories: nobody knows which copy is the good one.
+    /// The logs of the regions contradict each other: nobody knows which copy is the good one.
     Disagree(Vec<String>),
 }
 

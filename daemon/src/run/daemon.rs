@@ -32,7 +32,7 @@ use crate::web;
 use crate::web::server::WebParts;
 
 /// How long housekeeping may take for one look.
-const HOUSE_CEILING: Duration = Duration::from_secs(60);
+const HOUSEKEEPING_CEILING: Duration = Duration::from_secs(60);
 /// What an orderly stop may take beyond the time that its tasks have.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
 
@@ -144,7 +144,7 @@ impl Daemon {
     fn begin_tasks(&self) {
         let Common { supervisor, board, freezer, .. } = &self.common;
         let keeper = Arc::clone(board);
-        supervisor.spawn(None, TaskSettings::new("alarms", HOUSE_CEILING).last(), move |context| {
+        supervisor.spawn(None, TaskSettings::new("alarms", HOUSEKEEPING_CEILING).last(), move |context| {
             let board = Arc::clone(&keeper);
             async move {
                 context.progress.waiting("a change");
@@ -159,7 +159,7 @@ impl Daemon {
             overrides: self.overrides.clone(),
             board: Arc::clone(board),
         };
-        supervisor.spawn(None, TaskSettings::new("housekeeping", HOUSE_CEILING), move |context| {
+        supervisor.spawn(None, TaskSettings::new("housekeeping", HOUSEKEEPING_CEILING), move |context| {
             housekeeping::keep(context, house.clone())
         });
         self.begin_status();
@@ -172,11 +172,11 @@ impl Daemon {
     fn begin_status(&self) {
         let Common { supervisor, board, status, config, .. } = &self.common;
         let (shown, directory) = (Arc::clone(status), self.loaded.config.state_directory.clone());
-        supervisor.spawn(None, TaskSettings::new("status", HOUSE_CEILING).last(), move |context| {
+        supervisor.spawn(None, TaskSettings::new("status", HOUSEKEEPING_CEILING).last(), move |context| {
             status_board::keep(context, Arc::clone(&shown), directory.clone())
         });
         let (status, alarms, config) = (Arc::clone(status), Arc::clone(board), config.clone());
-        supervisor.spawn(None, TaskSettings::new("web", HOUSE_CEILING).last(), move |context| {
+        supervisor.spawn(None, TaskSettings::new("web", HOUSEKEEPING_CEILING).last(), move |context| {
             let (status, alarms) = (Arc::clone(&status), Arc::clone(&alarms));
             renewed(
                 context,

@@ -23,7 +23,7 @@ use crate::run::overrides::Overrides;
 const LOOK: Duration = Duration::from_secs(15);
 /// How long the disk may take for one small file.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
-/// Of so many bytes is the proof that the disk takes some.
+/// How many bytes are written to check that the disk takes some.
 const PROBE_BYTES: usize = 8192;
 /// How often the tasks are judged, at most.
 const JUDGE: Duration = Duration::from_secs(5);
@@ -123,7 +123,7 @@ fn damaged(state_directory: &Path, clusters: &[ClusterName]) -> Wrongs {
     wrong
 }
 
-/// Proves that a file can be made, filled and flushed.
+/// Checks that a file can be made, filled and flushed.
 fn probe(directory: &Path) -> io::Result<()> {
     let path = directory.join(".probe");
     let file = File::from(state::open_own(&path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?);

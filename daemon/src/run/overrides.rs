@@ -1,5 +1,5 @@
 //! Environment variables that override the configuration: since when each has been in force. Nobody sees them in the file,
-//! so one that is forgotten must be told of.
+//! so one that is forgotten has to be reported.
 
 use std::collections::BTreeMap;
 use std::path::Path;

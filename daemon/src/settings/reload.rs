@@ -231,7 +231,7 @@ directory = "/var/lib/lifeboat"
     }
 
     #[test]
-    fn what_only_a_restart_can_do_is_refused_and_all_of_it_is_said() {
+    fn settings_that_need_a_restart_are_refused_and_all_of_them_are_named() {
         let text = told(&[("/var/lib/lifeboat", "/srv/lifeboat"), ("\"other\"", "\"another\""), ("50MiB", "1MiB")]);
         for part in ["state.directory moves", "cluster other is removed", "restart the daemon"] {
             assert!(text.contains(part), "{text}");

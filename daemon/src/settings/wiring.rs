@@ -1,4 +1,4 @@
-//! The only room where the configuration meets concrete parts.
+//! From the configuration to concrete parts: stores, keys, options.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -37,7 +37,7 @@ pub fn page(status: &StatusSnapshot) -> String {
     page
 }
 
-/// Everything but the verdicts: they are worth nothing any more when the daemon that gave them is gone.
+/// Everything but the verdicts: they do not hold any more when the daemon that gave them is gone.
 #[must_use]
 pub fn figures(status: &StatusSnapshot) -> String {
     let (mut page, now) = (String::new(), status.time);

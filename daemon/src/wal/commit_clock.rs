@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_holds_ages_and_what_is_held_does_not() {
+    fn commits_age_until_the_holder_has_them() {
         let mut clock = CommitClock::new(2);
         assert_eq!(clock.exposure(0, time(5)), Duration::ZERO, "nothing was committed");
         clock.committed(at(1, 100), time(0));

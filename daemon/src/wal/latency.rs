@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_took_no_time() {
+    fn an_empty_histogram_reports_zero() {
         let none = Latencies::default();
         assert_eq!((none.count(), none.percentile(99), none.max()), (0, Duration::ZERO, Duration::ZERO));
     }

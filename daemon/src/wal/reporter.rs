@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_region_is_told_of_when_it_stays_away_and_at_once_when_somebody_else_writes_there() {
+    async fn a_region_is_reported_when_it_stays_away_and_at_once_when_somebody_else_writes_there() {
         let since = Instant::now();
         let away = || UploadState::Away { since: SystemClock.now(), why: "no route".to_owned() };
         let told = |state: UploadState, since| {

@@ -45,7 +45,7 @@ fn alarms(runs: &Runs, now: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_wrong_is_told_when_it_begins_to_matter() {
+fn failures_are_reported_when_they_begin_to_matter() {
     use RunEnding::{BelowQuorum, Degraded, Done, Failed, Interrupted, Stopped};
     let yesterday = "2026-11-19T02:00:00Z";
     for (why, runs, now, expected) in [
@@ -82,7 +82,7 @@ fn what_is_wrong_is_told_when_it_begins_to_matter() {
 }
 
 #[test]
-fn damaged_pages_are_told_until_a_backup_finds_none() {
+fn damaged_pages_are_reported_until_a_backup_finds_none() {
     let mut runs = Runs::default();
     let number = runs.begin(RunKind::Scheduled, None, at("02:00"));
     runs.end(number, at("02:10"), RunResult { damaged_pages: 3, ..ended(RunEnding::Done, Some("a")) });
@@ -119,7 +119,7 @@ fn the_newest_good_run_is_never_forgotten() {
 }
 
 #[test]
-fn a_timetable_that_changed_is_in_force_from_then_on_and_one_that_was_lost_from_ever() {
+fn a_timetable_is_in_force_from_its_change_on_and_the_first_one_from_the_beginning() {
     let mut runs = Runs::default();
     runs.plan_by(&table("0 2 * * *"), at("02:00"));
     assert_eq!(runs.past().in_force_since, None);

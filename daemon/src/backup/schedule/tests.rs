@@ -117,7 +117,7 @@ fn what_is_due_is_decided_by_the_timetable_and_by_what_was_run() {
 }
 
 #[test]
-fn a_clock_that_is_set_runs_nothing_twice_and_stops_nothing_for_ever() {
+fn setting_the_clock_repeats_no_run_and_blocks_none_for_ever() {
     let future = run(Some("2031-01-01T02:00:00Z"), "2031-01-01T02:00:00Z", Outcome::Good);
     for (why, attempts, now, expected) in [
         ("set back by an hour after the run", vec![good(BEFORE), good("02:00")], "01:05", wait(TOMORROW)),
@@ -137,7 +137,7 @@ fn a_clock_that_is_set_runs_nothing_twice_and_stops_nothing_for_ever() {
 }
 
 #[test]
-fn a_new_timetable_owes_nothing_from_before_it_was_in_force() {
+fn a_new_timetable_makes_up_for_no_run_from_before_it_was_in_force() {
     let known = Past { in_force_since: Some(at("12:00")), ..past(&[good(BEFORE)]) };
     assert_eq!(decide(&table("0 10 * * *", &[]), &known, at("12:01")), wait("2026-11-21T10:00:00Z"));
     assert_eq!(decide(&table("0 13 * * *", &[]), &known, at("13:00")), due("13:00", Why::Scheduled));

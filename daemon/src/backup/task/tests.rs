@@ -192,7 +192,7 @@ impl Scene {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_begin_at_their_time_and_tell_of_good_backups() {
+async fn runs_begin_at_their_time_and_good_backups_are_announced() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     let mut good = scene.parts.good.subscribe();
     assert_eq!(scene.after(119).await, 0);
@@ -240,7 +240,7 @@ async fn a_run_that_fails_is_alarmed_at_once_and_tried_again_until_one_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_is_carried_out_at_once_and_repeated_until_it_works() {
+async fn a_requested_backup_begins_at_once_and_is_repeated_until_it_works() {
     let mut scene = Scene::new("full = '0 14 * * *'\nblackout = ['08:00-18:00']").await;
     scene.after(1).await;
     *scene.maker.endings.lock() = vec![RunEnding::Failed, RunEnding::Failed];
@@ -274,7 +274,7 @@ async fn while_another_process_makes_a_backup_it_waits_and_its_backup_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beside_another_installation_nothing_is_run_and_somebody_is_told() {
+async fn beside_another_installation_nothing_is_run_and_an_alarm_is_raised() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     *scene.maker.other_writer.lock() = Some("region r: installation x".to_owned());
     assert_eq!(scene.after(121).await, 0);
@@ -328,7 +328,7 @@ async fn clusters_wait_for_their_turn_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_directory_that_takes_nothing_is_told_and_backups_go_on() {
+async fn a_state_directory_that_takes_no_writes_raises_an_alarm_and_backups_go_on() {
     let mut scene = Scene::new("full = '0 14 * * *'").await;
     scene.stop().await;
     // In the place of the lock of the history: neither file nor right to make one.

@@ -46,7 +46,7 @@ fn two_processes_never_lose_each_others_change() {
 }
 
 #[test]
-fn a_damaged_file_lies_aside_and_the_default_is_taken() {
+fn a_damaged_file_is_moved_aside_and_the_default_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("counts.json");
     put(&path, b"{\"a\": 1");

@@ -61,7 +61,7 @@ async fn a_task_that_ends_is_begun_again_with_longer_pauses_whatever_ended_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_minutes_of_health_make_up_for_what_was() {
+async fn after_ten_healthy_minutes_earlier_failures_do_not_count() {
     let supervisor = Supervisor::new(Watchdog::Nobody);
     let count = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&count);
@@ -198,7 +198,7 @@ async fn the_tasks_of_one_cluster_end_without_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_that_is_given_up_leaves_the_tasks_to_whoever_stops_them_next() {
+async fn a_cancelled_stop_leaves_its_tasks_to_the_next_stop() {
     let supervisor = Supervisor::new(Watchdog::Nobody);
     let (cluster, finished) = ("a".parse().unwrap(), Arc::new(AtomicU32::new(0)));
     let counter = Arc::clone(&finished);

@@ -13,7 +13,7 @@ pub(crate) struct Line {
     pub(crate) check: String,
     pub(crate) state: State,
     pub(crate) detail: String,
-    pub(crate) cure: Option<String>,
+    pub(crate) fix: Option<String>,
 }
 
 /// What was found.
@@ -23,9 +23,9 @@ pub(crate) struct Lines(pub(crate) Vec<Line>);
 impl Lines {
     fn add(&mut self, area: &str, check: &str, state: State, detail: impl Into<String>) -> &mut Option<String> {
         let (area, check) = (area.to_owned(), check.to_owned());
-        self.0.push(Line { area, check, state, detail: detail.into(), cure: None });
+        self.0.push(Line { area, check, state, detail: detail.into(), fix: None });
         let last = self.0.len() - 1;
-        &mut self.0[last].cure
+        &mut self.0[last].fix
     }
 
     pub(crate) fn good(&mut self, area: &str, check: &str, detail: impl Into<String>) {

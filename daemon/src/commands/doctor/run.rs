@@ -20,7 +20,7 @@ use crate::settings::wiring::{self, ClusterConfig};
 /// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
 const SKEW_WARNING_MICROS: i64 = 30_000_000;
 
-/// Runs every probe and prints a table with a cure per line that is not good.
+/// Runs every probe and prints a table with what to do about each line that is not good.
 pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> Ending {
     let ClusterConfig { config, cluster } = chosen;
     let mut lines = Lines::default();
@@ -41,9 +41,9 @@ fn keys(chosen: ClusterConfig<'_>, lines: &mut Lines) -> Option<Arc<NoteSigner>>
     let recipients = config.keys.recipients.len();
     match recipients {
         0 | 1 => {
-            let cure =
+            let fix =
                 "make a second key with `lifeboat-restore keygen`, keep it offline, and add it to keys.recipients";
-            lines.warning("keys", "recipients", "only one key can read the backups".to_owned(), cure);
+            lines.warning("keys", "recipients", "only one key can read the backups".to_owned(), fix);
         }
         _ => lines.good("keys", "recipients", format!("{recipients} keys can each read the backups")),
     }
@@ -56,8 +56,8 @@ fn keys(chosen: ClusterConfig<'_>, lines: &mut Lines) -> Option<Arc<NoteSigner>>
             Some(signer)
         }
         Err(error) => {
-            let cure = "run `lifeboatd init`, or put the key where keys.signing_key says";
-            lines.failed("keys", "signing key", format!("{error:#}"), cure);
+            let fix = "run `lifeboatd init`, or put the key where keys.signing_key says";
+            lines.failed("keys", "signing key", format!("{error:#}"), fix);
             None
         }
     }
@@ -81,8 +81,8 @@ async fn server(cluster: &ClusterSettings, lines: &mut Lines) -> Option<ServerFa
     };
     let version = format!("PostgreSQL {}.{}", facts.major(), facts.version_num % 10_000);
     if facts.major() < 13 {
-        let cure = "upgrade the server: 13 is the oldest version that can be backed up";
-        lines.failed("server", "version", version, cure);
+        let fix = "upgrade the server: 13 is the oldest version that can be backed up";
+        lines.failed("server", "version", version, fix);
     } else {
         lines.good("server", "version", version);
     }
@@ -100,29 +100,29 @@ async fn server(cluster: &ClusterSettings, lines: &mut Lines) -> Option<ServerFa
 }
 
 fn refused(check: &str, error: &SessionError, lines: &mut Lines) {
-    let cure = error.remedy().unwrap_or_else(|| "see the server's log".to_owned());
-    lines.failed("server", check, error_chain(error), &cure);
+    let fix = error.remedy().unwrap_or_else(|| "see the server's log".to_owned());
+    lines.failed("server", check, error_chain(error), &fix);
 }
 
 fn rights(facts: &ServerFacts, lines: &mut Lines) {
     if facts.may_replicate {
         lines.good("server", "right to replicate", "yes");
     } else {
-        let cure = "as a superuser: ALTER ROLE <role> REPLICATION";
-        lines.failed("server", "right to replicate", "the role lacks it".to_owned(), cure);
+        let fix = "as a superuser: ALTER ROLE <role> REPLICATION";
+        lines.failed("server", "right to replicate", "the role lacks it".to_owned(), fix);
     }
     let checksums = facts.setting("data_checksums") == Some("on");
     match (checksums, facts.may_reread) {
         (false, _) => {
             let detail = "off: damage on the server's disk cannot be noticed".to_owned();
-            let cure = "at the next downtime: pg_checksums --enable";
-            lines.warning("server", "page checksums", detail, cure);
+            let fix = "at the next downtime: pg_checksums --enable";
+            lines.warning("server", "page checksums", detail, fix);
         }
         (true, true) => lines.good("server", "page checksums", "on; verified by Lifeboat, on all cores"),
         (true, false) => {
             let detail = "on; verified by the server, on one core".to_owned();
-            let cure = "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text,bigint,bigint,boolean) TO <role> (faster)";
-            lines.advice("server", "page checksums", detail, cure);
+            let fix = "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text,bigint,bigint,boolean) TO <role> (faster)";
+            lines.advice("server", "page checksums", detail, fix);
         }
     }
 }
@@ -131,8 +131,8 @@ async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
     match facts.setting("wal_level") {
         Some(level @ ("replica" | "logical")) => lines.good("server", "wal_level", level),
         other => {
-            let cure = "set wal_level = replica and restart the server";
-            lines.failed("server", "wal_level", other.unwrap_or("not visible").to_owned(), cure);
+            let fix = "set wal_level = replica and restart the server";
+            lines.failed("server", "wal_level", other.unwrap_or("not visible").to_owned(), fix);
         }
     }
     for (setting, used, needed) in [
@@ -190,18 +190,18 @@ async fn region(
         match finding {
             Finding::Holds if *check == Check::Delete => {
                 let detail = "allowed: this host could destroy history".to_owned();
-                let cure = "use credentials that may create but not delete";
-                lines.warning(&area, "delete", detail, cure);
+                let fix = "use credentials that may create but not delete";
+                lines.warning(&area, "delete", detail, fix);
             }
             Finding::Holds => lines.good(&area, &check.to_string(), "yes"),
             Finding::NotAllowed { .. } => lines.good(&area, &check.to_string(), "not allowed for this role"),
             Finding::Unclear { why } => {
-                let cure = "run `lifeboatd doctor` again; see how the region is reached if it stays";
-                lines.warning(&area, &check.to_string(), why.clone(), cure);
+                let fix = "run `lifeboatd doctor` again; see how the region is reached if it stays";
+                lines.warning(&area, &check.to_string(), why.clone(), fix);
             }
             Finding::Lacks { what } => {
-                let cure = "only one writer may use this region; choose another provider if you can";
-                lines.warning(&area, &check.to_string(), what.clone(), cure);
+                let fix = "only one writer may use this region; choose another provider if you can";
+                lines.warning(&area, &check.to_string(), what.clone(), fix);
             }
         }
     }
@@ -219,8 +219,8 @@ fn repository(area: &str, descriptor: &Descriptor, records: usize, facts: Option
         Some(facts) if facts.system_identifier != descriptor.sysid => {
             let detail =
                 format!("it belongs to system {}, the server is {}", descriptor.sysid, facts.system_identifier);
-            let cure = "check the connection, or give the new cluster another name";
-            lines.failed(area, "repository", detail, cure);
+            let fix = "check the connection, or give the new cluster another name";
+            lines.failed(area, "repository", detail, fix);
         }
         _ => lines.good(
             area,
@@ -280,7 +280,7 @@ fn print(lines: &[Line], output: Output) {
             .iter()
             .map(|line| {
                 let state = word(line.state).0.to_lowercase();
-                json!({ "area": line.area, "check": line.check, "state": state, "detail": line.detail, "cure": line.cure })
+                json!({ "area": line.area, "check": line.check, "state": state, "detail": line.detail, "cure": line.fix })
             })
             .collect();
         println!("{}", json!({ "checks": checks }));
@@ -296,12 +296,12 @@ fn print(lines: &[Line], output: Output) {
             (word.to_owned(), Some(tone)),
             (line.detail.clone(), None),
         ]);
-        if let Some(cure) = &line.cure {
+        if let Some(fix) = &line.fix {
             table.toned_row(vec![
                 (String::new(), None),
                 (String::new(), None),
                 (String::new(), None),
-                (format!("-> {cure}"), Some(Tone::Quiet)),
+                (format!("-> {fix}"), Some(Tone::Quiet)),
             ]);
         }
     }

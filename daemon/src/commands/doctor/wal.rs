@@ -32,16 +32,16 @@ async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Line
             SlotCondition::Holds => lines.good("wal", "slot", format!("{name} holds WAL")),
             SlotCondition::AtRisk => {
                 let detail = format!("{name} is about to be given up by the server");
-                let cure = "start `lifeboatd run`, or raise max_slot_wal_keep_size";
-                lines.failed("wal", "slot", detail, cure);
+                let fix = "start `lifeboatd run`, or raise max_slot_wal_keep_size";
+                lines.failed("wal", "slot", detail, fix);
             }
             SlotCondition::Lost | SlotCondition::Empty => {
-                let cure = "nothing to do: `lifeboatd run` makes it anew, records the gap and makes a base backup";
-                lines.warning("wal", "slot", format!("{name} holds no WAL any more"), cure);
+                let fix = "nothing to do: `lifeboatd run` makes it anew, records the gap and makes a base backup";
+                lines.warning("wal", "slot", format!("{name} holds no WAL any more"), fix);
             }
             SlotCondition::Logical => {
-                let cure = "give wal.slot another name";
-                lines.failed("wal", "slot", format!("{name} is a logical slot"), cure);
+                let fix = "give wal.slot another name";
+                lines.failed("wal", "slot", format!("{name} is a logical slot"), fix);
             }
         },
         Err(error) => {
@@ -65,8 +65,8 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
         Some(limit) => lines.good("wal", "max_slot_wal_keep_size", limit.to_string()),
         None => {
             let detail = "no limit: a receiver that is away for long fills the server's disk".to_owned();
-            let cure = "set it to what the disk of pg_wal can spare, and reload";
-            lines.warning("wal", "max_slot_wal_keep_size", detail, cure);
+            let fix = "set it to what the disk of pg_wal can spare, and reload";
+            lines.warning("wal", "max_slot_wal_keep_size", detail, fix);
         }
     }
     match (cluster.wal.commit, server.synchronous) {
@@ -74,15 +74,15 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
         (CommitMode::Synchronous, true) => lines.good("wal", "commits", "wait for the regions"),
         (CommitMode::Synchronous, false) => {
             let detail = format!("do not wait: synchronous_standby_names does not name {application_name}");
-            let cure = format!(
+            let fix = format!(
                 "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({application_name})'; SELECT pg_reload_conf()"
             );
-            lines.warning("wal", "commits", detail, &cure);
+            lines.warning("wal", "commits", detail, &fix);
         }
         (CommitMode::Asynchronous, true) => {
             let detail = format!("wait for {application_name}, which ships only every flush_interval");
-            let cure = "set wal.synchronous = true, or take the name out of synchronous_standby_names";
-            lines.warning("wal", "commits", detail, cure);
+            let fix = "set wal.synchronous = true, or take the name out of synchronous_standby_names";
+            lines.warning("wal", "commits", detail, fix);
         }
     }
 }
@@ -93,8 +93,8 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
     let shown = directory.display();
     if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
         let detail = format!("{} cannot be written to", existing.display());
-        let cure = format!("make {shown} and give it to the account that runs lifeboatd, with mode 0700");
-        lines.failed("wal", "state directory", detail, &cure);
+        let fix = format!("make {shown} and give it to the account that runs lifeboatd, with mode 0700");
+        lines.failed("wal", "state directory", detail, &fix);
         return;
     }
     match rustix::fs::statvfs(existing) {
@@ -102,8 +102,8 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
             let free = ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize));
             if free < spool {
                 let detail = format!("{free} free, limits.spool allows {spool}");
-                let cure = "make room, or lower limits.spool";
-                lines.warning("wal", "state directory", detail, cure);
+                let fix = "make room, or lower limits.spool";
+                lines.warning("wal", "state directory", detail, fix);
             } else {
                 lines.good("wal", "state directory", format!("{shown}, {free} free"));
             }
@@ -120,7 +120,7 @@ mod tests {
     use crate::commands::doctor::lines::State;
 
     #[test]
-    fn a_state_directory_without_room_is_told_of() {
+    fn a_state_directory_without_room_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let told = |path: &Path, spool| {
             let mut lines = Lines::default();

@@ -69,7 +69,7 @@ fn what_a_person_has_lifted_does_not_freeze_again_and_something_new_does() {
 }
 
 #[test]
-fn a_pause_has_an_end_and_is_told_of_when_it_is_forgotten() {
+fn a_pause_ends_by_itself_and_is_reported_when_it_is_old() {
     let dir = tempfile::tempdir().unwrap();
     let (freezer, clock) = freezer(dir.path());
     let upgrade = Responsible::new("upgrade", "anna");

@@ -30,7 +30,7 @@ fn found(backups: Vec<SeenBackup>) -> Vec<Trigger> {
 }
 
 #[test]
-fn a_database_that_collapses_or_turns_to_noise_freezes_deletion() {
+fn a_database_that_shrinks_or_no_longer_compresses_freezes_deletion() {
     for (why, sizes, expected) in [
         ("nothing yet", vec![], vec![]),
         ("a steady database", vec![(100, 30); 8], vec![]),
@@ -56,7 +56,7 @@ fn backups_are_compared_with_their_own_kind() {
 }
 
 #[test]
-fn a_clock_that_runs_backwards_and_backups_that_stay_away_freeze_deletion() {
+fn a_clock_that_runs_backwards_and_missing_backups_freeze_deletion() {
     let frankfurt: RegionName = "frankfurt".parse().unwrap();
     let seconds = Duration::from_secs;
     let newest = at(2).plus(seconds(600));
@@ -82,7 +82,7 @@ fn a_clock_that_runs_backwards_and_backups_that_stay_away_freeze_deletion() {
 }
 
 #[test]
-fn a_finding_keeps_its_words_while_time_goes_on() {
+fn the_text_of_a_finding_does_not_change_with_time() {
     let words = |days| {
         let observed = Observed { backups: backups(&[(100, 30)]), interval: Some(DAY), ..nothing(at(days)) };
         judge(&observed)

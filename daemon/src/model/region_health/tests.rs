@@ -1,4 +1,4 @@
-//! The courses of illness that a region may take.
+//! How the health of a region follows what its requests do.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn an_open_breaker_is_away_after_ten_seconds_and_back_after_thirty() {
 }
 
 #[test]
-fn a_region_that_comes_and_goes_stays_away_and_is_told_once() {
+fn a_region_that_flaps_stays_away_and_is_reported_once() {
     let mut patient = Patient::new();
     patient.spend(60, Closed, 20, 0);
     let mut told = Vec::new();
@@ -80,7 +80,7 @@ fn failures_count_from_a_quarter_for_a_minute_until_there_are_hardly_any() {
 }
 
 #[test]
-fn a_single_failure_of_a_region_that_nobody_asks_is_no_illness() {
+fn a_single_failure_of_an_idle_region_changes_no_state() {
     let mut health = RegionHealth::new(at(0));
     for minute in 0..60 {
         let look = Look { breaker: Closed, latency: None, requests: minute, errors: u64::from(minute >= 5) };
@@ -120,7 +120,7 @@ fn a_region_that_is_away_long_is_not_measured_by_what_failed_before() {
 }
 
 #[test]
-fn a_restart_remembers_how_it_was_and_since_when() {
+fn health_and_its_start_time_survive_a_restart() {
     let mut patient = Patient::new();
     patient.spend(600, Closed, 20, 0);
     patient.spend(60, Open, 20, 0);
@@ -167,7 +167,7 @@ fn a_quiet_region_in_which_nothing_works_any_more_is_noticed_soon() {
 }
 
 #[test]
-fn a_single_failure_is_doubtful_and_no_illness() {
+fn a_single_failure_is_doubtful_and_changes_no_state() {
     let mut patient = Patient::new();
     patient.spend(600, Closed, 20, 0);
     assert!(!patient.health.is_doubtful());

@@ -100,7 +100,7 @@ attention: region syd cannot be read: no route
 }
 
 #[test]
-fn the_same_is_told_to_programs() {
+fn the_json_says_what_the_page_says() {
     let json = page_json::json(&plan());
     assert_eq!(json["calendar"]["2026-11"], "................xAAM..........");
     assert_eq!(json["regions"][0]["frees_bytes"], 3 * (10 << 20));

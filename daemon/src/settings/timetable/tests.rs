@@ -116,7 +116,7 @@ fn the_last_time_is_the_greatest_that_is_not_later_at_every_minute_around_clock_
 
 proptest! {
     #[test]
-    fn what_comes_next_is_what_was_last_once_it_has_come(
+    fn the_next_time_is_the_last_time_once_it_has_passed(
         zone in prop::sample::select(ZONES.to_vec()),
         line in prop::sample::select(vec!["30 2 * * *", "0 */6 * * *", "15 3 1 * *", "0 2 * * Sat-Mon", "*/7 1-3 * * *"]),
         second in 0_u64..365 * 86_400,

@@ -82,7 +82,7 @@ fn a_cluster_that_could_not_be_begun_with_is_shown_and_not_forgotten() {
 }
 
 #[test]
-fn what_the_tasks_tell_is_shown_and_what_they_no_longer_tell_is_not() {
+fn facts_are_shown_as_long_as_their_task_reports_them() {
     let scene = scene();
     scene.facts.wal(wal());
     scene.facts.surveyed(survey());
@@ -98,7 +98,7 @@ fn what_the_tasks_tell_is_shown_and_what_they_no_longer_tell_is_not() {
 }
 
 #[test]
-fn nobody_claims_to_know_what_would_be_lost_while_nothing_streams() {
+fn the_rpo_is_unknown_while_nothing_streams() {
     let scene = scene();
     scene.facts.surveyed(survey());
     scene.facts.wal(WalStatus { host: None, waiting: Some("refused".to_owned()), ..wal() });

@@ -1,4 +1,4 @@
-//! What a tired person reads.
+//! What the status page says.
 
 use super::*;
 use crate::model::snapshot::{HealStatus, OverrideStatus, Point, TaskStatus};
@@ -79,7 +79,7 @@ fn the_window_says_what_it_does_not_hold() {
 }
 
 #[test]
-fn a_cluster_whose_wal_another_daemon_receives_is_no_riddle() {
+fn the_page_explains_a_cluster_whose_wal_another_daemon_receives() {
     let mut main = cluster("main");
     (main.wal, main.rpo.seconds) = (None, None);
     main.verdict = judge(&main, WalReceiver::Elsewhere);

@@ -1,6 +1,6 @@
 //! Where a stream goes on after what is stored, or why it must not. Pure: what is known comes in, a decision goes out.
 //!
-//! Laws: the next timeline comes from the server's own history, never from adding one. WAL that is stored is never
+//! Rules: the next timeline comes from the server's own history, never from adding one. WAL that is stored is never
 //! rewound: a server whose WAL ends before it is refused, not followed. WAL beyond a fork stays stored under its own
 //! timeline, and the new timeline begins at the start of the segment that holds the fork.
 

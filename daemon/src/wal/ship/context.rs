@@ -21,7 +21,7 @@ use crate::wal::ship::state::ShipState;
 /// What a piece may be longer than its WAL once it is sealed, at the most.
 const PIECE_OVERHEAD: u64 = 256 << 10;
 
-/// Wakes one task each. A ring that nobody waits for is kept.
+/// Wakes one task each. A notification that nobody waits for is kept.
 #[derive(Debug)]
 pub(crate) struct Wakeups {
     pub(crate) cutting: Notify,
@@ -98,11 +98,11 @@ impl ShipContext {
             self.publish(&ship_state);
             result
         };
-        for bell in [&self.wakeups.cutting, &self.wakeups.sealing, &self.wakeups.spooling]
+        for wakeup in [&self.wakeups.cutting, &self.wakeups.sealing, &self.wakeups.spooling]
             .into_iter()
             .chain(&self.wakeups.uploaders)
         {
-            bell.notify_one();
+            wakeup.notify_one();
         }
         self.memory.freed.notify_waiters();
         result

@@ -1,4 +1,4 @@
-//! Keeps the lease of a region, and its head: the sign of life with how far the region has everything.
+//! Keeps the lease of a region, and its head, which says up to where the region has everything.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! How far the WAL has come: received, sealed, spooled, durable per region, in the quorum, confirmed. Pure.
 //!
-//! The laws, which the property tests beside this file check after every event:
+//! The invariants, which the property tests beside this file check after every event:
 //!
 //! 1. A region's durable position is one before which it has *every* byte of the line, and it never moves back.
 //! 2. The quorum's position is the k-th highest of the regions' durable positions.

@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_is_what_its_bytes_are(added in proptest::collection::vec((1u64..60, 0u64..12), 0..30), from in 1u64..70, length in 1u64..30) {
+        fn a_set_of_ranges_equals_the_set_of_its_bytes(added in proptest::collection::vec((1u64..60, 0u64..12), 0..30), from in 1u64..70, length in 1u64..30) {
             let mut set = RangeSet::default();
             let mut bytes = BTreeSet::new();
             for (start, length) in added {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_becomes_one() {
+    fn adjacent_ranges_are_merged() {
         let mut set = RangeSet::default();
         for start in [1, 21, 11] {
             set.add(stretch(start, start + 10));

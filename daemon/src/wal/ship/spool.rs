@@ -103,7 +103,7 @@ pub(crate) async fn installation(spool_directory: &Path) -> Option<InstanceId> {
 
 impl Spool {
     /// Takes the directory, makes it if it is missing, and returns what lies in it, in order. Files that are not as long
-    /// as their name says are removed: they are remains of a file system that lost what it had promised.
+    /// as their name says are removed: a file system that loses writes in a crash leaves such files.
     pub(crate) async fn open(
         directory: &Path,
         limit: ByteCount,
@@ -173,7 +173,7 @@ impl Spool {
         written
     }
 
-    /// Reads a file, and proves that it is what was written.
+    /// Reads a file, and verifies that it is what was written.
     pub(crate) async fn read(&self, file: &SpoolFile) -> Result<SealedBody, StoreError> {
         let bytes = self.store.get(&key(file)?, ByteRange::WholeUpTo(ByteCount::from_bytes(file.size))).await?;
         let found = sha256(&bytes);

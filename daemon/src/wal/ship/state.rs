@@ -1,5 +1,5 @@
 //! The state: where received bytes, sealed objects and answers of regions meet. Everything that the shipper knows, behind one
-//! lock; nothing here waits. It changes through one method for each event, and its parts are nobody else's.
+//! lock; nothing here waits. It changes through one method for each event, and its parts are private to it.
 
 pub(crate) mod regions;
 

@@ -253,25 +253,25 @@ impl World {
             let truth = place(self.walk(&self.stored[region]));
             let said = self.marks.durable_place(region);
             if self.stored[region].is_empty() {
-                assert!(said.is_none() || said == Some(truth), "law 1: nothing is nothing");
+                assert!(said.is_none() || said == Some(truth), "invariant 1: nothing is nothing");
             } else {
-                assert_eq!(said, Some(truth), "law 1");
-                assert!(said >= self.durable[region], "law 1: never back");
+                assert_eq!(said, Some(truth), "invariant 1");
+                assert!(said >= self.durable[region], "invariant 1: never back");
             }
             places.extend(said);
             self.durable[region] = said;
             safe.push(place(self.walk(&(&self.stored[region] | &spooled))));
         }
         places.sort_unstable_by(|a, b| b.cmp(a));
-        assert_eq!(self.marks.quorum_place(), places.get(self.quorum - 1).copied(), "law 2");
+        assert_eq!(self.marks.quorum_place(), places.get(self.quorum - 1).copied(), "invariant 2");
         let received = place((self.timeline(), self.received));
         let confirmed = self.marks.confirmed().map(Place::from);
         if let Some(confirmed) = confirmed {
-            assert!(confirmed <= received, "law 4: received");
-            assert!(Some(confirmed) <= self.marks.quorum_place(), "law 4: quorum");
-            assert!(safe.iter().all(|safe| confirmed <= *safe), "law 4: {confirmed:?} is not safe: {safe:?}");
+            assert!(confirmed <= received, "invariant 4: received");
+            assert!(Some(confirmed) <= self.marks.quorum_place(), "invariant 4: quorum");
+            assert!(safe.iter().all(|safe| confirmed <= *safe), "invariant 4: {confirmed:?} is not safe: {safe:?}");
         }
-        assert!(confirmed >= self.confirmed, "law 4: never back");
+        assert!(confirmed >= self.confirmed, "invariant 4: never back");
         self.confirmed = confirmed;
     }
 }
@@ -279,7 +279,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
     #[test]
-    fn the_laws_hold_after_every_event(quorum in 1usize..=REGIONS, events in proptest::collection::vec(event(), 1..80)) {
+    fn the_invariants_hold_after_every_event(quorum in 1usize..=REGIONS, events in proptest::collection::vec(event(), 1..80)) {
         let mut world = World::new(quorum);
         for event in events {
             world.apply(event);

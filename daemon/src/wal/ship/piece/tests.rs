@@ -84,7 +84,7 @@ fn in_synchronous_mode_what_gathers_while_slices_travel_goes_together() {
 }
 
 #[test]
-fn under_load_only_the_piece_goes() {
+fn under_load_only_the_piece_is_cut() {
     let now = Instant::now();
     let mut open = piece(CommitMode::Asynchronous, 16, 16 * MIB);
     take(&mut open, 2 * MIB, moment(now, 0));
@@ -192,7 +192,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn behind_a_hole_everything_begins_anew() {
+fn after_a_gap_the_stream_begins_with_a_new_piece() {
     let now = Instant::now();
     let mut open = piece(CommitMode::Asynchronous, 16, 64 * MIB);
     take(&mut open, 5, moment(now, 0));
@@ -205,7 +205,7 @@ fn behind_a_hole_everything_begins_anew() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
     #[test]
-    fn pieces_and_slices_tile_the_line(
+    fn pieces_and_slices_cover_the_wal_without_gaps(
         steps in proptest::collection::vec((1u64..900_000, 0usize..5, any::<bool>(), 0u64..2000), 1..40),
         reconnect in any::<bool>(),
     ) {

@@ -62,7 +62,7 @@ async fn files_come_back_in_order_after_a_restart_and_torn_ones_go() {
 }
 
 #[tokio::test]
-async fn it_never_holds_more_than_its_bound() {
+async fn a_spool_never_holds_more_than_its_limit() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path()).await;
     let half = vec![7; 512 << 10];
@@ -79,7 +79,7 @@ async fn it_never_holds_more_than_its_bound() {
 }
 
 #[tokio::test]
-async fn only_one_process_uses_it() {
+async fn only_one_process_uses_a_spool() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path()).await;
     let path = directory.path().to_owned();
@@ -102,7 +102,7 @@ async fn a_timeline_has_one_history() {
 }
 
 #[test]
-fn other_files_are_no_objects() {
+fn other_files_are_not_parsed_as_objects() {
     for key in ["instance", "history-00000002", "00000000000000000001-00000001-ab-notice", "readme"] {
         assert_eq!(SpoolFile::parse(&key.parse().unwrap()), None, "{key}");
     }

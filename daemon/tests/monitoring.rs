@@ -1,4 +1,4 @@
-//! How it stands, as a person, a probe and Prometheus see it: the program beside a real server and two S3 regions.
+//! The state of the daemon as a person, a probe and Prometheus see it: the program beside a real server and two S3 regions.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
 
@@ -256,7 +256,7 @@ fn only_its_own_account_may_look(scene: &Scene) {
 }
 
 #[test]
-fn a_region_that_goes_away_is_seen_remembered_and_cleared_with_patience() {
+fn a_region_that_goes_away_is_reported_remembered_and_cleared_with_a_delay() {
     let server = PgServer::builder(majors_under_test()[0]).start().unwrap();
     server.psql("postgres", "CREATE TABLE ledger (id bigint PRIMARY KEY)").unwrap();
     let scene = Scene::new(2);

@@ -1,6 +1,10 @@
-//! The papers for operators: a runbook for every alarm, and policies that are at least JSON.
+//! The documentation for operators: a runbook for every alarm, and policies that are at least JSON.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a paper that cannot be read is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "documentation that cannot be read is a failed test"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,7 +34,7 @@ fn every_alarm_has_its_runbook_and_every_runbook_its_alarm() {
 }
 
 #[test]
-fn a_runbook_says_all_that_is_asked_at_night() {
+fn a_runbook_has_all_its_sections() {
     let overview = read(&docs().join("runbooks/README.md"));
     for alarm in Alarm::ALL {
         let text = read(&docs().join("..").join(alarm.runbook()));
