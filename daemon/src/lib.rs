@@ -1,8 +1,8 @@
 //! The daemon: everything that `lifeboatd` does.
 
-pub mod backup;
+pub(crate) mod backup;
 pub mod base;
-pub mod care;
+pub(crate) mod care;
 pub mod commands;
 pub mod deletion;
 #[cfg(test)]
@@ -12,6 +12,6 @@ pub mod regions;
 pub mod retention;
 pub mod run;
 pub mod settings;
-pub mod status;
+pub(crate) mod status;
 pub mod wal;
-pub mod web;
+pub(crate) mod web;

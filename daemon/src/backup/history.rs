@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_vocabulary::{BackupId, UtcTime, counted};
+use lifeboat_vocabulary::{UtcTime, counted};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::schedule::{Attempt, Outcome, Past, overdue_after};
@@ -17,14 +17,14 @@ use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_t
 use crate::settings::timetable::Timetable;
 
 /// Runs that are remembered.
-pub const RUNS_MAX: usize = 400;
+pub(crate) const RUNS_MAX: usize = 400;
 /// How long a backup may lack a region before it is reported: a region that was away for a moment is healed by then.
 const DEGRADED_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Why a run was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RunKind {
+pub(crate) enum RunKind {
     /// The schedule said so, or it made up for one that was missed or failed.
     Scheduled,
     /// Continuous WAL needs it: the first backup, or one behind a gap.
@@ -38,7 +38,7 @@ pub enum RunKind {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RunEnding {
+pub(crate) enum RunEnding {
     /// In every region.
     Done,
     /// In as many regions as the quorum asks for, but not in all.
@@ -56,7 +56,7 @@ pub enum RunEnding {
 impl RunEnding {
     /// As it is shown.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Degraded => "degraded",
@@ -69,7 +69,7 @@ impl RunEnding {
 
     /// Whether there is a backup that counts.
     #[must_use]
-    pub fn is_good(self) -> bool {
+    pub(crate) fn is_good(self) -> bool {
         matches!(self, Self::Done | Self::Degraded)
     }
 
@@ -84,46 +84,43 @@ impl RunEnding {
 
 /// What became of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunResult {
-    /// How it ended.
-    pub ending: RunEnding,
+pub(crate) struct RunResult {
+    pub(crate) ending: RunEnding,
     /// The backup that was made.
-    pub backup: Option<String>,
+    pub(crate) backup: Option<String>,
     /// Its data in **bytes**.
-    pub bytes: Option<u64>,
+    pub(crate) bytes: Option<u64>,
     /// What went wrong, in words.
-    pub why: Option<String>,
+    pub(crate) why: Option<String>,
     /// Pages that are damaged in the database.
     #[serde(default)]
-    pub damaged_pages: u64,
+    pub(crate) damaged_pages: u64,
 }
 
 impl RunResult {
     /// One without a backup.
     #[must_use]
-    pub fn without_backup(ending: RunEnding, why: impl Into<String>) -> Self {
+    pub(crate) fn without_backup(ending: RunEnding, why: impl Into<String>) -> Self {
         Self { ending, backup: None, bytes: None, why: Some(why.into()), damaged_pages: 0 }
     }
 }
 
-/// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub(crate) struct Run {
     /// Counts the runs of the cluster.
-    pub number: u64,
+    pub(crate) number: u64,
     /// Why it was made.
-    pub kind: RunKind,
+    pub(crate) kind: RunKind,
     /// The time that it was planned for; `None` if it was not.
     #[serde(default, with = "optional_time_text")]
-    pub planned: Option<UtcTime>,
-    /// When it began.
+    pub(crate) planned: Option<UtcTime>,
     #[serde(with = "time_text")]
-    pub started: UtcTime,
+    pub(crate) started: UtcTime,
     /// When it was over; `None` while it runs.
     #[serde(default, with = "optional_time_text")]
-    pub ended: Option<UtcTime>,
+    pub(crate) ended: Option<UtcTime>,
     /// What became of it; `None` while it runs.
-    pub result: Option<RunResult>,
+    pub(crate) result: Option<RunResult>,
 }
 
 impl Run {
@@ -147,7 +144,7 @@ struct InForce {
 
 /// All that is remembered of a cluster's runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Runs {
+pub(crate) struct Runs {
     runs: VecDeque<Run>,
     last_number: u64,
     timetable: Option<InForce>,
@@ -158,19 +155,19 @@ pub struct Runs {
 
 impl Runs {
     /// The runs, oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Run> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Run> {
         self.runs.iter()
     }
 
     /// The newest run that made a backup that counts.
     #[must_use]
-    pub fn newest_good(&self) -> Option<&Run> {
+    pub(crate) fn newest_good(&self) -> Option<&Run> {
         self.runs.iter().filter(|run| run.is_good()).max_by_key(|run| run.started)
     }
 
     /// What the schedule needs to know.
     #[must_use]
-    pub fn past(&self) -> Past {
+    pub(crate) fn past(&self) -> Past {
         Past {
             attempts: self.runs.iter().filter_map(Run::attempt).collect(),
             in_force_since: self.timetable.as_ref().and_then(|timetable| timetable.since),
@@ -247,7 +244,7 @@ impl Runs {
 
     /// What is wrong with the backups of a cluster, complete.
     #[must_use]
-    pub fn wrong(&self, timetable: &Timetable, now: UtcTime) -> Wrongs {
+    pub(crate) fn wrong(&self, timetable: &Timetable, now: UtcTime) -> Wrongs {
         let mut wrongs = Wrongs::default();
         let over: Vec<(&Run, &RunResult)> = self
             .runs
@@ -295,27 +292,32 @@ impl Runs {
 
 /// The history of one cluster, in its folder of the state directory.
 #[derive(Clone, Debug)]
-pub struct RunHistory {
+pub(crate) struct RunHistory {
     runs: Durable<Runs>,
 }
 
 impl RunHistory {
     /// Opens `<cluster directory>/runs.json`.
     #[must_use]
-    pub fn open(cluster_directory: &Path) -> (Self, Loaded) {
+    pub(crate) fn open(cluster_directory: &Path) -> (Self, Loaded) {
         let (runs, loaded) = Durable::open(cluster_directory.join("runs.json"));
         (Self { runs }, loaded)
     }
 
     /// What is remembered now.
     #[must_use]
-    pub fn read(&self) -> Runs {
+    pub(crate) fn read(&self) -> Runs {
         self.runs.read()
     }
 
     /// A run begins, under the guard: whatever else seems to run was interrupted. Returns its number, and whether it could
     /// be saved: what could not is in force in this process nevertheless.
-    pub async fn begin(&self, kind: RunKind, planned: Option<UtcTime>, now: UtcTime) -> (u64, Result<(), StateError>) {
+    pub(crate) async fn begin(
+        &self,
+        kind: RunKind,
+        planned: Option<UtcTime>,
+        now: UtcTime,
+    ) -> (u64, Result<(), StateError>) {
         match self.runs.change_in_background(move |runs| runs.begin(kind, planned, now)).await {
             Ok(number) => (number, Ok(())),
             Err(error) => (self.read().last_number, Err(error)),
@@ -326,7 +328,7 @@ impl RunHistory {
     ///
     /// # Errors
     /// [`StateError`]; it is in force in this process nevertheless if the error is that it was not saved.
-    pub async fn end(&self, number: u64, now: UtcTime, result: RunResult) -> Result<(), StateError> {
+    pub(crate) async fn end(&self, number: u64, now: UtcTime, result: RunResult) -> Result<(), StateError> {
         self.runs.change_in_background(move |runs| runs.end(number, now, result)).await
     }
 
@@ -334,7 +336,7 @@ impl RunHistory {
     ///
     /// # Errors
     /// As [`Self::end`].
-    pub async fn interrupt(&self, now: UtcTime) -> Result<(), StateError> {
+    pub(crate) async fn interrupt(&self, now: UtcTime) -> Result<(), StateError> {
         self.runs.change_in_background(move |runs| runs.interrupt(now)).await
     }
 
@@ -342,7 +344,7 @@ impl RunHistory {
     ///
     /// # Errors
     /// As [`Self::end`].
-    pub async fn plan_by(&self, timetable: Timetable, now: UtcTime) -> Result<(), StateError> {
+    pub(crate) async fn plan_by(&self, timetable: Timetable, now: UtcTime) -> Result<(), StateError> {
         self.runs.change_in_background(move |runs| runs.plan_by(&timetable, now)).await
     }
 
@@ -350,32 +352,8 @@ impl RunHistory {
     ///
     /// # Errors
     /// As [`Self::end`].
-    pub async fn learn(&self, record: BackupRecord) -> Result<(), StateError> {
+    pub(crate) async fn learn(&self, record: BackupRecord) -> Result<(), StateError> {
         self.runs.change_in_background(move |runs| runs.learn(&record)).await
-    }
-
-    /// Every region has this backup by now, because it was healed.
-    ///
-    /// # Errors
-    /// As [`Self::end`].
-    pub async fn mended(&self, backup: &BackupId) -> Result<(), StateError> {
-        let backup = backup.to_string();
-        let mend = move |runs: &mut Runs| {
-            for result in runs.runs.iter_mut().filter_map(|run| run.result.as_mut()) {
-                if result.backup.as_ref() == Some(&backup) && result.ending == RunEnding::Degraded {
-                    result.ending = RunEnding::Done;
-                }
-            }
-        };
-        self.runs.change_in_background(mend).await
-    }
-
-    /// Saves what an earlier change could not.
-    ///
-    /// # Errors
-    /// If it still cannot.
-    pub fn save_again(&self) -> Result<(), StateError> {
-        self.runs.save_again()
     }
 }
 

@@ -30,7 +30,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Makes backups of one cluster.
 #[async_trait::async_trait]
-pub trait BackupMaker: Send + Sync {
+pub(crate) trait BackupMaker: Send + Sync {
     /// Makes one; what went wrong stands in the result.
     async fn make(&self, progress: &Progress, stop: &CancellationToken) -> RunResult;
 
@@ -48,13 +48,12 @@ pub trait BackupMaker: Send + Sync {
 }
 
 /// Makes them into the regions, by the configuration that is in force when each begins.
-pub struct Maker {
-    /// The cluster.
-    pub context: ClusterContext,
+pub(crate) struct Maker {
+    pub(crate) context: ClusterContext,
     /// Where it takes turns with backups of other clusters.
-    pub cpu_share: CpuShare,
+    pub(crate) cpu_share: CpuShare,
     /// What continuous WAL knows of the server.
-    pub shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[async_trait::async_trait]

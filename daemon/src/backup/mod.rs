@@ -1,10 +1,10 @@
 //! Base backups: when, how, and how they ended.
 
-pub mod history;
-pub mod maker;
-pub mod page_check;
-pub mod report;
-pub mod run;
+pub(crate) mod history;
+pub(crate) mod maker;
+pub(crate) mod page_check;
+pub(crate) mod report;
+pub(crate) mod run;
 pub(crate) mod runs_view;
-pub mod schedule;
-pub mod task;
+pub(crate) mod schedule;
+pub(crate) mod task;

@@ -6,7 +6,7 @@ use lifeboat_vocabulary::{Lsn, RelativePath};
 
 /// Who looks at the checksums of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judge {
+pub(crate) enum Judge {
     /// The workers.
     Workers,
     /// The server did, while it sent: the workers only count.
@@ -15,11 +15,11 @@ pub enum Judge {
 
 /// Checks, or counts, every page of every relation file.
 #[derive(Debug)]
-pub struct PageCheck {
+pub(crate) struct PageCheck {
     /// Pages that were written after this position are mended by the backup's own WAL.
-    pub start: Lsn,
+    pub(crate) start: Lsn,
     /// Who looks at them.
-    pub judge: Judge,
+    pub(crate) judge: Judge,
 }
 
 impl FrameCheck for PageCheck {
@@ -39,11 +39,10 @@ impl FrameCheck for PageCheck {
 
 /// A page that is damaged in the database itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamagedPage {
-    /// Its file.
-    pub path: RelativePath,
+pub(crate) struct DamagedPage {
+    pub(crate) path: RelativePath,
     /// Where it stands in the file, in bytes.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// Reads the suspects again and keeps those that are damaged: unchanged since, and still wrong. A page that has changed
@@ -51,7 +50,7 @@ pub struct DamagedPage {
 ///
 /// # Errors
 /// [`SourceError`] if the server does not answer any more.
-pub async fn second_look(
+pub(crate) async fn second_look(
     source: &mut dyn BackupSource,
     suspects: &[SuspectPage],
 ) -> Result<Vec<DamagedPage>, SourceError> {

@@ -10,15 +10,15 @@ use lifeboat_vocabulary::{counted, error_chain};
 use serde_json::json;
 
 /// What a finished backup reports.
-pub struct BackupOutcome {
+pub(crate) struct BackupOutcome {
     /// What happened in each region.
-    pub commit: CommitReport,
+    pub(crate) commit: CommitReport,
     /// Whether it counts.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Pages that are damaged in the database.
-    pub damaged: Vec<String>,
+    pub(crate) damaged: Vec<String>,
     /// What the server left out or complained about.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
 fn word(outcome: &BackupOutcome) -> (&'static str, Tone) {
@@ -31,7 +31,7 @@ fn word(outcome: &BackupOutcome) -> (&'static str, Tone) {
 }
 
 /// Prints the outcome for people or for machines.
-pub fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
+pub(crate) fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
     let record = &outcome.commit.record;
     let (word, tone) = word(outcome);
     if output == Output::Json {

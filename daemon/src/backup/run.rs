@@ -56,7 +56,7 @@ struct Transfer {
 
 /// What is remembered of a backup.
 #[must_use]
-pub fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &CancellationToken) -> RunResult {
+pub(crate) fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &CancellationToken) -> RunResult {
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(_) if stop.is_cancelled() => return RunResult::without_backup(RunEnding::Stopped, "it was told to stop"),
@@ -82,7 +82,7 @@ pub fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &CancellationTok
 
 /// Who watches a backup.
 #[derive(Clone, Copy, Debug)]
-pub enum Shown<'w> {
+pub(crate) enum Shown<'w> {
     /// A person, for whom progress is drawn.
     To(Output),
     /// The daemon.
@@ -144,7 +144,7 @@ async fn tell_steps(progress: Progress, counters: Arc<lifeboat_repository::backu
 ///
 /// # Errors
 /// Whatever stopped it. Nothing that looks like a backup is left behind then.
-pub async fn make(
+pub(crate) async fn make(
     of: ClusterConfig<'_>,
     regions: &OpenRegions,
     shown: Shown<'_>,

@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_secs(3600);
 
 /// How a run ended, as far as it matters for what is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// There is a backup that counts.
     Good,
     /// There is none: it failed, or was killed in the middle.
@@ -32,29 +32,27 @@ pub enum Outcome {
 
 /// A run that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// The time that it was planned for; `None` if somebody asked for it.
-    pub planned: Option<UtcTime>,
-    /// When it began.
-    pub started: UtcTime,
+    pub(crate) planned: Option<UtcTime>,
+    pub(crate) started: UtcTime,
     /// When it was over.
-    pub ended: UtcTime,
-    /// How.
-    pub outcome: Outcome,
+    pub(crate) ended: UtcTime,
+    pub(crate) outcome: Outcome,
 }
 
 /// What was run, as far as it is known.
 #[derive(Clone, Debug, Default)]
-pub struct Past {
+pub(crate) struct Past {
     /// Runs that are over, in the order in which they ended.
-    pub attempts: Vec<Attempt>,
+    pub(crate) attempts: Vec<Attempt>,
     /// Since when this timetable is in force, if it was another one before: earlier times of it are owed to nobody.
-    pub in_force_since: Option<UtcTime>,
+    pub(crate) in_force_since: Option<UtcTime>,
 }
 
 /// Why a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub(crate) enum Why {
     /// It is its time.
     Scheduled,
     /// Its time was missed.
@@ -65,14 +63,12 @@ pub enum Why {
     Retry(usize),
 }
 
-/// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Begin a run now.
     Run {
         /// The time that it is planned for.
         planned: UtcTime,
-        /// Why.
         why: Why,
     },
     /// Look again then.
@@ -107,21 +103,21 @@ impl Past {
 
     /// When the newest good run began.
     #[must_use]
-    pub fn newest_good(&self) -> Option<UtcTime> {
+    pub(crate) fn newest_good(&self) -> Option<UtcTime> {
         self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Good).map(|attempt| attempt.started).max()
     }
 }
 
 /// How long to wait after so many failures in a row.
 #[must_use]
-pub fn pause_after(failures: usize) -> Duration {
+pub(crate) fn pause_after(failures: usize) -> Duration {
     let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(8);
     PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX)
 }
 
 /// Decides what is due now.
 #[must_use]
-pub fn decide(timetable: &Timetable, past: &Past, now: UtcTime) -> Decision {
+pub(crate) fn decide(timetable: &Timetable, past: &Past, now: UtcTime) -> Decision {
     let next = next_start(timetable, past, now);
     let owed = timetable.last_until(now).filter(|planned| !past.takes_care_of(*planned, now));
     let (planned, first) = match (owed, past.newest_good()) {
@@ -171,7 +167,7 @@ fn next_start(timetable: &Timetable, past: &Past, now: UtcTime) -> Option<UtcTim
 /// When the next backup is overdue: half of the time between two runs, and an hour, after the run that should have
 /// followed `good`, the beginning of the newest good backup (or when the cluster was first seen).
 #[must_use]
-pub fn overdue_after(timetable: &Timetable, good: UtcTime) -> Option<UtcTime> {
+pub(crate) fn overdue_after(timetable: &Timetable, good: UtcTime) -> Option<UtcTime> {
     let due = timetable.next_after(good)?;
     let half = timetable.next_after(due).map_or(Duration::ZERO, |following| following.since(due) / 2);
     Some(timetable.start_of(due).plus(half + SLACK))

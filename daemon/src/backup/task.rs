@@ -52,21 +52,19 @@ const OWN_MAX: usize = 32;
 
 /// What a scheduler works with.
 #[derive(Clone)]
-pub struct SchedulerParts {
+pub(crate) struct SchedulerParts {
     /// The cluster; a change of its configuration takes effect at once.
-    pub context: ClusterContext,
-    /// What was run.
-    pub history: RunHistory,
+    pub(crate) context: ClusterContext,
+    pub(crate) history: RunHistory,
     /// The newest run from before this process: later ones are counted.
-    pub counted_after: Option<u64>,
-    /// Makes backups.
-    pub maker: Arc<dyn BackupMaker>,
+    pub(crate) counted_after: Option<u64>,
+    pub(crate) maker: Arc<dyn BackupMaker>,
     /// What continuous WAL asks for.
-    pub requests: Arc<BackupRequests>,
+    pub(crate) requests: Arc<BackupRequests>,
     /// What all clusters share.
-    pub capacity: Capacity,
+    pub(crate) capacity: Capacity,
     /// Where it says that there is another good backup: the number of its run.
-    pub good: watch::Sender<u64>,
+    pub(crate) good: watch::Sender<u64>,
 }
 
 /// Schedules until it is told to stop. A run that is under way then goes on until it is told to hurry; it is made up for
@@ -74,7 +72,7 @@ pub struct SchedulerParts {
 ///
 /// # Errors
 /// If the cluster is not in the configuration.
-pub async fn run(context: TaskContext, parts: SchedulerParts) -> anyhow::Result<()> {
+pub(crate) async fn run(context: TaskContext, parts: SchedulerParts) -> anyhow::Result<()> {
     let mut scheduler = Scheduler::begin(context, parts)?;
     scheduler.settle().await;
     while !scheduler.context.stop.is_cancelled() {

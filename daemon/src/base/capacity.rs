@@ -10,43 +10,37 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The processor and the memory that backups share. Each backup takes `limits.memory`, so at most `limits.backups` times
 /// as much is taken; those who come later wait in the order in which they came.
 #[derive(Clone, Debug)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     share: Arc<CpuShares>,
     places: Arc<Semaphore>,
 }
 
 /// Held while a backup runs.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "it is held, not used")] OwnedSemaphorePermit);
+pub(crate) struct Place(#[expect(dead_code, reason = "it is held, not used")] OwnedSemaphorePermit);
 
 impl Capacity {
     /// As the configuration says; it stays so until the daemon is started again.
     #[must_use]
-    pub fn new(limits: &LimitSettings) -> Self {
+    pub(crate) fn new(limits: &LimitSettings) -> Self {
         let places = Arc::new(Semaphore::new(limits.backups.max(1)));
         Self { share: CpuShares::new(limits.workers), places }
     }
 
-    /// How long the threads of each cluster waited for their turn and worked.
-    #[must_use]
-    pub fn share(&self) -> &Arc<CpuShares> {
-        &self.share
-    }
-
     /// The share of a cluster.
     #[must_use]
-    pub fn cpu_share(&self, cluster: &ClusterName) -> CpuShare {
+    pub(crate) fn cpu_share(&self, cluster: &ClusterName) -> CpuShare {
         self.share.of(cluster)
     }
 
     /// A place, if one is free and nobody waits for it.
     #[must_use]
-    pub fn try_place(&self) -> Option<Place> {
+    pub(crate) fn try_place(&self) -> Option<Place> {
         Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
     }
 
     /// Waits for a place. `None` never comes: places are not taken away.
-    pub async fn place(&self) -> Option<Place> {
+    pub(crate) async fn place(&self) -> Option<Place> {
         Arc::clone(&self.places).acquire_owned().await.ok().map(Place)
     }
 }

@@ -25,7 +25,7 @@ pub struct ParseExpiryError {
 impl Expiry {
     /// The moment that is meant.
     #[must_use]
-    pub fn from_now(self, now: UtcTime) -> UtcTime {
+    pub(crate) fn from_now(self, now: UtcTime) -> UtcTime {
         match self {
             Self::At(time) => time,
             Self::After(duration) => now.plus(duration),

@@ -26,31 +26,24 @@ const TEXT_MAX: u64 = 4096;
 
 /// What the holder of a lock wrote about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Its process.
-    pub pid: u32,
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
     /// What it does.
-    pub what: String,
-    /// Since when.
+    pub(crate) what: String,
     #[serde(with = "time_text")]
-    pub since: UtcTime,
+    pub(crate) since: UtcTime,
 }
 
 /// Why a lock was not had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum GuardError {
+pub(crate) enum GuardError {
     /// Somebody else has it.
     #[error("{}", busy(.0.as_ref()))]
     Busy(Option<Holder>),
     /// The file cannot be made or locked: whether somebody has it is not known.
     #[error("lock {}", path.display())]
-    Lock {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Lock { path: PathBuf, source: io::Error },
 }
 
 fn busy(holder: Option<&Holder>) -> String {
@@ -110,7 +103,7 @@ fn write(mut file: &File, holder: &Holder) -> io::Result<()> {
 
 /// Held while a backup of the cluster is made, by whichever process makes it.
 #[derive(Debug)]
-pub struct RunGuard(#[expect(dead_code, reason = "it is held, not used")] Lock);
+pub(crate) struct RunGuard(#[expect(dead_code, reason = "it is held, not used")] Lock);
 
 impl RunGuard {
     /// Takes the lock of a cluster, whose folder in the state directory is made where it is missing. `what` tells others
@@ -118,21 +111,21 @@ impl RunGuard {
     ///
     /// # Errors
     /// [`GuardError::Busy`] if another process, or another task of this one, makes a backup of the cluster.
-    pub fn try_acquire(cluster_directory: &Path, what: &str, clock: &dyn Clock) -> Result<Self, GuardError> {
+    pub(crate) fn try_acquire(cluster_directory: &Path, what: &str, clock: &dyn Clock) -> Result<Self, GuardError> {
         Lock::try_acquire(&cluster_directory.join(RUN_LOCK), what, clock.now()).map(Self)
     }
 }
 
 /// Held while a daemon protects the cluster, and while it uses its state directory.
 #[derive(Debug)]
-pub struct DaemonGuard(#[expect(dead_code, reason = "it is held, not used")] Lock);
+pub(crate) struct DaemonGuard(#[expect(dead_code, reason = "it is held, not used")] Lock);
 
 impl DaemonGuard {
     /// Takes the lock of a cluster, as [`RunGuard::try_acquire`], or of a whole state directory.
     ///
     /// # Errors
     /// [`GuardError::Busy`] if another daemon on this host protects the cluster, or uses the directory.
-    pub fn try_acquire(directory: &Path, clock: &dyn Clock) -> Result<Self, GuardError> {
+    pub(crate) fn try_acquire(directory: &Path, clock: &dyn Clock) -> Result<Self, GuardError> {
         Lock::try_acquire(&directory.join(DAEMON_LOCK), "another daemon", clock.now()).map(Self)
     }
 }

@@ -1,15 +1,15 @@
 //! What every task of the daemon stands on: durable state, supervision, the service manager, alarms.
 
 pub mod alarms;
-pub mod capacity;
-pub mod expiry;
-pub mod guard;
+pub(crate) mod capacity;
+pub(crate) mod expiry;
+pub(crate) mod guard;
 pub mod logs;
-pub mod progress;
-pub mod readiness;
-pub mod renewed;
-pub mod state;
-pub mod supervisor;
+pub(crate) mod progress;
+pub(crate) mod readiness;
+pub(crate) mod renewed;
+pub(crate) mod state;
+pub(crate) mod supervisor;
 pub mod systemd;
-pub mod task_health;
+pub(crate) mod task_health;
 pub(crate) mod task_state;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Told by one task, read by the supervisor. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Progress(Arc<Inner>);
+pub(crate) struct Progress(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -21,12 +21,11 @@ struct Inner {
     doing: Mutex<Doing>,
     /// Milliseconds after `begun` of the last step.
     moved: AtomicU64,
-    steps: AtomicU64,
 }
 
 /// What a task does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub(crate) enum Doing {
     /// It works on something, and has to come on with it.
     Working(String),
     /// It waits for something that is not in its hands.
@@ -42,25 +41,24 @@ impl Default for Progress {
 impl Progress {
     /// Of a task that begins now.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let doing = Mutex::new(Doing::Working("its beginning".to_owned()));
-        Self(Arc::new(Inner { begun: Instant::now(), doing, moved: AtomicU64::new(0), steps: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { begun: Instant::now(), doing, moved: AtomicU64::new(0) }))
     }
 
     /// Work on something begins.
-    pub fn working(&self, on: &str) {
+    pub(crate) fn working(&self, on: &str) {
         self.is(Doing::Working(on.to_owned()));
     }
 
     /// A step is done. Cheap enough for every piece of data.
-    pub fn moved(&self) {
+    pub(crate) fn moved(&self) {
         let since = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.moved.store(since, Ordering::Relaxed);
-        self.0.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// There is nothing to do, or it is another's turn.
-    pub fn waiting(&self, reason: &str) {
+    pub(crate) fn waiting(&self, reason: &str) {
         self.is(Doing::Waiting(reason.to_owned()));
     }
 
@@ -72,26 +70,20 @@ impl Progress {
 
     /// What the task does.
     #[must_use]
-    pub fn doing(&self) -> Doing {
+    pub(crate) fn doing(&self) -> Doing {
         self.0.doing.lock().clone()
-    }
-
-    /// Steps since the beginning.
-    #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.0.steps.load(Ordering::Relaxed)
     }
 
     /// How long ago the last step was.
     #[must_use]
-    pub fn unmoved(&self) -> Duration {
+    pub(crate) fn unmoved(&self) -> Duration {
         let moved = Duration::from_millis(self.0.moved.load(Ordering::Relaxed));
         self.0.begun.elapsed().saturating_sub(moved)
     }
 
     /// What it is stuck in, if it works and has not come on for longer than `ceiling`.
     #[must_use]
-    pub fn wedged(&self, ceiling: Duration) -> Option<(String, Duration)> {
+    pub(crate) fn wedged(&self, ceiling: Duration) -> Option<(String, Duration)> {
         let doing = self.doing();
         let unmoved = self.unmoved();
         match doing {

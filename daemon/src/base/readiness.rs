@@ -7,11 +7,11 @@ use lifeboat_vocabulary::{ClusterName, counted};
 use tokio::sync::watch;
 
 /// A look that takes longer than this does not hold up the start of the service: it starts degraded.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the first look at a cluster's regions went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Looked {
+pub(crate) enum Looked {
     /// So many regions could be read, of so many that are needed.
     Regions {
         /// That could be read.
@@ -25,27 +25,27 @@ pub enum Looked {
 
 /// What every cluster's first look has found; shared by all of them.
 #[derive(Debug)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     looks: watch::Sender<BTreeMap<ClusterName, Option<Looked>>>,
 }
 
 impl Readiness {
     /// For these clusters.
     #[must_use]
-    pub fn of<'a>(clusters: impl IntoIterator<Item = &'a ClusterName>) -> Self {
+    pub(crate) fn of<'a>(clusters: impl IntoIterator<Item = &'a ClusterName>) -> Self {
         let looks = clusters.into_iter().map(|cluster| (cluster.clone(), None)).collect();
         Self { looks: watch::Sender::new(looks) }
     }
 
     /// A cluster has been looked at. Later looks replace earlier ones.
-    pub fn looked(&self, cluster: &ClusterName, looked: Looked) {
+    pub(crate) fn looked(&self, cluster: &ClusterName, looked: Looked) {
         self.looks.send_modify(|looks| {
             looks.insert(cluster.clone(), Some(looked));
         });
     }
 
     /// Waits until every cluster has been looked at, or for [`PATIENCE`]; then says how it stands.
-    pub async fn wait(&self) -> String {
+    pub(crate) async fn wait(&self) -> String {
         let mut looks = self.looks.subscribe();
         let all = looks.wait_for(|looks| looks.values().all(Option::is_some));
         // Whether it came or not, what is there is what can be said.
@@ -56,7 +56,7 @@ impl Readiness {
 
     /// How it stands, in a line.
     #[must_use]
-    pub fn in_words(&self) -> String {
+    pub(crate) fn in_words(&self) -> String {
         let looks = self.looks.borrow();
         let degraded = looks.iter().filter_map(|(cluster, looked)| {
             Some(match looked {

@@ -12,7 +12,7 @@ use crate::base::supervisor::TaskContext;
 ///
 /// # Errors
 /// Those of the task.
-pub async fn renewed<P, W>(
+pub(crate) async fn renewed<P, W>(
     context: TaskContext,
     mut config: watch::Receiver<Arc<Config>>,
     part: impl Fn(&Config) -> P,

@@ -79,7 +79,7 @@ pub enum Loaded {
 }
 
 /// A value in a file. Clones are the same file, and share what could not be saved yet.
-pub struct Durable<T> {
+pub(crate) struct Durable<T> {
     shared: Arc<Shared<T>>,
 }
 
@@ -111,7 +111,7 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
     /// Opens `<somewhere>/NAME.json`; its lock is `NAME.lock`. Nothing is written before the first change, except that a
     /// damaged file is moved to `NAME.json.damaged-<time>`.
     #[must_use]
-    pub fn open(path: PathBuf) -> (Self, Loaded) {
+    pub(crate) fn open(path: PathBuf) -> (Self, Loaded) {
         let durable = Self { shared: Arc::new(Shared { path, unsaved: Mutex::new(None) }) };
         let loaded = match durable.content() {
             Ok(None) => Loaded::Fresh,
@@ -124,16 +124,15 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
         (durable, loaded)
     }
 
-    /// The file.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.shared.path
     }
 
     /// What is in force now: what this process could not save, or else what the file holds, or else the default. Reads the
     /// file, because another process may have changed it.
     #[must_use]
-    pub fn read(&self) -> T {
+    pub(crate) fn read(&self) -> T {
         self.try_read().unwrap_or_default()
     }
 
@@ -141,7 +140,7 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
     ///
     /// # Errors
     /// If the file is there and cannot be read or understood.
-    pub fn try_read(&self) -> Result<T, StateError> {
+    pub(crate) fn try_read(&self) -> Result<T, StateError> {
         if let Some(unsaved) = &*self.shared.unsaved.lock() {
             return Ok(unsaved.value.clone());
         }
@@ -154,7 +153,7 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
     ///
     /// # Errors
     /// [`StateError::NotSaved`]: the change is in force in this process and is saved with the next one.
-    pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, StateError> {
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, StateError> {
         let mut unsaved = self.shared.unsaved.lock();
         let lock = self.lock();
         let content = self.content().map_err(|source| self.not_read(source))?;
@@ -182,22 +181,11 @@ impl<T: Clone + Default + Serialize + DeserializeOwned> Durable<T> {
         }
     }
 
-    /// Saves what an earlier change could not; does nothing if there is nothing.
-    ///
-    /// # Errors
-    /// As [`Durable::change`].
-    pub fn save_again(&self) -> Result<(), StateError> {
-        if self.shared.unsaved.lock().is_none() {
-            return Ok(());
-        }
-        self.change(|_| ())
-    }
-
     /// As [`Durable::change`], on a thread where it may wait for the disk.
     ///
     /// # Errors
     /// As [`Durable::change`].
-    pub async fn change_in_background<R: Send + 'static>(
+    pub(crate) async fn change_in_background<R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> Result<R, StateError>
@@ -298,7 +286,7 @@ pub(crate) fn damaged_files(directory: &Path) -> io::Result<Vec<String>> {
 ///
 /// # Errors
 /// If it cannot be made.
-pub fn make_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -353,7 +341,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Points in time as RFC 3339 text; for `#[serde(with = "time_text")]`.
-pub mod time_text {
+pub(crate) mod time_text {
     use lifeboat_vocabulary::UtcTime;
     use serde::{Deserialize, Deserializer, Serializer, de};
 
@@ -361,7 +349,7 @@ pub mod time_text {
     ///
     /// # Errors
     /// Those of the format.
-    pub fn serialize<S: Serializer>(time: &UtcTime, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &UtcTime, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(time)
     }
 
@@ -369,14 +357,14 @@ pub mod time_text {
     ///
     /// # Errors
     /// If it is no point in time.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UtcTime, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UtcTime, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(de::Error::custom)
     }
 }
 
 /// As [`time_text`], for a point in time that may be absent; add `#[serde(default)]`.
-pub mod optional_time_text {
+pub(crate) mod optional_time_text {
     use lifeboat_vocabulary::UtcTime;
     use serde::{Deserialize, Deserializer, Serializer, de};
 
@@ -384,7 +372,7 @@ pub mod optional_time_text {
     ///
     /// # Errors
     /// Those of the format.
-    pub fn serialize<S: Serializer>(time: &Option<UtcTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Option<UtcTime>, serializer: S) -> Result<S::Ok, S::Error> {
         match time {
             Some(time) => serializer.collect_str(time),
             None => serializer.serialize_none(),
@@ -395,7 +383,7 @@ pub mod optional_time_text {
     ///
     /// # Errors
     /// If it is no point in time.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UtcTime>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UtcTime>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
     }

@@ -23,32 +23,32 @@ const LET_GO: Duration = Duration::from_secs(5);
 
 /// What a task is given.
 #[derive(Clone, Debug)]
-pub struct TaskContext {
+pub(crate) struct TaskContext {
     /// Begin nothing new, finish what is in hand, and end.
-    pub stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// Time is up: give back what is in hand, and end. Always after `stop`.
-    pub hurry: CancellationToken,
+    pub(crate) hurry: CancellationToken,
     /// Where the task says how it gets on.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
 }
 
+#[cfg(test)]
 impl TaskContext {
-    /// For a task that nobody supervises, such as a command's.
-    #[must_use]
-    pub fn alone(stop: &CancellationToken) -> Self {
+    /// For a task that nobody supervises.
+    pub(crate) fn alone(stop: &CancellationToken) -> Self {
         Self { stop: stop.clone(), hurry: stop.clone(), progress: Progress::new() }
     }
 }
 
 /// How long is waited before a task that ended is begun again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     /// The first time; each time after that twice as long.
-    pub first: Duration,
+    pub(crate) first: Duration,
     /// Never longer.
-    pub longest: Duration,
+    pub(crate) longest: Duration,
     /// After so long without ending, a task counts as well again.
-    pub healthy: Duration,
+    pub(crate) healthy: Duration,
 }
 
 impl Default for Backoff {
@@ -60,7 +60,7 @@ impl Default for Backoff {
 
 /// What it means if a task is wedged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
+pub(crate) enum Weight {
     /// Without it the daemon is of no use: the service manager shall begin the whole process again.
     Core,
     /// It is cancelled and begun again.
@@ -69,7 +69,7 @@ pub enum Weight {
 
 /// Which tasks end first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StopOrder {
+pub(crate) enum StopOrder {
     /// Those that take on work.
     First,
     /// Those that others rely on until they have ended: WAL, the alarm board, the web server.
@@ -78,43 +78,43 @@ pub enum StopOrder {
 
 /// How a task is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct TaskSettings {
+pub(crate) struct TaskSettings {
     /// What it is called in alarms and logs.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// For how long it may work without a step.
-    pub ceiling: Duration,
+    pub(crate) ceiling: Duration,
     /// How it is begun again.
-    pub restart: Backoff,
+    pub(crate) restart: Backoff,
     /// What it means if it is wedged.
-    pub weight: Weight,
+    pub(crate) weight: Weight,
     /// When it ends.
-    pub order: StopOrder,
+    pub(crate) order: StopOrder,
 }
 
 impl TaskSettings {
     /// An ordinary task that ends first.
     #[must_use]
-    pub fn new(name: &'static str, ceiling: Duration) -> Self {
+    pub(crate) fn new(name: &'static str, ceiling: Duration) -> Self {
         let (weight, order) = (Weight::Ordinary, StopOrder::First);
         Self { name, ceiling, restart: Backoff::default(), weight, order }
     }
 
     /// The daemon is of no use without it.
     #[must_use]
-    pub fn core(self) -> Self {
+    pub(crate) fn core(self) -> Self {
         Self { weight: Weight::Core, ..self }
     }
 
     /// Others rely on it until they have ended.
     #[must_use]
-    pub fn last(self) -> Self {
+    pub(crate) fn last(self) -> Self {
         Self { order: StopOrder::Last, ..self }
     }
 }
 
 /// Who begins the process again when its core is wedged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watchdog {
+pub(crate) enum Watchdog {
     /// The service manager, because it no longer hears from us.
     Outside,
     /// Nobody: wedged tasks of the core are cancelled like the others.
@@ -122,7 +122,7 @@ pub enum Watchdog {
 }
 
 /// All tasks of the process.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     root: CancellationToken,
     watchdog: Watchdog,
     tasks: Mutex<Vec<Kept>>,
@@ -145,13 +145,13 @@ pub(crate) struct Entry {
 impl Supervisor {
     /// Without tasks.
     #[must_use]
-    pub fn new(watchdog: Watchdog) -> Self {
+    pub(crate) fn new(watchdog: Watchdog) -> Self {
         Self { root: CancellationToken::new(), watchdog, tasks: Mutex::new(Vec::new()) }
     }
 
     /// Begins a task, of a cluster or of the daemon as a whole, and keeps it running until it is told to stop. However it
     /// ends before that, it is begun again.
-    pub fn spawn<F, W>(&self, cluster: Option<&ClusterName>, settings: TaskSettings, begin: F)
+    pub(crate) fn spawn<F, W>(&self, cluster: Option<&ClusterName>, settings: TaskSettings, begin: F)
     where
         F: Fn(TaskContext) -> W + Send + Sync + 'static,
         W: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -170,24 +170,13 @@ impl Supervisor {
     }
 
     /// Stops the tasks of one cluster; as [`Supervisor::stop_all`].
-    pub async fn stop_cluster(&self, cluster: &ClusterName, patience: Duration) -> Vec<&'static str> {
+    pub(crate) async fn stop_cluster(&self, cluster: &ClusterName, patience: Duration) -> Vec<&'static str> {
         self.stop(patience, |entry| entry.cluster.as_ref() == Some(cluster)).await
-    }
-
-    /// Stops single tasks, of a cluster or of the daemon as a whole; as [`Supervisor::stop_all`].
-    pub async fn stop_tasks(
-        &self,
-        cluster: Option<&ClusterName>,
-        names: &[&str],
-        patience: Duration,
-    ) -> Vec<&'static str> {
-        let named = |entry: &Entry| entry.cluster.as_ref() == cluster && names.contains(&entry.settings.name);
-        self.stop(patience, named).await
     }
 
     /// Stops everything in order: first what takes on work, which has half of the patience to finish what is in hand and is
     /// then told to hurry; then what the others relied on. Returns the tasks that had to be cut off.
-    pub async fn stop_all(&self, patience: Duration) -> Vec<&'static str> {
+    pub(crate) async fn stop_all(&self, patience: Duration) -> Vec<&'static str> {
         let cut_off = self.stop(patience, |_| true).await;
         self.root.cancel();
         cut_off

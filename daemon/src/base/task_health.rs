@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lifeboat_vocabulary::ClusterName;
 
@@ -16,40 +15,33 @@ const FAILURES_TOLD: u32 = 3;
 
 /// A task, for those who look.
 #[derive(Clone, Debug)]
-pub struct TaskView {
+pub(crate) struct TaskView {
     /// Of which cluster; `None`: of the daemon as a whole.
-    pub cluster: Option<ClusterName>,
+    pub(crate) cluster: Option<ClusterName>,
     /// What it is called.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it does.
-    pub doing: Doing,
-    /// How long ago its last step was.
-    pub unmoved: Duration,
-    /// How often in a row it has ended though nobody told it to.
-    pub failures: u32,
-    /// Why it ended last.
-    pub last_end: Option<String>,
+    pub(crate) doing: Doing,
 }
 
 /// What the supervisor makes of all tasks.
 #[derive(Debug, Default)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// What the core is stuck in; `None` while it moves.
-    pub stuck: Option<String>,
+    pub(crate) stuck: Option<String>,
     /// What is wrong, by cluster; every cluster that has tasks is there.
-    pub wrong: BTreeMap<Option<ClusterName>, Wrongs>,
+    pub(crate) wrong: BTreeMap<Option<ClusterName>, Wrongs>,
 }
 
 impl Supervisor {
-    /// All tasks.
     #[must_use]
-    pub fn tasks(&self) -> Vec<TaskView> {
+    pub(crate) fn tasks(&self) -> Vec<TaskView> {
         self.entries().iter().map(view).collect()
     }
 
     /// Judges all tasks.
     #[must_use]
-    pub fn judge(&self) -> Judgement {
+    pub(crate) fn judge(&self) -> Judgement {
         let mut judgement = Judgement::default();
         judgement.wrong.entry(None).or_default();
         for entry in self.entries() {
@@ -64,14 +56,7 @@ impl Supervisor {
 
 fn view(entry: &Arc<Entry>) -> TaskView {
     let health = entry.health.lock();
-    TaskView {
-        cluster: entry.cluster.clone(),
-        name: entry.settings.name,
-        doing: health.progress.doing(),
-        unmoved: health.progress.unmoved(),
-        failures: health.failures,
-        last_end: health.last.clone(),
-    }
+    TaskView { cluster: entry.cluster.clone(), name: entry.settings.name, doing: health.progress.doing() }
 }
 
 /// Adds what is wrong with one task; returns what the core is stuck in, if it is this task.

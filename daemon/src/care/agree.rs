@@ -23,7 +23,7 @@ const SEEN_AGAIN: Duration = Duration::from_secs(180);
 
 /// `heads.json`: the ends of all logs as they were last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeadsFile {
+pub(crate) struct HeadsFile {
     /// By region.
     #[serde(default)]
     heads: BTreeMap<String, KeptHead>,
@@ -93,7 +93,7 @@ impl HeadsFile {
 
 /// The file of a cluster, in its folder of the state directory.
 #[must_use]
-pub fn heads_of(state: &Path) -> Durable<HeadsFile> {
+pub(crate) fn heads_of(state: &Path) -> Durable<HeadsFile> {
     Durable::open(state.join("heads.json")).0
 }
 
@@ -164,7 +164,7 @@ pub(crate) async fn compare(
 }
 
 /// Compares what all regions said, and raises the alarm. Returns what disagrees.
-pub async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disagreement> {
+pub(crate) async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disagreement> {
     let cluster = &parts.cluster.name;
     let ClusterContext { freezer, directory, .. } = &parts.context;
     let compared = compare(cluster, freezer, directory, &read.to_compare(), parts.now()).await;
@@ -241,7 +241,7 @@ mod tests {
         let (state, now) = (dir.path().join("main"), UtcTime::from_unix_micros(1_800_000_000_000_000).unwrap());
         let look = async |log: Result<&RegionLog, &LogError>| {
             let readings = [LogReading { region: &region, log, heads: Vec::new() }];
-            let Compared { found, accepted, .. } = compare((&cluster, &freezer), (&state, now), &readings).await;
+            let Compared { found, accepted, .. } = compare(&cluster, &freezer, &state, &readings, now).await;
             (found.len(), accepted.len())
         };
         assert_eq!(look(Ok(&regions.logs[&region])).await, (0, 0));

@@ -34,7 +34,7 @@ const BATCH: usize = 50;
 ///
 /// # Errors
 /// None: what cannot be delivered is tried again.
-pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
+pub(crate) async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
     let ClusterContext { cluster, freezer, regions, signer, .. } = &parts;
     let queue = freezer.audit().queue(cluster);
     let (stores, key) = (regions.stores(), signer.verify_key());
@@ -66,7 +66,7 @@ pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<
 ///
 /// # Errors
 /// If the queue cannot be read or saved. A region that takes nothing is no error, only a reason to come again.
-pub async fn deliver(
+pub(crate) async fn deliver(
     queue: &Durable<Queue>,
     regions: &[RegionStore],
     logs: &mut BTreeMap<RegionName, RegionLog>,
@@ -160,7 +160,7 @@ fn plain(text: &str, max: usize) -> String {
 
 /// What was frozen and paused last, by the logs.
 #[must_use]
-pub fn recalled(logs: &BTreeMap<RegionName, RegionLog>) -> Standstill {
+pub(crate) fn recalled(logs: &BTreeMap<RegionName, RegionLog>) -> Standstill {
     let records = logs.values().flat_map(RegionLog::entries).filter_map(|entry| match &entry.record.body {
         RecordBody::Audit(audit) => Some((entry.record.origin.time, entry.record.origin.wseq, audit)),
         _ => None,

@@ -4,14 +4,14 @@ use tokio::sync::Notify;
 
 /// One cluster's care.
 #[derive(Debug, Default)]
-pub struct CareBoard {
+pub(crate) struct CareBoard {
     /// Somebody found work for the healing.
     wake: Notify,
 }
 
 impl CareBoard {
     /// Heal now and not only when it is time: something is known to be missing or damaged.
-    pub fn wake_healing(&self) {
+    pub(crate) fn wake_healing(&self) {
         self.wake.notify_one();
     }
 

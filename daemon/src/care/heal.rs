@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// None: what fails is tried again, and alarmed when it takes long.
-pub async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
+pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
     let file: Durable<HealFile> = Durable::open(parts.context.directory.join("heal.json")).0;
     let mut pause = FIRST_AFTER;
     loop {

@@ -15,15 +15,14 @@ use crate::settings::wiring;
 
 /// What the care for one cluster works with.
 #[derive(Clone)]
-pub struct CareParts {
-    /// The cluster.
-    pub context: ClusterContext,
+pub(crate) struct CareParts {
+    pub(crate) context: ClusterContext,
     /// The configuration that the task was begun with.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// What it says of the cluster.
-    pub cluster: ClusterSettings,
+    pub(crate) cluster: ClusterSettings,
     /// Where it is seen how far everything is.
-    pub board: Arc<CareBoard>,
+    pub(crate) board: Arc<CareBoard>,
 }
 
 impl CareParts {

@@ -25,7 +25,7 @@ use crate::settings::wiring;
 /// `scrub.json`: how far each region has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ScrubFile(BTreeMap<String, ScrubState>);
+pub(crate) struct ScrubFile(BTreeMap<String, ScrubState>);
 
 /// After the start everything else goes first.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// None: what fails is tried again, and alarmed when the period is exceeded.
-pub async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
+pub(crate) async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
     let stores = parts.context.regions.stores();
     let file: Durable<ScrubFile> = Durable::open(parts.context.directory.join("scrub.json")).0;
     let late = Mutex::new(BTreeMap::new());

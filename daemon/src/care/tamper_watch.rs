@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// If the configuration has no such cluster.
-pub async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
+pub(crate) async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
     let (regions, freezer) = (&parts.regions, &parts.freezer);
     let mut cluster = parts.settings()?;
     let mut changes = regions.logs().changes();

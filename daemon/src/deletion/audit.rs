@@ -123,7 +123,7 @@ impl AuditTrail {
 
     /// The entries of a cluster that some region does not have yet.
     #[must_use]
-    pub fn queue(&self, cluster: &ClusterName) -> Durable<Queue> {
+    pub(crate) fn queue(&self, cluster: &ClusterName) -> Durable<Queue> {
         let path = || self.state_directory.join(cluster.as_str()).join("audit-queue.json");
         self.queues.lock().entry(cluster.clone()).or_insert_with(|| Durable::open(path()).0).clone()
     }

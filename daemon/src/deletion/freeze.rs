@@ -313,7 +313,7 @@ impl Freezer {
     ///
     /// # Errors
     /// If it still does not; they stay in force in this process.
-    pub fn save_again(&self, cluster: &ClusterName) -> Result<(), StateError> {
+    pub(crate) fn save_again(&self, cluster: &ClusterName) -> Result<(), StateError> {
         let Some(waiting) = self.unsaved.lock().get(cluster).cloned() else { return Ok(()) };
         self.of(cluster).change(|standstill| {
             for finding in &waiting {

@@ -2,4 +2,4 @@
 
 pub mod audit;
 pub mod freeze;
-pub mod triggers;
+pub(crate) mod triggers;

@@ -25,23 +25,22 @@ const FAILURES_MAX: u64 = 3;
 const HEALING_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What was found: by which trigger, and in what.
-pub type Finding = (Trigger, String);
+pub(crate) type Finding = (Trigger, String);
 
 /// A backup, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenBackup {
-    /// Its name.
-    pub backup: BackupId,
+pub(crate) struct SeenBackup {
+    pub(crate) backup: BackupId,
     /// How it was made.
-    pub kind: BackupKind,
+    pub(crate) kind: BackupKind,
     /// Its files, before compression.
-    pub raw: ByteCount,
+    pub(crate) raw: ByteCount,
     /// Its objects.
-    pub stored: ByteCount,
+    pub(crate) stored: ByteCount,
     /// When its data was complete.
-    pub stop_time: UtcTime,
+    pub(crate) stop_time: UtcTime,
     /// Pages that are damaged in the database itself.
-    pub damaged: u64,
+    pub(crate) damaged: u64,
 }
 
 impl From<&BackupRecord> for SeenBackup {
@@ -59,19 +58,18 @@ impl From<&BackupRecord> for SeenBackup {
 
 /// Stored objects of a region that did not verify, whoever looked, and that nothing has healed since.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenDamage {
-    /// The region.
-    pub region: RegionName,
+pub(crate) struct SeenDamage {
+    pub(crate) region: RegionName,
     /// How many objects.
-    pub objects: u64,
+    pub(crate) objects: u64,
     /// When the first of them was put on record.
-    pub since: UtcTime,
+    pub(crate) since: UtcTime,
 }
 
 impl SeenDamage {
     /// What is left of the damage in a region's log. Damage of a backup that is gone concerns nobody.
     #[must_use]
-    pub fn of(region: &RegionName, log: &RegionLog, now: UtcTime) -> Option<Self> {
+    pub(crate) fn of(region: &RegionName, log: &RegionLog, now: UtcTime) -> Option<Self> {
         let mut open: Vec<(UtcTime, &DamageRecord)> = Vec::new();
         for entry in log.entries() {
             match &entry.record.body {
@@ -93,22 +91,21 @@ impl SeenDamage {
 
 /// Everything that a look at the logs tells about a cluster.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// All backups, oldest first.
-    pub backups: Vec<SeenBackup>,
+    pub(crate) backups: Vec<SeenBackup>,
     /// The newest record of each region's log that could be read, by its writer's clock.
-    pub newest_records: Vec<(RegionName, UtcTime)>,
+    pub(crate) newest_records: Vec<(RegionName, UtcTime)>,
     /// Damage in the regions that is not healed.
-    pub damage: Vec<SeenDamage>,
+    pub(crate) damage: Vec<SeenDamage>,
     /// The time between two backups by the schedule.
-    pub interval: Option<Duration>,
-    /// Now.
-    pub now: UtcTime,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) now: UtcTime,
 }
 
 /// Every reason to freeze that the logs give.
 #[must_use]
-pub fn judge(observed: &Observed) -> Vec<Finding> {
+pub(crate) fn judge(observed: &Observed) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(size_collapsed(&observed.backups));
     findings.extend(compression_collapsed(&observed.backups));

@@ -8,19 +8,17 @@ use lifeboat_repository::heal::HealProgress;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
-use crate::model::snapshot::{
-    ClusterCounters, ForecastStatus, HealStatus, NextRun, RunStatus, RunningStatus, ScrubStatus,
-};
+use crate::model::snapshot::{ClusterCounters, HealStatus, NextRun, RunStatus, RunningStatus, ScrubStatus};
 use crate::model::survey::Survey;
 use crate::model::wal_status::WalStatus;
 
 /// What there is to know about runs, from whoever keeps their history.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunsView {
+pub(crate) struct RunsView {
     /// The last five, the newest first.
-    pub last: Vec<RunStatus>,
+    pub(crate) last: Vec<RunStatus>,
     /// Counters of this process.
-    pub counters: ClusterCounters,
+    pub(crate) counters: ClusterCounters,
 }
 
 /// Reported by the tasks, each its own part; read once a second. No lock is held over an await.
@@ -43,29 +41,24 @@ struct Known {
 
 /// Everything that was reported, at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// Continuous WAL.
-    pub wal: Option<WalStatus>,
+pub(crate) struct Facts {
+    pub(crate) wal: Option<WalStatus>,
     /// What the logs say.
-    pub survey: Option<Arc<Survey>>,
-    /// The next scheduled run.
-    pub next_run: Option<NextRun>,
+    pub(crate) survey: Option<Arc<Survey>>,
+    pub(crate) next_run: Option<NextRun>,
     /// What runs just now.
-    pub running: Option<RunningStatus>,
-    /// How long a restore would take.
-    pub forecast: Option<ForecastStatus>,
-    /// What was run.
-    pub runs: RunsView,
+    pub(crate) running: Option<RunningStatus>,
+    pub(crate) runs: RunsView,
     /// What is being copied into each region.
-    pub heal: BTreeMap<RegionName, HealStatus>,
+    pub(crate) heal: BTreeMap<RegionName, HealStatus>,
     /// How far each region has been verified.
-    pub scrub: BTreeMap<RegionName, ScrubStatus>,
+    pub(crate) scrub: BTreeMap<RegionName, ScrubStatus>,
 }
 
 impl ClusterFacts {
     /// Everything that was reported.
     #[must_use]
-    pub fn read(&self) -> Facts {
+    pub(crate) fn read(&self) -> Facts {
         let known = self.known.lock();
         let mut facts = known.facts.clone();
         if let Some(times) = known.cpu_share.as_ref().map(CpuShare::times) {
@@ -80,42 +73,37 @@ impl ClusterFacts {
     }
 
     /// How continuous WAL is doing; every second, or it counts as gone.
-    pub fn wal(&self, status: WalStatus) {
+    pub(crate) fn wal(&self, status: WalStatus) {
         self.known.lock().facts.wal = Some(status);
     }
 
     /// What the logs say.
-    pub fn surveyed(&self, survey: Survey) {
+    pub(crate) fn surveyed(&self, survey: Survey) {
         self.known.lock().facts.survey = Some(Arc::new(survey));
     }
 
     /// The next scheduled run; `None` if there is none.
-    pub fn next_run(&self, next: Option<NextRun>) {
+    pub(crate) fn next_run(&self, next: Option<NextRun>) {
         self.known.lock().facts.next_run = next;
     }
 
     /// What runs just now; `None` if nothing does.
-    pub fn running(&self, running: Option<RunningStatus>) {
+    pub(crate) fn running(&self, running: Option<RunningStatus>) {
         self.known.lock().facts.running = running;
     }
 
-    /// How long a restore would take.
-    pub fn forecast(&self, forecast: Option<ForecastStatus>) {
-        self.known.lock().facts.forecast = forecast;
-    }
-
     /// What was run.
-    pub fn runs(&self, runs: RunsView) {
+    pub(crate) fn runs(&self, runs: RunsView) {
         self.known.lock().facts.runs = runs;
     }
 
     /// Where the cluster takes turns at the processor: how long it waited is read when somebody asks.
-    pub fn cpu_share(&self, share: CpuShare) {
+    pub(crate) fn cpu_share(&self, share: CpuShare) {
         self.known.lock().cpu_share = Some(share);
     }
 
     /// What is being copied into a region, as it counts; `None` if nothing is.
-    pub fn healing(&self, region: &RegionName, progress: Option<Arc<HealProgress>>) {
+    pub(crate) fn healing(&self, region: &RegionName, progress: Option<Arc<HealProgress>>) {
         let mut known = self.known.lock();
         match progress {
             Some(progress) => known.healing.insert(region.clone(), progress),
@@ -124,12 +112,12 @@ impl ClusterFacts {
     }
 
     /// Objects of a region that are damaged and not healed.
-    pub fn damaged(&self, region: &RegionName, objects: u64) {
+    pub(crate) fn damaged(&self, region: &RegionName, objects: u64) {
         self.known.lock().damaged.insert(region.clone(), objects);
     }
 
     /// How far a region has been verified.
-    pub fn scrubbed(&self, region: &RegionName, scrub: ScrubStatus) {
+    pub(crate) fn scrubbed(&self, region: &RegionName, scrub: ScrubStatus) {
         self.known.lock().facts.scrub.insert(region.clone(), scrub);
     }
 }

@@ -1,9 +1,9 @@
 //! What is known, as plain values: nothing here reads, writes or waits.
 
 pub mod capabilities;
-pub mod facts;
-pub mod region_health;
-pub mod snapshot;
-pub mod survey;
-pub mod verdict;
-pub mod wal_status;
+pub(crate) mod facts;
+pub(crate) mod region_health;
+pub(crate) mod snapshot;
+pub(crate) mod survey;
+pub(crate) mod verdict;
+pub(crate) mod wal_status;

@@ -12,7 +12,7 @@ use crate::base::state::time_text;
 /// How a region is doing; each is worse than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Health {
+pub(crate) enum Health {
     /// As it should be.
     #[default]
     Healthy,
@@ -28,7 +28,7 @@ impl Health {
     /// Whether something that needs this region may count on it. One that answers nearly everything with an error is there,
     /// and of no use.
     #[must_use]
-    pub fn is_of_use(self, error_share: f64) -> bool {
+    pub(crate) fn is_of_use(self, error_share: f64) -> bool {
         match self {
             Self::Healthy | Self::Slow => true,
             Self::Failing => error_share < USELESS,
@@ -38,7 +38,7 @@ impl Health {
 
     /// The word for it.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Slow => "slow",
@@ -95,29 +95,29 @@ const USUAL_MEMORY: Duration = Duration::from_secs(6 * 3600);
 
 /// What can be seen of a region at one moment. Counters only grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Look {
+pub(crate) struct Look {
     /// Its breaker.
-    pub breaker: BreakerState,
+    pub(crate) breaker: BreakerState,
     /// The present average of small requests.
-    pub latency: Option<Duration>,
+    pub(crate) latency: Option<Duration>,
     /// Requests that ended since the process began.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Of these, the ones that failed.
-    pub errors: u64,
+    pub(crate) errors: u64,
 }
 
 /// A change that was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// What it was.
-    pub from: Health,
+    pub(crate) from: Health,
     /// What it is.
-    pub to: Health,
+    pub(crate) to: Health,
 }
 
 /// The course of a region's health.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RegionHealth {
+pub(crate) struct RegionHealth {
     state: Health,
     #[serde(with = "time_text")]
     since: UtcTime,
@@ -148,43 +148,43 @@ enum Way {
 impl RegionHealth {
     /// Nothing bad is known of it.
     #[must_use]
-    pub fn new(now: UtcTime) -> Self {
+    pub(crate) fn new(now: UtcTime) -> Self {
         let (state, error_share, in_a_row) = (Health::Healthy, 0.0, 0);
         Self { state, since: now, error_share, usual_latency: None, in_a_row, leaning: None, last: None }
     }
 
     /// How it is said to be.
     #[must_use]
-    pub fn state(&self) -> Health {
+    pub(crate) fn state(&self) -> Health {
         self.state
     }
 
     /// Since when.
     #[must_use]
-    pub fn since(&self) -> UtcTime {
+    pub(crate) fn since(&self) -> UtcTime {
         self.since
     }
 
     /// The share of requests that failed of late: 0 to 1.
     #[must_use]
-    pub fn error_share(&self) -> f64 {
+    pub(crate) fn error_share(&self) -> f64 {
         self.error_share
     }
 
     /// Whether it is worth asking at once how it is: it is not well, or looks as if it were not.
     #[must_use]
-    pub fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.state != Health::Healthy || self.error_share >= FAILING.1 || self.in_a_row > 0
     }
 
     /// How long small requests usually take; `None` until there were some.
     #[must_use]
-    pub fn usual_latency(&self) -> Option<Duration> {
+    pub(crate) fn usual_latency(&self) -> Option<Duration> {
         self.usual_latency.map(Duration::from_secs_f64)
     }
 
     /// Takes a look, and says whether the region is told to be something else from now on.
-    pub fn look(&mut self, look: Look, now: UtcTime) -> Option<Change> {
+    pub(crate) fn look(&mut self, look: Look, now: UtcTime) -> Option<Change> {
         self.learn(look, now);
         self.last = Some((look, now));
         let seen = self.seen(look);

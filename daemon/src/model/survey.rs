@@ -8,21 +8,21 @@ use crate::model::snapshot::{BackupStatus, Point, RegionLogStatus};
 
 /// What the logs say together.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// Every region that was read, by name.
-    pub regions: BTreeMap<RegionName, RegionLogStatus>,
+    pub(crate) regions: BTreeMap<RegionName, RegionLogStatus>,
     /// The newest good backup that enough regions hold.
-    pub last: Option<BackupStatus>,
+    pub(crate) last: Option<BackupStatus>,
     /// The oldest good backup that nobody gives up and from which the kept WAL leads on: its name and where it ends.
-    pub oldest: Option<(BackupId, Point)>,
+    pub(crate) oldest: Option<(BackupId, Point)>,
     /// Good backups that are kept for longer than the WAL behind them: each of them leads to its own end, and no further.
-    pub islands: usize,
+    pub(crate) islands: usize,
     /// Where the oldest of them ends.
-    pub oldest_island: Option<Point>,
+    pub(crate) oldest_island: Option<Point>,
     /// Where the newest good backup ends, whoever holds it.
-    pub newest: Option<Point>,
+    pub(crate) newest: Option<Point>,
     /// Where the oldest ends, to compare with.
-    pub oldest_position: Option<WalPosition>,
+    pub(crate) oldest_position: Option<WalPosition>,
     /// Ranges behind it that recovery cannot cross, in words.
-    pub gaps: Vec<String>,
+    pub(crate) gaps: Vec<String>,
 }

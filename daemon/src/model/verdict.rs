@@ -11,7 +11,7 @@ use crate::model::snapshot::{AlarmLine, ClusterStatus, Protection, Verdict};
 
 /// Who receives the WAL of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WalReceiver {
+pub(crate) enum WalReceiver {
     /// This daemon.
     Here,
     /// Another one, or nobody: this one does not know how it stands.
@@ -29,7 +29,7 @@ struct Reasons {
 
 /// Judges a cluster by everything else that is known of it.
 #[must_use]
-pub fn judge(status: &ClusterStatus, receiver: WalReceiver) -> Verdict {
+pub(crate) fn judge(status: &ClusterStatus, receiver: WalReceiver) -> Verdict {
     let mut reasons = Reasons::default();
     if receiver == WalReceiver::Here {
         reasons.wal(status);

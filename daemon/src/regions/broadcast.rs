@@ -12,26 +12,26 @@ use lifeboat_vocabulary::{RegionName, UtcTime, error_chain};
 use crate::settings::wiring;
 
 /// The regions of a repository that can be written to, each with its log, and why the others cannot.
-pub struct Broadcast {
+pub(crate) struct Broadcast {
     /// Those that were read.
-    pub regions: Vec<(RegionStore, RegionLog)>,
+    pub(crate) regions: Vec<(RegionStore, RegionLog)>,
     /// The others, and why not.
-    pub away: Vec<(RegionName, String)>,
+    pub(crate) away: Vec<(RegionName, String)>,
 }
 
 /// Where an event stands now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// Regions whose logs have it, in the order of the configuration.
-    pub regions: Vec<RegionName>,
+    pub(crate) regions: Vec<RegionName>,
     /// Those that do not, and why not.
-    pub missing: Vec<(RegionName, String)>,
+    pub(crate) missing: Vec<(RegionName, String)>,
 }
 
 impl Broadcast {
     /// The regions as they were read.
     #[must_use]
-    pub fn of(repository: &Repository) -> Self {
+    pub(crate) fn of(repository: &Repository) -> Self {
         let (mut regions, mut away) = (Vec::new(), Vec::new());
         for view in &repository.views {
             let store = repository.regions.iter().find(|region| region.name == view.name);
@@ -44,14 +44,13 @@ impl Broadcast {
         Self { regions, away }
     }
 
-    /// The logs.
-    pub fn logs(&self) -> impl Iterator<Item = &RegionLog> {
+    pub(crate) fn logs(&self) -> impl Iterator<Item = &RegionLog> {
         self.regions.iter().map(|(_, log)| log)
     }
 
     /// The record with this body, if some log has one for which `is_it` holds: whoever says the same again repeats it.
     #[must_use]
-    pub fn find(&self, is_it: impl Fn(&RecordBody) -> bool) -> Option<Draft> {
+    pub(crate) fn find(&self, is_it: impl Fn(&RecordBody) -> bool) -> Option<Draft> {
         let records = self.logs().flat_map(RegionLog::entries).map(|entry| &entry.record);
         let known = records.into_iter().find(|record| is_it(&record.body))?;
         Some(Draft { origin: known.origin.clone(), body: known.body.clone() })
@@ -59,14 +58,14 @@ impl Broadcast {
 
     /// A new event of `signer`.
     #[must_use]
-    pub fn draft(&self, signer: &NoteSigner, body: RecordBody, now: UtcTime) -> Draft {
+    pub(crate) fn draft(&self, signer: &NoteSigner, body: RecordBody, now: UtcTime) -> Draft {
         let last = self.logs().filter_map(|log| log.last_count(signer.name())).max();
         let (writer, wseq) = (signer.name().clone(), Origin::next_count(last, now));
         Draft { origin: Origin { writer, wseq, time: now, tool: wiring::TOOL.to_owned() }, body }
     }
 
     /// Writes the event into every log that does not have it. A region that fails is reported, and does not stop the others.
-    pub async fn append(&mut self, signer: &NoteSigner, draft: &Draft) -> Delivery {
+    pub(crate) async fn append(&mut self, signer: &NoteSigner, draft: &Draft) -> Delivery {
         let mut delivery = Delivery { regions: Vec::new(), missing: self.away.clone() };
         for (region, log) in &mut self.regions {
             match log.append(&*region.store, signer, draft).await {

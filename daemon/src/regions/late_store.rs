@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// See the head of this file.
-pub struct LateStore {
+pub(crate) struct LateStore {
     settings: RegionSettings,
     cluster: ClusterName,
     state: Mutex<State>,
@@ -35,7 +35,7 @@ enum State {
 impl LateStore {
     /// For a region that could not be opened just now.
     #[must_use]
-    pub fn new(settings: &RegionSettings, cluster: &ClusterName, error: &OpenError) -> Self {
+    pub(crate) fn new(settings: &RegionSettings, cluster: &ClusterName, error: &OpenError) -> Self {
         let state = State::Closed { why: error_chain(error), next: Instant::now() + PAUSE };
         Self { settings: settings.clone(), cluster: cluster.clone(), state: Mutex::new(state) }
     }

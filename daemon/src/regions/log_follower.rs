@@ -39,7 +39,7 @@ struct Read {
 
 /// Whether the last attempt to read a log succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
+pub(crate) enum Freshness {
     /// It did.
     Current,
     /// It did not: the log may have grown since, or is refused now.
@@ -48,13 +48,12 @@ pub enum Freshness {
 
 /// A log as it was read last.
 #[derive(Clone, Debug)]
-pub struct FollowedLog {
-    /// The log.
-    pub log: Arc<RegionLog>,
+pub(crate) struct FollowedLog {
+    pub(crate) log: Arc<RegionLog>,
     /// When it was read.
-    pub read: UtcTime,
+    pub(crate) read: UtcTime,
     /// Whether it could be read the last time that it was tried.
-    pub freshness: Freshness,
+    pub(crate) freshness: Freshness,
 }
 
 impl Default for LogFollower {
@@ -70,7 +69,11 @@ impl LogFollower {
     ///
     /// # Errors
     /// If one of them is missing, is not what it should be, or does not continue what was read before.
-    pub async fn read(&self, region: &RegionStore, key: &VerifyKey) -> anyhow::Result<(Descriptor, Arc<RegionLog>)> {
+    pub(crate) async fn read(
+        &self,
+        region: &RegionStore,
+        key: &VerifyKey,
+    ) -> anyhow::Result<(Descriptor, Arc<RegionLog>)> {
         let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name))?;
         let log = self.read_log(region, &trust_in(&descriptor, &region.name)).await.context("read the log")?;
         Ok((descriptor, log))
@@ -91,7 +94,11 @@ impl LogFollower {
     ///
     /// # Errors
     /// [`LogError`], by meaning; a log that does not continue what was read before is refused.
-    pub async fn read_log(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
+    pub(crate) async fn read_log(
+        &self,
+        region: &RegionStore,
+        trust: &LogTrust,
+    ) -> Result<Arc<RegionLog>, Arc<LogError>> {
         let read = self.logs.read(region, trust).await;
         match &read {
             Ok(_) => self.succeeded(&region.name),
@@ -104,7 +111,7 @@ impl LogFollower {
     ///
     /// # Errors
     /// If the descriptor or the log is missing or not what it should be.
-    pub async fn read_even_if_changed(
+    pub(crate) async fn read_even_if_changed(
         &self,
         region: &RegionStore,
         key: &VerifyKey,
@@ -119,7 +126,7 @@ impl LogFollower {
     ///
     /// # Errors
     /// If the log is not what it should be.
-    pub async fn read_log_even_if_changed(
+    pub(crate) async fn read_log_even_if_changed(
         &self,
         region: &RegionStore,
         trust: &LogTrust,
@@ -136,7 +143,7 @@ impl LogFollower {
 
     /// Forgets a region's log, because a person has accepted that it is another one now: it is read from its first record
     /// next time, which is soon.
-    pub fn forget(&self, region: &RegionName) {
+    pub(crate) fn forget(&self, region: &RegionName) {
         self.logs.forget(region);
         self.reads.lock().remove(region);
         self.forgotten.send_modify(|count| *count = count.wrapping_add(1));
@@ -145,20 +152,20 @@ impl LogFollower {
     /// Whether all of these were read, or could not be, since this process began or since they were forgotten: before that, what is
     /// known is a part, and what the others have may be missing from it.
     #[must_use]
-    pub fn has_tried<'a>(&self, mut regions: impl Iterator<Item = &'a RegionName>) -> bool {
+    pub(crate) fn has_tried<'a>(&self, mut regions: impl Iterator<Item = &'a RegionName>) -> bool {
         let reads = self.reads.lock();
         regions.all(|region| reads.contains_key(region))
     }
 
     /// The end of a region's log as it was read last.
     #[must_use]
-    pub fn head(&self, region: &RegionName) -> Option<LogHead> {
+    pub(crate) fn head(&self, region: &RegionName) -> Option<LogHead> {
         self.logs.known(region)?.head()
     }
 
     /// The logs as they were read last, of all regions that could be read since this process began.
     #[must_use]
-    pub fn latest(&self) -> BTreeMap<RegionName, FollowedLog> {
+    pub(crate) fn latest(&self) -> BTreeMap<RegionName, FollowedLog> {
         let reads = self.reads.lock().clone();
         let followed = reads.into_iter().filter_map(|(name, Read { last, freshness })| {
             let (log, read) = (self.logs.known(&name)?, last?);
@@ -169,7 +176,7 @@ impl LogFollower {
 
     /// The logs that could be read the last time that it was tried, and not long ago.
     #[must_use]
-    pub fn current(&self) -> BTreeMap<RegionName, RegionLog> {
+    pub(crate) fn current(&self) -> BTreeMap<RegionName, RegionLog> {
         let now = SystemClock.now();
         let current = self.latest().into_iter().filter(|(_, followed)| {
             followed.freshness == Freshness::Current && now.since(followed.read) <= CURRENT_FOR
@@ -179,13 +186,13 @@ impl LogFollower {
 
     /// Changes whenever a log is forgotten.
     #[must_use]
-    pub fn forgets(&self) -> watch::Receiver<u64> {
+    pub(crate) fn forgets(&self) -> watch::Receiver<u64> {
         self.forgotten.subscribe()
     }
 
     /// Changes whenever a region was read, or could not be.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
     }
 

@@ -15,20 +15,19 @@ use crate::model::region_health::RegionHealth;
 use crate::regions::behind::Behind;
 use crate::regions::open::{OpenRegion, OpenRegions};
 
-/// The file.
 const FILE: &str = "regions.json";
 
 /// What is known of one region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RegionMemory {
+pub(crate) struct RegionMemory {
     /// How it is doing.
-    pub health: RegionHealth,
+    pub(crate) health: RegionHealth,
     /// What it can do; `None` until it was probed.
     #[serde(default)]
-    pub capabilities: Option<Capabilities>,
+    pub(crate) capabilities: Option<Capabilities>,
     /// Since when it has lacked what others have.
     #[serde(default)]
-    pub behind: Option<Behind>,
+    pub(crate) behind: Option<Behind>,
     #[serde(default)]
     breaker: Option<KeptBreaker>,
     #[serde(default)]
@@ -57,7 +56,7 @@ struct KeptAverages {
 struct Kept(BTreeMap<String, RegionMemory>);
 
 /// The regions of one cluster. Written by the watch, read by whoever shows how it stands.
-pub struct RegionBook {
+pub(crate) struct RegionBook {
     regions: Mutex<BTreeMap<RegionName, RegionMemory>>,
     kept: Durable<Kept>,
 }
@@ -65,7 +64,7 @@ pub struct RegionBook {
 impl RegionBook {
     /// Opens the book of a cluster and tells its regions what the last process knew of them. Do it before they are used.
     #[must_use]
-    pub fn open(state_directory: &Path, regions: &OpenRegions, now: UtcTime) -> (Self, Loaded) {
+    pub(crate) fn open(state_directory: &Path, regions: &OpenRegions, now: UtcTime) -> (Self, Loaded) {
         let (kept, loaded) = Durable::<Kept>::open(state_directory.join(FILE));
         let mut remembered = kept.read().0;
         let known = regions.iter().map(|region| {
@@ -89,7 +88,7 @@ impl RegionBook {
 
     /// What is known of a region.
     #[must_use]
-    pub fn of(&self, region: &RegionName) -> Option<RegionMemory> {
+    pub(crate) fn of(&self, region: &RegionName) -> Option<RegionMemory> {
         self.regions.lock().get(region).cloned()
     }
 
@@ -102,7 +101,7 @@ impl RegionBook {
     ///
     /// # Errors
     /// If the state directory takes no writes.
-    pub async fn save(&self, regions: &OpenRegions, now: UtcTime) -> Result<(), StateError> {
+    pub(crate) async fn save(&self, regions: &OpenRegions, now: UtcTime) -> Result<(), StateError> {
         let kept = {
             let mut known = self.regions.lock();
             for region in regions {

@@ -1,14 +1,14 @@
 //! The regions of a cluster: opened, watched, remembered.
 
 pub(crate) mod behind;
-pub mod broadcast;
+pub(crate) mod broadcast;
 pub mod context;
-pub mod follow;
+pub(crate) mod follow;
 pub(crate) mod judged_store;
-pub mod late_store;
-pub mod log_follower;
-pub mod memory;
+pub(crate) mod late_store;
+pub(crate) mod log_follower;
+pub(crate) mod memory;
 pub mod open;
-pub mod readings;
-pub mod survey;
-pub mod watch;
+pub(crate) mod readings;
+pub(crate) mod survey;
+pub(crate) mod watch;

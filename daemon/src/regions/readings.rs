@@ -21,13 +21,13 @@ use crate::regions::open::OpenRegions;
 
 /// What was read of one region.
 #[derive(Debug)]
-pub struct RegionReading {
+pub(crate) struct RegionReading {
     /// The region.
-    pub store: RegionStore,
+    pub(crate) store: RegionStore,
     /// Its log, or why there is none.
-    pub log: Result<Arc<RegionLog>, NoLog>,
+    pub(crate) log: Result<Arc<RegionLog>, NoLog>,
     /// The ends of the log that writers have signed.
-    pub heads: Vec<(KeyName, LogHead)>,
+    pub(crate) heads: Vec<(KeyName, LogHead)>,
 }
 
 /// Why there is no log of a region.
@@ -52,20 +52,20 @@ pub enum NoLog {
 
 /// What was read of all regions.
 #[derive(Debug)]
-pub struct RegionReadings {
+pub(crate) struct RegionReadings {
     /// What all regions belong to.
-    pub descriptor: Descriptor,
+    pub(crate) descriptor: Descriptor,
     /// What the logs were measured against.
-    pub trust: LogTrust,
+    pub(crate) trust: LogTrust,
     /// The regions, in the order of the configuration.
-    pub regions: Vec<RegionReading>,
+    pub(crate) regions: Vec<RegionReading>,
 }
 
 /// Reads all regions at once, as they are now.
 ///
 /// # Errors
 /// If none of them says which repository this is.
-pub async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyhow::Result<RegionReadings> {
+pub(crate) async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyhow::Result<RegionReadings> {
     let regions = opened.stores();
     let root = signer.verify_key();
     let descriptors = join_all(regions.iter().map(|region| Descriptor::read(&*region.store, Some(&root)))).await;
@@ -121,7 +121,7 @@ async fn history(
 impl RegionReadings {
     /// As the comparison of the logs takes them. A region that does not answer says nothing.
     #[must_use]
-    pub fn to_compare(&self) -> Vec<LogReading<'_>> {
+    pub(crate) fn to_compare(&self) -> Vec<LogReading<'_>> {
         let reading = |reading| {
             let RegionReading { store, log, heads }: &RegionReading = reading;
             let log = match log {
@@ -136,14 +136,14 @@ impl RegionReadings {
 
     /// The logs that could be read.
     #[must_use]
-    pub fn logs(&self) -> BTreeMap<RegionName, RegionLog> {
+    pub(crate) fn logs(&self) -> BTreeMap<RegionName, RegionLog> {
         let log = |reading: &RegionReading| Some((reading.store.name.clone(), (**reading.log.as_ref().ok()?).clone()));
         self.regions.iter().filter_map(log).collect()
     }
 
     /// The regions whose logs could be read, without those named.
     #[must_use]
-    pub fn readable(&self, without: &[&RegionName]) -> Vec<HealRegion> {
+    pub(crate) fn readable(&self, without: &[&RegionName]) -> Vec<HealRegion> {
         let region = |reading: &RegionReading| {
             let log = (**reading.log.as_ref().ok()?).clone();
             (!without.contains(&&reading.store.name)).then(|| HealRegion { store: reading.store.clone(), log })
@@ -153,7 +153,7 @@ impl RegionReadings {
 
     /// The regions that gave no log, and why not.
     #[must_use]
-    pub fn unreadable(&self) -> Vec<(RegionName, String)> {
+    pub(crate) fn unreadable(&self) -> Vec<(RegionName, String)> {
         let unreadable = |reading: &RegionReading| {
             let error = reading.log.as_ref().err()?;
             Some((reading.store.name.clone(), error_chain(error)))
@@ -164,14 +164,14 @@ impl RegionReadings {
     /// The regions that hold another repository than the first one that answered. Which of them is the right one, nobody knows
     /// here.
     #[must_use]
-    pub fn foreign(&self) -> Vec<String> {
+    pub(crate) fn foreign(&self) -> Vec<String> {
         let foreign = self.regions.iter().filter(|reading| matches!(reading.log, Err(NoLog::Foreign(_))));
         foreign.filter_map(|reading| Some(format!("{}: {}", reading.store.name, reading.log.as_ref().err()?))).collect()
     }
 
     /// Whether a region's log is refused because it does not continue what was read before.
     #[must_use]
-    pub fn has_changed(&self, region: &RegionName) -> bool {
+    pub(crate) fn has_changed(&self, region: &RegionName) -> bool {
         let is_it = |reading: &RegionReading| match &reading.log {
             Err(NoLog::Log(error)) => reading.store.name == *region && has_changed(error),
             _ => false,
@@ -181,7 +181,7 @@ impl RegionReadings {
 
     /// As a catalog takes them.
     #[must_use]
-    pub fn views(&self) -> Vec<RegionView> {
+    pub(crate) fn views(&self) -> Vec<RegionView> {
         let view = |reading: &RegionReading| {
             let answer = match &reading.log {
                 Ok(log) => {

@@ -24,11 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the survey works with.
 #[derive(Clone)]
-pub struct SurveyParts {
-    /// The cluster.
-    pub context: ClusterContext,
+pub(crate) struct SurveyParts {
+    pub(crate) context: ClusterContext,
     /// Regions that must hold a backup before it counts.
-    pub backup_quorum: usize,
+    pub(crate) backup_quorum: usize,
 }
 
 /// Summarises what the logs say whenever they were read, until it is told to stop. A region that cannot be read keeps what
@@ -36,7 +35,7 @@ pub struct SurveyParts {
 ///
 /// # Errors
 /// None so far; the supervisor wants to know.
-pub async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::Result<()> {
+pub(crate) async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::Result<()> {
     let follower = parts.context.regions.logs();
     let names = || parts.context.regions.iter().map(|region| &region.name);
     let mut changes = follower.changes();

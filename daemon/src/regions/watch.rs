@@ -44,7 +44,7 @@ const SKEW: (f64, f64) = (300.0, 240.0);
 
 /// Whether this daemon may write into the regions what a probe needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probing {
+pub(crate) enum Probing {
     /// It does: its role writes there anyway.
     Allowed,
     /// It does not: its credentials may only read.
@@ -53,15 +53,14 @@ pub enum Probing {
 
 /// What the watch works with.
 #[derive(Clone)]
-pub struct WatchParts {
-    /// The cluster.
-    pub context: ClusterContext,
+pub(crate) struct WatchParts {
+    pub(crate) context: ClusterContext,
     /// What is known of its regions.
-    pub book: Arc<RegionBook>,
+    pub(crate) book: Arc<RegionBook>,
     /// Regions that must answer so that WAL and backups can count.
-    pub quorum: usize,
+    pub(crate) quorum: usize,
     /// Whether probes are made.
-    pub probing: Probing,
+    pub(crate) probing: Probing,
 }
 
 /// What is asked of a region.
@@ -92,7 +91,7 @@ struct Watch {
 ///
 /// # Errors
 /// None so far; the supervisor wants to know.
-pub async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Result<()> {
+pub(crate) async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Result<()> {
     let now = Instant::now();
     let fresh =
         || Watched { requests: 0, quiet_since: now, busy: false, next_probe: now, last_error: None, skewed: false };

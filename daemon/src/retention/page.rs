@@ -92,7 +92,7 @@ pub(crate) fn calendar(plan: &ClusterPlan, fates: &[Fate<'_>]) -> BTreeMap<Date,
 
 /// The page.
 #[must_use]
-pub fn text(plan: &ClusterPlan) -> String {
+pub(crate) fn text(plan: &ClusterPlan) -> String {
     let fates = fates(plan);
     let mut page = String::new();
     let mut line = |text: String| {
@@ -237,14 +237,14 @@ fn change_text(plan: &ClusterPlan, region: &RegionPlan, change: &PolicyChange) -
 impl RegionPlan {
     /// What the backups that stay have stored.
     #[must_use]
-    pub fn kept_bytes(&self) -> ByteCount {
+    pub(crate) fn kept_bytes(&self) -> ByteCount {
         let own = |backup| self.state.backups.get(backup).map(|state| state.record.packs.own_bytes);
         self.plan.kept.iter().filter_map(|(backup, _)| own(backup)).sum()
     }
 
     /// What the backups that go have stored.
     #[must_use]
-    pub fn frees(&self) -> ByteCount {
+    pub(crate) fn frees(&self) -> ByteCount {
         self.plan.dropped.iter().map(|dropped| dropped.own_bytes).sum()
     }
 }

@@ -1,12 +1,10 @@
 //! `lifeboatd retention`: what is kept and why, what goes and what that frees, and carrying it out.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_cli::access::Repository;
 use lifeboat_config::ClusterSettings;
-use lifeboat_repository::format::HoldId;
-use lifeboat_repository::log::records::{HoldRecord, PolicyText};
+use lifeboat_repository::log::records::PolicyText;
 use lifeboat_repository::log::{self, RegionState};
 use lifeboat_repository::retention::{self, RetentionPlan, RetentionPolicy};
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime};
@@ -17,53 +15,49 @@ use crate::settings::wiring::ClusterConfig;
 
 /// What is to happen in every region of a cluster.
 #[derive(Clone, Debug)]
-pub struct ClusterPlan {
-    /// The cluster.
-    pub cluster: ClusterName,
+pub(crate) struct ClusterPlan {
+    pub(crate) cluster: ClusterName,
     /// For when the plan was made.
-    pub now: UtcTime,
+    pub(crate) now: UtcTime,
     /// What is to be kept.
-    pub policy: RetentionPolicy,
+    pub(crate) policy: RetentionPolicy,
     /// How long a backup can be restored after it was forgotten.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// The regions whose logs could be read.
-    pub regions: Vec<RegionPlan>,
+    pub(crate) regions: Vec<RegionPlan>,
     /// The others, and why not.
-    pub unreadable: Vec<(RegionName, String)>,
-    /// The holds that are in force by all logs together.
-    pub holds: BTreeMap<HoldId, HoldRecord>,
+    pub(crate) unreadable: Vec<(RegionName, String)>,
 }
 
 /// What is to happen in one region.
 #[derive(Clone, Debug)]
-pub struct RegionPlan {
-    /// The region.
-    pub name: RegionName,
+pub(crate) struct RegionPlan {
+    pub(crate) name: RegionName,
     /// What it has.
-    pub state: RegionState,
+    pub(crate) state: RegionState,
     /// What stays and what goes.
-    pub plan: RetentionPlan,
+    pub(crate) plan: RetentionPlan,
     /// What another policy than the last time changes.
-    pub change: Option<PolicyChange>,
+    pub(crate) change: Option<PolicyChange>,
 }
 
 /// What goes, and what stays, only because the policy is another one than when something was forgotten last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyChange {
+pub(crate) struct PolicyChange {
     /// The policy that decided last.
-    pub before: PolicyText,
+    pub(crate) before: PolicyText,
     /// When it did.
-    pub since: UtcTime,
+    pub(crate) since: UtcTime,
     /// The backups that the other policy would keep.
-    pub dropped: Vec<BackupId>,
+    pub(crate) dropped: Vec<BackupId>,
     /// The backups that the other policy would not keep.
-    pub kept: Vec<BackupId>,
+    pub(crate) kept: Vec<BackupId>,
 }
 
 impl ClusterPlan {
     /// Decides for every region of a repository.
     #[must_use]
-    pub fn of(repository: &Repository, cluster: &ClusterSettings, now: UtcTime) -> Self {
+    pub(crate) fn of(repository: &Repository, cluster: &ClusterSettings, now: UtcTime) -> Self {
         let policy = policy(cluster, now);
         let answers = repository.views.iter().map(|view| (&view.name, usable(repository, &view.answer)));
         let (mut logs, mut unreadable) = (Vec::new(), Vec::new());
@@ -80,14 +74,14 @@ impl ClusterPlan {
             RegionPlan::of(name.clone(), state, &policy, now)
         });
         let (regions, cluster, grace) = (regions.collect(), cluster.name.clone(), cluster.retention.grace);
-        Self { cluster, now, policy, grace, regions, unreadable, holds }
+        Self { cluster, now, policy, grace, regions, unreadable }
     }
 }
 
 impl RegionPlan {
     /// Decides for one region.
     #[must_use]
-    pub fn of(name: RegionName, state: RegionState, policy: &RetentionPolicy, now: UtcTime) -> Self {
+    pub(crate) fn of(name: RegionName, state: RegionState, policy: &RetentionPolicy, now: UtcTime) -> Self {
         let plan = retention::plan_region(&state, policy, now);
         let before = state.policy.clone().filter(|(before, _)| *before != policy.text());
         let change = before.and_then(|(before, since)| {

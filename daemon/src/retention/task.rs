@@ -53,7 +53,7 @@ pub enum RoundOutcome {
 ///
 /// # Errors
 /// If the signing key cannot be read.
-pub async fn run(context: TaskContext, parts: RetentionParts) -> anyhow::Result<()> {
+pub(crate) async fn run(context: TaskContext, parts: RetentionParts) -> anyhow::Result<()> {
     let mut good = parts.good.clone();
     // Without a scheduler nobody counts backups.
     let mut counts = true;

@@ -52,25 +52,24 @@ const ALARMS_BY_ROLE: [(Role, &[SourceKind]); 6] = [
 
 /// What the tasks of all clusters share.
 #[derive(Clone)]
-pub struct Common {
+pub(crate) struct Common {
     /// The configuration in force.
-    pub config: watch::Receiver<Arc<Config>>,
+    pub(crate) config: watch::Receiver<Arc<Config>>,
     /// Owns all tasks.
-    pub supervisor: Arc<Supervisor>,
-    /// Where alarms go.
-    pub board: Arc<AlarmBoard>,
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) board: Arc<AlarmBoard>,
     /// What is frozen and paused.
-    pub freezer: Arc<Freezer>,
+    pub(crate) freezer: Arc<Freezer>,
     /// Who waits for the first look at each cluster.
-    pub readiness: Arc<Readiness>,
+    pub(crate) readiness: Arc<Readiness>,
     /// The processor and the memory.
-    pub capacity: Capacity,
+    pub(crate) capacity: Capacity,
     /// Where it is seen how everything stands.
-    pub status: Arc<StatusBoard>,
+    pub(crate) status: Arc<StatusBoard>,
 }
 
 /// Protects a cluster from now on: as one task that opens everything, begins the others and holds what is theirs together.
-pub fn begin(common: &Common, cluster: &ClusterName) {
+pub(crate) fn begin(common: &Common, cluster: &ClusterName) {
     let (common, name) = (common.clone(), cluster.clone());
     let settings = TaskSettings::new("cluster", ORDINARY_CEILING).core().last();
     let supervisor = Arc::clone(&common.supervisor);

@@ -28,8 +28,7 @@ use crate::run::housekeeping::{self, House};
 use crate::run::overrides::{ActiveOverride, Overrides};
 use crate::settings::reload::{ConfigSource, Plan, Refused, plan};
 use crate::status::board::{self as status_board, StatusBoard};
-use crate::web;
-use crate::web::server::WebParts;
+use crate::web::{self, WebParts};
 
 /// How long housekeeping may take for one look.
 const HOUSEKEEPING_CEILING: Duration = Duration::from_secs(60);

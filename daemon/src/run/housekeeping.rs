@@ -32,24 +32,23 @@ const STATUS_EVERY: Duration = Duration::from_secs(30);
 
 /// What housekeeping works with.
 #[derive(Clone)]
-pub struct House {
+pub(crate) struct House {
     /// The state directory of the daemon.
-    pub state_directory: PathBuf,
+    pub(crate) state_directory: PathBuf,
     /// The clusters, which may become more.
-    pub clusters: tokio::sync::watch::Receiver<Vec<ClusterName>>,
+    pub(crate) clusters: tokio::sync::watch::Receiver<Vec<ClusterName>>,
     /// What is frozen and paused.
-    pub freezer: Arc<Freezer>,
+    pub(crate) freezer: Arc<Freezer>,
     /// What the environment overrides.
-    pub overrides: Overrides,
-    /// Where alarms go.
-    pub board: Arc<AlarmBoard>,
+    pub(crate) overrides: Overrides,
+    pub(crate) board: Arc<AlarmBoard>,
 }
 
 /// Looks at everything until it is told to stop.
 ///
 /// # Errors
 /// If a look failed altogether.
-pub async fn keep(context: TaskContext, house: House) -> anyhow::Result<()> {
+pub(crate) async fn keep(context: TaskContext, house: House) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !context.stop.is_cancelled() {
@@ -134,7 +133,7 @@ fn probe(directory: &Path) -> io::Result<()> {
 
 /// Judges all tasks for as long as the process lives, and tells the service manager that we are alive as long as the core
 /// gets on. Runs beside the supervisor, because it has to see it end.
-pub async fn watch_tasks(
+pub(crate) async fn watch_tasks(
     supervisor: Arc<Supervisor>,
     board: Arc<AlarmBoard>,
     readiness: Arc<Readiness>,

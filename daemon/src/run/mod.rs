@@ -1,6 +1,6 @@
 //! `lifeboatd run`: the daemon, and the tasks of each cluster.
 
-pub mod cluster;
+pub(crate) mod cluster;
 pub mod daemon;
-pub mod housekeeping;
-pub mod overrides;
+pub(crate) mod housekeeping;
+pub(crate) mod overrides;

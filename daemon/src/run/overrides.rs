@@ -18,16 +18,15 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// An override that is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ActiveOverride {
-    /// The variable.
-    pub variable: String,
+pub(crate) struct ActiveOverride {
+    pub(crate) variable: String,
     /// The setting's path.
-    pub setting: String,
+    pub(crate) setting: String,
     /// The value, unless it may hold a secret.
-    pub shown: String,
+    pub(crate) shown: String,
     /// Since when a daemon has seen it.
     #[serde(with = "time_text")]
-    pub since: UtcTime,
+    pub(crate) since: UtcTime,
 }
 
 /// By variable.
@@ -35,14 +34,14 @@ type Ages = BTreeMap<String, ActiveOverride>;
 
 /// Remembers since when overrides have been in force.
 #[derive(Clone, Debug)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     ages: Durable<Ages>,
 }
 
 impl Overrides {
     /// Below the state directory of the daemon.
     #[must_use]
-    pub fn open(state_directory: &Path) -> Self {
+    pub(crate) fn open(state_directory: &Path) -> Self {
         Self { ages: Durable::open(state_directory.join("overrides.json")).0 }
     }
 
@@ -50,7 +49,7 @@ impl Overrides {
     ///
     /// # Errors
     /// If it could not be saved; it is in force in this process nevertheless.
-    pub fn seen(
+    pub(crate) fn seen(
         &self,
         overrides: &[Override],
         now: UtcTime,
@@ -73,13 +72,13 @@ impl Overrides {
 
     /// All that are in force, by variable.
     #[must_use]
-    pub fn active(&self) -> Vec<ActiveOverride> {
+    pub(crate) fn active(&self) -> Vec<ActiveOverride> {
         self.ages.read().into_values().collect()
     }
 
     /// Which of them somebody may have forgotten.
     #[must_use]
-    pub fn look(&self, now: UtcTime) -> Wrongs {
+    pub(crate) fn look(&self, now: UtcTime) -> Wrongs {
         let mut wrong = Wrongs::default();
         for ActiveOverride { variable, setting, shown, since } in self.active() {
             if now.since(since) > STALE {

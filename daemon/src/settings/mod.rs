@@ -1,6 +1,6 @@
 //! From the configuration to concrete parts.
 
 pub mod reload;
-pub mod retention_policy;
-pub mod timetable;
+pub(crate) mod retention_policy;
+pub(crate) mod timetable;
 pub mod wiring;

@@ -8,7 +8,7 @@ use crate::settings::timetable::Timetable;
 
 /// The retention policy of a cluster: what the configuration says, in the time zone of its schedule.
 #[must_use]
-pub fn policy(cluster: &ClusterSettings, now: UtcTime) -> RetentionPolicy {
+pub(crate) fn policy(cluster: &ClusterSettings, now: UtcTime) -> RetentionPolicy {
     let settings = cluster.retention;
     let timetable = Timetable::new(cluster.name.clone(), cluster.schedule.clone());
     let limits = RetentionLimits { backup_every: timetable.longest_interval(now), ..RetentionLimits::default() };

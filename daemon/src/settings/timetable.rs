@@ -27,7 +27,7 @@ const INTERVALS_MAX: usize = 20_000;
 
 /// When runs of one cluster are planned.
 #[derive(Clone, Debug)]
-pub struct Timetable {
+pub(crate) struct Timetable {
     cluster: ClusterName,
     settings: ScheduleSettings,
 }
@@ -67,19 +67,13 @@ fn moment(zone: &TimeZone, civil: DateTime, twice: Twice) -> Option<UtcTime> {
 impl Timetable {
     /// The timetable of a cluster.
     #[must_use]
-    pub fn new(cluster: ClusterName, settings: ScheduleSettings) -> Self {
+    pub(crate) fn new(cluster: ClusterName, settings: ScheduleSettings) -> Self {
         Self { cluster, settings }
-    }
-
-    /// What it was made from.
-    #[must_use]
-    pub fn settings(&self) -> &ScheduleSettings {
-        &self.settings
     }
 
     /// Line and zone as one text: another one means other times.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{} {}", self.settings.full, self.settings.timezone_name())
     }
 
@@ -89,7 +83,7 @@ impl Timetable {
 
     /// The first planned time after `time`.
     #[must_use]
-    pub fn next_after(&self, time: UtcTime) -> Option<UtcTime> {
+    pub(crate) fn next_after(&self, time: UtcTime) -> Option<UtcTime> {
         let mut civil = self.civil(time);
         for _ in 0..STEPS_MAX {
             civil = self.settings.full.next_after(civil)?;
@@ -103,7 +97,7 @@ impl Timetable {
 
     /// The last planned time that was not after `time`.
     #[must_use]
-    pub fn last_until(&self, time: UtcTime) -> Option<UtcTime> {
+    pub(crate) fn last_until(&self, time: UtcTime) -> Option<UtcTime> {
         let zone = &self.settings.timezone;
         let mut civil = self.civil(time);
         if zone.to_ambiguous_timestamp(civil).is_ambiguous() {
@@ -124,13 +118,13 @@ impl Timetable {
     /// When the run that is planned for this time may begin: later by the jitter that was drawn for it, and not in a
     /// window. The same for every process that asks.
     #[must_use]
-    pub fn start_of(&self, planned: UtcTime) -> UtcTime {
+    pub(crate) fn start_of(&self, planned: UtcTime) -> UtcTime {
         self.outside_windows(planned.plus(self.jitter(planned)))
     }
 
     /// The first moment from `time` on at which a run may begin.
     #[must_use]
-    pub fn outside_windows(&self, time: UtcTime) -> UtcTime {
+    pub(crate) fn outside_windows(&self, time: UtcTime) -> UtcTime {
         let mut now = time;
         for _ in 0..WINDOWS_IN_A_ROW {
             let civil = self.civil(now);
@@ -147,7 +141,7 @@ impl Timetable {
     /// The longest time between the starts of two runs: from the last that was planned before `now`, over those of the
     /// next two months. `None` if there are no two of them.
     #[must_use]
-    pub fn longest_interval(&self, now: UtcTime) -> Option<Duration> {
+    pub(crate) fn longest_interval(&self, now: UtcTime) -> Option<Duration> {
         let mut last = self.last_until(now).or_else(|| self.next_after(now))?;
         let mut longest = None;
         for _ in 0..INTERVALS_MAX {

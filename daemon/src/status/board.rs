@@ -34,21 +34,19 @@ const PERIOD: Duration = Duration::from_secs(1);
 const WAL_STALE: Duration = Duration::from_secs(10);
 
 /// One cluster, as the board sees it.
-pub struct ClusterView {
-    /// Its name.
-    pub cluster: ClusterName,
+pub(crate) struct ClusterView {
+    pub(crate) cluster: ClusterName,
     /// The objective in **seconds** for the age of the oldest commit that the quorum lacks.
-    pub rpo_seconds: f64,
+    pub(crate) rpo_seconds: f64,
     /// Regions that must hold a backup before it counts.
-    pub backup_quorum: usize,
+    pub(crate) backup_quorum: usize,
     /// Whether this daemon receives its WAL.
-    pub receiver: WalReceiver,
-    /// Its regions.
-    pub regions: Arc<OpenRegions>,
+    pub(crate) receiver: WalReceiver,
+    pub(crate) regions: Arc<OpenRegions>,
     /// What is known of them.
-    pub book: Arc<RegionBook>,
+    pub(crate) book: Arc<RegionBook>,
     /// What its tasks report.
-    pub facts: Arc<ClusterFacts>,
+    pub(crate) facts: Arc<ClusterFacts>,
 }
 
 /// What is known of a cluster before anything was begun for it.
@@ -67,7 +65,7 @@ impl Expected {
 }
 
 /// Gathers snapshots from what the parts of the daemon know.
-pub struct StatusBoard {
+pub(crate) struct StatusBoard {
     started: UtcTime,
     alarms: Arc<AlarmBoard>,
     freezer: Arc<Freezer>,
@@ -82,7 +80,7 @@ pub struct StatusBoard {
 impl StatusBoard {
     /// Without clusters.
     #[must_use]
-    pub fn new(alarms: Arc<AlarmBoard>, freezer: Arc<Freezer>, supervisor: Arc<Supervisor>) -> Self {
+    pub(crate) fn new(alarms: Arc<AlarmBoard>, freezer: Arc<Freezer>, supervisor: Arc<Supervisor>) -> Self {
         let started = SystemClock.now();
         Self {
             started,
@@ -98,7 +96,7 @@ impl StatusBoard {
     }
 
     /// Shows a cluster that is expected; replaces its earlier view.
-    pub fn show(&self, view: ClusterView) {
+    pub(crate) fn show(&self, view: ClusterView) {
         let mut clusters = self.clusters.lock();
         let view = Arc::new(view);
         match clusters.iter_mut().find(|known| known.cluster == view.cluster) {
@@ -108,31 +106,31 @@ impl StatusBoard {
     }
 
     /// Shows the clusters of this configuration and no others, in its order; also those that could not be begun with yet.
-    pub fn expect(&self, config: &Config) {
+    pub(crate) fn expect(&self, config: &Config) {
         let expected: Vec<_> = config.clusters.iter().map(|cluster| Expected::of(cluster, config)).collect();
         self.clusters.lock().retain(|view| expected.iter().any(|known| known.cluster == view.cluster));
         *self.expected.lock() = expected;
     }
 
     /// Shows which settings are overridden.
-    pub fn overridden(&self, overrides: Vec<OverrideStatus>) {
+    pub(crate) fn overridden(&self, overrides: Vec<OverrideStatus>) {
         *self.overrides.lock() = overrides;
     }
 
     /// Shows where the daemon answers over HTTP.
-    pub fn serves(&self, address: Option<String>) {
+    pub(crate) fn serves(&self, address: Option<String>) {
         *self.http.lock() = address;
     }
 
     /// The latest snapshot, and those that follow.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<StatusSnapshot>> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<StatusSnapshot>> {
         self.latest.subscribe()
     }
 
     /// Takes a snapshot.
     #[must_use]
-    pub fn gather(&self, now: UtcTime) -> StatusSnapshot {
+    pub(crate) fn gather(&self, now: UtcTime) -> StatusSnapshot {
         let views = self.clusters.lock().clone();
         let tasks = self.supervisor.tasks();
         let stuck = self.supervisor.judge();
@@ -225,7 +223,7 @@ impl StatusBoard {
             last_backup: facts.survey.as_ref().and_then(|survey| survey.last.clone()),
             next_run: facts.next_run.clone(),
             running: facts.running.clone(),
-            forecast: facts.forecast.clone(),
+            forecast: None,
             regions: view.regions.iter().map(|region| region_status(region, &view.book, &facts)).collect(),
             freezes: freezes.collect(),
             pauses: pauses.collect(),
@@ -244,7 +242,11 @@ impl StatusBoard {
 ///
 /// # Errors
 /// None so far; the supervisor wants to know.
-pub async fn keep(context: TaskContext, board: Arc<StatusBoard>, state_directory: PathBuf) -> anyhow::Result<()> {
+pub(crate) async fn keep(
+    context: TaskContext,
+    board: Arc<StatusBoard>,
+    state_directory: PathBuf,
+) -> anyhow::Result<()> {
     let mut second = tokio::time::interval(PERIOD);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut complained = false;

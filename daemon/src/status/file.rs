@@ -16,7 +16,7 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What was found where the status should be.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found {
+pub(crate) enum Found {
     /// A daemon runs.
     Fresh(Box<StatusSnapshot>),
     /// One ran until the time that this was written.
@@ -29,9 +29,8 @@ pub enum Found {
     Unreadable(String),
 }
 
-/// The file.
 #[must_use]
-pub fn path(state_directory: &Path) -> PathBuf {
+pub(crate) fn path(state_directory: &Path) -> PathBuf {
     state_directory.join("status.json")
 }
 
@@ -39,7 +38,7 @@ pub fn path(state_directory: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the directory takes no writes.
-pub fn write(status: &StatusSnapshot, state_directory: &Path) -> std::io::Result<()> {
+pub(crate) fn write(status: &StatusSnapshot, state_directory: &Path) -> std::io::Result<()> {
     let text = serde_json::to_vec(status)?;
     let new = state_directory.join("status.json.new");
     {
@@ -51,7 +50,7 @@ pub fn write(status: &StatusSnapshot, state_directory: &Path) -> std::io::Result
 
 /// Reads the file.
 #[must_use]
-pub fn read(state_directory: &Path, now: UtcTime) -> Found {
+pub(crate) fn read(state_directory: &Path, now: UtcTime) -> Found {
     let path = path(state_directory);
     let unreadable = |why: String| Found::Unreadable(format!("{}: {why}", path.display()));
     let file = match std::fs::File::open(&path) {

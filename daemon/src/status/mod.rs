@@ -1,7 +1,7 @@
 //! How it stands: gathered, written down, printed.
 
-pub mod board;
-pub mod file;
-pub mod page;
+pub(crate) mod board;
+pub(crate) mod file;
+pub(crate) mod page;
 #[cfg(test)]
 pub(crate) mod samples;

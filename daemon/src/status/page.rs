@@ -22,7 +22,7 @@ const DAEMON: &str = "lifeboatd";
 
 /// The page. Colours only where standard output is a terminal.
 #[must_use]
-pub fn page(status: &StatusSnapshot) -> String {
+pub(crate) fn page(status: &StatusSnapshot) -> String {
     let mut page = String::new();
     let own = daemon_trouble(status);
     let names = status.clusters.iter().map(|cluster| cluster.cluster.chars().count());
@@ -39,7 +39,7 @@ pub fn page(status: &StatusSnapshot) -> String {
 
 /// Everything but the verdicts: they do not hold any more when the daemon that gave them is gone.
 #[must_use]
-pub fn figures(status: &StatusSnapshot) -> String {
+pub(crate) fn figures(status: &StatusSnapshot) -> String {
     let (mut page, now) = (String::new(), status.time);
     for cluster in &status.clusters {
         page.push('\n');
@@ -396,7 +396,7 @@ fn seconds(seconds: f64) -> String {
 
 /// A long duration as people say it: `45 s`, `12 min`, `15 h`, `9 days`.
 #[must_use]
-pub fn rough(duration: Duration) -> String {
+pub(crate) fn rough(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),

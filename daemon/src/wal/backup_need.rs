@@ -8,7 +8,10 @@ use lifeboat_vocabulary::WalPosition;
 /// `newest` is the start of the newest good backup, `gaps` those that no region fills. A gap on another timeline is
 /// behind a backup that was made on a later one.
 #[must_use]
-pub fn needed<'a>(newest: Option<WalPosition>, gaps: impl IntoIterator<Item = &'a WalGapRecord>) -> Option<String> {
+pub(crate) fn needed<'a>(
+    newest: Option<WalPosition>,
+    gaps: impl IntoIterator<Item = &'a WalGapRecord>,
+) -> Option<String> {
     let Some(newest) = newest else { return Some("there is no base backup yet".to_owned()) };
     let behind = |gap: &&WalGapRecord| {
         let end = gap.to.unwrap_or(gap.from);

@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 
 /// The request of one cluster for a base backup. It is no queue: one backup fulfils all that was requested before it began.
 #[derive(Debug, Default)]
-pub struct BackupRequests {
+pub(crate) struct BackupRequests {
     state: Mutex<State>,
     changed: Notify,
 }
@@ -28,15 +28,14 @@ struct Pending {
 
 /// What was requested before a backup began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupRequest {
-    /// Why.
-    pub why: String,
+pub(crate) struct BackupRequest {
+    pub(crate) why: String,
     number: u64,
 }
 
 impl BackupRequests {
     /// Requests a base backup. The same reason twice is one request.
-    pub fn request(&self, why: String) {
+    pub(crate) fn request(&self, why: String) {
         let mut state = self.state.lock();
         let number = state.last_number + 1;
         let is_new = match &mut state.pending {
@@ -59,19 +58,19 @@ impl BackupRequests {
 
     /// What is requested now; to be asked before a backup begins, because what is requested later may lie behind its beginning.
     #[must_use]
-    pub fn pending(&self) -> Option<BackupRequest> {
+    pub(crate) fn pending(&self) -> Option<BackupRequest> {
         let state = self.state.lock();
         state.pending.as_ref().map(|Pending { why, number, .. }| BackupRequest { why: why.clone(), number: *number })
     }
 
     /// Why a base backup is wanted, if it is.
     #[must_use]
-    pub fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         self.pending().map(|request| request.why)
     }
 
     /// Waits until there is a request.
-    pub async fn wait(&self) -> String {
+    pub(crate) async fn wait(&self) -> String {
         loop {
             if let Some(why) = self.reason() {
                 return why;
@@ -81,7 +80,7 @@ impl BackupRequests {
     }
 
     /// What was requested when a good backup began is fulfilled. What was requested meanwhile stays.
-    pub fn fulfilled(&self, done: &BackupRequest) {
+    pub(crate) fn fulfilled(&self, done: &BackupRequest) {
         let mut state = self.state.lock();
         match &mut state.pending {
             Some(pending) if pending.number > done.number => pending.why.clone_from(&pending.latest),

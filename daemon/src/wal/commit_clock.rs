@@ -34,7 +34,7 @@ struct Holder {
 
 /// The commits that somebody does not hold yet, and how long the others took.
 #[derive(Clone, Debug)]
-pub struct CommitClock {
+pub(crate) struct CommitClock {
     buckets: VecDeque<Bucket>,
     /// Count of the bucket in front, from the beginning.
     front: u64,
@@ -45,12 +45,12 @@ pub struct CommitClock {
 impl CommitClock {
     /// A clock for this many holders, numbered from 0.
     #[must_use]
-    pub fn new(holders: usize) -> Self {
+    pub(crate) fn new(holders: usize) -> Self {
         Self { buckets: VecDeque::new(), front: 0, width: WIDTH, holders: vec![Holder::default(); holders] }
     }
 
     /// A commit: the end of its record, and the server's time in it. Commits come in the order of the WAL.
-    pub fn committed(&mut self, end: WalPosition, time: UtcTime) {
+    pub(crate) fn committed(&mut self, end: WalPosition, time: UtcTime) {
         // A bucket that somebody holds already takes no more.
         let count = self.front + self.buckets.len() as u64;
         let open = self.holders.iter().all(|holder| holder.next < count);
@@ -91,7 +91,7 @@ impl CommitClock {
     }
 
     /// `holder` has everything up to `durable`, and had it at `now` (by the server's clock).
-    pub fn durable(&mut self, holder: usize, durable: WalPosition, now: UtcTime) {
+    pub(crate) fn durable(&mut self, holder: usize, durable: WalPosition, now: UtcTime) {
         let Some(holder) = self.holders.get_mut(holder) else { return };
         while let Some(bucket) = usize::try_from(holder.next - self.front).ok().and_then(|at| self.buckets.get(at)) {
             if !covers(durable, bucket.end) {
@@ -111,14 +111,14 @@ impl CommitClock {
 
     /// The age of the oldest commit that `holder` does not hold; zero if it holds all of them.
     #[must_use]
-    pub fn exposure(&self, holder: usize, now: UtcTime) -> Duration {
+    pub(crate) fn exposure(&self, holder: usize, now: UtcTime) -> Duration {
         let next = self.holders.get(holder).and_then(|holder| usize::try_from(holder.next - self.front).ok());
         next.and_then(|at| self.buckets.get(at)).map_or(Duration::ZERO, |bucket| now.since(bucket.first))
     }
 
     /// How long commits took to get to `holder`.
     #[must_use]
-    pub fn latencies(&self, holder: usize) -> Option<&Latencies> {
+    pub(crate) fn latencies(&self, holder: usize) -> Option<&Latencies> {
         self.holders.get(holder).map(|holder| &holder.latencies)
     }
 }

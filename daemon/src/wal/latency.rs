@@ -9,7 +9,7 @@ const BUCKETS: usize = (PER_DOUBLING * DOUBLINGS) as usize;
 
 /// Durations that were noted.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub(crate) struct Latencies {
     counts: Vec<u64>,
     count: u64,
     max: Duration,
@@ -23,7 +23,7 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Counts one.
-    pub fn note(&mut self, took: Duration) {
+    pub(crate) fn note(&mut self, took: Duration) {
         let last = BUCKETS - 1;
         if let Some(count) = self.counts.get_mut(bucket(took).min(last)) {
             *count += 1;
@@ -34,19 +34,19 @@ impl Latencies {
 
     /// How many were noted.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// The longest.
     #[must_use]
-    pub fn max(&self) -> Duration {
+    pub(crate) fn max(&self) -> Duration {
         self.max
     }
 
     /// What `percent` of them (1 to 100) did not exceed; at most an eighth too long, never longer than the longest.
     #[must_use]
-    pub fn percentile(&self, percent: u64) -> Duration {
+    pub(crate) fn percentile(&self, percent: u64) -> Duration {
         let wanted = (self.count * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

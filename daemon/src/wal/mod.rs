@@ -1,15 +1,15 @@
 //! Continuous WAL: from checked bytes to objects in every region.
 
-pub mod backup_need;
-pub mod backup_requests;
-pub mod commit_clock;
-pub mod latency;
+pub(crate) mod backup_need;
+pub(crate) mod backup_requests;
+pub(crate) mod commit_clock;
+pub(crate) mod latency;
 pub(crate) mod learn;
-pub mod receive;
-pub mod reporter;
-pub mod shared;
+pub(crate) mod receive;
+pub(crate) mod reporter;
+pub(crate) mod shared;
 pub mod ship;
-pub mod slot_watch;
-pub mod task;
+pub(crate) mod slot_watch;
+pub(crate) mod task;
 
 pub use lifeboat_config::CommitMode;

@@ -23,34 +23,32 @@ const LAG_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the reporter is set to.
 #[derive(Clone, Debug)]
-pub struct ReporterSettings {
+pub(crate) struct ReporterSettings {
     /// The objective for the age of the oldest commit that the quorum lacks.
-    pub rpo: Duration,
+    pub(crate) rpo: Duration,
     /// Regions in the quorum.
-    pub wal_quorum: usize,
+    pub(crate) wal_quorum: usize,
     /// What the spool may hold.
-    pub spool_limit: ByteCount,
+    pub(crate) spool_limit: ByteCount,
 }
 
 /// Reports on one cluster.
-pub struct Reporter {
+pub(crate) struct Reporter {
     /// How it is set.
-    pub settings: ReporterSettings,
+    pub(crate) settings: ReporterSettings,
     /// What the other tasks know.
-    pub shared: Arc<Shared>,
-    /// The shipper.
-    pub shipper: Arc<Shipper>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) shipper: Arc<Shipper>,
     /// What the server keeps for us.
-    pub outlook: Arc<SlotOutlook>,
-    /// Where alarms go.
-    pub board: Arc<AlarmBoard>,
+    pub(crate) outlook: Arc<SlotOutlook>,
+    pub(crate) board: Arc<AlarmBoard>,
     /// Where the state is reported.
-    pub facts: Arc<ClusterFacts>,
+    pub(crate) facts: Arc<ClusterFacts>,
 }
 
 impl Reporter {
     /// Reports until it is told to stop.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut positions = self.shipper.watch();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);

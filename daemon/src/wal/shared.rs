@@ -11,25 +11,25 @@ use crate::wal::backup_requests::BackupRequests;
 use crate::wal::commit_clock::CommitClock;
 
 /// The quorum's number in the commit clock; regions follow in the order of the configuration.
-pub const QUORUM: usize = 0;
+pub(crate) const QUORUM: usize = 0;
 
 /// What is known about the way upstream.
 #[derive(Clone, Debug, Default)]
-pub struct ReceiverState {
+pub(crate) struct ReceiverState {
     /// The server, while a stream runs.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Since when there is none, and why.
-    pub waiting: Option<(Instant, String)>,
+    pub(crate) waiting: Option<(Instant, String)>,
     /// When the last stream ended; `None` while one runs, and if there was none since the start.
-    pub ended: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
     /// Why the last server that was found is refused.
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
     /// Why it is another server than the one that is to be protected, if it is.
-    pub foreign: Option<String>,
+    pub(crate) foreign: Option<String>,
     /// WAL that does not check out.
-    pub damaged: Option<String>,
+    pub(crate) damaged: Option<String>,
     /// When the spool was found full last.
-    pub full: Option<Instant>,
+    pub(crate) full: Option<Instant>,
 }
 
 struct Inner {
@@ -42,7 +42,7 @@ struct Inner {
 }
 
 /// Shared by the tasks of one cluster. No lock is held over an await.
-pub struct Shared {
+pub(crate) struct Shared {
     cluster: ClusterName,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
@@ -52,7 +52,7 @@ pub struct Shared {
 impl Shared {
     /// For a cluster with this many regions.
     #[must_use]
-    pub fn new(cluster: ClusterName, regions: usize, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(cluster: ClusterName, regions: usize, clock: Arc<dyn Clock>) -> Self {
         let waiting = Some((Instant::now(), "not connected yet".to_owned()));
         let inner = Inner {
             receiver: ReceiverState { waiting, ..ReceiverState::default() },
@@ -63,20 +63,19 @@ impl Shared {
         Self { cluster, clock, inner: Mutex::new(inner), requests: Arc::default() }
     }
 
-    /// The cluster.
     #[must_use]
-    pub fn cluster(&self) -> &ClusterName {
+    pub(crate) fn cluster(&self) -> &ClusterName {
         &self.cluster
     }
 
     /// What is known about the way upstream.
     #[must_use]
-    pub fn receiver(&self) -> ReceiverState {
+    pub(crate) fn receiver(&self) -> ReceiverState {
         self.inner.lock().receiver.clone()
     }
 
     /// A stream runs.
-    pub fn connected(&self, host: &str) {
+    pub(crate) fn connected(&self, host: &str) {
         let mut inner = self.inner.lock();
         inner.receiver = ReceiverState {
             host: Some(host.to_owned()),
@@ -87,7 +86,7 @@ impl Shared {
     }
 
     /// There is no stream.
-    pub fn waiting(&self, why: String) {
+    pub(crate) fn waiting(&self, why: String) {
         tracing::warn!(cluster = %self.cluster, why, "no WAL streams");
         let mut inner = self.inner.lock();
         if inner.receiver.host.take().is_some() {
@@ -99,67 +98,67 @@ impl Shared {
     }
 
     /// A server must not write into the repository.
-    pub fn refused(&self, why: String) {
+    pub(crate) fn refused(&self, why: String) {
         self.waiting(why.clone());
         self.inner.lock().receiver.refused = Some(why);
     }
 
     /// The server that was reached is not the one that is to be protected.
-    pub fn foreign(&self, why: String) {
+    pub(crate) fn foreign(&self, why: String) {
         self.refused(why.clone());
         self.inner.lock().receiver.foreign = Some(why);
     }
 
     /// WAL does not check out.
-    pub fn damaged(&self, why: String) {
+    pub(crate) fn damaged(&self, why: String) {
         self.inner.lock().receiver.damaged = Some(why);
     }
 
     /// Bytes were taken: whatever was damaged or full before is over.
-    pub fn received(&self) {
+    pub(crate) fn received(&self) {
         let mut inner = self.inner.lock();
         inner.receiver.damaged = None;
         inner.receiver.full = None;
     }
 
     /// There is no room in the spool.
-    pub fn full(&self) {
+    pub(crate) fn full(&self) {
         self.waiting("the spool is full; the server keeps the WAL until a region takes some".to_owned());
         let mut inner = self.inner.lock();
         inner.receiver.full.get_or_insert_with(Instant::now);
     }
 
     /// WAL is missing: a base backup is needed.
-    pub fn gap(&self, what: &str) {
+    pub(crate) fn gap(&self, what: &str) {
         tracing::warn!(cluster = %self.cluster, what, "WAL is missing: recovery cannot cross it; a base backup is ordered");
         self.request_backup(format!("WAL is missing {what}"));
     }
 
     /// Requests a base backup.
-    pub fn request_backup(&self, why: String) {
+    pub(crate) fn request_backup(&self, why: String) {
         self.requests.request(why);
     }
 
     /// Why a base backup is wanted, if it is.
     #[must_use]
-    pub fn wanted_backup(&self) -> Option<String> {
+    pub(crate) fn wanted_backup(&self) -> Option<String> {
         self.requests.reason()
     }
 
     /// The requests, for whoever makes backups.
     #[must_use]
-    pub fn backup_requests(&self) -> Arc<BackupRequests> {
+    pub(crate) fn backup_requests(&self) -> Arc<BackupRequests> {
         Arc::clone(&self.requests)
     }
 
     /// The server told its time.
-    pub fn server_time(&self, time: UtcTime) {
+    pub(crate) fn server_time(&self, time: UtcTime) {
         let offset = time.as_unix_micros() - self.clock.now().as_unix_micros();
         self.inner.lock().clock_offset = offset;
     }
 
     /// A commit was received.
-    pub fn committed(&self, end: WalPosition, time: UtcTime) {
+    pub(crate) fn committed(&self, end: WalPosition, time: UtcTime) {
         let mut inner = self.inner.lock();
         let again = inner.noted.is_some_and(|noted| noted.timeline == end.timeline && noted.lsn >= end.lsn);
         if !again {
@@ -169,7 +168,7 @@ impl Shared {
     }
 
     /// A holder has everything up to `durable`.
-    pub fn durable(&self, holder: usize, durable: WalPosition) {
+    pub(crate) fn durable(&self, holder: usize, durable: WalPosition) {
         let mut inner = self.inner.lock();
         let now = self.server_now(inner.clock_offset);
         inner.commits.durable(holder, durable, now);
@@ -177,7 +176,7 @@ impl Shared {
 
     /// The age of the oldest commit that a holder lacks, and how long the others took: p50, p99, longest, count.
     #[must_use]
-    pub fn exposure(&self, holder: usize) -> (Duration, [Duration; 3], u64) {
+    pub(crate) fn exposure(&self, holder: usize) -> (Duration, [Duration; 3], u64) {
         let inner = self.inner.lock();
         let now = self.server_now(inner.clock_offset);
         let exposure = inner.commits.exposure(holder, now);

@@ -22,7 +22,7 @@ const WEIGHT: f64 = 0.2;
 
 /// What is known about the server's room for WAL. Empty until the server was asked.
 #[derive(Debug, Default)]
-pub struct SlotOutlook(Mutex<Option<Outlook>>);
+pub(crate) struct SlotOutlook(Mutex<Option<Outlook>>);
 
 /// One look at it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +55,7 @@ impl Outlook {
 impl SlotOutlook {
     /// What to raise an alarm about.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         let outlook = (*self.0.lock())?;
         if outlook.kept < KEPT_MIN || outlook.time_left().is_none_or(|left| left > HORIZON) {
             return None;
@@ -65,7 +65,7 @@ impl SlotOutlook {
 
     /// How it stands, in a sentence.
     #[must_use]
-    pub fn in_words(&self) -> String {
+    pub(crate) fn in_words(&self) -> String {
         match &*self.0.lock() {
             Some(outlook) => in_words(outlook),
             None => "How long the server has room is not known: it could not be asked".to_owned(),
@@ -104,7 +104,7 @@ fn span(left: Duration) -> String {
 }
 
 /// Asks the server every few seconds, until it is told to stop.
-pub async fn watch(
+pub(crate) async fn watch(
     connection: ConnectionSettings,
     slot: SlotName,
     outlook: Arc<SlotOutlook>,

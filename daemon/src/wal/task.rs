@@ -32,17 +32,16 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What continuous WAL works with.
 #[derive(Clone)]
-pub struct WalParts {
-    /// The cluster.
-    pub context: ClusterContext,
+pub(crate) struct WalParts {
+    pub(crate) context: ClusterContext,
     /// The configuration that it was begun with.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// What it says of the cluster.
-    pub cluster: ClusterSettings,
+    pub(crate) cluster: ClusterSettings,
     /// What others of this cluster know and want to know.
-    pub shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Who waits for the first look at the regions.
-    pub readiness: Arc<Readiness>,
+    pub(crate) readiness: Arc<Readiness>,
 }
 
 /// Receives and ships until it is told to stop. What fails as a whole ends as a whole, and is begun again by whoever
@@ -50,7 +49,7 @@ pub struct WalParts {
 ///
 /// # Errors
 /// If the regions tell nothing or contradict each other, if the spool cannot be used, or if a part of it failed.
-pub async fn run(context: TaskContext, parts: WalParts) -> anyhow::Result<()> {
+pub(crate) async fn run(context: TaskContext, parts: WalParts) -> anyhow::Result<()> {
     let outcome = attempt(&context, &parts).await;
     if let Err(error) = &outcome {
         let why = format!("{error:#}");

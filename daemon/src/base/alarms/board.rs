@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::base::alarms::rules::{Alarm, AlarmId, Severity};
-pub use crate::base::alarms::source::{Source, SourceKind};
+pub(crate) use crate::base::alarms::source::{Source, SourceKind};
 use crate::base::state::{Durable, Loaded, time_text};
 
 /// How often an alarm that lasts is logged again.
@@ -168,7 +168,7 @@ impl AlarmBoard {
     }
 
     /// Reports completely what is wrong now, as far as this source can see.
-    pub fn report(&self, source: &Source, wrong: impl Into<Wrongs>) {
+    pub(crate) fn report(&self, source: &Source, wrong: impl Into<Wrongs>) {
         let changes = self.compare(source, wrong.into());
         if !changes.is_empty() {
             log(&changes);
@@ -177,7 +177,7 @@ impl AlarmBoard {
     }
 
     /// Clears all alarms of this source, because nothing reports for it any more.
-    pub fn forget(&self, source: &Source) {
+    pub(crate) fn forget(&self, source: &Source) {
         self.report(source, Wrongs::default());
     }
 

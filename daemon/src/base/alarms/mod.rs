@@ -2,4 +2,4 @@
 
 pub mod board;
 pub mod rules;
-pub mod source;
+pub(crate) mod source;

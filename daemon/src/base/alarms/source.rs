@@ -6,7 +6,7 @@ use lifeboat_vocabulary::ClusterName;
 
 /// What part of the daemon reports. Sorts as its stored word does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SourceKind {
+pub(crate) enum SourceKind {
     /// Comparing the logs of a cluster's regions.
     Agreement,
     /// Reloading the configuration.
@@ -40,7 +40,7 @@ pub enum SourceKind {
 impl SourceKind {
     /// The word in the file of alarms; it stays the same over versions.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Agreement => "agreement",
             Self::Config => "config",
@@ -62,23 +62,23 @@ impl SourceKind {
 
 /// Who reports. Stored as `cluster|word`, the cluster empty for the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
+pub(crate) struct Source {
     /// About which cluster; `None`: about the daemon as a whole.
-    pub cluster: Option<ClusterName>,
+    pub(crate) cluster: Option<ClusterName>,
     /// Which part of the daemon.
-    pub kind: SourceKind,
+    pub(crate) kind: SourceKind,
 }
 
 impl Source {
     /// A source for one cluster.
     #[must_use]
-    pub fn of(cluster: &ClusterName, kind: SourceKind) -> Self {
+    pub(crate) fn of(cluster: &ClusterName, kind: SourceKind) -> Self {
         Self { cluster: Some(cluster.clone()), kind }
     }
 
     /// A source for the daemon as a whole.
     #[must_use]
-    pub fn daemon(kind: SourceKind) -> Self {
+    pub(crate) fn daemon(kind: SourceKind) -> Self {
         Self { cluster: None, kind }
     }
 }

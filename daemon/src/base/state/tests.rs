@@ -84,7 +84,7 @@ fn what_the_disk_does_not_take_is_in_force_and_is_saved_later() {
     assert_eq!(durable.read().get("a").copied(), Some(2), "it is in force");
     assert_eq!(Durable::<Counts>::open(path.clone()).0.read().get("a").copied(), Some(1), "the old content stays");
     std::fs::remove_dir(dir.path().join("counts.json.new")).unwrap();
-    durable.save_again().unwrap();
+    durable.change(|_| ()).unwrap();
     assert_eq!(Durable::<Counts>::open(path).0.read().get("a").copied(), Some(2));
 }
 

@@ -57,7 +57,6 @@ fn plan() -> ClusterPlan {
         grace: Duration::from_secs(72 * 3600),
         regions: vec![region("fra", first), region("iad", second)],
         unreadable: vec![("syd".parse().unwrap(), "no route".to_owned())],
-        holds: BTreeMap::new(),
     }
 }
 

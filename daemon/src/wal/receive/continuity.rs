@@ -9,20 +9,19 @@ use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
 
 /// What is stored, and what the server says of itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Situation<'a> {
+pub(crate) struct Situation<'a> {
     /// Where the stream has to go on so that nobody misses anything; `None` if nothing is stored yet.
-    pub resume: Option<WalPosition>,
+    pub(crate) resume: Option<WalPosition>,
     /// The highest position that is stored anywhere.
-    pub highest: Option<WalPosition>,
+    pub(crate) highest: Option<WalPosition>,
     /// The end of the server's WAL on its own timeline.
-    pub server: WalPosition,
+    pub(crate) server: WalPosition,
     /// The history of the server's timeline.
-    pub history: &'a TimelineHistory,
+    pub(crate) history: &'a TimelineHistory,
 }
 
-/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Nothing is stored: begin where the slot begins.
     Fresh,
     /// Go on on this timeline, from the segment that holds this position.
@@ -41,7 +40,7 @@ pub enum Decision {
 /// Why a server must not write into the repository.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Its WAL ends before what it, or another server of its history, sent earlier.
     #[error(
         "the server's WAL ends at {server}, but {stored} is stored: the server lost WAL (restored from a snapshot, or a \
@@ -80,7 +79,7 @@ pub enum Refusal {
 
 /// Decides where a stream goes on.
 #[must_use]
-pub fn decide(situation: Situation<'_>) -> Decision {
+pub(crate) fn decide(situation: Situation<'_>) -> Decision {
     let Situation { resume, highest, server, history } = situation;
     let Some(resume) = resume else { return Decision::Fresh };
     let stored = highest.unwrap_or(resume);

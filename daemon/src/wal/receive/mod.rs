@@ -1,5 +1,5 @@
 //! WAL from the server.
 
-pub mod continuity;
-pub mod receiver;
-pub mod upstream;
+pub(crate) mod continuity;
+pub(crate) mod receiver;
+pub(crate) mod upstream;

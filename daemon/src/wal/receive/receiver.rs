@@ -56,26 +56,26 @@ fn broken(error: WalStreamError) -> Ended {
 }
 
 /// Receives the WAL of one cluster.
-pub struct Receiver {
+pub(crate) struct Receiver {
     /// Finds servers and places to go on.
-    pub finder: Finder,
+    pub(crate) finder: Finder,
     /// What the repository demands of a server.
-    pub belonging: Belonging,
+    pub(crate) belonging: Belonging,
     /// Where bytes go.
-    pub shipper: Arc<Shipper>,
+    pub(crate) shipper: Arc<Shipper>,
     /// What others see.
-    pub shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// What is reported as applied.
-    pub apply: ApplyReport,
+    pub(crate) apply: ApplyReport,
     /// Whether WAL that has arrived is taken care of.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// How long the regions may take for what was received before an orderly stop.
-    pub drain: Duration,
+    pub(crate) drain: Duration,
 }
 
 impl Receiver {
     /// Receives until it is told to stop.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
             self.progress.waiting("a server");

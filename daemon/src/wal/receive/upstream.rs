@@ -20,35 +20,35 @@ use crate::wal::ship::positions::ResumePoint;
 use crate::wal::ship::shipper::Shipper;
 
 /// The server drops a session from which it hears nothing for this long; we speak every few seconds.
-pub const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const SENDER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the repository demands of a server.
 #[derive(Clone, Debug)]
-pub struct Belonging {
+pub(crate) struct Belonging {
     /// The system identifier that it is bound to.
-    pub system_identifier: u64,
+    pub(crate) system_identifier: u64,
     /// The incarnation that may write; `None` is the original.
-    pub incarnation: Option<String>,
+    pub(crate) incarnation: Option<String>,
 }
 
 /// A stream that runs.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// The stream.
-    pub stream: WalStream,
+    pub(crate) stream: WalStream,
     /// Its first byte, the start of a segment.
-    pub start: WalPosition,
+    pub(crate) start: WalPosition,
     /// Where the stream goes on: what comes before this is sent again.
-    pub from: Lsn,
+    pub(crate) from: Lsn,
     /// The server's segment size.
-    pub segment: SegmentSize,
+    pub(crate) segment: SegmentSize,
     /// The server.
-    pub host: String,
+    pub(crate) host: String,
 }
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
-pub enum NoStream {
+pub(crate) enum NoStream {
     /// Nothing of this server can be written into the repository as things are.
     #[error("{0}")]
     Refused(String),
@@ -64,7 +64,7 @@ pub enum NoStream {
 }
 
 /// Everything that finding the way upstream needs, and remembers from one attempt to the next.
-pub struct Finder {
+pub(crate) struct Finder {
     settings: ClusterSettings,
     belonging: Belonging,
     slot: SlotName,
@@ -83,7 +83,7 @@ pub struct Finder {
 impl Finder {
     /// Nothing is known of any server yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: ClusterSettings,
         belonging: Belonging,
         shipper: Arc<Shipper>,
@@ -98,7 +98,7 @@ impl Finder {
     ///
     /// # Errors
     /// [`NoStream`], by what follows from it.
-    pub async fn connect(&mut self) -> Result<Upstream, NoStream> {
+    pub(crate) async fn connect(&mut self) -> Result<Upstream, NoStream> {
         let connection = &self.settings.connection;
         let mut sql = Session::connect(connection, Purpose::Sql).await.context("connect to the server")?;
         let options = WalConnectionOptions {
@@ -119,7 +119,7 @@ impl Finder {
     ///
     /// # Errors
     /// [`NoStream`], by what follows from it.
-    pub async fn next_timeline(&mut self, end: EndOfTimeline) -> Result<Upstream, NoStream> {
+    pub(crate) async fn next_timeline(&mut self, end: EndOfTimeline) -> Result<Upstream, NoStream> {
         let EndOfTimeline { next, connection: mut wal } = end;
         let identity = self.check_identity(&mut wal).await?;
         let history = self.history(&mut wal, identity.timeline).await?;
@@ -286,7 +286,7 @@ impl Finder {
     }
 
     /// The server no longer has what is needed. Says so in every region's log, and goes on behind it next time.
-    pub async fn gap(&mut self, from: WalPosition) -> NoStream {
+    pub(crate) async fn gap(&mut self, from: WalPosition) -> NoStream {
         let Some(to) = self.restart.filter(|to| to.timeline != from.timeline || to.lsn > from.lsn) else {
             return anyhow!("the server removed the WAL at {from}, and the slot does not say what it has left").into();
         };

@@ -124,7 +124,6 @@ pub(crate) struct Lacking {
     pub(crate) since: Option<Instant>,
 }
 
-/// All entries.
 #[derive(Debug)]
 pub(crate) struct PendingObjects {
     entries: BTreeMap<u64, Entry>,

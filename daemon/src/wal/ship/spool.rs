@@ -41,7 +41,6 @@ pub(crate) enum SpoolName {
     Notice,
 }
 
-/// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SpoolFile {
     /// Its place in the order.

@@ -65,7 +65,6 @@ pub(crate) struct Found {
     pub(crate) gaps: Vec<WalRange>,
 }
 
-/// The bounds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     /// Raw and sealed bytes in memory.
