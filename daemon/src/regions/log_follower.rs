@@ -94,7 +94,7 @@ impl LogFollower {
     ///
     /// # Errors
     /// [`LogError`], by meaning; a log that does not continue what was read before is refused.
-    pub(crate) async fn read_log(
+    pub async fn read_log(
         &self,
         region: &RegionStore,
         trust: &LogTrust,
