@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifeboat_daemon::deletion::audit::Responsible;
-use lifeboat_daemon::deletion::freeze::{Action, Freezer};
+use lifeboat_daemon::deletion::freeze::Freezer;
+use lifeboat_daemon::deletion::standstill::Action;
 use lifeboat_vocabulary::SystemClock;
 use support::history::{History, POLICY};
 

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifeboat_daemon::deletion::freeze::{Freezer, Trigger};
+use lifeboat_daemon::deletion::freeze::Freezer;
+use lifeboat_daemon::deletion::standstill::Trigger;
 use lifeboat_testkit::{PgServer, majors_under_test};
 use lifeboat_vocabulary::SystemClock;
 use support::{BUCKET, Daemon, Scene, lsn_number};

@@ -23,7 +23,7 @@ use crate::base::capacity::{Capacity, Place};
 use crate::base::guard::{GuardError, RunGuard};
 use crate::base::state::StateError;
 use crate::base::supervisor::TaskContext;
-use crate::deletion::freeze::Action;
+use crate::deletion::standstill::Action;
 use crate::model::snapshot::{NextRun, RunningStatus};
 use crate::regions::context::ClusterContext;
 use crate::settings::timetable::Timetable;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::deletion::audit::{AuditEntry, Queue, Waiting};
-use crate::deletion::freeze::{Frozen, Pause, Standstill};
+use crate::deletion::standstill::{Frozen, Pause, Standstill};
 use crate::regions::context::ClusterContext;
 use crate::settings::wiring;
 

@@ -16,10 +16,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::base::alarms::board::{Source, SourceKind};
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
-use crate::care::agree::judge;
+use crate::care::agreement::judge;
 use crate::care::parts::CareParts;
 use crate::care::trouble::{HealFile, RoundOfRegion};
-use crate::deletion::freeze::Action;
+use crate::deletion::standstill::Action;
 use crate::regions::readings::read_all;
 use crate::settings::wiring;
 

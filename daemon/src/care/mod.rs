@@ -1,7 +1,7 @@
 //! The care for what is stored: regions that lack something are healed from others, everything is read back and verified in
 //! turn, and the logs of the regions are compared with each other and with what was seen before.
 
-pub(crate) mod agree;
+pub(crate) mod agreement;
 pub(crate) mod audit_delivery;
 pub(crate) mod board;
 pub(crate) mod heal;
@@ -9,4 +9,3 @@ pub(crate) mod parts;
 pub(crate) mod scrub;
 pub(crate) mod tamper_watch;
 pub(crate) mod trouble;
-pub(crate) mod watch;

@@ -18,7 +18,7 @@ use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::parts::CareParts;
 use crate::care::trouble::spoken;
-use crate::deletion::freeze::Action;
+use crate::deletion::standstill::Action;
 use crate::model::snapshot::ScrubStatus;
 use crate::settings::wiring;
 

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::base::supervisor::TaskContext;
 use crate::care::audit_delivery::recalled;
-use crate::deletion::freeze::{Freezer, Standstill};
+use crate::deletion::freeze::Freezer;
+use crate::deletion::standstill::Standstill;
 use crate::deletion::triggers::{Finding, Observed, SeenBackup, SeenDamage, judge};
 use crate::regions::context::ClusterContext;
 use crate::settings::timetable::Timetable;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::alarms::board::AlarmBoard;
-use crate::care::agree::judge;
+use crate::care::agreement::judge;
 use crate::care::heal::{one_and_others, record_damage};
 use crate::care::parts::CareParts;
 use crate::deletion::freeze::Freezer;

@@ -14,7 +14,8 @@ use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 use serde_json::json;
 
 use crate::deletion::audit::Responsible;
-use crate::deletion::freeze::{Action, Freezer, Resumed, Stopped};
+use crate::deletion::freeze::Freezer;
+use crate::deletion::standstill::{Action, Resumed, Stopped};
 use crate::settings::wiring::ClusterConfig;
 
 /// What can be chosen on the command line.

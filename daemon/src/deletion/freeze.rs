@@ -1,228 +1,24 @@
-//! What must not be done now: deletion, frozen because of a suspicious finding, and what a person has paused.
+//! Stops what must not be done now: deletion, frozen because of a suspicious finding, and what a person has paused.
 //!
 //! A freeze blocks deletion only; backups and WAL go on. It is in force from the moment it is noticed, over restarts, until
 //! a person lifts it with a reason. The same finding, lifted once, does not freeze again: whoever lifts it has seen it.
 //! If the file that says what is frozen cannot be read, deletion is frozen.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, error_chain};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Wrongs};
-use crate::base::state::{Durable, Loaded, StateError, optional_time_text, time_text};
+use crate::base::state::{Durable, Loaded, StateError};
 use crate::deletion::audit::{AuditEntry, AuditTrail, Responsible};
+use crate::deletion::standstill::{Action, FINDINGS_MAX, Frozen, Pause, Resumed, Standstill, Stopped, Trigger};
 
-/// A pause that is older is reported.
-const STALE: Duration = Duration::from_secs(24 * 3600);
 /// For so long it is reported that a pause has ended by itself.
 const ENDED_TOLD: Duration = Duration::from_secs(3600);
-/// Findings that were lifted, and of one trigger at a time, that are kept: the oldest go first.
-const FINDINGS_MAX: usize = 100;
-
-/// What can be stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Removing backups and WAL that retention has dropped.
-    Delete,
-    /// Scheduled backups.
-    Backup,
-    /// Copying from region to region.
-    Heal,
-    /// Reading back what is stored.
-    Scrub,
-}
-
-impl Action {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Delete, Self::Backup, Self::Heal, Self::Scrub];
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Delete => "delete",
-            Self::Backup => "backup",
-            Self::Heal => "heal",
-            Self::Scrub => "scrub",
-        })
-    }
-}
-
-/// What froze deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trigger {
-    /// Verification failed several times in a row.
-    VerifyFailures,
-    /// A signature or the chain of a log does not check out, or a log is shorter than it was.
-    LogMismatch,
-    /// The logs of two regions contradict each other.
-    RegionsDisagree,
-    /// The database became much smaller.
-    SizeCollapsed,
-    /// The data can hardly be compressed any more: somebody may have encrypted it.
-    CompressionCollapsed,
-    /// The clock shows an earlier time than what is already recorded.
-    ClockBackwards,
-    /// There has been no good backup for too long.
-    NoGoodBackup,
-    /// The file that says what is frozen was damaged.
-    StateLost,
-}
-
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::VerifyFailures => "verify-failures",
-            Self::LogMismatch => "log-mismatch",
-            Self::RegionsDisagree => "regions-disagree",
-            Self::SizeCollapsed => "size-collapsed",
-            Self::CompressionCollapsed => "compression-collapsed",
-            Self::ClockBackwards => "clock-backwards",
-            Self::NoGoodBackup => "no-good-backup",
-            Self::StateLost => "state-lost",
-        })
-    }
-}
-
-/// Deletion, frozen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frozen {
-    /// By what.
-    pub trigger: Trigger,
-    /// The finding, in words that stay the same while it is the same finding.
-    pub why: String,
-    /// Since when.
-    #[serde(with = "time_text")]
-    pub since: UtcTime,
-}
-
-/// An action, paused by a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pause {
-    /// Which.
-    pub action: Action,
-    /// Why.
-    pub reason: String,
-    /// Who.
-    pub owner: String,
-    /// Since when.
-    #[serde(with = "time_text")]
-    pub since: UtcTime,
-    /// When it ends by itself.
-    #[serde(with = "optional_time_text", default)]
-    pub expires: Option<UtcTime>,
-}
-
-impl Pause {
-    /// Whether it has not ended by itself.
-    #[must_use]
-    pub fn in_force(&self, now: UtcTime) -> bool {
-        self.expires.is_none_or(|end| now < end)
-    }
-}
-
-/// What is frozen and paused for one cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standstill {
-    /// Why deletion is frozen; empty if it is not.
-    #[serde(default)]
-    pub frozen: Vec<Frozen>,
-    /// What persons have paused, also what has just ended by itself.
-    #[serde(default)]
-    pub pauses: Vec<Pause>,
-    /// Findings that a person has lifted.
-    #[serde(default)]
-    lifted: Vec<(Trigger, String)>,
-    /// Whether the regions' logs have been asked what was frozen and paused before this file was there.
-    #[serde(default)]
-    recalled: bool,
-}
-
-impl Standstill {
-    fn knows(&self, trigger: Trigger, why: &str) -> bool {
-        let frozen = self.frozen.iter().map(|frozen| (frozen.trigger, frozen.why.as_str()));
-        let lifted = self.lifted.iter().map(|(trigger, why)| (*trigger, why.as_str()));
-        frozen.chain(lifted).any(|finding| finding == (trigger, why))
-    }
-
-    fn add(&mut self, finding: &Frozen) -> bool {
-        let is_new = !self.knows(finding.trigger, &finding.why) && self.frozen.len() < FINDINGS_MAX;
-        if is_new {
-            self.frozen.push(finding.clone());
-        }
-        is_new
-    }
-
-    /// Everything that is frozen has been looked into; returns what it was.
-    pub(crate) fn lift(&mut self) -> Vec<Frozen> {
-        let thawed = std::mem::take(&mut self.frozen);
-        self.lifted.extend(thawed.iter().map(|frozen| (frozen.trigger, frozen.why.clone())));
-        let old = self.lifted.len().saturating_sub(FINDINGS_MAX);
-        self.lifted.drain(..old);
-        thawed
-    }
-
-    /// Adds what the logs of the regions say; what is known here counts more.
-    fn recall(&mut self, logged: Self) {
-        let known = |lifted: &(Trigger, String)| self.knows(lifted.0, &lifted.1);
-        let lifted: Vec<_> = logged.lifted.into_iter().filter(|lifted| !known(lifted)).collect();
-        self.lifted.splice(..0, lifted);
-        for frozen in &logged.frozen {
-            self.add(frozen);
-        }
-        for pause in logged.pauses {
-            if !self.pauses.iter().any(|known| known.action == pause.action) {
-                self.pauses.push(pause);
-            }
-        }
-        self.recalled = true;
-    }
-}
-
-/// Why an action must not be done now.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Stopped {
-    /// Of which cluster.
-    pub cluster: ClusterName,
-    /// Which action.
-    pub what: Action,
-    /// Since when.
-    pub since: UtcTime,
-    /// The person, or the trigger of the freeze.
-    pub who: String,
-    /// Why.
-    pub why: String,
-    /// When it ends by itself; a freeze never does.
-    pub expires: Option<UtcTime>,
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, what, since, who, why, expires } = self;
-        write!(f, "{what} of cluster {cluster} has been stopped by {who} since {since}: {why}")?;
-        match expires {
-            Some(expires) => write!(f, "; it goes on at {expires}"),
-            None => write!(f, "; lift it with `lifeboatd resume --cluster {cluster} --action {what}`"),
-        }
-    }
-}
-
-/// What a resume has ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resumed {
-    /// Freezes.
-    pub thawed: Vec<Frozen>,
-    /// Pauses.
-    pub ended: Vec<Pause>,
-}
 
 /// Knows for every cluster what must not be done, and remembers it.
 pub struct Freezer {
@@ -334,7 +130,7 @@ impl Freezer {
     #[must_use]
     pub fn was_lifted(&self, cluster: &ClusterName, trigger: Trigger, why: &str) -> bool {
         let standstill = self.of(cluster).try_read();
-        standstill.is_ok_and(|standstill| standstill.lifted.iter().any(|(of, known)| *of == trigger && known == why))
+        standstill.is_ok_and(|standstill| standstill.was_lifted(trigger, why))
     }
 
     /// Pauses an action. A pause of the same action is replaced.
@@ -390,7 +186,7 @@ impl Freezer {
     /// nothing is deleted.
     #[must_use]
     pub fn may_have_forgotten(&self, cluster: &ClusterName) -> bool {
-        !self.of(cluster).try_read().is_ok_and(|standstill| standstill.recalled)
+        !self.of(cluster).try_read().is_ok_and(|standstill| standstill.is_recalled())
     }
 
     /// Adds what the logs of all regions say was frozen and paused, and remembers that they were asked.
@@ -432,7 +228,7 @@ impl Freezer {
         }
         let over = |pause: &Pause| pause.expires.is_some_and(|end| now.since(end) >= ENDED_TOLD);
         for pause in standstill.pauses.iter().filter(|pause| !over(pause)) {
-            if let Some(text) = stale(pause, now) {
+            if let Some(text) = pause.stale(now) {
                 wrong.add(Alarm::PauseStale.about(pause.action.to_string()), text);
             }
         }
@@ -461,20 +257,6 @@ impl Freezer {
             }
         }
         state
-    }
-}
-
-/// What there is to say about a pause that somebody may have forgotten.
-fn stale(pause: &Pause, now: UtcTime) -> Option<String> {
-    let Pause { action, reason, owner, since, expires } = pause;
-    match expires {
-        Some(end) if *end <= now => Some(format!(
-            "the pause of {action} by {owner} since {since} ({reason}) ended by itself at {end}: it goes on"
-        )),
-        _ if now.since(*since) > STALE => {
-            Some(format!("{action} has been paused by {owner} since {since}: {reason}. Is that still meant?"))
-        }
-        _ => None,
     }
 }
 

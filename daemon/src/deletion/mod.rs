@@ -2,4 +2,5 @@
 
 pub mod audit;
 pub mod freeze;
+pub mod standstill;
 pub(crate) mod triggers;

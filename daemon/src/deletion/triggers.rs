@@ -9,7 +9,7 @@ use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::{BackupKind, BackupRecord, DamageRecord, RecordBody};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
-use crate::deletion::freeze::Trigger;
+use crate::deletion::standstill::Trigger;
 
 /// Backups that a new one is measured against.
 const COMPARED: usize = 5;

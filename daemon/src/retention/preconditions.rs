@@ -10,9 +10,10 @@ use std::path::Path;
 use lifeboat_repository::log::{NoteSigner, RegionLog};
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName};
 
-use crate::care::agree::{Compared, compare};
+use crate::care::agreement::{Compared, compare};
 use crate::care::audit_delivery::recalled;
-use crate::deletion::freeze::{Action, Freezer};
+use crate::deletion::freeze::Freezer;
+use crate::deletion::standstill::Action;
 use crate::regions::open::OpenRegions;
 use crate::regions::readings::{RegionReadings, read_all};
 

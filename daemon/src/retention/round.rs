@@ -14,7 +14,8 @@ use lifeboat_repository::retention::sweep::{
 use lifeboat_stores::ObjectLock;
 use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
 
-use crate::deletion::freeze::{Action, Freezer};
+use crate::deletion::freeze::Freezer;
+use crate::deletion::standstill::Action;
 use crate::model::capabilities::Writers;
 use crate::regions::open::{OpenRegion, OpenRegions};
 

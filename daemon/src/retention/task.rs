@@ -13,7 +13,7 @@ use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::TaskContext;
 use crate::care::tamper_watch;
 use crate::deletion::audit::{AuditEntry, Responsible};
-use crate::deletion::freeze::Action;
+use crate::deletion::standstill::Action;
 use crate::regions::context::ClusterContext;
 use crate::retention::preconditions::{Deleter, Doubt};
 use crate::retention::round::{FreezeGate, RegionOutcome, RetentionRound, disagreements};

@@ -235,7 +235,7 @@ impl Tasks {
         };
         let settings = TaskSettings::new("regions", ORDINARY_CEILING);
         self.spawn(settings, move |context| regions::watch::watch(context, parts.clone()));
-        self.begin_care("agreement", care::watch::agreement_task);
+        self.begin_care("agreement", care::agreement::agreement_task);
     }
 
     /// Begins a part of the care for what is stored; it begins again when settings become others that it works with.

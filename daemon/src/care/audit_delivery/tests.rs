@@ -1,6 +1,6 @@
 use super::*;
 use crate::deletion::audit::{AuditTrail, Responsible};
-use crate::deletion::freeze::Action;
+use crate::deletion::standstill::Action;
 use crate::log_samples::Regions;
 
 fn at(text: &str) -> UtcTime {

@@ -6,7 +6,7 @@ use lifeboat_vocabulary::{ByteCount, SystemClock};
 
 use super::*;
 use crate::deletion::audit::Responsible;
-use crate::deletion::freeze::{Action, Trigger};
+use crate::deletion::standstill::{Action, Trigger};
 use crate::log_samples::{Regions, backup};
 
 struct Scene {

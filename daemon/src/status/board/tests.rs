@@ -4,7 +4,7 @@ use super::*;
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::{TaskSettings, Watchdog};
 use crate::deletion::audit::Responsible;
-use crate::deletion::freeze::{Action, Trigger};
+use crate::deletion::standstill::{Action, Trigger};
 use crate::model::survey::Survey;
 use crate::regions::open::tests::two_regions;
 use crate::status::samples::{at, cluster as sample};

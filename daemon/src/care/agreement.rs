@@ -12,14 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::{Durable, time_text};
+use crate::base::supervisor::TaskContext;
 use crate::care::parts::CareParts;
-use crate::deletion::freeze::{Freezer, Trigger};
+use crate::deletion::freeze::Freezer;
+use crate::deletion::standstill::Trigger;
 use crate::regions::context::ClusterContext;
-use crate::regions::readings::RegionReadings;
+use crate::regions::readings::{RegionReadings, read_all};
 
 /// A log that cannot be understood may have been damaged on its way here. One that is read like that again, so much later,
 /// is one that somebody has to explain.
 const SEEN_AGAIN: Duration = Duration::from_secs(180);
+/// How often the logs are compared, whoever heals.
+const EVERY: Duration = Duration::from_secs(300);
 
 /// `heads.json`: the ends of all logs as they were last seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +192,31 @@ pub(crate) async fn judge(parts: &CareParts, read: &RegionReadings) -> Vec<Disag
     found
 }
 
+/// Compares the logs with each other and with what is remembered, until it is told to stop.
+///
+/// # Errors
+/// None; a region that does not answer says nothing.
+pub async fn agreement_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
+    loop {
+        context.progress.working("the agreement of the logs");
+        let read = tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            read = read_all(&parts.context.regions, &parts.context.signer) => read,
+        };
+        match read {
+            Ok(read) => drop(judge(&parts, &read).await),
+            Err(error) => {
+                tracing::debug!(cluster = %parts.cluster.name, error = %format!("{error:#}"), "nothing to compare")
+            }
+        }
+        context.progress.waiting("the next look");
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -197,7 +226,8 @@ mod tests {
     use lifeboat_vocabulary::SystemClock;
 
     use super::*;
-    use crate::deletion::freeze::{Action, Responsible};
+    use crate::deletion::standstill::Action;
+    use crate::deletion::standstill::Responsible;
     use crate::log_samples::{Regions, backup};
 
     #[tokio::test]
