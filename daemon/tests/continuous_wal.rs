@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use lifeboat_testkit::{PgServer, RestoredServer, Stop, majors_under_test};
-use support::{Daemon, Scene, lsn_number};
+use support::{Daemon, Scene, flushed, insert, lsn_number};
 
 const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY, made timestamptz NOT NULL DEFAULT clock_timestamp())";
 
@@ -17,21 +17,7 @@ fn server(major: u32) -> PgServer {
 }
 
 fn protected(server: &PgServer, cluster: &str, more: &str) -> (Scene, Daemon) {
-    let scene = Scene::new(2);
-    scene.configure_wal(&server.connection_string(), cluster, more);
-    scene.daemon(&["init"]).expect(0);
-    let daemon = scene.run_daemon();
-    scene.wait_for_backups(1);
-    (scene, daemon)
-}
-
-fn insert(server: &PgServer, from: u32, to: u32) -> String {
-    server.psql("postgres", &format!("INSERT INTO ledger SELECT generate_series({from}, {to})")).unwrap();
-    flushed(server)
-}
-
-fn flushed(server: &PgServer) -> String {
-    server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap().trim().to_owned()
+    Scene::protected(&server.connection_string(), cluster, more)
 }
 
 /// Restores with these options and opens the copy.

@@ -10,23 +10,9 @@ use std::time::Duration;
 
 use lifeboat_s3_testd::{Failure, FaultPlan, Operation, Times};
 use lifeboat_testkit::{Checksums, PgServer, RestoredServer, Stop, majors_under_test, run_as_postgres};
-use support::{Daemon, Scene, lsn_number};
+use support::{Scene, insert, lsn_number};
 
 const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
-
-fn protected(connection: &str) -> (Scene, Daemon) {
-    let scene = Scene::new(2);
-    scene.configure_wal(connection, "", "");
-    scene.daemon(&["init"]).expect(0);
-    let daemon = scene.run_daemon();
-    scene.wait_for_backups(1);
-    (scene, daemon)
-}
-
-fn insert(server: &PgServer, from: u32, to: u32) -> String {
-    server.psql("postgres", &format!("INSERT INTO ledger SELECT generate_series({from}, {to})")).unwrap();
-    server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap().trim().to_owned()
-}
 
 /// How many rows are restored from this region alone.
 fn rows_from(scene: &Scene, region: usize, major: u32) -> String {
@@ -61,7 +47,7 @@ fn a_region_has_every_commit_in_the_end_however_it_failed() {
     let major = majors_under_test()[0];
     let server = PgServer::builder(major).start().unwrap();
     server.psql("postgres", LEDGER).unwrap();
-    let (scene, daemon) = protected(&server.connection_string());
+    let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     let (mut rows, mut end) = (0, String::new());
     for (name, fault) in faults {
         scene.regions[1].faults().change(fault);
@@ -84,7 +70,7 @@ fn a_region_that_never_answers_does_not_keep_wal_from_the_others_at_the_start() 
     let major = majors_under_test()[0];
     let server = PgServer::builder(major).start().unwrap();
     server.psql("postgres", LEDGER).unwrap();
-    let (scene, daemon) = protected(&server.connection_string());
+    let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     daemon.kill();
     let end = insert(&server, 1, 100);
     scene.regions[1].faults().change(|plan| plan.delay.fixed = Duration::from_secs(600));
@@ -104,7 +90,7 @@ fn a_promoted_clone_is_kept_out_while_the_original_is_alive() {
     let major = majors_under_test()[0];
     let server = PgServer::builder(major).start().unwrap();
     server.psql("postgres", LEDGER).unwrap();
-    let (scene, _daemon) = protected(&server.connection_string());
+    let (scene, _daemon) = Scene::protected(&server.connection_string(), "", "");
     let clone = server.standby().unwrap();
     clone.promote().unwrap();
     clone.psql("postgres", "INSERT INTO ledger VALUES (-1)").unwrap();
@@ -136,7 +122,7 @@ fn an_old_primary_that_was_rewound_is_a_good_standby_and_a_good_primary_again() 
         first.port(),
         second.port()
     );
-    let (scene, daemon) = protected(&both);
+    let (scene, daemon) = Scene::protected(&both, "", "");
     let end = insert(&first, 1, 100);
     scene.wait_until_durable(&end);
     // The first one writes on after the second was promoted: that has to be undone.

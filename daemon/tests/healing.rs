@@ -9,17 +9,9 @@ use std::time::{Duration, Instant};
 
 use lifeboat_s3_testd::Delay;
 use lifeboat_testkit::{PgServer, RestoredServer, majors_under_test, pg_verifybackup};
-use support::{BUCKET, Scene};
+use support::{BUCKET, Scene, server_with_rows};
 
 const QUORUM_OF_ONE: &str = "[durability]\nbackup_quorum = 1";
-
-fn server() -> PgServer {
-    let server = PgServer::builder(majors_under_test()[0]).start().unwrap();
-    let rows =
-        "CREATE TABLE rows AS SELECT i, md5(i::text) || md5((i * 7)::text) AS t FROM generate_series(1, 300000) i";
-    server.psql("postgres", rows).unwrap();
-    server
-}
 
 fn dead(scene: &Scene, region: usize, is_dead: bool) {
     scene.regions[region].faults().change(|plan| plan.dead = is_dead);
@@ -35,7 +27,7 @@ fn scene(server: &PgServer, count: usize) -> Scene {
 
 /// Everything in this region is what the signed records say.
 #[track_caller]
-fn is_sound_alone(scene: &Scene, region: usize) {
+fn is_intact_alone(scene: &Scene, region: usize) {
     let identity = scene.site.identity();
     scene.site.restore_from(&[region], &["--identity", identity.to_str().unwrap(), "verify"]).expect(0);
 }
@@ -43,7 +35,7 @@ fn is_sound_alone(scene: &Scene, region: usize) {
 #[test]
 fn a_region_that_missed_a_backup_and_wal_is_healed_and_restored_from_alone() {
     let major = majors_under_test()[0];
-    let server = server();
+    let server = server_with_rows();
     server.psql("postgres", "CREATE TABLE ledger (id bigint PRIMARY KEY)").unwrap();
     let scene = scene(&server, 2);
     let daemon = scene.run_daemon();
@@ -72,7 +64,7 @@ fn a_region_that_missed_a_backup_and_wal_is_healed_and_restored_from_alone() {
     let healed = scene.daemon(&["heal"]).expect(0);
     assert!(healed.out.contains("healed") && healed.out.contains("has everything"), "{}", healed.out);
     scene.daemon(&["heal", "--dry-run"]).expect(0);
-    is_sound_alone(&scene, 1);
+    is_intact_alone(&scene, 1);
     let target = scene.site.target("from-the-healed-region");
     let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
@@ -84,7 +76,7 @@ fn a_region_that_missed_a_backup_and_wal_is_healed_and_restored_from_alone() {
 
 #[test]
 fn the_running_daemon_heals_by_itself() {
-    let server = server();
+    let server = server_with_rows();
     let scene = scene(&server, 2);
     dead(&scene, 1, true);
     scene.daemon(&["backup"]).expect(4);
@@ -95,12 +87,12 @@ fn the_running_daemon_heals_by_itself() {
         assert!(Instant::now() < patience, "the region is not healed: {}", scene.daemon_log());
         std::thread::sleep(Duration::from_millis(500));
     }
-    is_sound_alone(&scene, 1);
+    is_intact_alone(&scene, 1);
 }
 
 #[test]
 fn a_kill_in_the_middle_claims_nothing_and_the_next_run_ends_it() {
-    let server = server();
+    let server = server_with_rows();
     let scene = scene(&server, 2);
     dead(&scene, 1, true);
     scene.daemon(&["backup"]).expect(4);
@@ -121,16 +113,16 @@ fn a_kill_in_the_middle_claims_nothing_and_the_next_run_ends_it() {
         scene.regions[1].faults().clear();
         let listed = scene.site.restore_from(&[1], &["list"]).expect(0);
         if listed.out.contains("Z-") {
-            is_sound_alone(&scene, 1);
+            is_intact_alone(&scene, 1);
         }
     }
     scene.daemon(&["heal"]).expect(0);
-    is_sound_alone(&scene, 1);
+    is_intact_alone(&scene, 1);
 }
 
 #[test]
 fn scrub_finds_what_is_flipped_or_gone_and_heal_replaces_it() {
-    let server = server();
+    let server = server_with_rows();
     let scene = scene(&server, 2);
     scene.daemon(&["backup"]).expect(0);
     scene.daemon(&["scrub"]).expect(0);
@@ -144,7 +136,7 @@ fn scrub_finds_what_is_flipped_or_gone_and_heal_replaces_it() {
     assert!(found.out.contains("1 damaged") && found.out.contains(".lbp in r0"), "{}", found.out);
     scene.daemon(&["heal"]).expect(0);
     scene.daemon(&["scrub", "--full"]).expect(0);
-    is_sound_alone(&scene, 0);
+    is_intact_alone(&scene, 0);
 
     let index = scene.keys(1, ".lbx").remove(0);
     scene.regions[1].remove_raw(BUCKET, &index).unwrap();
@@ -155,12 +147,12 @@ fn scrub_finds_what_is_flipped_or_gone_and_heal_replaces_it() {
     let healed: serde_json::Value = serde_json::from_str(healed.out.lines().last().unwrap()).unwrap();
     assert_eq!(healed["regions"][1]["healed"]["objects"], 1, "{healed}");
     assert_eq!(healed["regions"][1]["healed"]["from"], "r0", "{healed}");
-    is_sound_alone(&scene, 1);
+    is_intact_alone(&scene, 1);
 }
 
 #[test]
 fn damage_that_no_region_can_replace_sets_the_exit_code() {
-    let server = server();
+    let server = server_with_rows();
     let scene = scene(&server, 2);
     scene.daemon(&["backup"]).expect(0);
     for region in 0..2 {
@@ -174,7 +166,7 @@ fn damage_that_no_region_can_replace_sets_the_exit_code() {
 
 #[test]
 fn a_region_that_is_added_later_gets_everything() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(2);
     scene.configure_wal(&server.connection_string(), "", QUORUM_OF_ONE);
     let both = std::fs::read_to_string(scene.config()).unwrap();
@@ -188,7 +180,7 @@ fn a_region_that_is_added_later_gets_everything() {
     assert!(told.out.contains("lifeboatd init"), "{}", told.out);
     scene.daemon(&["init"]).expect(0);
     scene.daemon(&["heal", "--region", "r1"]).expect(0);
-    is_sound_alone(&scene, 1);
+    is_intact_alone(&scene, 1);
     let target = scene.site.target("back");
     let identity = scene.site.identity();
     let arguments = ["--identity", identity.to_str().unwrap(), "restore", "--to", target.to_str().unwrap()];
@@ -198,7 +190,7 @@ fn a_region_that_is_added_later_gets_everything() {
 
 #[test]
 fn a_region_that_was_set_back_freezes_deletion_until_a_person_has_looked() {
-    let server = server();
+    let server = server_with_rows();
     let scene = scene(&server, 2);
     scene.daemon(&["backup"]).expect(0);
     scene.daemon(&["heal"]).expect(0);
@@ -213,5 +205,5 @@ fn a_region_that_was_set_back_freezes_deletion_until_a_person_has_looked() {
     scene.daemon(&["resume", "--action", "delete", "--reason", "the bucket was restored", "--owner", "me"]).expect(0);
     scene.daemon(&["heal"]).expect(0);
     assert!(scene.keys(1, ".note").contains(&last), "accepted, and healed");
-    is_sound_alone(&scene, 1);
+    is_intact_alone(&scene, 1);
 }

@@ -9,19 +9,11 @@ use std::time::Duration;
 
 use lifeboat_s3_testd::{CorruptGet, Delay, Deny, Failure, KeyPattern, Operation, Times, TruncateGet, Truncation};
 use lifeboat_testkit::{PgServer, majors_under_test, pg_verifybackup};
-use support::Scene;
-
-fn server() -> PgServer {
-    let server = PgServer::builder(majors_under_test()[0]).start().unwrap();
-    let rows =
-        "CREATE TABLE rows AS SELECT i, md5(i::text) || md5((i * 7)::text) AS t FROM generate_series(1, 300000) i";
-    server.psql("postgres", rows).unwrap();
-    server
-}
+use support::{Scene, server_with_rows};
 
 #[test]
 fn a_region_that_is_dead_from_the_start_makes_a_backup_degraded_or_below_the_quorum() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(2);
     scene.configure(&server, "");
     scene.daemon(&["init"]).expect(0);
@@ -45,7 +37,7 @@ fn a_region_that_is_dead_from_the_start_makes_a_backup_degraded_or_below_the_quo
 
 #[test]
 fn a_region_that_dies_midway_has_no_backup_and_the_other_one_has_it() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(2);
     scene.configure(&server, "[durability]\nbackup_quorum = 1");
     scene.daemon(&["init"]).expect(0);
@@ -63,7 +55,7 @@ fn a_region_that_dies_midway_has_no_backup_and_the_other_one_has_it() {
 
 #[test]
 fn a_region_that_lags_is_excluded_and_a_slow_one_is_not() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(2);
     scene.configure(&server, "[durability]\nbackup_quorum = 1\nregion_lag_limit = \"2s\"");
     scene.daemon(&["init"]).expect(0);
@@ -77,7 +69,7 @@ fn a_region_that_lags_is_excluded_and_a_slow_one_is_not() {
 
 #[test]
 fn a_lost_answer_and_a_store_that_asks_to_slow_down_do_no_harm() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(2);
     scene.configure(&server, "");
     scene.daemon(&["init"]).expect(0);
@@ -92,7 +84,7 @@ fn a_lost_answer_and_a_store_that_asks_to_slow_down_do_no_harm() {
 
 #[test]
 fn damage_in_one_region_is_found_named_and_taken_from_the_other() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(2);
     scene.init_and_back_up(&server);
     let pack = scene.keys(0, ".lbp").remove(0);
@@ -143,7 +135,7 @@ fn damage_in_one_region_is_found_named_and_taken_from_the_other() {
 
 #[test]
 fn without_a_key_every_object_is_hashed_and_nothing_can_be_read() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(1);
     scene.init_and_back_up(&server);
     let hashed = scene.site.restore_from(&[0], &["verify"]).expect(0);
@@ -191,7 +183,7 @@ fn nothing_that_is_stored_shows_what_is_in_the_database() {
 
 #[test]
 fn a_role_that_may_only_create_is_enough_for_backups() {
-    let server = server();
+    let server = server_with_rows();
     let scene = Scene::new(1);
     scene.configure(&server, "");
     scene.daemon(&["init"]).expect(0);

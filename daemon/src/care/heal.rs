@@ -21,7 +21,6 @@ use crate::care::parts::CareParts;
 use crate::care::trouble::{HealFile, RoundOfRegion};
 use crate::deletion::standstill::Action;
 use crate::regions::readings::read_all;
-use crate::settings::wiring;
 
 /// After the start everything else goes first.
 const FIRST_AFTER: Duration = Duration::from_secs(20);
@@ -153,12 +152,7 @@ async fn heal_region(
 
 /// What was found damaged in a region that was read from goes on record there, so that it is healed in its turn.
 pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], report: &HealReport) {
-    let reporter = lifeboat_repository::scrub::DamageReporter {
-        signer: &parts.context.signer,
-        clock: &*parts.context.clock,
-        tool: wiring::TOOL,
-        found_by: FoundBy::Verify,
-    };
+    let reporter = parts.damage_reporter(FoundBy::Verify);
     for source in sources.iter().filter(|source| report.damage.iter().any(|found| found.region == source.store.name)) {
         let mut log = source.log.clone();
         match reporter.record(&source.store, &mut log, &report.damage).await {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_repository::heal::{HealProgress, HealScope, HealTools, Pace};
+use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::scrub::DamageReporter;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +41,12 @@ impl CareParts {
     /// The most bytes per second that care may move.
     pub(crate) fn bandwidth(&self) -> ByteCount {
         self.config.heal.max_bandwidth
+    }
+
+    /// Puts damage on record in a region's log.
+    pub(crate) fn damage_reporter(&self, found_by: FoundBy) -> DamageReporter<'_> {
+        let ClusterContext { signer, clock, .. } = &self.context;
+        DamageReporter { signer, clock: &**clock, tool: wiring::TOOL, found_by }
     }
 
     pub(crate) fn tools<'a>(

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use lifeboat_repository::heal::Pace;
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore};
-use lifeboat_repository::scrub::{self, DamageReporter, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
+use lifeboat_repository::scrub::{self, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,6 @@ use crate::care::parts::CareParts;
 use crate::care::trouble::spoken;
 use crate::deletion::standstill::Action;
 use crate::model::snapshot::ScrubStatus;
-use crate::settings::wiring;
 
 /// `scrub.json`: how far each region has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,13 +172,7 @@ impl RegionScrub<'_> {
             tracing::warn!(region = %found.region, key = %found.key, what = found.what, "an object is damaged; it is healed from another region if one has it");
         }
         let parts = self.parts;
-        let reporter = DamageReporter {
-            signer: &parts.context.signer,
-            clock: &*parts.context.clock,
-            tool: wiring::TOOL,
-            found_by: FoundBy::Scrub,
-        };
-        if let Err(error) = reporter.record(self.store, log, damage).await {
+        if let Err(error) = parts.damage_reporter(FoundBy::Scrub).record(self.store, log, damage).await {
             let (region, error) = (&self.store.name, error_chain(&error));
             tracing::warn!(%region, error, "damage was found and could not be put on record; it will be found again");
         }

@@ -8,7 +8,7 @@ use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_repository::heal::{HealProgress, HealRegion, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
-use lifeboat_repository::scrub::{self, DamageReporter, ScrubRegion, ScrubWalk};
+use lifeboat_repository::scrub::{self, ScrubRegion, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
 use crate::regions::readings::read_all;
-use crate::settings::wiring::{self, ClusterConfig};
+use crate::settings::wiring::ClusterConfig;
 
 /// What to look at.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,12 +114,7 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     }
     let mut seen = BTreeSet::new();
     found.damage.retain(|damage| seen.insert(damage.key.clone()));
-    let reporter = DamageReporter {
-        signer: &parts.context.signer,
-        clock: &*parts.context.clock,
-        tool: wiring::TOOL,
-        found_by: FoundBy::Verify,
-    };
+    let reporter = parts.damage_reporter(FoundBy::Verify);
     if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
         found.trouble = Some(format!("the damage could not be put on record: {}", error_chain(&error)));
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use lifeboat_s3_testd::{Bucket, Config, Server};
-use lifeboat_testkit::{PgServer, Site, built_beside};
+use lifeboat_testkit::{PgServer, Site, built_beside, majors_under_test};
 use lifeboat_vocabulary::Lsn;
 
 pub use lifeboat_testkit::{BUCKET, Said};
@@ -163,6 +163,16 @@ impl Scene {
         })
     }
 
+    /// Two regions and a daemon that has made its first backup of this server.
+    pub fn protected(connection: &str, cluster: &str, more: &str) -> (Self, Daemon) {
+        let scene = Self::new(2);
+        scene.configure_wal(connection, cluster, more);
+        scene.daemon(&["init"]).expect(0);
+        let daemon = scene.run_daemon();
+        scene.wait_for_backups(1);
+        (scene, daemon)
+    }
+
     /// Waits until the newest backup is listed.
     pub fn wait_for_backups(&self, count: usize) {
         let patience = std::time::Instant::now() + std::time::Duration::from_secs(120);
@@ -175,6 +185,26 @@ impl Scene {
     pub fn daemon_log(&self) -> String {
         std::fs::read_to_string(self.site.dir.path().join(format!("lifeboatd-{}.log", self.state))).unwrap_or_default()
     }
+}
+
+/// Rows `from` to `to` of the table `ledger`; returns where the WAL ends then.
+pub fn insert(server: &PgServer, from: u32, to: u32) -> String {
+    server.psql("postgres", &format!("INSERT INTO ledger SELECT generate_series({from}, {to})")).unwrap();
+    flushed(server)
+}
+
+/// Where the flushed WAL of a server ends.
+pub fn flushed(server: &PgServer) -> String {
+    server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap().trim().to_owned()
+}
+
+/// A server with a table of 300 000 rows.
+pub fn server_with_rows() -> PgServer {
+    let server = PgServer::builder(majors_under_test()[0]).start().unwrap();
+    let rows =
+        "CREATE TABLE rows AS SELECT i, md5(i::text) || md5((i * 7)::text) AS t FROM generate_series(1, 300000) i";
+    server.psql("postgres", rows).unwrap();
+    server
 }
 
 /// `16/B374D848` as a number.
