@@ -16,7 +16,7 @@ pub(crate) enum Judge {
 /// Checks, or counts, every page of every relation file.
 #[derive(Debug)]
 pub(crate) struct PageCheck {
-    /// Pages that were written after this position are mended by the backup's own WAL.
+    /// Pages that were written after this position are repaired by the backup's own WAL.
     pub(crate) start: Lsn,
     /// Who looks at them.
     pub(crate) judge: Judge,

@@ -25,7 +25,7 @@ pub struct ParseExpiryError {
 impl Expiry {
     /// The moment that is meant.
     #[must_use]
-    pub(crate) fn from_now(self, now: UtcTime) -> UtcTime {
+    pub(crate) fn moment(self, now: UtcTime) -> UtcTime {
         match self {
             Self::At(time) => time,
             Self::After(duration) => now.plus(duration),
@@ -60,7 +60,7 @@ mod tests {
             ("30d", "2026-12-20T02:00:00Z"),
         ] {
             let expiry: Expiry = text.parse().unwrap();
-            assert_eq!(expiry.from_now(now).to_string(), expected, "{text}");
+            assert_eq!(expiry.moment(now).to_string(), expected, "{text}");
         }
         for text in ["", "d", "0d", "-1d", "1", "1y", "1.5h", "tomorrow", "2026-12-31", "99999999999999999999d"] {
             assert!(text.parse::<Expiry>().is_err(), "{text}");

@@ -98,7 +98,7 @@ async fn add(chosen: ClusterConfig<'_>, wish: &Wish, output: Output) -> anyhow::
     let (cluster, now) = (chosen.cluster, SystemClock.now());
     check_text("--reason", &wish.reason, REASON_BYTES_MAX)?;
     check_text("--owner", &wish.owner, OWNER_BYTES_MAX)?;
-    let expires = wish.expires.map(|expiry| expiry.from_now(now));
+    let expires = wish.expires.map(|expiry| expiry.moment(now));
     if expires.is_some_and(|expires| expires <= now) {
         return Err(Exit::error(Ending::BadCommandLine, "--expires is in the past: the hold would keep nothing"));
     }

@@ -143,7 +143,7 @@ mod tests {
         for (why, resume, highest, server, history, expected) in [
             ("it lost WAL", at(1, 50), at(1, 90), at(1, 80), history(1, &[]), behind(at(1, 80), at(1, 90))),
             (
-                "a former primary came back",
+                "a former primary was started again",
                 at(2, 95),
                 at(2, 120),
                 at(1, 500),
