@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::deletion::standstill::Action;
-    use crate::deletion::standstill::Responsible;
+    use crate::deletion::audit::Responsible;
     use crate::log_samples::{Regions, backup};
 
     #[tokio::test]
