@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How many columns of a terminal a text takes, and a text without its colours.
+pub use console::{measure_text_width, strip_ansi_codes};
 use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_repository::backup::{Progress, ProgressSnapshot};
 use lifeboat_vocabulary::{ByteCount, counted};
@@ -97,8 +99,8 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |column: usize, heading: &str| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.chars().count());
-            cells.chain([heading.chars().count()]).max().unwrap_or(0)
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| measure_text_width(text));
+            cells.chain([measure_text_width(heading)]).max().unwrap_or(0)
         };
         // In a pipe every row is one line, for those who search in it.
         let wraps = std::io::stdout().is_terminal();
@@ -111,7 +113,7 @@ impl fmt::Display for Table {
                     (Some((_, align)), Some(width)) => (*align, *width),
                     _ => (Align::Left, 0),
                 };
-                let gap = " ".repeat(width.saturating_sub(text.chars().count()));
+                let gap = " ".repeat(width.saturating_sub(measure_text_width(text)));
                 let shown = tone.map_or_else(|| text.clone(), |tone| toned(text, tone));
                 match align {
                     Align::Right => line.extend([gap.as_str(), shown.as_str()]),
@@ -143,7 +145,7 @@ pub fn wrapped(text: &str, indent: usize, width: usize) -> String {
     }
     let (mut out, mut column) = (String::new(), indent);
     for word in text.split(' ') {
-        let columns = without_colours(word).chars().count();
+        let columns = measure_text_width(word);
         if column > indent && column + 1 + columns > width {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', indent));
@@ -155,16 +157,6 @@ pub fn wrapped(text: &str, indent: usize, width: usize) -> String {
         out.push_str(word);
         column += columns;
     }
-    out
-}
-
-/// A text as [`toned`] got it.
-#[must_use]
-pub fn without_colours(text: &str) -> String {
-    let mut parts = text.split('\x1b');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    // A colour ends with an `m`.
-    parts.for_each(|part| out.push_str(part.split_once('m').map_or(part, |(_, rest)| rest)));
     out
 }
 
@@ -307,6 +299,12 @@ mod tests {
         table.row(&["longer", "1024.0 KiB", "damaged"]);
         let expected = "backup        size  state\na              1 B  ok\nlonger  1024.0 KiB  damaged\n";
         assert_eq!(table.to_string(), expected);
+        let mut table = Table::new(&[("who", Align::Left), ("why", Align::Left)]);
+        for who in ["anna", "\u{5c71}\u{7530}", "Ame\u{301}lie"] {
+            table.row(&[who, "audit"]);
+        }
+        let expected = "who     why\nanna    audit\n\u{5c71}\u{7530}    audit\nAme\u{301}lie  audit\n";
+        assert_eq!(table.to_string(), expected, "two columns for a wide letter, none for an accent of its own");
     }
 
     #[test]
@@ -320,7 +318,7 @@ mod tests {
         assert_eq!(lines.next(), None);
         assert_eq!(wrapped(reasons, 85, WIDTH), reasons, "no room is left for that");
         let coloured = "\x1b[31;1mdamaged\x1b[0m since yesterday";
-        assert_eq!(without_colours(coloured), "damaged since yesterday");
+        assert_eq!(strip_ansi_codes(coloured), "damaged since yesterday");
         assert_eq!(wrapped(coloured, 0, 23), coloured, "colours take no room");
         assert_eq!(wrapped(coloured, 0, 22).lines().count(), 2);
     }

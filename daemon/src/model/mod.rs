@@ -3,6 +3,7 @@
 pub mod capabilities;
 pub(crate) mod facts;
 pub(crate) mod region_health;
+mod schema_parts;
 pub(crate) mod snapshot;
 pub(crate) mod survey;
 pub(crate) mod verdict;

@@ -6,12 +6,14 @@ use std::time::Duration;
 use lifeboat_stores::BreakerState;
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::base::state::time_text;
 
 /// How a region is doing; each is worse than the one before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = RegionHealth)]
 pub(crate) enum Health {
     /// As it should be.
     #[default]

@@ -5,21 +5,25 @@ use std::collections::BTreeMap;
 
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::base::state::{optional_time_text, time_text};
 use crate::model::region_health::Health;
+use crate::model::schema_parts;
 use crate::model::wal_status::WalStatus;
 
 /// The version of the shape below.
 pub(crate) const VERSION: u32 = 1;
 
 /// The whole of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct StatusSnapshot {
-    /// [`VERSION`].
+    /// Version of this shape.
+    #[schema(minimum = 1, maximum = 1)]
     pub(crate) version: u32,
     /// When it was taken.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) time: UtcTime,
     /// The process.
     pub(crate) daemon: DaemonStatus,
@@ -32,7 +36,8 @@ pub(crate) struct StatusSnapshot {
 }
 
 /// The process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Daemon)]
 pub(crate) struct DaemonStatus {
     /// Version of the program.
     pub(crate) version: String,
@@ -40,6 +45,7 @@ pub(crate) struct DaemonStatus {
     pub(crate) pid: u32,
     /// When it began.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) started: UtcTime,
     /// Where it answers over HTTP, such as `http://127.0.0.1:9432`; absent if it does not.
     pub(crate) http: Option<String>,
@@ -50,7 +56,8 @@ pub(crate) struct DaemonStatus {
 }
 
 /// One task of the daemon.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Task)]
 pub(crate) struct TaskStatus {
     /// Its name, such as `main/wal`.
     pub(crate) name: String,
@@ -61,7 +68,7 @@ pub(crate) struct TaskStatus {
 }
 
 /// In one word, whether a cluster is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Protection {
     /// All is well.
@@ -85,7 +92,7 @@ impl Protection {
 }
 
 /// The verdict over a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Verdict {
     /// The word.
     pub(crate) protection: Protection,
@@ -96,7 +103,8 @@ pub(crate) struct Verdict {
 }
 
 /// One cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Cluster)]
 pub(crate) struct ClusterStatus {
     /// Its name.
     pub(crate) cluster: String,
@@ -133,10 +141,11 @@ pub(crate) struct ClusterStatus {
 }
 
 /// A place in the WAL and the time that belongs to it, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Point {
     /// The time.
     #[serde(with = "optional_time_text", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) time: Option<UtcTime>,
     /// Such as `16/B374D848`.
     pub(crate) lsn: String,
@@ -145,7 +154,8 @@ pub(crate) struct Point {
 }
 
 /// What can be recovered: any moment from the end of the oldest good backup with its WAL to the end of the WAL.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Window)]
 pub(crate) struct WindowStatus {
     /// The oldest good backup that some region keeps together with all WAL since.
     pub(crate) oldest_backup: String,
@@ -164,7 +174,8 @@ pub(crate) struct WindowStatus {
 }
 
 /// What would be lost now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Rpo)]
 pub(crate) struct RpoStatus {
     /// Age in **seconds** of the oldest commit that the quorum lacks; `null` while nobody knows.
     pub(crate) seconds: Option<f64>,
@@ -175,7 +186,8 @@ pub(crate) struct RpoStatus {
 }
 
 /// A backup.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Backup)]
 pub(crate) struct BackupStatus {
     /// Its id.
     pub(crate) backup: String,
@@ -183,6 +195,7 @@ pub(crate) struct BackupStatus {
     pub(crate) kind: String,
     /// When its data was complete.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) stop_time: UtcTime,
     /// Size of the data in **bytes**.
     pub(crate) raw_bytes: u64,
@@ -195,29 +208,33 @@ pub(crate) struct BackupStatus {
 }
 
 /// The next scheduled run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NextRun {
     /// What it will be, such as `full backup`.
     pub(crate) what: String,
     /// When; `null` while it waits for something without a time.
     #[serde(with = "optional_time_text", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) time: Option<UtcTime>,
     /// Why it does not run although it is due, or why then.
     pub(crate) why: Option<String>,
 }
 
 /// What runs just now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Running)]
 pub(crate) struct RunningStatus {
     /// Such as `full backup`.
     pub(crate) what: String,
     /// Since when.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) since: UtcTime,
 }
 
 /// How long a restore would take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Forecast)]
 pub(crate) struct ForecastStatus {
     /// In **seconds**.
     pub(crate) seconds: f64,
@@ -226,7 +243,8 @@ pub(crate) struct ForecastStatus {
 }
 
 /// One region.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Region)]
 pub(crate) struct RegionStatus {
     /// Its name.
     pub(crate) name: String,
@@ -234,14 +252,18 @@ pub(crate) struct RegionStatus {
     pub(crate) health: Health,
     /// Since when.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) health_since: UtcTime,
     /// `closed`, `half-open` or `open`.
+    #[schema(schema_with = schema_parts::breaker)]
     pub(crate) breaker: String,
     /// `many`, or `one` where conditional writes do not work: this daemon must be the only writer.
+    #[schema(schema_with = schema_parts::writers)]
     pub(crate) writers: String,
     /// Moving average in **seconds** of small requests.
     pub(crate) latency_seconds: Option<f64>,
     /// Share of requests that failed of late, 0 to 1.
+    #[schema(minimum = 0, maximum = 1)]
     pub(crate) error_share: f64,
     /// The region's clock minus ours in **seconds**.
     pub(crate) clock_skew_seconds: Option<f64>,
@@ -262,7 +284,8 @@ pub(crate) struct RegionStatus {
 }
 
 /// Requests of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Requests)]
 pub(crate) struct RequestCounts {
     /// That worked, or were answered by a plain "no".
     pub(crate) ok: u64,
@@ -271,7 +294,8 @@ pub(crate) struct RequestCounts {
 }
 
 /// How long requests took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Durations)]
 pub(crate) struct DurationCounts {
     /// Upper bound in **seconds** and how many took at most this long (and longer than the bound before).
     pub(crate) buckets: Vec<(f64, u64)>,
@@ -282,10 +306,12 @@ pub(crate) struct DurationCounts {
 }
 
 /// What a region's log says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RegionLog)]
 pub(crate) struct RegionLogStatus {
     /// When it was read last.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) read: UtcTime,
     /// Place of the last record, from 0; `null` while it is empty.
     pub(crate) head_seq: Option<u64>,
@@ -300,7 +326,8 @@ pub(crate) struct RegionLogStatus {
 }
 
 /// What is being copied into a region.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Heal)]
 pub(crate) struct HealStatus {
     /// In a few words.
     pub(crate) doing: String,
@@ -315,9 +342,11 @@ pub(crate) struct HealStatus {
 }
 
 /// How far a region's content has been verified.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Scrub)]
 pub(crate) struct ScrubStatus {
     /// Of this period's objects, the share that is verified: 0 to 1.
+    #[schema(minimum = 0, maximum = 1)]
     pub(crate) share_done: Option<f64>,
     /// Age in **seconds** of what was verified longest ago; `null` while that is not known.
     pub(crate) oldest_unverified_seconds: Option<f64>,
@@ -326,12 +355,14 @@ pub(crate) struct ScrubStatus {
 }
 
 /// Something that is stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Stop)]
 pub(crate) struct StopStatus {
     /// What: `delete`, `backup`, `heal`, `scrub`.
     pub(crate) what: String,
     /// Since when.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) since: UtcTime,
     /// By whom, or by what.
     pub(crate) who: String,
@@ -339,11 +370,13 @@ pub(crate) struct StopStatus {
     pub(crate) why: String,
     /// Until when; `null`: until a person lifts it.
     #[serde(with = "optional_time_text", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) expires: Option<UtcTime>,
 }
 
 /// An environment variable that overrides a setting.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Override)]
 pub(crate) struct OverrideStatus {
     /// The variable.
     pub(crate) variable: String,
@@ -351,18 +384,22 @@ pub(crate) struct OverrideStatus {
     pub(crate) setting: String,
     /// Since when it is known.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) since: UtcTime,
 }
 
 /// Something that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Alarm)]
 pub(crate) struct AlarmLine {
     /// Its name, such as `region-away/eu1`.
     pub(crate) name: String,
     /// `critical` or `warning`.
+    #[schema(schema_with = schema_parts::severity)]
     pub(crate) severity: String,
     /// Since when.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) since: UtcTime,
     /// What is wrong and what to do.
     pub(crate) text: String,
@@ -371,18 +408,22 @@ pub(crate) struct AlarmLine {
 }
 
 /// A run that has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Run)]
 pub(crate) struct RunStatus {
     /// Such as `full backup`.
     pub(crate) what: String,
     /// When it was to begin; `null` if a person or a gap asked for it.
     #[serde(with = "optional_time_text", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) planned: Option<UtcTime>,
     /// When it began.
     #[serde(with = "time_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub(crate) started: UtcTime,
     /// When it ended.
     #[serde(with = "optional_time_text", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) ended: Option<UtcTime>,
     /// How, in words.
     pub(crate) ending: String,
@@ -395,7 +436,8 @@ pub(crate) struct RunStatus {
 }
 
 /// Counters of one cluster since the process began.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Counters)]
 pub(crate) struct ClusterCounters {
     /// Runs by how they ended.
     pub(crate) runs: BTreeMap<String, u64>,

@@ -2,9 +2,13 @@
 
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::schema_parts;
 
 /// How far a region, or the quorum, has come.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Holder)]
 pub(crate) struct HolderStatus {
     /// It has everything up to here, such as `16/B374D848`.
     pub(crate) durable: Option<String>,
@@ -27,22 +31,26 @@ pub(crate) struct HolderStatus {
 }
 
 /// An alarm that lasts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = WalAlarm)]
 pub(crate) struct AlarmStatus {
     /// Its name.
     pub(crate) alarm: String,
     /// Since when.
+    #[schema(format = DateTime)]
     pub(crate) since: String,
     /// What is wrong and what to do.
     pub(crate) text: String,
 }
 
 /// Everything about one cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Wal)]
 pub(crate) struct WalStatus {
     /// The cluster.
     pub(crate) cluster: String,
     /// When this was written.
+    #[schema(format = DateTime)]
     pub(crate) time: String,
     /// The process that writes it.
     pub(crate) pid: u32,
@@ -52,6 +60,7 @@ pub(crate) struct WalStatus {
     pub(crate) waiting: Option<String>,
     /// When the last stream ended; absent while one runs, and if there was none since the start.
     #[serde(default)]
+    #[schema(format = DateTime)]
     pub(crate) stream_ended: Option<String>,
     /// The timeline that is received.
     pub(crate) timeline: Option<u32>,
@@ -68,6 +77,7 @@ pub(crate) struct WalStatus {
     /// The quorum.
     pub(crate) quorum: HolderStatus,
     /// Every region by name, in the order of the configuration.
+    #[schema(schema_with = schema_parts::named_holders)]
     pub(crate) regions: Vec<(String, HolderStatus)>,
     /// The objective in **seconds**.
     pub(crate) rpo_objective_seconds: f64,

@@ -2,7 +2,9 @@
 
 pub(crate) mod access;
 pub(crate) mod answers;
+pub(crate) mod description;
 pub(crate) mod metrics;
+pub(crate) mod router;
 #[cfg(test)]
 pub(crate) mod schema;
 pub(crate) mod server;

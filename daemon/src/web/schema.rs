@@ -7,7 +7,7 @@ use lifeboat_vocabulary::UtcTime;
 use serde_json::Value;
 
 /// What a schema here may say. An unknown word would not be checked, so it is a fault of the description.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "$ref",
     "additionalProperties",
     "const",
@@ -22,6 +22,7 @@ const WORDS: [&str; 15] = [
     "oneOf",
     "prefixItems",
     "properties",
+    "propertyNames",
     "required",
 ];
 
@@ -101,6 +102,8 @@ impl Schemas {
                     || wanted.as_array().into_iter().flatten().filter_map(Value::as_str).find(|name| !has(name));
                 value.is_object() && missing().is_some()
             }
+            // Behind what `prefixItems` describes nothing may come.
+            "items" if *wanted == Value::Bool(false) => false,
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
                     self.check(wanted, item, &format!("{at}/{index}"), faults);
@@ -109,10 +112,11 @@ impl Schemas {
             }
             "prefixItems" => {
                 let schemas = wanted.as_array().into_iter().flatten();
+                let other_length = length.is_some_and(|length| Some(length) != wanted.as_array().map(Vec::len));
                 for (index, (schema, item)) in schemas.zip(value.as_array().into_iter().flatten()).enumerate() {
                     self.check(schema, item, &format!("{at}/{index}"), faults);
                 }
-                false
+                other_length
             }
             "additionalProperties" => {
                 for (name, item) in value.as_object().into_iter().flatten() {

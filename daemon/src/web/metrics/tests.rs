@@ -32,6 +32,10 @@ fn parse(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
     (samples, types)
 }
 
+fn text(status: StatusSnapshot) -> String {
+    metrics(Arc::new(status)).unwrap()
+}
+
 #[test]
 fn every_metric_stands_under_its_family_with_the_right_value() {
     let mut main = cluster("main");
@@ -44,7 +48,7 @@ fn every_metric_stands_under_its_family_with_the_right_value() {
         bytes_done: 1 << 20,
         bytes_total: 30 << 20,
     });
-    let (samples, types) = parse(&metrics(&snapshot(vec![main, cluster("billing")])));
+    let (samples, types) = parse(&text(snapshot(vec![main, cluster("billing")])));
     for (series, value) in [
         ("lifeboat_build_info{version=\"0.1.0\"}", 1.0),
         ("lifeboat_protection{cluster=\"main\"}", 0.0),
@@ -87,7 +91,7 @@ fn what_is_not_known_is_not_there() {
     let mut main = cluster("main");
     (main.wal, main.last_backup, main.rpo.seconds) = (None, None, None);
     main.regions.iter_mut().for_each(|region| (region.log, region.scrub) = (None, None));
-    let (samples, types) = parse(&metrics(&snapshot(vec![main])));
+    let (samples, types) = parse(&text(snapshot(vec![main])));
     for name in
         ["wal_durable_lsn_bytes", "backup_last_success_timestamp_seconds", "wal_quorum_lag_seconds", "log_head_seq"]
     {
@@ -98,9 +102,15 @@ fn what_is_not_known_is_not_there() {
 
 #[test]
 fn large_numbers_stay_exact_and_labels_cannot_break_out() {
-    assert_eq!(large((1 << 53) - 1), 9_007_199_254_740_991.0);
-    assert_eq!(large(u64::from(u32::MAX)), 4_294_967_295.0);
-    assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    let mut main = cluster("a\"b\\c\nd");
+    main.regions[0].uploaded_bytes = (1 << 53) - 1;
+    main.regions[1].uploaded_bytes = u64::from(u32::MAX);
+    let text = text(snapshot(vec![main]));
+    for (region, bytes) in [("frankfurt", "9007199254740991"), ("virginia", "4294967295")] {
+        let labels = format!("cluster=\"a\\\"b\\\\c\\nd\",region=\"{region}\"");
+        let line = format!("\nlifeboat_uploaded_bytes_total{{{labels}}} {bytes}\n");
+        assert!(text.contains(&line), "no {line} in {text}");
+    }
 }
 
 #[test]
@@ -111,6 +121,6 @@ fn every_metric_stands_in_the_paper_and_nothing_else() {
     let written: BTreeSet<String> =
         rows.flat_map(|cell| cell.split(',')).map(|name| name.trim().trim_matches('`').to_owned()).collect();
     let written: BTreeSet<String> = written.into_iter().map(|name| format!("lifeboat_{name}")).collect();
-    let (_, types) = parse(&metrics(&snapshot(vec![cluster("main")])));
+    let (_, types) = parse(&text(snapshot(vec![cluster("main")])));
     assert_eq!(written, types.into_keys().collect());
 }

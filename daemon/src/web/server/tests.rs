@@ -5,6 +5,7 @@ use crate::base::state::Loaded;
 use crate::base::supervisor::{Supervisor, Watchdog};
 use crate::deletion::freeze::Freezer;
 use lifeboat_config::{SecretRef, TlsFiles};
+use lifeboat_vocabulary::Clock;
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::CertificateDer;
