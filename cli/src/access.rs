@@ -167,7 +167,7 @@ impl Repository {
                 let message = format!("there is no backup {backup} in cluster {}; see `list`", self.cluster);
                 Exit::error(Ending::NoSuchBackup, message)
             })?,
-            None => self.catalog.newest_sound().ok_or_else(|| {
+            None => self.catalog.newest_intact().ok_or_else(|| {
                 let message = format!("there is no good backup of cluster {}; see `list`", self.cluster);
                 Exit::error(Ending::NoSuchBackup, message)
             })?,

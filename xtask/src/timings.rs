@@ -111,7 +111,13 @@ fn minutes(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    fn write(path: &Path, text: &str) {
+        std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
 
     #[test]
     fn units_of_one_crate_are_added_up_and_the_longest_crate_comes_first() {
@@ -120,10 +126,10 @@ mod tests {
         let unit =
             |name: &str, seconds: f64| format!(r#"{{"name": "{name}", "duration": {seconds}, "sections": null}}"#);
         let units = [unit("short", 1.0), unit("long", 2.0), unit("long", 0.5)].join(",\n");
-        std::fs::write(&report, format!("<script>\nconst UNIT_DATA = [\n{units}\n];\nlet x = [];\n")).unwrap();
+        write(&report, &format!("<script>\nconst UNIT_DATA = [\n{units}\n];\nlet x = [];\n"));
         let expected = [("long".to_owned(), 2, 2.5), ("short".to_owned(), 1, 1.0)];
         assert_eq!(crates(&report).unwrap(), expected);
-        std::fs::write(&report, "<html>").unwrap();
+        write(&report, "<html>");
         assert!(crates(&report).unwrap_err().to_string().contains("no data"));
     }
 

@@ -226,8 +226,8 @@ mod tests {
     use lifeboat_vocabulary::SystemClock;
 
     use super::*;
-    use crate::deletion::standstill::Action;
     use crate::deletion::audit::Responsible;
+    use crate::deletion::standstill::Action;
     use crate::log_samples::{Regions, backup};
 
     #[tokio::test]

@@ -18,7 +18,11 @@ const PERIOD_UNREAD: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// None so far; the supervisor wants to know.
-pub(crate) async fn follow(context: TaskContext, cluster: ClusterContext, good: watch::Receiver<u64>) -> anyhow::Result<()> {
+pub(crate) async fn follow(
+    context: TaskContext,
+    cluster: ClusterContext,
+    good: watch::Receiver<u64>,
+) -> anyhow::Result<()> {
     // Regions have deadlines of their own.
     context.progress.waiting("the regions' logs");
     let stores = cluster.regions.stores();

@@ -94,11 +94,7 @@ impl LogFollower {
     ///
     /// # Errors
     /// [`LogError`], by meaning; a log that does not continue what was read before is refused.
-    pub async fn read_log(
-        &self,
-        region: &RegionStore,
-        trust: &LogTrust,
-    ) -> Result<Arc<RegionLog>, Arc<LogError>> {
+    pub async fn read_log(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
         let read = self.logs.read(region, trust).await;
         match &read {
             Ok(_) => self.succeeded(&region.name),

@@ -111,7 +111,7 @@ fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descripto
         ),
     };
     let catalog = Catalog::merge(views);
-    let newest = catalog.newest_sound().map(|row| &row.record);
+    let newest = catalog.newest_intact().map(|row| &row.record);
     let start = newest.map(|record| WalPosition { timeline: record.start_tli, lsn: record.start_lsn });
     let wanted = newest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn });
     let backup_needed = needed(start, records.gaps_everywhere());

@@ -238,7 +238,7 @@ impl Catalog {
 
     /// The newest backup that counts as good and that some region has.
     #[must_use]
-    pub fn newest_sound(&self) -> Option<&CatalogRow> {
+    pub fn newest_intact(&self) -> Option<&CatalogRow> {
         self.rows.iter().find(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
     }
 }

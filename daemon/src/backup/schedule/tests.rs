@@ -3,6 +3,7 @@
 use lifeboat_config::ScheduleSettings;
 
 use super::*;
+use lifeboat_testkit::SeededRandom;
 
 fn at(text: &str) -> UtcTime {
     let text = if text.len() == 5 { format!("2026-11-20T{text}:00Z") } else { text.to_owned() };
@@ -180,24 +181,12 @@ fn a_backup_is_overdue_after_half_of_the_usual_time_and_an_hour() {
     }
 }
 
-/// xorshift64*: the same seed always gives the same run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
-    }
-}
-
 /// A year in which the daemon is down at times, its clock is set forwards and backwards, and runs fail.
 #[test]
 fn in_any_year_every_planned_time_is_taken_care_of_once() {
     let zones = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
     for seed in 1..=40_u64 {
-        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut chance = SeededRandom::new(seed);
         let zone = zones[usize::try_from(chance.below(4)).unwrap()];
         let settings = ScheduleSettings {
             timezone: jiff::tz::TimeZone::get(zone).unwrap(),

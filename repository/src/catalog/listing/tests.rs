@@ -66,7 +66,7 @@ async fn regions_that_disagree_about_a_backup_are_reported_and_the_backup_is_dis
     assert_eq!(catalog.findings(), [disagreement]);
     assert_eq!(presence(&catalog, NEW, "eu"), Presence::Committed { seq: 2 });
     assert_eq!(presence(&catalog, NEW, "us"), Presence::Different { seq: 2 });
-    assert_eq!(catalog.newest_sound().unwrap().record.backup.as_str(), OLD, "nobody guesses which one is right");
+    assert_eq!(catalog.newest_intact().unwrap().record.backup.as_str(), OLD, "nobody guesses which one is right");
 }
 
 #[tokio::test]
@@ -152,8 +152,8 @@ async fn a_damaged_backup_is_listed_and_is_not_the_newest_intact_one() {
     let damaged = BackupRecord { pages, ..backup(NEW) };
     let catalog = Catalog::merge(&[view("eu", &[backup(OLD), damaged]).await]);
     assert_eq!(ids(&catalog), [NEW, OLD]);
-    assert_eq!(catalog.newest_sound().unwrap().record.backup.as_str(), OLD);
-    assert!(Catalog::merge(&[]).newest_sound().is_none());
+    assert_eq!(catalog.newest_intact().unwrap().record.backup.as_str(), OLD);
+    assert!(Catalog::merge(&[]).newest_intact().is_none());
 }
 
 #[tokio::test]
