@@ -142,7 +142,11 @@ pub(crate) async fn compare(
     let is_accepted =
         |disagreement: &Disagreement| freezer.was_lifted(cluster, trigger(disagreement), &disagreement.finding());
     let accepted = found.iter().filter(|disagreement| is_accepted(disagreement)).filter_map(Disagreement::region);
-    let accepted: Vec<RegionName> = accepted.cloned().collect();
+    let mut accepted: Vec<RegionName> = accepted.cloned().collect();
+    let is_open = |region: &RegionName| {
+        found.iter().any(|disagreement| !is_accepted(disagreement) && disagreement.region() == Some(region))
+    };
+    accepted.retain(|region| !is_open(region));
     for region in &accepted {
         remembered.remove(region);
     }

@@ -131,6 +131,9 @@ async fn refuse_doubtful(deleter: &Deleter<'_>, stores: &OpenRegions) -> anyhow:
     match deleter.read_logs(stores).await {
         Ok(_) => Ok(()),
         Err(Doubt::Stopped(why) | Doubt::Away(why)) => bail!("nothing was changed: {why}"),
+        Err(Doubt::Foreign(what)) => {
+            bail!("the regions hold different repositories, and nothing was changed: {}", what.join("; "))
+        }
         Err(Doubt::Disagree(what)) => bail!(
             "the regions disagree, deletion is frozen, and nothing was changed ({}): find out why, then `lifeboatd resume \
              --cluster {} --action delete`",

@@ -14,6 +14,7 @@ use lifeboat_repository::log::{Descriptor, LogError, LogHead, LogMemory, LogTrus
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A region that hangs is not current for longer.
 const CURRENT_FOR: Duration = Duration::from_secs(180);
@@ -33,13 +34,16 @@ pub struct LogFollower {
 /// When a log was read.
 #[derive(Clone, Copy, Debug)]
 struct Read {
-    last: Option<UtcTime>,
+    /// When it succeeded last, by the machine's clock and by one that nobody sets.
+    last: Option<(UtcTime, Instant)>,
     freshness: Freshness,
+    /// Whether the log is refused because it does not continue what was read before.
+    has_changed: bool,
 }
 
 /// Whether the last attempt to read a log succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
+enum Freshness {
     /// It did.
     Current,
     /// It did not: the log may have grown since, or is refused now.
@@ -52,8 +56,6 @@ pub(crate) struct FollowedLog {
     pub(crate) log: Arc<RegionLog>,
     /// When it was read.
     pub(crate) read: UtcTime,
-    /// Whether it could be read the last time that it was tried.
-    pub(crate) freshness: Freshness,
 }
 
 impl Default for LogFollower {
@@ -74,7 +76,7 @@ impl LogFollower {
         region: &RegionStore,
         key: &VerifyKey,
     ) -> anyhow::Result<(Descriptor, Arc<RegionLog>)> {
-        let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name))?;
+        let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name, false))?;
         let log = self.read_log(region, &trust_in(&descriptor, &region.name)).await.context("read the log")?;
         Ok((descriptor, log))
     }
@@ -90,6 +92,15 @@ impl LogFollower {
         Ok(descriptor)
     }
 
+    /// The descriptor of the first of these regions that was read.
+    pub(crate) fn descriptor_of_any<'a>(
+        &self,
+        mut regions: impl Iterator<Item = &'a RegionName>,
+    ) -> Option<Descriptor> {
+        let descriptors = self.descriptors.lock();
+        regions.find_map(|region| descriptors.get(region).cloned())
+    }
+
     /// Reads and checks a region's log, where it is known already to which repository it belongs.
     ///
     /// # Errors
@@ -98,7 +109,7 @@ impl LogFollower {
         let read = self.logs.read(region, trust).await;
         match &read {
             Ok(_) => self.succeeded(&region.name),
-            Err(_) => self.failed(&region.name),
+            Err(error) => self.failed(&region.name, has_changed(error)),
         }
         read
     }
@@ -112,7 +123,7 @@ impl LogFollower {
         region: &RegionStore,
         key: &VerifyKey,
     ) -> anyhow::Result<(Descriptor, RegionLog)> {
-        let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name))?;
+        let descriptor = self.descriptor(region, key).await.inspect_err(|_| self.failed(&region.name, false))?;
         let read = self.read_log_even_if_changed(region, &trust_in(&descriptor, &region.name)).await;
         Ok((descriptor, read.context("read the log")?))
     }
@@ -163,9 +174,9 @@ impl LogFollower {
     #[must_use]
     pub(crate) fn latest(&self) -> BTreeMap<RegionName, FollowedLog> {
         let reads = self.reads.lock().clone();
-        let followed = reads.into_iter().filter_map(|(name, Read { last, freshness })| {
-            let (log, read) = (self.logs.known(&name)?, last?);
-            Some((name, FollowedLog { log, read, freshness }))
+        let followed = reads.into_iter().filter_map(|(name, Read { last, .. })| {
+            let (log, (read, _)) = (self.logs.known(&name)?, last?);
+            Some((name, FollowedLog { log, read }))
         });
         followed.collect()
     }
@@ -173,11 +184,16 @@ impl LogFollower {
     /// The logs that could be read the last time that it was tried, and not long ago.
     #[must_use]
     pub(crate) fn current(&self) -> BTreeMap<RegionName, RegionLog> {
-        let now = SystemClock.now();
-        let current = self.latest().into_iter().filter(|(_, followed)| {
-            followed.freshness == Freshness::Current && now.since(followed.read) <= CURRENT_FOR
-        });
-        current.map(|(name, followed)| (name, RegionLog::clone(&followed.log))).collect()
+        let reads = self.reads.lock().clone();
+        let is_recent = |read: &Read| read.last.is_some_and(|(_, when)| when.elapsed() <= CURRENT_FOR);
+        let current = reads.into_iter().filter(|(_, read)| read.freshness == Freshness::Current && is_recent(read));
+        current.filter_map(|(name, _)| Some((name.clone(), RegionLog::clone(&*self.logs.known(&name)?)))).collect()
+    }
+
+    /// Whether a region's log was refused when it was read last, because it does not continue what was read before.
+    #[must_use]
+    pub(crate) fn has_changed(&self, region: &RegionName) -> bool {
+        self.reads.lock().get(region).is_some_and(|read| read.has_changed)
     }
 
     /// Changes whenever a log is forgotten.
@@ -193,14 +209,17 @@ impl LogFollower {
     }
 
     fn succeeded(&self, region: &RegionName) {
-        let read = Read { last: Some(SystemClock.now()), freshness: Freshness::Current };
+        let last = Some((SystemClock.now(), Instant::now()));
+        let read = Read { last, freshness: Freshness::Current, has_changed: false };
         self.reads.lock().insert(region.clone(), read);
         self.publish();
     }
 
-    fn failed(&self, region: &RegionName) {
-        let never = Read { last: None, freshness: Freshness::Outdated };
-        self.reads.lock().entry(region.clone()).or_insert(never).freshness = Freshness::Outdated;
+    fn failed(&self, region: &RegionName, has_changed: bool) {
+        let mut reads = self.reads.lock();
+        let last = reads.get(region).and_then(|read| read.last);
+        reads.insert(region.clone(), Read { last, freshness: Freshness::Outdated, has_changed });
+        drop(reads);
         self.publish();
     }
 

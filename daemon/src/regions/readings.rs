@@ -69,8 +69,11 @@ pub(crate) async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyho
     let regions = opened.stores();
     let root = signer.verify_key();
     let descriptors = join_all(regions.iter().map(|region| Descriptor::read(&*region.store, Some(&root)))).await;
-    let first = descriptors.iter().find_map(|read| read.as_ref().ok()).map(|(descriptor, _)| descriptor.clone());
-    let Some(first) = first else {
+    // What this process knows already counts before what a region says that happens to answer first.
+    let known =
+        opened.logs().descriptor_of_any(regions.iter().map(|region| &region.name)).filter(|known| known.root == root);
+    let answered = descriptors.iter().find_map(|read| read.as_ref().ok()).map(|(descriptor, _)| descriptor.clone());
+    let Some(first) = answered.map(|answered| known.unwrap_or(answered)) else {
         let why = regions
             .iter()
             .zip(&descriptors)

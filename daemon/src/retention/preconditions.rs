@@ -24,6 +24,8 @@ pub(crate) enum Doubt {
     Stopped(String),
     /// The logs of the regions contradict each other, or what was seen before.
     Disagree(Vec<String>),
+    /// They hold different repositories.
+    Foreign(Vec<String>),
     /// No region can be asked, or what one says may have been misread.
     Away(String),
 }
@@ -46,6 +48,11 @@ impl Deleter<'_> {
     pub(crate) async fn read_logs(&self, regions: &OpenRegions) -> Result<RegionReadings, Doubt> {
         self.stopped()?;
         let mut read = self.read_all(regions).await?;
+        // Before anything is compared, which is remembered: the log of another repository would be taken for ours.
+        let foreign = read.foreign();
+        if !foreign.is_empty() {
+            return Err(Doubt::Foreign(foreign));
+        }
         let mut compared = self.compare(&read).await;
         if compared.accepted.iter().any(|region| read.has_changed(region)) {
             for region in compared.accepted.iter().filter(|region| read.has_changed(region)) {
@@ -56,10 +63,6 @@ impl Deleter<'_> {
             compared = self.compare(&read).await;
         }
         let Compared { found, suspected, .. } = compared;
-        let foreign = read.foreign();
-        if !foreign.is_empty() {
-            return Err(Doubt::Disagree(foreign));
-        }
         if !found.is_empty() {
             return Err(Doubt::Disagree(found.iter().map(ToString::to_string).collect()));
         }
@@ -129,7 +132,7 @@ mod tests {
         let deleter =
             Deleter { cluster: &cluster, state: dir.path(), freezer: &freezer, signer: &signer, clock: &SystemClock };
         let doubt = deleter.read_logs(&regions).await.unwrap_err();
-        let Doubt::Disagree(what) = &doubt else { panic!("{doubt:?}") };
+        let Doubt::Foreign(what) = &doubt else { panic!("{doubt:?}") };
         assert!(what[0].starts_with("r1: it holds another repository"), "{what:?}");
     }
 }

@@ -104,7 +104,7 @@ impl RetentionTask {
         let read = match deleter.read_logs(regions).await {
             Ok(read) => read,
             Err(Doubt::Stopped(why)) => return Ok(RoundOutcome::Stopped(why)),
-            Err(Doubt::Disagree(what)) => return Ok(RoundOutcome::Disagree(what)),
+            Err(Doubt::Disagree(what) | Doubt::Foreign(what)) => return Ok(RoundOutcome::Disagree(what)),
             Err(Doubt::Away(why)) => {
                 let unreadable = regions.iter().map(|region| (region.name.clone(), why.clone()));
                 return Ok(RoundOutcome::Regions(as_outcomes(unreadable).collect()));

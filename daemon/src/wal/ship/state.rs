@@ -88,6 +88,8 @@ pub(crate) struct ShipState {
     /// Missing WAL that was put on record since the start.
     gaps: Kept,
     early: Vec<Early>,
+    /// The key that is in use.
+    epoch: Option<Arc<Notice>>,
     /// Where the oldest key begins that some region has not heard of: an empty region is owed everything from there on.
     owed: Option<WalPosition>,
 }
@@ -107,6 +109,7 @@ impl ShipState {
             slices: Vec::new(),
             gaps: Kept::new(),
             early: Vec::new(),
+            epoch: None,
             owed: None,
         }
     }

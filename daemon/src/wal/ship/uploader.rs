@@ -22,12 +22,15 @@ use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
+use crate::wal::ship::state::ShipState;
 use crate::wal::ship::state::regions::NotEntered;
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Before the key in use is put on record again in a log that was set back, after that failed.
+const EPOCH_RETRY: Duration = Duration::from_secs(60);
 
 /// An object on its way.
 struct Going {
@@ -49,6 +52,15 @@ pub(crate) struct RegionUploader {
     pause: Duration,
     /// After a failure: nothing before this, and then one object as a trial.
     paused_until: Option<Instant>,
+    epoch_again: EpochAgain,
+}
+
+/// Whether the key in use was put on record again since the region's log was found changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct EpochAgain {
+    done: bool,
+    /// After a failure: not before this.
+    not_before: Option<Instant>,
 }
 
 impl RegionUploader {
@@ -56,7 +68,8 @@ impl RegionUploader {
     pub(crate) fn new(index: usize, region: RegionStore, ship: Arc<ShipContext>, keys: mpsc::Sender<Keys>) -> Self {
         let entered = ship.now();
         let (puts, going) = (JoinSet::new(), HashMap::new());
-        Self { index, ship, region, keys, entered, puts, going, read_back: 0, pause: PAUSE_MIN, paused_until: None }
+        let (pause, epoch_again) = (PAUSE_MIN, EpochAgain::default());
+        Self { index, ship, region, keys, entered, puts, going, read_back: 0, pause, paused_until: None, epoch_again }
     }
 
     /// Asks the region what it has.
@@ -106,6 +119,7 @@ impl RegionUploader {
         }
         self.pause = PAUSE_MIN;
         let ship = Arc::clone(&self.ship);
+        let mut logs = ship.settings.logs.changes();
         loop {
             while let Some(load) = self.claim() {
                 match load.what.clone() {
@@ -122,6 +136,29 @@ impl RegionUploader {
                 Some(ended) = self.puts.join_next_with_id() => self.ended(ended),
                 () = wait(self.paused_until) => self.paused_until = None,
                 () = ring(bell) => {}
+                Ok(()) = logs.changed() => self.keep_epoch().await,
+            }
+        }
+    }
+
+    /// A log that was set back may not name the key that is in use any more, and without its record nobody could read what is
+    /// stored under it: so it goes on record again, once for each time that the log is found changed.
+    async fn keep_epoch(&mut self) {
+        if !self.ship.settings.logs.has_changed(&self.region.name) {
+            self.epoch_again = EpochAgain::default();
+            return;
+        }
+        let EpochAgain { done, not_before } = self.epoch_again;
+        if done || not_before.is_some_and(|when| Instant::now() < when) {
+            return;
+        }
+        let Some(notice) = self.ship.look(ShipState::epoch) else { return };
+        match self.announce(&notice).await {
+            Ok(()) => self.epoch_again.done = true,
+            Err(error) => {
+                self.epoch_again.not_before = Some(Instant::now() + EPOCH_RETRY);
+                let error = format!("{error:#}");
+                tracing::warn!(region = %self.region.name, error, "the key for WAL is not on record again yet");
             }
         }
     }
@@ -254,8 +291,8 @@ impl RegionUploader {
                 tool: settings.tool.clone(),
             };
             match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
-                // Everybody hears of it, and the next head names it.
-                Ok(_) => log = self.read_log(&trust).await?,
+                // Everybody hears of it, and the next head names it. A log that is refused stays so.
+                Ok(_) => drop(settings.logs.read_log(&self.region, &trust).await),
                 // A backup that ran beside us has taken the number.
                 Err(LogError::CountReused { .. }) => self.ship.heard_of(&log),
                 Err(error) => return Err(error).context("write to the log"),

@@ -1,11 +1,14 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
+use std::sync::Arc;
+
 use lifeboat_repository::wal::WalObject;
 use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use crate::wal::ship::memory::Body;
+use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::spool::SpoolFile;
 use crate::wal::ship::state::{Found, ShipState, start_of};
@@ -150,8 +153,18 @@ impl ShipState {
         if let What::Wal(object) = &what {
             self.marks.seal(object.range);
         }
+        if let What::Notice(notice) = &what
+            && matches!(**notice, Notice::Epoch { .. })
+        {
+            self.epoch = Some(Arc::clone(notice));
+        }
         let body = Some(Body::new(body, &self.memory));
         self.pending_objects.add(Load { what, file, body }, wanted, now);
+    }
+
+    /// The key that is in use, as it goes on record.
+    pub(crate) fn epoch(&self) -> Option<Arc<Notice>> {
+        self.epoch.clone()
     }
 
     /// The files of the spool that nobody needs any more.
