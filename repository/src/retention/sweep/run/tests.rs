@@ -428,8 +428,12 @@ async fn without_conditional_writes_a_second_writer_is_detected() {
     world.say(hold.clone()).await;
     let theirs = draft(&other, RecordBody::Hold(samples::hold(0xd2, "20260101T020000Z-00000000", None)), at(130));
     let other_signer = samples::signer();
-    // Another process does not wait for its turn here.
+    // Another process does not wait for its turn here, and sees the log as it was before the hold.
     let elsewhere = MemoryStore::new();
+    let last = layout::log_note(other.head().unwrap().seq);
+    let bytes = store.get(&last, ByteRange::WholeUpTo(ByteCount::from_mib(1))).await.unwrap();
+    let body = SealedBody { sha256: crate::format::aead::sha256(&bytes), bytes };
+    elsewhere.put(&last, body, PutMode::CreateOnly).await.unwrap();
     other.try_append(&elsewhere, &other_signer, &theirs).await.unwrap();
     let key = layout::log_note(u64::try_from(other.entries().len() - 1).unwrap());
     let bytes = elsewhere.get(&key, ByteRange::WholeUpTo(ByteCount::from_mib(1))).await.unwrap();
