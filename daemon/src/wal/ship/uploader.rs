@@ -149,7 +149,8 @@ impl RegionUploader {
             return;
         }
         let EpochAgain { done, not_before } = self.epoch_again;
-        if done || not_before.is_some_and(|when| Instant::now() < when) {
+        let may_write = self.ship.look(|ship_state| ship_state.may_write(self.index));
+        if done || !may_write || not_before.is_some_and(|when| Instant::now() < when) {
             return;
         }
         let Some(notice) = self.ship.look(ShipState::epoch) else { return };

@@ -104,8 +104,12 @@ impl ShipState {
     /// The next load for a region, if it may be written to: one whose body is in memory, or takes at most `room` bytes when
     /// it is read back.
     pub(crate) fn claim(&mut self, region: usize, room: u64) -> Option<Load> {
-        let may_write = self.regions.get(region).is_some_and(UploaderState::may_write);
-        if may_write { self.pending_objects.claim(region, room) } else { None }
+        if self.may_write(region) { self.pending_objects.claim(region, room) } else { None }
+    }
+
+    /// Whether WAL may be written into a region.
+    pub(crate) fn may_write(&self, region: usize) -> bool {
+        self.regions.get(region).is_some_and(UploaderState::may_write)
     }
 
     /// Whether a region has told what it has.
