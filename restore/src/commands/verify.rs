@@ -30,6 +30,13 @@ struct Verdict {
     failure: Option<String>,
 }
 
+impl Verdict {
+    /// Of a region where nothing could be read.
+    fn unread(region: String, error: &anyhow::Error) -> Self {
+        Self { region, objects: 0, damage: Vec::new(), failure: Some(format!("{error:#}")) }
+    }
+}
+
 /// Verifies one backup in every region that has it: with a key everything is decrypted, decompressed and compared with
 /// the CRC-32C of its file; without, every object is compared with its signed SHA-256.
 ///
@@ -77,14 +84,7 @@ impl Verification<'_> {
         let reader: Arc<BackupReader> = match reader {
             Ok(reader) => reader,
             Err(error) if error.downcast_ref::<lifeboat_cli::exit_code::Exit>().is_some() => return Err(error),
-            Err(error) => {
-                return Ok(Verdict {
-                    region: name,
-                    objects: 0,
-                    damage: Vec::new(),
-                    failure: Some(format!("{error:#}")),
-                });
-            }
+            Err(error) => return Ok(Verdict::unread(name, &error)),
         };
         let progress = Arc::new(Progress::default());
         let line = ProgressLine::start("verify", Arc::clone(&progress), Some(row.record.files.raw_bytes), output);
@@ -114,14 +114,7 @@ impl Verification<'_> {
         let list = repository.objects(&row.record, std::slice::from_ref(region)).await;
         let objects = match list {
             Ok(objects) => objects,
-            Err(error) => {
-                return Ok(Verdict {
-                    region: name,
-                    objects: 0,
-                    damage: Vec::new(),
-                    failure: Some(format!("{error:#}")),
-                });
-            }
+            Err(error) => return Ok(Verdict::unread(name, &error)),
         };
         let count = objects.len();
         let damage = hash_all(region, objects.into_iter().collect(), stop).await;
