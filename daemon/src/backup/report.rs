@@ -77,7 +77,11 @@ pub(crate) fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
                 table.toned_row(vec![(region, None), ("committed".into(), Some(Tone::Good)), (String::new(), None)])
             }
             Err(reason) => {
-                table.toned_row(vec![(region, None), ("left".into(), Some(Tone::Bad)), (error_chain(reason), None)]);
+                table.toned_row(vec![
+                    (region, None),
+                    ("excluded".into(), Some(Tone::Bad)),
+                    (error_chain(reason), None),
+                ]);
             }
         }
     }
