@@ -106,7 +106,7 @@ fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
 
 /// Whether an answer is as the daemon itself describes it.
 fn described(description: &str, path: &str, answer: &Answer) {
-    let faults = Schemas::read(description).faults((path, answer.code), &answer.content_type, &answer.body);
+    let faults = Schemas::read(description).faults(path, answer.code, &answer.content_type, &answer.body);
     assert!(faults.is_empty(), "{path}: {faults:#?}\n{}", answer.body);
 }
 

@@ -135,33 +135,20 @@ pub fn list(config: &Config, output: Output) -> Ending {
     let mut documents = Vec::new();
     let columns = ["cluster", "stopped", "by", "since (UTC)", "until (UTC)", "why"];
     let mut table = Table::new(&columns.map(|name| (name, Align::Left)));
-    let mut rows = 0;
     for cluster in &config.clusters {
         let standstill = freezer.standstill(&cluster.name);
         let pauses: Vec<_> = standstill.pauses.iter().filter(|pause| pause.in_force(now)).collect();
         documents.push(json!({ "cluster": cluster.name.as_str(), "frozen": standstill.frozen, "pauses": pauses }));
-        rows += standstill.frozen.len() + pauses.len();
-        let frozen = standstill.frozen.iter().map(|frozen| Stopped {
-            cluster: cluster.name.clone(),
-            what: Action::Delete,
-            since: frozen.since,
-            who: format!("freeze: {}", frozen.trigger),
-            why: frozen.why.clone(),
-            expires: None,
+        let frozen = standstill.frozen.iter().map(|frozen| {
+            let stops = frozen.stops(&cluster.name);
+            Stopped { who: format!("freeze: {}", stops.who), ..stops }
         });
-        let paused = pauses.into_iter().map(|pause| Stopped {
-            cluster: cluster.name.clone(),
-            what: pause.action,
-            since: pause.since,
-            who: pause.owner.clone(),
-            why: pause.reason.clone(),
-            expires: pause.expires,
-        });
-        frozen.chain(paused).for_each(|stopped| table.row(&row(stopped).each_ref().map(String::as_str)));
+        let stopped = frozen.chain(pauses.iter().map(|pause| pause.stops(&cluster.name)));
+        stopped.for_each(|stopped| table.row(&row(stopped).each_ref().map(String::as_str)));
     }
     match output {
         Output::Json => println!("{}", json!({ "clusters": documents })),
-        Output::Text if rows == 0 => println!("{}", toned("nothing is paused or frozen", Tone::Good)),
+        Output::Text if table.is_empty() => println!("{}", toned("nothing is paused or frozen", Tone::Good)),
         Output::Text => print!("{table}"),
     }
     Ending::Done

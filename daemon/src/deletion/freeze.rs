@@ -51,23 +51,20 @@ impl Freezer {
     /// [`Stopped`] says why not, and how it is lifted.
     pub fn check(&self, cluster: &ClusterName, action: Action) -> Result<(), Stopped> {
         let now = self.clock.now();
-        let stopped = |since, who: &str, why: &str, expires| {
-            let (cluster, who, why) = (cluster.clone(), who.to_owned(), why.to_owned());
-            Err(Stopped { cluster, what: action, since, who, why, expires })
-        };
         let standstill = match self.of(cluster).try_read() {
             Ok(standstill) => standstill,
             Err(error) if action == Action::Delete => {
-                return stopped(now, "caution", &error_chain(&error), None);
+                let (who, why) = ("caution".to_owned(), error_chain(&error));
+                return Err(Stopped { cluster: cluster.clone(), what: action, since: now, who, why, expires: None });
             }
             Err(_) => return Ok(()),
         };
         let unsaved = self.unsaved.lock().get(cluster).and_then(|findings| findings.first().cloned());
         if let (Action::Delete, Some(frozen)) = (action, standstill.frozen.first().or(unsaved.as_ref())) {
-            return stopped(frozen.since, &frozen.trigger.to_string(), &frozen.why, None);
+            return Err(frozen.stops(cluster));
         }
         match standstill.pauses.iter().find(|pause| pause.action == action && pause.in_force(now)) {
-            Some(pause) => stopped(pause.since, &pause.owner, &pause.reason, pause.expires),
+            Some(pause) => Err(pause.stops(cluster)),
             None => Ok(()),
         }
     }

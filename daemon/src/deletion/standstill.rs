@@ -92,6 +92,14 @@ pub struct Frozen {
     pub since: UtcTime,
 }
 
+impl Frozen {
+    /// What it stops.
+    pub(crate) fn stops(&self, cluster: &ClusterName) -> Stopped {
+        let (who, why) = (self.trigger.to_string(), self.why.clone());
+        Stopped { cluster: cluster.clone(), what: Action::Delete, since: self.since, who, why, expires: None }
+    }
+}
+
 /// An action, paused by a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
@@ -114,6 +122,12 @@ impl Pause {
     #[must_use]
     pub fn in_force(&self, now: UtcTime) -> bool {
         self.expires.is_none_or(|end| now < end)
+    }
+
+    /// What it stops.
+    pub(crate) fn stops(&self, cluster: &ClusterName) -> Stopped {
+        let Self { action, reason, owner, since, expires } = self.clone();
+        Stopped { cluster: cluster.clone(), what: action, since, who: owner, why: reason, expires }
     }
 
     /// What there is to say about it if somebody may have forgotten it.

@@ -15,6 +15,7 @@ use crate::base::alarms::board::{Alarm, AlarmBoard, RaisedAlarm};
 use crate::base::progress::Doing;
 use crate::base::supervisor::{Supervisor, TaskContext};
 use crate::deletion::freeze::Freezer;
+use crate::deletion::standstill::Stopped;
 use crate::model::capabilities::Writers;
 use crate::model::facts::{ClusterFacts, Facts};
 use crate::model::region_health::Health;
@@ -201,20 +202,7 @@ impl StatusBoard {
         let alarms: Vec<AlarmLine> = self.alarms.raised(Some(&view.cluster)).iter().map(alarm_line).collect();
         let wal = facts.wal.clone().filter(|wal| wal.age(now).is_some_and(|age| age < WAL_STALE));
         let standstill = self.freezer.standstill(&view.cluster);
-        let freezes = standstill.frozen.iter().map(|frozen| StopStatus {
-            what: "delete".to_owned(),
-            since: frozen.since,
-            who: frozen.trigger.to_string(),
-            why: frozen.why.clone(),
-            expires: None,
-        });
-        let pauses = standstill.pauses.iter().filter(|pause| pause.in_force(now)).map(|pause| StopStatus {
-            what: pause.action.to_string(),
-            since: pause.since,
-            who: pause.owner.clone(),
-            why: pause.reason.clone(),
-            expires: pause.expires,
-        });
+        let pauses = standstill.pauses.iter().filter(|pause| pause.in_force(now));
         let mut status = ClusterStatus {
             cluster: view.cluster.to_string(),
             verdict: Verdict { protection: Protection::Ok, reasons: Vec::new(), not_ready: Vec::new() },
@@ -225,8 +213,8 @@ impl StatusBoard {
             running: facts.running.clone(),
             forecast: None,
             regions: view.regions.iter().map(|region| region_status(region, &view.book, &facts)).collect(),
-            freezes: freezes.collect(),
-            pauses: pauses.collect(),
+            freezes: standstill.frozen.iter().map(|frozen| stop(frozen.stops(&view.cluster))).collect(),
+            pauses: pauses.map(|pause| stop(pause.stops(&view.cluster))).collect(),
             alarms,
             runs: facts.runs.last.clone(),
             counters: facts.runs.counters.clone(),
@@ -369,6 +357,10 @@ fn region_status(region: &OpenRegion, book: &RegionBook, facts: &Facts) -> Regio
         heal: facts.heal.get(&region.name).cloned(),
         scrub: facts.scrub.get(&region.name).cloned(),
     }
+}
+
+fn stop(Stopped { cluster: _, what, since, who, why, expires }: Stopped) -> StopStatus {
+    StopStatus { what: what.to_string(), since, who, why, expires }
 }
 
 fn breaker_word(state: BreakerState) -> &'static str {

@@ -31,13 +31,19 @@ pub(crate) struct Schemas {
     document: Value,
 }
 
+/// One word of a schema and what it asks for, such as `minimum` and 0.
+struct Constraint<'a> {
+    word: &'a str,
+    wanted: &'a Value,
+}
+
 impl Schemas {
     pub(crate) fn read(text: &str) -> Self {
         Self { document: serde_json::from_str(text).unwrap() }
     }
 
     /// What is wrong with an answer; nothing if it is as described.
-    pub(crate) fn faults(&self, (path, status): (&str, u16), content_type: &str, body: &str) -> Vec<String> {
+    pub(crate) fn faults(&self, path: &str, status: u16, content_type: &str, body: &str) -> Vec<String> {
         let path = path.replace('/', "~1");
         let pointer = format!("/paths/{path}/get/responses/{status}/content");
         let Some(content) = self.document.pointer(&pointer) else { return vec![format!("{pointer} is not described")] };
@@ -56,7 +62,7 @@ impl Schemas {
             if word != "type" && !WORDS.contains(&word.as_str()) {
                 faults.push(format!("{at}: the word {word} is not checked"));
             }
-            if let Some(wrong) = self.word((word, wanted), value, at, faults) {
+            if let Some(wrong) = self.word(&Constraint { word, wanted }, value, at, faults) {
                 faults.push(format!("{at}: {wrong}"));
             }
         }
@@ -70,13 +76,8 @@ impl Schemas {
         }
     }
 
-    fn word(
-        &self,
-        (word, wanted): (&str, &Value),
-        value: &Value,
-        at: &str,
-        faults: &mut Vec<String>,
-    ) -> Option<String> {
+    fn word(&self, constraint: &Constraint<'_>, value: &Value, at: &str, faults: &mut Vec<String>) -> Option<String> {
+        let Constraint { word, wanted } = *constraint;
         let number = |value: &Value| value.as_f64();
         let length = value.as_array().map(Vec::len);
         let wrong = match word {

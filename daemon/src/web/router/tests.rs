@@ -25,7 +25,7 @@ struct Answer {
 }
 
 /// What a request without a token and a body gets.
-async fn ask(status: &StatusSnapshot, time: &str, (method, path): (Method, &str)) -> Answer {
+async fn ask(status: &StatusSnapshot, time: &str, method: Method, path: &str) -> Answer {
     let nothing = HttpSettings { listen: None, token: None, tls: None };
     let access = Access::read(&nothing, &Environment::default()).unwrap();
     let (_, latest) = watch::channel(Arc::new(status.clone()));
@@ -38,7 +38,7 @@ async fn ask(status: &StatusSnapshot, time: &str, (method, path): (Method, &str)
 }
 
 async fn get(status: &StatusSnapshot, path: &str) -> Answer {
-    ask(status, "17:24:06", (Method::GET, path)).await
+    ask(status, "17:24:06", Method::GET, path).await
 }
 
 async fn schemas() -> Schemas {
@@ -102,14 +102,14 @@ async fn every_answer_is_as_it_is_described() {
     for (what, status) in [("well", well()), ("ill", ill()), ("empty", snapshot(vec![]))] {
         for path in ["/healthz", "/readyz", "/api/v1/status", "/api/v1/openapi.json"] {
             let answer = get(&status, path).await;
-            let faults = schemas.faults((path, answer.status), &answer.content_type, &answer.body);
+            let faults = schemas.faults(path, answer.status, &answer.content_type, &answer.body);
             assert!(faults.is_empty(), "{what} {path}: {faults:#?}\n{}", answer.body);
         }
     }
     let refused = Problem::new(StatusCode::UNAUTHORIZED, "send a token").into_response();
     let content_type = refused.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
     let body = refused.into_body().collect().await.unwrap().to_bytes();
-    let faults = schemas.faults(("/readyz", 401), &content_type, std::str::from_utf8(&body).unwrap());
+    let faults = schemas.faults("/readyz", 401, &content_type, std::str::from_utf8(&body).unwrap());
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
@@ -133,7 +133,7 @@ async fn the_description_is_strict_enough_to_notice_a_change() {
     ] {
         let mut changed = good.clone();
         *changed.pointer_mut(pointer).unwrap() = value;
-        let faults = schemas.faults(("/api/v1/status", 200), "application/json", &changed.to_string());
+        let faults = schemas.faults("/api/v1/status", 200, "application/json", &changed.to_string());
         assert!(!faults.is_empty(), "{why}");
     }
 }
@@ -141,7 +141,7 @@ async fn the_description_is_strict_enough_to_notice_a_change() {
 #[tokio::test]
 async fn a_daemon_that_does_not_move_is_sick_and_one_without_protection_is_not_ready() {
     let asked = async |path, status: &StatusSnapshot, time| {
-        let answer = ask(status, time, (Method::GET, path)).await;
+        let answer = ask(status, time, Method::GET, path).await;
         (answer.status, answer.body)
     };
     let (live, probe) = ("/healthz", "/readyz");
@@ -171,7 +171,7 @@ async fn only_what_is_there_can_be_read_and_nothing_can_be_written() {
         (Method::POST, "/api/v1/status", 405),
         (Method::DELETE, "/healthz", 405),
     ] {
-        let answer = ask(&well(), "17:24:06", (method.clone(), path)).await;
+        let answer = ask(&well(), "17:24:06", method.clone(), path).await;
         assert_eq!(answer.status, expected, "{method} {path}");
         if expected != 200 {
             assert_eq!(answer.content_type, "application/problem+json");
