@@ -38,7 +38,7 @@ pub(crate) fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
         let regions = outcome.commit.regions.iter().map(|(region, result)| {
             let value = match result {
                 Ok(head) => json!({ "state": "committed", "seq": head.seq }),
-                Err(reason) => json!({ "state": "left", "why": error_chain(reason) }),
+                Err(reason) => json!({ "state": "excluded", "why": error_chain(reason) }),
             };
             (region.to_string(), value)
         });
