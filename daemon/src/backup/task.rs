@@ -175,6 +175,7 @@ impl Scheduler {
         let planned = self.parts.history.plan_by(self.timetable.clone(), self.now()).await;
         self.saved(planned);
         let runs = self.runs().await;
+        self.show(&runs);
         let unknown = self.ask_regions(&runs).await;
         let runs = if unknown.is_none() { self.runs().await } else { runs };
         self.report(&runs);
@@ -235,6 +236,10 @@ impl Scheduler {
         self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, SourceKind::Schedule), wrongs);
         let newest = runs.newest_good().map_or(0, |run| run.number);
         self.parts.good.send_if_modified(|known| std::mem::replace(known, newest) != newest);
+        self.show(runs);
+    }
+
+    fn show(&self, runs: &Runs) {
         self.parts.context.facts.runs(runs_view(runs, self.parts.counted_after));
     }
 
@@ -347,9 +352,16 @@ impl Scheduler {
         self.tell(Some(intent.planned.unwrap_or_else(|| self.now())), Some("other clusters back up first".to_owned()));
         self.context.progress.waiting("its turn");
         let begun = Instant::now();
-        let place = tokio::select! {
-            () = self.context.stop.cancelled() => None,
-            place = self.parts.capacity.place() => place,
+        let mut turn = std::pin::pin!(self.parts.capacity.place());
+        let place = loop {
+            tokio::select! {
+                () = self.context.stop.cancelled() => break None,
+                place = &mut turn => break place,
+                () = tokio::time::sleep(LOOK_EVERY) => {
+                    let runs = self.runs().await;
+                    self.report(&runs);
+                }
+            }
         };
         self.cpu_share.waited(begun.elapsed());
         self.place = place;

@@ -36,15 +36,18 @@ pub(crate) fn router(access: Access, status: watch::Receiver<Arc<StatusSnapshot>
         .routes(routes!(answers::description))
         .split_for_parts();
     described.merge(more);
-    let private = readable(private)
-        .fallback(async || {
-            let detail = "there are /, /healthz, /readyz, /metrics, /api/v1/status and /api/v1/openapi.json";
-            Problem::new(StatusCode::NOT_FOUND, detail)
-        })
-        // Around all of the above: who may not ask does not learn what there is to ask for.
-        .layer(from_fn_with_state(Arc::new(access), allowed));
+    let private = readable(private).fallback(async || {
+        let detail = "there are /, /healthz, /readyz, /metrics, /api/v1/status and /api/v1/openapi.json";
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    });
     let description = Arc::new(description::complete(described));
-    readable(public).merge(private).layer(map_response(headed)).with_state(Known { status, clock, description })
+    let known = Known { status, clock, description };
+    // Around a service, not around its routes: who may not ask does not learn what there is to ask for, not even by the header
+    // Allow, which a router adds outside of the layers of its routes.
+    let private = Router::new()
+        .fallback_service(private.with_state(known.clone()))
+        .layer(from_fn_with_state(Arc::new(access), allowed));
+    readable(public).fallback_service(private).layer(map_response(headed)).with_state(known)
 }
 
 /// Everything can be read, and nothing can be written. The layer comes first, so that it stands around the answers alone: what is

@@ -133,6 +133,11 @@ async fn without_the_token_there_is_nothing_but_a_sign_of_life() {
             assert!(answer.contains("www-authenticate: Bearer") && answer.contains("problem+json"), "{answer}");
         }
     }
+    let to = async |path: &str| {
+        let answer = ask(address, &format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).await;
+        answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(to("/metrics").await, to("/nothing").await, "strangers do not learn which paths there are");
 }
 
 #[tokio::test]
