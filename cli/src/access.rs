@@ -12,7 +12,7 @@ use lifeboat_repository::keys::{
     read_private_file,
 };
 use lifeboat_repository::log::records::BackupRecord;
-use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::WalOpeners;
 use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,
@@ -83,8 +83,8 @@ pub async fn read_region(
     name: Option<RegionName>,
 ) -> anyhow::Result<(Descriptor, RegionLog)> {
     let (descriptor, _) = Descriptor::read(store, pinned).await.context("read the repository's descriptor")?;
-    let keys = vec![descriptor.root];
-    let trust = LogTrust { repository: descriptor.repo, keys, region: name, remembered: None };
+    let signers = Signers::root_only(descriptor.root);
+    let trust = LogTrust { repository: descriptor.repo, signers, region: name, remembered: None };
     let log = RegionLog::read(store, trust).await.context("read the log")?;
     Ok((descriptor, log))
 }
@@ -143,7 +143,7 @@ impl Repository {
                     // On the command line a region need not be named: it knows its own name.
                     name = log.region().filter(|_| names == RegionNames::OfLogs).cloned().unwrap_or(name);
                     regions.push(RegionStore { name: name.clone(), ..region });
-                    RegionAnswer::Read { descriptor: Box::new(descriptor), log }
+                    RegionAnswer::Read { descriptor: Box::new(descriptor), log: Box::new(log) }
                 }
                 Err(error) => RegionAnswer::Unreadable { why: format!("{error:#}") },
             };

@@ -7,4 +7,5 @@ pub mod manual;
 mod passphrase;
 pub mod place;
 pub mod signals;
+pub mod statements;
 pub mod terminal;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_postgres::{BackupCheckpoint, ConnectionSettings};
-use lifeboat_repository::keys::{COMMAND_TIMEOUT, KeyCommand, Recipient};
+use lifeboat_repository::format::KeyName;
+use lifeboat_repository::keys::{COMMAND_TIMEOUT, KeyCommand, Recipient, VerifyKey};
 use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, ClusterName};
 
@@ -20,6 +21,9 @@ use crate::{SecretRef, region};
 const RECIPIENTS_MAX: usize = 32;
 /// The most words of one command.
 const WORDS_MAX: usize = 64;
+/// What hosts are called if nothing else is said.
+const SIGNER_NAME_DEFAULT: &str = "lifeboat";
+const SIGNER_NAME_MAX: usize = 30;
 const COMPRESSION_LEVELS: std::ops::RangeInclusive<i64> = 1..=4;
 const COMPRESSION_LEVEL_DEFAULT: i32 = 3;
 const WORKERS_MAX: i64 = 256;
@@ -108,6 +112,10 @@ pub struct KeySettings {
     pub wrap_commands: Vec<KeyCommand>,
     /// Where the key is that signs records.
     pub signing_key: SecretRef,
+    /// The root key of the repository, where the signing key is another one that it has named; `None`: they are one.
+    pub root: Option<VerifyKey>,
+    /// Records are signed as `<name>.<cluster>`.
+    pub name: KeyName,
 }
 
 /// What the program may use of the machine: `[limits]`.
@@ -273,9 +281,24 @@ impl KeySettings {
         }
         let fix = "say where the signing key is: file:/path, env:NAME or credential:NAME";
         let signing_key = section.required(reader, "signing_key", secret_ref, fix);
+        let root = section.optional(reader, "root", kind::parsed);
+        let name = section.optional(reader, "name", signer_name);
+        if name.is_none() {
+            reader.note_default(section.path_of("name"), format!("{SIGNER_NAME_DEFAULT:?}"));
+        }
         section.finish(reader);
-        Some(Self { recipients: recipients?, wrap_commands, signing_key: signing_key? })
+        let name = name.or_else(|| SIGNER_NAME_DEFAULT.parse().ok())?;
+        Some(Self { recipients: recipients?, wrap_commands, signing_key: signing_key?, root, name })
     }
+}
+
+fn signer_name(node: &Node) -> Fit<KeyName> {
+    let name: KeyName = kind::parsed(node)?;
+    if name.as_str().len() > SIGNER_NAME_MAX {
+        let fix = "give a short word for what this host does, such as \"pruner\"";
+        return Err(Wrong::new(format!("a name has at most {SIGNER_NAME_MAX} characters"), fix));
+    }
+    Ok(name)
 }
 
 fn recipients(reader: &mut Reader<'_>, nodes: &[Node]) -> Vec<Recipient> {

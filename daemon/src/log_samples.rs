@@ -9,7 +9,7 @@ use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::records::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
 };
-use lifeboat_repository::log::{Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
+use lifeboat_repository::log::{Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_stores::MemoryStore;
 use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, RegionName, Sha256Digest, TimelineId, UtcTime};
 
@@ -28,8 +28,9 @@ impl Regions {
         for name in names {
             let name: RegionName = name.parse().unwrap();
             let store = Arc::new(MemoryStore::new());
-            let (keys, repository) = (vec![regions.signer.verify_key()], RepositoryId::from_bytes([7; 16]));
-            let trust = LogTrust { repository, keys, region: Some(name.clone()), remembered: None };
+            let (signers, repository) =
+                (Signers::root_only(regions.signer.verify_key()), RepositoryId::from_bytes([7; 16]));
+            let trust = LogTrust { repository, signers, region: Some(name.clone()), remembered: None };
             regions.logs.insert(name.clone(), RegionLog::read(&*store, trust).await.unwrap());
             regions.stores.push(RegionStore { name: name.clone(), store });
             let descriptor_sha256 = Sha256Digest::from_bytes([1; 32]);

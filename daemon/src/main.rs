@@ -13,8 +13,8 @@ use lifeboat_config::Loaded;
 use lifeboat_daemon::base::logs;
 use lifeboat_daemon::commands::command_line::{Cli, Command, RetentionCommand};
 use lifeboat_daemon::commands::{
-    adopt, backup, check_config, doctor, heal, hold, init, pause, retention_apply, retention_plan, scrub, selection,
-    status,
+    adopt, backup, check_config, delegate, doctor, heal, hold, init, pause, retention_apply, retention_plan, scrub,
+    selection, status,
 };
 use lifeboat_daemon::run::daemon;
 use lifeboat_daemon::settings::reload::ConfigSource;
@@ -69,11 +69,12 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     let chosen = ClusterConfig { config, cluster };
     let stop = signals::stop_token()?;
     match &cli.command {
-        Command::Init => init::run(chosen, output).await,
+        Command::Init(args) => init::run(chosen, args, output).await,
+        Command::Delegate(args) => delegate::run(chosen, args, output).await,
         Command::Doctor => Ok(doctor::run::run(chosen, output).await),
         Command::Backup { .. } => backup::run(chosen, output, &stop).await,
         Command::List => {
-            let pinned = chosen.signer()?.verify_key();
+            let pinned = chosen.signer()?.root();
             let repository = Repository::read(&config.regions, cluster.name.clone(), &pinned).await?;
             backups::print_list(&repository, output);
             Ok(Ending::Done)

@@ -12,8 +12,8 @@ use lifeboat_daemon::wal::CommitMode;
 use lifeboat_daemon::wal::ship::positions::{Offer, ShipError, UploadState};
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
-use lifeboat_repository::log::LogTrust;
 use lifeboat_repository::log::records::{GapReason, GapScope};
+use lifeboat_repository::log::{LogTrust, Signers};
 use lifeboat_repository::wal::{EarlierHead, HeadFile};
 use lifeboat_stores::{Fault, LocalDir, MemoryStore, Operation, RegionSettings, Rule, Store, open};
 use lifeboat_vocabulary::{Clock, SystemClock, TimelineId};
@@ -220,7 +220,7 @@ async fn missing_wal_is_on_record_before_what_follows_it() {
 async fn head(world: &World, region: usize) -> Option<u64> {
     let trust = LogTrust {
         repository: world.settings().repository,
-        keys: vec![world.signer.verify_key()],
+        signers: Signers::root_only(world.signer.verify_key()),
         region: Some(world.region(region).name),
         remembered: None,
     };

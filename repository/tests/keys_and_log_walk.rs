@@ -16,7 +16,7 @@ use lifeboat_repository::keys::{
 use lifeboat_repository::log::records::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
 };
-use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog, Signers};
 use lifeboat_stores::{ByteRange, MemoryStore, ObjectKey, PutMode, SealedBody, Store};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, TimelineId, UtcTime};
 
@@ -84,7 +84,7 @@ async fn write(regions: &[Region], holders: usize, signer: &NoteSigner, identity
         let descriptor_sha256 = descriptor.create(store, signer).await.unwrap();
         let trust = LogTrust {
             repository,
-            keys: vec![signer.verify_key()],
+            signers: Signers::root_only(signer.verify_key()),
             region: Some(region.name.clone()),
             remembered: None,
         };
@@ -112,9 +112,17 @@ async fn write(regions: &[Region], holders: usize, signer: &NoteSigner, identity
 async fn view(region: &Region, verify_key: lifeboat_repository::keys::VerifyKey) -> RegionView {
     let store = &*region.store;
     let (descriptor, _) = Descriptor::read(store, Some(&verify_key)).await.unwrap();
-    let trust = LogTrust { repository: descriptor.repo, keys: vec![descriptor.root], region: None, remembered: None };
+    let trust = LogTrust {
+        repository: descriptor.repo,
+        signers: Signers::root_only(descriptor.root),
+        region: None,
+        remembered: None,
+    };
     let log = RegionLog::read(store, trust).await.unwrap();
-    RegionView { name: region.name.clone(), answer: RegionAnswer::Read { descriptor: Box::new(descriptor), log } }
+    RegionView {
+        name: region.name.clone(),
+        answer: RegionAnswer::Read { descriptor: Box::new(descriptor), log: Box::new(log) },
+    }
 }
 
 #[tokio::test]

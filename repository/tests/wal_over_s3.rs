@@ -11,7 +11,7 @@ use lifeboat_repository::format::ids::{InstanceId, RepositoryId};
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::keys::{Identity, KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody, WalEpochRecord};
-use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{HistoryRead, WalOpeners, WalRead, WalReader, WalRegion};
 use lifeboat_repository::wal::{
     self, EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseTerms, PieceSize, SealedWal, WalEpoch, WalLevels,
@@ -94,8 +94,8 @@ impl Scene {
     }
 
     fn trust(&self, index: usize) -> LogTrust {
-        let keys = vec![self.signer.verify_key()];
-        LogTrust { repository: self.repository, keys, region: Some(name(index)), remembered: None }
+        let signers = Signers::root_only(self.signer.verify_key());
+        LogTrust { repository: self.repository, signers, region: Some(name(index)), remembered: None }
     }
 
     async fn region(&self, index: usize) -> Region {

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_vocabulary::{BackupId, RegionName};
 
+use crate::commands::keys::KeysCommand;
 use crate::target::recovery_target::TargetArgs;
 
 /// Brings PostgreSQL back from object storage: a bucket, a key and this program are enough.
@@ -26,8 +27,14 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a key pair: the private key goes into a file, the public key is printed.
+    /// Make a key pair: the private key goes into a file, the public key is printed. With --signing: a key that signs.
     Keygen(KeygenArgs),
+    /// Show who may sign in the repository, and sign what the root key says about other keys.
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        command: Box<KeysCommand>,
+    },
     /// List all backups and where they are.
     List,
     /// Show everything that is known of a backup.
@@ -72,6 +79,9 @@ pub struct KeygenArgs {
     /// Ask for a passphrase and keep the key under it.
     #[arg(long)]
     pub(crate) passphrase: bool,
+    /// Make a key that signs, such as the root key of a repository, and not one that reads backups.
+    #[arg(long, conflicts_with = "passphrase")]
+    pub(crate) signing: bool,
 }
 
 /// What to restore, and where to.

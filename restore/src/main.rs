@@ -8,7 +8,7 @@ use lifeboat_cli::exit_code::{Ending, report};
 use lifeboat_cli::terminal::Output;
 use lifeboat_cli::{backups, manual, signals};
 use lifeboat_restore::command_line::{Cli, Command};
-use lifeboat_restore::commands::{keygen, restore, verify, window};
+use lifeboat_restore::commands::{keygen, keys, restore, verify, window};
 use lifeboat_restore::wal_fetch::{client, serve};
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +37,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     let stop = signals::stop_token()?;
     match &cli.command {
         Command::Keygen(args) => keygen::run(args),
+        Command::Keys { command } => keys::run(&cli.place, command, output).await,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "lifeboat-restore", &mut std::io::stdout());
             Ok(Ending::Done)

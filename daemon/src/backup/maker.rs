@@ -104,13 +104,13 @@ impl BackupMaker for Maker {
 
     async fn newest_backup(&self) -> anyhow::Result<Option<BackupRecord>> {
         let config = Arc::clone(&self.context.config.borrow());
-        let key = wiring::signer(&config, &self.context.cluster)?.verify_key();
+        let key = wiring::signer(&config, &self.context.cluster)?.root();
         let key = &key;
         let reads = self.context.regions.stores().into_iter().map(|region| async move {
             let read = timeout(ANSWER_PATIENCE, self.context.regions.logs().read(&region, key)).await;
             let answer = match read {
                 Ok(Ok((descriptor, log))) => {
-                    RegionAnswer::Read { descriptor: Box::new(descriptor), log: RegionLog::clone(&log) }
+                    RegionAnswer::Read { descriptor: Box::new(descriptor), log: Box::new(RegionLog::clone(&log)) }
                 }
                 Ok(Err(error)) => RegionAnswer::Unreadable { why: format!("{error:#}") },
                 Err(late) => RegionAnswer::Unreadable { why: late.to_string() },

@@ -16,7 +16,7 @@ use lifeboat_repository::backup::write::{
 };
 use lifeboat_repository::keys::KeyRecipients;
 use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
-use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog, RegionStore, Role};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_stores::{Verdict, verdict};
 use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition, error_chain};
@@ -249,25 +249,33 @@ fn belongs(server: Option<&str>, start: WalPosition, logs: &BTreeMap<RegionName,
     Ok(())
 }
 
+/// What is wrong with a key that may not back up, and what to do.
+const NOT_A_WRITER: &str =
+    "back up with the signing key of this host: let the root key name it with `lifeboatd delegate`";
+
 async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>) -> anyhow::Result<Regions> {
     let (mut stores, mut logs, mut unusable) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut descriptor: Option<Descriptor> = None;
     for region in regions.stores() {
         let name = region.name.clone();
-        match regions.logs().read(&region, &signer.verify_key()).await {
+        match regions.logs().read(&region, &signer.root()).await {
             Ok((found, _)) if descriptor.as_ref().is_some_and(|first| *first != found) => {
                 let other = anyhow::anyhow!("it holds another repository ({})", found.repo);
                 unusable.push((name.clone(), other));
             }
             Ok((found, log)) => {
                 descriptor.get_or_insert(found);
-                logs.insert(name.clone(), RegionLog::clone(&log));
+                // Before anything is uploaded that no record could name.
+                match log.trust().signers.allows(signer, Role::Writer, SystemClock.now()) {
+                    Ok(()) => drop(logs.insert(name.clone(), RegionLog::clone(&log))),
+                    Err(error) => unusable.push((name.clone(), anyhow::Error::new(error).context(NOT_A_WRITER))),
+                }
             }
             Err(error) => unusable.push((name.clone(), error)),
         }
         stores.push(region);
     }
-    let Some(descriptor) = descriptor else {
+    let Some(descriptor) = descriptor.filter(|_| !logs.is_empty()) else {
         let why: Vec<String> = unusable.iter().map(|(region, error)| format!("{region}: {error:#}")).collect();
         anyhow::bail!("no region can be used ({}); a new repository is made by `lifeboatd init`", why.join("; "));
     };

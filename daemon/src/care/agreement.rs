@@ -141,10 +141,12 @@ pub(crate) async fn compare(
     let mut found = catalog::disagreements(readings, &remembered);
     let is_accepted =
         |disagreement: &Disagreement| freezer.was_lifted(cluster, trigger(disagreement), &disagreement.finding());
-    let accepted = found.iter().filter(|disagreement| is_accepted(disagreement)).filter_map(Disagreement::region);
+    let other_history = |found: &&Disagreement| found.changes_history() && is_accepted(found);
+    let accepted = found.iter().filter(other_history).filter_map(Disagreement::region);
     let mut accepted: Vec<RegionName> = accepted.cloned().collect();
     let is_open = |region: &RegionName| {
-        found.iter().any(|disagreement| !is_accepted(disagreement) && disagreement.region() == Some(region))
+        let is_open = |found: &&Disagreement| found.changes_history() && !is_accepted(found);
+        found.iter().filter(is_open).any(|found| found.region() == Some(region))
     };
     accepted.retain(|region| !is_open(region));
     for region in &accepted {

@@ -37,7 +37,7 @@ const BATCH: usize = 50;
 pub(crate) async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::Result<()> {
     let ClusterContext { cluster, freezer, regions, signer, .. } = &parts;
     let queue = freezer.audit().queue(cluster);
-    let (stores, key) = (regions.stores(), signer.verify_key());
+    let (stores, key) = (regions.stores(), signer.root());
     let is_empty = || queue.read().waiting.is_empty();
     let mut tried: Option<Instant> = None;
     while !context.stop.is_cancelled() {

@@ -75,7 +75,8 @@ pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow:
 async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
     let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let disagreements = judge(parts, &read).await;
-    let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
+    let distrusted = disagreements.iter().filter(|found| found.changes_history());
+    let distrusted: Vec<&RegionName> = distrusted.filter_map(Disagreement::region).collect();
     let regions = read.readable(&distrusted);
     let scope = &parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
     let round_settings = RoundSettings { scope, pace: &Pace::new(Some(parts.bandwidth())), trust: &read.trust };

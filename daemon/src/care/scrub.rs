@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lifeboat_repository::heal::Pace;
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::scrub::{self, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
@@ -107,10 +107,11 @@ impl RegionScrub<'_> {
     async fn turn(&self, state: &mut ScrubState) -> anyhow::Result<()> {
         self.context.progress.working(&format!("the scrub of region {}", self.store.name));
         let store = &*self.store.store;
-        let root = self.parts.context.signer.verify_key();
+        let root = self.parts.context.signer.root();
         let (descriptor, _) = Descriptor::read(store, Some(&root)).await?;
         let name = Some(self.store.name.clone());
-        let trust = LogTrust { repository: descriptor.repo, keys: vec![root], region: name, remembered: None };
+        let trust =
+            LogTrust { repository: descriptor.repo, signers: Signers::root_only(root), region: name, remembered: None };
         let is_due = state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
         let mut log = if is_due {
             // Reading all of the log verifies it: every signature, and that nothing is missing.
@@ -124,6 +125,7 @@ impl RegionScrub<'_> {
             self.record(&mut log, &report.damage).await;
         }
         if state.is_due(self.period(), self.parts.now()) {
+            let trust = log.trust().clone();
             self.read_on(state, log, &trust).await?;
         }
         Ok(())

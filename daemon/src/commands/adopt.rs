@@ -37,7 +37,7 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<En
     let signer = chosen.signer()?;
     let mut logs = Vec::new();
     for region in OpenRegions::open(config, &cluster.name).await?.stores() {
-        let read = read_region(&*region.store, Some(&signer.verify_key()), Some(region.name.clone())).await;
+        let read = read_region(&*region.store, Some(&signer.root()), Some(region.name.clone())).await;
         // All or none: a region that does not hear of it would go on refusing the new one.
         let (descriptor, log) = read.with_context(|| format!("read region {}", region.name))?;
         anyhow::ensure!(

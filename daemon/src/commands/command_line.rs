@@ -2,8 +2,10 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::commands::delegate::DelegateArgs;
 use crate::commands::heal::HealArgs;
 use crate::commands::hold::HoldCommand;
+use crate::commands::init::InitArgs;
 use crate::commands::pause::{PauseArgs, ResumeArgs};
 use crate::commands::retention_apply::ApplyArgs;
 use crate::commands::scrub::ScrubArgs;
@@ -26,7 +28,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create the repository in every region, and the signing key where its file does not exist yet.
-    Init,
+    Init(InitArgs),
+    /// Write into every region what the root key says about another key: what it may sign, or that it is revoked.
+    Delegate(Box<DelegateArgs>),
     /// Check the configuration and say where every value came from.
     CheckConfig,
     /// Try everything that a backup needs: server, rights, regions, keys, clock, memory.

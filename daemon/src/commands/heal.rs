@@ -80,7 +80,8 @@ struct View {
 async fn look(parts: &CareParts) -> anyhow::Result<View> {
     let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let disagreements = judge(parts, &read).await;
-    let distrusted: Vec<&RegionName> = disagreements.iter().filter_map(Disagreement::region).collect();
+    let distrusted = disagreements.iter().filter(|found| found.changes_history());
+    let distrusted: Vec<&RegionName> = distrusted.filter_map(Disagreement::region).collect();
     let regions = read.readable(&distrusted);
     let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
     Ok(View { read, disagreements, regions, scope })

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod backup;
 pub mod check_config;
 pub mod command_line;
+pub mod delegate;
 pub mod doctor;
 pub mod heal;
 pub mod hold;

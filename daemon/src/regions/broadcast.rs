@@ -36,7 +36,7 @@ impl Broadcast {
         for view in &repository.views {
             let store = repository.regions.iter().find(|region| region.name == view.name);
             match (usable(repository, &view.answer), store) {
-                (Ok(log), Some(store)) => regions.push((store.clone(), log.clone())),
+                (Ok(log), Some(store)) => regions.push((store.clone(), RegionLog::clone(log))),
                 (Ok(_), None) => away.push((view.name.clone(), "it was not opened".to_owned())),
                 (Err(why), _) => away.push((view.name.clone(), why)),
             }

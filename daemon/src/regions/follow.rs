@@ -36,7 +36,7 @@ async fn follow_region(
     region: &RegionStore,
     mut good: watch::Receiver<u64>,
 ) {
-    let (follower, key) = (cluster.regions.logs(), cluster.signer.verify_key());
+    let (follower, key) = (cluster.regions.logs(), cluster.signer.root());
     let mut forgotten = follower.forgets();
     // Without a scheduler nobody counts backups.
     let mut counts = true;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_repository::keys::VerifyKey;
-use lifeboat_repository::log::{Descriptor, LogError, LogHead, LogMemory, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, LogError, LogHead, LogMemory, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -164,6 +164,12 @@ impl LogFollower {
         regions.all(|region| reads.contains_key(region))
     }
 
+    /// A region's log as it was read last.
+    #[must_use]
+    pub(crate) fn known(&self, region: &RegionName) -> Option<Arc<RegionLog>> {
+        self.logs.known(region)
+    }
+
     /// The end of a region's log as it was read last.
     #[must_use]
     pub(crate) fn head(&self, region: &RegionName) -> Option<LogHead> {
@@ -235,8 +241,8 @@ pub(crate) fn has_changed(error: &LogError) -> bool {
 
 /// What the log of a region is measured against.
 fn trust_in(descriptor: &Descriptor, region: &RegionName) -> LogTrust {
-    let (repository, keys) = (descriptor.repo, vec![descriptor.root]);
-    LogTrust { repository, keys, region: Some(region.clone()), remembered: None }
+    let (repository, signers) = (descriptor.repo, Signers::root_only(descriptor.root));
+    LogTrust { repository, signers, region: Some(region.clone()), remembered: None }
 }
 
 #[cfg(test)]

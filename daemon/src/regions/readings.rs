@@ -10,9 +10,9 @@ use lifeboat_repository::format::KeyName;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::heal::HealRegion;
 use lifeboat_repository::log::{
-    Descriptor, DescriptorError, LogError, LogHead, LogTrust, NoteSigner, RegionLog, RegionStore,
+    Descriptor, DescriptorError, LogError, LogHead, LogTrust, NoteSigner, RegionLog, RegionStore, Signers,
 };
-use lifeboat_repository::wal::Head;
+use lifeboat_repository::wal::HeadNotes;
 use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{RegionName, error_chain};
 
@@ -67,7 +67,7 @@ pub(crate) struct RegionReadings {
 /// If none of them says which repository this is.
 pub(crate) async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyhow::Result<RegionReadings> {
     let regions = opened.stores();
-    let root = signer.verify_key();
+    let root = signer.root();
     let descriptors = join_all(regions.iter().map(|region| Descriptor::read(&*region.store, Some(&root)))).await;
     // What this process knows already counts before what a region says that happens to answer first.
     let known =
@@ -80,7 +80,8 @@ pub(crate) async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyho
             .filter_map(|(region, read)| Some(format!("{}: {}", region.name, error_chain(read.as_ref().err()?))));
         anyhow::bail!("no region says which repository this is ({})", why.collect::<Vec<_>>().join("; "));
     };
-    let trust = LogTrust { repository: first.repo, keys: vec![first.root], region: None, remembered: None };
+    let trust =
+        LogTrust { repository: first.repo, signers: Signers::root_only(first.root), region: None, remembered: None };
     let answers = regions.iter().zip(descriptors).map(async |(region, descriptor)| {
         let (log, heads) = match descriptor {
             Ok((found, _)) if found != first => (Err(NoLog::Foreign(found.repo)), Vec::new()),
@@ -93,8 +94,13 @@ pub(crate) async fn read_all(opened: &OpenRegions, signer: &NoteSigner) -> anyho
         };
         RegionReading { store: region.clone(), log, heads }
     });
-    let regions = join_all(answers).await;
-    Ok(RegionReadings { descriptor: first.clone(), trust: trust.clone(), regions })
+    let regions: Vec<RegionReading> = join_all(answers).await;
+    // What any log says about keys counts for what is stored anywhere.
+    let mut all = trust.clone();
+    for log in regions.iter().filter_map(|region| region.log.as_ref().ok()) {
+        all.signers.merge(&log.trust().signers);
+    }
+    Ok(RegionReadings { descriptor: first.clone(), trust: all, regions })
 }
 
 type Heads = Vec<(KeyName, LogHead)>;
@@ -106,18 +112,27 @@ async fn history(
 ) -> Result<(Arc<RegionLog>, Heads), (NoLog, Heads)> {
     let trust = LogTrust { region: Some(region.name.clone()), ..trust.clone() };
     let store = &*region.store;
-    let heads = Head::read_all(store, &trust).await.map_err(|error| (NoLog::Heads(error), Vec::new()))?;
-    let signed = heads.into_iter().filter_map(|(writer, head)| match head {
-        Ok(head) => Some((writer, head.log?)),
-        Err(error) => {
-            tracing::warn!(region = %region.name, %writer, error = %error_chain(&error), "a head cannot be used");
-            None
-        }
-    });
-    let heads: Heads = signed.collect();
+    // Read before the log, judged after it: the log says whose they may be.
+    let notes = HeadNotes::read_all(store).await.map_err(|error| (NoLog::Heads(error), Vec::new()))?;
+    let signed = |notes: HeadNotes, trust: &LogTrust| {
+        let heads = notes.judge(trust).into_iter();
+        let signed = heads.filter_map(|(writer, head)| match head {
+            Ok(head) => Some((writer, head.log?)),
+            Err(error) => {
+                tracing::warn!(region = %region.name, %writer, error = %error_chain(&error), "a head cannot be used");
+                None
+            }
+        });
+        signed.collect::<Heads>()
+    };
     match follower.read_log(region, &trust).await {
-        Ok(log) => Ok((log, heads)),
-        Err(error) => Err((NoLog::Log(error), heads)),
+        Ok(log) => Ok((Arc::clone(&log), signed(notes, log.trust()))),
+        Err(error) => {
+            // What was known of the keys before the log was refused.
+            let known = follower.known(&region.name);
+            let heads = signed(notes, known.as_ref().map_or(&trust, |log| log.trust()));
+            Err((NoLog::Log(error), heads))
+        }
     }
 }
 
@@ -187,9 +202,10 @@ impl RegionReadings {
     pub(crate) fn views(&self) -> Vec<RegionView> {
         let view = |reading: &RegionReading| {
             let answer = match &reading.log {
-                Ok(log) => {
-                    RegionAnswer::Read { descriptor: Box::new(self.descriptor.clone()), log: RegionLog::clone(log) }
-                }
+                Ok(log) => RegionAnswer::Read {
+                    descriptor: Box::new(self.descriptor.clone()),
+                    log: Box::new(RegionLog::clone(log)),
+                },
                 Err(error) => RegionAnswer::Unreadable { why: error_chain(error) },
             };
             RegionView { name: reading.store.name.clone(), answer }

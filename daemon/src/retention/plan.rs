@@ -101,6 +101,6 @@ impl RegionPlan {
 /// # Errors
 /// If the signing key cannot be read, or no region.
 pub(crate) async fn read(of: ClusterConfig<'_>) -> anyhow::Result<Repository> {
-    let pinned = of.signer()?.verify_key();
+    let pinned = of.signer()?.root();
     Repository::read(&of.config.regions, of.cluster.name.clone(), &pinned).await
 }

@@ -119,8 +119,8 @@ impl RetentionRound<'_> {
         let forgot = sweep::forget(&mut target, settings, self.now).await?;
         let swept = sweep::sweep_region(&mut target, settings, self.now).await?;
         let mut state = log.state(self.now);
-        let waiting = state.open_intents.iter().filter_map(|open| usize::try_from(open.seq).ok());
-        let locked_since = waiting.filter_map(|seq| Some(log.entries().get(seq)?.record.origin.time)).min();
+        let waiting = state.open_intents.iter();
+        let locked_since = waiting.filter_map(|open| Some(log.at(open.seq)?.record.origin.time)).min();
         state.adopt_holds(settings.holds.clone());
         let retained = match region.settings.object_lock {
             ObjectLock::Off => RetainReport::default(),
@@ -141,7 +141,16 @@ fn mode_of(writers: Writers) -> DeleteMode {
 /// While the logs of regions contradict each other about a backup, nobody knows which copy is the good one.
 pub(crate) fn disagreements(findings: &[Finding]) -> Vec<String> {
     let is_harmless = |finding: &&Finding| {
-        matches!(finding, Finding::Unreadable { .. } | Finding::SameName { .. } | Finding::Stray { .. })
+        matches!(
+            finding,
+            Finding::Unreadable { .. }
+                | Finding::SameName { .. }
+                | Finding::Stray { .. }
+                // They count for nothing; that they are there freezes deletion until a person has looked.
+                | Finding::Outside { .. }
+                | Finding::Refused { .. }
+                | Finding::MoreOutside { .. }
+        )
     };
     findings.iter().filter(|finding| !is_harmless(finding)).map(ToString::to_string).collect()
 }

@@ -86,10 +86,15 @@ pub fn signer(config: &Config, cluster: &ClusterName) -> anyhow::Result<Arc<Note
     let text = config.keys.signing_key.load(&Environment::of_process()).context("read the signing key");
     let text = text.context("`lifeboatd init` makes it where its file does not exist yet")?;
     let key = SigningKey::parse_file(text.expose()).context("read the signing key")?;
-    named(key, cluster)
+    let name = format!("{}.{cluster}", config.keys.name).parse()?;
+    let signer = match config.keys.root {
+        Some(root) => NoteSigner::under(name, key, root),
+        None => NoteSigner::new(name, key),
+    };
+    Ok(Arc::new(signer))
 }
 
-/// Signs as `lifeboat.<cluster>`.
+/// Signs as `lifeboat.<cluster>`, with the root key itself.
 ///
 /// # Errors
 /// If the name cannot stand in a note.

@@ -42,7 +42,7 @@ const LATE: Duration = Duration::from_secs(5);
 pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions) -> anyhow::Result<Known> {
     let ClusterConfig { config, cluster } = begun_with;
     let signer = begun_with.signer()?;
-    let (key, stores) = (signer.verify_key(), opened.stores());
+    let (key, stores) = (signer.root(), opened.stores());
     let mut answers = first_answers(opened.logs(), &stores, &key, config.durability.wal_quorum).await;
     let (mut views, mut descriptor) = (Vec::new(), None::<Descriptor>);
     for store in &stores {
@@ -57,7 +57,7 @@ pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions) -
                     found.repo
                 );
                 descriptor.get_or_insert(found.clone());
-                RegionAnswer::Read { descriptor: Box::new(found), log }
+                RegionAnswer::Read { descriptor: Box::new(found), log: Box::new(log) }
             }
             Err(error) => {
                 let why = format!("{error:#}");
@@ -98,7 +98,7 @@ async fn first_answers(
 
 fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descriptor) -> anyhow::Result<Known> {
     let log = |view: &'_ RegionView| match &view.answer {
-        RegionAnswer::Read { log, .. } => Some((view.name.clone(), log.clone())),
+        RegionAnswer::Read { log, .. } => Some((view.name.clone(), RegionLog::clone(log))),
         RegionAnswer::Unreadable { .. } => None,
     };
     let logs: BTreeMap<RegionName, RegionLog> = views.iter().filter_map(log).collect();

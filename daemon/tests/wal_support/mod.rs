@@ -14,7 +14,7 @@ use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::keys::{Identity, SigningKey};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody};
-use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{WalOpeners, WalRead, WalReader, WalRegion};
 use lifeboat_repository::wal::{PieceSize, WalObject, WalTrust};
 use lifeboat_stores::{MemoryStore, Store, WithFaults};
@@ -95,8 +95,8 @@ impl World {
 
     pub async fn log(&self, index: usize) -> RegionLog {
         let region = Some(self.region(index).name);
-        let keys = vec![self.signer.verify_key()];
-        let trust = LogTrust { repository: self.repository, keys, region, remembered: None };
+        let signers = Signers::root_only(self.signer.verify_key());
+        let trust = LogTrust { repository: self.repository, signers, region, remembered: None };
         RegionLog::read(&*self.stores[index], trust).await.unwrap()
     }
 

@@ -16,6 +16,9 @@ use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::GapScope;
 use crate::log::region_log::{LogHead, RegionLog};
 
+/// So many objects and records of each kind are named for one region; whoever looks at the first finds the others.
+const INTRUSIONS_NAMED: usize = 20;
+
 /// The log of one region, as it was read.
 #[derive(Debug)]
 pub struct LogReading<'a> {
@@ -46,6 +49,15 @@ impl fmt::Display for Observer {
             Self::Head(writer) => write!(f, "{writer} has signed it"),
         }
     }
+}
+
+/// Who made an object that is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorship {
+    /// Nobody who has a key of the repository.
+    Strange,
+    /// Whoever has one of its keys.
+    Ours,
 }
 
 /// Something that a person has to explain.
@@ -85,6 +97,32 @@ pub enum Disagreement {
         region: RegionName,
         /// The place.
         seq: u64,
+    },
+    /// An object lies at a place of the log, and is no record of it.
+    #[error("the object at place {seq} of the log of {region} is no record: {why}")]
+    Outside {
+        /// The region.
+        region: RegionName,
+        /// The place.
+        seq: u64,
+        /// SHA-256 of the object; `None` if it is larger than any record.
+        sha256: Option<Sha256Digest>,
+        /// Whether a key of the repository has signed it.
+        authorship: Authorship,
+        /// Why it is none.
+        why: String,
+    },
+    /// A record stands in the log that its key may not write; nobody counts it.
+    #[error("record {seq} of the log of {region}, of kind {kind}, does not count: {why}")]
+    Refused {
+        /// The region.
+        region: RegionName,
+        /// The place.
+        seq: u64,
+        /// What it calls itself.
+        kind: String,
+        /// Why it does not count.
+        why: String,
     },
     /// A log contradicts itself.
     #[error("the log of {region} is not what was written: {what}")]
@@ -134,7 +172,23 @@ impl Disagreement {
             Self::Forked { region, observer: Observer::Head(writer), .. } => {
                 format!("the log of {region} was forked from what {writer} has signed")
             }
+            // Why it is none depends on how far the log has come.
+            Self::Outside { region, seq, sha256, .. } => {
+                let object = sha256.map_or_else(|| "a large object".to_owned(), |sha256| format!("SHA-256 {sha256}"));
+                format!("the object at place {seq} of the log of {region} is no record ({object})")
+            }
             other => other.to_string(),
+        }
+    }
+
+    /// Whether the log of the region is not what it was. What only lies in it, or only stands in it without counting, changes
+    /// nothing about the rest.
+    #[must_use]
+    pub fn changes_history(&self) -> bool {
+        match self {
+            Self::RolledBack { .. } | Self::Forked { .. } | Self::UnknownSigner { .. } | Self::Broken { .. } => true,
+            Self::Outside { authorship, .. } => *authorship == Authorship::Ours,
+            Self::Refused { .. } | Self::Backup { .. } | Self::Event { .. } => false,
         }
     }
 
@@ -145,6 +199,8 @@ impl Disagreement {
             Self::RolledBack { region, .. }
             | Self::Forked { region, .. }
             | Self::UnknownSigner { region, .. }
+            | Self::Outside { region, .. }
+            | Self::Refused { region, .. }
             | Self::Broken { region, .. } => Some(region),
             Self::Backup { .. } | Self::Event { .. } => None,
         }
@@ -165,6 +221,7 @@ pub fn disagreements(readings: &[LogReading<'_>], remembered: &RememberedHeads) 
                         .chain(signed)
                         .filter_map(|(observer, seen)| contradiction(region, log, observer, seen)),
                 );
+                found.extend(intrusions(region, log));
             }
             Err(error) => found.extend(evidence(region, error)),
         }
@@ -191,10 +248,9 @@ pub fn remember(readings: &[LogReading<'_>], remembered: &RememberedHeads) -> Re
 
 fn contradiction(region: &RegionName, log: &RegionLog, observer: Observer, seen: LogHead) -> Option<Disagreement> {
     let region = region.clone();
-    let place = usize::try_from(seen.seq).ok();
-    match place.and_then(|place| log.entries().get(place)) {
+    match log.at(seen.seq) {
         None => {
-            let found = log.entries().len() as u64;
+            let found = log.places();
             Some(Disagreement::RolledBack { region, remembered: seen.seq, found, observer })
         }
         Some(entry) if entry.sha256 != seen.sha256 => {
@@ -205,11 +261,33 @@ fn contradiction(region: &RegionName, log: &RegionLog, observer: Observer, seen:
     }
 }
 
+/// What lies in a log and does not belong there, and what stands in it and must not.
+fn intrusions(region: &RegionName, log: &RegionLog) -> impl Iterator<Item = Disagreement> {
+    let outside = log.outside().iter().take(INTRUSIONS_NAMED).map(|outside| Disagreement::Outside {
+        region: region.clone(),
+        seq: outside.seq,
+        sha256: outside.sha256,
+        authorship: if outside.signed_by.is_some() { Authorship::Ours } else { Authorship::Strange },
+        why: outside.why.clone(),
+    });
+    let refused = log.refused().take(INTRUSIONS_NAMED).map(|refused| Disagreement::Refused {
+        region: region.clone(),
+        seq: refused.seq,
+        kind: refused.kind,
+        why: refused.why,
+    });
+    outside.chain(refused)
+}
+
 /// The disagreement that an unusable log is evidence of; an outage is evidence of none.
 fn evidence(region: &RegionName, error: &LogError) -> Option<Disagreement> {
     let region = region.clone();
     match error {
-        LogError::List(_) | LogError::Store { .. } | LogError::Nameless | LogError::Contended { .. } => None,
+        LogError::List(_)
+        | LogError::Store { .. }
+        | LogError::Witness(_)
+        | LogError::Nameless
+        | LogError::Contended { .. } => None,
         LogError::Note { seq, source: NoteError::UnknownSigner } => {
             Some(Disagreement::UnknownSigner { region, seq: *seq })
         }

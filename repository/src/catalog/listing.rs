@@ -11,11 +11,15 @@ use lifeboat_vocabulary::{BackupId, RegionName, UtcTime};
 use crate::format::ids::RepositoryId;
 use crate::keys::signing::VerifyKey;
 use crate::log::descriptor::Descriptor;
+use crate::log::outside::{Outside, Refused};
 use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::care::HoldRecord;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{Leaving, unreleased_holds};
 use crate::wal::records::WalRecords;
+
+/// So many objects and records that do not count are named for one region.
+const OUTSIDE_NAMED: usize = 10;
 
 /// What one region said when it was asked for its history.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ pub enum RegionAnswer {
         /// Its descriptor.
         descriptor: Box<Descriptor>,
         /// Its log.
-        log: RegionLog,
+        log: Box<RegionLog>,
     },
     /// It cannot be used now.
     Unreadable {
@@ -164,6 +168,30 @@ pub enum Finding {
         expected: u64,
         /// The backup's.
         found: u64,
+    },
+    /// An object lies at a place of the log, and is no record of it.
+    #[error("in the log of region {region}, {outside}")]
+    Outside {
+        /// The region.
+        region: RegionName,
+        /// The object.
+        outside: Box<Outside>,
+    },
+    /// A record stands in the log that its key may not write; nobody counts it.
+    #[error("in the log of region {region}, {refused}")]
+    Refused {
+        /// The region.
+        region: RegionName,
+        /// The record.
+        refused: Refused,
+    },
+    /// More of both than are named.
+    #[error("in the log of region {region} there are {more} more objects and records that do not count")]
+    MoreOutside {
+        /// The region.
+        region: RegionName,
+        /// How many.
+        more: usize,
     },
     /// A foreign object lies among the records.
     #[error("object {key} in region {region} is not part of the log")]
@@ -298,9 +326,25 @@ impl<'a> Merge<'a> {
         }
         self.findings
             .extend(log.strays().iter().map(|key| Finding::Stray { region: region.clone(), key: key.clone() }));
+        self.add_outside(&region, log);
         self.add_log(&region, log, descriptor.sysid);
         self.add_care(&region, log);
         self.used.push((region, log));
+    }
+
+    /// What lies or stands in the log and does not count: the first few by name.
+    fn add_outside(&mut self, region: &RegionName, log: &RegionLog) {
+        let outside = log
+            .outside()
+            .iter()
+            .map(|outside| Finding::Outside { region: region.clone(), outside: Box::new(outside.clone()) });
+        let refused = log.refused().map(|refused| Finding::Refused { region: region.clone(), refused });
+        let mut all = outside.chain(refused);
+        self.findings.extend(all.by_ref().take(OUTSIDE_NAMED));
+        let more = all.count();
+        if more > 0 {
+            self.findings.push(Finding::MoreOutside { region: region.clone(), more });
+        }
     }
 
     fn add_log(&mut self, region: &RegionName, log: &RegionLog, expected: u64) {

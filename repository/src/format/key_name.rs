@@ -21,7 +21,7 @@ pub struct KeyNameError {
 impl KeyName {
     /// The name as text.
     #[must_use]
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 

@@ -262,7 +262,7 @@ pub fn descriptor() -> ObjectKey {
 
 /// The key of record `seq` (from 0) of a region's log.
 #[must_use]
-pub(crate) fn log_note(seq: u64) -> ObjectKey {
+pub fn log_note(seq: u64) -> ObjectKey {
     StoredName::LogNote { seq }.key()
 }
 

@@ -8,22 +8,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, UtcTime, counted};
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, counted};
 
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
 use crate::heal::copy::{Copied, Copier, CopyError, Fetched, Place, Wanted};
+use crate::heal::pass_on::{APPEND_ATTEMPTS, PassOn};
 use crate::heal::plan::{BackupTask, Lack};
 use crate::heal::proof::Proof;
+use crate::log::append::{Attempt, Draft};
 use crate::log::damage::Completeness;
 use crate::log::error::LogError;
-use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{Attempt, Draft, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_store::RegionStore;
-
-/// How often the record is tried while others append.
-const APPEND_ATTEMPTS: u32 = 32;
 
 /// Why a backup was not healed.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +89,7 @@ pub(crate) async fn heal_backup(
     copier: &Copier<'_>,
     task: &BackupTask,
     log: &mut RegionLog,
-    signer: &NoteSigner,
-    now: UtcTime,
+    author: PassOn<'_>,
 ) -> Result<Moved, HealBackupError> {
     let inventory = take_inventory(copier, task).await?;
     let wanted = inventory.wanted(task);
@@ -120,7 +117,6 @@ pub(crate) async fn heal_backup(
         return Err(HealBackupError::NotThere { backup, missing, first });
     }
     if task.lack == Lack::Record {
-        let author = RecordAuthor { signer, now };
         commit(copier.target, task, log, author, &inventory).await?;
     }
     Ok(moved)
@@ -203,19 +199,12 @@ async fn sizes(region: &RegionStore, folders: &BTreeSet<String>) -> Result<Sizes
     Ok(sizes)
 }
 
-/// Who writes the record, and when.
-#[derive(Clone, Copy)]
-struct RecordAuthor<'a> {
-    signer: &'a NoteSigner,
-    now: UtcTime,
-}
-
 /// Appends the record, unless the log says meanwhile that the backup, or one that it refers to, does not exist here.
 async fn commit(
     target: &RegionStore,
     task: &BackupTask,
     log: &mut RegionLog,
-    author: RecordAuthor<'_>,
+    author: PassOn<'_>,
     inventory: &Inventory,
 ) -> Result<(), HealBackupError> {
     let backup = || task.record.backup.clone();
@@ -229,7 +218,7 @@ async fn commit(
         if needed.iter().any(|id| swept.contains_key(id)) {
             return Err(HealBackupError::Swept { backup: backup() });
         }
-        if let Attempt::Written(_) = log.try_append(&*target.store, author.signer, &draft).await.map_err(failed)? {
+        if let Attempt::Written(_) = author.once(log, &*target.store, &draft).await.map_err(failed)? {
             return Ok(());
         }
     }

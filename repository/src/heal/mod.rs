@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod copy;
 pub(crate) mod pace;
+mod pass_on;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod proof;

@@ -13,11 +13,12 @@ use lifeboat_vocabulary::{BackupId, RegionName, TimelineId, UtcTime, WalPosition
 
 use crate::format::layout::WalRange;
 use crate::heal::scope::HealScope;
+use crate::log::append::Draft;
 use crate::log::damage::{Completeness, DamagedObjects, damaged_objects, damaged_wal};
 use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::records::wal::GapScope;
-use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionState;
 use crate::wal::records::{CurrentIncarnation, WalRecords};
 
@@ -163,7 +164,28 @@ fn common_records(target: &RegionLog, sources: &[&RegionLog]) -> Vec<Draft> {
         }
     }
     missed.extend(missed_incarnation(target, sources).map(|draft| (event(&draft.origin), draft)));
-    missed.into_values().collect()
+    let mut records = missed_statements(target, sources);
+    records.extend(missed.into_values());
+    records
+}
+
+/// Statements of the root key that the target has not heard, in the order of the logs: before everything else, because they say
+/// which keys count.
+fn missed_statements(target: &RegionLog, sources: &[&RegionLog]) -> Vec<Draft> {
+    fn statement(body: &RecordBody) -> Option<&str> {
+        match body {
+            RecordBody::Signer(carried) => Some(&carried.statement),
+            _ => None,
+        }
+    }
+    let mut known: BTreeSet<&str> = target.entries().iter().filter_map(|entry| statement(&entry.record.body)).collect();
+    let mut missed = Vec::new();
+    for entry in sources.iter().flat_map(|log| log.entries()) {
+        if statement(&entry.record.body).is_some_and(|statement| known.insert(statement)) {
+            missed.push(Draft { origin: entry.record.origin.clone(), body: entry.record.body.clone() });
+        }
+    }
+    missed
 }
 
 /// The record that says which copy of the cluster writes, if the target has not heard of it. An older one is never

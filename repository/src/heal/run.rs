@@ -12,6 +12,7 @@ use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
+use crate::heal::pass_on::PassOn;
 use crate::heal::plan::{BackupTask, Rank, RecordPlan, plan_records};
 use crate::heal::report::{HealEnd, HealError, HealPreview, HealReport};
 use crate::heal::scope::HealScope;
@@ -19,10 +20,11 @@ use crate::heal::stream::{Epochs, Stream, heal_damaged_wal};
 use crate::heal::tools::{HealRegion, HealTools};
 use crate::heal::wal::{MissingWal, Until, WalBounds, WalLack, lacking_wal};
 use crate::heal::writer_guard::WriterGuard;
+use crate::log::append::Draft;
 use crate::log::error::LogError;
 use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
 use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
@@ -158,7 +160,13 @@ enum Next {
     End,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Who brings records that the target has missed.
+    fn pass_on(&self) -> PassOn<'a> {
+        let HealTools { signer, tool, clock, .. } = self.tools;
+        PassOn { signer, sources: self.sources, tool, now: clock.now() }
+    }
+
     async fn run(mut self) -> Result<HealReport, HealError> {
         self.common().await?;
         self.damaged_wal().await;
@@ -186,8 +194,9 @@ impl Run<'_> {
     async fn common(&mut self) -> Result<(), HealError> {
         for draft in std::mem::take(&mut self.plan.common) {
             let what = format!("record {} of kind {}", draft.origin.wseq, draft.body.kind());
-            match self.target.log.append(&*self.target.store.store, self.tools.signer, &draft).await {
-                Ok(_) => self.report.records += 1,
+            let pass_on = self.pass_on();
+            match pass_on.bring(&mut self.target.log, &*self.target.store.store, &draft).await {
+                Ok(()) => self.report.records += 1,
                 // Two events under one count: the agreement of the logs reports it.
                 Err(error @ LogError::CountReused { .. }) => self.report.leave(what, error_chain(&error)),
                 Err(source) => return Err(self.log_failed(source)),
@@ -254,8 +263,8 @@ impl Run<'_> {
     async fn backup(&mut self, task: &BackupTask) -> Next {
         let id = &task.record.backup;
         self.tools.progress.doing(format!("backup {id}"));
-        let now = self.now();
-        match heal_backup(self.copier, task, &mut self.target.log, self.tools.signer, now).await {
+        let author = self.pass_on();
+        match heal_backup(self.copier, task, &mut self.target.log, author).await {
             Ok(moved) => {
                 let (objects, bytes) = (moved.objects, moved.bytes);
                 tracing::info!(region = %self.target.store.name, backup = %id, objects, %bytes, "the region has the backup");
@@ -273,7 +282,8 @@ impl Run<'_> {
     }
 
     fn stream(&mut self) -> Stream<'_> {
-        Stream { epochs: &mut self.epochs, target: &mut *self.target, sources: self.sources, signer: self.tools.signer }
+        let pass_on = self.pass_on();
+        Stream { epochs: &mut self.epochs, target: &mut *self.target, sources: self.sources, pass_on }
     }
 
     async fn history(&mut self, timeline: TimelineId, missing: &MissingWal) -> Next {

@@ -8,13 +8,14 @@ use lifeboat_vocabulary::{ByteCount, Lsn, TimelineId, error_chain};
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, StoredName};
 use crate::heal::copy::{Copied, Copier, CopyError, Place, Wanted};
+use crate::heal::pass_on::PassOn;
 use crate::heal::proof::Proof;
 use crate::heal::tools::HealRegion;
 use crate::heal::wal::MissingWal;
+use crate::log::append::Draft;
 use crate::log::error::LogError;
-use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::wal::epoch::FIRST_SLOTS;
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
@@ -28,7 +29,7 @@ pub(crate) struct Stream<'a> {
     pub(crate) epochs: &'a mut Epochs,
     pub(crate) target: &'a mut HealRegion,
     pub(crate) sources: &'a [HealRegion],
-    pub(crate) signer: &'a NoteSigner,
+    pub(crate) pass_on: PassOn<'a>,
 }
 
 impl Stream<'_> {
@@ -60,7 +61,7 @@ impl Stream<'_> {
         }
         if !is_known {
             let target = &mut *self.target;
-            let appended = target.log.append(&*target.store.store, self.signer, &draft).await;
+            let appended = self.pass_on.bring(&mut target.log, &*target.store.store, &draft).await;
             appended.map_err(|source| match source {
                 swept @ LogError::Swept { .. } => unknown(&error_chain(&swept)),
                 source => CopyError::Log { region: target.store.name.clone(), source },

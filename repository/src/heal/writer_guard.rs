@@ -14,6 +14,7 @@ use crate::format::key_name::KeyName;
 use crate::heal::wal::Until;
 use crate::log::region_log::LogTrust;
 use crate::log::region_store::RegionStore;
+use crate::log::roles::Role;
 use crate::wal::head::Head;
 use crate::wal::lease::Lease;
 
@@ -24,14 +25,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(4);
 pub(crate) struct WriterGuard<'a> {
     region: &'a RegionStore,
     trust: LogTrust,
-    writer: &'a KeyName,
+    /// Whoever may write WAL there.
+    writers: Vec<KeyName>,
     clock: &'a dyn Clock,
     seen: Mutex<Option<(Instant, Until)>>,
 }
 
 impl<'a> WriterGuard<'a> {
-    pub(crate) fn new(region: &'a RegionStore, trust: LogTrust, writer: &'a KeyName, clock: &'a dyn Clock) -> Self {
-        Self { region, trust, writer, clock, seen: Mutex::new(None) }
+    pub(crate) fn new(region: &'a RegionStore, trust: LogTrust, own: &KeyName, clock: &'a dyn Clock) -> Self {
+        let mut writers = trust.signers.names_of(Role::Writer);
+        if !writers.contains(own) {
+            writers.push(own.clone());
+        }
+        Self { region, trust, writers, clock, seen: Mutex::new(None) }
     }
 
     /// How far WAL may be healed now; looked up again when the last look is too long ago.
@@ -53,10 +59,18 @@ impl<'a> WriterGuard<'a> {
 
     async fn look(&self) -> Result<Until, String> {
         let store = &*self.region.store;
-        if !Lease::is_held(store, self.writer, self.clock).await.map_err(|error| error_chain(&error))? {
-            return Ok(Until::Everything);
+        let mut until = Until::Everything;
+        for writer in &self.writers {
+            if !Lease::is_held(store, writer, self.clock).await.map_err(|error| error_chain(&error))? {
+                continue;
+            }
+            // Of two that are at work nobody knows which one goes on.
+            if until != Until::Everything {
+                return Ok(Until::Nothing);
+            }
+            let head = Head::read(store, writer, &self.trust).await.map_err(|error| error_chain(&error))?;
+            until = head.and_then(|head| head.durable).map_or(Until::Nothing, Until::Before);
         }
-        let head = Head::read(store, self.writer, &self.trust).await.map_err(|error| error_chain(&error))?;
-        Ok(head.and_then(|head| head.durable).map_or(Until::Nothing, Until::Before))
+        Ok(until)
     }
 }

@@ -8,6 +8,8 @@ use crate::format::key_name::KeyName;
 use crate::keys::signing::VerifyKey;
 use crate::log::note::NoteError;
 use crate::log::records::record::RecordError;
+use crate::log::signers::NotAllowed;
+use crate::log::statement::StatementError;
 
 /// Why a log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +116,54 @@ pub enum LogError {
         /// The key.
         key: Box<VerifyKey>,
     },
+    /// A key that may not write such a record.
+    #[error("write a record of kind {kind}")]
+    NotAllowed {
+        /// The kind.
+        kind: String,
+        /// Why not.
+        source: NotAllowed,
+    },
+    /// A statement that no reader would accept.
+    #[error("pass on a statement about a key")]
+    Statement(#[source] StatementError),
+    /// More objects among the records than anybody reads.
+    #[error(
+        "more than {max} objects lie at places of the log and are no records: delete them, and find out who puts them there"
+    )]
+    TooManyOutside {
+        /// The most that are read.
+        max: usize,
+    },
+    /// Behind the last record lies one that a key of the repository has signed, and that does not follow it.
+    #[error("nothing is appended behind place {seq}, where history was changed: {why}")]
+    HistoryChanged {
+        /// Its place.
+        seq: u64,
+        /// Why it is no record of this log.
+        why: String,
+    },
+    /// Objects that are no records lie where records were.
+    #[error(
+        "{writer} has signed that the log goes on to record {seq}, and now it ends with record {found}: nothing is appended to it"
+    )]
+    EndHidden {
+        /// The place that was signed.
+        seq: u64,
+        /// The last record that is there.
+        found: u64,
+        /// Who has signed it.
+        writer: KeyName,
+    },
+    /// A record that is to be copied, and that no region has any more.
+    #[error("no region gives the signed record of kind {kind} that is missing here")]
+    NoOriginal {
+        /// The kind.
+        kind: String,
+    },
+    /// What writers have signed about the end of the log cannot be read.
+    #[error("read what writers have signed about the end of the log")]
+    Witness(#[source] StoreError),
     /// An empty log, and the name of its region was not given.
     #[error("the log is empty, and the name of its region is not known")]
     Nameless,

@@ -10,7 +10,7 @@ use crate::format::ids::EpochId;
 use crate::log::error::LogError;
 use crate::log::records::care::SweepIntentRecord;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{RegionLog, fetch};
+use crate::log::region_log::{Fetched, RegionLog, fetch};
 
 impl RegionLog {
     fn intents(&self) -> impl Iterator<Item = (u64, &SweepIntentRecord)> {
@@ -66,12 +66,13 @@ impl RegionLog {
     pub async fn confirm_head(&self, store: &dyn Store) -> Result<(), LogError> {
         let Some(head) = self.head() else { return Ok(()) };
         match fetch(store, head.seq).await? {
-            None => Err(LogError::RolledBack { remembered: head.seq, found: head.seq }),
-            Some(bytes) if sha256(&bytes) != head.sha256 => {
+            Fetched::Nothing => Err(LogError::RolledBack { remembered: head.seq, found: head.seq }),
+            Fetched::TooLarge(source) => Err(LogError::Store { seq: head.seq, source }),
+            Fetched::Note(bytes) if sha256(&bytes) != head.sha256 => {
                 self.check_signature(head.seq, &bytes)?;
                 Err(LogError::Forked { seq: head.seq, remembered: head.sha256, found: sha256(&bytes) })
             }
-            Some(_) => Ok(()),
+            Fetched::Note(_) => Ok(()),
         }
     }
 }

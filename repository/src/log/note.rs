@@ -63,13 +63,33 @@ pub enum NoteError {
 pub struct NoteSigner {
     name: KeyName,
     key: SigningKey,
+    root: VerifyKey,
 }
 
 impl NoteSigner {
-    /// Signs as `name` with `key`.
+    /// Signs as `name` with `key`, which is the root key of the repository itself: it may sign everything.
     #[must_use]
     pub fn new(name: KeyName, key: SigningKey) -> Self {
-        Self { name, key }
+        let root = key.verify_key();
+        Self { name, key, root }
+    }
+
+    /// Signs as `name` with `key`, which the root key `root` has named in the log.
+    #[must_use]
+    pub fn under(name: KeyName, key: SigningKey, root: VerifyKey) -> Self {
+        Self { name, key, root }
+    }
+
+    /// The root key of the repository.
+    #[must_use]
+    pub fn root(&self) -> VerifyKey {
+        self.root
+    }
+
+    /// Whether it is the root key that signs.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.root == self.verify_key()
     }
 
     /// The name that stands on its signature lines.
@@ -122,7 +142,7 @@ pub fn sign(text: &str, signers: &[&NoteSigner]) -> Result<Vec<u8>, NoteError> {
         return Err(NoteError::TooManySignatures);
     }
     let mut note = format!("{text}\n");
-    for NoteSigner { name, key } in signers {
+    for NoteSigner { name, key, .. } in signers {
         let mut signature = key_id(name.as_str(), &key.verify_key()).to_vec();
         signature.extend_from_slice(&key.sign(text.as_bytes()));
         note.push_str(&format!("{MARK}{name} {}\n", BASE64.encode(&signature)));

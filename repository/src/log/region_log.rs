@@ -3,29 +3,27 @@
 //! A record is created at exactly the place after the last one, or not at all. So every log has one order that all
 //! writers agree on, without a lock and without a clock, and a writer that loses a race reads what happened and decides again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use lifeboat_stores::{ObjectKey, Store, StoreError, Support};
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest};
-use parking_lot::Mutex;
+use lifeboat_stores::{ObjectKey, Store, StoreError};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
 use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
-use crate::keys::signing::VerifyKey;
-use crate::log::create_once::{Created, create_once, small_object};
+use crate::log::create_once::small_object;
 use crate::log::error::LogError;
-use crate::log::note::{self, NoteSigner};
-use crate::log::records::record::{LOG_BYTES_MAX, LOG_RECORDS_MAX, Link, Origin, Record, RecordBody};
+use crate::log::link::{Linked, LogEntry, Place, Unlinked};
+use crate::log::note;
+use crate::log::outside::{OUTSIDE_MAX, Outside, Refused};
+use crate::log::records::record::{LOG_BYTES_MAX, LOG_RECORDS_MAX, RecordBody};
+use crate::log::signers::Signers;
 
 /// Records that are fetched at the same time.
 const FETCHES: usize = 8;
-/// How often [`RegionLog::append`] lets others go first.
-const APPEND_ATTEMPTS: u32 = 32;
 /// Foreign objects among the records that are named; more than that are only skipped.
 const STRAYS_KEPT: usize = 16;
 
@@ -34,8 +32,9 @@ const STRAYS_KEPT: usize = 16;
 pub struct LogTrust {
     /// The repository that the log belongs to.
     pub repository: RepositoryId,
-    /// The keys that may sign records.
-    pub keys: Vec<VerifyKey>,
+    /// The keys that may sign: the root key, and those that it has named as far as that is known. A log that is read adds what it
+    /// says, see [`RegionLog::trust`].
+    pub signers: Signers,
     /// The region's name; `None` takes it from the first record.
     pub region: Option<RegionName>,
     /// The end of the log as it was seen before, by this program or by another reader. A log never gets shorter, and never changes.
@@ -51,36 +50,6 @@ pub struct LogHead {
     pub sha256: Sha256Digest,
 }
 
-/// A record that stands in a log, and was checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogEntry {
-    /// The record.
-    pub record: Record,
-    /// SHA-256 of its note.
-    pub sha256: Sha256Digest,
-}
-
-/// A record before it has its place in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// Who says it. For a repetition after a failure it must be the same, with the same count and time.
-    pub origin: Origin,
-    /// What is said.
-    pub body: RecordBody,
-}
-
-/// How one try to append ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// The draft stands in the log, at this place.
-    Written(LogHead),
-    /// Others were first. What they said has been read: entries from this place on are new.
-    Overtaken {
-        /// Place of the first new entry.
-        new_from: u64,
-    },
-}
-
 /// A log that was read and checked from its first record. Clones share the records: a clone of a long log is cheap.
 #[derive(Clone, Debug)]
 pub struct RegionLog {
@@ -90,6 +59,10 @@ pub struct RegionLog {
     bytes: u64,
     limits: LogLimits,
     strays: Vec<ObjectKey>,
+    /// Objects at places of the log that are no records, by place.
+    outside: Vec<Outside>,
+    /// The first place behind the last record that is free, as far as is known.
+    next: u64,
 }
 
 /// What a log may grow to. Nothing is appended beyond it: a log that no reader accepts would be worse than none.
@@ -128,84 +101,170 @@ impl RegionLog {
     }
 
     async fn read_within(store: &dyn Store, trust: LogTrust, limits: LogLimits) -> Result<Self, LogError> {
-        let mut log = Self { trust, entries: Vec::new(), bytes: 0, limits, strays: Vec::new() };
-        let count = log.list(store).await?;
-        let fetch = |seq| async move { (seq, fetch(store, seq).await) };
-        let mut fetched = futures_util::stream::iter(0..count).map(fetch).buffered(FETCHES);
-        while let Some((seq, bytes)) = fetched.next().await {
-            let bytes = bytes?.ok_or(LogError::Gap { seq })?;
-            log.link_in(&bytes)?;
+        let (entries, strays, outside) = Default::default();
+        let mut log = Self { trust, entries, bytes: 0, limits, strays, outside, next: 0 };
+        let places = log.list(store, None).await?;
+        log.take_places(store, places).await?;
+        if log.entries.is_empty()
+            && let Some(error) = log.first_error(store).await?
+        {
+            return Err(error);
         }
         log.compare_with_remembered()?;
         Ok(log)
     }
 
-    /// Lists the records, and returns how many there are. None may be missing between the first and the last.
-    async fn list(&mut self, store: &dyn Store) -> Result<u64, LogError> {
-        let mut count = 0;
-        let mut after = None;
+    /// Why the first object is no record, in a log that has none.
+    async fn first_error(&self, store: &dyn Store) -> Result<Option<LogError>, LogError> {
+        let Some(first) = self.outside.first() else { return Ok(None) };
+        let fetched = fetch(store, first.seq).await?;
+        Ok(match fetched {
+            Fetched::Note(bytes) => self.place(first.seq).judge(&bytes).err().map(|unlinked| *unlinked.error),
+            Fetched::TooLarge(source) => Some(LogError::Store { seq: first.seq, source }),
+            Fetched::Nothing => None,
+        })
+    }
+
+    /// Lists the places that are taken, behind `after`, in order.
+    async fn list(&mut self, store: &dyn Store, after: Option<u64>) -> Result<Vec<u64>, LogError> {
+        let mut places = Vec::new();
+        let mut after = after.map(layout::log_note);
         loop {
             let page = store.list(layout::LOG_PREFIX, after.as_ref()).await.map_err(LogError::List)?;
             for entry in &page.entries {
                 match layout::parse(&entry.key) {
-                    Some(StoredName::LogNote { seq }) if seq == count => count += 1,
-                    Some(StoredName::LogNote { .. }) => return Err(LogError::Gap { seq: count }),
-                    _ if self.strays.len() < STRAYS_KEPT => self.strays.push(entry.key.clone()),
+                    Some(StoredName::LogNote { seq }) => places.push(seq),
+                    _ if self.strays.len() < STRAYS_KEPT && !self.strays.contains(&entry.key) => {
+                        self.strays.push(entry.key.clone());
+                    }
                     _ => {}
                 }
             }
-            self.limits.check(count, 0)?;
+            let most = self.limits.records.saturating_add(OUTSIDE_MAX as u64);
+            if places.len() as u64 > most {
+                return Err(LogError::TooLong { max: self.limits.records });
+            }
             match page.entries.last() {
                 Some(last) if page.more => after = Some(last.key.clone()),
-                _ => return Ok(count),
+                _ => return Ok(places),
             }
         }
     }
 
-    /// Checks a record and puts it at the end.
-    fn link_in(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        let seq = self.entries.len() as u64;
-        self.check_room(bytes)?;
-        let text = note::verify(bytes, &self.trust.keys).map_err(|source| LogError::Note { seq, source })?.text;
-        let record = Record::parse(text).map_err(|source| LogError::Record { seq, source })?;
-        let Link { region, seq: found, prev } = &record.link;
-        if *found != seq {
-            return Err(LogError::Place { seq, found: *found });
+    /// Reads what lies at these places, in their order.
+    async fn take_places(&mut self, store: &dyn Store, places: Vec<u64>) -> Result<(), LogError> {
+        let fetch = |seq| async move { (seq, fetch(store, seq).await) };
+        let mut fetched = futures_util::stream::iter(places).map(fetch).buffered(FETCHES);
+        while let Some((seq, fetched)) = fetched.next().await {
+            match fetched? {
+                Fetched::Nothing => return Err(LogError::Gap { seq }),
+                fetched => self.take(store, seq, fetched).await?,
+            }
         }
-        if *prev != self.head().map(|head| head.sha256) {
-            return Err(LogError::Chain { seq });
-        }
-        if let Some(expected) = self.trust.region.as_ref().filter(|expected| *expected != region) {
-            return Err(LogError::Region { seq, expected: expected.clone(), found: region.clone() });
-        }
-        if let RecordBody::Init(init) = &record.body
-            && init.repo != self.trust.repository
-        {
-            return Err(LogError::Repository { expected: self.trust.repository, found: init.repo });
-        }
-        self.trust.region = Some(region.clone());
-        self.entries.push(Arc::new(LogEntry { record, sha256: sha256(bytes) }));
-        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        self.find_next();
         Ok(())
     }
 
+    /// Takes what was found at a place: as the next record, or as something that is none. What looks like none is read twice: it may
+    /// have been damaged on its way.
+    async fn take(&mut self, store: &dyn Store, seq: u64, found: Fetched) -> Result<(), LogError> {
+        let mut outside = match self.link_or_not(seq, found)? {
+            None => return Ok(()),
+            Some(outside) => outside,
+        };
+        if !self.outside.iter().any(|known| known.seq == seq && known.sha256 == outside.sha256) {
+            match self.link_or_not(seq, fetch(store, seq).await?)? {
+                None => return Ok(()),
+                Some(again) => outside = again,
+            }
+        }
+        self.outside.retain(|known| known.seq != seq);
+        if self.outside.len() >= OUTSIDE_MAX {
+            return Err(LogError::TooManyOutside { max: OUTSIDE_MAX });
+        }
+        let at = self.outside.partition_point(|known| known.seq < seq);
+        self.outside.insert(at, outside);
+        Ok(())
+    }
+
+    fn link_or_not(&mut self, seq: u64, found: Fetched) -> Result<Option<Outside>, LogError> {
+        let bytes = match found {
+            Fetched::Note(bytes) => bytes,
+            Fetched::TooLarge(error) => {
+                let why = error_chain(&error);
+                return Ok(Some(Outside { seq, sha256: None, signed_by: None, why }));
+            }
+            Fetched::Nothing => return Err(LogError::Gap { seq }),
+        };
+        match self.place(seq).judge(&bytes) {
+            Ok(linked) => {
+                self.check_room(&bytes)?;
+                self.push(linked, bytes.len());
+                Ok(None)
+            }
+            Err(Unlinked { error, signed_by }) => {
+                let why = error_chain(&*error);
+                Ok(Some(Outside { seq, sha256: Some(sha256(&bytes)), signed_by, why }))
+            }
+        }
+    }
+
+    /// What a note at this place has to be.
+    fn place(&self, seq: u64) -> Place<'_> {
+        let LogTrust { repository, region, signers, .. } = &self.trust;
+        let prev = self.head().map(|head| head.sha256);
+        Place { seq, prev, repository: *repository, region: region.as_ref(), signers }
+    }
+
+    /// Puts a record at the end that was written at the next place.
+    pub(crate) fn link_in(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        self.check_room(bytes)?;
+        let linked = self.place(self.next).judge(bytes).map_err(|unlinked| *unlinked.error)?;
+        self.push(linked, bytes.len());
+        self.find_next();
+        Ok(())
+    }
+
+    fn push(&mut self, linked: Linked, bytes: usize) {
+        let Linked { entry, statement } = linked;
+        self.trust.region = Some(entry.record.link.region.clone());
+        statement.iter().for_each(|statement| self.trust.signers.adopt(statement));
+        let seq = entry.record.link.seq;
+        self.outside.retain(|known| known.seq != seq);
+        self.entries.push(Arc::new(entry));
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// The first free place behind the last record: objects that are no records lie on some.
+    fn find_next(&mut self) {
+        let mut next = self.head().map_or(0, |head| head.seq + 1);
+        let from = self.outside.partition_point(|outside| outside.seq < next);
+        for outside in self.outside.iter().skip(from) {
+            if outside.seq > next {
+                break;
+            }
+            next += 1;
+        }
+        self.next = next;
+    }
+
     /// Whether there is room for one more note.
-    fn check_room(&self, note: &[u8]) -> Result<(), LogError> {
+    pub(crate) fn check_room(&self, note: &[u8]) -> Result<(), LogError> {
         self.limits.check(self.entries.len() as u64 + 1, self.bytes.saturating_add(note.len() as u64))
     }
 
     /// Whether these bytes, read at place `seq`, are signed as a record of this log has to be.
     pub(crate) fn check_signature(&self, seq: u64, bytes: &[u8]) -> Result<(), LogError> {
-        note::verify(bytes, &self.trust.keys).map(drop).map_err(|source| LogError::Note { seq, source })
+        note::verify(bytes, &self.trust.signers.all()).map(drop).map_err(|source| LogError::Note { seq, source })
     }
 
     /// Whether it was checked against the same keys, for the same repository.
     pub(crate) fn trusts_like(&self, trust: &LogTrust) -> bool {
         let same_region = trust.region.is_none() || trust.region == self.trust.region;
-        same_region && trust.repository == self.trust.repository && trust.keys == self.trust.keys
+        same_region && trust.repository == self.trust.repository && trust.signers.root() == self.trust.signers.root()
     }
 
-    /// What it is measured against.
+    /// What it is measured against, with the keys that it names itself.
     #[must_use]
     pub fn trust(&self) -> &LogTrust {
         &self.trust
@@ -218,15 +277,54 @@ impl RegionLog {
     /// Whether the log goes on from what was seen before.
     pub(crate) fn compare_with(&self, remembered: Option<LogHead>) -> Result<(), LogError> {
         let Some(remembered) = remembered else { return Ok(()) };
-        let at_that_place = usize::try_from(remembered.seq).ok().and_then(|place| self.entries.get(place));
-        match at_that_place {
-            None => Err(LogError::RolledBack { remembered: remembered.seq, found: self.entries.len() as u64 }),
+        match self.at(remembered.seq) {
+            None => match self.outside.iter().find(|outside| outside.seq == remembered.seq) {
+                Some(Outside { sha256: Some(found), .. }) => {
+                    let LogHead { seq, sha256 } = remembered;
+                    Err(LogError::Forked { seq, remembered: sha256, found: *found })
+                }
+                _ => Err(LogError::RolledBack { remembered: remembered.seq, found: self.places() }),
+            },
             Some(entry) if entry.sha256 != remembered.sha256 => {
                 let LogHead { seq, sha256 } = remembered;
                 Err(LogError::Forked { seq, remembered: sha256, found: entry.sha256 })
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// The record at a place. Places are not the numbers of entries: objects that are no records may lie between them.
+    #[must_use]
+    pub fn at(&self, seq: u64) -> Option<&Arc<LogEntry>> {
+        let index = self.entries.binary_search_by_key(&seq, |entry| entry.record.link.seq).ok()?;
+        self.entries.get(index)
+    }
+
+    /// How many places the log takes up to its last record.
+    #[must_use]
+    pub fn places(&self) -> u64 {
+        self.head().map_or(0, |head| head.seq + 1)
+    }
+
+    /// The place that the next record gets.
+    pub(crate) fn next_place(&self) -> u64 {
+        self.next
+    }
+
+    /// Objects at places of the log that are no records, by place.
+    #[must_use]
+    pub fn outside(&self) -> &[Outside] {
+        &self.outside
+    }
+
+    /// Records that say nothing, because their keys may not say it.
+    pub fn refused(&self) -> impl Iterator<Item = Refused> {
+        self.entries.iter().filter_map(|entry| match &entry.record.body {
+            RecordBody::Void { kind, why } => {
+                Some(Refused { seq: entry.record.link.seq, kind: kind.clone(), why: why.clone() })
+            }
+            _ => None,
+        })
     }
 
     /// The region whose log this is; unknown only while it is empty.
@@ -256,7 +354,10 @@ impl RegionLog {
     /// The highest count that `writer` has used in this log. The next event's must be above that of all logs.
     #[must_use]
     pub fn last_count(&self, writer: &KeyName) -> Option<u64> {
-        let own = self.entries.iter().filter(|entry| entry.record.origin.writer == *writer);
+        let is_own = |entry: &&Arc<LogEntry>| {
+            entry.record.origin.writer == *writer && !matches!(entry.record.body, RecordBody::Void { .. })
+        };
+        let own = self.entries.iter().filter(is_own);
         own.map(|entry| entry.record.origin.wseq).max()
     }
 
@@ -265,141 +366,51 @@ impl RegionLog {
     /// # Errors
     /// [`LogError`], by meaning. What was read before stays valid.
     pub async fn refresh(&mut self, store: &dyn Store) -> Result<u64, LogError> {
-        let before = self.entries.len() as u64;
-        loop {
-            let seq = self.entries.len() as u64;
-            match fetch(store, seq).await? {
-                Some(bytes) => self.link_in(&bytes)?,
-                None => return Ok(seq - before),
-            }
-        }
-    }
-
-    /// Tries once to append at the place after the last record that we have read.
-    ///
-    /// A draft that stands in the log already (same writer, same count) is not written again: a writer that got no answer
-    /// may simply repeat the call with the same draft.
-    ///
-    /// # Errors
-    /// [`LogError`]; after [`LogError::Store`] the record may or may not stand there: repeat with the same draft.
-    /// [`LogError::Swept`] for a backup or a key that a `sweep-intent` of this log names; [`LogError::TooLong`] or
-    /// [`LogError::TooLarge`] if the log is full; [`LogError::RolledBack`] or [`LogError::Forked`] if it does not end any more
-    /// where we know it to end.
-    pub(crate) async fn try_append(
-        &mut self,
-        store: &dyn Store,
-        signer: &NoteSigner,
-        draft: &Draft,
-    ) -> Result<Attempt, LogError> {
-        if let Some(head) = self.find(draft)? {
-            return Ok(Attempt::Written(head));
-        }
-        self.refuse_swept(&draft.body)?;
-        if !self.trust.keys.contains(&signer.verify_key()) {
-            return Err(LogError::UnknownSigner { key: Box::new(signer.verify_key()) });
-        }
-        let seq = self.entries.len() as u64;
-        let region = self.trust.region.clone().ok_or(LogError::Nameless)?;
-        let alone = alone_where_conditions_may_be_ignored(store, &self.trust.repository, &region).await;
-        if alone.is_some() && self.refresh(store).await? > 0 {
-            let found = self.find(draft)?;
-            return Ok(found.map_or(Attempt::Overtaken { new_from: seq }, Attempt::Written));
-        }
-        let link = Link { region, seq, prev: self.head().map(|head| head.sha256) };
-        let record = Record { link, origin: draft.origin.clone(), body: draft.body.clone() };
-        let text = record.to_text().map_err(|source| LogError::Record { seq, source })?;
-        // Signatures are deterministic: a repetition at the same place has the same bytes.
-        let bytes = Bytes::from(note::sign(&text, &[signer]).map_err(|source| LogError::Note { seq, source })?);
-        self.check_room(&bytes)?;
-        // A record behind a log that was set back meanwhile would make it unreadable to everybody.
-        self.confirm_head(store).await?;
-        let failed = |source| LogError::Store { seq, source };
-        match create_once(store, &layout::log_note(seq), bytes.clone()).await.map_err(failed)? {
-            Created::Ours => {
-                self.link_in(&bytes)?;
-                Ok(Attempt::Written(LogHead { seq, sha256: sha256(&bytes) }))
-            }
-            Created::Others => {
-                self.refresh(store).await?;
-                match self.find(draft)? {
-                    Some(head) => Ok(Attempt::Written(head)),
-                    None => Ok(Attempt::Overtaken { new_from: seq }),
+        let before = self.entries.len();
+        let end = self.places();
+        if self.outside.iter().any(|outside| outside.seq >= end) {
+            // Where objects lie that are no records, the next record need not be at the next place. What they are is judged anew.
+            self.read_behind(store).await?;
+        } else {
+            loop {
+                match fetch(store, self.next).await? {
+                    Fetched::Nothing => break,
+                    found => self.take(store, self.next, found).await?,
                 }
+                self.find_next();
             }
         }
+        Ok((self.entries.len() - before) as u64)
     }
 
-    /// Appends, whatever others append meanwhile. For records that depend on what the log says, `try_append`
-    /// lets the caller decide anew.
-    ///
-    /// # Errors
-    /// As `try_append`; [`LogError::Contended`] if others were first every time.
-    pub async fn append(&mut self, store: &dyn Store, signer: &NoteSigner, draft: &Draft) -> Result<LogHead, LogError> {
-        self.append_while(store, signer, draft, |_| Ok(())).await
+    /// As [`Self::refresh`], by one listing: finds also what lies behind a place that is free.
+    pub(crate) async fn look_ahead(&mut self, store: &dyn Store) -> Result<u64, LogError> {
+        let before = self.entries.len();
+        self.read_behind(store).await?;
+        Ok((self.entries.len() - before) as u64)
     }
 
-    /// Appends as long as `holds` says so: it is asked before the first attempt, and again whenever others were first.
-    ///
-    /// # Errors
-    /// As [`Self::append`], and what `holds` says.
-    pub(crate) async fn append_while(
-        &mut self,
-        store: &dyn Store,
-        signer: &NoteSigner,
-        draft: &Draft,
-        holds: impl Fn(&Self) -> Result<(), LogError>,
-    ) -> Result<LogHead, LogError> {
-        for _ in 0..APPEND_ATTEMPTS {
-            holds(self)?;
-            if let Attempt::Written(head) = self.try_append(store, signer, draft).await? {
-                return Ok(head);
-            }
-        }
-        Err(LogError::Contended { attempts: APPEND_ATTEMPTS })
-    }
-
-    /// Where the draft stands already, if it does.
-    fn find(&self, draft: &Draft) -> Result<Option<LogHead>, LogError> {
-        let Origin { writer, wseq, .. } = &draft.origin;
-        let same_count = |entry: &&Arc<LogEntry>| {
-            let origin = &entry.record.origin;
-            (&origin.writer, origin.wseq) == (writer, *wseq)
-        };
-        match self.entries.iter().rev().find(same_count) {
-            None => Ok(None),
-            Some(entry) if entry.record.body == draft.body => {
-                Ok(Some(LogHead { seq: entry.record.link.seq, sha256: entry.sha256 }))
-            }
-            Some(entry) => {
-                Err(LogError::CountReused { writer: writer.clone(), wseq: *wseq, seq: entry.record.link.seq })
-            }
-        }
+    async fn read_behind(&mut self, store: &dyn Store) -> Result<(), LogError> {
+        let places = self.list(store, self.head().map(|head| head.seq)).await?;
+        let end = self.places();
+        self.outside.retain(|outside| outside.seq < end || places.contains(&outside.seq));
+        self.take_places(store, places).await
     }
 }
 
-/// One turn for each log that this process appends to where the store may ignore conditions, by repository and region.
-type Turns = BTreeMap<(String, RegionName), Arc<tokio::sync::Mutex<()>>>;
-static APPENDING: Mutex<Turns> = Mutex::new(BTreeMap::new());
-
-/// Where the store may ignore conditions, a writer that appends with a log that was read a while ago would replace the records
-/// of others, and break the chain. So there the tasks of one process take turns, and each looks first; more than one
-/// process must not write there in any case.
-async fn alone_where_conditions_may_be_ignored(
-    store: &dyn Store,
-    repository: &RepositoryId,
-    region: &RegionName,
-) -> Option<tokio::sync::OwnedMutexGuard<()>> {
-    if store.capabilities().conditional_put == Support::Yes {
-        return None;
-    }
-    let turn = Arc::clone(APPENDING.lock().entry((repository.to_string(), region.clone())).or_default());
-    Some(turn.lock_owned().await)
+/// What lies at a place of a log.
+pub(crate) enum Fetched {
+    Nothing,
+    Note(Bytes),
+    /// More than any record has.
+    TooLarge(StoreError),
 }
 
-pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Option<Bytes>, LogError> {
+pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Fetched, LogError> {
     match store.get(&layout::log_note(seq), small_object()).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError::NotFound { .. }) => Ok(None),
+        Ok(bytes) => Ok(Fetched::Note(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(Fetched::Nothing),
+        Err(source @ StoreError::Unsupported { .. }) => Ok(Fetched::TooLarge(source)),
         Err(source) => Err(LogError::Store { seq, source }),
     }
 }

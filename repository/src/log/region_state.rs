@@ -111,6 +111,9 @@ impl RegionLog {
                 | RecordBody::Incarnation(_)
                 | RecordBody::Release(_)
                 | RecordBody::Audit(_)
+                | RecordBody::Signer(_)
+                | RecordBody::Copy(_)
+                | RecordBody::Void { .. }
                 | RecordBody::Unknown { .. } => {}
             }
         }

@@ -10,11 +10,13 @@ use crate::format::aead::sha256;
 use crate::format::layout::WalRange;
 use crate::keys::identity::Identity;
 use crate::keys::slots::KeyRecipients;
+use crate::log::append::Draft;
 use crate::log::note::NoteSigner;
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
-use crate::log::region_log::{Draft, LogTrust, RegionLog};
+use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
+use crate::log::signers::Signers;
 use crate::samples;
 use crate::wal::epoch::WalEpoch;
 use crate::wal::name::PieceSize;
@@ -38,8 +40,8 @@ pub(crate) struct Archive {
 }
 
 pub(crate) fn trust(region: &str) -> LogTrust {
-    let keys = vec![samples::signer().verify_key()];
-    LogTrust { repository: samples::repository(), keys, region: Some(region.parse().unwrap()), remembered: None }
+    let signers = Signers::root_only(samples::signer().verify_key());
+    LogTrust { repository: samples::repository(), signers, region: Some(region.parse().unwrap()), remembered: None }
 }
 
 pub(crate) fn wal_trust() -> WalTrust {

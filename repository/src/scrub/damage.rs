@@ -6,12 +6,13 @@ use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, Clock};
 
 use crate::format::layout::{self, StoredName};
+use crate::log::append::Draft;
 use crate::log::damage::{FoundDamage, damaged_objects, damaged_wal};
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
 use crate::log::records::care::{DamageRecord, FoundBy, OBJECTS_NAMED_MAX};
 use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_store::RegionStore;
 
 /// Records damage.

@@ -16,6 +16,7 @@ use crate::format::layout::{self, StoredName};
 use crate::log::create_once::small_object;
 use crate::log::note::{self, NoteError, NoteSigner};
 use crate::log::region_log::{LogHead, LogTrust};
+use crate::log::roles::Role;
 
 /// The version of heads that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -153,7 +154,11 @@ impl Head {
     /// # Errors
     /// [`HeadError`], by meaning. Nothing of the head may be used then.
     pub fn from_note(bytes: &[u8], writer: &KeyName, trust: &LogTrust) -> Result<Self, HeadError> {
-        let text = note::verify(bytes, &trust.keys)?.text;
+        let verified = note::verify(bytes, &trust.signers.not_revoked())?;
+        if !verified.signers.iter().any(|key| trust.signers.speaks_for(key, writer, Role::Writer)) {
+            return Err(HeadError::Note(NoteError::UnknownSigner));
+        }
+        let text = verified.text;
         let written: Written = serde_json::from_str(text)?;
         if written.v != VERSION {
             return Err(HeadError::Version { version: written.v });
@@ -205,17 +210,43 @@ impl Head {
         store: &dyn Store,
         trust: &LogTrust,
     ) -> Result<Vec<(KeyName, Result<Self, HeadError>)>, StoreError> {
+        Ok(HeadNotes::read_all(store).await?.judge(trust))
+    }
+}
+
+/// The heads of all writers in a region as they were read, before it is known who may sign them.
+#[derive(Debug)]
+pub struct HeadNotes(Vec<(KeyName, Result<Bytes, StoreError>)>);
+
+impl HeadNotes {
+    /// Reads the first `HEADS_MAX` of them.
+    ///
+    /// # Errors
+    /// Only if they cannot be listed.
+    pub async fn read_all(store: &dyn Store) -> Result<Self, StoreError> {
         let page = store.list(layout::HEADS_PREFIX, None).await?;
-        let mut heads = Vec::new();
+        let mut notes = Vec::new();
         for entry in page.entries.iter().take(HEADS_MAX) {
             let Some(StoredName::Head { writer }) = layout::parse(&entry.key) else { continue };
-            match Self::read(store, &writer, trust).await {
-                Ok(Some(head)) => heads.push((writer, Ok(head))),
-                Ok(None) => {}
-                Err(error) => heads.push((writer, Err(error))),
+            match store.get(&entry.key, small_object()).await {
+                Err(StoreError::NotFound { .. }) => {}
+                read => notes.push((writer, read)),
             }
         }
-        Ok(heads)
+        Ok(Self(notes))
+    }
+
+    /// The heads, as far as they can be used. One that cannot does not hide the others.
+    #[must_use]
+    pub fn judge(self, trust: &LogTrust) -> Vec<(KeyName, Result<Head, HeadError>)> {
+        let judge = |(writer, note): (KeyName, Result<Bytes, StoreError>)| {
+            let head = match note {
+                Ok(bytes) => Head::from_note(&bytes, &writer, trust),
+                Err(source) => Err(HeadError::Store { writer: writer.clone(), source }),
+            };
+            (writer, head)
+        };
+        self.0.into_iter().map(judge).collect()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::format::unseal::{ExpectedObject, ObjectReader, OpenError, check_signe
 use crate::keys::signing::VerifyKey;
 use crate::log::note::NoteSigner;
 use crate::log::region_log::LogTrust;
+use crate::log::roles::Role;
 use crate::wal::epoch::WalEpoch;
 use crate::wal::name::{PIECE_BYTES_MAX, WalObject};
 
@@ -246,10 +247,11 @@ impl WalTrust {
         Self { repository, signers: keys.iter().map(|key| *key.as_ed25519()).collect() }
     }
 
-    /// Objects of the repository, and signed by the keys, that a log was read with.
+    /// Objects of the repository that a log was read with, signed by the keys that may write WAL by that log. Also by keys that were
+    /// revoked since: what they have signed before stays readable.
     #[must_use]
     pub fn of(trust: &LogTrust) -> Self {
-        Self::new(trust.repository, &trust.keys)
+        Self::new(trust.repository, &trust.signers.that_had(Role::Writer))
     }
 
     /// The repository.

@@ -16,7 +16,7 @@ use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::keys::{self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey};
 use lifeboat_repository::log::records::{BackupKind, BackupRecord, Origin, ServerFacts};
-use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog, Signers};
 use lifeboat_repository::retention::sweep::{OpenGate, SweepAuthor};
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX};
 use lifeboat_vocabulary::{
@@ -69,8 +69,8 @@ impl Cluster {
     }
 
     pub fn trust(&self, region: &RegionName) -> LogTrust {
-        let keys = vec![self.signer.verify_key()];
-        LogTrust { repository: self.repository, keys, region: Some(region.clone()), remembered: None }
+        let signers = Signers::root_only(self.signer.verify_key());
+        LogTrust { repository: self.repository, signers, region: Some(region.clone()), remembered: None }
     }
 
     /// Backs up into all regions that answer.

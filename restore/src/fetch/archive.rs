@@ -12,7 +12,7 @@ use lifeboat_postgres::TimelineHistory;
 use lifeboat_repository::catalog::{CatalogRow, RegionAnswer};
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{GapScope, Integrity};
-use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{HistoryRead, WalRead, WalReader, WalRegion, WalTrouble};
 use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
@@ -67,8 +67,14 @@ impl Archive {
             store: region.store.clone(),
             log: region.log.as_ref().ok().map(|(log, _)| log.clone()),
         });
-        let trust = WalTrust::new(descriptor.repo, &[descriptor.root]);
-        let reader = WalReader::new(trust, keys.openers(), wal_regions.collect(), PieceSize::of(segment));
+        let mut signers = Signers::root_only(descriptor.root);
+        regions
+            .iter()
+            .filter_map(|region| region.log.as_ref().ok())
+            .for_each(|(log, _)| signers.merge(&log.trust().signers));
+        let trust = LogTrust { repository: descriptor.repo, signers, region: None, remembered: None };
+        let reader =
+            WalReader::new(WalTrust::of(&trust), keys.openers(), wal_regions.collect(), PieceSize::of(segment));
         Ok(Self { reader, regions, segment, system_identifier: descriptor.sysid })
     }
 
@@ -234,10 +240,8 @@ async fn archive_regions(
             RegionAnswer::Read { descriptor: other, .. } if **other != *descriptor => {}
             RegionAnswer::Read { log, .. } => {
                 let Some(store) = repository.regions.iter().find(|region| region.name == view.name) else { continue };
-                let keys = vec![descriptor.root];
-                let region = log.region().cloned();
-                let trust = LogTrust { repository: descriptor.repo, keys, region, remembered: None };
-                regions.push(ArchiveRegion { store: store.clone(), log: Ok((log.clone(), trust)) });
+                let trust = log.trust().clone();
+                regions.push(ArchiveRegion { store: store.clone(), log: Ok((RegionLog::clone(log), trust)) });
             }
             RegionAnswer::Unreadable { why } => match open_region(settings, &repository.cluster).await {
                 Ok(store) => regions.push(ArchiveRegion { store, log: Err(why.clone()) }),

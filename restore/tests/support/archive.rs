@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::keys::{KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{Origin, RecordBody, WalEpochRecord};
-use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog};
+use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, Signers};
 use lifeboat_repository::wal::{Head, HeadFile, PieceSize, WalEpoch, WalLevels, WalSealer};
 use lifeboat_stores::{PutMode, RegionSettings, Store, open_below};
 use lifeboat_testkit::PgServer;
@@ -53,7 +53,7 @@ impl Shipper {
                 let (descriptor, _) = Descriptor::read(&*store, None).await.unwrap();
                 let trust = LogTrust {
                     repository: descriptor.repo,
-                    keys: vec![descriptor.root],
+                    signers: Signers::root_only(descriptor.root),
                     region: Some(name.clone()),
                     remembered: None,
                 };

@@ -14,7 +14,7 @@ use lifeboat_vocabulary::{ByteCount, SystemClock, counted, error_chain};
 use serde_json::json;
 
 use crate::commands::doctor::lines::{Line, Lines, State};
-use crate::commands::doctor::wal;
+use crate::commands::doctor::{roles, wal};
 use crate::settings::wiring::{self, ClusterConfig};
 
 /// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
@@ -27,7 +27,7 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> Ending {
     let signer = keys(chosen, &mut lines);
     let facts = server(cluster, &mut lines).await;
     for settings in &config.regions {
-        region(settings, cluster, signer.as_ref(), facts.as_ref(), &mut lines).await;
+        region(settings, chosen, signer.as_ref(), facts.as_ref(), &mut lines).await;
     }
     wal::check(chosen, &mut lines).await;
     memory(config, &mut lines);
@@ -53,6 +53,7 @@ fn keys(chosen: ClusterConfig<'_>, lines: &mut Lines) -> Option<Arc<NoteSigner>>
     match chosen.signer() {
         Ok(signer) => {
             lines.good("keys", "signing key", signer.verify_key().to_string());
+            roles::of_key(&signer, lines);
             Some(signer)
         }
         Err(error) => {
@@ -158,7 +159,7 @@ async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
 
 async fn region(
     settings: &RegionSettings,
-    cluster: &ClusterSettings,
+    ClusterConfig { config, cluster }: ClusterConfig<'_>,
     signer: Option<&Arc<NoteSigner>>,
     facts: Option<&ServerFacts>,
     lines: &mut Lines,
@@ -208,8 +209,11 @@ async fn region(
     clock(&area, report.clock_skew_micros, lines);
     room(&area, settings, facts, lines);
     let Some(signer) = signer else { return };
-    match read_region(&*store, Some(&signer.verify_key()), Some(settings.name.clone())).await {
-        Ok((descriptor, log)) => repository(&area, &descriptor, log.entries().len(), facts, lines),
+    match read_region(&*store, Some(&signer.root()), Some(settings.name.clone())).await {
+        Ok((descriptor, log)) => {
+            repository(&area, &descriptor, log.entries().len(), facts, lines);
+            roles::of_region(&area, signer, config, &log.trust().signers, lines);
+        }
         Err(error) => lines.failed(&area, "repository", format!("{error:#}"), "run `lifeboatd init`"),
     }
 }

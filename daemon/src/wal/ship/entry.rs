@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::log::records::WalEpochRecord;
-use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::{
     self, EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject, WalPages,
 };
@@ -48,7 +48,7 @@ pub(crate) fn lease_terms(ship: &ShipContext) -> LeaseTerms {
 pub(crate) fn trust(ship: &ShipContext, region: &RegionStore) -> LogTrust {
     LogTrust {
         repository: ship.settings.repository,
-        keys: vec![ship.settings.signer.verify_key()],
+        signers: Signers::root_only(ship.settings.signer.root()),
         region: Some(region.name.clone()),
         remembered: None,
     }
@@ -72,7 +72,7 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
     let page = store.list("state/", None).await.context("ask what time it is there")?;
     let entered = page.server_time.unwrap_or_else(|| ship.now());
     let writer = ship.settings.signer.name();
-    let opened = HeadFile::open(store, writer, &trust(ship, region)).await.context("read the head")?;
+    let opened = HeadFile::open(store, writer, log.trust()).await.context("read the head")?;
     let (head, earlier) = opened;
     let durable = match earlier {
         EarlierHead::Head(earlier) => earlier.durable,

@@ -59,7 +59,7 @@ async fn two_records_of_one_event_that_differ_are_found() {
         for scope in [GapScope::Region, GapScope::Everywhere] {
             let body = RecordBody::WalGap(WalGapRecord { timeline, from, to, reason, scope });
             let count = if scope == GapScope::Region { 500 } else { 600 };
-            let draft = crate::log::region_log::Draft { origin: crate::samples::origin(count), body };
+            let draft = crate::log::append::Draft { origin: crate::samples::origin(count), body };
             scene.log(region).await.append(scene.memory(region), &scene.signer, &draft).await.unwrap();
         }
     }

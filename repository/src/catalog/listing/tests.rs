@@ -1,10 +1,12 @@
 //! Tests of the table of all backups.
 
 use super::*;
+use crate::log::append::Draft;
 use crate::log::records::backup::PageFacts;
 use crate::log::records::care::{DamageRecord, FoundBy, SweepIntentRecord};
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{Draft, LogTrust};
+use crate::log::region_log::LogTrust;
+use crate::log::signers::Signers;
 use crate::samples;
 use crate::samples::wal::Archive;
 use lifeboat_stores::MemoryStore;
@@ -28,14 +30,14 @@ async fn view_of(name: &str, bodies: &[RecordBody]) -> RegionView {
     let signer = samples::signer();
     let region: RegionName = name.parse().unwrap();
     let descriptor = samples::descriptor();
-    let (keys, repository) = (vec![signer.verify_key()], descriptor.repo);
-    let trust = LogTrust { repository, keys, region: Some(region.clone()), remembered: None };
+    let (signers, repository) = (Signers::root_only(signer.verify_key()), descriptor.repo);
+    let trust = LogTrust { repository, signers, region: Some(region.clone()), remembered: None };
     let mut log = RegionLog::read(&store, trust).await.unwrap();
     let init = RecordBody::Init(samples::init_record());
     for (wseq, body) in (0..).zip(std::iter::once(init).chain(bodies.iter().cloned())) {
         log.append(&store, &signer, &Draft { origin: samples::origin(wseq), body }).await.unwrap();
     }
-    RegionView { name: region, answer: RegionAnswer::Read { descriptor: Box::new(descriptor), log } }
+    RegionView { name: region, answer: RegionAnswer::Read { descriptor: Box::new(descriptor), log: Box::new(log) } }
 }
 
 fn described(view: RegionView, change: impl FnOnce(&mut Descriptor)) -> RegionView {
@@ -160,7 +162,7 @@ async fn a_damaged_backup_is_listed_and_is_not_the_newest_intact_one() {
 async fn wal_records_are_read_only_from_the_logs_of_regions_in_use() {
     let (ours, others) = (Archive::new(&["eu", "us"]).await, Archive::new(&["ap"]).await);
     let view = |region: &crate::samples::wal::Region| {
-        let (descriptor, log) = (Box::new(samples::descriptor()), region.log.clone());
+        let (descriptor, log) = (Box::new(samples::descriptor()), Box::new(region.log.clone()));
         RegionView { name: region.name.clone(), answer: RegionAnswer::Read { descriptor, log } }
     };
     let foreign = described(view(&others.regions[0]), |descriptor| descriptor.repo = RepositoryId::from_bytes([9; 16]));

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::format::ids::EpochId;
+use crate::log::append::Attempt;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalEpochRecord;
-use crate::log::region_log::Attempt;
 use crate::samples;
 use crate::samples::sweep::{IgnoresConditions, SmallBackup, World, at, draft};
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::format::layout;
+use crate::log::append::Draft;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::Draft;
 use crate::samples;
 use crate::samples::sweep::{SmallBackup, World, at};
 use crate::samples::wal::trust;

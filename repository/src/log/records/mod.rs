@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod care;
 pub(crate) mod record;
+pub(crate) mod trust;
 pub(crate) mod wal;
 
 pub use self::backup::{
@@ -14,4 +15,5 @@ pub use self::care::{
     SweepIntentRecord, WalFloor, is_plain_text,
 };
 pub use self::record::{InitRecord, Link, Origin, Record, RecordBody, RecordError};
+pub use self::trust::{CopyRecord, SignerRecord};
 pub use self::wal::{GapReason, GapScope, IncarnationRecord, WalEpochRecord, WalGapRecord};

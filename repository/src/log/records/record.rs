@@ -15,6 +15,7 @@ use crate::log::records::care::{
     AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, KeepRecord, ReleaseRecord, SweepDoneRecord,
     SweepIntentRecord,
 };
+use crate::log::records::trust::{CopyRecord, SignerRecord};
 use crate::log::records::wal::{IncarnationRecord, WalEpochRecord, WalGapRecord};
 
 /// The version of records that this program writes, and the only one that it reads.
@@ -23,6 +24,8 @@ pub(crate) const RECORD_VERSION: u32 = 1;
 pub(crate) const LOG_RECORDS_MAX: u64 = 1_000_000;
 /// The notes of one log take at most so many **bytes**: whoever follows it keeps its records in memory.
 pub(crate) const LOG_BYTES_MAX: u64 = 1 << 30;
+/// The highest count that others are counted on from.
+const COUNT_MAX: u64 = u64::MAX / 2;
 /// The longest name and version of a program in a record, in **bytes**.
 pub(crate) const TOOL_BYTES_MAX: usize = 100;
 
@@ -74,6 +77,8 @@ impl Origin {
     #[must_use]
     pub fn next_count(last: Option<u64>, now: UtcTime) -> u64 {
         let now = u64::try_from(now.as_unix_micros()).unwrap_or(0);
+        // A count that no clock gives was made up, so that nothing could come after it.
+        let last = last.filter(|last| *last <= COUNT_MAX);
         last.map_or(1, |last| last.saturating_add(1)).max(now)
     }
 }
@@ -109,6 +114,17 @@ pub enum RecordBody {
     Healed(HealedRecord),
     /// What a person, or the program on its own, did and why.
     Audit(AuditRecord),
+    /// A statement of the root key about another key.
+    Signer(SignerRecord),
+    /// A record of another region's log. A log that was read has the record itself in its place, or a void one.
+    Copy(CopyRecord),
+    /// A link of the chain that says nothing: its key may not say it, or it cannot be understood.
+    Void {
+        /// What it calls itself.
+        kind: String,
+        /// Why it does not count.
+        why: String,
+    },
     /// Something that a newer version wrote.
     Unknown {
         /// What it calls it.
@@ -203,6 +219,9 @@ impl RecordBody {
             Self::Damage(_) => "damage",
             Self::Healed(_) => "healed",
             Self::Audit(_) => "audit",
+            Self::Signer(_) => "signer",
+            Self::Copy(_) => "copy",
+            Self::Void { kind, .. } => kind,
             Self::Unknown { kind } => kind,
         }
     }
@@ -233,8 +252,23 @@ impl Record {
             RecordBody::Damage(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Healed(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Audit(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Signer(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Copy(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Unknown { .. } => Err(RecordError::Contradiction { what: "its kind is unknown" }),
+            RecordBody::Void { .. } => Err(RecordError::Contradiction { what: "it says nothing" }),
         }
+    }
+
+    /// What a text says about its place and its writer, however little else of it can be understood; with its kind.
+    pub(crate) fn parse_start(text: &str) -> Option<(Link, Origin, String)> {
+        #[derive(Deserialize)]
+        struct Kind {
+            kind: String,
+        }
+        let link = serde_json::from_str(text).ok()?;
+        let origin: Origin = serde_json::from_str(text).ok()?;
+        let Kind { kind } = serde_json::from_str(text).ok()?;
+        Some((link, origin, kind.chars().filter(|c| !c.is_control()).take(40).collect()))
     }
 
     /// Reads the text of a record, whose signature was checked.
@@ -262,6 +296,8 @@ impl Record {
             "damage" => RecordBody::Damage(serde_json::from_str(json)?),
             "healed" => RecordBody::Healed(serde_json::from_str(json)?),
             "audit" => RecordBody::Audit(serde_json::from_str(json)?),
+            "signer" => RecordBody::Signer(serde_json::from_str(json)?),
+            "copy" => RecordBody::Copy(serde_json::from_str(json)?),
             _ => RecordBody::Unknown { kind: head.kind },
         };
         let record = Self { link: serde_json::from_str(json)?, origin: serde_json::from_str(json)?, body };
@@ -272,11 +308,12 @@ impl Record {
     fn check(&self) -> Result<(), RecordError> {
         let contradiction = |what| Err(RecordError::Contradiction { what });
         let Link { seq, prev, .. } = &self.link;
-        if (*seq == 0) != prev.is_none() {
-            return contradiction("only the first record has no record before it");
-        }
-        if (*seq == 0) != matches!(self.body, RecordBody::Init(_)) {
+        // Not by its place: objects that are no records may lie before it.
+        if prev.is_none() != matches!(self.body, RecordBody::Init(_)) {
             return contradiction("the first record of a log, and only the first, is of kind init");
+        }
+        if *seq == 0 && prev.is_some() {
+            return contradiction("there is no record before place 0");
         }
         if self.origin.tool.len() > TOOL_BYTES_MAX {
             return contradiction("the name of its program is too long");
@@ -294,7 +331,11 @@ impl Record {
             RecordBody::Damage(damage) => damage.check().or_else(contradiction),
             RecordBody::Healed(healed) => healed.check().or_else(contradiction),
             RecordBody::Audit(audit) => audit.check().or_else(contradiction),
-            RecordBody::Init(_) | RecordBody::Incarnation(_) | RecordBody::Unknown { .. } => Ok(()),
+            RecordBody::Signer(signer) => signer.check().or_else(contradiction),
+            RecordBody::Copy(copy) => copy.check().or_else(contradiction),
+            RecordBody::Init(_) | RecordBody::Incarnation(_) | RecordBody::Unknown { .. } | RecordBody::Void { .. } => {
+                Ok(())
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! Tests of the log.
 
 use super::*;
+use crate::log::append::{Attempt, Draft};
+use crate::log::records::record::{Link, Record};
 use crate::samples;
 use async_trait::async_trait;
 use lifeboat_stores::{Hooks, MemoryStore, PutMode, Request, SealedBody, Step, WithHooks};
@@ -8,11 +10,11 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn trust() -> LogTrust {
-    let keys = vec![samples::signer().verify_key()];
-    LogTrust { repository: samples::repository(), keys, region: Some("eu-1".parse().unwrap()), remembered: None }
+    let signers = Signers::root_only(samples::signer().verify_key());
+    LogTrust { repository: samples::repository(), signers, region: Some("eu-1".parse().unwrap()), remembered: None }
 }
 
 fn init() -> Draft {
@@ -54,53 +56,184 @@ async fn refused(store: &MemoryStore, trust: LogTrust) -> String {
     lifeboat_vocabulary::error_chain(&RegionLog::read(store, trust).await.unwrap_err())
 }
 
+/// What a reader finds that knows nothing from before.
+async fn found(store: &MemoryStore) -> (usize, Vec<Outside>) {
+    let log = RegionLog::read(store, trust()).await.unwrap();
+    (log.entries().len(), log.outside().to_vec())
+}
+
 #[tokio::test]
-async fn a_log_that_was_tampered_with_is_refused_with_its_fault() {
-    let (store, log) = filled(4).await;
-    let link = |seq: u64| log.entries()[usize::try_from(seq).unwrap()].record.link.clone();
+async fn a_log_that_was_tampered_with_is_read_up_to_there_and_says_so() {
+    let (_, log) = filled(4).await;
+    let link = |seq: u64| log.at(seq).unwrap().record.link.clone();
     let other_region = Link { region: "us-1".parse().unwrap(), ..link(2) };
+    let (store, _) = filled(4).await;
     let text = String::from_utf8(note_at(&store, 2).await.to_vec()).unwrap();
     let foreign = note::sign("{}\n", &[&samples::signer_named("stranger", 1)]).unwrap();
-    for (why, seq, bytes, expected) in [
-        ("exchanged", 2, note_at(&store, 1).await, "place 2 of the log has record 1"),
-        ("another history", 2, signed(link(2), backup(77)), "record 3 of the log does not follow the record before it"),
+    let broken = Link { prev: Some(samples::digest(1)), ..link(2) };
+    for (why, seq, bytes, is_ours, expected) in [
+        ("exchanged", 2, note_at(&store, 1).await, true, "place 2 of the log has record 1"),
+        ("broken link", 2, signed(broken, backup(2)), true, "record 2 of the log does not"),
         (
-            "broken link",
+            "another region",
             2,
-            signed(Link { prev: Some(samples::digest(1)), ..link(2) }, backup(2)),
-            "record 2 of the log does not",
+            signed(other_region, backup(2)),
+            true,
+            "record 2 of the log of eu-1 belongs to region us",
         ),
-        ("another region", 2, signed(other_region, backup(2)), "record 2 of the log of eu-1 belongs to region us-1"),
         (
             "changed",
             2,
             text.replace("full", "fulk").into(),
+            false,
             "check the signature of record 2 of the log: signature line 1",
         ),
-        ("a stranger", 3, foreign.into(), "check the signature of record 3 of the log: the note is not signed by any"),
+        ("a stranger", 3, foreign.into(), false, "check the signature of record 3 of the log: the note is not signed"),
         (
             "no note",
             3,
             Bytes::from_static(b"junk"),
-            "check the signature of record 3 of the log: the note is not plain",
+            false,
+            "check the signature of record 3 of the log: the note is not",
         ),
-        ("too large", 3, vec![b'a'; (1 << 20) + 1].into(), "reach record 3 of the log: read log/00000000000000000003"),
+        ("too large", 3, vec![b'a'; (1 << 20) + 1].into(), false, "read log/00000000000000000003"),
     ] {
         let (store, _) = filled(4).await;
         put(&store, layout::log_note(seq).as_str(), bytes).await;
-        let error = refused(&store, trust()).await;
-        assert!(error.starts_with(expected), "{why}: {error}");
+        let (records, outside) = found(&store).await;
+        assert_eq!(records as u64, seq, "{why}: what stands before it counts");
+        let first = outside.first().unwrap();
+        assert!(first.why.starts_with(expected), "{why}: {first}");
+        assert_eq!((first.seq, first.signed_by.is_some()), (seq, is_ours), "{why}");
+        // Behind it stands what followed the record that was there.
+        assert!(outside.iter().skip(1).all(|outside| outside.why.contains("history was changed")), "{why}");
+        assert_eq!(outside.len() as u64, 4 - seq, "{why}");
     }
-    for seq in 0..3 {
+    // Another history, validly signed: what follows does not follow it.
+    let (store, _) = filled(4).await;
+    put(&store, layout::log_note(2).as_str(), signed(link(2), backup(77))).await;
+    let (records, outside) = found(&store).await;
+    assert_eq!((records, outside.len()), (3, 1));
+    assert!(outside[0].why.starts_with("record 3 of the log does not follow the record before it"));
+    // Removed from the middle: nothing follows any more.
+    for seq in 1..3 {
         let (store, _) = filled(4).await;
         store.delete(&layout::log_note(seq)).await.unwrap();
-        let expected = format!("record {seq} of the log is missing, although there are later ones");
-        assert_eq!(refused(&store, trust()).await, expected);
+        let (records, outside) = found(&store).await;
+        assert_eq!((records as u64, outside.len() as u64), (seq, 3 - seq));
+        assert!(outside.iter().all(|outside| outside.signed_by.is_some()));
     }
+}
+
+#[tokio::test]
+async fn a_log_without_any_record_of_ours_is_refused_with_its_fault() {
+    let (store, _) = filled(4).await;
     let other = LogTrust { repository: RepositoryId::from_bytes([1; 16]), ..trust() };
     assert!(refused(&store, other).await.starts_with("the log belongs to repository a0a1a2a3"));
-    let other = LogTrust { keys: vec![samples::signer_named("x", 1).verify_key()], ..trust() };
+    let stranger = Signers::root_only(samples::signer_named("x", 1).verify_key());
+    let other = LogTrust { signers: stranger, ..trust() };
     assert!(refused(&store, other).await.starts_with("check the signature of record 0 of the log: the note is not"));
+    store.delete(&layout::log_note(0)).await.unwrap();
+    assert!(refused(&store, trust()).await.starts_with("record 1 of the log does not follow"));
+}
+
+#[tokio::test]
+async fn an_object_that_is_no_record_stops_neither_readers_nor_writers() {
+    let (store, mut old) = filled(3).await;
+    let mut other = old.clone();
+    put(&store, layout::log_note(3).as_str(), Bytes::from_static(b"junk")).await;
+    put(&store, layout::log_note(6).as_str(), Bytes::from_static(b"junk")).await;
+    let signer = samples::signer();
+    // One that has not seen it, one that reads everything, and one that follows.
+    assert_eq!(old.append(&store, &signer, &backup(3)).await.unwrap().seq, 4);
+    let mut new = RegionLog::read(&store, trust()).await.unwrap();
+    assert_eq!(new.append(&store, &signer, &backup(4)).await.unwrap().seq, 5);
+    assert_eq!(other.refresh(&store).await.unwrap(), 2);
+    assert_eq!(other.append(&store, &signer, &backup(5)).await.unwrap().seq, 7);
+    for log in [&mut old, &mut new] {
+        log.refresh(&store).await.unwrap();
+        assert_eq!(log.entries(), other.entries());
+    }
+    let (records, outside) = found(&store).await;
+    assert_eq!(records, 6);
+    assert_eq!(outside.iter().map(|outside| outside.seq).collect::<Vec<_>>(), [3, 6]);
+    assert_eq!(old.at(4).unwrap().record.body, backup(3).body);
+    assert!(old.at(3).is_none());
+    // Taken away again: what was written behind it is found by everybody.
+    store.delete(&layout::log_note(3)).await.unwrap();
+    assert_eq!(found(&store).await.0, 6);
+}
+
+#[tokio::test]
+async fn a_record_behind_a_place_that_became_free_is_found_before_anything_is_appended() {
+    let (store, log) = filled(2).await;
+    let (mut first, mut second) = (log.clone(), log);
+    put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"junk")).await;
+    first.append(&store, &samples::signer(), &backup(2)).await.unwrap();
+    store.delete(&layout::log_note(2)).await.unwrap();
+    assert_eq!(second.append(&store, &samples::signer(), &backup(3)).await.unwrap().seq, 4);
+    assert_eq!(found(&store).await, (4, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_record_that_was_misread_once_is_a_record() {
+    let (store, log) = filled(4).await;
+    let (store, whole) = (Arc::new(store), note_at(&store_of(4).await, 2).await);
+    let damaged = DamagedOnce { store: Arc::clone(&store), whole, reads: AtomicUsize::new(0) };
+    let store = WithHooks::new(store, damaged);
+    let read = RegionLog::read(&store, trust()).await.unwrap();
+    assert_eq!(read.entries(), log.entries());
+    assert!(read.outside().is_empty());
+}
+
+async fn store_of(count: u64) -> MemoryStore {
+    filled(count).await.0
+}
+
+/// The third record is not as it should be when it is read first.
+struct DamagedOnce {
+    store: Arc<MemoryStore>,
+    whole: Bytes,
+    reads: AtomicUsize,
+}
+
+#[async_trait]
+impl Hooks for DamagedOnce {
+    async fn before(&self, request: Request<'_>) -> Step {
+        let key = layout::log_note(2);
+        if matches!(request, Request::Get { .. }) && request.key() == key.as_str() {
+            let content = match self.reads.fetch_add(1, Ordering::Relaxed) {
+                0 => Bytes::from_static(b"junk"),
+                _ => self.whole.clone(),
+            };
+            put(&self.store, key.as_str(), content).await;
+        }
+        Step::Pass
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_appended_where_records_were_hidden_or_history_was_changed() {
+    let signer = samples::signer();
+    // A record was overwritten with junk, and its writer has signed that it was there.
+    let (store, log) = filled(4).await;
+    let head = serde_json::json!({
+        "v": 1, "kind": "head", "repo": samples::repository().to_string(), "region": "eu-1",
+        "writer": signer.name().as_str(), "log_seq": 3,
+    });
+    let head = note::sign(&format!("{head}\n"), &[&signer]).unwrap();
+    let key = StoredName::Head { writer: signer.name().clone() }.key();
+    put(&store, key.as_str(), head.into()).await;
+    put(&store, layout::log_note(3).as_str(), Bytes::from_static(b"junk")).await;
+    let mut read = RegionLog::read(&store, trust()).await.unwrap();
+    let error = read.append(&store, &signer, &backup(9)).await.unwrap_err();
+    assert!(matches!(error, LogError::EndHidden { seq: 3, found: 2, .. }), "{error}");
+    // Behind a record that is signed and does not follow, too.
+    let link = Link { prev: Some(samples::digest(1)), ..log.at(3).unwrap().record.link.clone() };
+    put(&store, layout::log_note(3).as_str(), signed(link, backup(3))).await;
+    let mut read = RegionLog::read(&store, trust()).await.unwrap();
+    let error = read.append(&store, &signer, &backup(9)).await.unwrap_err();
+    assert!(matches!(error, LogError::HistoryChanged { seq: 3, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -273,13 +406,8 @@ async fn a_write_of_unknown_outcome_is_an_error_and_repeating_it_writes_once() {
 proptest! {
     #[test]
     fn arbitrary_bytes_for_a_record_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let mut log = RegionLog {
-            trust: trust(),
-            entries: Vec::new(),
-            bytes: 0,
-            limits: LogLimits::default(),
-            strays: Vec::new(),
-        };
+        let (entries, strays, outside) = Default::default();
+        let mut log = RegionLog { trust: trust(), entries, bytes: 0, limits: LogLimits::default(), strays, outside, next: 0 };
         prop_assert!(log.link_in(&bytes).is_err());
     }
 }

@@ -7,9 +7,10 @@ use lifeboat_stores::Store;
 use lifeboat_vocabulary::UtcTime;
 use parking_lot::Mutex;
 
+use crate::log::append::{Attempt, Draft};
 use crate::log::note::NoteSigner;
 use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::{Attempt, Draft, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::retention::sweep::error::SweepError;
 
 /// Says whether anything may be deleted just now. Asked before every record and before every deletion.

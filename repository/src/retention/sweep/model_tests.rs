@@ -18,8 +18,9 @@ use lifeboat_vocabulary::{BackupId, Clock, Lsn, ManualClock, TimelineId};
 use parking_lot::Mutex;
 
 use crate::format::layout::{self, StoredName, WalForm};
+use crate::log::append::Draft;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{Draft, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionState;
 use crate::retention::sweep::settings::{Elsewhere, Others, SweepSettings};
 use crate::samples;

@@ -8,9 +8,10 @@ use lifeboat_stores::{Store, Support};
 use lifeboat_vocabulary::{BackupId, UtcTime};
 
 use crate::format::ids::{EpochId, HoldId};
+use crate::log::link::LogEntry;
 use crate::log::records::care::HoldRecord;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{LogEntry, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionState;
 use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
 use crate::retention::sweep::error::SweepError;

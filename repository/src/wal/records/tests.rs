@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::format::ids::Incarnation;
+use crate::log::append::Draft;
 use crate::log::records::record::Origin;
 use crate::log::records::wal::{GapReason, IncarnationRecord};
-use crate::log::region_log::{Draft, LogTrust};
+use crate::log::region_log::LogTrust;
 use crate::samples;
 use crate::samples::wal::trust;
 use lifeboat_stores::MemoryStore;

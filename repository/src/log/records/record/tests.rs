@@ -28,7 +28,7 @@ fn records_that_contradict_themselves_are_refused() {
     let none: [Value; 0] = [];
     for (pointer, value, expected) in [
         ("/v", 2.into(), "the record has version 2; this program knows 1"),
-        ("/seq", 0.into(), "the record contradicts itself: only the first record has no record before it"),
+        ("/seq", 0.into(), "the record contradicts itself: there is no record before place 0"),
         ("/prev", Value::Null, "read the fields of a record: invalid type: null"),
         ("/prev", "00".into(), "read the fields of a record: `00` is not a SHA-256"),
         ("/seq", Value::from(-1), "read the fields of a record: invalid value: integer `-1`"),
@@ -207,4 +207,6 @@ fn counts_of_events_rise_even_if_the_clock_does_not() {
     assert_eq!(Origin::next_count(None, at(1_800_000_000_000_000)), 1_800_000_000_000_000);
     assert_eq!(Origin::next_count(Some(7), at(1_800_000_000_000_000)), 1_800_000_000_000_000);
     assert_eq!(Origin::next_count(Some(1_900_000_000_000_000), at(1_800_000_000_000_000)), 1_900_000_000_000_001);
+    // One that leaves no number for what comes later is passed over.
+    assert_eq!(Origin::next_count(Some(u64::MAX), at(1_800_000_000_000_000)), 1_800_000_000_000_000);
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::format::ids::Incarnation;
+use crate::log::append::Draft;
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::IncarnationRecord;
-use crate::log::region_log::Draft;
 use crate::samples::wal::{Archive, epoch_record, new_epoch, overwrite, sealer, wal_bytes};
 use crate::samples::{self, wal_range};
 use lifeboat_stores::{Fault as StoreFault, Operation, Rule, Store};

@@ -1,0 +1,49 @@
+//! Objects in the log's folder that are no part of the log.
+//!
+//! Whoever may create objects can put one at the next place of a log. It must not stop anybody: readers go by the chain and
+//! pass over what does not belong to it, writers go on behind it, and a person is told.
+
+use std::fmt;
+
+use lifeboat_vocabulary::Sha256Digest;
+
+use crate::keys::signing::VerifyKey;
+
+/// The most of them that a log is read with. Each costs whoever puts it there a request, and every reader one.
+pub(crate) const OUTSIDE_MAX: usize = 10_000;
+
+/// An object at a place of the log that is no record of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// The place.
+    pub seq: u64,
+    /// SHA-256 of the object; `None` if it is larger than any record and was not read.
+    pub sha256: Option<Sha256Digest>,
+    /// The key of this repository that has signed it, if one has: then history was changed, or a key is in wrong hands.
+    pub signed_by: Option<Box<VerifyKey>>,
+    /// Why it is none.
+    pub why: String,
+}
+
+/// A record of the log that says nothing, because it must not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place.
+    pub seq: u64,
+    /// What it calls itself.
+    pub kind: String,
+    /// Why it does not count.
+    pub why: String,
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the object at place {} is no record: {}", self.seq, self.why)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} of kind {} does not count: {}", self.seq, self.kind, self.why)
+    }
+}
