@@ -190,3 +190,6 @@ pub(crate) fn is_copied(body: &RecordBody) -> bool {
             | RecordBody::Audit(_)
     )
 }
+
+#[cfg(test)]
+mod tests;
