@@ -14,6 +14,9 @@ use lifeboat_vocabulary::{UtcTime, counted};
 /// The name on the signature lines of the root key. Only a label.
 const ROOT_NAME: &str = "lifeboat.root";
 
+/// How far the clock of a host may be behind that of whoever names its key.
+const CLOCKS_DIFFER_MICROS: i64 = 3600 * 1_000_000;
+
 /// A key, and what it may sign.
 #[derive(Debug, Args)]
 pub struct DelegationArgs {
@@ -26,7 +29,7 @@ pub struct DelegationArgs {
     /// What it may sign: writer, pruner, drill or operator; repeat for several.
     #[arg(long = "role", value_name = "ROLE", required = true)]
     pub roles: Vec<Role>,
-    /// From when on, such as 2026-12-01T00:00:00Z [default: now]
+    /// From when on, such as 2026-12-01T00:00:00Z [default: an hour ago, for clocks that are behind]
     #[arg(long, value_name = "TIME")]
     pub from: Option<UtcTime>,
     /// Until when [default: until it is revoked]
@@ -60,7 +63,7 @@ impl DelegationArgs {
         let mut roles = self.roles.clone();
         roles.sort_unstable();
         roles.dedup();
-        let (key, name, from) = (self.key, self.name.clone(), self.from.unwrap_or(now));
+        let (key, name, from) = (self.key, self.name.clone(), self.from.unwrap_or_else(|| from_by_default(now)));
         Statement::Delegation(Delegation { repo, key, name, roles, from, until: self.until })
     }
 }
@@ -76,6 +79,12 @@ impl RevocationArgs {
         anyhow::ensure!(fits, "--reason is one line of text, at most {limit}");
         Ok(Statement::Revocation(Revocation { repo, key: self.key, time, reason: self.reason.clone() }))
     }
+}
+
+/// From when on a key may sign if nobody says so: clocks differ.
+#[must_use]
+pub fn from_by_default(now: UtcTime) -> UtcTime {
+    UtcTime::from_unix_micros(now.as_unix_micros() - CLOCKS_DIFFER_MICROS).unwrap_or(now)
 }
 
 /// Reads the root key.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use lifeboat_cli::exit_code::Ending;
-use lifeboat_cli::statements::{check_root, root_signer};
+use lifeboat_cli::statements::{check_root, from_by_default, root_signer};
 use lifeboat_cli::terminal::{Output, Tone, toned};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{Purpose, ServerFacts, Session};
@@ -119,8 +119,8 @@ impl<'a> Author<'a> {
             key: self.host.verify_key(),
             name: self.host.name().clone(),
             roles: roles.into_iter().collect(),
-            // Nothing stands in the repository from before: a repetition says exactly the same.
-            from: descriptor.created,
+            // By the time of the repository, so that a repetition says exactly the same.
+            from: from_by_default(descriptor.created),
             until: None,
         })
     }

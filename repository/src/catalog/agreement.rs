@@ -11,10 +11,11 @@ use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, counted, error_cha
 
 use crate::format::key_name::KeyName;
 use crate::log::error::LogError;
+use crate::log::link::LogHead;
 use crate::log::note::NoteError;
 use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::GapScope;
-use crate::log::region_log::{LogHead, RegionLog};
+use crate::log::region_log::RegionLog;
 
 /// So many objects and records of each kind are named for one region; whoever looks at the first finds the others.
 const INTRUSIONS_NAMED: usize = 20;

@@ -15,10 +15,11 @@ use crate::keys::signing::VerifyKey;
 use crate::log::create_once::{Created, create_once};
 use crate::log::error::LogError;
 use crate::log::link::LogEntry;
+use crate::log::link::LogHead;
 use crate::log::note::{self, NoteSigner};
 use crate::log::records::record::{Link, Origin, Record, RecordBody};
 use crate::log::records::trust::CopyRecord;
-use crate::log::region_log::{LogHead, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::statement::Statement;
 use crate::log::witness::furthest_signed_end;
 
@@ -171,7 +172,10 @@ impl RegionLog {
     /// Whether the log really ends behind its last record, where something lies there that is no record: it may lie where one
     /// was. Statements about keys are let through: a key in wrong hands is revoked in whatever state a log is.
     async fn check_end(&self, store: &dyn Store, body: &RecordBody) -> Result<(), LogError> {
-        let Some(head) = self.head().filter(|head| self.next_place() > head.seq + 1) else { return Ok(()) };
+        let Some(head) = self.head() else { return Ok(()) };
+        if self.outside().last().is_none_or(|outside| outside.seq < head.seq) {
+            return Ok(());
+        }
         let signers = &self.trust().signers;
         let counts = |key: &VerifyKey| signers.signer(key).is_none_or(|signer| signer.revoked.is_none());
         let mut behind = self.outside().iter().filter(|outside| outside.seq > head.seq);

@@ -10,10 +10,20 @@ use crate::format::ids::RepositoryId;
 use crate::keys::signing::VerifyKey;
 use crate::log::error::LogError;
 use crate::log::note::{self, NoteError};
+use crate::log::outside::OUTSIDE_MAX;
 use crate::log::records::record::{Link, Origin, Record, RecordBody};
 use crate::log::records::trust::CopyRecord;
 use crate::log::signers::Signers;
 use crate::log::statement::Statement;
+
+/// The end of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogHead {
+    /// Place of the last record, from 0.
+    pub seq: u64,
+    /// SHA-256 of its note.
+    pub sha256: Sha256Digest,
+}
 
 /// A record that stands in a log, and was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +37,8 @@ pub struct LogEntry {
 /// The place that a note is judged for.
 pub(crate) struct Place<'a> {
     pub(crate) seq: u64,
-    /// SHA-256 of the record before it.
-    pub(crate) prev: Option<Sha256Digest>,
+    /// The record before it.
+    pub(crate) prev: Option<LogHead>,
     pub(crate) repository: RepositoryId,
     /// The region, if it is known.
     pub(crate) region: Option<&'a RegionName>,
@@ -40,12 +50,14 @@ pub(crate) struct Linked {
     pub(crate) entry: LogEntry,
     /// What it says about keys.
     pub(crate) statement: Option<Statement>,
+    /// The key that has signed it.
+    pub(crate) signer: VerifyKey,
 }
 
 /// A note that is none.
 pub(crate) struct Unlinked {
     pub(crate) error: Box<LogError>,
-    /// The key of the repository that has signed it nevertheless.
+    /// The key of the repository that has signed it for this very place. A copy of a record from elsewhere is anybody's.
     pub(crate) signed_by: Option<Box<VerifyKey>>,
 }
 
@@ -61,13 +73,16 @@ impl Place<'_> {
             Err(_) => Record::parse_start(text),
         };
         let Some((link, origin, kind)) = start else {
-            return match parsed {
-                Err(source) => unlinked(LogError::Record { seq, source }),
-                Ok(_) => unlinked(LogError::Chain { seq }),
+            let error = match parsed {
+                Err(source) => LogError::Record { seq, source },
+                Ok(_) => LogError::Chain { seq },
             };
+            return Err(Unlinked { error: Box::new(error), signed_by: None });
         };
         if let Err(error) = self.fits(&link) {
-            return unlinked(error);
+            let is_of_here = !matches!(error, LogError::Place { .. } | LogError::Region { .. });
+            let signed_by = is_of_here.then(|| Box::new(key));
+            return Err(Unlinked { error: Box::new(error), signed_by });
         }
         let void = |why: String| RecordBody::Void { kind: kind.clone(), why };
         let mut said = Said { origin: origin.clone(), body: void(String::new()), statement: None };
@@ -90,7 +105,7 @@ impl Place<'_> {
             }
         }
         let record = Record { link, origin: said.origin, body: said.body };
-        Ok(Linked { entry: LogEntry { record, sha256: sha256(bytes) }, statement: said.statement })
+        Ok(Linked { entry: LogEntry { record, sha256: sha256(bytes) }, statement: said.statement, signer: key })
     }
 
     /// The text of a note, and the key of the repository that has signed it.
@@ -128,8 +143,13 @@ impl Place<'_> {
         if let Some(expected) = self.region.filter(|expected| **expected != link.region) {
             return Err(LogError::Region { seq, expected: expected.clone(), found: link.region.clone() });
         }
-        if link.prev != self.prev {
+        if link.prev != self.prev.map(|prev| prev.sha256) {
             return Err(LogError::Chain { seq });
+        }
+        // Nobody passes over more places than objects that are no records may lie at: one that does would use them up.
+        let first = self.prev.map_or(0, |prev| prev.seq.saturating_add(1));
+        if seq < first || seq - first > OUTSIDE_MAX as u64 {
+            return Err(LogError::Gap { seq: first });
         }
         Ok(())
     }

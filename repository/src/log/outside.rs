@@ -9,8 +9,9 @@ use lifeboat_vocabulary::Sha256Digest;
 
 use crate::keys::signing::VerifyKey;
 
-/// The most of them that a log is read with. Each costs whoever puts it there a request, and every reader one.
-pub(crate) const OUTSIDE_MAX: usize = 10_000;
+/// The most of them that a log is read with. Each costs whoever puts it there a request, and every reader one or two: so many
+/// delay a restore by minutes, and take some 20 MB.
+pub(crate) const OUTSIDE_MAX: usize = 100_000;
 
 /// An object at a place of the log that is no record of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub struct Outside {
     pub seq: u64,
     /// SHA-256 of the object; `None` if it is larger than any record and was not read.
     pub sha256: Option<Sha256Digest>,
-    /// The key of this repository that has signed it, if one has: then history was changed, or a key is in wrong hands.
+    /// The key of this repository that has signed it for this place, if one has: then history was changed, or a key is in wrong
+    /// hands.
     pub signed_by: Option<Box<VerifyKey>>,
     /// Why it is none.
     pub why: String,

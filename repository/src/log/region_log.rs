@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lifeboat_stores::{ObjectKey, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, error_chain};
+use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
@@ -16,7 +16,7 @@ use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::small_object;
 use crate::log::error::LogError;
-use crate::log::link::{Linked, LogEntry, Place, Unlinked};
+use crate::log::link::{Linked, LogEntry, LogHead, Place, Unlinked};
 use crate::log::note;
 use crate::log::outside::{OUTSIDE_MAX, Outside, Refused};
 use crate::log::records::record::{LOG_BYTES_MAX, LOG_RECORDS_MAX, RecordBody};
@@ -41,15 +41,6 @@ pub struct LogTrust {
     pub remembered: Option<LogHead>,
 }
 
-/// The end of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogHead {
-    /// Place of the last record, from 0.
-    pub seq: u64,
-    /// SHA-256 of its note.
-    pub sha256: Sha256Digest,
-}
-
 /// A log that was read and checked from its first record. Clones share the records: a clone of a long log is cheap.
 #[derive(Clone, Debug)]
 pub struct RegionLog {
@@ -63,6 +54,15 @@ pub struct RegionLog {
     outside: Vec<Outside>,
     /// The first place behind the last record that is free, as far as is known.
     next: u64,
+    room: Room,
+}
+
+/// Whether more records are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Left,
+    /// It has as many as it may have. What comes behind them is not read: whoever fills a log up hides nothing of what stood in it.
+    Full,
 }
 
 /// What a log may grow to. Nothing is appended beyond it: a log that no reader accepts would be worse than none.
@@ -102,7 +102,7 @@ impl RegionLog {
 
     async fn read_within(store: &dyn Store, trust: LogTrust, limits: LogLimits) -> Result<Self, LogError> {
         let (entries, strays, outside) = Default::default();
-        let mut log = Self { trust, entries, bytes: 0, limits, strays, outside, next: 0 };
+        let mut log = Self { trust, entries, bytes: 0, limits, strays, outside, next: 0, room: Room::Left };
         let places = log.list(store, None).await?;
         log.take_places(store, places).await?;
         if log.entries.is_empty()
@@ -142,7 +142,7 @@ impl RegionLog {
             }
             let most = self.limits.records.saturating_add(OUTSIDE_MAX as u64);
             if places.len() as u64 > most {
-                return Err(LogError::TooLong { max: self.limits.records });
+                return Ok(places);
             }
             match page.entries.last() {
                 Some(last) if page.more => after = Some(last.key.clone()),
@@ -160,6 +160,9 @@ impl RegionLog {
                 Fetched::Nothing => return Err(LogError::Gap { seq }),
                 fetched => self.take(store, seq, fetched).await?,
             }
+            if self.room == Room::Full {
+                break;
+            }
         }
         self.find_next();
         Ok(())
@@ -172,19 +175,23 @@ impl RegionLog {
             None => return Ok(()),
             Some(outside) => outside,
         };
-        if !self.outside.iter().any(|known| known.seq == seq && known.sha256 == outside.sha256) {
+        if self.outside_at(seq).is_none_or(|known| known.sha256 != outside.sha256) {
             match self.link_or_not(seq, fetch(store, seq).await?)? {
                 None => return Ok(()),
                 Some(again) => outside = again,
             }
         }
-        self.outside.retain(|known| known.seq != seq);
-        if self.outside.len() >= OUTSIDE_MAX {
-            return Err(LogError::TooManyOutside { max: OUTSIDE_MAX });
+        match self.outside.binary_search_by_key(&seq, |known| known.seq) {
+            Ok(at) => self.outside[at..=at].fill(outside),
+            Err(_) if self.outside.len() >= OUTSIDE_MAX => return Err(LogError::TooManyOutside { max: OUTSIDE_MAX }),
+            Err(at) => self.outside.insert(at, outside),
         }
-        let at = self.outside.partition_point(|known| known.seq < seq);
-        self.outside.insert(at, outside);
         Ok(())
+    }
+
+    fn outside_at(&self, seq: u64) -> Option<&Outside> {
+        let at = self.outside.binary_search_by_key(&seq, |known| known.seq).ok()?;
+        self.outside.get(at)
     }
 
     fn link_or_not(&mut self, seq: u64, found: Fetched) -> Result<Option<Outside>, LogError> {
@@ -197,11 +204,17 @@ impl RegionLog {
             Fetched::Nothing => return Err(LogError::Gap { seq }),
         };
         match self.place(seq).judge(&bytes) {
-            Ok(linked) => {
-                self.check_room(&bytes)?;
-                self.push(linked, bytes.len());
-                Ok(None)
-            }
+            Ok(linked) => match self.check_room(&bytes) {
+                Ok(()) => {
+                    self.push(linked, bytes.len());
+                    Ok(None)
+                }
+                Err(full) => {
+                    self.room = Room::Full;
+                    let signed_by = Some(Box::new(linked.signer));
+                    Ok(Some(Outside { seq, sha256: Some(linked.entry.sha256), signed_by, why: error_chain(&full) }))
+                }
+            },
             Err(Unlinked { error, signed_by }) => {
                 let why = error_chain(&*error);
                 Ok(Some(Outside { seq, sha256: Some(sha256(&bytes)), signed_by, why }))
@@ -212,7 +225,7 @@ impl RegionLog {
     /// What a note at this place has to be.
     fn place(&self, seq: u64) -> Place<'_> {
         let LogTrust { repository, region, signers, .. } = &self.trust;
-        let prev = self.head().map(|head| head.sha256);
+        let prev = self.head();
         Place { seq, prev, repository: *repository, region: region.as_ref(), signers }
     }
 
@@ -226,11 +239,12 @@ impl RegionLog {
     }
 
     fn push(&mut self, linked: Linked, bytes: usize) {
-        let Linked { entry, statement } = linked;
+        let Linked { entry, statement, .. } = linked;
         self.trust.region = Some(entry.record.link.region.clone());
         statement.iter().for_each(|statement| self.trust.signers.adopt(statement));
-        let seq = entry.record.link.seq;
-        self.outside.retain(|known| known.seq != seq);
+        if let Ok(at) = self.outside.binary_search_by_key(&entry.record.link.seq, |known| known.seq) {
+            self.outside.remove(at);
+        }
         self.entries.push(Arc::new(entry));
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
@@ -278,7 +292,7 @@ impl RegionLog {
     pub(crate) fn compare_with(&self, remembered: Option<LogHead>) -> Result<(), LogError> {
         let Some(remembered) = remembered else { return Ok(()) };
         match self.at(remembered.seq) {
-            None => match self.outside.iter().find(|outside| outside.seq == remembered.seq) {
+            None => match self.outside_at(remembered.seq) {
                 Some(Outside { sha256: Some(found), .. }) => {
                     let LogHead { seq, sha256 } = remembered;
                     Err(LogError::Forked { seq, remembered: sha256, found: *found })
@@ -367,6 +381,9 @@ impl RegionLog {
     /// [`LogError`], by meaning. What was read before stays valid.
     pub async fn refresh(&mut self, store: &dyn Store) -> Result<u64, LogError> {
         let before = self.entries.len();
+        if self.room == Room::Full {
+            return Ok(0);
+        }
         let end = self.places();
         if self.outside.iter().any(|outside| outside.seq >= end) {
             // Where objects lie that are no records, the next record need not be at the next place. What they are is judged anew.
@@ -378,6 +395,9 @@ impl RegionLog {
                     found => self.take(store, self.next, found).await?,
                 }
                 self.find_next();
+                if self.room == Room::Full {
+                    break;
+                }
             }
         }
         Ok((self.entries.len() - before) as u64)
@@ -393,7 +413,7 @@ impl RegionLog {
     async fn read_behind(&mut self, store: &dyn Store) -> Result<(), LogError> {
         let places = self.list(store, self.head().map(|head| head.seq)).await?;
         let end = self.places();
-        self.outside.retain(|outside| outside.seq < end || places.contains(&outside.seq));
+        self.outside.retain(|outside| outside.seq < end || places.binary_search(&outside.seq).is_ok());
         self.take_places(store, places).await
     }
 }

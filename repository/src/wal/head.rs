@@ -14,8 +14,9 @@ use crate::format::json_text::{as_optional_text, as_text, timeline};
 use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::small_object;
+use crate::log::link::LogHead;
 use crate::log::note::{self, NoteError, NoteSigner};
-use crate::log::region_log::{LogHead, LogTrust};
+use crate::log::region_log::LogTrust;
 use crate::log::roles::Role;
 
 /// The version of heads that this program writes, and the only one that it reads.

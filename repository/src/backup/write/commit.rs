@@ -22,12 +22,13 @@ use crate::format::layout;
 use crate::format::packs_list::{PacksList, PacksListError};
 use crate::keys::slots::{EpochPlace, KeyRecipients, SlotsError, seal_slots};
 use crate::log::append::Draft;
+use crate::log::link::LogHead;
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
 use crate::log::records::record::{Origin, RecordBody};
-use crate::log::region_log::{LogHead, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_store::RegionStore;
 
 /// What the record says besides what the pipeline knows.

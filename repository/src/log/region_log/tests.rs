@@ -72,13 +72,13 @@ async fn a_log_that_was_tampered_with_is_read_up_to_there_and_says_so() {
     let foreign = note::sign("{}\n", &[&samples::signer_named("stranger", 1)]).unwrap();
     let broken = Link { prev: Some(samples::digest(1)), ..link(2) };
     for (why, seq, bytes, is_ours, expected) in [
-        ("exchanged", 2, note_at(&store, 1).await, true, "place 2 of the log has record 1"),
+        ("exchanged", 2, note_at(&store, 1).await, false, "place 2 of the log has record 1"),
         ("broken link", 2, signed(broken, backup(2)), true, "record 2 of the log does not"),
         (
             "another region",
             2,
             signed(other_region, backup(2)),
-            true,
+            false,
             "record 2 of the log of eu-1 belongs to region us",
         ),
         (
@@ -162,6 +162,34 @@ async fn an_object_that_is_no_record_stops_neither_readers_nor_writers() {
     // Taken away again: what was written behind it is found by everybody.
     store.delete(&layout::log_note(3)).await.unwrap();
     assert_eq!(found(&store).await.0, 6);
+}
+
+#[tokio::test]
+async fn a_record_far_behind_the_last_one_does_not_use_up_the_places() {
+    let (store, log) = filled(2).await;
+    let head = log.head().unwrap();
+    for seq in [u64::MAX, head.seq + 2 + OUTSIDE_MAX as u64] {
+        let link = Link { seq, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
+        put(&store, layout::log_note(seq).as_str(), signed(link, backup(2))).await;
+    }
+    let mut read = RegionLog::read(&store, trust()).await.unwrap();
+    assert_eq!((read.entries().len(), read.outside().len()), (2, 2));
+    assert_eq!(
+        read.append(&store, &samples::signer(), &backup(3)).await.unwrap_err().to_string().split(':').next(),
+        Some("nothing is appended behind place 100003, where history was changed")
+    );
+}
+
+#[tokio::test]
+async fn a_copy_of_a_record_at_another_place_stops_nobody() {
+    let (store, mut log) = filled(3).await;
+    put(&store, layout::log_note(3).as_str(), note_at(&store, 1).await).await;
+    let (us, mut region) = (MemoryStore::new(), LogTrust { region: Some("us-1".parse().unwrap()), ..trust() });
+    region.remembered = None;
+    let mut other = RegionLog::read(&us, region).await.unwrap();
+    other.append(&us, &samples::signer(), &init()).await.unwrap();
+    put(&store, layout::log_note(4).as_str(), note_at(&us, 0).await).await;
+    assert_eq!(log.append(&store, &samples::signer(), &backup(3)).await.unwrap().seq, 5);
 }
 
 #[tokio::test]
@@ -407,7 +435,9 @@ proptest! {
     #[test]
     fn arbitrary_bytes_for_a_record_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let (entries, strays, outside) = Default::default();
-        let mut log = RegionLog { trust: trust(), entries, bytes: 0, limits: LogLimits::default(), strays, outside, next: 0 };
+        let limits = LogLimits::default();
+        let mut log =
+            RegionLog { trust: trust(), entries, bytes: 0, limits, strays, outside, next: 0, room: Room::Left };
         prop_assert!(log.link_in(&bytes).is_err());
     }
 }
@@ -425,11 +455,16 @@ async fn a_log_that_is_full_takes_no_record_that_would_make_it_unreadable() {
         let error = log.append(&store, &samples::signer(), &backup(7)).await.unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");
         assert_eq!(RegionLog::read_within(&store, trust(), limits).await.unwrap().entries().len(), 3);
-        let (store, _) = filled(4).await;
-        let error = RegionLog::read_within(&store, trust(), limits).await.unwrap_err();
-        assert!(error.to_string().starts_with(expected), "{error}");
-        let error = log.refresh(&store).await.unwrap_err();
-        assert!(error.to_string().starts_with(expected), "{error}");
+        // Whoever fills it up hides nothing of what stood there.
+        let (store, _) = filled(5).await;
+        let read = RegionLog::read_within(&store, trust(), limits).await.unwrap();
+        log.refresh(&store).await.unwrap();
+        for log in [&read, &log] {
+            assert_eq!((log.entries().len(), log.outside().len()), (3, 1));
+            assert!(log.outside()[0].why.starts_with(expected), "{}", log.outside()[0]);
+        }
+        let error = log.append(&store, &samples::signer(), &backup(9)).await.unwrap_err();
+        assert!(matches!(error, LogError::HistoryChanged { seq: 3, .. }), "{error}");
     }
 }
 
