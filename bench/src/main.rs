@@ -1,5 +1,7 @@
 //! `lifeboat-bench`: measures Lifeboat beside its peers, in one run, on one machine, against the same storage.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people at a terminal")]
+
 mod cli;
 mod cluster;
 mod figures;

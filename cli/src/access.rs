@@ -19,6 +19,7 @@ use lifeboat_stores::{
 };
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
 
+use crate::errln;
 use crate::exit_code::{Ending, Exit};
 use crate::passphrase::ask_passphrase;
 use crate::place::PlaceArgs;
@@ -51,7 +52,7 @@ pub fn region_settings(place: &PlaceArgs) -> anyhow::Result<Vec<RegionSettings>>
         return match loaded {
             Ok(loaded) => Ok(loaded.config.regions),
             Err(faults) => {
-                eprintln!("{faults}");
+                errln!("{faults}");
                 Err(Exit::error(Ending::BadConfig, format!("{} cannot be used as it is", path.display())))
             }
         };

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::access::Repository;
 use crate::terminal::{Align, Output, Table, Tone, spoken, toned};
+use crate::{out, outln};
 
 /// Prints all backups, newest first, then what a person has to look at.
 pub fn print_list(repository: &Repository, output: Output) {
@@ -16,11 +17,11 @@ pub fn print_list(repository: &Repository, output: Output) {
     if output == Output::Json {
         let rows: Vec<Value> = catalog.rows().iter().map(|row| row_json(row, now)).collect();
         let findings: Vec<String> = catalog.findings().iter().map(ToString::to_string).collect();
-        println!("{}", json!({ "cluster": repository.cluster.as_str(), "backups": rows, "findings": findings }));
+        outln!("{}", json!({ "cluster": repository.cluster.as_str(), "backups": rows, "findings": findings }));
         return;
     }
     if catalog.rows().is_empty() {
-        println!("no backups of cluster {} yet", repository.cluster);
+        outln!("no backups of cluster {} yet", repository.cluster);
     } else {
         let mut columns = vec![
             ("backup", Align::Left),
@@ -51,10 +52,10 @@ pub fn print_list(repository: &Repository, output: Output) {
             cells.push((regions(row, now), None));
             table.toned_row(cells);
         }
-        print!("{table}");
+        out!("{table}");
     }
     for finding in catalog.findings() {
-        println!("{} {finding}", toned("attention:", Tone::Warning));
+        outln!("{} {finding}", toned("attention:", Tone::Warning));
     }
 }
 
@@ -126,7 +127,7 @@ fn hold_text(hold: &HoldRecord) -> String {
 pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
     let now = SystemClock.now();
     if output == Output::Json {
-        println!("{}", row_json(row, now));
+        outln!("{}", row_json(row, now));
         return;
     }
     let record = &row.record;
@@ -155,7 +156,7 @@ pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
     let why = row.leaving.values().next().filter(|_| !leaving(row, now).is_empty());
     why.into_iter().for_each(|leaving| line("leaves because", leaving.why.clone()));
     row.holds_at(now).for_each(|hold| line("hold", hold_text(hold)));
-    println!("{}", toned(word, tone));
+    outln!("{}", toned(word, tone));
     // The first line is the table's empty heading.
-    print!("{}", table.to_string().split_once('\n').map_or("", |(_, rows)| rows));
+    out!("{}", table.to_string().split_once('\n').map_or("", |(_, rows)| rows));
 }

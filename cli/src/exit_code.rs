@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::errln;
+
 /// How a command ended.
 ///
 /// | code | meaning |
@@ -18,7 +20,9 @@ use std::process::ExitCode;
 /// | 9 | the target cannot be used: not empty, too small, or not writable |
 /// | 10 | the recovery target cannot be reached; the message says what can |
 /// | 11 | busy: a backup of the cluster, or another daemon for it, is under way already |
+/// | 12 | recovery has ended somewhere else than at its target; the server was stopped |
 /// | 130 | stopped by SIGINT or SIGTERM |
+/// | 141 | nobody read all of what was to be shown |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ending {
@@ -46,13 +50,17 @@ pub enum Ending {
     Unreachable = 10,
     /// 11
     Busy = 11,
+    /// 12
+    ShortOfTarget = 12,
     /// 130
     Stopped = 130,
+    /// 141
+    Unread = 141,
 }
 
 impl Ending {
     /// Every ending with its meaning, for the manual pages; `docs/COMMANDS.md` has the same.
-    pub const MEANINGS: [(Self, &'static str); 13] = [
+    pub const MEANINGS: [(Self, &'static str); 15] = [
         (Self::Done, "done, all is well"),
         (Self::Failed, "failed; the message says why and what to do"),
         (Self::BadCommandLine, "the command line was not understood"),
@@ -69,7 +77,13 @@ impl Ending {
             "busy: a backup of the cluster, or another daemon for it, is under way already; the message says which \
              process, and since when",
         ),
+        (
+            Self::ShortOfTarget,
+            "recovery of a restored server has ended somewhere else than at its target; the server was stopped, and the \
+             message says where it was",
+        ),
         (Self::Stopped, "stopped by SIGINT or SIGTERM; nothing that looks like a backup is left behind"),
+        (Self::Unread, "what was to be shown was not read to its end, as of a program that SIGPIPE ends"),
     ];
 }
 
@@ -97,12 +111,24 @@ impl Exit {
     }
 }
 
+/// An error with all its causes, as it is printed.
+#[must_use]
+pub fn in_words(error: &anyhow::Error) -> String {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    format!("error: {}", chain.join(": "))
+}
+
+/// The exit code that an error stands for.
+#[must_use]
+pub fn ending_of(error: &anyhow::Error) -> Ending {
+    error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(Ending::Failed, |exit| exit.ending)
+}
+
 /// Prints an error with all its causes and gives the exit code that it stands for.
 #[must_use]
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
-    eprintln!("error: {}", chain.join(": "));
-    error.chain().find_map(|cause| cause.downcast_ref::<Exit>()).map_or(Ending::Failed, |exit| exit.ending).into()
+    errln!("{}", in_words(error));
+    ending_of(error).into()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! What both programs show and take: access to repositories, tables, progress, exit codes, manual pages, signals.
+//! What both programs show and take: access to repositories, tables, progress, output that may be closed, exit codes,
+//! manual pages, signals.
 
 pub mod access;
 pub mod backups;
 pub mod exit_code;
 pub mod manual;
+pub mod output;
 mod passphrase;
 pub mod place;
 pub mod signals;

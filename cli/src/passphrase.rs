@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use crate::errln;
 use lifeboat_repository::keys::read_private_file;
 use lifeboat_vocabulary::Secret;
 
@@ -13,7 +14,7 @@ pub(crate) fn ask_passphrase(of: &str) -> Option<Secret<String>> {
         return match text {
             Ok(text) => Some(Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned())),
             Err(error) => {
-                eprintln!("warning: LIFEBOAT_PASSPHRASE_FILE: {error}");
+                errln!("warning: LIFEBOAT_PASSPHRASE_FILE: {error}");
                 None
             }
         };
@@ -24,7 +25,7 @@ pub(crate) fn ask_passphrase(of: &str) -> Option<Secret<String>> {
     match rpassword::prompt_password(format!("passphrase of {of}: ")) {
         Ok(text) => Some(Secret::new(text)),
         Err(error) => {
-            eprintln!("warning: read the passphrase: {error}");
+            errln!("warning: read the passphrase: {error}");
             None
         }
     }

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::{errln, outln};
 /// How many columns of a terminal a text takes, and a text without its colours.
 pub use console::{measure_text_width, strip_ansi_codes};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -245,8 +246,8 @@ async fn draw(
                 }
                 bar.set_position(now.raw.as_bytes());
             }
-            (None, Output::Json) => println!("{}", json_line(verb, now, total, begun.elapsed())),
-            (None, Output::Text) => eprintln!("{}", plain_line(verb, now, total, begun.elapsed())),
+            (None, Output::Json) => outln!("{}", json_line(verb, now, total, begun.elapsed())),
+            (None, Output::Text) => errln!("{}", plain_line(verb, now, total, begun.elapsed())),
         }
     }
 }

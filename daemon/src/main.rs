@@ -6,12 +6,15 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::backups;
-use lifeboat_cli::exit_code::{Ending, report};
+use lifeboat_cli::exit_code::{Ending, ending_of, in_words, report};
+use lifeboat_cli::output::{self, Purpose};
 use lifeboat_cli::terminal::Output;
+use lifeboat_cli::{errln, out};
 use lifeboat_cli::{manual, signals};
 use lifeboat_config::Loaded;
 use lifeboat_daemon::base::logs;
 use lifeboat_daemon::commands::command_line::{Cli, Command, RetentionCommand};
+use lifeboat_daemon::commands::hold::HoldCommand;
 use lifeboat_daemon::commands::{
     adopt, backup, check_config, delegate, doctor, heal, hold, init, pause, retention_apply, retention_plan, scrub,
     selection, status,
@@ -25,7 +28,10 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logs::init();
+    let logs = match logs::init() {
+        Ok(logs) => logs,
+        Err(error) => return report(&anyhow::Error::new(error).context("begin to log")),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("start")),
@@ -34,19 +40,53 @@ fn main() -> ExitCode {
     // A thread that waits for a disk that does not answer must not keep the process: nothing depends on it any more.
     runtime.shutdown_timeout(LAST_PATIENCE);
     match ended {
-        Ok(ending) => ending.into(),
-        Err(error) => report(&error),
+        Ok(ending) => {
+            logs.flush();
+            output::ending(ending, purpose(&cli.command)).into()
+        }
+        Err(error) => {
+            logs.last_words(&in_words(&error));
+            ending_of(&error).into()
+        }
+    }
+}
+
+fn purpose(command: &Command) -> Purpose {
+    match command {
+        Command::CheckConfig
+        | Command::Doctor
+        | Command::Status(_)
+        | Command::List
+        | Command::Retention { command: RetentionCommand::Plan }
+        | Command::Hold { command: HoldCommand::List }
+        | Command::Completions { .. }
+        | Command::Manual => Purpose::Show,
+        Command::Pause(args) if args.list => Purpose::Show,
+        Command::Init(_)
+        | Command::Delegate(_)
+        | Command::Backup { .. }
+        | Command::Run
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Adopt
+        | Command::Heal(_)
+        | Command::Scrub(_)
+        | Command::Retention { .. }
+        | Command::Hold { .. } => Purpose::Work,
     }
 }
 
 async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     let output = if cli.global.json { Output::Json } else { Output::Text };
     if let Command::Completions { shell } = &cli.command {
-        clap_complete::generate(*shell, &mut Cli::command(), "lifeboatd", &mut std::io::stdout());
+        // It panics where it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut Cli::command(), "lifeboatd", &mut script);
+        out!("{}", String::from_utf8_lossy(&script));
         return Ok(Ending::Done);
     }
     if matches!(cli.command, Command::Manual) {
-        print!("{}", manual());
+        out!("{}", manual());
         return Ok(Ending::Done);
     }
     if let Command::Status(args) = &cli.command {
@@ -67,7 +107,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     }
     let cluster = wiring::cluster(config, cli.global.cluster.as_ref())?;
     let chosen = ClusterConfig { config, cluster };
-    let stop = signals::stop_token()?;
+    let stop = signals::stop_token(|text| errln!("{text}"))?;
     match &cli.command {
         Command::Init(args) => init::run(chosen, args, output).await,
         Command::Delegate(args) => delegate::run(chosen, args, output).await,
@@ -99,7 +139,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
 async fn protect(cli: &Cli, mut loaded: Loaded) -> anyhow::Result<Ending> {
     loaded.config = selection::chosen(&cli.global, &loaded.config)?;
     let source = ConfigSource { path: cli.global.config.clone(), cluster: cli.global.cluster.clone() };
-    daemon::run(source, loaded, &signals::stop_token()?).await
+    daemon::run(source, loaded, &signals::stop_token(|text| tracing::info!("{text}"))?).await
 }
 
 /// The manual page; the package is made with it.

@@ -4,6 +4,7 @@
 //! `LIFEBOAT_TORTURE_SECONDS` says how long (default: what a test run can afford), `LIFEBOAT_TORTURE_SEED` which chances.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a scene that cannot be set up is a failed test")]
+#![allow(clippy::print_stdout, reason = "figures of a long test")]
 
 mod support;
 

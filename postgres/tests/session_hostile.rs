@@ -8,6 +8,7 @@ use std::time::Duration;
 use lifeboat_postgres::{
     AuthError, ConnectionSettings, MessageError, ProtocolFault, Purpose, Session, SessionError, TlsError,
 };
+use lifeboat_vocabulary::error_chain;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -18,6 +19,26 @@ fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
 
 fn welcome() -> Vec<u8> {
     [frame(b'R', &[0; 4]), frame(b'S', b"server_version\x0015.3\0"), frame(b'K', &[0; 8]), frame(b'Z', b"I")].concat()
+}
+
+/// Reads a query, and answers with one value.
+async fn answer_one(stream: &mut TcpStream, value: &str) -> String {
+    assert_eq!(stream.read_u8().await.unwrap(), b'Q');
+    let length = stream.read_u32().await.unwrap();
+    let mut query = vec![0; usize::try_from(length).unwrap() - 4];
+    stream.read_exact(&mut query).await.unwrap();
+    let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+    let row = frame(b'D', &[&[0, 1], length.as_slice(), value.as_bytes()].concat());
+    stream.write_all(&[row, frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    String::from_utf8(query).unwrap()
+}
+
+/// Lets a client in, up to its first command.
+async fn let_in(stream: &mut TcpStream) {
+    startup(stream).await;
+    stream.write_all(&welcome()).await.unwrap();
+    let query = answer_one(stream, "").await;
+    assert!(query.starts_with("SELECT pg_catalog.set_config('search_path', '', false)"), "{query}");
 }
 
 /// Reads the startup packet.
@@ -56,8 +77,7 @@ async fn hang_up(mut stream: TcpStream) {
 /// A session with a server that answers the first command by `answer` and then ends the connection.
 async fn session_with(answer: Vec<u8>) -> Session {
     let (session, ()) = against("sslmode=disable", |mut stream| async move {
-        startup(&mut stream).await;
-        stream.write_all(&welcome()).await.unwrap();
+        let_in(&mut stream).await;
         tokio::spawn(async move {
             stream.read_u8().await.unwrap();
             // A client that has read enough hangs up first.
@@ -133,6 +153,34 @@ async fn a_silent_server_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn a_server_that_keeps_its_search_path_gets_no_session() {
+    let (result, _) = against("sslmode=disable", |mut stream| async move {
+        startup(&mut stream).await;
+        stream.write_all(&welcome()).await.unwrap();
+        answer_one(&mut stream, "public").await
+    })
+    .await;
+    let error = error_chain(&result.unwrap_err());
+    assert!(error.contains("the search path Some(\"public\")"), "{error}");
+}
+
+#[tokio::test]
+async fn texts_of_a_server_are_cut_before_they_are_kept() {
+    let long = "x".repeat(1 << 20);
+    let said =
+        [b"VERROR\0CXX000\0M", long.as_bytes(), b"\0D", long.as_bytes(), b"\0H", long.as_bytes(), b"\0\0"].concat();
+    let settings = [b"y\0", long.as_bytes(), b"\0"].concat();
+    let mut session = session_with([frame(b'S', &settings), frame(b'E', &said), frame(b'Z', b"I")].concat()).await;
+    let error = session.query("select").await.unwrap_err();
+    let message = error.server_message().unwrap();
+    for text in [&message.message, message.detail.as_ref().unwrap(), message.hint.as_ref().unwrap()] {
+        assert!(text.starts_with("xxxx") && text.ends_with("...") && text.len() <= 4096, "{} bytes", text.len());
+    }
+    let parameter = session.parameter("y").unwrap();
+    assert!(parameter.len() <= 4096, "{} bytes", parameter.len());
+}
+
+#[tokio::test]
 async fn nonsense_during_log_in_is_refused() {
     for (why, said, expected) in [
         ("another protocol", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "claims a length of 1414811695 bytes"),
@@ -197,8 +245,7 @@ async fn answers_that_do_not_belong_to_a_query_are_refused() {
 #[tokio::test]
 async fn a_query_without_an_answer_is_given_up() {
     let (session, stream) = against("sslmode=disable", |mut stream| async move {
-        startup(&mut stream).await;
-        stream.write_all(&welcome()).await.unwrap();
+        let_in(&mut stream).await;
         stream
     })
     .await;

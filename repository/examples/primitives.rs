@@ -1,5 +1,7 @@
 //! Measures every primitive of both libraries: `cargo run --release -p lifeboat-repository --example primitives`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "for people at a terminal")]
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

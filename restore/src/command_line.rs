@@ -114,6 +114,9 @@ pub struct RestoreArgs {
     /// Put the tablespace that was at OLD into NEW; repeat for several.
     #[arg(long = "tablespace-map", value_name = "OLD=NEW")]
     pub(crate) tablespace_map: Vec<TablespaceMapping>,
+    /// Put each tablespace that no --tablespace-map names where the backup says that it was.
+    #[arg(long)]
+    pub(crate) original_tablespaces: bool,
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,

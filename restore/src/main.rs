@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::{Ending, report};
+use lifeboat_cli::output::{self, Purpose, StandardError};
 use lifeboat_cli::terminal::Output;
 use lifeboat_cli::{backups, manual, signals};
+use lifeboat_cli::{errln, out};
 use lifeboat_restore::command_line::{Cli, Command};
 use lifeboat_restore::commands::{keygen, keys, restore, verify, window};
 use lifeboat_restore::wal_fetch::{client, serve};
@@ -21,29 +23,46 @@ fn main() -> ExitCode {
     // The prefetcher's log is all that tells of it.
     let usual = if matches!(cli.command, Command::WalFetch { .. }) { "info" } else { "error" };
     let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    log.with_writer(StandardError::default).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("start")),
     };
     match runtime.block_on(command(&cli)) {
-        Ok(ending) => ending.into(),
+        Ok(ending) => output::ending(ending, purpose(&cli.command)).into(),
         Err(error) => report(&error),
+    }
+}
+
+fn purpose(command: &Command) -> Purpose {
+    match command {
+        Command::List
+        | Command::Show { .. }
+        | Command::Window
+        | Command::Keygen(_)
+        | Command::Keys { .. }
+        | Command::Completions { .. }
+        | Command::Manual => Purpose::Show,
+        Command::Verify { .. } | Command::Restore(_) | Command::WalFetch { .. } => Purpose::Work,
     }
 }
 
 async fn command(cli: &Cli) -> anyhow::Result<Ending> {
     let output = if cli.json { Output::Json } else { Output::Text };
-    let stop = signals::stop_token()?;
+    let stop = signals::stop_token(|text| errln!("{text}"))?;
     match &cli.command {
         Command::Keygen(args) => keygen::run(args),
         Command::Keys { command } => keys::run(&cli.place, command, output).await,
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "lifeboat-restore", &mut std::io::stdout());
+            // It panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "lifeboat-restore", &mut script);
+            out!("{}", String::from_utf8_lossy(&script));
             Ok(Ending::Done)
         }
         Command::Manual => {
-            print!("{}", manual());
+            out!("{}", manual());
             Ok(Ending::Done)
         }
         Command::List => {

@@ -127,7 +127,7 @@ fn when_patience_ends_recovery_stops_and_a_later_start_goes_on() {
     let mut running = Running::start(&scene, "given-up", &["--wal-patience", "4"]);
     fail_wal(&scene, &running, |plan| plan.fail_all = Some(Failure::status(500)));
     let data = running.data.clone();
-    let said = running.said().expect(1);
+    let said = running.said().expect(12);
     assert!(said.err.contains("recovery was stopped; WAL: not fetched in "), "{}", said.err);
     let log = running.log();
     assert!(log.contains("FATAL") && log.contains("child process exited with exit code 200"), "{log}");
@@ -218,7 +218,7 @@ fn a_hole_in_the_plan_stops_recovery_and_one_that_is_known_before_is_refused() {
     let mut running = Running::start(&scene, "gone", &["--wal-patience", "3"]);
     wait_for("the server's log", || running.log().contains("starting"));
     scene.regions[0].remove_raw(BUCKET, &hole).unwrap();
-    let said = running.said().expect(1);
+    let said = running.said().expect(12);
     assert!(said.err.contains("recovery was stopped; WAL: not fetched in "), "{}", said.err);
     let log = running.log();
     assert!(!log.contains("redo done"), "{log}");

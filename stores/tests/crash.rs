@@ -22,6 +22,7 @@ async fn opened(directory: &Path) -> LocalDir {
 }
 
 /// What the killed process does: create objects, and say so after each.
+#[allow(clippy::print_stdout, reason = "the test reads it")]
 async fn write_until_killed(directory: &Path) {
     let store = opened(directory).await;
     for number in 0.. {

@@ -18,6 +18,8 @@
 //! # }
 //! ```
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "for tests alone")]
+
 mod account;
 mod builder;
 mod checks;

@@ -1,5 +1,7 @@
 //! The project's own commands: `cargo xtask demo`, `test`, `bench`, `torture`, `deb`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people at a terminal")]
+
 mod build;
 mod demo;
 mod house;

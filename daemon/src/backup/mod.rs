@@ -1,5 +1,6 @@
 //! Base backups: when, how, and how they ended.
 
+pub(crate) mod content_check;
 pub(crate) mod history;
 pub(crate) mod maker;
 pub(crate) mod page_check;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
+use lifeboat_cli::{out, outln};
 use lifeboat_repository::backup::write::CommitReport;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_stores::Verdict;
@@ -47,27 +48,27 @@ pub(crate) fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
             "regions": regions.collect::<serde_json::Map<_, _>>(),
             "damaged_pages": outcome.damaged, "findings": outcome.findings, "record": record,
         });
-        println!("{line}");
+        outln!("{line}");
         return;
     }
     let BackupRecord { backup, files, packs, duration_ms, .. } = record;
     let took = Duration::from_millis(*duration_ms);
-    println!("backup {backup} is {}", toned(word, tone));
-    println!(
+    outln!("backup {backup} is {}", toned(word, tone));
+    outln!(
         "  data     {} in {}, {} ({})",
         files.raw_bytes,
         counted(files.count, "file", "files"),
         spoken(took),
         rate(files.raw_bytes, took)
     );
-    println!("  stored   {} in {} per region", packs.bytes, counted(packs.objects, "object", "objects"));
-    println!("  WAL      {} to {}", record.start(), record.stop());
+    outln!("  stored   {} in {} per region", packs.bytes, counted(packs.objects, "object", "objects"));
+    outln!("  WAL      {} to {}", record.start(), record.stop());
     match record.pages {
-        None => println!("  pages    the cluster has no page checksums"),
+        None => outln!("  pages    the cluster has no page checksums"),
         Some(pages) if pages.damaged > 0 => {
-            println!("  pages    {} damaged in the database", counted(pages.damaged, "is", "are"));
+            outln!("  pages    {} damaged in the database", counted(pages.damaged, "is", "are"));
         }
-        Some(pages) => println!("  pages    {} verified", counted(pages.checked, "checksum", "checksums")),
+        Some(pages) => outln!("  pages    {} verified", counted(pages.checked, "checksum", "checksums")),
     }
     let mut table = Table::new(&[("  region", Align::Left), ("state", Align::Left), ("", Align::Left)]);
     for (region, result) in &outcome.commit.regions {
@@ -85,16 +86,16 @@ pub(crate) fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
             }
         }
     }
-    print!("{table}");
+    out!("{table}");
     if outcome.verdict == Verdict::Failed {
         let held = counted(outcome.commit.committed() as u64, "region holds it", "regions hold it");
         let required = counted(quorum as u64, "is required", "are required");
-        println!("{} {held}, {required}: it does not count", toned("attention:", Tone::Bad));
+        outln!("{} {held}, {required}: it does not count", toned("attention:", Tone::Bad));
     }
     for page in outcome.damaged.iter().take(20) {
-        println!("{} {page}", toned("damaged page:", Tone::Bad));
+        outln!("{} {page}", toned("damaged page:", Tone::Bad));
     }
     for finding in &outcome.findings {
-        println!("{} {finding}", toned("attention:", Tone::Warning));
+        outln!("{} {finding}", toned("attention:", Tone::Warning));
     }
 }

@@ -19,11 +19,12 @@ use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
 use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog, RegionStore, Role};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_stores::{Verdict, verdict};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SegmentSize, SystemClock, WalPosition, error_chain};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SystemClock, WalPosition, error_chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::backup::content_check::{ContentCheck, segment_size};
 use crate::backup::history::{RunEnding, RunResult};
 use crate::backup::page_check::{Judge, PageCheck, second_look};
 use crate::backup::report::BackupOutcome;
@@ -337,18 +338,24 @@ async fn transfer(
     let tablespaces = start.tablespaces.iter().map(Into::into).collect();
     let facts = BackupFacts { server: facts.clone(), tablespaces };
     writer.facts(serde_json::to_vec(&facts).context("write the facts about the cluster")?).await?;
+    let mut content = ContentCheck::new(&start, &facts.server)?;
     let mut findings = Vec::new();
     loop {
         let next = stoppable(stop, tokio::time::timeout(SILENCE_MAX, source.next())).await?;
         let next = next.with_context(|| format!("the server has sent nothing for {} s", SILENCE_MAX.as_secs()))?;
-        match next.context("receive the backup")? {
+        let next = next.context("receive the backup")?;
+        content.see(&next)?;
+        match next {
             SourceEvent::Started(_) => anyhow::bail!("the server began the backup twice"),
             SourceEvent::FileBegin(number, entry) => writer.begin(number, entry).await?,
             SourceEvent::Data { file, offset, bytes } => writer.data(file, offset, &bytes).await?,
             SourceEvent::FileEnd { file, size } => writer.end(file, size).await?,
             SourceEvent::ManifestFile(file) => writer.listed(file.path, file.size, file.crc32c).await?,
             SourceEvent::Finding(text) => findings.push(text),
-            SourceEvent::Finished(end) => return Ok(Transfer { start, end, findings }),
+            SourceEvent::Finished(end) => {
+                content.finish(end.position)?;
+                return Ok(Transfer { start, end, findings });
+            }
         }
     }
 }
@@ -380,9 +387,7 @@ async fn judge_pages(
 }
 
 fn record_facts(facts: &ServerFacts) -> anyhow::Result<lifeboat_repository::log::records::ServerFacts> {
-    let segment: SegmentSize =
-        facts.setting("wal_segment_size").unwrap_or("16MB").parse().context("read wal_segment_size")?;
-    let wal_segment_bytes = u32::try_from(segment.as_bytes()).context("read wal_segment_size")?;
+    let wal_segment_bytes = u32::try_from(segment_size(facts)?.as_bytes()).context("read wal_segment_size")?;
     Ok(lifeboat_repository::log::records::ServerFacts {
         version: facts.version_num,
         sysid: facts.system_identifier,

@@ -188,7 +188,12 @@ impl Scheduler {
 
     async fn runs(&self) -> Runs {
         let history = self.parts.history.clone();
-        tokio::task::spawn_blocking(move || history.read()).await.unwrap_or_default()
+        match tokio::task::spawn_blocking(move || history.read()).await {
+            Ok(runs) => runs,
+            // Without a history everything would be due at once, again and again: the supervisor has to see this.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Runs::default(),
+        }
     }
 
     /// Learns once of backups that are not remembered here. Without a good one that is known it must have been asked:

@@ -3,14 +3,19 @@
 //!
 //! An ERROR is something that a person must act on. What heals itself is a WARN at most, and repeats are DEBUG.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
+use lifeboat_cli::errln;
+use lifeboat_cli::output::send_errors_to;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::base::log_queue::LogQueue;
 
 /// Where the journal listens. Source: systemd's "Native Journal Protocol".
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -19,15 +24,60 @@ const VALUE_BYTES_MAX: usize = 32 * 1024;
 /// More fields than any event has.
 const FIELDS_MAX: usize = 32;
 
-/// Begins to log.
-pub fn init() {
+/// How long the end of the process waits for its last lines to be read.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the log goes, for its end.
+pub struct Logs {
+    /// `None` where the journal takes entries as they come.
+    queue: Option<LogQueue>,
+}
+
+impl Logs {
+    /// Waits until what was logged is written, but not for ever.
+    pub fn flush(&self) {
+        if let Some(queue) = &self.queue {
+            queue.flush(LAST_PATIENCE);
+        }
+    }
+
+    /// Writes a plain line behind all that was logged.
+    pub fn last_words(&self, text: &str) {
+        match &self.queue {
+            Some(queue) => {
+                // A queue takes everything.
+                drop(queue.clone().write_all(format!("{text}\n").as_bytes()));
+                self.flush();
+            }
+            None => errln!("{text}"),
+        }
+    }
+}
+
+/// Begins to log. A panic is an ERROR in the log, whatever becomes of the task.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn init() -> io::Result<Logs> {
     let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    std::panic::set_hook(Box::new(|panic| tracing::error!("a part of the program has panicked: {panic}")));
     if let Some(journal) = Journal::behind_stderr() {
         tracing_subscriber::registry().with(filter).with(journal).init();
-        return;
+        return Ok(Logs { queue: None });
     }
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::io::stderr().is_terminal() { log.compact().init() } else { log.json().init() }
+    let queue = LogQueue::start(std::io::stderr())?;
+    let words = queue.clone();
+    // A queue takes everything.
+    send_errors_to(move |text| drop(words.clone().write_all(text.as_bytes())));
+    let lines = queue.clone();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || lines.clone());
+    let log = log.with_target(false).log_internal_errors(false).with_ansi(std::io::stderr().is_terminal());
+    if std::io::stderr().is_terminal() {
+        log.compact().init()
+    } else {
+        log.json().init()
+    }
+    Ok(Logs { queue: Some(queue) })
 }
 
 /// The journal of systemd.
@@ -60,7 +110,7 @@ impl<S: Subscriber> Layer<S> for Journal {
         let message = fields.message();
         if self.socket.send(&entry(*event.metadata().level(), &message, &fields)).is_err() {
             // It leads to the journal too, by another way and without fields.
-            eprintln!("{message}");
+            errln!("{message}");
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod alarms;
 pub(crate) mod capacity;
 pub(crate) mod expiry;
 pub(crate) mod guard;
+pub(crate) mod log_queue;
 pub mod logs;
 pub(crate) mod progress;
 pub(crate) mod readiness;

@@ -164,6 +164,13 @@ impl Supervisor {
         self.tasks.lock().push(Kept { entry, stop, hurry, keeper });
     }
 
+    /// A task that nobody keeps any more: what keeps it has ended by itself, which it never does. The process has to end.
+    pub(crate) fn abandoned(&self) -> Option<&'static str> {
+        let tasks = self.tasks.lock();
+        let abandoned = tasks.iter().find(|kept| kept.keeper.is_finished() && !kept.stop.is_cancelled());
+        abandoned.map(|kept| kept.entry.settings.name)
+    }
+
     /// How all tasks are.
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
         self.tasks.lock().iter().map(|kept| Arc::clone(&kept.entry)).collect()

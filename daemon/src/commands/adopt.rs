@@ -4,6 +4,7 @@
 use anyhow::Context;
 use lifeboat_cli::access::read_region;
 use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::outln;
 use lifeboat_cli::terminal::Output;
 use lifeboat_postgres::{WalConnection, WalConnectionOptions};
 use lifeboat_repository::format::ids::Incarnation;
@@ -65,12 +66,12 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<En
     }
     let word = incarnation.map_or_else(|| "the original".to_owned(), |id| format!("the restored copy {id}"));
     match output {
-        Output::Json => println!(
+        Output::Json => outln!(
             "{}",
             json!({ "host": host, "incarnation": incarnation.map(|id| id.to_string()), "changed": !known })
         ),
-        Output::Text if known => println!("nothing to do: {host} is {word}, which writes already"),
-        Output::Text => println!("{host} is {word}: it writes from now on, any other is refused"),
+        Output::Text if known => outln!("nothing to do: {host} is {word}, which writes already"),
+        Output::Text => outln!("{host} is {word}: it writes from now on, any other is refused"),
     }
     Ok(Ending::Done)
 }

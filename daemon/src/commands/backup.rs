@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lifeboat_cli::errln;
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::Output;
 use lifeboat_stores::Verdict;
@@ -29,13 +30,10 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output, stop: &CancellationT
     let outcome = make(chosen, &regions, Shown::To(output), stop).await;
     let ended = history.end(number, SystemClock.now(), result_of(&outcome, stop)).await;
     if let Err(error) = begun.and(ended) {
-        eprintln!(
-            "warning: the daemon will not know of this backup until it reads the regions: {}",
-            error_chain(&error)
-        );
+        errln!("warning: the daemon will not know of this backup until it reads the regions: {}", error_chain(&error));
     }
     if stop.is_cancelled() && outcome.is_err() {
-        eprintln!("the backup was stopped; nothing that looks like a backup is left behind");
+        errln!("the backup was stopped; nothing that looks like a backup is left behind");
         return Ok(Ending::Stopped);
     }
     let outcome = outcome?;

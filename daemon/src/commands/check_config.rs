@@ -2,6 +2,7 @@
 
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table};
+use lifeboat_cli::{out, outln};
 use lifeboat_config::Loaded;
 use serde_json::json;
 
@@ -15,14 +16,14 @@ pub fn run(loaded: &Loaded, output: Output) -> Ending {
         });
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         let values: serde_json::Map<_, _> = values.collect();
-        println!("{}", json!({ "settings": values, "warnings": warnings }));
+        outln!("{}", json!({ "settings": values, "warnings": warnings }));
         return Ending::Done;
     }
     let mut table = Table::new(&[("setting", Align::Left), ("value", Align::Left), ("from", Align::Left)]);
     for value in &loaded.explained {
         table.row(&[&value.path, &value.value, &value.origin.to_string()]);
     }
-    print!("{table}");
-    println!("the configuration is good");
+    out!("{table}");
+    outln!("the configuration is good");
     Ending::Done
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_cli::outln;
 use lifeboat_cli::statements::{DelegationArgs, check_root, root_signer};
 use lifeboat_cli::terminal::Output;
 use lifeboat_repository::log::records::{RecordBody, SignerRecord};
@@ -96,22 +97,22 @@ fn report(statement: &Statement, delivery: &Delivery, output: Output) {
             Statement::Delegation(_) => "delegation",
             Statement::Revocation(_) => "revocation",
         };
-        println!(
+        outln!(
             "{}",
             json!({ "kind": kind, "key": statement.key().to_string(), "regions": regions, "missing": missing })
         );
         return;
     }
     match statement {
-        Statement::Delegation(delegation) => println!("{} may sign: {delegation}", delegation.key),
+        Statement::Delegation(delegation) => outln!("{} may sign: {delegation}", delegation.key),
         Statement::Revocation(revocation) => {
-            println!("{} is revoked: nothing that it signs from now on counts", revocation.key);
+            outln!("{} is revoked: nothing that it signs from now on counts", revocation.key);
         }
     }
     for region in &delivery.regions {
-        println!("  {region}: written");
+        outln!("  {region}: written");
     }
     for (region, why) in missing {
-        println!("  {region}: not written: {why}; run the command again, or let healing bring it there");
+        outln!("  {region}: not written: {why}; run the command again, or let healing bring it there");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, spoken, toned};
+use lifeboat_cli::{err, errln, out, outln};
 use lifeboat_repository::catalog::Disagreement;
 use lifeboat_repository::heal::{
     self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace,
@@ -173,7 +174,7 @@ fn print(view: &View, outcomes: &[(RegionName, Outcome)], output: Output) {
         let unreadable: Vec<Value> =
             unreadable.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
         let disagreements: Vec<String> = view.disagreements.iter().map(ToString::to_string).collect();
-        println!("{}", json!({ "regions": regions, "not_read": unreadable, "disagreements": disagreements }));
+        outln!("{}", json!({ "regions": regions, "not_read": unreadable, "disagreements": disagreements }));
         return;
     }
     let columns = [
@@ -191,12 +192,12 @@ fn print(view: &View, outcomes: &[(RegionName, Outcome)], output: Output) {
         let state = (format!("cannot be read: {why}"), Some(Tone::Bad));
         table.toned_row(vec![(name.to_string(), None), cell("-"), cell("-"), cell("-"), state]);
     }
-    print!("{table}");
+    out!("{table}");
     for (name, outcome) in outcomes {
         notes(name, outcome);
     }
     for disagreement in &view.disagreements {
-        println!("{} {disagreement}; deletion is frozen", toned("attention:", Tone::Bad));
+        outln!("{} {disagreement}; deletion is frozen", toned("attention:", Tone::Bad));
     }
 }
 
@@ -240,25 +241,25 @@ fn notes(name: &RegionName, outcome: &Outcome) {
         Outcome::Surveyed(survey) => {
             for task in &survey.records.backups {
                 let what = if task.lack == Lack::Record { "is missing" } else { "has damaged objects" };
-                println!("{name}: backup {} {what}", task.record.backup);
+                outln!("{name}: backup {} {what}", task.record.backup);
             }
             for backup in &survey.records.disputed {
-                println!("{name}: two signed records of backup {backup} disagree: a person has to decide");
+                outln!("{name}: two signed records of backup {backup} disagree: a person has to decide");
             }
             if let Some(why) = &survey.wal_unseen {
-                println!("{name}: WAL was not compared: {why}");
+                outln!("{name}: WAL was not compared: {why}");
             }
         }
         Outcome::Healed(_, report) => {
             for left in &report.left {
-                println!("{} {name}: {}: {}", toned("left:", Tone::Bad), left.what, left.why);
+                outln!("{} {name}: {}: {}", toned("left:", Tone::Bad), left.what, left.why);
             }
             if let Some(HealEnd::Region(why)) = &report.ended {
-                println!("{} {name}: {why}", toned("ended early:", Tone::Bad));
+                outln!("{} {name}: {why}", toned("ended early:", Tone::Bad));
             }
             for found in &report.damage {
                 let (region, key, what) = (&found.region, &found.key, &found.what);
-                println!("{} {key} in {region}: {what}", toned("damaged:", Tone::Bad));
+                outln!("{} {key} in {region}: {what}", toned("damaged:", Tone::Bad));
             }
         }
     }
@@ -313,7 +314,7 @@ impl ProgressLine {
                 let now = progress.snapshot();
                 let left = now.left.map_or_else(String::new, |left| format!(", {} left", spoken(left)));
                 match output {
-                    Output::Json => println!(
+                    Output::Json => outln!(
                         "{}",
                         json!({
                             "event": "progress", "region": name.as_str(), "doing": now.doing, "objects": now.objects,
@@ -323,7 +324,7 @@ impl ProgressLine {
                     ),
                     Output::Text => {
                         let line = format!("{name}: {}, {} of {}{left}", now.doing, now.done, now.total);
-                        if on_terminal { eprint!("\r\x1b[K{line}") } else { eprintln!("{line}") }
+                        if on_terminal { err!("\r\x1b[K{line}") } else { errln!("{line}") }
                     }
                 }
             }
@@ -335,7 +336,7 @@ impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.0.abort();
         if std::io::stderr().is_terminal() {
-            eprint!("\r\x1b[K");
+            err!("\r\x1b[K");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_cli::{out, outln};
 use lifeboat_repository::format::HoldId;
 use lifeboat_repository::log::records::{
     HoldRecord, OWNER_BYTES_MAX, REASON_BYTES_MAX, RecordBody, ReleaseRecord, is_plain_text,
@@ -217,11 +218,11 @@ async fn list(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Endin
         });
         let unreadable = broadcast.away.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why }));
         let (each, unreadable): (Vec<_>, Vec<_>) = (each.collect(), unreadable.collect());
-        println!("{}", json!({ "cluster": cluster.as_str(), "holds": each, "unreadable": unreadable }));
+        outln!("{}", json!({ "cluster": cluster.as_str(), "holds": each, "unreadable": unreadable }));
     } else if holds.is_empty() {
-        println!("no backup of cluster {cluster} is held");
+        outln!("no backup of cluster {cluster} is held");
     } else {
-        print!("{}", table(holds.values(), &lacking));
+        out!("{}", table(holds.values(), &lacking));
     }
     if output == Output::Text {
         print_missing(&broadcast.away, "cannot be read, and may have more");
@@ -275,7 +276,7 @@ fn note(ClusterConfig { config, cluster }: ClusterConfig<'_>, action: &str, subj
 
 fn print_missing(missing: &[(RegionName, String)], what: &str) {
     for (region, why) in missing {
-        println!("{} region {region} {what}: {why}", toned("attention:", Tone::Warning));
+        outln!("{} region {region} {what}: {why}", toned("attention:", Tone::Warning));
     }
 }
 
@@ -292,9 +293,9 @@ fn ending(delivery: &Delivery, output: Output, sentence: &str, fields: serde_jso
             line.insert("regions".to_owned(), json!(regions));
             line.insert("missing".to_owned(), missing.collect());
         }
-        println!("{line}");
+        outln!("{line}");
     } else {
-        println!("{sentence} ({})", regions.join(", "));
+        outln!("{sentence} ({})", regions.join(", "));
         print_missing(&delivery.missing, "does not know; say it again when it is back");
     }
     Ok(if delivery.missing.is_empty() { Ending::Done } else { Ending::Degraded })

@@ -8,6 +8,7 @@ use clap::Args;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::statements::{check_root, from_by_default, root_signer};
 use lifeboat_cli::terminal::{Output, Tone, toned};
+use lifeboat_cli::{out, outln};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{Purpose, ServerFacts, Session};
 use lifeboat_repository::format::ids::RepositoryId;
@@ -225,25 +226,25 @@ fn report(ClusterConfig { config, cluster }: ClusterConfig<'_>, made: &Made, out
             "regions": urls, "failed": failed,
             "delegated": delegation.as_ref().map(|delegation| delegation.key.to_string()),
         });
-        println!("{kit}");
+        outln!("{kit}");
         return;
     }
     if let Some(path) = key_file {
-        println!("made the signing key {}", path.display());
+        outln!("made the signing key {}", path.display());
     }
     if let Some(delegation) = delegation {
-        println!("{} may sign: {delegation}", delegation.key);
+        outln!("{} may sign: {delegation}", delegation.key);
         if config.keys.root.is_none() {
-            println!(
+            outln!(
                 "{} add to [keys] in the configuration, or nothing will run: root = \"{signer}\"",
                 toned("next:", Tone::Warning)
             );
         }
     }
     for (region, why) in failed {
-        println!("{} region {region}: {why}; run `lifeboatd init` again when it is fixed", toned("failed:", Tone::Bad));
+        outln!("{} region {region}: {why}; run `lifeboatd init` again when it is fixed", toned("failed:", Tone::Bad));
     }
-    print!("{}", recovery_kit(cluster, descriptor, &signer, &recipients, &urls));
+    out!("{}", recovery_kit(cluster, descriptor, &signer, &recipients, &urls));
 }
 
 /// One page that brings everything back, together with a private key. Nothing in it is secret.

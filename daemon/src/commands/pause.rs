@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_cli::{out, outln};
 use lifeboat_config::{Config, parse_duration};
 use lifeboat_repository::log::records::{OWNER_BYTES_MAX, REASON_BYTES_MAX, is_plain_text};
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
@@ -101,7 +102,7 @@ pub fn pause(ClusterConfig { config, cluster }: ClusterConfig<'_>, args: &PauseA
     for action in action.actions() {
         freezer.pause(&cluster.name, action, &who, expires).context("remember the pause")?;
         let until = expires.map_or_else(|| "somebody resumes it".to_owned(), |end| end.to_string());
-        println!("{action} of cluster {} is paused until {until}", cluster.name);
+        outln!("{action} of cluster {} is paused until {until}", cluster.name);
     }
     Ok(Ending::Done)
 }
@@ -116,13 +117,13 @@ pub fn resume(ClusterConfig { config, cluster }: ClusterConfig<'_>, args: &Resum
     for action in args.action.actions() {
         let Resumed { thawed, ended } = freezer.resume(&cluster.name, action, &who).context("remember it")?;
         for frozen in &thawed {
-            println!("lifted since {}: {}: {}", frozen.since, frozen.trigger, frozen.why);
+            outln!("lifted since {}: {}: {}", frozen.since, frozen.trigger, frozen.why);
         }
         for pause in &ended {
-            println!("{action} goes on; it was paused by {} since {}: {}", pause.owner, pause.since, pause.reason);
+            outln!("{action} goes on; it was paused by {} since {}: {}", pause.owner, pause.since, pause.reason);
         }
         if thawed.is_empty() && ended.is_empty() {
-            println!("{action} of cluster {} was neither paused nor frozen", cluster.name);
+            outln!("{action} of cluster {} was neither paused nor frozen", cluster.name);
         }
     }
     Ok(Ending::Done)
@@ -147,9 +148,9 @@ pub fn list(config: &Config, output: Output) -> Ending {
         stopped.for_each(|stopped| table.row(&row(stopped).each_ref().map(String::as_str)));
     }
     match output {
-        Output::Json => println!("{}", json!({ "clusters": documents })),
-        Output::Text if table.is_empty() => println!("{}", toned("nothing is paused or frozen", Tone::Good)),
-        Output::Text => print!("{table}"),
+        Output::Json => outln!("{}", json!({ "clusters": documents })),
+        Output::Text if table.is_empty() => outln!("{}", toned("nothing is paused or frozen", Tone::Good)),
+        Output::Text => out!("{table}"),
     }
     Ending::Done
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_cli::{out, outln};
 use lifeboat_repository::log::NoteSigner;
 use lifeboat_repository::log::records::{AuditRecord, OWNER_BYTES_MAX, RecordBody, is_plain_text};
 use lifeboat_repository::retention::sweep::{Force, SweepAuthor, SweepReport};
@@ -61,7 +62,7 @@ pub async fn run(
     let repository = read(chosen).await?;
     let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
     if output == Output::Text {
-        print!("{}", page::text(&plan));
+        out!("{}", page::text(&plan));
     }
     refuse_disagreement(&repository)?;
     let freezer = Arc::new(Freezer::new(&config.state_directory, Arc::new(SystemClock)));
@@ -151,7 +152,7 @@ fn is_agreed(output: Output) -> anyhow::Result<bool> {
             "nobody can be asked here, and nothing was changed: look at `lifeboatd retention plan`, then repeat with --yes"
         );
     }
-    print!("forget what goes, and delete what was forgotten longer ago than the grace? [y/N] ");
+    out!("forget what goes, and delete what was forgotten longer ago than the grace? [y/N] ");
     std::io::stdout().flush().context("ask")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
@@ -212,7 +213,7 @@ async fn judged(plan: &ClusterPlan, stores: &OpenRegions) -> BTreeMap<RegionName
 fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: Output) {
     if output == Output::Json {
         let applied: Vec<Value> = outcomes.iter().map(|(region, outcome)| outcome_json(region, outcome)).collect();
-        println!("{}", json!({ "plan": page_json::json(plan), "applied": applied }));
+        outln!("{}", json!({ "plan": page_json::json(plan), "applied": applied }));
         return;
     }
     let columns = [
@@ -234,7 +235,7 @@ fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: 
         }
     }
     if !table.is_empty() {
-        print!("\n{table}");
+        out!("\n{table}");
     }
     for (region, outcome) in outcomes {
         let attention = match outcome {
@@ -246,7 +247,7 @@ fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: 
             RegionOutcome::Failed(error) => error_chain(error),
             RegionOutcome::Unreadable(why) => why.clone(),
         };
-        println!("{} region {region}: {attention}", toned("attention:", Tone::Warning));
+        outln!("{} region {region}: {attention}", toned("attention:", Tone::Warning));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::Output;
+use lifeboat_cli::{out, outln};
 use lifeboat_vocabulary::{Clock, SystemClock};
 
 use crate::retention::plan::{ClusterPlan, read};
@@ -16,8 +17,8 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<En
     let repository = read(chosen).await?;
     let plan = ClusterPlan::of(&repository, chosen.cluster, SystemClock.now());
     match output {
-        Output::Json => println!("{}", page_json::json(&plan)),
-        Output::Text => print!("{}", page::text(&plan)),
+        Output::Json => outln!("{}", page_json::json(&plan)),
+        Output::Text => out!("{}", page::text(&plan)),
     }
     Ok(if plan.unreadable.is_empty() { Ending::Done } else { Ending::Degraded })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
+use lifeboat_cli::{out, outln};
 use lifeboat_repository::heal::{HealProgress, HealRegion, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
@@ -130,7 +131,7 @@ fn print(found: &[Found], output: Output) {
                 "damaged": damage.collect::<Vec<_>>(), "trouble": found.trouble,
             })
         });
-        println!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
+        outln!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
         return;
     }
     let columns = [("region", Align::Left), ("objects", Align::Right), ("bytes", Align::Right), ("state", Align::Left)];
@@ -144,11 +145,11 @@ fn print(found: &[Found], output: Output) {
         let (objects, bytes) = (found.objects.to_string(), found.bytes.to_string());
         table.toned_row(vec![(found.region.to_string(), None), (objects, None), (bytes, None), (state, Some(tone))]);
     }
-    print!("{table}");
+    out!("{table}");
     for damage in found.iter().flat_map(|found| &found.damage).take(100) {
-        println!("{} {} in {}: {}", toned("damaged:", Tone::Bad), damage.key, damage.region, damage.what);
+        outln!("{} {} in {}: {}", toned("damaged:", Tone::Bad), damage.key, damage.region, damage.what);
     }
     if found.iter().any(|found| !found.damage.is_empty()) {
-        println!("it is on record; `lifeboatd heal` replaces it from another region");
+        outln!("it is on record; `lifeboatd heal` replaces it from another region");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use lifeboat_cli::errln;
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_config::{Config, Environment, Loaded};
 use lifeboat_vocabulary::ClusterName;
@@ -29,14 +30,14 @@ pub struct GlobalArgs {
 /// All faults at once.
 pub fn load(args: &GlobalArgs) -> anyhow::Result<Loaded> {
     let loaded = Config::load(&args.config, &Environment::of_process()).map_err(|faults| {
-        eprintln!("{faults}");
+        errln!("{faults}");
         Exit::error(Ending::BadConfig, format!("{} cannot be used as it is", args.config.display()))
     })?;
     for active in &loaded.overrides {
         tracing::info!(variable = active.variable, setting = active.path, value = active.shown, "override in force");
     }
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        errln!("warning: {warning}");
     }
     Ok(loaded)
 }

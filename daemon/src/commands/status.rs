@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Output, Tone};
+use lifeboat_cli::{out, outln};
 use lifeboat_config::{Config, Environment, Faults};
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 use serde_json::{Map, Value, json};
@@ -125,13 +126,13 @@ impl Wanted {
     fn fresh(&self, mut status: StatusSnapshot, output: Output) -> Ending {
         let unknown = self.choose(&mut status);
         match output {
-            Output::Json => println!("{}", self.json(serde_json::to_value(&status).unwrap_or_default())),
+            Output::Json => outln!("{}", self.json(serde_json::to_value(&status).unwrap_or_default())),
             Output::Text => {
                 self.print_refusal();
-                print!("{}", page::page(&status));
+                out!("{}", page::page(&status));
                 for name in &unknown {
                     let why = "the daemon that runs does not know this cluster; reload it";
-                    print!("\n{}", first_line(name, name.len(), "NOT PROTECTED", Tone::Bad, why));
+                    out!("\n{}", first_line(name, name.len(), "NOT PROTECTED", Tone::Bad, why));
                 }
             }
         }
@@ -169,20 +170,20 @@ impl Wanted {
             let said = json!({
                 "version": version, "problem": problem, "last_seen": seen, "clusters": clusters, "last": last,
             });
-            println!("{}", self.json(said));
+            outln!("{}", self.json(said));
             return Ending::Failed;
         }
         self.print_refusal();
         let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         for name in &names {
-            print!("{}", first_line(name, width, word, Tone::Bad, problem));
+            out!("{}", first_line(name, width, word, Tone::Bad, problem));
         }
         if word == "NOT PROTECTED" {
-            println!("\nStart it with `systemctl start lifeboatd`, or `lifeboatd run` in a terminal.");
+            outln!("\nStart it with `systemctl start lifeboatd`, or `lifeboatd run` in a terminal.");
         }
         if let Some(last) = last {
-            println!("\nThis is what it wrote last, at {} UTC. It is true no more.", last.time.for_tables());
-            print!("{}", page::figures(&last));
+            outln!("\nThis is what it wrote last, at {} UTC. It is true no more.", last.time.for_tables());
+            out!("{}", page::figures(&last));
         }
         Ending::Failed
     }
@@ -190,7 +191,7 @@ impl Wanted {
     fn print_refusal(&self) {
         if let Some(refused) = self.refused() {
             let name = "configuration";
-            println!("{}", first_line(name, name.len(), "REFUSED", Tone::Bad, refused));
+            outln!("{}", first_line(name, name.len(), "REFUSED", Tone::Bad, refused));
         }
     }
 

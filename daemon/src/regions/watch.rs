@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use lifeboat_stores::{BreakerState, CLUSTER_MARK, ProbeReport, probe};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, error_chain};
 use tokio::task::JoinSet;
@@ -108,8 +109,10 @@ pub(crate) async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Re
                 watch.look();
                 watch.report();
             }
-            Some(Ok((region, answer))) = watch.asking.join_next() => {
+            Some(answered) = watch.asking.join_next() => {
                 context.progress.working("the answer of a region");
+                // One that panicked would be waited for ever after.
+                let (region, answer) = answered.context("ask a region")?;
                 watch.answered(&region, answer);
                 watch.report();
             }

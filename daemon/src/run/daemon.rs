@@ -46,8 +46,12 @@ pub async fn run(source: ConfigSource, loaded: Loaded, stop: &CancellationToken)
     let common = daemon.common.clone();
     let (board, readiness) = (Arc::clone(&common.board), Arc::clone(&common.readiness));
     let watch = housekeeping::watch_tasks(Arc::clone(&common.supervisor), board, readiness, Arc::clone(&manager));
-    let _watch = AbortOnDropHandle::new(tokio::spawn(watch));
-    daemon.work(hangup, stop).await;
+    let mut watch = AbortOnDropHandle::new(tokio::spawn(watch));
+    let watched = tokio::select! {
+        () = daemon.work(hangup, stop) => Ok(Ending::Done),
+        // Nobody would see any more how the tasks are.
+        ended = &mut watch => Err(anyhow::anyhow!("the watch over all tasks has ended: {}", watch_ended(ended))),
+    };
     let patience = daemon.loaded.config.daemon.stop_timeout;
     manager.stopping(patience + STOP_MARGIN);
     let cut_off = common.supervisor.stop_all(patience).await;
@@ -57,7 +61,15 @@ pub async fn run(source: ConfigSource, loaded: Loaded, stop: &CancellationToken)
     }
     common.board.save().await;
     tracing::info!("stopped");
-    Ok(Ending::Done)
+    watched
+}
+
+/// Why the watch has ended, which goes on for as long as the process lives.
+fn watch_ended(ended: Result<(), tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(()) => "a part of the supervisor itself has panicked; restart the daemon, and report this".to_owned(),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// The running daemon.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
 use rustix::fs::OFlags;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -68,8 +69,10 @@ pub(crate) async fn keep(context: TaskContext, house: House) -> anyhow::Result<(
             context.progress.waiting("the disk of the state directory");
             tokio::select! {
                 () = context.stop.cancelled() => break,
-                _ = &mut asking => {}
+                looked = &mut asking => looked.context("look at the state of the daemon")?,
             }
+        } else if let Ok(looked) = answered {
+            looked.context("look at the state of the daemon")?;
         }
     }
     Ok(())
@@ -131,7 +134,7 @@ fn probe(directory: &Path) -> io::Result<()> {
     written
 }
 
-/// Judges all tasks for as long as the process lives, and tells the service manager that we are alive as long as the core
+/// Judges all tasks for as long as the process lives and the supervisor is intact, and tells the service manager that we are alive as long as the core
 /// gets on. Runs beside the supervisor, because it has to see it end.
 pub(crate) async fn watch_tasks(
     supervisor: Arc<Supervisor>,
@@ -147,6 +150,10 @@ pub(crate) async fn watch_tasks(
     let mut complained = false;
     loop {
         look.tick().await;
+        if let Some(task) = supervisor.abandoned() {
+            tracing::error!(task, "nobody keeps this task any more; the daemon ends");
+            return;
+        }
         let judgement = supervisor.judge();
         for (cluster, wrong) in judgement.wrong {
             board.report(&Source { cluster, kind: SourceKind::Supervisor }, wrong);

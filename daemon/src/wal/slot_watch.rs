@@ -188,7 +188,7 @@ async fn disk(session: &mut Session) -> Option<ByteCount> {
         return None;
     }
     // Not SHOW: to a role without pg_read_all_settings that is an error, and a line in the server's log every time.
-    let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'";
+    let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'data_directory'";
     let directory = session.query_one_text(sql).await.ok()??;
     let space = rustix::fs::statvfs(std::path::Path::new(&directory).join("pg_wal")).ok()?;
     Some(ByteCount::from_bytes(space.f_bavail.saturating_mul(space.f_frsize)))

@@ -151,7 +151,9 @@ impl BackupSource for ReplicationSource {
             return Ok(None);
         }
         let name = quoted(&path.to_string());
-        let question = format!("SELECT encode(pg_read_binary_file({name}, {offset}, {PAGE_BYTES}, true), 'hex')");
+        let question = format!(
+            "SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file({name}, {offset}, {PAGE_BYTES}, true), 'hex')"
+        );
         let mut answer = self.sql().await?.query_one_text(&question).await;
         if answer.as_ref().is_err_and(is_lost) {
             self.sql = None;
@@ -234,8 +236,9 @@ async fn refuse_tablespaces_inside(sql: &mut Session) -> Result<(), SourceError>
     if version >= 160_000 {
         return Ok(());
     }
-    let question = "SELECT string_agg(spcname, ', ') FROM pg_tablespace \
-        WHERE spcname NOT IN ('pg_default', 'pg_global') AND pg_tablespace_location(oid) NOT LIKE '/%'";
+    let question = "SELECT pg_catalog.string_agg(spcname::pg_catalog.text, ', ') FROM pg_catalog.pg_tablespace \
+        WHERE spcname OPERATOR(pg_catalog.<>) ALL (ARRAY['pg_default', 'pg_global']::pg_catalog.name[]) \
+        AND NOT pg_catalog.starts_with(pg_catalog.pg_tablespace_location(oid), '/')";
     let names = sql.query_one_text(question).await.map_err(SourceError::session("ask for tablespaces"))?;
     names.map_or(Ok(()), |names| Err(SourceError::TablespaceInside { major: version / 10_000, names }))
 }

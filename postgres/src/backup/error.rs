@@ -73,6 +73,14 @@ pub enum SourceError {
         /// What came.
         what: String,
     },
+    /// More than any server has, and than is kept in memory for one.
+    #[error("the server sent more {what} than are taken (at most {limit})")]
+    TooMuch {
+        /// Of what.
+        what: &'static str,
+        /// The most that is taken.
+        limit: u64,
+    },
     /// The server says that it is done, and something did not come.
     #[error("the server ended the backup without {what}")]
     Incomplete {

@@ -11,6 +11,11 @@ use crate::session::error::SessionError;
 /// The most bytes of a configuration file that are kept.
 const CONFIG_FILE_MAX: usize = 1 << 20;
 
+/// The longest value of a setting that is kept, in **bytes**: a longer one does not come from a server's configuration.
+const SETTING_MAX: usize = 8192;
+/// The longest name of a role, and of an incarnation, in **bytes** (`NAMEDATALEN`).
+const NAME_MAX: usize = 63;
+
 /// Settings that a restored server needs with the same or a larger value, or that say how to start it.
 const SETTINGS: [&str; 22] = [
     "archive_mode",
@@ -91,31 +96,42 @@ impl ServerFacts {
     /// [`SessionError`] if the server does not answer, or is so old that it does not know a question.
     pub async fn ask(session: &mut Session) -> Result<Self, SessionError> {
         let names: Vec<String> = SETTINGS.iter().map(|name| format!("'{name}'")).collect();
-        let sql =
-            format!("SELECT name, current_setting(name, true) FROM pg_settings WHERE name IN ({})", names.join(","));
-        let settings: BTreeMap<String, String> = pairs(session, &sql).await?.into_iter().collect();
-        let databases = pairs(session, "SELECT oid, datname FROM pg_database ORDER BY oid").await?;
+        let sql = format!(
+            "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings \
+                 WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.text[])",
+            names.join(",")
+        );
+        let settings = pairs(session, &sql).await?.into_iter().filter(|(_, value)| value.len() <= SETTING_MAX);
+        let settings: BTreeMap<String, String> = settings.collect();
+        let databases = pairs(session, "SELECT oid, datname FROM pg_catalog.pg_database ORDER BY oid").await?;
         let databases = databases.into_iter().filter_map(|(oid, name)| Some((oid.parse().ok()?, name))).collect();
         let rights = pairs(
             session,
-            "SELECT (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), \
-             has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute')",
+            "SELECT (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles \
+                     WHERE rolname OPERATOR(pg_catalog.=) current_user), \
+             pg_catalog.has_function_privilege('pg_catalog.pg_read_binary_file(text,bigint,bigint,boolean)', 'execute')",
         )
         .await?;
         let is = |text: Option<&str>| text == Some("t");
         let (may_replicate, may_reread) =
             rights.first().map_or((false, false), |(a, b)| (is(Some(a.as_str())), is(Some(b.as_str()))));
-        let identifier = session.query_one_text("SELECT system_identifier FROM pg_control_system()").await?;
+        let identifier = session.query_one_text("SELECT system_identifier FROM pg_catalog.pg_control_system()").await?;
         let size = session
             .query_one_text(
-                "SELECT sum(pg_database_size(oid)) FROM pg_database \
-                 WHERE has_database_privilege(oid, 'connect') OR pg_has_role('pg_read_all_stats', 'member')",
+                "SELECT pg_catalog.sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database \
+                 WHERE pg_catalog.has_database_privilege(oid, 'connect') \
+                 OR pg_catalog.pg_has_role('pg_read_all_stats', 'member')",
             )
             .await?;
-        let bootstrap_role = session.query_one_text("SELECT rolname FROM pg_roles WHERE oid = 10").await?;
-        let in_recovery = session.query_one_text("SELECT pg_is_in_recovery()").await?;
+        let bootstrap_role = session
+            .query_one_text(
+                "SELECT rolname FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) 10::pg_catalog.oid",
+            )
+            .await?;
+        let in_recovery = session.query_one_text("SELECT pg_catalog.pg_is_in_recovery()").await?;
         // Settings that no module defines are not in pg_settings.
-        let incarnation = session.query_one_text("SELECT current_setting('lifeboat.incarnation', true)").await?;
+        let incarnation =
+            session.query_one_text("SELECT pg_catalog.current_setting('lifeboat.incarnation', true)").await?;
         let mut facts = Self {
             version_num: session.server_version_num(),
             system_identifier: identifier.and_then(|text| text.parse().ok()).unwrap_or(0),
@@ -124,10 +140,12 @@ impl ServerFacts {
             databases,
             size_bytes: size.and_then(|text| text.parse().ok()),
             config_files: BTreeMap::new(),
-            bootstrap_role: bootstrap_role.unwrap_or_else(|| "postgres".to_owned()),
+            bootstrap_role: bootstrap_role
+                .filter(|name| name.len() <= NAME_MAX)
+                .unwrap_or_else(|| "postgres".to_owned()),
             may_replicate,
             may_reread,
-            incarnation: incarnation.filter(|text| !text.is_empty()),
+            incarnation: incarnation.filter(|text| !text.is_empty()).map(|text| text.chars().take(NAME_MAX).collect()),
         };
         facts.read_config_files(session).await?;
         Ok(facts)
@@ -149,7 +167,10 @@ impl ServerFacts {
     /// role may read it, so that a restore on a bare host has it.
     async fn read_config_files(&mut self, session: &mut Session) -> Result<(), SessionError> {
         let may_read = session
-            .query_one_text("SELECT has_function_privilege('pg_read_file(text,bigint,bigint,boolean)', 'execute')")
+            .query_one_text(
+                "SELECT pg_catalog.has_function_privilege(\
+                 'pg_catalog.pg_read_file(text,bigint,bigint,boolean)', 'execute')",
+            )
             .await?;
         let Some(inside) = self.setting("data_directory").map(|directory| format!("{directory}/")) else {
             return Ok(());
@@ -161,7 +182,7 @@ impl ServerFacts {
         for (setting, name) in files {
             let Some(path) = self.setting(setting).filter(|path| !path.starts_with(&inside)) else { continue };
             // One byte more than is kept tells that there is more.
-            let sql = format!("SELECT pg_read_file({}, 0, {}, true)", quoted(path), CONFIG_FILE_MAX + 1);
+            let sql = format!("SELECT pg_catalog.pg_read_file({}, 0, {}, true)", quoted(path), CONFIG_FILE_MAX + 1);
             match session.query_one_text(&sql).await {
                 Ok(Some(text)) if text.len() <= CONFIG_FILE_MAX => {
                     self.config_files.insert(name.to_owned(), text);

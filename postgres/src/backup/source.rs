@@ -26,7 +26,7 @@ pub trait BackupSource: Send {
 }
 
 /// What a source has to say.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum SourceEvent {
     /// The server has made its checkpoint and the backup runs.
     Started(BackupStart),

@@ -19,8 +19,11 @@ use crate::session::message::{BackendMessage, ServerMessage};
 
 /// How many warnings of the server, and how many damaged pages, are reported one by one.
 const TOLD_MAX: usize = 1000;
-/// The most tablespaces that a cluster may have.
-const TABLESPACES_MAX: usize = 100_000;
+/// The most tablespaces that a cluster may have, and the longest path of one in **bytes** (`MAXPGPATH`).
+const TABLESPACES_MAX: usize = 10_000;
+const LOCATION_MAX: usize = 1024;
+/// The most files, directories and links. What is kept for each while the backup runs has to fit into memory.
+const FILES_MAX: u32 = 1 << 25;
 
 /// How the archives are told apart in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,7 @@ pub(crate) struct BackupStream {
     control_file: bool,
     manifest: bool,
     next_file: u32,
+    files_max: u32,
     current: Option<Current>,
     events: VecDeque<SourceEvent>,
     /// What was reported already: the server warns when it estimates its size, and again when it sends.
@@ -99,6 +103,7 @@ impl BackupStream {
             control_file: false,
             manifest: false,
             next_file: 0,
+            files_max: FILES_MAX,
             current: None,
             events: VecDeque::new(),
             findings: BTreeSet::new(),
@@ -185,12 +190,18 @@ impl BackupStream {
         let kilobytes = size.and_then(|kilobytes| kilobytes.parse::<u64>().ok()).unwrap_or(0);
         self.estimated = self.estimated.saturating_add(kilobytes.saturating_mul(1024));
         if self.expected.len() >= TABLESPACES_MAX {
-            return Err(SourceError::protocol("more tablespaces than there can be"));
+            return Err(SourceError::TooMuch { what: "tablespaces", limit: TABLESPACES_MAX as u64 });
         }
         match (oid, location) {
             (None, _) => self.expected.push_back(None),
             (Some(oid), Some(location)) => {
                 let oid = oid.parse().map_err(|_| SourceError::protocol(oid))?;
+                if location.len() > LOCATION_MAX {
+                    return Err(SourceError::TooMuch {
+                        what: "bytes of a tablespace's path",
+                        limit: LOCATION_MAX as u64,
+                    });
+                }
                 self.expected.push_back(Some(oid));
                 // One that lies in the data directory itself is a plain directory there, and needs no link.
                 if location.starts_with('/') {
@@ -318,7 +329,10 @@ impl BackupStream {
             return Ok(());
         }
         let number = FileNumber(self.next_file);
-        self.next_file = self.next_file.checked_add(1).ok_or_else(|| SourceError::protocol("2^32 files"))?;
+        if self.next_file == self.files_max {
+            return Err(SourceError::TooMuch { what: "files", limit: self.files_max.into() });
+        }
+        self.next_file += 1;
         if kind == EntryKind::File {
             self.current = Some(Current { number, offset: 0 });
         }

@@ -16,6 +16,8 @@ use crate::session::transport::Transport;
 
 /// The largest answer of [`Session::query`], in **bytes** of values.
 pub const ANSWER_MAX: usize = 16 << 20;
+/// The first statement of every session for SQL.
+const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
 const QUERY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// How long [`Session::close`] and the last words of a dying server may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -297,6 +299,27 @@ impl Session {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "close session"),
             Err(_) => tracing::debug!("close session: the server does not listen"),
+        }
+    }
+
+    /// Lets names lead to nothing but PostgreSQL's own objects, whatever role, database and settings say. Who may make
+    /// functions or operators in a schema of the search path could otherwise have them run with our rights, by giving them
+    /// the name of one of PostgreSQL's and arguments that fit better.
+    ///
+    /// Source: PostgreSQL manual, "Usage Patterns" of schemas; CVE-2018-1058.
+    pub(crate) async fn empty_search_path(&mut self) -> Result<(), SessionError> {
+        // A physical replication session takes no SQL.
+        if self.purpose == Purpose::PhysicalReplication {
+            return Ok(());
+        }
+        let left = self.query_one_text(EMPTY_SEARCH_PATH).await?;
+        match left.as_deref() {
+            Some("") => Ok(()),
+            other => {
+                let other: Option<String> = other.map(|text| text.chars().take(100).collect());
+                let what = format!("the search path {other:?}, which was to be empty");
+                Err(self.transport.fault(ProtocolFault::Unexpected(what)))
+            }
         }
     }
 

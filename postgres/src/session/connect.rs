@@ -176,6 +176,7 @@ impl Attempt<'_> {
         let login = Login { settings: self.settings, host: self.host, purpose: self.purpose };
         let welcome = log_in(&mut transport, login).await?;
         let mut session = Session::new(transport, welcome, self.purpose)?;
+        session.empty_search_path().await?;
         session.check_role(self.wanted).await?;
         Ok(session)
     }

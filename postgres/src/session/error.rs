@@ -309,7 +309,7 @@ fn auth_remedy(error: &AuthError, user: &str, purpose: Purpose) -> Option<String
         }
         AuthError::Refused(message) if message.code.starts_with("28") => format!(
             "see that role \"{user}\" exists and has LOGIN, add a line such as `host {database} {user} ADDRESS/32 scram-sha-256` \
-             (`local {database} {user} peer` for a socket) to pg_hba.conf, and run `SELECT pg_reload_conf()`"
+             (`local {database} {user} peer` for a socket) to pg_hba.conf, and run `SELECT pg_catalog.pg_reload_conf()`"
         ),
         AuthError::Refused(message) => return server_remedy(message),
         AuthError::NoPassword { .. } => {
@@ -341,7 +341,7 @@ fn server_remedy(message: &ServerMessage) -> Option<String> {
             "57P03" => "wait until the server has started; its log tells how far it is",
             "57P01" | "57P02" => "the server was stopped or the session was ended by an administrator",
             "3D000" => "name a database that exists with `dbname`",
-            "55006" => "something else uses it: wait for the old session to end (`SELECT * FROM pg_replication_slots`)",
+            "55006" => "something else uses it: wait for the old session to end (`SELECT * FROM pg_catalog.pg_replication_slots`)",
             _ => return None,
         }
         .to_owned(),

@@ -10,6 +10,13 @@ use bytes::{Buf, Bytes, BytesMut};
 /// few hundred KiB; a longer message is a fault of the line, or hostile.
 pub const MESSAGE_MAX: usize = 64 << 20;
 
+/// The longest text that is kept of what a server says, in **bytes**: a message, a detail, a setting. They go into logs,
+/// alarms and records of backups, which a hostile server must not fill.
+pub(crate) const TEXT_MAX: usize = 4096;
+const CUT: &str = "...";
+/// The most mechanisms of authentication that are read; PostgreSQL has three.
+const MECHANISMS_MAX: usize = 32;
+
 /// Tag and length.
 const HEADER: usize = 5;
 
@@ -221,9 +228,22 @@ impl Fields {
         Ok(text)
     }
 
-    /// Text up to a zero byte. What a server says before the encoding is agreed may be in any; it is for people.
+    /// Text up to a zero byte, cut to [`TEXT_MAX`]. What a server says before the encoding is agreed may be in any; it is
+    /// for people.
     fn text(&mut self, what: &'static str) -> Result<String, MessageError> {
-        Ok(String::from_utf8_lossy(&self.zero_ended(what)?).into_owned())
+        let bytes = self.zero_ended(what)?;
+        // Three bytes take the place of one that is not UTF-8: cut before and after.
+        let kept = bytes.get(..TEXT_MAX).unwrap_or(&bytes);
+        let mut text = String::from_utf8_lossy(kept).into_owned();
+        if bytes.len() > TEXT_MAX || text.len() > TEXT_MAX {
+            let mut end = TEXT_MAX - CUT.len();
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+            text.push_str(CUT);
+        }
+        Ok(text)
     }
 
     fn row(&mut self) -> Result<Vec<Option<Bytes>>, MessageError> {
@@ -302,6 +322,9 @@ impl Fields {
             let name = self.text("mechanism")?;
             if name.is_empty() {
                 return Ok(mechanisms);
+            }
+            if mechanisms.len() == MECHANISMS_MAX {
+                return Err(self.malformed("number of mechanisms"));
             }
             mechanisms.push(name);
         }

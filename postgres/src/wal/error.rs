@@ -191,13 +191,13 @@ impl WalStreamError {
                 }
                 Self::SlotActive { .. } => {
                     "the session of before ends by itself after `wal_sender_timeout`; if it does not, something else uses the \
-                     slot (`SELECT * FROM pg_replication_slots`)"
+                     slot (`SELECT * FROM pg_catalog.pg_replication_slots`)"
                 }
                 Self::SlotLost { .. } => {
                     "drop the slot and let it be made again, take a new base backup, and raise `max_slot_wal_keep_size` (and \
                      `idle_replication_slot_timeout` from PostgreSQL 18 on)"
                 }
-                Self::NoSlot { .. } => "make the slot: SELECT pg_create_physical_replication_slot('NAME', true)",
+                Self::NoSlot { .. } => "make the slot: SELECT pg_catalog.pg_create_physical_replication_slot('NAME', true)",
                 Self::SlotExists { .. } => "choose another name for the slot, or use the one that is there",
                 Self::SlotUnusable { .. } => {
                     "set `wal_level = replica` or higher, raise `max_replication_slots`, and restart the server; a slot of \

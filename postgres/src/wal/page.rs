@@ -183,7 +183,7 @@ pub(crate) enum Overwrites {
 }
 
 /// What pages are compared with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PageChecks {
     timeline: TimelineId,
     system_identifier: u64,
@@ -197,6 +197,10 @@ pub(crate) struct PageChecks {
 impl PageChecks {
     pub(crate) fn new(timeline: TimelineId, system_identifier: u64, segment_size: SegmentSize) -> Self {
         Self { timeline, system_identifier, segment_size, magic: None, least_timeline: 1 }
+    }
+
+    pub(crate) fn go_on_as(&mut self, timeline: TimelineId) {
+        self.timeline = timeline;
     }
 
     /// How long the header of the page at `position` is, in bytes.

@@ -212,7 +212,7 @@ enum Part {
 
 /// Reads the content of a record of interest as it comes by, in pieces of any size and with next to no memory: a commit
 /// may list a million relations.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ContentReader {
     interest: Interest,
     part: Part,

@@ -49,7 +49,7 @@ enum Behind {
 ///
 /// Where a check begins in the middle of a record, the rest of that record is not verified: whoever checked what came
 /// before has the first half. Memory does not depend on the size of records.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WalScanner {
     checks: PageChecks,
     segment: u64,
@@ -113,6 +113,17 @@ impl WalScanner {
     #[must_use]
     pub fn last_record_end(&self) -> Option<Lsn> {
         self.whole.map(|end| self.lsn(end))
+    }
+
+    /// Where the last record begins that came whole and is right; `None` before the first.
+    #[must_use]
+    pub fn last_record_start(&self) -> Option<Lsn> {
+        self.previous.map(|start| self.lsn(start))
+    }
+
+    /// What follows comes from segments of another timeline, to which the history goes on here.
+    pub fn go_on_as(&mut self, timeline: TimelineId) {
+        self.checks.go_on_as(timeline);
     }
 
     /// Takes the next bytes, and tells of each fact once all bytes up to its end are there.

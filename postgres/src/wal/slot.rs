@@ -109,13 +109,13 @@ async fn first_row(session: &mut Session, doing: &'static str, sql: &str) -> Res
 /// [`WalStreamError::Session`].
 pub async fn slot_status(session: &mut Session, slot: &SlotName) -> Result<Option<SlotStatus>, WalStreamError> {
     let newer = if session.server_version_num() >= 170_000 {
-        "invalidation_reason, (EXTRACT(epoch FROM inactive_since) * 1000000)::bigint"
+        "invalidation_reason, (pg_catalog.date_part('epoch', inactive_since) OPERATOR(pg_catalog.*) 1000000)::bigint"
     } else {
         "NULL, NULL"
     };
     let sql = format!(
         "SELECT slot_type, active_pid, restart_lsn, wal_status, safe_wal_size, {newer} \
-         FROM pg_catalog.pg_replication_slots WHERE slot_name = '{slot}'"
+         FROM pg_catalog.pg_replication_slots WHERE slot_name OPERATOR(pg_catalog.=) '{slot}'::pg_catalog.name"
     );
     let Some(row) = first_row(session, "ask for the replication slot", &sql).await? else { return Ok(None) };
     let mut values = row.into_iter();
@@ -192,7 +192,7 @@ pub async fn server_wal(session: &mut Session, application_name: &str) -> Result
         CASE WHEN pg_catalog.pg_is_in_recovery() \
              THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) \
              ELSE pg_catalog.pg_current_wal_flush_lsn() END, \
-        (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'), \
+        (SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'max_slot_wal_keep_size'), \
         pg_catalog.current_setting('synchronous_standby_names'), \
         pg_catalog.has_function_privilege('pg_catalog.pg_ls_waldir()', 'execute')";
     let mut values = first_row(session, doing, sql).await?.unwrap_or_default().into_iter();
@@ -200,7 +200,7 @@ pub async fn server_wal(session: &mut Session, application_name: &str) -> Result
     let (in_recovery, end, limit, names, may_list) = (next() == "t", next(), next(), next(), next() == "t");
     let mut pg_wal = None;
     if may_list {
-        let sum = session.query_one_text("SELECT sum(size) FROM pg_catalog.pg_ls_waldir()").await;
+        let sum = session.query_one_text("SELECT pg_catalog.sum(size) FROM pg_catalog.pg_ls_waldir()").await;
         pg_wal = sum.map_err(asked(doing))?.and_then(|text| text.parse().ok()).map(ByteCount::from_bytes);
     }
     Ok(ServerWal {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lifeboat_repository::backup::Progress;
 use lifeboat_repository::backup::read::{
-    self, BackupReader, FileSink, Ranges, ReadControl, ReadSettings, SinkFile, StoredBackup,
+    self, BackupReader, FileSink, Ranges, ReadBackupError, ReadControl, ReadSettings, SinkFile, StoredBackup,
 };
 use lifeboat_repository::backup::write::{
     BackupDetails, BackupSettings, BackupWriter, CommitAuthority, ExclusionReason, MemoryPlan,
@@ -16,7 +16,7 @@ use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::keys::{self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey};
 use lifeboat_repository::log::records::{BackupKind, BackupRecord, Origin, ServerFacts};
-use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog, Signers};
+use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::retention::sweep::{OpenGate, SweepAuthor};
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX};
 use lifeboat_vocabulary::{
@@ -156,7 +156,17 @@ impl Cluster {
     }
 
     async fn restore(&self, region: &Region, record: &BackupRecord) -> Vec<u8> {
-        let store = &*region.store.store;
+        self.try_restore(&region.store, (*region.store).clone(), record).await.unwrap()
+    }
+
+    /// Opens a backup in one region, and reads its files from another, which may be the same.
+    pub async fn try_restore(
+        &self,
+        region: &RegionStore,
+        from: RegionStore,
+        record: &BackupRecord,
+    ) -> Result<Vec<u8>, ReadBackupError> {
+        let store = &*region.store;
         let get = async |key| store.get(&key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await.unwrap();
         let epoch = &record.epochs[0];
         let slots = get(layout::slots(epoch.id, epoch.slots)).await;
@@ -166,7 +176,7 @@ impl Cluster {
         let list = PacksList::parse(&get(layout::packs_list(&record.backup)).await).unwrap();
         let objects: HashMap<_, _> = list.iter().map(|(key, digest)| (key.clone(), digest)).collect();
         let reader = BackupReader::new(
-            vec![(*region.store).clone()],
+            vec![from],
             StoredBackup { backup: record.backup.clone(), repository: self.repository, epoch: epoch.id, objects },
             key,
         );
@@ -176,11 +186,10 @@ impl Cluster {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let sink_of_reader = Arc::clone(&sink) as Arc<dyn FileSink>;
         read::read_backup(Arc::new(reader), shards, sink_of_reader, settings, ReadControl { progress, stop: &stop })
-            .await
-            .unwrap();
+            .await?;
         let bytes = sink.bytes.lock().clone();
         assert_eq!(*sink.complete.lock(), 1);
-        bytes
+        Ok(bytes)
     }
 }
 

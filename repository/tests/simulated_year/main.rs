@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a scene that cannot be set up is a failed test")]
 
 mod cluster;
+mod panics;
 mod region;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::{errln, outln};
 use lifeboat_repository::keys::{Identity, SigningKey, write_private_file};
 use lifeboat_vocabulary::{Clock, Secret, SystemClock};
 
@@ -21,21 +22,18 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<Ending> {
     let identity = Identity::generate()?;
     let text = identity.to_file_text(SystemClock.now(), passphrase.as_ref()).context("protect the key")?;
     write_private_file(&args.out, &text)?;
-    eprintln!("wrote the private key to {}; keep copies of it in two safe places", args.out.display());
-    eprintln!("without it no backup can be read, by anybody; the public key for the configuration is:");
-    println!("{}", identity.recipient());
+    errln!("wrote the private key to {}; keep copies of it in two safe places", args.out.display());
+    errln!("without it no backup can be read, by anybody; the public key for the configuration is:");
+    outln!("{}", identity.recipient());
     Ok(Ending::Done)
 }
 
 fn signing(args: &KeygenArgs) -> anyhow::Result<Ending> {
     let key = SigningKey::generate()?;
     write_private_file(&args.out, &key.to_file_text(SystemClock.now()))?;
-    eprintln!(
-        "wrote the signing key to {}; a root key stays offline, with copies in two safe places",
-        args.out.display()
-    );
-    eprintln!("what is signed with it is checked with:");
-    println!("{}", key.verify_key());
+    errln!("wrote the signing key to {}; a root key stays offline, with copies in two safe places", args.out.display());
+    errln!("what is signed with it is checked with:");
+    outln!("{}", key.verify_key());
     Ok(Ending::Done)
 }
 

@@ -7,6 +7,7 @@ use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::statements::{DelegationArgs, RevocationArgs, RootKeyArgs, check_root, root_signer};
 use lifeboat_cli::terminal::{Align, Output, Table, Tone};
+use lifeboat_cli::{errln, out, outln};
 use lifeboat_repository::catalog::RegionAnswer;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::log::{Delegation, Signer, Signers, Statement};
@@ -91,8 +92,8 @@ async fn repository_of(place: &PlaceArgs, which: &WhichRepository, root: &RootKe
 /// The statement alone on standard output, so that it can go into a file.
 fn print_statement(root: &RootKeyArgs, statement: &Statement) -> anyhow::Result<Ending> {
     let note = statement.sign(&root_signer(&root.file)?)?;
-    eprintln!("pass it on with: lifeboatd delegate --statement FILE");
-    print!("{note}");
+    errln!("pass it on with: lifeboatd delegate --statement FILE");
+    out!("{note}");
     Ok(Ending::Done)
 }
 
@@ -124,15 +125,15 @@ impl Known {
     fn print(&self, output: Output, now: UtcTime) {
         if output == Output::Json {
             let signers: Vec<_> = self.signers.delegated().iter().map(|signer| self.to_json(signer, now)).collect();
-            println!("{}", json!({ "root": self.signers.root().to_string(), "signers": signers }));
+            outln!("{}", json!({ "root": self.signers.root().to_string(), "signers": signers }));
             return;
         }
-        println!("root key  {}", self.signers.root());
+        outln!("root key  {}", self.signers.root());
         if self.signers.delegated().is_empty() {
-            println!("no other key may sign: whoever has the root key may sign everything");
+            outln!("no other key may sign: whoever has the root key may sign everything");
             return;
         }
-        println!();
+        outln!();
         let mut table = Table::new(&[
             ("NAME", Align::Left),
             ("ROLES", Align::Left),
@@ -151,11 +152,11 @@ impl Known {
                 table.toned_row(plain.into_iter().chain([(state.clone(), Some(tone)), key]).collect());
             }
         }
-        print!("{table}");
+        out!("{table}");
         for signer in self.signers.delegated() {
             let lacking = self.lacking(signer);
             if !lacking.is_empty() {
-                println!("not yet heard of {} in: {}; healing brings it there", signer.key, lacking.join(", "));
+                outln!("not yet heard of {} in: {}; healing brings it there", signer.key, lacking.join(", "));
             }
         }
     }

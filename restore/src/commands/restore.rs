@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::command_line::RestoreArgs;
 use crate::commands::verify::workers;
 use crate::fetch::archive::Archive;
-use crate::fetch::plan::plan;
-use crate::fetch::target_dir::TargetDir;
+use crate::fetch::plan::{TablespaceWish, Unmapped, plan};
+use crate::fetch::target_dir::{TargetDir, TargetPlaces};
 use crate::recover::decide::decide;
 use crate::recover::decided::{Done, Restore};
 use crate::recover::watch::{Awaited, Recovered, Recovery};
@@ -51,7 +51,8 @@ pub async fn run(
     let record = &decision.row.record;
     let reader = repository.open_backup(record, repository.holders(&decision.row), &keys).await?;
     let facts = facts_of(&reader, record).await?;
-    let plan = plan(&args.to, &facts.tablespaces, &args.tablespace_map, record.files.raw_bytes)?;
+    let wanted = TablespaceWish { mappings: &args.tablespace_map, unmapped: Unmapped::of(args) };
+    let plan = plan(&args.to, &facts.tablespaces, wanted, record.files.raw_bytes)?;
     if decision.fetch.is_some() {
         prepare::check(&prepare::directory_of(&plan.root))?;
     }
@@ -81,9 +82,13 @@ impl Restore<'_> {
     ) -> anyhow::Result<Done> {
         let begun = Instant::now();
         let record = &self.decision.row.record;
-        let directories = self.plan.tablespaces.iter().map(|(oid, (_, place))| (*oid, place.clone())).collect();
-        let target = TargetDir::prepare(&self.plan.root, directories, self.plan.owner);
-        let target = Arc::new(target.context("prepare the target directory")?);
+        let places = TargetPlaces {
+            root: self.plan.root.clone(),
+            tablespaces: self.plan.tablespaces.iter().map(|(oid, (_, place))| (*oid, place.clone())).collect(),
+            owner: self.plan.owner,
+            major: record.pg.version / 10_000,
+        };
+        let target = Arc::new(TargetDir::prepare(&places).context("prepare the target directory")?);
         self.fetch(reader, &target, stop).await?;
         let fetched = begun.elapsed();
         let (serving, command) = self.prefetcher(bin_dir.is_some()).await?;
@@ -140,7 +145,7 @@ impl Restore<'_> {
         )?;
         let directory = prepare::directory_of(&self.plan.root);
         let place = prepare::take(&directory, self.plan.owner)?;
-        settings.write(&directory, self.plan.owner).context("write the prefetcher's settings")?;
+        settings.write(place.directory()).context("write the prefetcher's settings")?;
         let command = prepare::restore_command(&directory, &restore)?;
         if !starts {
             return Ok((None, Some(command)));
@@ -168,6 +173,9 @@ impl Restore<'_> {
             awaited,
             replay_from: self.decision.row.record.start_lsn,
             replay_to: self.decision.proof.expected,
+            stop: self.decision.proof.stop,
+            timeline: self.decision.proof.timeline,
+            consistent: self.decision.row.record.stop_lsn,
             patience: self.patience(),
             serving,
             output: self.output,

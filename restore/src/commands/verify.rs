@@ -7,6 +7,7 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use lifeboat_cli::access::{Keys, Repository};
 use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::outln;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::{Output, ProgressLine, Tone, toned};
 use lifeboat_repository::backup::Progress;
@@ -167,7 +168,7 @@ fn print_json(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
         Depth::Decrypted => "decrypted",
         Depth::Hashed => "hashed",
     };
-    println!("{}", json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions }));
+    outln!("{}", json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions }));
 }
 
 fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
@@ -180,12 +181,12 @@ fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
             Depth::Hashed => "every object has its signed SHA-256",
         };
         let objects = counted(verdict.objects as u64, "object", "objects");
-        println!("{}: backup {} is {word}: {objects}, {how}", verdict.region, row.record.backup);
+        outln!("{}: backup {} is {word}: {objects}, {how}", verdict.region, row.record.backup);
         for damage in &verdict.damage {
-            println!("  {}: {}", damage.key, damage.what);
+            outln!("  {}: {}", damage.key, damage.what);
         }
         if let Some(failure) = &verdict.failure {
-            println!("  {failure}");
+            outln!("  {failure}");
         }
     }
 }

@@ -6,6 +6,7 @@ use lifeboat_cli::access::{Keys, Repository};
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::{Output, Tone, toned};
+use lifeboat_cli::{out, outln};
 use serde_json::json;
 
 use crate::fetch::archive::Archive;
@@ -22,8 +23,8 @@ use crate::target::window::{Window, table, windows};
 pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> anyhow::Result<Ending> {
     if repository.catalog.rows().is_empty() {
         match output {
-            Output::Json => println!("{}", json!({ "cluster": repository.cluster.as_str(), "windows": [] })),
-            Output::Text => println!("no backups of cluster {} yet", repository.cluster),
+            Output::Json => outln!("{}", json!({ "cluster": repository.cluster.as_str(), "windows": [] })),
+            Output::Text => outln!("no backups of cluster {} yet", repository.cluster),
         }
         return Ok(Ending::Done);
     }
@@ -42,12 +43,12 @@ pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> 
         let unanswered: Vec<_> =
             inventory.unanswered.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
         let line = json!({ "cluster": repository.cluster.as_str(), "windows": each, "unanswered": unanswered });
-        println!("{line}");
+        outln!("{line}");
         return Ok(Ending::Done);
     }
-    print!("{}", table(&windows));
+    out!("{}", table(&windows));
     for (region, why) in &inventory.unanswered {
-        println!("{} region {region} does not answer and may have more: {why}", toned("attention:", Tone::Warning));
+        outln!("{} region {region} does not answer and may have more: {why}", toned("attention:", Tone::Warning));
     }
     Ok(Ending::Done)
 }

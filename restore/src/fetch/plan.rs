@@ -9,8 +9,8 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_postgres::TablespaceFact;
 use lifeboat_vocabulary::ByteCount;
 
-use crate::command_line::TablespaceMapping;
-use crate::fetch::target_dir::Owner;
+use crate::command_line::{RestoreArgs, TablespaceMapping};
+use crate::fetch::beneath::Owner;
 
 /// Where a restore will write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,31 @@ pub(crate) struct Room {
     pub(crate) available: ByteCount,
 }
 
+/// Where tablespaces shall go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TablespaceWish<'a> {
+    /// Those that were named one by one.
+    pub(crate) mappings: &'a [TablespaceMapping],
+    /// What about the others.
+    pub(crate) unmapped: Unmapped,
+}
+
+/// What becomes of a tablespace that nobody named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unmapped {
+    /// Nothing is restored.
+    Refused,
+    /// It goes where the backup says that it was.
+    Original,
+}
+
+impl Unmapped {
+    /// As the command line says.
+    pub(crate) fn of(args: &RestoreArgs) -> Self {
+        if args.original_tablespaces { Self::Original } else { Self::Refused }
+    }
+}
+
 fn unusable(message: String) -> anyhow::Error {
     Exit::error(Ending::BadTarget, message)
 }
@@ -41,18 +66,30 @@ fn unusable(message: String) -> anyhow::Error {
 /// Plans where everything goes, and refuses what cannot work.
 ///
 /// # Errors
-/// If the target or a tablespace directory is not empty, a mapping names no tablespace, directories lie in each other,
-/// or there is not enough room.
+/// If the target or a tablespace directory is not empty, a mapping names no tablespace, a tablespace was not named,
+/// directories lie in each other, or there is not enough room.
 pub(crate) fn plan(
     root: &Path,
     tablespaces: &[TablespaceFact],
-    mappings: &[TablespaceMapping],
+    wish: TablespaceWish<'_>,
     needed: ByteCount,
 ) -> anyhow::Result<RestorePlan> {
+    let TablespaceWish { mappings, unmapped } = wish;
     let root = std::path::absolute(root).context("find the target directory")?;
     let mut places = BTreeMap::new();
     for tablespace in tablespaces {
         let mapping = mappings.iter().find(|mapping| mapping.old == tablespace.location);
+        if mapping.is_none() && unmapped == Unmapped::Refused {
+            // The host that was backed up has written this path, and need not have been in the hands of its owner.
+            return Err(unusable(format!(
+                "the backup has tablespace {} at {}, and nothing is written outside of {} on its word alone: say where it \
+                 goes with --tablespace-map {}=NEW, or that all go where they were with --original-tablespaces",
+                tablespace.oid,
+                tablespace.location,
+                root.display(),
+                tablespace.location
+            )));
+        }
         let place = mapping.map_or_else(|| PathBuf::from(&tablespace.location), |mapping| mapping.new.clone());
         places.insert(tablespace.oid, (tablespace.location.clone(), place));
     }
@@ -143,8 +180,21 @@ mod tests {
     fn tablespaces_go_where_they_are_mapped_to() {
         let dir = tempfile::tempdir().unwrap();
         let mapping = TablespaceMapping { old: "/srv/fast".to_owned(), new: dir.path().join("fast") };
-        let plan = plan(&dir.path().join("pgdata"), &[space("/srv/fast")], &[mapping], ByteCount::ZERO).unwrap();
+        let wish = TablespaceWish { mappings: &[mapping], unmapped: Unmapped::Refused };
+        let plan = plan(&dir.path().join("pgdata"), &[space("/srv/fast")], wish, ByteCount::ZERO).unwrap();
         assert_eq!(plan.tablespaces[&16384], ("/srv/fast".to_owned(), dir.path().join("fast")));
+    }
+
+    #[test]
+    fn a_tablespace_goes_where_the_backup_says_only_if_somebody_says_so_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, recorded) = (dir.path().join("pgdata"), dir.path().join("recorded"));
+        let spaces = [space(recorded.to_str().unwrap())];
+        let planned = |unmapped| plan(&root, &spaces, TablespaceWish { mappings: &[], unmapped }, ByteCount::ZERO);
+        let refused = planned(Unmapped::Refused).unwrap_err();
+        assert_eq!(refused.downcast_ref::<Exit>().unwrap().ending, Ending::BadTarget);
+        assert!(refused.to_string().contains("--original-tablespaces"), "{refused}");
+        assert_eq!(planned(Unmapped::Original).unwrap().tablespaces[&16384].1, recorded);
     }
 
     #[test]
@@ -162,7 +212,8 @@ mod tests {
             ("one in the other", &root, vec![space("/a")], vec![map("/a", &root.join("in"))], ByteCount::ZERO),
             ("no room", &root, vec![], vec![], huge),
         ] {
-            let error = plan(root, &spaces, &mappings, needed).expect_err(why);
+            let wish = TablespaceWish { mappings: &mappings, unmapped: Unmapped::Original };
+            let error = plan(root, &spaces, wish, needed).expect_err(why);
             let exit = error.downcast_ref::<Exit>().expect(why);
             assert_eq!(exit.ending, Ending::BadTarget, "{why}: {exit}");
             assert!(!dir.path().join("pgdata").exists(), "{why}");

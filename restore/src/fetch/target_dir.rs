@@ -5,27 +5,25 @@
 //! directory flushed. Crash before 3: a directory without `pg_control`, which no server starts. Crash after: a whole
 //! copy. Nothing that existed before is ever overwritten or removed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use lifeboat_repository::backup::read::{FileSink, SinkFile};
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::FallocateFlags;
+
+use crate::fetch::beneath::{Beneath, Owner};
 
 const PG_CONTROL: &[u8] = b"global/pg_control";
-const PG_CONTROL_WAITING: &str = "global/pg_control.lifeboat-restoring";
+const PG_CONTROL_WAITING: &str = "pg_control.lifeboat-restoring";
 /// Smaller files go through the page cache: reserving and aligning costs more than it saves.
 const DIRECT_FROM: u64 = 256 << 10;
 const PAGE: usize = 4096;
-
-/// Who shall own what is restored: the numbers of user and group.
-pub(crate) type Owner = (u32, u32);
 
 /// A file of the restored directory, for its manifest.
 #[derive(Clone, Debug)]
@@ -39,89 +37,63 @@ pub(crate) struct RestoredFile {
 /// A data directory that is being filled.
 #[derive(Debug)]
 pub(crate) struct TargetDir {
-    root: PathBuf,
-    tablespaces: BTreeMap<u32, PathBuf>,
-    owner: Option<Owner>,
+    root: Beneath,
+    tablespaces: BTreeMap<u32, Beneath>,
+    /// How the one directory in a tablespace begins: its name has the version of the system catalogs at its end.
+    version_directory: String,
     files: Mutex<Vec<RestoredFile>>,
 }
 
+/// Where everything goes, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetPlaces {
+    /// The data directory.
+    pub(crate) root: PathBuf,
+    /// Tablespaces, by OID.
+    pub(crate) tablespaces: BTreeMap<u32, PathBuf>,
+    /// Who gets the files, when that is not the one who restores.
+    pub(crate) owner: Option<Owner>,
+    /// The major version of PostgreSQL that the files are of.
+    pub(crate) major: u32,
+}
+
 impl TargetDir {
-    /// Takes over `root` (made if missing, else it must be empty) and the tablespace directories, by OID.
+    /// Takes over the data directory and the tablespace directories: each is made if it is missing, else it must be empty.
     ///
     /// # Errors
     /// Whatever the operating system says; `DirectoryNotEmpty` if there is something in one of them.
-    pub(crate) fn prepare(root: &Path, tablespaces: BTreeMap<u32, PathBuf>, owner: Option<Owner>) -> io::Result<Self> {
-        let target = Self { root: root.to_owned(), tablespaces, owner, files: Mutex::default() };
-        for directory in std::iter::once(&target.root).chain(target.tablespaces.values()) {
-            target.take_directory(directory)?;
+    pub(crate) fn prepare(places: &TargetPlaces) -> io::Result<Self> {
+        let TargetPlaces { root, tablespaces, owner, major } = places;
+        let root = Beneath::take(root, *owner)?;
+        let take = |(oid, place): (&u32, &PathBuf)| Ok((*oid, Beneath::take(place, *owner)?));
+        let tablespaces: BTreeMap<u32, Beneath> = tablespaces.iter().map(take).collect::<io::Result<_>>()?;
+        for (oid, directory) in &tablespaces {
+            root.link(format!("pg_tblspc/{oid}").as_bytes(), directory.path())?;
         }
-        if !target.tablespaces.is_empty() {
-            target.make_directory(&target.root.join("pg_tblspc"), 0o700)?;
-        }
-        for (oid, directory) in &target.tablespaces {
-            let link = target.root.join("pg_tblspc").join(oid.to_string());
-            std::os::unix::fs::symlink(directory, &link)?;
-            target.give_away(&link)?;
-        }
-        Ok(target)
+        Ok(Self { root, tablespaces, version_directory: format!("PG_{major}_"), files: Mutex::default() })
     }
 
-    fn take_directory(&self, directory: &Path) -> io::Result<()> {
-        match std::fs::read_dir(directory) {
-            Ok(mut members) => match members.next() {
-                None => {}
-                Some(_) => return Err(at(directory, io::ErrorKind::DirectoryNotEmpty.into())),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(directory)
-                    .map_err(|e| at(directory, e))?;
-            }
-            Err(error) => return Err(at(directory, error)),
-        }
-        let mode = std::fs::metadata(directory)?.mode() & 0o7777;
-        if mode != 0o700 && mode != 0o750 {
-            std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700)).map_err(|e| at(directory, e))?;
-        }
-        self.give_away(directory)
-    }
-
-    fn give_away(&self, path: &Path) -> io::Result<()> {
-        match self.owner {
-            Some((user, group)) => std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(|e| at(path, e)),
-            None => Ok(()),
-        }
-    }
-
-    fn make_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
-        match std::fs::DirBuilder::new().mode(mode).create(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(parent) = path.parent() {
-                    self.make_directory(parent, 0o700)?;
-                }
-                std::fs::DirBuilder::new().mode(mode).create(path).map_err(|e| at(path, e))?;
-            }
-            Err(error) => return Err(at(path, error)),
-        }
-        self.give_away(path)
-    }
-
-    /// Where a member of the backup goes; `pg_control` goes to its waiting name.
-    fn place(&self, path: &RelativePath) -> PathBuf {
+    /// Where a member of the backup goes; `pg_control` goes to its waiting name. In a tablespace there is nothing but the
+    /// directory of one version of PostgreSQL: the paths come from the backup, and another place could mean something to
+    /// another program.
+    fn place<'p>(&self, path: &'p RelativePath) -> io::Result<(&Beneath, Cow<'p, [u8]>)> {
         if path.as_bytes() == PG_CONTROL {
-            return self.root.join(PG_CONTROL_WAITING);
+            return Ok((&self.root, Cow::Owned(format!("global/{PG_CONTROL_WAITING}").into_bytes())));
         }
         let in_tablespace = path.as_bytes().strip_prefix(b"pg_tblspc/").and_then(|rest| {
             let slash = rest.iter().position(|b| *b == b'/')?;
             let (oid, below) = rest.split_at(slash);
             let oid: u32 = std::str::from_utf8(oid).ok()?.parse().ok()?;
-            Some(self.tablespaces.get(&oid)?.join(OsStr::from_bytes(below.get(1..)?)))
+            Some((self.tablespaces.get(&oid)?, below.get(1..)?))
         });
-        in_tablespace.unwrap_or_else(|| self.root.join(OsStr::from_bytes(path.as_bytes())))
+        let Some((tablespace, below)) = in_tablespace else { return Ok((&self.root, Cow::Borrowed(path.as_bytes()))) };
+        let directory = below.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let catalog = directory.strip_prefix(self.version_directory.as_bytes());
+        if catalog.is_none_or(|catalog| catalog.is_empty() || !catalog.iter().all(u8::is_ascii_digit)) {
+            let text = format!("{path} does not lie in the directory {}... of its tablespace", self.version_directory);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok((tablespace, Cow::Borrowed(below)))
     }
 
     /// Writes a small file of our own making, and lists it like the others. Replaces nothing.
@@ -142,11 +114,9 @@ impl TargetDir {
     /// # Errors
     /// Whatever the operating system says.
     pub(crate) fn append(&self, name: &str, text: &str) -> io::Result<()> {
-        let path = self.root.join(name);
-        let mut file =
-            OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(|e| at(&path, e))?;
-        io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| at(&path, e))?;
-        self.give_away(&path)
+        let mut file = self.root.append(name.as_bytes(), 0o600)?;
+        io::Write::write_all(&mut file, text.as_bytes())
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
     }
 
     /// All files so far, sorted by path.
@@ -163,20 +133,16 @@ impl TargetDir {
     /// Whatever the operating system says.
     pub(crate) fn publish(&self) -> io::Result<()> {
         self.flush()?;
-        let waiting = self.root.join(PG_CONTROL_WAITING);
-        let global = self.root.join("global");
-        rustix::fs::rename(&waiting, self.root.join(OsStr::from_bytes(PG_CONTROL)))
-            .map_err(|e| at(&waiting, e.into()))?;
-        File::open(&global)?.sync_all().map_err(|e| at(&global, e))
+        self.root.rename(b"global", PG_CONTROL_WAITING, "pg_control")?;
+        self.root.flush(b"global")
     }
 
     fn flush(&self) -> io::Result<()> {
         let mut flushed = Vec::new();
         for directory in std::iter::once(&self.root).chain(self.tablespaces.values()) {
-            let opened = File::open(directory).map_err(|e| at(directory, e))?;
-            let device = opened.metadata()?.dev();
+            let device = directory.device()?;
             if !flushed.contains(&device) {
-                rustix::fs::syncfs(&opened).map_err(|e| at(directory, e.into()))?;
+                directory.flush_file_system()?;
                 flushed.push(device);
             }
         }
@@ -184,35 +150,31 @@ impl TargetDir {
     }
 }
 
-fn at(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
 impl FileSink for TargetDir {
     fn make(&self, entry: &FileEntry) -> io::Result<()> {
-        let path = self.place(&entry.path);
         match &entry.kind {
-            EntryKind::Directory => self.make_directory(&path, entry.mode),
+            EntryKind::Directory => {
+                let oid =
+                    entry.path.as_bytes().strip_prefix(b"pg_tblspc/").and_then(|oid| std::str::from_utf8(oid).ok());
+                // Our link stands there.
+                if oid.and_then(|oid| oid.parse().ok()).is_some_and(|oid: u32| self.tablespaces.contains_key(&oid)) {
+                    return Ok(());
+                }
+                let (directory, path) = self.place(&entry.path)?;
+                directory.make_directory(&path, entry.mode)
+            }
             // The links of tablespaces are ours; any other link would lead out of the directory that was asked for.
             EntryKind::Symlink { .. } | EntryKind::File => Ok(()),
         }
     }
 
     fn open(&self, entry: &FileEntry) -> io::Result<Box<dyn SinkFile>> {
-        let path = self.place(&entry.path);
-        let create = || OpenOptions::new().write(true).create_new(true).mode(entry.mode & 0o777).open(&path);
-        let buffered = match create() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(parent) = path.parent() {
-                    self.make_directory(parent, 0o700)?;
-                }
-                create()
-            }
-            other => other,
+        let (directory, path) = self.place(&entry.path)?;
+        let buffered = directory.create(&path, entry.mode)?;
+        let direct = match entry.size {
+            DIRECT_FROM.. => reserve_and_reopen(directory, &path, &buffered, entry.size)?,
+            _ => None,
         };
-        let buffered = buffered.map_err(|e| at(&path, e))?;
-        self.give_away(&path)?;
-        let direct = if entry.size >= DIRECT_FROM { reserve_and_reopen(&buffered, &path, entry.size)? } else { None };
         Ok(Box::new(OpenFile { buffered, direct }))
     }
 
@@ -228,17 +190,16 @@ impl FileSink for TargetDir {
 
 /// Reserves the file's room, so that a full disk shows now and blocks lie together, and opens it a second time past the
 /// page cache. File systems that cannot do one of them are used without.
-fn reserve_and_reopen(buffered: &File, path: &Path, size: u64) -> io::Result<Option<File>> {
+fn reserve_and_reopen(directory: &Beneath, path: &[u8], buffered: &File, size: u64) -> io::Result<Option<File>> {
     match rustix::fs::fallocate(buffered, FallocateFlags::empty(), 0, size) {
         Ok(()) => {}
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(None),
-        Err(error) => return Err(at(path, error.into())),
+        Err(error) => return Err(error.into()),
     }
-    let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
-    match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+    match directory.reopen_direct(path, buffered) {
         Ok(direct) => Ok(Some(direct)),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-        Err(error) => Err(at(path, error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -265,6 +226,11 @@ impl SinkFile for OpenFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    fn target(root: &Path, tablespaces: BTreeMap<u32, PathBuf>) -> io::Result<TargetDir> {
+        TargetDir::prepare(&TargetPlaces { root: root.to_owned(), tablespaces, owner: None, major: 17 })
+    }
 
     fn entry(path: &str, size: u64) -> FileEntry {
         FileEntry {
@@ -288,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let precious = dir.path().join("precious");
         File::create(&precious).unwrap();
-        let error = TargetDir::prepare(dir.path(), BTreeMap::new(), None).unwrap_err();
+        let error = target(dir.path(), BTreeMap::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
         assert!(precious.exists());
     }
@@ -297,7 +263,7 @@ mod tests {
     fn the_control_file_appears_last_and_only_when_published() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("pgdata");
-        let target = TargetDir::prepare(&root, BTreeMap::new(), None).unwrap();
+        let target = target(&root, BTreeMap::new()).unwrap();
         write(&target, "global/pg_control", &[7; 8192]);
         assert!(!root.join("global/pg_control").exists());
         target.publish().unwrap();
@@ -309,16 +275,32 @@ mod tests {
     fn files_of_a_tablespace_go_where_it_was_mapped_to() {
         let dir = tempfile::tempdir().unwrap();
         let (root, space) = (dir.path().join("pgdata"), dir.path().join("fast"));
-        let target = TargetDir::prepare(&root, BTreeMap::from([(16384, space.clone())]), None).unwrap();
+        let target = target(&root, BTreeMap::from([(16384, space.clone())])).unwrap();
         write(&target, "pg_tblspc/16384/PG_17_202406281/5/16390", b"rows");
         assert_eq!(std::fs::read(space.join("PG_17_202406281/5/16390")).unwrap(), b"rows");
         assert_eq!(std::fs::read_link(root.join("pg_tblspc/16384")).unwrap(), space);
     }
 
     #[test]
+    fn a_tablespace_gets_nothing_but_the_directory_of_its_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, space) = (dir.path().join("pgdata"), dir.path().join("fast"));
+        let target = target(&root, BTreeMap::from([(16384, space.clone())])).unwrap();
+        for below in ["authorized_keys", "PG_17_", "PG_16_202406281/5/1", "PG_17_2024x/1", "PG_17_202406281.bak/1"] {
+            let path = format!("pg_tblspc/16384/{below}");
+            assert_eq!(target.open(&entry(&path, 1)).err().unwrap().kind(), io::ErrorKind::InvalidData, "{below}");
+            let directory = FileEntry { kind: EntryKind::Directory, ..entry(&path, 0) };
+            assert!(target.make(&directory).is_err(), "{below}");
+        }
+        assert!(target.open(&entry("pg_tblspc/16384", 1)).is_err(), "that is the link itself");
+        write(&target, "pg_tblspc/16385/x", b"inside of the data directory");
+        assert_eq!(std::fs::read_dir(&space).unwrap().count(), 0);
+    }
+
+    #[test]
     fn large_files_are_written_right_at_every_alignment() {
         let dir = tempfile::tempdir().unwrap();
-        let target = TargetDir::prepare(&dir.path().join("pgdata"), BTreeMap::new(), None).unwrap();
+        let target = target(&dir.path().join("pgdata"), BTreeMap::new()).unwrap();
         let content: Vec<u8> = (0..1_000_003u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let entry = entry("base/5/16384", content.len() as u64);
         let file = target.open(&entry).unwrap();
@@ -326,6 +308,6 @@ mod tests {
             file.write_at(&content[from..to], from as u64).unwrap();
         }
         target.complete(&entry, 0, file).unwrap();
-        assert_eq!(std::fs::read(target.root.join("base/5/16384")).unwrap(), content);
+        assert_eq!(std::fs::read(target.root.path().join("base/5/16384")).unwrap(), content);
     }
 }

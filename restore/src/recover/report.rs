@@ -4,6 +4,7 @@ use lifeboat_vocabulary::counted;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifeboat_cli::outln;
 use lifeboat_cli::terminal::{Output, Tone, rate, spoken, toned};
 use lifeboat_repository::backup::read::BackupReader;
 use lifeboat_repository::catalog::CatalogRow;
@@ -31,27 +32,27 @@ pub(crate) fn print_plan(restore: &Restore<'_>) {
             "without_regions": decision.without.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "warnings": decision.proof.warnings,
         });
-        println!("{line}");
+        outln!("{line}");
         return;
     }
     for warning in &decision.proof.warnings {
-        println!("{} {warning}", toned("attention:", Tone::Warning));
+        outln!("{} {warning}", toned("attention:", Tone::Warning));
     }
-    println!("restore backup {} of {}", toned(record.backup.as_str(), Tone::Strong), record.stop_time);
-    println!("  into       {}", plan.root.display());
+    outln!("restore backup {} of {}", toned(record.backup.as_str(), Tone::Strong), record.stop_time);
+    outln!("  into       {}", plan.root.display());
     for (old, new) in plan.tablespaces.values() {
-        println!("  tablespace {old} into {}", new.display());
+        outln!("  tablespace {old} into {}", new.display());
     }
-    println!("  to fetch   {} from {}", record.packs.bytes, regions_of(&decision.row));
+    outln!("  to fetch   {} from {}", record.packs.bytes, regions_of(&decision.row));
     let files = counted(record.files.count, "file", "files");
-    println!("  to write   {} in {files} ({} free)", plan.room.needed, plan.room.available);
+    outln!("  to write   {} in {files} ({} free)", plan.room.needed, plan.room.available);
     if let Some((user, group)) = plan.owner {
-        println!("  owner      user {user}, group {group} (those of the directory)");
+        outln!("  owner      user {user}, group {group} (those of the directory)");
     }
-    println!("  target     {}", target(restore));
-    println!("  proof      {}", decision.proof.found);
+    outln!("  target     {}", target(restore));
+    outln!("  proof      {}", decision.proof.found);
     if let Some(chain) = &decision.proof.chain {
-        println!("  replay     up to {} of WAL: {}", chain.bytes(), path(decision));
+        outln!("  replay     up to {} of WAL: {}", chain.bytes(), path(decision));
     }
 }
 
@@ -97,11 +98,11 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
             "connection": recovered.and_then(|recovered| recovered.connection.as_deref()),
             "recovery": recovered.map(recovery_json), "damage_cured": damage,
         });
-        println!("{line}");
+        outln!("{line}");
         return;
     }
     for damage in &damage {
-        println!(
+        outln!(
             "{} {} in region {}: {}; taken from another region",
             toned("damaged:", Tone::Warning),
             damage.key,
@@ -111,9 +112,9 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
     }
     let files = record.files;
     let count = counted(files.count, "file", "files");
-    println!("{} {} in {count}", toned("restored", Tone::Good), files.raw_bytes);
-    println!("  fetch and write  {:>10}  {}", spoken(done.fetched), rate(files.raw_bytes, done.fetched));
-    println!("  flush to disk    {:>10}", spoken(done.flushed));
+    outln!("{} {} in {count}", toned("restored", Tone::Good), files.raw_bytes);
+    outln!("  fetch and write  {:>10}  {}", spoken(done.fetched), rate(files.raw_bytes, done.fetched));
+    outln!("  flush to disk    {:>10}", spoken(done.flushed));
     match &done.recovered {
         Some(recovered) => print_recovered(decision, recovered),
         None => print_next_steps(restore),
@@ -138,46 +139,44 @@ fn recovery_json(recovered: &Recovered) -> Value {
 
 fn print_recovered(decision: &Decision, recovered: &Recovered) {
     let phases = recovered.phases;
-    println!("  server start     {:>10}", spoken(phases.start));
+    outln!("  server start     {:>10}", spoken(phases.start));
     match &decision.proof.chain {
-        Some(chain) => println!("  replay           {:>10}  {}", spoken(phases.redo), rate(chain.bytes(), phases.redo)),
-        None => println!("  replay           {:>10}", spoken(phases.redo)),
+        Some(chain) => outln!("  replay           {:>10}  {}", spoken(phases.redo), rate(chain.bytes(), phases.redo)),
+        None => outln!("  replay           {:>10}", spoken(phases.redo)),
     }
-    println!("  open             {:>10}", spoken(phases.open));
+    outln!("  open             {:>10}", spoken(phases.open));
     if let Some(lsn) = &recovered.reached {
-        println!("reached WAL position {lsn}");
+        outln!("reached WAL position {lsn}");
     }
     if let Some(time) = &recovered.last_commit {
-        println!("last commit at {time}");
+        outln!("last commit at {time}");
     }
     if let Some(what) = &recovered.stopped_at {
-        println!("stopped {what}");
+        outln!("stopped {what}");
     }
     if let Some(timeline) = recovered.timeline {
-        println!("writes on timeline {timeline} from now on");
+        outln!("writes on timeline {timeline} from now on");
     }
     match (&recovered.connection, recovered.awaited) {
         (Some(connection), Awaited::Paused) => {
-            println!("the server waits at the target; look with: psql \"{connection}\"");
-            println!("open it with: SELECT pg_wal_replay_resume()");
+            outln!("the server waits at the target; look with: psql \"{connection}\"");
+            outln!("open it with: SELECT pg_catalog.pg_wal_replay_resume()");
         }
         (Some(connection), Awaited::Following) => {
-            println!("the standby follows; look with: psql \"{connection}\"");
-            println!("open it with: SELECT pg_promote()");
+            outln!("the standby follows; look with: psql \"{connection}\"");
+            outln!("open it with: SELECT pg_catalog.pg_promote()");
         }
-        (Some(connection), _) => println!("the server runs; connect with: psql \"{connection}\""),
-        (None, _) => println!("the server has stopped at the target"),
+        (Some(connection), _) => outln!("the server runs; connect with: psql \"{connection}\""),
+        (None, _) => outln!("the server has stopped at the target"),
     }
     if recovered.connection.is_some() {
-        println!("stop it with: {}", recovered.stop_command);
+        outln!("stop it with: {}", recovered.stop_command);
     }
 }
 
 fn print_next_steps(restore: &Restore<'_>) {
-    println!("start it with: pg_ctl -D {} start", restore.plan.root.display());
+    outln!("start it with: pg_ctl -D {} start", restore.plan.root.display());
     if restore.decision.fetch.is_some() {
-        println!(
-            "it fetches its WAL by itself: its account must be able to read the identity and to reach the regions"
-        );
+        outln!("it fetches its WAL by itself: its account must be able to read the identity and to reach the regions");
     }
 }

@@ -9,13 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Output, ProgressLine};
-use lifeboat_postgres::{ClusterState, ControlFile, Listen, LocalServer, LocalServerError, LocalServerSettings};
+use lifeboat_postgres::{
+    ClusterState, ControlFile, Listen, LocalServer, LocalServerError, LocalServerSettings, StopMode,
+};
 use lifeboat_repository::backup::Progress;
-use lifeboat_vocabulary::{ByteCount, Lsn};
+use lifeboat_vocabulary::{ByteCount, Lsn, TimelineId, error_chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::recover::arrival::{Arrived, Expected, left_timeline};
+use crate::target::prove::StopAt;
 use crate::target::recovery_target::TargetAction;
 use crate::wal_fetch::serve::Serving;
 
@@ -67,6 +72,11 @@ pub(crate) struct Recovery<'a> {
     pub(crate) replay_from: Lsn,
     /// About where it ends.
     pub(crate) replay_to: Lsn,
+    /// Where it has to stop, and on which timeline.
+    pub(crate) stop: StopAt,
+    pub(crate) timeline: TimelineId,
+    /// Where the backup is consistent.
+    pub(crate) consistent: Lsn,
     /// How long one file of WAL may be waited for.
     pub(crate) patience: Duration,
     /// The prefetcher, if there is one.
@@ -114,6 +124,7 @@ struct LogReader {
     redo_begun: Option<Duration>,
     redo_ended: Option<Duration>,
     stopped_at: Option<String>,
+    opened_timeline: Option<TimelineId>,
     is_pausing: bool,
     is_shutting_down: bool,
     stuck: Option<String>,
@@ -128,6 +139,7 @@ impl LogReader {
             redo_begun: None,
             redo_ended: None,
             stopped_at: None,
+            opened_timeline: None,
             is_pausing: false,
             is_shutting_down: false,
             stuck: None,
@@ -158,6 +170,8 @@ impl LogReader {
         } else if let Some(where_to) = after("recovery stopping ") {
             self.stopped_at = Some(where_to);
             self.redo_ended.get_or_insert(now);
+        } else if let Some(number) = after("selected new timeline ID:") {
+            self.opened_timeline = number.parse().ok().and_then(TimelineId::new);
         } else if line.contains("pausing at the end of recovery") {
             self.is_pausing = true;
             self.redo_ended.get_or_insert(now);
@@ -177,10 +191,12 @@ impl LogReader {
 }
 
 impl Recovery<'_> {
-    /// Starts the server and waits until it is where it should be. It is left running, unless it was to stop.
+    /// Starts the server, waits until it is where it should be, and makes sure of it. It is left running, unless it was to
+    /// stop.
     ///
     /// # Errors
-    /// If it ends before that, hangs, or `stop` is cancelled; with the end of its log. The server has ended then.
+    /// [`Ending::ShortOfTarget`] if it ends or opens before that, or hangs; if `stop` is cancelled. The server has ended
+    /// then.
     pub(crate) async fn run(self, stop: &CancellationToken) -> anyhow::Result<Recovered> {
         let mut run_directory = self.data_dir.as_os_str().to_owned();
         run_directory.push("-run");
@@ -211,7 +227,57 @@ impl Recovery<'_> {
         let waited = self.wait(&mut server, &mut log, &progress, stop).await;
         drop(line);
         waited?;
-        self.recovered(server, &log).await
+        // The last lines may have come since.
+        log.read_on().context("read the server's log")?;
+        let recovered = self.recovered(&server, &log).await;
+        if let Err(why) = self.arrived(&recovered, &log) {
+            return Err(self.refused(server, &why).await);
+        }
+        if recovered.connection.is_some() {
+            let pid = server.leave_running();
+            tracing::debug!(pid, "the restored server runs");
+        }
+        Ok(recovered)
+    }
+
+    /// Compares where recovery arrived with where it was to arrive.
+    fn arrived(&self, recovered: &Recovered, log: &LogReader) -> Result<(), String> {
+        let left = log.opened_timeline.and_then(|opened| left_timeline(self.data_dir, opened));
+        let asked = recovered.reached.as_deref().and_then(|text| text.parse().ok());
+        // A standby has not arrived as long as it follows: it is only to be consistent.
+        let stop = if self.awaited == Awaited::Following { StopAt::Immediate } else { self.stop };
+        let replayable = self.serving.map_or(Ok(None), |serving| serving.prefetcher().replayable());
+        let expected = Expected {
+            stop,
+            timeline: self.timeline,
+            consistent: self.consistent,
+            replayable: replayable.map_err(|segment| segment.to_string()),
+        };
+        let stopped_at = match self.awaited {
+            Awaited::Following => Some("it follows".to_owned()),
+            Awaited::Open | Awaited::Paused | Awaited::Stopped => recovered.stopped_at.clone(),
+        };
+        expected.judge(&Arrived {
+            replayed: left.map(|(_, switch)| switch).or(asked),
+            timeline: left.map(|(timeline, _)| timeline),
+            last_commit: recovered.last_commit.as_deref().and_then(|text| text.parse().ok()),
+            stopped_at,
+        })
+    }
+
+    /// Stops a server that is open somewhere else than it was to be: nobody is to take it for what was asked for.
+    async fn refused(&self, server: LocalServer, why: &str) -> anyhow::Error {
+        let trouble = self.serving.and_then(|serving| serving.prefetcher().trouble());
+        let trouble = trouble.map(|trouble| format!("; WAL: {trouble}")).unwrap_or_default();
+        let stopped = match server.stop(StopMode::Fast).await {
+            Ok(()) => "the server was stopped".to_owned(),
+            Err(error) => format!("the server could not be stopped ({error})"),
+        };
+        let data_dir = self.data_dir.display();
+        short_of_target(format!(
+            "{why}{trouble}; {stopped}, and what is in {data_dir} is not what was asked for: remove it, look at what \
+             `window` says, and restore again, to another target if need be"
+        ))
     }
 
     async fn wait(
@@ -233,7 +299,10 @@ impl Recovery<'_> {
             match open {
                 Ok(Ok(())) if self.awaited == Awaited::Open => return Ok(()),
                 Ok(Ok(())) => {
-                    bail!("the server has opened for writes, instead of what it was told; see {}", log.path.display())
+                    let log = log.path.display();
+                    return Err(short_of_target(format!(
+                        "the server has opened for writes, instead of what it was told; it was stopped; see {log}"
+                    )));
                 }
                 Ok(Err(LocalServerError::Ended { .. })) if self.has_stopped_well(log)? => return Ok(()),
                 Ok(Err(error)) => return Err(self.failure(error)),
@@ -257,7 +326,8 @@ impl Recovery<'_> {
                 last_change = Instant::now();
             }
             if last_change.elapsed() > HUNG + self.patience {
-                bail!("nothing has happened for {:?}; see {}", last_change.elapsed(), log.path.display());
+                let (waited, log) = (last_change.elapsed(), log.path.display());
+                return Err(short_of_target(format!("nothing has happened for {waited:?}; it was stopped; see {log}")));
             }
         }
     }
@@ -269,7 +339,7 @@ impl Recovery<'_> {
         log: &LogReader,
         now_at: &mut Option<Lsn>,
     ) -> anyhow::Result<Option<()>> {
-        let replayed = server.ask("SELECT pg_catalog.pg_last_wal_replay_lsn()::text").await;
+        let replayed = server.ask("SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text").await;
         // Nobody is let in before the copy is consistent.
         let Ok(replayed) = replayed else { return Ok(None) };
         *now_at = replayed.as_deref().and_then(|text| text.parse().ok()).or(*now_at);
@@ -284,7 +354,7 @@ impl Recovery<'_> {
             Awaited::Following => Ok(Some(())),
             Awaited::Paused if log.is_pausing => {
                 // Paused means at the target here: nobody else can have asked for it through the private socket.
-                let state = server.ask("SELECT pg_catalog.pg_is_wal_replay_paused()::text").await?;
+                let state = server.ask("SELECT pg_catalog.pg_is_wal_replay_paused()::pg_catalog.text").await?;
                 Ok((state.as_deref() == Some("true")).then_some(()))
             }
             _ => Ok(None),
@@ -305,13 +375,14 @@ impl Recovery<'_> {
 
     fn failure(&self, error: LocalServerError) -> anyhow::Error {
         let trouble = self.serving.and_then(|serving| serving.prefetcher().trouble());
-        match trouble {
-            Some(trouble) => anyhow::Error::new(error).context(format!("recovery was stopped; WAL: {trouble}")),
-            None => anyhow::Error::new(error).context("recovery did not reach its target"),
-        }
+        let error = error_chain(&error);
+        short_of_target(match trouble {
+            Some(trouble) => format!("recovery was stopped; WAL: {trouble}: {error}"),
+            None => format!("recovery did not reach its target: {error}"),
+        })
     }
 
-    async fn recovered(&self, server: LocalServer, log: &LogReader) -> anyhow::Result<Recovered> {
+    async fn recovered(&self, server: &LocalServer, log: &LogReader) -> Recovered {
         let phases = log.phases();
         let pg_ctl = self.bin_dir.join("pg_ctl");
         let mut recovered = Recovered {
@@ -325,11 +396,11 @@ impl Recovery<'_> {
             phases,
         };
         if self.awaited == Awaited::Stopped {
-            return Ok(recovered);
+            return recovered;
         }
         // A cluster whose database or role is not there still is a good one: then these are just not told.
         let ask = async |sql: &str| server.ask(sql).await.ok().flatten();
-        recovered.reached = ask("SELECT pg_catalog.pg_last_wal_replay_lsn()::text").await;
+        recovered.reached = ask("SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text").await;
         let time = "SELECT pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
                     'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
         recovered.last_commit = ask(time).await;
@@ -339,10 +410,12 @@ impl Recovery<'_> {
             recovered.timeline = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
         }
         recovered.connection = Some(server.connection_string());
-        let pid = server.leave_running();
-        tracing::debug!(pid, "the restored server runs");
-        Ok(recovered)
+        recovered
     }
+}
+
+fn short_of_target(message: String) -> anyhow::Error {
+    Exit::error(Ending::ShortOfTarget, message)
 }
 
 #[cfg(test)]
@@ -359,9 +432,11 @@ mod tests {
             .unwrap();
         assert!(log.read_on().unwrap());
         assert!(log.redo_begun.is_some() && log.stopped_at.is_none(), "half a line says nothing");
-        write!(file, ", time 2026\nLOG:  pausing at the end of recovery\n").unwrap();
+        write!(file, ", time 2026\nLOG:  selected new timeline ID: 12\nLOG:  pausing at the end of recovery\n")
+            .unwrap();
         log.read_on().unwrap();
         assert_eq!(log.stopped_at.as_deref(), Some("before commit of transaction 7, time 2026"));
+        assert_eq!(log.opened_timeline, TimelineId::new(12));
         assert!(log.is_pausing && log.redo_ended.is_some());
         let warning = "WARNING:  hot standby is not possible because of insufficient parameter settings";
         writeln!(file, "{warning}").unwrap();

@@ -6,6 +6,8 @@ pub(crate) mod plan;
 pub(crate) mod prefetch;
 pub(crate) mod prepare;
 pub(crate) mod protocol;
+pub(crate) mod seam;
+pub(crate) mod segment;
 pub(crate) mod segment_files;
 pub mod serve;
 pub(crate) mod settings;

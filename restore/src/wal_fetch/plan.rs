@@ -4,6 +4,7 @@ use lifeboat_vocabulary::{ByteCount, Lsn, SegmentName, SegmentSize};
 use serde::{Deserialize, Serialize};
 
 use crate::target::wal_plan::ChainLeg;
+use crate::wal_fetch::segment::Part;
 
 /// What happens at the end of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,15 +27,6 @@ pub(crate) struct FetchPlan {
     pub(crate) legs: Vec<ChainLeg>,
     /// Where replay begins.
     pub(crate) replay_from: Lsn,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PlannedSegment {
-    pub(crate) name: SegmentName,
-    /// Its first byte.
-    pub(crate) start: Lsn,
-    /// The end of what is stored of it: the rest are zeros.
-    pub(crate) end: Lsn,
 }
 
 /// Where a name stands to the plan.
@@ -62,24 +54,36 @@ impl FetchPlan {
         self.legs.iter().map(|leg| self.leg_segments(leg)).sum()
     }
 
-    /// The segment at a place, from 0.
+    /// What is stored of the segment at a place, from 0: the rest are zeros.
     #[must_use]
-    pub(crate) fn segment_at(&self, mut index: usize) -> Option<PlannedSegment> {
+    pub(crate) fn segment_at(&self, mut index: usize) -> Option<Part> {
         for leg in &self.legs {
             let count = self.leg_segments(leg);
             if index < count {
                 let skipped = (index as u64).checked_mul(self.segment.as_bytes())?;
                 let start = leg.from.advanced_by(ByteCount::from_bytes(skipped))?;
                 let end = start.advanced_by(self.segment.byte_count())?.min(leg.to);
-                return Some(PlannedSegment {
-                    name: SegmentName::holding(leg.timeline, start, self.segment),
-                    start,
-                    end,
-                });
+                return Some(Part { name: SegmentName::holding(leg.timeline, start, self.segment), start, end });
             }
             index -= count;
         }
         None
+    }
+
+    /// The whole segment before this one, on whatever timeline the history goes there. `None` before all that is planned.
+    #[must_use]
+    pub(crate) fn before(&self, part: Part) -> Option<Part> {
+        let size = self.segment.as_bytes();
+        let start = Lsn::from_bytes(part.start.as_bytes().checked_sub(size)?)?;
+        let covers = |leg: &&ChainLeg| start >= leg.from && start < leg.to;
+        if let Some(leg) = self.legs.iter().find(covers) {
+            let name = SegmentName::holding(leg.timeline, start, self.segment);
+            // A leg that ends within it has no more of it: then what follows comes from another history.
+            return Some(Part { name, start, end: part.start }).filter(|_| part.start <= leg.to);
+        }
+        let is_behind = self.legs.last().is_none_or(|last| start >= last.to);
+        let name = SegmentName::holding(part.name.timeline, start, self.segment);
+        is_behind.then_some(Part { name, start, end: part.start })
     }
 
     /// Where a name stands.

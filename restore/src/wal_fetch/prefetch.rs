@@ -16,9 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::wal_fetch::fetch::{Fetched, Fetcher};
+use crate::wal_fetch::fetch::{Fetcher, blocking};
 use crate::wal_fetch::plan::{FetchPlan, Mode, Place};
 use crate::wal_fetch::protocol::Answer;
+use crate::wal_fetch::seam::{Joined, Seam};
+use crate::wal_fetch::segment::{Fetched, Part};
 use crate::wal_fetch::tablespaces::TablespaceGuard;
 
 /// How far ahead, how many at once, and how patient.
@@ -62,6 +64,12 @@ struct State {
     busy: BTreeSet<usize>,
     /// What went wrong last, until something goes well.
     trouble: Option<String>,
+    /// The end of the last whole segment that was handed out.
+    seam: Option<Seam>,
+    /// The end of the last record of all that was handed out.
+    replayable: Option<Lsn>,
+    /// How much of the plan was handed out in order, from the first segment on: the number of its segments.
+    handed: usize,
     /// The unfinished segment that a standby was given last, how far it went, and when.
     unfinished: Option<(SegmentName, Lsn, Instant)>,
 }
@@ -114,6 +122,18 @@ impl Prefetcher {
     #[must_use]
     pub(crate) fn handed_until(&self) -> Option<Lsn> {
         Lsn::from_bytes(self.shared.handed.load(Ordering::Relaxed))
+    }
+
+    /// Where replay arrives at the end of the plan.
+    ///
+    /// # Errors
+    /// The name of the segment that recovery has not asked for: then it did not get so far.
+    pub(crate) fn replayable(&self) -> Result<Option<Lsn>, SegmentName> {
+        let state = self.shared.state.lock();
+        match self.shared.plan.segment_at(state.handed) {
+            Some(missing) => Err(missing.name),
+            None => Ok(state.replayable),
+        }
     }
 
     /// What went wrong last, while it does.
@@ -227,7 +247,12 @@ impl Shared {
             tokio::pin!(changed);
             changed.as_mut().enable();
             if let Some(fetched) = self.take_ready(index) {
-                return self.hand_out(fetched);
+                let answer = self.hand_out(fetched, deadline).await;
+                let mut state = self.state.lock();
+                if matches!(answer, Answer::Ready(_)) && state.handed >= index {
+                    state.handed = state.handed.max(index + 1);
+                }
+                return answer;
             }
             if timeout_at(deadline, changed).await.is_err() {
                 let mut state = self.state.lock();
@@ -249,15 +274,71 @@ impl Shared {
         Some(fetched)
     }
 
-    fn hand_out(&self, fetched: Fetched) -> Answer {
-        for tablespace in &fetched.tablespaces {
+    async fn hand_out(&self, fetched: Fetched, deadline: Instant) -> Answer {
+        let (path, end) = (fetched.path.clone(), fetched.end);
+        let joined = match self.joined(fetched, deadline).await {
+            Ok(joined) => joined,
+            Err(why) => {
+                self.fetcher.files().discard(&path);
+                self.state.lock().trouble = Some(why.clone());
+                return Answer::Failed(why);
+            }
+        };
+        for tablespace in &joined.tablespaces {
             if let Err(why) = self.guard.allows(tablespace) {
-                self.fetcher.files().discard(&fetched.path);
+                self.fetcher.files().discard(&path);
                 return Answer::Failed(why);
             }
         }
-        self.handed.fetch_max(fetched.end.as_bytes(), Ordering::Relaxed);
-        Answer::Ready(fetched.path)
+        let mut state = self.state.lock();
+        state.replayable = joined.seam.last_record_end().or(state.replayable);
+        // What was handed out unfinished comes again, and is to fit the same seam.
+        if end.as_bytes().is_multiple_of(self.plan.segment.as_bytes()) {
+            state.seam = Some(joined.seam);
+        }
+        drop(state);
+        self.handed.fetch_max(end.as_bytes(), Ordering::Relaxed);
+        Answer::Ready(path)
+    }
+
+    /// Compares a segment with the one before it, which is read again if another one was handed out last: recovery reads
+    /// the checkpoint first, and a prefetcher that is started in the middle knows nothing of before.
+    async fn joined(&self, fetched: Fetched, deadline: Instant) -> Result<Joined, String> {
+        let known = self.state.lock().seam.clone().filter(|seam| seam.at() == fetched.start);
+        let part = Part { name: fetched.name, start: fetched.start, end: fetched.end };
+        let before = match known {
+            Some(seam) => Some(seam),
+            None => self.seam_before(part, deadline).await?,
+        };
+        let from = self.plan.replay_from;
+        let Some(before) = before else {
+            let seam = Seam::new(fetched.end, fetched.scanner);
+            return Ok(Joined { seam, tablespaces: fetched.tablespaces });
+        };
+        blocking(move || {
+            let mut joined = before.join(&fetched, from)?;
+            joined.tablespaces.extend(fetched.tablespaces);
+            Ok(joined)
+        })
+        .await
+    }
+
+    async fn seam_before(&self, part: Part, deadline: Instant) -> Result<Option<Seam>, String> {
+        let Some(before) = self.plan.before(part) else { return Ok(None) };
+        let is_planned = matches!(self.plan.place_of(before.name), Place::Planned(_));
+        let look = || async {
+            if !is_planned {
+                let extent = self.fetcher.source().extent(before.name.timeline, before.start, before.end).await;
+                match (extent.end, extent.unanswered) {
+                    (Some(end), _) if end >= before.end => {}
+                    (_, Some(what)) => return Err(what.to_string()),
+                    // The history came here from another timeline, or it begins here.
+                    (_, None) => return Ok(None),
+                }
+            }
+            self.fetcher.seam(before).await.map(Some)
+        };
+        self.patiently(look, deadline).await
     }
 
     /// A name that the plan does not know: the regions are asked now.
@@ -272,17 +353,24 @@ impl Shared {
                 (Some(what), _) => return Err(what.to_string()),
                 (None, _) => {}
             }
-            let Some(end) = extent.end else { return Ok(Answer::Absent) };
+            let Some(end) = extent.end else { return Ok(None) };
             if (end < next && how == Unplanned::WholeOnly) || self.is_unchanged(name, end) {
-                return Ok(Answer::Absent);
+                return Ok(None);
             }
-            let fetched = self.fetcher.segment(name, start, end, self.plan.replay_from).await?;
-            if end < next {
-                self.state.lock().unfinished = Some((name, end, Instant::now()));
-            }
-            Ok(self.hand_out(fetched))
+            self.fetcher.segment(Part { name, start, end }, self.plan.replay_from).await.map(Some)
         };
-        self.patiently(look, deadline).await
+        match self.patiently(look, deadline).await {
+            Ok(Some(fetched)) => {
+                let end = fetched.end;
+                let answer = self.hand_out(fetched, deadline).await;
+                if end < next {
+                    self.state.lock().unfinished = Some((name, end, Instant::now()));
+                }
+                answer
+            }
+            Ok(None) => Answer::Absent,
+            Err(why) => self.given_up(why),
+        }
     }
 
     /// A standby asks for the newest segment again and again: it gets it again when there is more of it.
@@ -312,7 +400,16 @@ impl Shared {
                 None => Ok(Answer::Absent),
             }
         };
-        self.patiently(look, deadline).await
+        self.patiently(look, deadline).await.unwrap_or_else(|why| self.given_up(why))
+    }
+
+    /// What is answered when the regions were asked in vain.
+    fn given_up(&self, why: String) -> Answer {
+        match self.plan.mode {
+            Mode::Recovery => Answer::Failed(why),
+            // It asks again in a few seconds, and goes on with what it has until then.
+            Mode::Standby => Answer::Absent,
+        }
     }
 
     /// Forgets what lies ready.
@@ -323,25 +420,21 @@ impl Shared {
     }
 
     /// Tries until there is an answer, or the deadline has passed.
-    async fn patiently<F>(&self, mut look: impl FnMut() -> F, deadline: Instant) -> Answer
+    async fn patiently<T, F>(&self, mut look: impl FnMut() -> F, deadline: Instant) -> Result<T, String>
     where
-        F: Future<Output = Result<Answer, String>>,
+        F: Future<Output = Result<T, String>>,
     {
         let mut pause = self.limits.pause;
         loop {
             let what = match timeout_at(deadline, look()).await {
-                Ok(Ok(answer)) => return answer,
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(what)) => what,
                 Err(_) => "no region answered in time".to_owned(),
             };
             tracing::warn!(what, "asked the regions in vain; trying again");
             self.state.lock().trouble = Some(what.clone());
             if Instant::now() + pause >= deadline {
-                return match self.plan.mode {
-                    Mode::Recovery => Answer::Failed(format!("gave up after {:?}: {what}", self.limits.patience)),
-                    // It asks again in a few seconds, and goes on with what it has until then.
-                    Mode::Standby => Answer::Absent,
-                };
+                return Err(format!("gave up after {:?}: {what}", self.limits.patience));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -374,7 +467,7 @@ async fn work(shared: Arc<Shared>) {
         };
         let from = shared.plan.replay_from;
         let outcome = tokio::select! {
-            outcome = shared.fetcher.segment(segment.name, segment.start, segment.end, from) => outcome,
+            outcome = shared.fetcher.segment(segment, from) => outcome,
             () = shared.stop.cancelled() => return,
         };
         match shared.finish_job(index, outcome) {

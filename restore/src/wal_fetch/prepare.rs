@@ -2,13 +2,12 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use lifeboat_cli::exit_code::{Ending, Exit};
 
-use crate::fetch::target_dir::Owner;
+use crate::fetch::beneath::Owner;
 use crate::wal_fetch::protocol::{LOG, SETTINGS, SOCKET};
 use crate::wal_fetch::serve::Place;
 
@@ -52,25 +51,12 @@ pub(crate) fn check(directory: &Path) -> anyhow::Result<()> {
 /// If a prefetcher still serves from it, or whatever the operating system says.
 pub(crate) fn take(directory: &Path, owner: Option<Owner>) -> anyhow::Result<Place> {
     check(directory)?;
-    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| format!("make {}", directory.display())),
-    }
-    if let Some((user, group)) = owner {
-        lchown(directory, Some(user), Some(group)).with_context(|| format!("give away {}", directory.display()))?;
-    }
     let place = Place::take(directory, owner).with_context(|| format!("lock {}", directory.display()))?;
     let Some(place) = place else {
         return Err(unusable(directory, "is in use by the prefetcher of an earlier restore; stop that server first"));
     };
     for name in [SETTINGS, LOG, SOCKET] {
-        match std::fs::remove_file(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {name} in {}", directory.display()));
-            }
-            _ => {}
-        }
+        place.directory().remove(name.as_ref()).context("empty the prefetcher's directory")?;
     }
     Ok(place)
 }

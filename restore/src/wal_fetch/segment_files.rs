@@ -4,12 +4,12 @@
 //! in the directory when a prefetcher starts is from before: it is removed unread, so that no restore ever replays what
 //! another one has fetched.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::fetch::target_dir::Owner;
+use crate::fetch::beneath::Beneath;
 
 const FOLDER: &str = "segments";
 const UNFINISHED: &str = "fetching-";
@@ -17,8 +17,7 @@ const UNFINISHED: &str = "fetching-";
 /// The directory of complete files.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentFiles {
-    folder: PathBuf,
-    owner: Option<Owner>,
+    folder: Arc<Beneath>,
 }
 
 impl SegmentFiles {
@@ -26,30 +25,12 @@ impl SegmentFiles {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub(crate) fn emptied(directory: &Path, owner: Option<Owner>) -> io::Result<Self> {
-        let folder = directory.join(FOLDER);
-        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+    pub(crate) fn emptied(directory: &Beneath) -> io::Result<Self> {
+        let folder = directory.folder(FOLDER)?;
+        for name in folder.names()? {
+            folder.remove(&name)?;
         }
-        let files = Self { folder, owner };
-        files.give_away(&files.folder)?;
-        for entry in std::fs::read_dir(&files.folder)? {
-            std::fs::remove_file(entry?.path())?;
-        }
-        Ok(files)
-    }
-
-    fn give_away(&self, path: &Path) -> io::Result<()> {
-        match self.owner {
-            Some((user, group)) => lchown(path, Some(user), Some(group)),
-            None => Ok(()),
-        }
-    }
-
-    fn unfinished(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{UNFINISHED}{name}"))
+        Ok(Self { folder: Arc::new(folder) })
     }
 
     /// A new file of `size` zeros, not visible under its name yet.
@@ -57,14 +38,9 @@ impl SegmentFiles {
     /// # Errors
     /// Whatever the operating system says.
     pub(crate) fn begin(&self, name: &str, size: u64) -> io::Result<File> {
-        let path = self.unfinished(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        self.give_away(&path)?;
+        let name = format!("{UNFINISHED}{name}");
+        self.folder.remove(name.as_ref())?;
+        let file = self.folder.create(name.as_bytes(), 0o600)?;
         file.set_len(size)?;
         Ok(file)
     }
@@ -74,16 +50,13 @@ impl SegmentFiles {
     /// # Errors
     /// Whatever the operating system says.
     pub(crate) fn publish(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.folder.join(name);
-        rustix::fs::rename(self.unfinished(name), &path)?;
-        Ok(path)
+        self.folder.rename(b"", &format!("{UNFINISHED}{name}"), name)?;
+        Ok(self.folder.path().join(name))
     }
 
     /// Removes a file that nobody asked for.
     pub(crate) fn discard(&self, path: &Path) {
-        if let Err(error) = std::fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Some(Err(error)) = path.file_name().map(|name| self.folder.remove(name)) {
             tracing::warn!(path = %path.display(), %error, "a fetched segment stays behind");
         }
     }
@@ -97,7 +70,7 @@ mod tests {
     #[test]
     fn a_file_has_its_name_only_when_it_is_complete_and_none_outlives_a_start() {
         let dir = tempfile::tempdir().unwrap();
-        let files = SegmentFiles::emptied(dir.path(), None).unwrap();
+        let files = SegmentFiles::emptied(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
         let names = || std::fs::read_dir(dir.path().join("segments")).unwrap().count();
         let mut file = files.begin("0000", 8192).unwrap();
         file.write_all(b"wal").unwrap();
@@ -106,7 +79,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap().len(), 8192);
         files.begin("0001", 1).unwrap();
         assert_eq!(names(), 2);
-        SegmentFiles::emptied(dir.path(), None).unwrap();
+        SegmentFiles::emptied(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
         assert_eq!(names(), 0, "what another start has left is never replayed");
         files.discard(&path);
     }

@@ -1,9 +1,8 @@
 //! The prefetcher's door: a Unix socket beside the data directory, and the process behind it when no restore runs.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +17,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::fetch::archive::Archive;
-use crate::fetch::target_dir::Owner;
+use crate::fetch::beneath::{Beneath, Owner};
 use crate::wal_fetch::fetch::Fetcher;
 use crate::wal_fetch::prefetch::Prefetcher;
-use crate::wal_fetch::protocol::{Answer, LINE_MAX, SOCKET, WAIT_EVERY, parse_request, socket_address};
+use crate::wal_fetch::protocol::{Answer, LINE_MAX, SOCKET, WAIT_EVERY, parse_request};
 use crate::wal_fetch::segment_files::SegmentFiles;
 use crate::wal_fetch::settings::WalFetchSettings;
 use crate::wal_fetch::tablespaces::TablespaceGuard;
@@ -37,8 +36,7 @@ const LOCK: &str = "lock";
 /// A directory that one prefetcher at a time may serve from.
 #[derive(Debug)]
 pub(crate) struct Place {
-    directory: PathBuf,
-    owner: Option<Owner>,
+    directory: Beneath,
     _lock: File,
 }
 
@@ -48,35 +46,27 @@ impl Place {
     /// # Errors
     /// Whatever the operating system says.
     pub(crate) fn take(directory: &Path, owner: Option<Owner>) -> io::Result<Option<Self>> {
-        let path = directory.join(LOCK);
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        give_away(&path, owner)?;
+        let directory = Beneath::keep(directory, owner)?;
+        let lock = directory.open_or_make(LOCK)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { directory: directory.to_owned(), owner, _lock: lock })),
+            Ok(()) => Ok(Some(Self { directory, _lock: lock })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn listen(&self) -> io::Result<UnixListener> {
-        let path = self.directory.join(SOCKET);
-        // Whoever holds the lock is the only one to listen: what is there was left by a crash.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let (address, _open) = socket_address(&path)?;
-        let listener = UnixListener::bind(address)?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
-        give_away(&path, self.owner)?;
-        Ok(listener)
+    /// The directory, which is nobody else's as long as this lives.
+    pub(crate) fn directory(&self) -> &Beneath {
+        &self.directory
     }
-}
 
-fn give_away(path: &Path, owner: Option<Owner>) -> io::Result<()> {
-    match owner {
-        Some((user, group)) => lchown(path, Some(user), Some(group)),
-        None => Ok(()),
+    fn listen(&self) -> io::Result<UnixListener> {
+        // Whoever holds the lock is the only one to listen: what is there was left by a crash.
+        self.directory.remove(SOCKET.as_ref())?;
+        // Nobody but the owner gets into the directory: the socket needs no rights of its own.
+        let listener = UnixListener::bind(self.directory.open_path().join(SOCKET))?;
+        self.directory.give_away_name(SOCKET)?;
+        Ok(listener)
     }
 }
 
@@ -93,7 +83,7 @@ impl Serving {
     /// # Errors
     /// Whatever the operating system says.
     pub(crate) fn start(place: Place, settings: &WalFetchSettings, archive: Arc<Archive>) -> anyhow::Result<Self> {
-        let files = SegmentFiles::emptied(&place.directory, place.owner).context("empty the directory for segments")?;
+        let files = SegmentFiles::emptied(place.directory()).context("empty the directory for segments")?;
         let fetcher = Fetcher::new(archive, files, settings.system_identifier()?);
         let guard = TablespaceGuard::new(settings.data_dir.clone());
         let prefetcher = Prefetcher::start(settings.plan.plan()?, settings.limits(), fetcher, guard);
@@ -142,7 +132,7 @@ impl Door {
                         clients.spawn(async move { door.serve(stream).await });
                     }
                     Err(error) => {
-                        tracing::error!(%error, directory = %door.place.directory.display(), "cannot be asked any more");
+                        tracing::error!(%error, directory = %door.place.directory().path().display(), "cannot be asked any more");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 },

@@ -1,9 +1,8 @@
 //! What the prefetcher is told by `restore`: a file beside its socket, so that it can be started again by anybody who may
 //! read it. It names keys and credentials, and never holds them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -12,7 +11,7 @@ use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::fetch::target_dir::Owner;
+use crate::fetch::beneath::Beneath;
 use crate::target::wal_plan::ChainLeg;
 use crate::wal_fetch::plan::{FetchPlan, Mode};
 use crate::wal_fetch::prefetch::Limits;
@@ -180,15 +179,10 @@ impl WalFetchSettings {
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub(crate) fn write(&self, directory: &Path, owner: Option<Owner>) -> io::Result<()> {
-        let path = directory.join(SETTINGS);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    pub(crate) fn write(&self, directory: &Beneath) -> io::Result<()> {
+        let mut file = directory.create(SETTINGS.as_bytes(), 0o600)?;
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
-        file.sync_all()?;
-        match owner {
-            Some((user, group)) => std::os::unix::fs::lchown(&path, Some(user), Some(group)),
-            None => Ok(()),
-        }
+        file.sync_all()
     }
 }
 
@@ -258,7 +252,7 @@ mod tests {
             limits: Limits::default(),
         };
         let settings = WalFetchSettings::new(&place, &parts).unwrap();
-        settings.write(dir.path(), None).unwrap();
+        settings.write(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
         let path = dir.path().join(SETTINGS);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let read = WalFetchSettings::read(&path).unwrap();

@@ -7,7 +7,28 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::wal_fetch::fetch::CreatedTablespace;
+use lifeboat_postgres::{WalFact, WalFactKind};
+use lifeboat_vocabulary::Lsn;
+
+/// A tablespace that a segment creates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CreatedTablespace {
+    pub(crate) oid: u32,
+    /// Its directory, as it was on the server that wrote the WAL.
+    pub(crate) path: String,
+    /// Where its record begins.
+    pub(crate) at: Lsn,
+}
+
+/// The tablespace that a record creates, unless it lies before all that is replayed.
+pub(crate) fn created(fact: &WalFact, replay_from: Lsn) -> Option<CreatedTablespace> {
+    match &fact.kind {
+        WalFactKind::CreateTablespace { oid, path } if fact.start >= replay_from => {
+            Some(CreatedTablespace { oid: *oid, path: path.clone(), at: fact.start })
+        }
+        _ => None,
+    }
+}
 
 /// Decides whether a tablespace may be created.
 #[derive(Clone, Debug)]
@@ -54,7 +75,6 @@ impl TablespaceGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifeboat_vocabulary::Lsn;
 
     #[test]
     fn a_tablespace_is_created_only_where_nothing_is() {

@@ -3,6 +3,51 @@
 
 /// The text with comments, strings and character literals blanked out; lines stay where they are.
 pub(super) fn plain(text: &str) -> String {
+    blanked(text, &mut |_, _| ' ')
+}
+
+/// The strings of a source text that are not for tests alone, each with the line where it begins. Escapes are undone.
+pub(super) fn product_strings(text: &str) -> Vec<(usize, String)> {
+    /// Letters that no source has: one for each string, so that it can be told which are left without the tests.
+    const MARKS: u32 = 0xF_0000;
+    let mut strings = Vec::new();
+    let marked = blanked(text, &mut |at, literal| {
+        let Some(inside) = string_content(literal) else { return ' ' };
+        let mark = u32::try_from(strings.len()).ok().and_then(|index| char::from_u32(MARKS + index));
+        strings.push((text[..at].matches('\n').count() + 1, inside));
+        mark.unwrap_or(' ')
+    });
+    let left = without_tests(&marked);
+    let index = |c: char| u32::from(c).checked_sub(MARKS).and_then(|index| usize::try_from(index).ok());
+    left.chars().filter_map(|c| strings.get(index(c)?).cloned()).collect()
+}
+
+/// What stands in a string; `None` for comments and characters.
+fn string_content(literal: &str) -> Option<String> {
+    let open = literal.trim_start_matches('b');
+    if let Some(raw) = open.strip_prefix('r') {
+        let raw = raw.trim_matches('#');
+        return Some(raw.get(1..raw.len().checked_sub(1)?)?.to_owned());
+    }
+    let inside = open.strip_prefix('"')?.strip_suffix('"')?;
+    let (mut out, mut rest) = (String::new(), inside.chars().peekable());
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => match rest.next() {
+                // The line goes on where the next word begins.
+                Some('\n') => while rest.next_if(|c| c.is_whitespace()).is_some() {},
+                Some('n') => out.push('\n'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+/// The text with what `stand_in` says, which is given place and text, instead of each comment, string and character.
+fn blanked(text: &str, stand_in: &mut dyn FnMut(usize, &str) -> char) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
@@ -26,8 +71,8 @@ pub(super) fn plain(text: &str) -> String {
             at += length;
             continue;
         };
+        out.push(stand_in(at, &rest[..end]));
         out.extend(rest[..end].chars().filter(|character| *character == '\n'));
-        out.push(' ');
         at += end;
     }
     out

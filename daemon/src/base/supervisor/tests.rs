@@ -217,3 +217,22 @@ async fn a_cancelled_stop_leaves_its_tasks_to_the_next_stop() {
     assert_eq!(supervisor.stop_all(Duration::from_secs(60)).await, [""; 0]);
     assert_eq!(counted(&finished), 1, "what it had in hand was finished");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_nobody_keeps_any_more_is_noticed() {
+    let supervisor = Supervisor::new(Watchdog::Nobody);
+    for name in ["schedule", "wal"] {
+        supervisor.spawn(None, TaskSettings::new(name, CEILING), |context| async move {
+            context.progress.waiting("the end");
+            context.stop.cancelled().await;
+            Ok(())
+        });
+    }
+    pass(1).await;
+    assert_eq!(supervisor.abandoned(), None);
+    supervisor.tasks.lock()[1].keeper.abort();
+    pass(1).await;
+    assert_eq!(supervisor.abandoned(), Some("wal"));
+    supervisor.stop_all(Duration::from_secs(6)).await;
+    assert_eq!(supervisor.abandoned(), None);
+}

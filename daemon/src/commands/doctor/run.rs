@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lifeboat_cli::access::read_region;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone};
+use lifeboat_cli::{out, outln};
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
 use lifeboat_repository::backup::write::MemoryPlan;
@@ -137,8 +138,8 @@ async fn limits(session: &mut Session, facts: &ServerFacts, lines: &mut Lines) {
         }
     }
     for (setting, used, needed) in [
-        ("max_wal_senders", "SELECT count(*) FROM pg_stat_replication", 3),
-        ("max_replication_slots", "SELECT count(*) FROM pg_replication_slots", 2),
+        ("max_wal_senders", "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication", 3),
+        ("max_replication_slots", "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots", 2),
     ] {
         let limit: i64 = facts.setting(setting).and_then(|text| text.parse().ok()).unwrap_or(0);
         let used: i64 = match session.query_one_text(used).await {
@@ -287,7 +288,7 @@ fn print(lines: &[Line], output: Output) {
                 json!({ "area": line.area, "check": line.check, "state": state, "detail": line.detail, "cure": line.fix })
             })
             .collect();
-        println!("{}", json!({ "checks": checks }));
+        outln!("{}", json!({ "checks": checks }));
         return;
     }
     let columns = [("area", Align::Left), ("check", Align::Left), ("state", Align::Left), ("detail", Align::Left)];
@@ -309,9 +310,9 @@ fn print(lines: &[Line], output: Output) {
             ]);
         }
     }
-    print!("{table}");
+    out!("{table}");
     let count = |state| lines.iter().filter(|line| line.state == state).count() as u64;
     let checks = counted(lines.len() as u64, "check", "checks");
     let warnings = counted(count(State::Warning), "warning", "warnings");
-    println!("{checks}: {} failed, {warnings}", count(State::Bad));
+    outln!("{checks}: {} failed, {warnings}", count(State::Bad));
 }

@@ -75,7 +75,7 @@ async fn server(session: &mut Session, cluster: &ClusterSettings, lines: &mut Li
         (CommitMode::Synchronous, false) => {
             let detail = format!("do not wait: synchronous_standby_names does not name {application_name}");
             let fix = format!(
-                "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({application_name})'; SELECT pg_reload_conf()"
+                "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({application_name})'; SELECT pg_catalog.pg_reload_conf()"
             );
             lines.warning("wal", "commits", detail, &fix);
         }

@@ -234,3 +234,19 @@ fn warnings_are_reported_up_to_a_limit() {
     assert_eq!(told.len(), 1000);
     assert!(told[999].contains("its log has all of them"), "{}", told[999]);
 }
+
+#[test]
+fn a_server_that_never_ends_is_given_up() {
+    let mut stream = BackupStream::new(Framing::OneCopy, PageChecks::Server);
+    stream.files_max = 1;
+    let refused = one_copy().into_iter().find_map(|message| stream.push(message).err()).unwrap();
+    assert!(matches!(refused, SourceError::TooMuch { what: "files", limit: 1 }), "{refused:?}");
+
+    let mut stream = BackupStream::new(Framing::OneCopy, PageChecks::Server);
+    rows(&START).into_iter().for_each(|message| assert!(stream.push(message).unwrap().is_none()));
+    let long = "/".repeat(1025);
+    let refused = stream.push(row(&[Some("5"), Some(&long), None])).unwrap_err();
+    assert!(refused.to_string().contains("bytes of a tablespace's path"), "{refused}");
+    let refused = (0..20_000).find_map(|oid| stream.push(row(&[Some(&oid.to_string()), Some("/a"), None])).err());
+    assert!(matches!(refused, Some(SourceError::TooMuch { what: "tablespaces", .. })), "{refused:?}");
+}

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use async_channel::{Receiver, Sender};
 use bytes::{Bytes, BytesMut};
@@ -98,6 +98,8 @@ struct Engine {
     progress: Arc<Progress>,
     packs: RwLock<HashMap<u32, Arc<Pack>>>,
     failure: Mutex<Option<ReadBackupError>>,
+    /// Files whose frames were not all written yet.
+    unfinished: AtomicU64,
     stop: CancellationToken,
     runtime: tokio::runtime::Handle,
 }
@@ -122,6 +124,7 @@ pub async fn read_backup(
         progress,
         packs: RwLock::default(),
         failure: Mutex::default(),
+        unfinished: AtomicU64::new(0),
         stop: stop.child_token(),
         runtime: tokio::runtime::Handle::current(),
     });
@@ -138,7 +141,12 @@ pub async fn read_backup(
         fetchers.spawn(Arc::clone(&engine).fetch(runs.clone(), fetched_in.clone()));
     }
     drop((runs, fetched_in));
-    while fetchers.join_next().await.is_some() {}
+    while let Some(ended) = fetchers.join_next().await {
+        if let Err(error) = ended {
+            // What it had in hand is lost, and nobody else would miss it.
+            engine.fail(ReadBackupError::Thread(std::io::Error::other(error)));
+        }
+    }
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
     let all_well = joined.await.unwrap_or(false);
     if let Some(failure) = engine.failure.lock().take() {
@@ -147,7 +155,11 @@ pub async fn read_backup(
     if stop.is_cancelled() {
         return Err(ReadBackupError::Stopped);
     }
-    if all_well { Ok(()) } else { Err(ReadBackupError::Thread(std::io::Error::other("a thread panicked"))) }
+    match (all_well, engine.unfinished.load(Ordering::Acquire)) {
+        (true, 0) => Ok(()),
+        (true, files) => Err(ReadBackupError::Unfinished { files }),
+        (false, _) => Err(ReadBackupError::Thread(std::io::Error::other("a thread panicked"))),
+    }
 }
 
 /// What was recorded of the server at the head of the index (JSON), if anything was. `shard` is the first one.
@@ -253,6 +265,7 @@ impl Engine {
             return self.sink.make(&entry).map(|()| Vec::new()).map_err(|source| write_error(&entry.path, source));
         }
         let count = u32::try_from(frames.len()).map_err(|_| ReadBackupError::Stopped)?;
+        self.unfinished.fetch_add(1, Ordering::AcqRel);
         let job = Arc::new(FileJob {
             entry,
             expected: crc32c,
@@ -417,6 +430,7 @@ impl Engine {
             let done = self.sink.complete(&job.entry, found, file);
             done.map_err(|source| write_error(&job.entry.path, source))?;
         }
+        self.unfinished.fetch_sub(1, Ordering::AcqRel);
         self.progress.add_file();
         Ok(())
     }

@@ -59,6 +59,12 @@ pub enum ReadBackupError {
         /// Why.
         source: std::io::Error,
     },
+    /// Not all frames of some files have come, though nothing has failed.
+    #[error("{}, and nothing says why", lifeboat_vocabulary::counted(*files, "file is not complete", "files are not complete"))]
+    Unfinished {
+        /// How many.
+        files: u64,
+    },
     /// A thread could not be started, or has died.
     #[error("run a worker thread")]
     Thread(#[source] std::io::Error),

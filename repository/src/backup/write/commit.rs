@@ -145,11 +145,16 @@ impl SealedBackup {
             let log = logs.remove(&region.name);
             let work =
                 commit_region(Arc::clone(&self.hub), self.backup.clone(), region.clone(), log, Arc::clone(&objects));
+            // Until it says what became of it: a region that is missing here would not be missed in the verdict either.
+            regions.insert(region.name.clone(), Err(ExclusionReason::Commit("the commit has panicked".into())));
             tasks.spawn(async move { (region.name, work.await) });
         }
         while let Some(done) = tasks.join_next().await {
-            if let Ok((region, outcome)) = done {
-                regions.insert(region, outcome);
+            match done {
+                Ok((region, outcome)) => {
+                    regions.insert(region, outcome);
+                }
+                Err(error) => tracing::error!(%error, "a commit has ended without a result"),
             }
         }
         Ok(CommitReport { record, regions })

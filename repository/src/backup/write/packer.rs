@@ -15,7 +15,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::backup::write::error::BackupError;
 use crate::backup::write::manifest_check::ManifestCheck;
 use crate::backup::write::upload::{BufferPermit, UploadHub};
-use crate::backup::write::worker::{BufferPool, FrameDone, PackJob, SuspectPage, Work, WorkSink};
+use crate::backup::write::worker::{
+    BufferPool, FailsOnPanic, FrameDone, PackJob, SuspectPage, Work, WorkSink, panicked,
+};
 use crate::format::crc;
 use crate::format::ids::{EpochId, ObjectId, RepositoryId};
 use crate::format::index::extents::FrameRef;
@@ -168,6 +170,11 @@ struct State {
 impl Packer {
     /// Runs until `Finish`, or until a failure closes the channel. Called on a thread of its own.
     pub(crate) fn run(mut self) -> Option<Packed> {
+        let (shared, work) = (Arc::clone(&self.shared), self.work.clone());
+        let _fails = FailsOnPanic(move || {
+            work.close();
+            shared.fail(panicked());
+        });
         match self.try_run() {
             Ok(packed) => Some(packed),
             Err(error) => {

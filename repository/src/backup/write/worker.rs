@@ -130,6 +130,11 @@ pub(crate) struct Worker {
 impl Worker {
     /// Works until the work channel is closed and empty, or something fails.
     pub(crate) fn run(self) {
+        let (sink, work) = (Arc::clone(&self.sink), self.work.clone());
+        let _fails = FailsOnPanic(move || {
+            sink.failed(panicked());
+            work.close();
+        });
         if let Err(error) = self.try_run() {
             self.sink.failed(error);
             self.work.close();
@@ -182,6 +187,23 @@ impl Worker {
         let codec = compressor.compress(&plain, &mut payload)?;
         self.pool.give_back(plain);
         Ok(FrameDone { file: file.number, raw_len, crc32c, codec, payload, pages, suspects, _permit: permit })
+    }
+}
+
+/// The failure of a run in which a thread has panicked.
+pub(crate) fn panicked() -> BackupError {
+    BackupError::Thread(std::io::Error::other("a thread has panicked; its log says where"))
+}
+
+/// Fails the run if the thread that holds this panics. What it had in hand is lost then, and all others would wait for that
+/// for ever.
+pub(crate) struct FailsOnPanic<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for FailsOnPanic<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
     }
 }
 

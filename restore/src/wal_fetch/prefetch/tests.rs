@@ -9,6 +9,7 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::SegmentSize;
 
 use super::*;
+use crate::fetch::beneath::Beneath;
 use crate::target::wal_plan::ChainLeg;
 use crate::target::wal_source::{Extent, SourceError, WalSource};
 use crate::wal_fetch::fetch::Fetcher;
@@ -32,6 +33,8 @@ struct Scripted {
     away: Mutex<bool>,
     /// Segment starts whose content is not WAL.
     damaged: Mutex<BTreeSet<u64>>,
+    /// Segment starts whose content is WAL of another history.
+    foreign: Mutex<BTreeSet<u64>>,
     asked: Mutex<Vec<String>>,
     /// How far the newest timeline goes.
     end: Mutex<u64>,
@@ -43,8 +46,9 @@ impl Scripted {
     }
 }
 
-/// A segment whose one page begins in the middle of a record that goes on to the end: nothing in it can be wrong.
-fn segment_content(range: WalRange) -> Bytes {
+/// The part of a record that began before 2 MiB and goes on beyond all segments: nothing in it can be wrong, but for how
+/// much of it is left.
+fn segment_content(range: WalRange, history: u32) -> Bytes {
     let mut content = vec![0; usize::try_from(range.len()).unwrap()];
     let long = 40;
     for page in (0..content.len()).step_by(8192) {
@@ -56,9 +60,8 @@ fn segment_content(range: WalRange) -> Bytes {
         content[page + 2..page + 4].copy_from_slice(&(if is_first { 3u16 } else { 1 }).to_le_bytes());
         content[page + 4..page + 8].copy_from_slice(&range.timeline.get().to_le_bytes());
         content[page + 8..page + 16].copy_from_slice(&at.to_le_bytes());
-        // What is left of the record is larger than the segment.
-        let passed = (0..page).step_by(8192).map(|p| 8192 - if p == 0 { 40 } else { 24 }).sum::<usize>();
-        let left = u32::try_from(100_000_000 - passed).unwrap();
+        let passed = (2 * MIB..at).step_by(8192).map(|page| 8192 - if page.is_multiple_of(MIB) { 40 } else { 24 });
+        let left = u32::try_from(500_000_000 - passed.sum::<u64>()).unwrap() + history;
         content[page + 16..page + 20].copy_from_slice(&left.to_le_bytes());
         if header == long {
             content[page + 24..page + 32].copy_from_slice(&SYSTEM.to_le_bytes());
@@ -77,7 +80,8 @@ impl WalSource for Scripted {
         if self.damaged.lock().contains(&range.start.as_bytes()) {
             return Ok(vec![0xAA; usize::try_from(range.len()).unwrap()].into());
         }
-        Ok(segment_content(range))
+        let history = u32::from(self.foreign.lock().contains(&range.start.as_bytes()));
+        Ok(segment_content(range, history))
     }
 
     async fn history(&self, timeline: TimelineId) -> Result<Option<Bytes>, SourceError> {
@@ -117,7 +121,7 @@ fn scene(mode: Mode, patience: Duration, prepare: impl FnOnce(&Scripted)) -> Sce
         replay_from: lsn(2 * MIB),
     };
     let limits = Limits { segments: 3, patience, pause: Duration::from_millis(20), ..Limits::default() };
-    let files = SegmentFiles::emptied(dir.path(), None).unwrap();
+    let files = SegmentFiles::emptied(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
     let fetcher = Fetcher::new(Arc::clone(&source) as Arc<dyn WalSource>, files, SYSTEM);
     let guard = TablespaceGuard::new(dir.path().join("data"));
     let prefetcher = Prefetcher::start(plan, limits, fetcher, guard);
@@ -149,6 +153,7 @@ async fn a_recovery_gets_every_segment_whole_and_what_is_not_stored_is_absent() 
         assert_whole(&scene.prefetcher.answer(&name(2, segment)).await);
     }
     assert_eq!(scene.prefetcher.handed_until(), Some(lsn(8 * MIB + MIB / 2)));
+    assert_eq!(scene.prefetcher.replayable(), Ok(None), "all of it, and no record ends in it");
     for absent in [&name(2, 9), &name(1, 1), "00000003.history", "000000010000000000000002.partial", "nonsense"] {
         assert_eq!(scene.prefetcher.answer(absent).await, Answer::Absent, "{absent}");
     }
@@ -194,6 +199,31 @@ async fn what_cannot_be_had_inside_of_the_plan_is_a_failure_and_never_absent() {
         let answer = scene.prefetcher.answer(&unknown).await;
         assert!(matches!(answer, Answer::Failed(_)), "nobody can say whether there is {unknown}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_segment_that_does_not_follow_the_one_before_is_a_failure_also_for_who_starts_in_the_middle() {
+    let foreign = |source: &Scripted| {
+        source.foreign.lock().insert(5 * MIB);
+    };
+    let in_order = scene(Mode::Recovery, SHORT, foreign);
+    for (number, segment) in [(1, 2), (1, 3), (2, 4)] {
+        assert_whole(&in_order.prefetcher.answer(&name(number, segment)).await);
+    }
+    assert_eq!(in_order.prefetcher.replayable().unwrap_err().to_string(), name(2, 5));
+    let middle = scene(Mode::Recovery, SHORT, foreign);
+    let standby = scene(Mode::Standby, SHORT, |source| {
+        source.foreign.lock().insert(8 * MIB);
+    });
+    for (scene, segment) in [(&in_order, 5), (&middle, 5), (&middle, 6), (&standby, 8)] {
+        match scene.prefetcher.answer(&name(2, segment)).await {
+            Answer::Failed(why) => assert!(why.contains("WAL breaks off at"), "{segment}: {why}"),
+            other => panic!("{segment}: {other:?}"),
+        }
+    }
+    assert_whole(&middle.prefetcher.answer(&name(2, 7)).await);
+    let files = std::fs::read_dir(middle.dir.path().join("segments")).unwrap();
+    assert!(files.count() <= 4, "what was refused does not stay");
 }
 
 #[tokio::test]

@@ -1,0 +1,405 @@
+//! A directory and what lies below it, reached from its open file, one step at a time, and never through a link.
+//!
+//! Who restores as root gives what is made to another account while it goes on. That account could put a link in place of a
+//! directory or a file at any moment; a path that is looked up from `/` again would then lead root out of the directory.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Uid};
+
+/// Who shall own what is restored: the numbers of user and group.
+pub(crate) type Owner = (u32, u32);
+
+/// A directory that is ours to fill.
+#[derive(Debug)]
+pub(crate) struct Beneath {
+    /// For messages.
+    path: PathBuf,
+    directory: File,
+    owner: Option<Owner>,
+}
+
+impl Beneath {
+    /// Takes over a directory, which is made if it is missing.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; `DirectoryNotEmpty` if there is something in it.
+    pub(crate) fn take(path: &Path, owner: Option<Owner>) -> io::Result<Self> {
+        let fault = |error: io::Error| at(path, error);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
+        // From here on the path is not looked up again.
+        let directory = File::open(path).map_err(fault)?;
+        let taken = Self { path: path.to_owned(), directory, owner };
+        if !taken.names()?.is_empty() {
+            return Err(fault(io::ErrorKind::DirectoryNotEmpty.into()));
+        }
+        let mode = taken.directory.metadata().map_err(fault)?.mode() & 0o7777;
+        if mode != 0o700 && mode != 0o750 {
+            taken.directory.set_permissions(PermissionsExt::from_mode(0o700)).map_err(fault)?;
+        }
+        taken.give_away(&taken.directory).map_err(fault)?;
+        Ok(taken)
+    }
+
+    /// Takes a directory that may hold something already, and is made if it is missing. The one above it must be there.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if it is a link.
+    pub(crate) fn keep(path: &Path, owner: Option<Owner>) -> io::Result<Self> {
+        let fault = |error: io::Error| at(path, error);
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fault(error)),
+            _ => {}
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| fault(error.into()))?;
+        let kept = Self { path: path.to_owned(), directory: directory.into(), owner };
+        kept.give_away(&kept.directory).map_err(fault)?;
+        Ok(kept)
+    }
+
+    /// A directory in it, which is made if it is missing.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if it is a link.
+    pub(crate) fn folder(&self, name: &str) -> io::Result<Self> {
+        let opened = self.step(self.directory.as_fd(), name.as_bytes(), 0o700);
+        let directory = opened.map_err(|error| self.at(name.as_bytes(), error))?;
+        Ok(Self { path: self.path.join(name), directory: directory.into(), owner: self.owner })
+    }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        let fault = |error: rustix::io::Errno| at(&self.path, error.into());
+        let mut names = Vec::new();
+        for member in Dir::read_from(&self.directory).map_err(fault)? {
+            let member = member.map_err(fault)?;
+            let name = member.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes a file or a link in it, if there is one.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.at(name.as_bytes(), error.into())),
+        }
+    }
+
+    /// Opens a file in it for writing, with what it holds; it is made if it is missing.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if it is a link.
+    pub(crate) fn open_or_make(&self, name: &str) -> io::Result<File> {
+        self.open(name.as_bytes(), OFlags::WRONLY | OFlags::CREATE, 0o600)
+    }
+
+    /// Gives what has this name to the owner; a link is not followed.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn give_away_name(&self, name: &str) -> io::Result<()> {
+        let Some((user, group)) = self.owner else { return Ok(()) };
+        let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+        let given = rustix::fs::chownat(&self.directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
+        given.map_err(|error| self.at(name.as_bytes(), error.into()))
+    }
+
+    /// The open directory as a path, for what takes nothing but paths. It is one as long as `self` lives.
+    pub(crate) fn open_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
+    }
+
+    /// Its path, as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The device that it lies on.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn device(&self) -> io::Result<u64> {
+        Ok(self.directory.metadata().map_err(|error| at(&self.path, error))?.dev())
+    }
+
+    /// Flushes the whole file system.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn flush_file_system(&self) -> io::Result<()> {
+        rustix::fs::syncfs(&self.directory).map_err(|error| at(&self.path, error.into()))
+    }
+
+    /// Makes a directory, and those above it. One that is there already is left as it is.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if a part of the path is a link.
+    pub(crate) fn make_directory(&self, path: &[u8], mode: u32) -> io::Result<()> {
+        let Some((parent, name)) = split(path) else { return Ok(()) };
+        let made = self.open_parent(parent).and_then(|parent| self.step(parent.as_fd(), name, mode));
+        made.map(drop).map_err(|error| self.at(path, error))
+    }
+
+    /// Makes a file, and the directories above it.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; `AlreadyExists` also for a link, wherever it leads.
+    pub(crate) fn create(&self, path: &[u8], mode: u32) -> io::Result<File> {
+        self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)
+    }
+
+    /// Opens a file to add to its end; it is made if it is missing.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if it is a link.
+    pub(crate) fn append(&self, path: &[u8], mode: u32) -> io::Result<File> {
+        let file = self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, mode)?;
+        let metadata = file.metadata().map_err(|error| self.at(path, error))?;
+        // A second name of a file elsewhere is as good as a link to it.
+        if !metadata.is_file() || metadata.nlink() != 1 {
+            return Err(self.at(path, io::Error::other("it has another name elsewhere, or is no file")));
+        }
+        Ok(file)
+    }
+
+    /// Opens a file that is open already a second time, past the page cache.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; `InvalidInput` if the file system cannot do that.
+    pub(crate) fn reopen_direct(&self, path: &[u8], opened: &File) -> io::Result<File> {
+        let again = self.open_existing(path, OFlags::WRONLY | OFlags::DIRECT)?;
+        let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if !same(&again.metadata()?, &opened.metadata()?) {
+            return Err(self.at(path, io::Error::other("somebody has put another file in its place")));
+        }
+        Ok(again)
+    }
+
+    fn open(&self, path: &[u8], flags: OFlags, mode: u32) -> io::Result<File> {
+        let file = self.open_flags(path, flags, mode).and_then(|file| self.give_away(&file).map(|()| file));
+        file.map_err(|error| self.at(path, error))
+    }
+
+    fn open_existing(&self, path: &[u8], flags: OFlags) -> io::Result<File> {
+        self.open_flags(path, flags, 0).map_err(|error| self.at(path, error))
+    }
+
+    fn open_flags(&self, path: &[u8], flags: OFlags, mode: u32) -> io::Result<File> {
+        let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = self.open_parent(parent)?;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(mode & 0o777))?.into())
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn link(&self, path: &[u8], target: &Path) -> io::Result<()> {
+        let made = || -> io::Result<()> {
+            let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
+            let (parent, name) = (self.open_parent(parent)?, OsStr::from_bytes(name));
+            rustix::fs::symlinkat(target, &parent, name)?;
+            if let Some((user, group)) = self.owner {
+                let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+                rustix::fs::chownat(&parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Ok(())
+        };
+        made().map_err(|error| self.at(path, error))
+    }
+
+    /// Gives a file in `directory` another name.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn rename(&self, directory: &[u8], from: &str, to: &str) -> io::Result<()> {
+        let renamed = || -> io::Result<()> {
+            let parts = directory.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+            let directory = File::from(self.open_parent(parts)?);
+            Ok(rustix::fs::renameat(&directory, from, &directory, to)?)
+        };
+        renamed().map_err(|error| self.at(directory, error))
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn flush(&self, directory: &[u8]) -> io::Result<()> {
+        let parts = directory.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+        let flushed = self.open_parent(parts).and_then(|directory| File::from(directory).sync_all());
+        flushed.map_err(|error| self.at(directory, error))
+    }
+
+    /// The directory at the end of these names; what is missing is made.
+    fn open_parent<'p>(&self, parts: impl Iterator<Item = &'p [u8]>) -> io::Result<OwnedFd> {
+        let mut directory = OwnedFd::from(self.directory.try_clone()?);
+        for part in parts {
+            directory = self.step(directory.as_fd(), part, 0o700)?;
+        }
+        Ok(directory)
+    }
+
+    /// One step down.
+    fn step(&self, parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<OwnedFd> {
+        let name = OsStr::from_bytes(name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
+        match open() {
+            Err(rustix::io::Errno::NOENT) => {}
+            other => return Ok(other?),
+        }
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode & 0o777)) {
+            Ok(()) => {
+                let made = open()?;
+                self.give_away(&made)?;
+                Ok(made)
+            }
+            // Another thread was quicker, and gives it away.
+            Err(rustix::io::Errno::EXIST) => Ok(open()?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn give_away(&self, file: impl AsFd) -> io::Result<()> {
+        match self.owner {
+            Some((user, group)) => fchown(file, Some(user), Some(group)),
+            None => Ok(()),
+        }
+    }
+
+    fn at(&self, path: &[u8], error: io::Error) -> io::Error {
+        at(&self.path.join(OsStr::from_bytes(path)), error)
+    }
+}
+
+/// The names above the last one, and the last one.
+fn split(path: &[u8]) -> Option<(impl Iterator<Item = &[u8]>, &[u8])> {
+    let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (path.get(..slash)?, path.get(slash + 1..)?),
+        None => (&[][..], path),
+    };
+    let is_name = |part: &[u8]| !part.is_empty() && part != b"." && part != b"..";
+    let parts = move || parent.split(|byte| *byte == b'/').filter(move |_| !parent.is_empty());
+    (is_name(name) && parts().all(is_name)).then(|| (parts(), name))
+}
+
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    /// A directory that is being filled, and one elsewhere that nothing may get into.
+    fn scene() -> (tempfile::TempDir, Beneath, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        File::create(elsewhere.join("precious")).unwrap().write_all(b"precious").unwrap();
+        let beneath = Beneath::take(&dir.path().join("data"), None).unwrap();
+        (dir, beneath, elsewhere)
+    }
+
+    #[track_caller]
+    fn assert_untouched(elsewhere: &Path) {
+        let names: Vec<_> = std::fs::read_dir(elsewhere).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["precious"]);
+        assert_eq!(std::fs::read(elsewhere.join("precious")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_link_that_takes_the_place_of_a_directory_leads_nowhere() {
+        let (_dir, beneath, elsewhere) = scene();
+        beneath.create(b"base/5/1", 0o600).unwrap();
+        rustix::fs::rename(beneath.path().join("base"), beneath.path().join("aside")).unwrap();
+        symlink(&elsewhere, beneath.path().join("base")).unwrap();
+        assert!(beneath.create(b"base/1", 0o600).is_err());
+        assert!(beneath.create(b"base/5/2", 0o600).is_err());
+        assert!(beneath.append(b"base/precious", 0o600).is_err());
+        assert!(beneath.make_directory(b"base/6", 0o700).is_err());
+        assert!(beneath.make_directory(b"base", 0o700).is_err());
+        assert!(beneath.link(b"base/link", Path::new("/")).is_err());
+        assert!(beneath.rename(b"base", "precious", "gone").is_err());
+        assert_untouched(&elsewhere);
+    }
+
+    #[test]
+    fn a_link_that_takes_the_place_of_a_file_leads_nowhere() {
+        let (_dir, beneath, elsewhere) = scene();
+        let precious = elsewhere.join("precious");
+        for name in ["a", "b"] {
+            symlink(&precious, beneath.path().join(name)).unwrap();
+        }
+        assert_eq!(beneath.create(b"a", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(beneath.append(b"b", 0o600).is_err());
+        std::fs::hard_link(&precious, beneath.path().join("hard")).unwrap();
+        assert!(beneath.append(b"hard", 0o600).unwrap_err().to_string().contains("another name"));
+        let opened = beneath.create(b"big", 0o600).unwrap();
+        std::fs::remove_file(beneath.path().join("big")).unwrap();
+        std::fs::hard_link(&precious, beneath.path().join("big")).unwrap();
+        assert!(beneath.reopen_direct(b"big", &opened).is_err());
+        assert_eq!(std::fs::read(precious).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn the_directory_itself_may_be_moved_and_is_filled_all_the_same() {
+        let (dir, beneath, elsewhere) = scene();
+        rustix::fs::rename(beneath.path(), dir.path().join("moved")).unwrap();
+        symlink(&elsewhere, beneath.path()).unwrap();
+        beneath.create(b"base/1", 0o600).unwrap();
+        assert!(dir.path().join("moved/base/1").exists());
+        assert_untouched(&elsewhere);
+    }
+
+    #[test]
+    fn a_directory_that_is_kept_is_emptied_by_name_and_never_through_a_link() {
+        let (dir, _, elsewhere) = scene();
+        let linked = dir.path().join("linked");
+        symlink(&elsewhere, &linked).unwrap();
+        assert!(Beneath::keep(&linked, None).is_err());
+        let kept = Beneath::keep(&dir.path().join("kept"), None).unwrap();
+        symlink(&elsewhere, kept.path().join("segments")).unwrap();
+        assert!(kept.folder("segments").is_err());
+        symlink(elsewhere.join("precious"), kept.path().join("lock")).unwrap();
+        assert!(kept.open_or_make("lock").is_err());
+        for name in kept.names().unwrap() {
+            kept.remove(&name).unwrap();
+        }
+        assert_eq!(kept.names().unwrap().len(), 0);
+        kept.remove(OsStr::new("nothing")).unwrap();
+        kept.folder("segments").unwrap().create(b"1", 0o600).unwrap();
+        assert!(kept.open_path().join("segments/1").exists());
+        assert_untouched(&elsewhere);
+    }
+
+    #[test]
+    fn paths_that_climb_or_start_elsewhere_are_none() {
+        let (_dir, beneath, elsewhere) = scene();
+        for path in ["../elsewhere/x", "a/../../elsewhere/x", "/etc/x", "", "a//b", "./x", "a/."] {
+            assert!(beneath.create(path.as_bytes(), 0o600).is_err(), "{path}");
+        }
+        assert_untouched(&elsewhere);
+    }
+}
