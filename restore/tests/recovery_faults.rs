@@ -140,6 +140,29 @@ fn when_patience_ends_recovery_stops_and_a_later_start_goes_on() {
     wait_for("the end of the prefetcher, which nobody needs any more", || prefetcher_of(&data).is_none());
 }
 
+/// A server that ends its recovery early, as one does that meets a record which it takes for the end of the WAL: it opens,
+/// and says nothing of it.
+#[test]
+fn a_recovery_that_ends_early_is_no_success() {
+    let (scene, _server, _) = shipped(3, 1);
+    let real = bin_dir(majors_under_test()[0]).unwrap();
+    let programs = scene.site.target("programs");
+    std::fs::create_dir(&programs).unwrap();
+    for name in ["initdb", "pg_ctl", "psql"] {
+        std::os::unix::fs::symlink(real.join(name), programs.join(name)).unwrap();
+    }
+    let postgres = programs.join("postgres");
+    let script = format!("#!/bin/sh\nexec {}/postgres \"$@\" -c restore_command=false\n", real.display());
+    std::fs::write(&postgres, script).unwrap();
+    std::fs::set_permissions(&postgres, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&programs, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let data = scene.site.target("early");
+    let mut command = scene.site.restore_command(&["restore", "--start", "--to", data.to_str().unwrap()]);
+    let said = Said::from(command.env("LIFEBOAT_PG_BIN", &programs).output().unwrap()).expect(12);
+    assert!(said.err.contains("which it has never asked for") && said.err.contains("was stopped"), "{}", said.err);
+    assert!(!data.join("postmaster.pid").exists(), "nobody is to take it for what was asked for");
+}
+
 /// The process that listens in the directory beside `data`.
 fn prefetcher_of(data: &Path) -> Option<String> {
     let mut settings = data.as_os_str().to_owned();
