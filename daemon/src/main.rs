@@ -16,8 +16,8 @@ use lifeboat_daemon::base::logs;
 use lifeboat_daemon::commands::command_line::{Cli, Command, RetentionCommand};
 use lifeboat_daemon::commands::hold::HoldCommand;
 use lifeboat_daemon::commands::{
-    adopt, backup, check_config, delegate, doctor, heal, hold, init, pause, retention_apply, retention_plan, scrub,
-    selection, status,
+    adopt, adopt_lost_wal, backup, check_config, delegate, doctor, heal, hold, init, pause, retention_apply,
+    retention_plan, scrub, selection, status,
 };
 use lifeboat_daemon::run::daemon;
 use lifeboat_daemon::settings::reload::ConfigSource;
@@ -68,7 +68,7 @@ fn purpose(command: &Command) -> Purpose {
         | Command::Run
         | Command::Pause(_)
         | Command::Resume(_)
-        | Command::Adopt
+        | Command::Adopt(_)
         | Command::Heal(_)
         | Command::Scrub(_)
         | Command::Retention { .. }
@@ -119,7 +119,8 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             backups::print_list(&repository, output);
             Ok(Ending::Done)
         }
-        Command::Adopt => adopt::run(chosen, output).await,
+        Command::Adopt(args) if args.lost_wal => adopt_lost_wal::run(chosen, output).await,
+        Command::Adopt(_) => adopt::run(chosen, output).await,
         Command::Pause(args) => pause::pause(chosen, args),
         Command::Resume(args) => pause::resume(chosen, args),
         Command::Heal(args) => heal::run(chosen, args, output, &stop).await,

@@ -131,11 +131,11 @@ fn every_role_may_do_what_the_program_does_in_it_and_no_more() {
             vec![
                 ("PutObject+", vec![pack, list, wal, slice, slots, log, "lifeboat.json"]),
                 ("PutObject", vec![head, lease, probe]),
-                ("GetObject", vec![log, "lifeboat.json", list, head, lease, probe]),
+                ("GetObject", vec![log, "lifeboat.json", list, head, lease, probe, wal, slice, slots]),
             ],
             vec![
                 ("PutObject", vec![pack, wal, slots, log, "lifeboat.json"]),
-                ("GetObject", vec![pack, wal, slots]),
+                ("GetObject", vec![pack]),
                 ("DeleteObject", vec![pack, wal, log, probe]),
                 ("PutObjectRetention", vec![pack, log]),
             ],

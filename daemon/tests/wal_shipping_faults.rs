@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::CommitMode;
-use lifeboat_daemon::wal::ship::positions::{Offer, UploadState};
+use lifeboat_daemon::wal::ship::positions::{Offer, ShipError, UploadState};
 use lifeboat_daemon::wal::ship::settings::ShipSettings;
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::aead::sha256;
@@ -18,7 +18,7 @@ use lifeboat_repository::format::layout::{StoredName, WalForm};
 use lifeboat_repository::log::LogError;
 use lifeboat_repository::log::records::{GapReason, GapScope};
 use lifeboat_stores::{Chance, Fault, MemoryStore, Operation, PutMode, Rule, SealedBody, Store};
-use lifeboat_vocabulary::{ByteCount, Clock, ManualClock, SystemClock};
+use lifeboat_vocabulary::{ByteCount, Clock, ManualClock, SystemClock, UtcTime};
 use wal_support::*;
 
 fn puts_of_wal(fault: Fault) -> Rule {
@@ -242,7 +242,7 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_writer_stops_one_uploader_and_objects_of_an_earlier_run_stop_none() {
+async fn another_writer_stops_one_uploader_and_objects_that_nobody_signed_stop_none() {
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let stores = (0..2).map(|_| Arc::new(MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock))) as Arc<dyn Store>);
     let world = World::with(stores.collect()).await;
@@ -254,12 +254,15 @@ async fn another_writer_stops_one_uploader_and_objects_of_an_earlier_run_stop_no
     };
     let shipper = world.start(world.settings()).await;
     shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-    // A request of a run that was killed arrives late.
+    // Somebody who may create objects takes a name before we do: its WAL goes there under other names.
     foreign(1, 17 * MIB).await;
     let sent = offer(&shipper, 1, 16 * MIB, 18 * MIB + 10).await;
-    everywhere(&shipper, 1, sent).await;
-    clock.set(clock.now().plus(Duration::from_secs(3600)));
-    foreign(1, 19 * MIB).await;
+    let now = everywhere(&shipper, 1, sent).await;
+    assert!(now.regions[1].unverified.as_ref().is_some_and(|what| what.contains("wal/00000001/")), "{now:?}");
+    assert_eq!((&now.regions[1].state, &now.regions[0].unverified), (&UploadState::Current, &None));
+    world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+    // Another server writes with the same key.
+    let theirs = world.store_other_wal(1, range(1, 19 * MIB, 20 * MIB)).await;
     let sent = offer(&shipper, 1, sent, 22 * MIB).await;
     let now = until(&shipper, "a conflict", |now| matches!(now.regions[1].state, UploadState::Conflict { .. })).await;
     assert!(
@@ -272,19 +275,19 @@ async fn another_writer_stops_one_uploader_and_objects_of_an_earlier_run_stop_no
     assert!((lsn(18 * MIB)..lsn(20 * MIB)).contains(&durable), "{durable}");
     let key = StoredName::WalSegment(range(1, 19 * MIB, 20 * MIB)).key();
     let kept = world.stores[1].get(&key, lifeboat_stores::ByteRange::WholeUpTo(ByteCount::from_mib(2))).await.unwrap();
-    assert_eq!(&kept[..], b"not ours, at 19922944", "nothing is overwritten");
+    assert_eq!(kept, theirs, "nothing is overwritten");
     world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_may_only_create_ships_as_well() {
+async fn a_role_that_may_create_and_read_wal_alone_ships_as_well() {
     let world = World::new(1).await;
     let unreadable = |key: &str| Rule {
         operation: Some(Operation::Get),
         key_contains: key.to_owned(),
         ..Rule::always(Fault::Denied)
     };
-    ["wal/", "slices/", "keys/"].iter().for_each(|key| world.stores[0].add(unreadable(key)));
+    ["data/", "keys/"].iter().for_each(|key| world.stores[0].add(unreadable(key)));
     let lost = Rule {
         operation: Some(Operation::Put),
         key_contains: "slices/".to_owned(),
@@ -402,4 +405,124 @@ async fn a_log_that_was_set_back_while_wal_flows_gets_no_record_behind_its_hole_
     let refused = follower.read_log(&world.region(0), whole.trust()).await.unwrap_err();
     assert!(matches!(*refused, LogError::Forked { .. } | LogError::RolledBack { .. }), "{refused:?}");
     shipper.stop(Duration::from_secs(10)).await;
+}
+
+/// The machine's clock, until it breaks.
+#[derive(Debug, Default)]
+struct BrokenClock(std::sync::atomic::AtomicBool);
+
+impl Clock for BrokenClock {
+    fn now(&self) -> UtcTime {
+        assert!(!self.0.load(std::sync::atomic::Ordering::Relaxed), "as planned");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_the_shipper_that_dies_is_noticed() {
+    let world = World::new(1).await;
+    let clock = Arc::new(BrokenClock::default());
+    let shipper =
+        Shipper::start(world.settings(), vec![world.region(0)], Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+    shipper.begin(at(1, 16 * MIB), segment(16)).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(200), shipper.failed()).await.is_err(), "all is well");
+    clock.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    offer(&shipper, 1, 16 * MIB, 16 * MIB + 100).await;
+    let failed = tokio::time::timeout(Duration::from_secs(20), shipper.failed()).await;
+    assert_eq!(failed.unwrap(), "sealing");
+}
+
+#[tokio::test]
+async fn a_gap_is_one_of_all_regions_only_once_all_have_answered() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 14 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 14 * MIB, 15 * MIB).await;
+    everywhere(&shipper, 1, sent).await;
+    shipper.stop(Duration::from_secs(10)).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let shipper = world.start(world.settings()).await;
+    shipper.record_gap(range(1, 15 * MIB, 16 * MIB), GapReason::SegmentRemoved).await.unwrap();
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    offer(&shipper, 1, 16 * MIB, 17 * MIB).await;
+    let gaps =
+        async |region| -> Vec<_> { world.log(region).await.wal_gaps().map(|gap| (gap.reason, gap.scope)).collect() };
+    let narrow = (GapReason::SegmentRemoved, GapScope::Region);
+    eventually("the gap in the region that answers", async || gaps(0).await == [narrow]).await;
+    world.stores[1].heal();
+    let wide = (GapReason::SegmentRemoved, GapScope::Everywhere);
+    eventually("the gap in both regions", async || gaps(0).await == [narrow, wide] && gaps(1).await.contains(&wide))
+        .await;
+    shipper.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_never_takes_the_place_of_slices_with_other_content() {
+    let world = World::new(1).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 16 * MIB + 5000).await;
+    everywhere(&shipper, 1, sent).await;
+    // Killed: the head knows nothing of the slices yet, and the next run finds them by listing.
+    drop(shipper);
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let mut other = wal(1, 16 * MIB, 16 * MIB + 6000).to_vec();
+    other[2000] ^= 1;
+    for _ in 0..2 {
+        let changed = shipper.offer(at(1, 16 * MIB), Bytes::from(other.clone())).await;
+        assert!(matches!(changed, Err(ShipError::Changed { .. })), "{changed:?}");
+    }
+    let sent = offer(&shipper, 1, 16 * MIB, 17 * MIB + 10).await;
+    everywhere(&shipper, 1, sent).await;
+    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_spool_has_lost_is_received_again_as_long_as_the_server_has_it() {
+    let world = World::new(2).await;
+    // A quorum of both, so that nothing is confirmed that one of them lacks.
+    let settings = ShipSettings { wal_quorum: 2, ..world.settings() };
+    let shipper = world.start(settings.clone()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 16 * MIB + 100).await;
+    everywhere(&shipper, 1, sent).await;
+    world.stores[1].add(puts_of_wal(Fault::Lost));
+    let sent = offer(&shipper, 1, sent, 18 * MIB).await;
+    eventually("the spool keeps it", async || world.spooled().len() >= 2).await;
+    drop(shipper);
+    // The disk loses what it was given.
+    for name in world.spooled().into_iter().filter(|name| name.ends_with(".lbw")) {
+        let path = world.spool().join(name);
+        let length = usize::try_from(std::fs::metadata(&path).unwrap().len()).unwrap();
+        std::fs::write(&path, vec![0; length]).unwrap();
+    }
+    let shipper = world.start(settings.clone()).await;
+    world.stores[1].heal();
+    let failed = tokio::time::timeout(Duration::from_secs(30), shipper.failed()).await;
+    assert_eq!(failed.unwrap(), "upload into a region");
+    drop(shipper);
+    // Begun again, as the supervisor does, until nothing unreadable is left.
+    for _ in 0..4 {
+        let shipper = world.start(settings.clone()).await;
+        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+        offer(&shipper, 1, 16 * MIB, sent).await;
+        let done = until_or_failed(&shipper, sent).await;
+        drop(shipper);
+        if done {
+            break;
+        }
+    }
+    for region in 0..2 {
+        assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region} misses nothing");
+    }
+    world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+/// Whether everything is everywhere before a part of the shipper fails.
+async fn until_or_failed(shipper: &Shipper, end: u64) -> bool {
+    tokio::select! {
+        _ = everywhere(shipper, 1, end) => true,
+        _ = shipper.failed() => false,
+    }
 }

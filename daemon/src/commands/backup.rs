@@ -15,6 +15,7 @@ use crate::backup::run::{Shown, make, result_of};
 use crate::base::guard::{GuardError, RunGuard};
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring::ClusterConfig;
+use crate::wal::server_memory::ServerMemory;
 
 /// Makes a full backup and prints what became of it. A daemon beside it makes none meanwhile, and remembers this one.
 ///
@@ -24,6 +25,7 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output, stop: &CancellationT
     let ClusterConfig { config, cluster } = chosen;
     let directory = chosen.state_directory();
     let _guard = by_hand(&directory)?;
+    refuse_lost_wal(&directory)?;
     let (history, _) = RunHistory::open(&directory);
     let (number, begun) = history.begin(RunKind::ByHand, None, SystemClock.now()).await;
     let regions = OpenRegions::open(config, &cluster.name).await?;
@@ -44,6 +46,17 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output, stop: &CancellationT
         Verdict::Degraded => Ending::Degraded,
         Verdict::Ok => Ending::Done,
     })
+}
+
+/// A backup of a server that was set back would be followed, in a restore, by the WAL that it has lost.
+fn refuse_lost_wal(directory: &Path) -> anyhow::Result<()> {
+    match ServerMemory::open(directory).read().refused {
+        Some(lost) => {
+            let text = format!("no backup of a server that has lost WAL, refused since {}: {}", lost.since, lost.why);
+            Err(Exit::error(Ending::Failed, text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Only one backup of a cluster at a time, whoever makes it.

@@ -50,7 +50,7 @@ pub enum Command {
     /// Let go on what was paused; for deletion also what froze by itself.
     Resume(ResumeArgs),
     /// Let a restored copy take over: it writes into the repository from now on, and the original is refused.
-    Adopt,
+    Adopt(AdoptArgs),
     /// Bring every region what it lacks of what is kept, from regions that have it.
     Heal(HealArgs),
     /// Check that everything that is stored is there; with `--full`, read it back and verify it.
@@ -77,6 +77,15 @@ pub enum Command {
     /// Print the manual page, for packages.
     #[command(hide = true)]
     Manual,
+}
+
+/// How to take over.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct AdoptArgs {
+    /// Go on with a server that was set back and is refused because it lost WAL: what it lost is put on record as missing,
+    /// and a base backup is made. What the regions hold stays.
+    #[arg(long)]
+    pub lost_wal: bool,
 }
 
 /// What to do about retention.

@@ -1,6 +1,7 @@
 //! The commands of `lifeboatd`, one file each.
 
 pub mod adopt;
+pub mod adopt_lost_wal;
 pub mod backup;
 pub mod check_config;
 pub mod command_line;

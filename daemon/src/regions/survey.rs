@@ -87,7 +87,7 @@ fn summarise(logs: &BTreeMap<RegionName, FollowedLog>, quorum: usize, now: UtcTi
     let matters = |gap: &&WalGapRecord| {
         oldest.is_some_and(|oldest| gap.timeline > oldest.timeline || gap.to.unwrap_or(gap.from) > oldest.lsn)
     };
-    survey.gaps = records.gaps_everywhere().filter(matters).map(ToString::to_string).collect();
+    survey.gaps = records.gaps_of_all().filter(matters).map(ToString::to_string).collect();
     survey
 }
 

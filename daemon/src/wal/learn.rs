@@ -114,7 +114,7 @@ fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descripto
     let newest = catalog.newest_intact().map(|row| &row.record);
     let start = newest.map(|record| WalPosition { timeline: record.start_tli, lsn: record.start_lsn });
     let wanted = newest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn });
-    let backup_needed = needed(start, records.gaps_everywhere());
+    let backup_needed = needed(start, records.gaps_of_all());
     let belonging = Belonging {
         system_identifier: descriptor.sysid,
         incarnation: incarnation.map(|incarnation| incarnation.to_string()),

@@ -7,6 +7,7 @@ pub(crate) mod latency;
 pub(crate) mod learn;
 pub(crate) mod receive;
 pub(crate) mod reporter;
+pub mod server_memory;
 pub(crate) mod shared;
 pub mod ship;
 pub(crate) mod slot_watch;

@@ -104,6 +104,14 @@ impl Reporter {
         }
         for (index, region) in positions.regions.iter().enumerate() {
             wrong_region(region, behind_since.get(&index).copied(), &mut wrong);
+            if let Some(what) = &region.unverified {
+                let name = &region.region;
+                let text = format!(
+                    "region {name} holds an object under a name of WAL that none of this repository's keys signed ({what}): \
+                     somebody else may create objects there. It counts for nothing, and WAL goes on beside it"
+                );
+                wrong.add(Alarm::WalUnverified.of_region(name), text);
+            }
         }
         wrong
     }
@@ -257,7 +265,7 @@ mod tests {
     use super::*;
 
     fn region(state: UploadState) -> RegionPosition {
-        RegionPosition { region: "r".parse().unwrap(), durable: None, state }
+        RegionPosition { region: "r".parse().unwrap(), durable: None, state, unverified: None }
     }
 
     #[tokio::test(start_paused = true)]

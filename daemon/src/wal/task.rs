@@ -19,6 +19,7 @@ use crate::wal::learn::{Known, learn};
 use crate::wal::receive::receiver::Receiver;
 use crate::wal::receive::upstream::Finder;
 use crate::wal::reporter::{Reporter, ReporterSettings};
+use crate::wal::server_memory::ServerMemory;
 use crate::wal::shared::Shared;
 use crate::wal::ship::settings::{ShipSettings, WalKeyRecipients};
 use crate::wal::ship::shipper::Shipper;
@@ -65,6 +66,10 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     let begun_with = ClusterConfig { config, cluster };
     crate::base::state::make_directory(directory)
         .with_context(|| format!("make the state directory {}", directory.display()))?;
+    let memory = ServerMemory::open(directory);
+    if let Some(lost) = memory.read().refused {
+        shared.foreign(lost.why);
+    }
     // Regions and spool have deadlines of their own.
     context.progress.waiting("the regions");
     let known = tokio::select! {
@@ -73,18 +78,19 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     };
     let looked = Looked::Regions { read: known.read, quorum: config.durability.wal_quorum };
     parts.readiness.looked(&cluster.name, looked);
-    let settings = ship_settings(begun_with, &known, regions.logs(), directory)?;
+    let settings = ship_settings(begun_with, &known, regions.logs(), directory, memory.clone())?;
     let Known { regions, belonging, wanted, backup_needed, .. } = known;
     let shipper = Shipper::start(settings, regions, Arc::clone(clock)).await;
     let shipper = Arc::new(shipper.context("begin to ship WAL")?);
     if let Some(why) = backup_needed {
         shared.request_backup(why);
     }
-    let finder = Finder::new(cluster.clone(), belonging.clone(), Arc::clone(&shipper), wanted);
+    let finder = Finder::new(cluster.clone(), belonging.clone(), Arc::clone(&shipper), wanted, memory.clone());
     let receiver = Receiver {
         finder,
         belonging,
         shipper: Arc::clone(&shipper),
+        memory,
         shared: Arc::clone(shared),
         apply: cluster.wal.apply,
         progress: context.progress.clone(),
@@ -105,12 +111,20 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     };
     // A part that ends by itself has failed: then all of them end.
     let inner = context.stop.child_token();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(reporter.run(inner.clone()));
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    tasks.spawn(named("reports", reporter.run(inner.clone())));
     let (connection, slot) = (cluster.connection.clone(), cluster.wal.slot.clone());
-    tasks.spawn(slot_watch::watch(connection, slot, outlook, Arc::clone(&shipper), inner.clone()));
-    tasks.spawn(receiver.run(inner.clone()));
-    let ended = end_together(tasks, &inner).await;
+    let watch = slot_watch::watch(connection, slot, outlook, Arc::clone(&shipper), inner.clone());
+    tasks.spawn(named("the watch over the slot", watch));
+    tasks.spawn(named("the receiver", receiver.run(inner.clone())));
+    let (shipping, until) = (Arc::clone(&shipper), inner.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = until.cancelled() => "shipping",
+            name = shipping.failed() => name,
+        }
+    });
+    let ended = end_together(tasks, &context.stop, &inner).await;
     context.progress.waiting("the regions to take what was received");
     if let Some(shipper) = Arc::into_inner(shipper) {
         let patience = STOP_PATIENCE.min(config.daemon.stop_timeout / 6);
@@ -121,14 +135,31 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     ended
 }
 
-async fn end_together(mut tasks: JoinSet<()>, inner: &CancellationToken) -> anyhow::Result<()> {
+async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {
+    work.await;
+    name
+}
+
+/// Waits for the stop, or for the first task that ends before: then all of them end, and it is an error.
+async fn end_together(
+    mut tasks: JoinSet<&'static str>,
+    stop: &CancellationToken,
+    inner: &CancellationToken,
+) -> anyhow::Result<()> {
     let first = tasks.join_next().await;
+    let too_early = !stop.is_cancelled();
     inner.cancel();
-    let mut failed = first.and_then(Result::err);
+    let mut failed = match first {
+        Some(Err(error)) => Some(anyhow::Error::new(error).context("a part of continuous WAL failed")),
+        Some(Ok(name)) if too_early => Some(anyhow::anyhow!("a part of continuous WAL ended by itself: {name}")),
+        _ => None,
+    };
     while let Some(ended) = tasks.join_next().await {
-        failed = failed.or(ended.err());
+        if let Err(error) = ended {
+            failed.get_or_insert(anyhow::Error::new(error).context("a part of continuous WAL failed"));
+        }
     }
-    failed.map_or(Ok(()), |error| Err(anyhow::Error::new(error).context("a part of continuous WAL failed")))
+    failed.map_or(Ok(()), Err)
 }
 
 fn ship_settings(
@@ -136,6 +167,7 @@ fn ship_settings(
     known: &Known,
     logs: &Arc<LogFollower>,
     directory: &Path,
+    server: ServerMemory,
 ) -> anyhow::Result<ShipSettings> {
     Ok(ShipSettings {
         flush_interval: config.durability.flush_interval,
@@ -153,6 +185,7 @@ fn ship_settings(
         },
         tool: wiring::TOOL.to_owned(),
         incarnation: known.incarnation,
+        server,
         logs: Arc::clone(logs),
     })
 }

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::CommitMode;
+use lifeboat_daemon::wal::server_memory::ServerMemory;
 use lifeboat_daemon::wal::ship::positions::{Offer, Positions};
 use lifeboat_daemon::wal::ship::settings::{ShipSettings, WalKeyRecipients};
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::keys::{Identity, SigningKey};
+use lifeboat_repository::keys::{Identity, KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody};
 use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{WalOpeners, WalRead, WalReader, WalRegion};
-use lifeboat_repository::wal::{PieceSize, WalObject, WalTrust};
-use lifeboat_stores::{MemoryStore, Store, WithFaults};
+use lifeboat_repository::wal::{PieceSize, WalEpoch, WalLevels, WalObject, WalSealer, WalTrust};
+use lifeboat_stores::{MemoryStore, PutMode, Store, WithFaults};
 use lifeboat_vocabulary::{ByteCount, Clock, Lsn, SegmentSize, SystemClock, TimelineId, WalPosition};
 use tempfile::TempDir;
 
@@ -114,6 +115,7 @@ impl World {
             recipients: WalKeyRecipients { recipients: vec![self.identity.recipient()], commands: Vec::new() },
             tool: "test".to_owned(),
             incarnation: None,
+            server: ServerMemory::open(self.dir.path()),
             logs: Arc::default(),
         }
     }
@@ -125,6 +127,18 @@ impl World {
     pub async fn start(&self, settings: ShipSettings) -> Shipper {
         let regions = (0..self.stores.len()).map(|index| self.region(index));
         Shipper::start(settings, regions.collect(), Arc::new(SystemClock)).await.unwrap()
+    }
+
+    /// Somebody with the same key stores a piece with other content. Returns the object.
+    pub async fn store_other_wal(&self, region: usize, range: WalRange) -> Bytes {
+        let recipients = [self.identity.recipient()];
+        let recipients = KeyRecipients { recipients: &recipients, commands: &[] };
+        let epoch = WalEpoch::new(self.repository, SystemClock.now(), recipients).await.unwrap();
+        let mut sealer = WalSealer::new(self.repository, Arc::clone(&self.signer), WalLevels::default()).unwrap();
+        let bytes = vec![7; usize::try_from(range.len()).unwrap()];
+        let sealed = sealer.seal_piece(&epoch, range, &bytes).unwrap();
+        self.stores[region].put(&sealed.name.key(), sealed.body.clone(), PutMode::CreateOnly).await.unwrap();
+        sealed.body.bytes
     }
 
     /// Reads WAL back from one region alone.

@@ -3,7 +3,7 @@
 //! Source: PostgreSQL `src/include/access/xlog_internal.h` (`XLogPageHeaderData`, `XLogLongPageHeaderData`) and
 //! `src/backend/access/transam/xlogreader.c` (`XLogReaderValidatePageHeader`), versions 13 to 18, little-endian.
 
-use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId};
+use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId};
 
 /// Size of a WAL page in bytes; the only one that is supported.
 pub(crate) const WAL_PAGE: usize = 8192;
@@ -133,6 +133,12 @@ pub enum WalFaultKind {
     /// A record whose content is not laid out as its kind is in this version.
     #[error("the content of the record is not understood")]
     Content,
+    /// The record that was received from this cluster before is not there.
+    #[error("{expected} was received before, and the server has another one there")]
+    OtherRecord {
+        /// The record that was received before.
+        expected: RecordMark,
+    },
     /// The end of all positions.
     #[error("there is no position behind this one")]
     End,

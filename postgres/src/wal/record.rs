@@ -115,10 +115,15 @@ impl RecordHeader {
         u64::from_le_bytes(array(&self.0, 8))
     }
 
+    /// The checksum that the record carries.
+    pub(crate) fn checksum(&self) -> u32 {
+        self.u32(CHECKSUM_OFFSET)
+    }
+
     /// Compares the checksum; `content` is that of everything behind the header.
     pub(crate) fn check(&self, content: u32) -> Result<(), WalFaultKind> {
         let covered = self.0.get(..CHECKSUM_OFFSET).unwrap_or_default();
-        let (stored, computed) = (self.u32(CHECKSUM_OFFSET), crc32c::crc32c_append(content, covered));
+        let (stored, computed) = (self.checksum(), crc32c::crc32c_append(content, covered));
         if stored == computed { Ok(()) } else { Err(WalFaultKind::Checksum { stored, computed }) }
     }
 

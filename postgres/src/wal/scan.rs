@@ -3,7 +3,7 @@
 //! Source: PostgreSQL `src/backend/access/transam/xlogreader.c` (`XLogDecodeNextRecord`), versions 13 to 18. Unlike a
 //! server that looks for the end of its WAL in files, nothing is guessed here: what is not WAL is a fault.
 
-use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId};
+use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId};
 
 use crate::wal::page::{LONG_HEADER, Overwrites, PageBegin, PageChecks, WAL_PAGE, WAL_PAGE_BYTES};
 pub use crate::wal::page::{WalFault, WalFaultKind};
@@ -45,6 +45,21 @@ enum Behind {
     Foreign,
 }
 
+/// What the WAL must continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Continues {
+    /// Nothing that is known, or it was found to.
+    Anything,
+    /// This record is still to come.
+    Record(RecordMark),
+    /// The first record must be the next one behind this, whose place is before the first byte; or the one behind that,
+    /// whose beginning lies before the first byte as well.
+    Behind(RecordMark),
+}
+
+/// A page's long header is the most that can lie between two records.
+const HEADER_MAX: u64 = LONG_HEADER as u64;
+
 /// Checks WAL that comes in pieces of any size. How it is cut makes no difference.
 ///
 /// Where a check begins in the middle of a record, the rest of that record is not verified: whoever checked what came
@@ -52,6 +67,7 @@ enum Behind {
 #[derive(Clone, Debug)]
 pub struct WalScanner {
     checks: PageChecks,
+    timeline: TimelineId,
     segment: u64,
     first: Lsn,
     position: u64,
@@ -67,8 +83,9 @@ pub struct WalScanner {
     content: ContentReader,
     /// Start of the last whole record.
     previous: Option<u64>,
-    /// End of the last whole record.
-    whole: Option<u64>,
+    /// The last whole record.
+    last: Option<RecordMark>,
+    continues: Continues,
     /// Start of a record that was never finished.
     cut_off: Option<u64>,
     fault: Option<WalFault>,
@@ -85,6 +102,7 @@ impl WalScanner {
         let misplaced = !at.is_multiple_of(WAL_PAGE_BYTES) || at > u64::MAX - segment;
         Self {
             checks: PageChecks::new(start.timeline, start.system_identifier, start.segment_size),
+            timeline: start.timeline,
             segment,
             first: start.at,
             position: at,
@@ -97,10 +115,31 @@ impl WalScanner {
             sum: 0,
             content: ContentReader::new(),
             previous: None,
-            whole: None,
+            last: None,
+            continues: Continues::Anything,
             cut_off: None,
             fault: misplaced.then_some(WalFault { at: start.at, what: WalFaultKind::Start }),
         }
+    }
+
+    /// The WAL must hold `mark`, which was received before. If `mark` begins before the first byte, it must be the last
+    /// record before it, or the last but one if that one goes on behind it.
+    #[must_use]
+    pub fn continuing(mut self, mark: RecordMark) -> Self {
+        self.continues = if mark.start < self.first { Continues::Behind(mark) } else { Continues::Record(mark) };
+        self
+    }
+
+    /// Whether what the WAL must continue has come, and was right.
+    #[must_use]
+    pub fn is_continued(&self) -> bool {
+        self.continues == Continues::Anything
+    }
+
+    /// The last record that came whole and is right; `None` before the first.
+    #[must_use]
+    pub fn last_record(&self) -> Option<RecordMark> {
+        self.last
     }
 
     /// The next byte that is expected: behind the last one fed, or where the check stopped at a fault.
@@ -112,7 +151,7 @@ impl WalScanner {
     /// Where the last record ends that came whole and is right; `None` before the first.
     #[must_use]
     pub fn last_record_end(&self) -> Option<Lsn> {
-        self.whole.map(|end| self.lsn(end))
+        self.last.map(|record| record.end)
     }
 
     /// Where the last record begins that came whole and is right; `None` before the first.
@@ -123,6 +162,7 @@ impl WalScanner {
 
     /// What follows comes from segments of another timeline, to which the history goes on here.
     pub fn go_on_as(&mut self, timeline: TimelineId) {
+        self.timeline = timeline;
         self.checks.go_on_as(timeline);
     }
 
@@ -137,9 +177,42 @@ impl WalScanner {
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            rest = self.step(rest, found).inspect_err(|fault| self.fault = Some(*fault))?;
+            let step = self.step(rest, found).and_then(|rest| self.passed().map(|()| rest));
+            rest = step.inspect_err(|fault| self.fault = Some(*fault))?;
         }
         Ok(())
+    }
+
+    /// What must come has not, and its place is over.
+    fn passed(&self) -> Result<(), WalFault> {
+        match self.continues {
+            Continues::Record(mark) if self.position > mark.end.as_bytes() => Err(self.other_record(mark)),
+            _ => Ok(()),
+        }
+    }
+
+    fn other_record(&self, expected: RecordMark) -> WalFault {
+        WalFault { at: expected.start, what: WalFaultKind::OtherRecord { expected } }
+    }
+
+    /// Compares the record whose header has come with what must.
+    fn compare(&self) -> Result<(), WalFault> {
+        let previous = self.header.previous();
+        let is_right = match self.continues {
+            Continues::Anything => true,
+            Continues::Record(mark) if self.record == mark.start.as_bytes() => {
+                (Lsn::from_bytes(previous), self.header.checksum()) == (mark.previous, mark.crc)
+            }
+            Continues::Record(mark) => self.record < mark.start.as_bytes(),
+            Continues::Behind(mark) => {
+                let end = mark.end.as_bytes();
+                previous == mark.start.as_bytes() || (end..=end.saturating_add(HEADER_MAX)).contains(&previous)
+            }
+        };
+        match self.continues {
+            Continues::Record(mark) | Continues::Behind(mark) if !is_right => Err(self.other_record(mark)),
+            _ => Ok(()),
+        }
     }
 
     /// Takes some of the bytes and returns the others.
@@ -245,6 +318,7 @@ impl WalScanner {
             let expected = self.previous.unwrap_or(self.record);
             return Err(self.blame(self.record, WalFaultKind::Previous { found: previous, expected }));
         }
+        self.compare()?;
         self.sum = 0;
         self.content.begin(&self.header, self.checks.statistics_entry());
         self.content_left(length - small(RECORD_HEADER), found)
@@ -256,6 +330,10 @@ impl WalScanner {
             return Ok(());
         }
         self.header.check(self.sum).map_err(|what| self.blame(self.record, what))?;
+        match self.continues {
+            Continues::Record(mark) if mark.start.as_bytes() > self.record => {}
+            _ => self.continues = Continues::Anything,
+        }
         self.align(Behind::Record, found)
     }
 
@@ -276,7 +354,13 @@ impl WalScanner {
             return Ok(());
         }
         self.previous = Some(self.record);
-        self.whole = Some(self.position);
+        self.last = Some(RecordMark {
+            timeline: self.timeline,
+            start: self.lsn(self.record),
+            end: self.lsn(self.position),
+            previous: Lsn::from_bytes(self.header.previous()),
+            crc: self.header.checksum(),
+        });
         match self.content.finish().map_err(|what| self.blame(self.record, what))? {
             Told::Nothing => {}
             Told::Fact(WalFactKind::Switch) => {
@@ -330,7 +414,7 @@ impl WalScanner {
     fn end_of_empty(&mut self, found: Found<'_>) {
         self.stage = Stage::Header { filled: 0 };
         self.page_left = 0;
-        self.whole = Some(self.position);
+        self.last = self.last.map(|switch| RecordMark { end: self.lsn(self.position), ..switch });
         self.report(WalFactKind::Switch, found);
     }
 }

@@ -31,15 +31,27 @@ impl WalConnection {
     /// # Errors
     /// [`WalStreamError`], by its meaning. The connection is closed then.
     pub async fn start(mut self, slot: &SlotName, from: WalPosition) -> Result<WalStart, WalStreamError> {
-        let doing = "ask for WAL";
         let size = self.segment_size().await?;
         if !from.lsn.as_bytes().is_multiple_of(size.as_bytes()) {
             return Err(WalStreamError::NotSegmentStart { at: from.lsn });
         }
+        self.begin(&format!("SLOT \"{slot}\" "), from).await
+    }
+
+    /// Asks for WAL from any position on, to look at it: no slot holds anything, and nothing is to be reported.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn look_at(self, from: WalPosition) -> Result<WalStart, WalStreamError> {
+        self.begin("", from).await
+    }
+
+    async fn begin(mut self, slot: &str, from: WalPosition) -> Result<WalStart, WalStreamError> {
+        let doing = "ask for WAL";
         // Up to 14 a standby must have been asked in this session who it is (walsender.c, StartReplication).
         self.identify().await?;
         let WalPosition { timeline, lsn } = from;
-        let command = format!("START_REPLICATION SLOT \"{slot}\" PHYSICAL {lsn} TIMELINE {timeline}");
+        let command = format!("START_REPLICATION {slot}PHYSICAL {lsn} TIMELINE {timeline}");
         let answer = within(doing, async {
             self.session.send_query(&command).await.map_err(WalStreamError::session(doing))?;
             Answer::read(&mut self.session, doing).await

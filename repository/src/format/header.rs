@@ -16,6 +16,7 @@ const MAGIC: [u8; 8] = *b"\x89LFB1\r\n\x1a";
 const MAJOR: u8 = 1;
 const SUITE_CHACHA20_POLY1305: u8 = 1;
 const FLAG_TRAILER: u8 = 1;
+const FLAG_MARK: u8 = 2;
 
 /// Whether an object ends with a signature of its own. Objects that a signed record lists need none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Trailer {
     Absent,
     /// A key id and an Ed25519 signature follow the last frame.
     Present,
+    /// In front of these lies what the object says of the WAL in it.
+    Marked,
 }
 
 /// What part of the WAL an object holds.
@@ -155,6 +158,7 @@ impl ObjectHeader {
         let flags = match self.trailer {
             Trailer::Absent => 0,
             Trailer::Present => FLAG_TRAILER,
+            Trailer::Marked => FLAG_TRAILER | FLAG_MARK,
         };
         let parts: [&[u8]; 11] = [
             &MAGIC,
@@ -200,6 +204,7 @@ impl ObjectHeader {
         let trailer = match flags {
             0 => Trailer::Absent,
             FLAG_TRAILER => Trailer::Present,
+            flags if flags == FLAG_TRAILER | FLAG_MARK => Trailer::Marked,
             _ => return Err(malformed(HeaderField::Flags)),
         };
         let first_reserved: [u8; 4] = take(&mut rest)?;
@@ -229,8 +234,8 @@ impl ObjectHeader {
     fn check(&self) -> Result<(), HeaderError> {
         let trailer_fits = match self.kind {
             ObjectKind::Pack | ObjectKind::IndexShard => self.trailer == Trailer::Absent,
-            ObjectKind::WalSlice | ObjectKind::WalSegment => self.trailer == Trailer::Present,
-            ObjectKind::SmallBlob => true,
+            ObjectKind::WalSlice | ObjectKind::WalSegment => self.trailer != Trailer::Absent,
+            ObjectKind::SmallBlob => self.trailer != Trailer::Marked,
         };
         if !trailer_fits {
             return Err(HeaderError::Malformed { field: HeaderField::Flags });
@@ -281,6 +286,8 @@ mod tests {
             (Pack, Trailer::Present, WalPlace::Nowhere, HeaderField::Flags),
             (IndexShard, Trailer::Present, WalPlace::Nowhere, HeaderField::Flags),
             (WalSlice, Trailer::Absent, range(1, 2), HeaderField::Flags),
+            (Pack, Trailer::Marked, WalPlace::Nowhere, HeaderField::Flags),
+            (SmallBlob, Trailer::Marked, history, HeaderField::Flags),
             (WalSegment, Trailer::Absent, range(1, 2), HeaderField::Flags),
             (Pack, Trailer::Absent, range(1, 2), HeaderField::WalPlace),
             (IndexShard, Trailer::Absent, history, HeaderField::WalPlace),
@@ -297,6 +304,7 @@ mod tests {
             (Pack, Trailer::Absent, WalPlace::Nowhere),
             (IndexShard, Trailer::Absent, WalPlace::Nowhere),
             (WalSlice, Trailer::Present, range(1, 2)),
+            (WalSlice, Trailer::Marked, range(1, 2)),
             (WalSegment, Trailer::Present, range(16 << 20, 32 << 20)),
             (SmallBlob, Trailer::Absent, WalPlace::Nowhere),
             (SmallBlob, Trailer::Present, history),

@@ -13,13 +13,17 @@ pub(crate) mod key_name;
 pub mod layout;
 pub mod pack;
 pub(crate) mod packs_list;
+pub(crate) mod record_text;
 pub mod seal;
 pub mod toc;
 pub mod trailer;
 pub mod unseal;
 pub(crate) mod varint;
+pub(crate) mod wal_mark;
 
 pub use self::frame::Codec;
 pub use self::ids::{HoldId, Incarnation, InstanceId};
 pub use self::key_name::{KeyName, KeyNameError};
 pub use self::packs_list::{PacksList, PacksListError};
+pub use self::record_text::RecordText;
+pub use self::wal_mark::WalMark;

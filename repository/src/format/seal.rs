@@ -13,6 +13,7 @@ use crate::format::frame::{
 use crate::format::header::{HEAD_BYTES, HEADER_BYTES, HeaderError, ObjectHeader, Trailer};
 use crate::format::ids::{ObjectKind, RandomError, random_bytes};
 use crate::format::trailer::{self, TRAILER_BYTES};
+use crate::format::wal_mark::{WAL_MARK_BYTES, WalMark};
 
 /// The key under which a backup, or a day of WAL, is sealed: 32 random bytes, wiped when dropped.
 #[derive(Debug)]
@@ -222,6 +223,18 @@ impl ObjectLayout {
         Ok(body(self.buffer))
     }
 
+    /// Seals an object whose header announces a mark and a trailer.
+    pub(crate) fn seal_marked(mut self, mark: &WalMark, signer: &SigningKey) -> Result<SealedBody, SealError> {
+        if self.header.trailer != Trailer::Marked {
+            return Err(SealError::Signer { kind: self.header.kind });
+        }
+        self.encrypt()?;
+        self.buffer.extend_from_slice(&mark.encode());
+        let trailer = trailer::sign(&self.buffer, signer);
+        self.buffer.extend_from_slice(&trailer);
+        Ok(body(self.buffer))
+    }
+
     /// Seals the object and appends plain bytes, which nothing authenticates.
     pub(crate) fn seal_with_footer(mut self, footer: &[u8]) -> Result<SealedBody, SealError> {
         self.encrypt()?;
@@ -237,5 +250,5 @@ fn body(buffer: Vec<u8>) -> SealedBody {
 
 /// The size in bytes that every store takes, without what may follow the last frame.
 pub(crate) fn largest_object() -> usize {
-    usize::try_from(OBJECT_BYTES_MAX.as_bytes()).unwrap_or(usize::MAX) - TRAILER_BYTES
+    usize::try_from(OBJECT_BYTES_MAX.as_bytes()).unwrap_or(usize::MAX) - TRAILER_BYTES - WAL_MARK_BYTES
 }

@@ -15,6 +15,7 @@ use crate::format::ids::{EpochId, ObjectId, ObjectKind, RepositoryId};
 use crate::format::seal::EpochKey;
 use crate::format::toc::{FOOTER_BYTES, PackFooter, TocError, TocReader};
 use crate::format::trailer::{self, SignatureFault, TRAILER_BYTES};
+use crate::format::wal_mark::{WAL_MARK_BYTES, WalMark};
 
 /// Which object a reader expects. What is not known beforehand is `None` and is not compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,26 +215,43 @@ impl ExpectedObject {
     }
 }
 
-/// Checks what can be checked of a whole object without its key: the header, and the signature over every byte. Returns
-/// the header and the length of what comes before the trailer. Without `signers`, an object may be unsigned.
+/// What [`check_signed`] found.
+pub(crate) struct SignedObject {
+    pub(crate) header: ObjectHeader,
+    /// Length of what comes before mark and trailer, in bytes.
+    pub(crate) body: usize,
+    /// What it says of the WAL in it, if it does.
+    pub(crate) mark: Option<WalMark>,
+}
+
+/// Checks what can be checked of a whole object without its key: the header, and the signature over every byte. Without
+/// `signers`, an object may be unsigned.
 pub(crate) fn check_signed(
     expected: &ExpectedObject,
     signers: &[VerifyingKey],
     object: &[u8],
-) -> Result<(ObjectHeader, usize), OpenError> {
+) -> Result<SignedObject, OpenError> {
     let header = parse_header(object)?;
     expected.compare(&header)?;
-    let body = match header.trailer {
-        Trailer::Absent if signers.is_empty() => object.len(),
+    let signed = match header.trailer {
+        Trailer::Absent if signers.is_empty() => object,
         Trailer::Absent => return Err(SignatureFault::Missing.into()),
-        Trailer::Present => {
+        Trailer::Present | Trailer::Marked => {
             let truncated = OpenError::Truncated { bytes: object.len() };
             let (body, found) = object.split_last_chunk::<TRAILER_BYTES>().ok_or(truncated)?;
             trailer::verify(body, found, signers)?;
-            body.len()
+            body
         }
     };
-    Ok((header, body))
+    let (body, mark) = match (header.trailer, header.place) {
+        (Trailer::Marked, WalPlace::Range { timeline, .. }) => {
+            let truncated = OpenError::Truncated { bytes: object.len() };
+            let (body, mark) = signed.split_last_chunk::<WAL_MARK_BYTES>().ok_or(truncated)?;
+            (body, Some(WalMark::decode(mark, timeline)))
+        }
+        _ => (signed, None),
+    };
+    Ok(SignedObject { header, body: body.len(), mark })
 }
 
 /// What a whole object turned out to hold.
@@ -285,7 +303,7 @@ impl ObjectReader {
         signers: &[VerifyingKey],
         object: Bytes,
     ) -> Result<Self, OpenError> {
-        let (header, body) = check_signed(expected, signers, &object)?;
+        let SignedObject { header, body, .. } = check_signed(expected, signers, &object)?;
         let opener = Opener::new(key, expected, object.get(..body).unwrap_or_default())?;
         let mut buffer = BytesMut::from(object);
         buffer.truncate(body);

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use lifeboat_stores::{ObjectVersion, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::{Lsn, RegionName, Sha256Digest, TimelineId, UtcTime, WalPosition};
+use lifeboat_vocabulary::{Lsn, RecordMark, RegionName, Sha256Digest, TimelineId, UtcTime, WalPosition};
 use serde::{Deserialize, Serialize};
 
 use crate::format::aead::sha256;
@@ -13,6 +13,7 @@ use crate::format::ids::{InstanceId, RepositoryId};
 use crate::format::json_text::{as_optional_text, as_text, timeline};
 use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
+use crate::format::record_text::RecordText;
 use crate::log::create_once::small_object;
 use crate::log::link::LogHead;
 use crate::log::note::{self, NoteError, NoteSigner};
@@ -45,6 +46,9 @@ pub struct Head {
     pub log: Option<LogHead>,
     /// Up to here the region has all WAL without a gap, from where it began; `None` if it has none.
     pub durable: Option<WalPosition>,
+    /// The last whole record before `durable`, if it is known: a server that has another one there does not continue what
+    /// is stored.
+    pub last_record: Option<RecordMark>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +73,8 @@ struct Written {
     tli: Option<Timeline>,
     #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
     durable: Option<Lsn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    record: Option<RecordText>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -144,6 +150,7 @@ impl Head {
             log_sha256: self.log.map(|log| log.sha256),
             tli: self.durable.map(|durable| Timeline(durable.timeline)),
             durable: self.durable.map(|durable| durable.lsn),
+            record: self.last_record.map(RecordText),
         };
         let text = format!("{}\n", serde_json::to_string(&written)?);
         Ok(note::sign(&text, &[signer])?.into())
@@ -185,8 +192,16 @@ impl Head {
             (None, None) => None,
             _ => return Err(contradiction("it has half a position")),
         };
+        let last_record = written.record.map(|RecordText(record)| record);
+        let fits = |record: RecordMark| {
+            let before = durable.is_some_and(|at| at.timeline == record.timeline && record.end <= at.lsn);
+            before && record.start < record.end
+        };
+        if last_record.is_some_and(|record| !fits(record)) {
+            return Err(contradiction("its last record is not before its position"));
+        }
         let Written { repo: repository, region, writer, instance, time, .. } = written;
-        Ok(Self { repository, region, writer, instance, time, log, durable })
+        Ok(Self { repository, region, writer, instance, time, log, durable, last_record })
     }
 
     /// Reads the head of `writer`; `None` if it has none in this region.

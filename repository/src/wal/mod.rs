@@ -19,5 +19,8 @@ pub use self::lease::{
 pub use self::list::{WalPages, contiguous_end, timelines};
 pub use self::map::{HeldWal, WalChoice, WalMap};
 pub use self::name::{PieceSize, WalObject};
-pub use self::object::{HISTORY_BYTES_MAX, OpenWalError, SealWalError, SealedWal, WalLevels, WalSealer, WalTrust};
+pub use self::object::{
+    HISTORY_BYTES_MAX, OpenWalError, PlainWal, SealWalError, SealedWal, SignedWal, WalLevels, WalSealer, WalTrust,
+    stored_bytes_max,
+};
 pub use self::records::{CurrentIncarnation, KnownGap, WalRecords};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lifeboat_stores::SealedBody;
-use lifeboat_vocabulary::TimelineId;
+use lifeboat_vocabulary::{RecordMark, TimelineId};
 
 use crate::format::compression::{CompressError, Compressor, Decompressor};
 use crate::format::header::{HeaderError, ObjectHeader, Trailer, WalPlace};
@@ -15,6 +15,7 @@ use crate::format::ids::{EpochId, ObjectId, ObjectKind, RandomError, RepositoryI
 use crate::format::layout::{StoredName, WalForm, WalRange};
 use crate::format::seal::{EpochKey, FrameContent, ObjectLayout, SealError};
 use crate::format::unseal::{ExpectedObject, ObjectReader, OpenError, check_signed};
+use crate::format::wal_mark::WalMark;
 use crate::keys::signing::VerifyKey;
 use crate::log::note::NoteSigner;
 use crate::log::region_log::LogTrust;
@@ -91,6 +92,17 @@ pub enum SealWalError {
     Seal(#[from] SealError),
 }
 
+/// WAL that is to be sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainWal<'a> {
+    /// Where it belongs.
+    pub range: WalRange,
+    /// All bytes of the range, at most `PIECE_BYTES_MAX`.
+    pub bytes: &'a [u8],
+    /// The last whole record that ends at the range's end or before it, if one is known.
+    pub last_record: Option<RecordMark>,
+}
+
 /// Seals WAL; one per thread. Everything here is CPU-bound.
 pub struct WalSealer {
     repository: RepositoryId,
@@ -111,30 +123,34 @@ impl WalSealer {
         Ok(Self { repository, signer, levels, compressor, payload: Vec::new() })
     }
 
-    /// Seals what is new. `bytes` are all bytes of `range`, at most `PIECE_BYTES_MAX`.
+    /// Seals what is new, of whose records nothing is known. `bytes` are all bytes of `range`, at most `PIECE_BYTES_MAX`.
     ///
     /// # Errors
     /// [`SealWalError`], by meaning.
     pub fn seal_slice(&mut self, epoch: &WalEpoch, range: WalRange, bytes: &[u8]) -> Result<SealedWal, SealWalError> {
-        self.seal_range(epoch, WalForm::Slice, range, bytes)
+        self.seal_checked(epoch, WalForm::Slice, PlainWal { range, bytes, last_record: None })
     }
 
-    /// Seals a whole piece. `bytes` are all bytes of `range`; zeros at their end (PostgreSQL fills a segment with them
+    /// Seals a whole piece in the same way. `bytes` are all bytes of `range`; zeros at their end (PostgreSQL fills a segment with them
     /// after a switch) are not stored.
     ///
     /// # Errors
     /// [`SealWalError`], by meaning.
     pub fn seal_piece(&mut self, epoch: &WalEpoch, range: WalRange, bytes: &[u8]) -> Result<SealedWal, SealWalError> {
-        self.seal_range(epoch, WalForm::Piece, range, bytes)
+        self.seal_checked(epoch, WalForm::Piece, PlainWal { range, bytes, last_record: None })
     }
 
-    fn seal_range(
+    /// Seals WAL whose records were checked: the object tells which one is its last.
+    ///
+    /// # Errors
+    /// [`SealWalError`], by meaning.
+    pub fn seal_checked(
         &mut self,
         epoch: &WalEpoch,
         form: WalForm,
-        range: WalRange,
-        bytes: &[u8],
+        wal: PlainWal<'_>,
     ) -> Result<SealedWal, SealWalError> {
+        let PlainWal { range, bytes, last_record } = wal;
         let object = WalObject::new(form, range).filter(|_| bytes.len() as u64 == range.len());
         let object = object.ok_or(SealWalError::Range { range, bytes: bytes.len() })?;
         let (kind, level, content) = match form {
@@ -143,7 +159,9 @@ impl WalSealer {
         };
         let WalRange { timeline, start, end } = range;
         let place = WalPlace::Range { timeline, start, end };
-        let body = self.seal(epoch, PlainObject { kind, place, level, content })?;
+        let record = last_record.filter(|record| record.timeline == timeline && record.end <= end);
+        let mark = Some(WalMark { record, content_crc: crc32c::crc32c(bytes) });
+        let body = self.seal(epoch, PlainObject { kind, place, level, content, mark })?;
         Ok(SealedWal { name: object.name(), body })
     }
 
@@ -161,19 +179,21 @@ impl WalSealer {
             return Err(SealWalError::HistoryTooLarge { bytes: content.len() });
         }
         let (place, level) = (WalPlace::History(timeline), self.levels.piece);
-        let body = self.seal(epoch, PlainObject { kind: ObjectKind::SmallBlob, place, level, content })?;
+        let plain = PlainObject { kind: ObjectKind::SmallBlob, place, level, content, mark: None };
+        let body = self.seal(epoch, plain)?;
         Ok(SealedWal { name: StoredName::TimelineHistory { timeline }, body })
     }
 
     fn seal(&mut self, epoch: &WalEpoch, plain: PlainObject<'_>) -> Result<SealedBody, SealWalError> {
-        let PlainObject { kind, place, level, content } = plain;
+        let PlainObject { kind, place, level, content, mark } = plain;
         let repository = self.repository;
         if epoch.repository() != repository {
             return Err(SealWalError::OtherRepository { repository, epoch: epoch.repository() });
         }
         // Drawn anew for every object: content under one key and nonce never differs.
         let header = ObjectHeader::new(kind, repository, epoch.id(), ObjectId::random()?)?;
-        let header = ObjectHeader { trailer: Trailer::Present, place, ..header };
+        let trailer = if mark.is_some() { Trailer::Marked } else { Trailer::Present };
+        let header = ObjectHeader { trailer, place, ..header };
         // WAL mostly shrinks to a third; what does not makes the buffer grow.
         let mut layout = ObjectLayout::new(epoch.key(), header, content.len() / 3 + FRAME_RAW_BYTES)?;
         self.compressor.set_level(level)?;
@@ -182,7 +202,11 @@ impl WalSealer {
             let raw_len = u32::try_from(raw.len()).map_err(|_| SealError::FrameTooLarge { bytes: raw.len() })?;
             layout.push(FrameContent { codec, payload: &self.payload, raw_len })?;
         }
-        Ok(layout.seal(Some(self.signer.key().as_ed25519()))?)
+        let signer = self.signer.key().as_ed25519();
+        Ok(match mark {
+            Some(mark) => layout.seal_marked(&mark, signer)?,
+            None => layout.seal(Some(signer))?,
+        })
     }
 }
 
@@ -193,6 +217,7 @@ struct PlainObject<'a> {
     /// Of compression.
     level: i32,
     content: &'a [u8],
+    mark: Option<WalMark>,
 }
 
 /// Content up to its last byte that is not zero.
@@ -208,6 +233,15 @@ fn without_zeros(bytes: &[u8]) -> &[u8] {
     }
     let length = kept.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     kept.get(..length).unwrap_or(kept)
+}
+
+/// What an object says of itself, under a signature that was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedWal {
+    /// The epoch that it is sealed under.
+    pub epoch: EpochId,
+    /// What it says of its content; `None` of histories.
+    pub mark: Option<WalMark>,
 }
 
 /// What objects with WAL are measured against.
@@ -264,7 +298,7 @@ impl WalTrust {
     ///
     /// # Errors
     /// [`OpenError`] if it does not begin like a sealed object.
-    pub(crate) fn claimed_epoch(object: &[u8]) -> Result<EpochId, OpenError> {
+    pub fn claimed_epoch(object: &[u8]) -> Result<EpochId, OpenError> {
         ObjectHeader::parse(object).map(|header| header.epoch).map_err(|error| match error {
             HeaderError::Truncated => OpenError::Truncated { bytes: object.len() },
             other => other.into(),
@@ -272,18 +306,28 @@ impl WalTrust {
     }
 
     /// Checks an object that was found at `name` without any key: that it was signed for exactly this place, and that
-    /// every byte is as its writer left it. Returns the epoch that it is sealed under, which the caller compares with the
-    /// logs. What the WAL says cannot be seen this way; two runs of a writer may have sealed the same WAL differently.
+    /// every byte is as its writer left it. The caller compares the epoch that it is sealed under with the logs. What the WAL says cannot be seen this way; two runs of a writer may have sealed the same WAL differently.
     ///
     /// # Errors
     /// [`OpenWalError`], by meaning.
-    pub(crate) fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<EpochId, OpenWalError> {
+    pub fn check_sealed(&self, name: &StoredName, object: &[u8]) -> Result<SignedWal, OpenWalError> {
         let expected = Expected::of(name).ok_or_else(|| OpenWalError::Name { name: name.clone() })?;
         let epoch = Self::claimed_epoch(object)?;
         let place = Some(expected.place);
         let (kind, repository) = (expected.kind, self.repository);
-        check_signed(&ExpectedObject { kind, repository, epoch, object: None, place }, &self.signers, object)?;
-        Ok(epoch)
+        let expected = ExpectedObject { kind, repository, epoch, object: None, place };
+        let signed = check_signed(&expected, &self.signers, object)?;
+        Ok(SignedWal { epoch, mark: signed.mark })
+    }
+
+    /// Opens an object that this process has sealed itself, with the key that it still has. CPU-bound.
+    ///
+    /// # Errors
+    /// [`OpenWalError`], by meaning.
+    pub fn open_own(&self, name: &StoredName, epoch: &WalEpoch, object: Bytes) -> Result<Bytes, OpenWalError> {
+        let no_memory = |source| OpenError::Decompress { index: 0, source };
+        let mut decompressor = Decompressor::new().map_err(no_memory)?;
+        self.open(name, epoch.key(), object, &mut decompressor)
     }
 
     /// Opens an object that was found at `name`: verifies who signed it, that it is what its name says, and that it is
@@ -358,7 +402,7 @@ impl Expected {
 
 /// The most **bytes** that an object at this name can have. To read more would be a waste.
 #[must_use]
-pub(crate) fn stored_bytes_max(name: &StoredName) -> u64 {
+pub fn stored_bytes_max(name: &StoredName) -> u64 {
     Expected::of(name).map_or(0, |expected| expected.longest + expected.longest / 8 + OVERHEAD_MAX)
 }
 

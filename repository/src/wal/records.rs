@@ -7,7 +7,7 @@ use lifeboat_vocabulary::{RegionName, Sha256Digest};
 use crate::format::ids::{EpochId, Incarnation};
 use crate::format::key_name::KeyName;
 use crate::log::records::record::{Record, RecordBody};
-use crate::log::records::wal::{GapScope, WalEpochRecord, WalGapRecord};
+use crate::log::records::wal::{GapReason, GapScope, WalEpochRecord, WalGapRecord};
 use crate::log::region_log::RegionLog;
 
 impl RegionLog {
@@ -109,9 +109,11 @@ impl WalRecords {
         records
     }
 
-    /// The gaps that no region fills.
-    pub fn gaps_everywhere(&self) -> impl Iterator<Item = &WalGapRecord> {
-        self.gaps.iter().map(|known| &known.gap).filter(|gap| gap.scope == GapScope::Everywhere)
+    /// The gaps that no region is known to fill: also those that only some regions have on record, because the others could
+    /// not be asked then. What a single region missed is none of them.
+    pub fn gaps_of_all(&self) -> impl Iterator<Item = &WalGapRecord> {
+        let gaps = self.gaps.iter().map(|known| &known.gap);
+        gaps.filter(|gap| gap.scope == GapScope::Everywhere || gap.reason != GapReason::RegionMissed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The archive of a cluster's WAL, over all regions: what there is, and its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -158,13 +158,36 @@ impl Archive {
     async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
         let survey = self.reader.list(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
+        let stored = Coverage::of(ranges);
         let logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
-        let gaps = logs
-            .flat_map(|(log, _)| log.wal_gaps())
-            .filter(|gap| gap.timeline == from.timeline && gap.scope == GapScope::Everywhere);
-        // What stands on both sides of a recorded gap does not belong together, even where bytes of it are stored.
-        let cut = gaps.filter_map(|gap| Some((gap.from, gap.to?)));
-        (Coverage::of(ranges).without(cut), survey.troubles)
+        let gaps = logs.flat_map(|(log, _)| log.wal_gaps()).filter(|gap| gap.timeline == from.timeline);
+        let mut cut = BTreeSet::new();
+        for gap in gaps {
+            let Some(to) = gap.to else { continue };
+            if !gap.reason.is_overruled_by_wal() {
+                // What stands on both sides does not belong together, even where bytes of it are stored.
+                cut.insert((gap.from, to));
+            } else if gap.scope == GapScope::Everywhere {
+                cut.extend(self.unreadable(&stored, from.timeline, (gap.from, to)).await);
+            }
+        }
+        (stored.without(cut), survey.troubles)
+    }
+
+    /// The parts of a gap that are listed as stored and cannot be read: a name alone does not fill a gap that was put on
+    /// record, what is verified does.
+    async fn unreadable(&self, stored: &Coverage, timeline: TimelineId, gap: (Lsn, Lsn)) -> Vec<(Lsn, Lsn)> {
+        let mut unreadable = Vec::new();
+        for (start, end) in stored.within(gap) {
+            let pieces = PieceSize::of(self.segment).cut(WalRange { timeline, start, end });
+            for part in pieces {
+                if !matches!(self.reader.read(part).await, WalRead::Found(_)) {
+                    tracing::warn!(%timeline, from = %part.start, to = %part.end, "WAL within a recorded gap is listed, and cannot be read");
+                    unreadable.push((part.start, part.end));
+                }
+            }
+        }
+        unreadable
     }
 
     async fn heads(&self) -> Vec<HeadFact> {

@@ -33,6 +33,12 @@ impl Coverage {
         Self(ranges.into_iter().filter(|(from, to)| from < to).fold(self.0.clone(), cut))
     }
 
+    /// What of it lies in a range.
+    pub(crate) fn within(&self, (from, to): (Lsn, Lsn)) -> impl Iterator<Item = (Lsn, Lsn)> {
+        let parts = self.0.iter().map(move |(start, end)| ((*start).max(from), (*end).min(to)));
+        parts.filter(|(start, end)| start < end)
+    }
+
     #[must_use]
     pub(crate) fn stretches(&self) -> &[(Lsn, Lsn)] {
         &self.0
@@ -109,6 +115,8 @@ mod tests {
         let cut = |ranges: &[(u64, u64)]| union.without(ranges.iter().map(|(from, to)| (lsn(*from), lsn(*to))));
         assert_eq!(cut(&[(12, 14), (25, 35)]), coverage(&[(10, 12), (14, 25), (35, 40)]));
         assert_eq!(cut(&[(1, 99)]), coverage(&[]));
+        let within: Vec<_> = union.within((lsn(20), lsn(33))).collect();
+        assert_eq!(within, [(lsn(20), lsn(25)), (lsn(30), lsn(33))]);
     }
 
     #[test]

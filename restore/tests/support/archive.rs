@@ -146,6 +146,7 @@ impl Shipper {
                 time: SystemClock.now(),
                 log: None,
                 durable: Some(WalPosition { timeline: self.timeline, lsn: self.shipped }),
+                last_record: None,
             };
             self.runtime.block_on(async {
                 let opened = HeadFile::open(&**store, self.signer.name(), trust).await.unwrap();

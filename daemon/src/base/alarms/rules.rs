@@ -146,6 +146,8 @@ alarms! {
         "The server keeps WAL for us, and its room comes to an end.";
     WalSpoolFull: Critical, "wal-spool-full",
         "The spool has no room: the server keeps the WAL.";
+    WalUnverified: Critical, "wal-unverified",
+        "An object under a name of WAL or of its keys is not signed by this repository's keys.";
 }
 
 impl Alarm {

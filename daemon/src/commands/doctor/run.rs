@@ -6,7 +6,7 @@ use lifeboat_cli::access::read_region;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone};
 use lifeboat_cli::{out, outln};
-use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_config::{ClusterSettings, Config, Role};
 use lifeboat_postgres::{Purpose, ServerFacts, Session, SessionError};
 use lifeboat_repository::backup::write::MemoryPlan;
 use lifeboat_repository::log::{Descriptor, NoteSigner};
@@ -206,6 +206,9 @@ async fn region(
                 lines.warning(&area, &check.to_string(), what.clone(), fix);
             }
         }
+    }
+    if config.daemon.does(Role::Wal) {
+        wal::verifies(&area, &*store, lines).await;
     }
     clock(&area, report.clock_skew_micros, lines);
     room(&area, settings, facts, lines);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lifeboat_config::{ClusterSettings, CommitMode};
 use lifeboat_postgres::{Purpose, Session, SlotCondition, server_wal, slot_status};
+use lifeboat_stores::{ByteRange, Store, StoreError};
 use lifeboat_vocabulary::{ByteCount, error_chain};
 
 use crate::commands::doctor::lines::Lines;
@@ -22,6 +23,27 @@ pub(crate) async fn check(chosen: ClusterConfig<'_>, lines: &mut Lines) {
         Err(error) => tracing::debug!(%error, "the server cannot be asked about WAL"),
     }
     state(&chosen.state_directory(), config.limits.spool, lines);
+}
+
+/// Whether WAL that is stored can be read, so that a name is not taken for an object of ours: asked for names that nothing has.
+pub(crate) async fn verifies(area: &str, store: &dyn Store, lines: &mut Lines) {
+    const NAMES: [&str; 3] = [
+        "wal/00000001/0000000000000001-0000000000000002.lbw",
+        "slices/00000001/0000000000000001-0000000000000002.lbs",
+        "keys/00000000000000000000000000000000/0.json",
+    ];
+    for name in NAMES {
+        let Ok(key) = name.parse() else { continue };
+        match store.get(&key, ByteRange::WholeUpTo(ByteCount::from_mib(1))).await {
+            Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Unsupported { .. }) => {}
+            Err(error) => {
+                let fix = "give the role s3:GetObject on wal/, slices/ and keys/ (docs/CONFIGURE.md, Roles)";
+                lines.failed(area, "verify stored WAL", error_chain(&error), fix);
+                return;
+            }
+        }
+    }
+    lines.good(area, "verify stored WAL", "yes");
 }
 
 async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Lines) {
@@ -118,6 +140,25 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
 mod tests {
     use super::*;
     use crate::commands::doctor::lines::State;
+    use lifeboat_stores::{Fault, MemoryStore, Operation, Rule, WithFaults};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_role_that_cannot_verify_stored_wal_is_reported() {
+        let told = async |denied: &str| {
+            let store = WithFaults::new(Arc::new(MemoryStore::new()) as Arc<dyn Store>);
+            let operation = Some(Operation::Get);
+            store.add(Rule { operation, key_contains: denied.to_owned(), ..Rule::always(Fault::Denied) });
+            let mut lines = Lines::default();
+            verifies("region r", &store, &mut lines).await;
+            lines.states()
+        };
+        for (denied, expected) in
+            [("data/", State::Good), ("wal/", State::Bad), ("slices/", State::Bad), ("keys/", State::Bad)]
+        {
+            assert_eq!(told(denied).await, [expected], "{denied}");
+        }
+    }
 
     #[test]
     fn a_state_directory_without_room_is_reported() {

@@ -43,9 +43,9 @@ pub(crate) enum Decision {
 pub(crate) enum Refusal {
     /// Its WAL ends before what it, or another server of its history, sent earlier.
     #[error(
-        "the server's WAL ends at {server}, but {stored} is stored: the server lost WAL (restored from a snapshot, or a \
-         crash with fsync = off), or it is a standby that lags behind. If it lags, this ends by itself; if the loss is \
-         real, make a new data directory's backup a new cluster, or take the missing WAL from the regions"
+        "the server's WAL ends at {server}, but {stored} was received: the server lost WAL (restored from a snapshot, or a \
+         crash with fsync = off), or it is a standby that lags behind. If it lags, this ends by itself. If the loss is \
+         real, restore the missing commits from the regions; to go on without them, `lifeboatd adopt --lost-wal`"
     )]
     Behind {
         /// Where its WAL ends.

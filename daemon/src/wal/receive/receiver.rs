@@ -11,18 +11,22 @@ use std::time::Duration;
 
 use lifeboat_config::ApplyReport;
 use lifeboat_postgres::{
-    EndOfTimeline, ReplyWanted, ScanStart, StandbyStatus, WalEvent, WalFactKind, WalScanner, WalStream, WalStreamError,
+    EndOfTimeline, ReplyWanted, ScanStart, StandbyStatus, WalEvent, WalFactKind, WalFaultKind, WalScanner, WalStream,
+    WalStreamError,
 };
-use lifeboat_vocabulary::{Clock, Lsn, SystemClock, WalPosition};
+use lifeboat_repository::wal::PieceSize;
+use lifeboat_vocabulary::{ByteCount, Clock, Lsn, SegmentSize, SystemClock, WalPosition, error_chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::progress::Progress;
 use crate::wal::receive::upstream::{Belonging, Finder, NoStream, Upstream};
+use crate::wal::server_memory::{LostWal, ServerMemory};
 use crate::wal::shared::Shared;
-use crate::wal::ship::positions::{Offer, Positions};
+use crate::wal::ship::positions::{Offer, Positions, ShipError};
 use crate::wal::ship::shipper::Shipper;
+use crate::wal::ship::state::CheckedWal;
 
 /// How often the server hears from us at least; it drops us after a minute of silence.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -42,6 +46,8 @@ enum Ended {
     Closed,
     Full,
     Refused(String),
+    /// The server sends other WAL than before.
+    Changed(String),
     Damaged(String),
     Lost(anyhow::Error),
     LeftToShutDown,
@@ -63,6 +69,8 @@ pub(crate) struct Receiver {
     pub(crate) belonging: Belonging,
     /// Where bytes go.
     pub(crate) shipper: Arc<Shipper>,
+    /// What is remembered of the server over restarts.
+    pub(crate) memory: ServerMemory,
     /// What others see.
     pub(crate) shared: Arc<Shared>,
     /// What is reported as applied.
@@ -96,6 +104,10 @@ impl Receiver {
                     self.shared.refused(why);
                     REFUSED_PAUSE
                 }
+                Err(NoStream::LostWal(lost)) => {
+                    self.refuse(*lost).await;
+                    REFUSED_PAUSE
+                }
                 Err(NoStream::Foreign(why)) => {
                     self.shared.foreign(why);
                     REFUSED_PAUSE
@@ -111,6 +123,16 @@ impl Receiver {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// A server that has lost WAL is refused over restarts, until a person has decided or it was the wrong one.
+    async fn refuse(&self, lost: LostWal) {
+        let why = lost.why.clone();
+        if let Err(error) = self.memory.refuse(lost).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "the refusal of the server holds until a restart only");
+        }
+        self.shared.foreign(why);
     }
 
     /// Follows a stream over all its timelines. `Ok` if it ran and ended.
@@ -143,6 +165,7 @@ impl Receiver {
                     return Ok(());
                 }
                 Ended::Refused(why) => return Err(NoStream::Refused(why)),
+                Ended::Changed(why) => return Err(self.finder.changed(&why, wanted)),
                 Ended::Damaged(why) => {
                     self.shared.damaged(why.clone());
                     return Err(NoStream::Retry(anyhow::anyhow!("{why}")));
@@ -169,6 +192,7 @@ impl Receiver {
 struct Pump<'r> {
     receiver: &'r Receiver,
     scanner: WalScanner,
+    segment: SegmentSize,
     positions: watch::Receiver<Positions>,
     timer: Interval,
     at: WalPosition,
@@ -192,9 +216,15 @@ impl<'r> Pump<'r> {
             segment_size: upstream.segment,
             at: upstream.start.lsn,
         });
+        let scanner = match upstream.continues {
+            Some(record) => scanner.continuing(record),
+            None => scanner,
+        };
+        let segment = upstream.segment;
         Self {
             receiver,
             scanner,
+            segment,
             positions: receiver.shipper.watch(),
             timer,
             at: upstream.start,
@@ -261,23 +291,49 @@ impl<'r> Pump<'r> {
         }
     }
 
-    async fn data(&mut self, stream: &mut WalStream, start: Lsn, bytes: bytes::Bytes) -> Result<(), Ended> {
+    /// Takes a message, in parts that end where pieces do: so an object's last record is always known.
+    async fn data(&mut self, stream: &mut WalStream, mut start: Lsn, mut bytes: bytes::Bytes) -> Result<(), Ended> {
+        let piece = PieceSize::of(self.segment);
+        while !bytes.is_empty() {
+            let room = piece.start_of(start).saturating_add(piece.as_bytes()) - start.as_bytes();
+            let part = bytes.split_to(usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len()));
+            let length = ByteCount::of(&part);
+            self.part(stream, start, part).await?;
+            let Some(next) = start.advanced_by(length) else { return Ok(()) };
+            start = next;
+        }
+        Ok(())
+    }
+
+    async fn part(&mut self, stream: &mut WalStream, start: Lsn, bytes: bytes::Bytes) -> Result<(), Ended> {
         self.shutdown = None;
         let timeline = self.at.timeline;
         let (shared, from, mut shut_down) = (&self.receiver.shared, self.from, false);
+        let mut levels = Vec::new();
         let mut note = |fact: &lifeboat_postgres::WalFact| match fact.kind {
             WalFactKind::Commit { .. } if fact.end <= from => {}
             WalFactKind::Commit { time, .. } => shared.committed(WalPosition { timeline, lsn: fact.end }, time),
+            WalFactKind::ParameterChange { wal_level, .. } if fact.end > from => {
+                levels.push((wal_level, WalPosition { timeline, lsn: fact.start }, fact.end));
+                shut_down = false;
+            }
             WalFactKind::ShutdownCheckpoint => shut_down = true,
             _ => shut_down = false,
         };
         if let Err(fault) = self.scanner.feed(&bytes, &mut note) {
+            if matches!(fault.what, WalFaultKind::OtherRecord { .. }) {
+                return Err(Ended::Changed(fault.to_string()));
+            }
             let error = anyhow::Error::new(fault);
             return Err(Ended::Damaged(format!("the WAL at {start} does not check out: {error:#}; it was not stored")));
         }
+        for (level, start, end) in levels {
+            self.wal_level(level, start, end).await?;
+        }
         self.at.lsn = self.scanner.position();
         let at = WalPosition { timeline, lsn: start };
-        let offer = self.receiver.shipper.offer(at, bytes);
+        let last_record = self.scanner.last_record();
+        let offer = self.receiver.shipper.offer(at, CheckedWal { bytes, last_record });
         tokio::pin!(offer);
         let offered = loop {
             tokio::select! {
@@ -296,12 +352,29 @@ impl<'r> Pump<'r> {
         match offered {
             Ok(Offer::Taken) => {}
             Ok(Offer::Full) => return Err(Ended::Full),
+            Err(error @ ShipError::Changed { .. }) => return Err(Ended::Changed(error.to_string())),
             Err(error) => return Err(Ended::Refused(error.to_string())),
         }
         self.receiver.shared.received();
         if shut_down {
             self.receiver.shipper.flush();
             self.shutdown = Some(Instant::now() + SHUTDOWN_PATIENCE);
+        }
+        Ok(())
+    }
+
+    /// Under `wal_level = minimal`, changes of whole tables are not in the WAL, and a server that recovers from an archive
+    /// refuses to go on there: that is a gap, although every byte is stored.
+    async fn wal_level(&self, level: i32, start: WalPosition, end: Lsn) -> Result<(), Ended> {
+        let noted = self.receiver.memory.wal_level(level, start, end).await;
+        let noted =
+            noted.map_err(|error| Ended::Lost(anyhow::Error::new(error).context("remember the level of WAL")))?;
+        if let Some(range) = noted {
+            self.receiver.shipper.record_minimal_wal(range);
+            self.receiver.shared.request_backup(format!(
+                "wal_level was minimal from {} to {} on timeline {}, and recovery cannot cross that",
+                range.start, range.end, range.timeline
+            ));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! From a connection string to a running stream: which server it is, whether it may write into the repository, and
 //! where it goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,11 @@ use lifeboat_postgres::{
 };
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::GapReason;
-use lifeboat_vocabulary::{Lsn, SegmentName, SegmentSize, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Clock, Lsn, RecordMark, SegmentName, SegmentSize, SystemClock, TimelineId, WalPosition};
 
 use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
+use crate::wal::receive::proof::{Look, Verdict, is_of_its_history, look_for};
+use crate::wal::server_memory::{AcceptedLoss, LostWal, Remembered, ServerMemory};
 use crate::wal::ship::positions::ResumePoint;
 use crate::wal::ship::shipper::Shipper;
 
@@ -44,6 +46,8 @@ pub(crate) struct Upstream {
     pub(crate) segment: SegmentSize,
     /// The server.
     pub(crate) host: String,
+    /// The last record before `from`, which the stream must continue; `None` if it begins anew.
+    pub(crate) continues: Option<RecordMark>,
 }
 
 /// Why there is no stream.
@@ -55,6 +59,9 @@ pub(crate) enum NoStream {
     /// It is another server than the one that the repository is of: a copy, a former primary, another cluster.
     #[error("{0}")]
     Foreign(String),
+    /// The server no longer has WAL that was received from it.
+    #[error("{}", .0.why)]
+    LostWal(Box<LostWal>),
     /// WAL is missing, which has been recorded; the next attempt goes on behind it.
     #[error("WAL is missing: {0}")]
     Gap(String),
@@ -78,6 +85,12 @@ pub(crate) struct Finder {
     /// From where on the slot holds WAL, as it was found last.
     restart: Option<WalPosition>,
     histories: BTreeSet<TimelineId>,
+    /// What is remembered of servers over restarts.
+    memory: ServerMemory,
+    /// Records that regions hold and that the server was found to have.
+    proven: HashSet<RecordMark>,
+    /// What a person has given up, as far as it is on its way into the logs.
+    given_up: Option<AcceptedLoss>,
 }
 
 impl Finder {
@@ -88,10 +101,25 @@ impl Finder {
         belonging: Belonging,
         shipper: Arc<Shipper>,
         wanted: Option<WalPosition>,
+        memory: ServerMemory,
     ) -> Self {
         let (slot, resume) = (settings.wal.slot.clone(), shipper.resume());
         let (skip_to, restart, histories) = (None, None, BTreeSet::new());
-        Self { settings, belonging, slot, shipper, resume, wanted, skip_to, restart, histories }
+        let (proven, given_up) = (HashSet::new(), None);
+        Self {
+            settings,
+            belonging,
+            slot,
+            shipper,
+            resume,
+            wanted,
+            skip_to,
+            restart,
+            histories,
+            memory,
+            proven,
+            given_up,
+        }
     }
 
     /// Connects to a server of the connection string and begins to stream.
@@ -99,12 +127,10 @@ impl Finder {
     /// # Errors
     /// [`NoStream`], by what follows from it.
     pub(crate) async fn connect(&mut self) -> Result<Upstream, NoStream> {
+        self.give_up_what_was_lost().await?;
         let connection = &self.settings.connection;
         let mut sql = Session::connect(connection, Purpose::Sql).await.context("connect to the server")?;
-        let options = WalConnectionOptions {
-            application_name: self.settings.wal.application_name.clone(),
-            sender_timeout: SENDER_TIMEOUT,
-        };
+        let options = self.options();
         let wal = WalConnection::connect(connection, &options).await.context("connect for replication")?;
         if sql.host() != wal.host() {
             let (one, other) = (sql.host().to_owned(), wal.host().to_owned());
@@ -134,13 +160,13 @@ impl Finder {
     async fn begin(&mut self, mut wal: WalConnection, sql: &mut Session) -> Result<Upstream, NoStream> {
         let identity = self.check_identity(&mut wal).await?;
         let history = self.history(&mut wal, identity.timeline).await?;
-        let restart = self.slot(sql).await?;
         let server = WalPosition { timeline: identity.timeline, lsn: identity.flush };
+        self.check_records(&mut wal, server, &history).await?;
+        let restart = self.slot(sql).await?;
         let (resume, highest) = self.known(restart.map(|lsn| WalPosition { lsn, ..server }));
         let position = match decide(Situation { resume, highest, server, history: &history }) {
-            // It may be the right one that has lost something.
-            Decision::Refuse(refusal @ Refusal::Behind { .. }) => {
-                return Err(NoStream::Refused(refusal.to_string()));
+            Decision::Refuse(refusal @ Refusal::Behind { stored, .. }) => {
+                return Err(self.lost(&refusal.to_string(), stored, None));
             }
             Decision::Refuse(refusal) => return Err(NoStream::Foreign(refusal.to_string())),
             Decision::Continue(position) => position,
@@ -152,6 +178,122 @@ impl Finder {
         };
         self.restart = restart.map(|lsn| WalPosition { lsn, ..server });
         self.start(wal, position).await
+    }
+
+    fn options(&self) -> WalConnectionOptions {
+        let application_name = self.settings.wal.application_name.clone();
+        WalConnectionOptions { application_name, sender_timeout: SENDER_TIMEOUT }
+    }
+
+    /// What a person has given up is put on record as missing, and the stream goes on behind it. The next attempt begins.
+    ///
+    /// CRASH SAFETY: it stays remembered until WAL from behind it was received, and is put on record again at each start
+    /// until then; a log that has it already does not get it twice.
+    async fn give_up_what_was_lost(&mut self) -> Result<(), NoStream> {
+        let accepted = self.memory.read().accepted_and_not_passed();
+        let Some(loss) = accepted.filter(|loss| self.given_up != Some(*loss)) else { return Ok(()) };
+        let Some(missing) = loss.range() else { return Ok(()) };
+        self.shipper.record_gap(missing, GapReason::ServerWentBack).await.context("record what the server has lost")?;
+        self.given_up = Some(loss);
+        self.skip_to = Some(WalPosition { timeline: missing.timeline, lsn: missing.end });
+        Err(NoStream::Gap(format!(
+            "from {} to {} on timeline {}: the server was set back, and what it lost was given up",
+            missing.start, missing.end, missing.timeline
+        )))
+    }
+
+    /// The server must have every record that was received before, as far as its history contains them: then it is the
+    /// one that is followed, or a copy of it. Before that nothing is taken from it.
+    async fn check_records(
+        &mut self,
+        wal: &mut WalConnection,
+        server: WalPosition,
+        history: &TimelineHistory,
+    ) -> Result<(), NoStream> {
+        let remembered = self.memory.read();
+        let refused = remembered.refused.as_ref();
+        if let Some(lost) = remembered.accepted_and_not_passed().and_then(|loss| loss.range())
+            && lost.timeline == server.timeline
+            && server.lsn < lost.end
+        {
+            let (end, at) = (lost.end, server.lsn);
+            return Err(NoStream::Foreign(format!(
+                "what the server lost was given up, and it is followed again from {end} on; it is at {at} now. `select \
+                 pg_switch_wal()` on the server takes it to the next segment"
+            )));
+        }
+        let mut proven_now = HashSet::new();
+        for record in self.wanted_records(&remembered) {
+            let is_behind = record.timeline == server.timeline && record.end > server.lsn;
+            if is_behind {
+                let stored = WalPosition { timeline: record.timeline, lsn: record.end };
+                let refusal = Refusal::Behind { server, stored };
+                return Err(self.lost(&refusal.to_string(), stored, Some(record)));
+            }
+            if !is_of_its_history(&record, server.timeline, history) {
+                continue;
+            }
+            let segment_size = wal.segment_size().await.context("ask for the segment size")?;
+            let look = Look {
+                connection: &self.settings.connection,
+                options: &self.options(),
+                host: wal.host(),
+                system_identifier: self.belonging.system_identifier,
+                segment_size,
+            };
+            match look_for(record, &look).await.with_context(|| format!("look for {record}"))? {
+                Verdict::Same => {
+                    proven_now.insert(record);
+                }
+                Verdict::Other => {
+                    let stored = WalPosition { timeline: record.timeline, lsn: record.end };
+                    return Err(self.lost(&not_there(&look, record), stored, Some(record)));
+                }
+                Verdict::Removed => {
+                    tracing::info!(host = wal.host(), %record, "the server has removed the WAL of a record that was received before");
+                }
+            }
+        }
+        match refused {
+            None => {}
+            Some(lost) if lost.record().is_some_and(|record| proven_now.contains(&record)) => {
+                tracing::warn!(host = wal.host(), "this server has what another one had lost; it is followed");
+                self.memory.found_again().await.context("lift the refusal of the server")?;
+            }
+            Some(lost) => return Err(NoStream::LostWal(Box::new(lost.clone()))),
+        }
+        self.proven.extend(proven_now);
+        Ok(())
+    }
+
+    /// The newest record, and what regions hold and was not looked for yet.
+    fn wanted_records(&self, remembered: &Remembered) -> Vec<RecordMark> {
+        let newest = self.shipper.last_record().or(remembered.newest());
+        let refused = remembered.refused.as_ref().and_then(LostWal::record);
+        let found = self.shipper.found_records().into_iter().filter(|record| !self.proven.contains(record));
+        let mut wanted: Vec<RecordMark> = refused.into_iter().chain(newest).chain(found).collect();
+        wanted.retain(|record| !remembered.accepted.is_some_and(|loss| loss.gives_up(record)));
+        wanted.sort_unstable_by_key(|record| (record.timeline, record.start, record.crc));
+        wanted.dedup();
+        // The newest first: what it proves, the others only confirm.
+        wanted.reverse();
+        wanted
+    }
+
+    /// A refusal for good.
+    fn lost(&self, why: &str, stored: WalPosition, record: Option<RecordMark>) -> NoStream {
+        let in_order = |at: &WalPosition| (at.timeline, at.lsn);
+        let highest = self.resume.as_ref().map(|resume| resume.highest);
+        let positions = self.shipper.positions();
+        let received = positions.timeline.zip(positions.received).map(|(timeline, lsn)| WalPosition { timeline, lsn });
+        let stored = [Some(stored), highest, received].into_iter().flatten().max_by_key(in_order).unwrap_or(stored);
+        let record = record.or_else(|| self.shipper.last_record().or(self.memory.read().newest()));
+        NoStream::LostWal(Box::new(LostWal::new(why, SystemClock.now(), stored, record)))
+    }
+
+    /// The server sends other WAL than it did before.
+    pub(crate) fn changed(&self, why: &str, at: WalPosition) -> NoStream {
+        self.lost(why, at, None)
     }
 
     /// Where the stream has to go on, and the highest position that is stored.
@@ -270,6 +412,7 @@ impl Finder {
         let segment = wal.segment_size().await.context("ask for the segment size")?;
         let start = segment_start(position, segment).context("find the start of the segment")?;
         let host = wal.host().to_owned();
+        let continues = self.continues(position);
         let started = match wal.start(&self.slot, start).await {
             Ok(started) => started,
             Err(WalStreamError::SegmentRemoved { .. }) => return Err(self.gap(position).await),
@@ -278,11 +421,27 @@ impl Finder {
         match started {
             WalStart::Streaming(stream) => {
                 self.shipper.begin(start, segment).map_err(|error| refused_bytes(&error))?;
-                Ok(Upstream { stream, start, from: position.lsn, segment, host })
+                // What lies before the stream can only be compared where nothing lies in between.
+                let continues = continues.filter(|record| record.timeline == start.timeline);
+                Ok(Upstream { stream, start, from: position.lsn, segment, host, continues })
             }
             // Nothing of that timeline is left to send.
             WalStart::EndOfTimeline(end) => Box::pin(self.next_timeline(end)).await,
         }
+    }
+
+    /// The last record before a position from which a stream goes on, under the timeline of that position: up to its fork, a
+    /// timeline has the WAL of the one before.
+    fn continues(&self, position: WalPosition) -> Option<RecordMark> {
+        let positions = self.shipper.positions();
+        let record = match positions.received {
+            // Behind what was skipped nothing is continued.
+            Some(received) if self.skip_to.is_none_or(|skip| skip.lsn <= received) => self.shipper.last_record(),
+            Some(_) => None,
+            None => self.shipper.record_at(position),
+        };
+        let record = record.filter(|record| record.end <= position.lsn)?;
+        (record.timeline <= position.timeline).then_some(RecordMark { timeline: position.timeline, ..record })
     }
 
     /// The server no longer has what is needed. Says so in every region's log, and goes on behind it next time.
@@ -306,6 +465,15 @@ impl Finder {
 fn segment_start(position: WalPosition, segment: SegmentSize) -> Option<WalPosition> {
     let name = SegmentName::holding(position.timeline, position.lsn, segment);
     name.start().map(|lsn| WalPosition { lsn, ..position })
+}
+
+fn not_there(look: &Look<'_>, record: RecordMark) -> String {
+    format!(
+        "{record} was received from this cluster, and {} has other WAL there: it was set back to an earlier state (a snapshot, \
+         a copy of its files) and has gone on from there. Nothing of it is stored. If the lost commits are wanted, restore \
+         them from the regions; to go on without them, `lifeboatd adopt --lost-wal`",
+        look.host
+    )
 }
 
 fn refused_bytes(error: &crate::wal::ship::positions::ShipError) -> NoStream {

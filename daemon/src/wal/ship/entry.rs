@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::log::records::WalEpochRecord;
+use lifeboat_repository::log::records::{GapReason, GapScope, WalEpochRecord};
 use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::{
-    self, EarlierHead, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject, WalPages,
+    self, EarlierHead, Head, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject,
+    WalPages, WalTrust,
 };
 use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
 
@@ -15,6 +16,7 @@ use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::Found;
+use crate::wal::ship::verify;
 
 /// Objects that are remembered by name, at the most: months of slices. A region with more has no head that can be used.
 const OBJECTS_MAX: usize = 2_000_000;
@@ -24,6 +26,8 @@ pub(crate) struct Entry {
     pub(crate) lease: Lease,
     pub(crate) head: HeadFile,
     pub(crate) found: Found,
+    /// Whose signatures make objects with WAL count there.
+    pub(crate) trust: WalTrust,
     /// What lies before this by the region's own clock was there before we held the lease.
     pub(crate) entered: UtcTime,
 }
@@ -74,8 +78,8 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
     let writer = ship.settings.signer.name();
     let opened = HeadFile::open(store, writer, log.trust()).await.context("read the head")?;
     let (head, earlier) = opened;
-    let durable = match earlier {
-        EarlierHead::Head(earlier) => earlier.durable,
+    let earlier = match earlier {
+        EarlierHead::Head(earlier) => Some(earlier),
         EarlierHead::Nothing => None,
         EarlierHead::Unusable(error) => {
             let error = error_chain(&error);
@@ -83,13 +87,17 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
             None
         }
     };
-    let found = find(region, &log, durable).await.context("list the WAL that is there")?;
-    Ok(Answer::Entry(Box::new(Entry { lease, head, found, entered })))
+    let trust = WalTrust::of(log.trust());
+    let found = find(region, &log, &trust, earlier).await.context("find out what WAL is there")?;
+    Ok(Answer::Entry(Box::new(Entry { lease, head, found, trust, entered })))
 }
 
-/// What there is behind the last head, or all there is if there is no head.
-async fn find(region: &RegionStore, log: &RegionLog, head: Option<WalPosition>) -> anyhow::Result<Found> {
+/// What there is behind the last head, or all there is if there is no head. Names alone are no WAL, because whoever may
+/// create objects can take any: every object is read, and counts if one of our keys signed it for its place.
+async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Option<Head>) -> anyhow::Result<Found> {
     let store = &*region.store;
+    let head_record = head.as_ref().and_then(|head| head.durable.zip(head.last_record));
+    let head = head.and_then(|head| head.durable);
     let mut objects = Vec::new();
     for timeline in wal::timelines(store).await? {
         if head.is_some_and(|head| timeline < head.timeline) {
@@ -109,11 +117,23 @@ async fn find(region: &RegionStore, log: &RegionLog, head: Option<WalPosition>) 
             }
         }
     }
-    let gaps: Vec<_> = log.wal_gaps().filter_map(gap_range).collect();
+    let (signed, unverified) = verify::signed(region, trust, objects).await?;
+    let objects: Vec<_> = signed.iter().map(|signed| signed.object).collect();
+    let end = |range: WalRange| WalPosition { timeline: range.timeline, lsn: range.end };
+    let marks = signed.iter().filter_map(|signed| Some((signed.object.range, signed.mark?)));
+    let checksums = marks.clone().map(|(range, mark)| (range, mark.content_crc)).collect();
+    let records = marks.filter_map(|(range, mark)| Some((end(range), mark.record?)));
+    let records = head_record.into_iter().chain(records).collect();
+    let went_back = log.wal_gaps().filter(|gap| gap.reason == GapReason::ServerWentBack).filter_map(gap_range);
+    let given_up = went_back.map(end).max_by_key(|at| (at.timeline, at.lsn));
+    let scoped = |scope| log.wal_gaps().filter(move |gap| gap.scope == scope);
+    let losses: Vec<_> = scoped(GapScope::Region).filter_map(|gap| Some((gap_range(gap)?, gap.reason))).collect();
+    let gaps: Vec<_> = scoped(GapScope::Everywhere).filter_map(gap_range).collect();
+    let missing: Vec<_> = gaps.iter().copied().chain(losses.iter().map(|(range, _)| *range)).collect();
     let epoch = |record: &WalEpochRecord| WalPosition { timeline: record.timeline, lsn: record.start };
     let epochs: Vec<_> = log.wal_epochs().map(epoch).collect();
-    let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &gaps);
-    Ok(Found { durable, objects, gaps })
+    let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &missing);
+    Ok(Found { durable, objects, gaps, losses, records, checksums, given_up, unverified })
 }
 
 /// Without a head: where the WAL begins. The first object that is there need not be the first that was sent, but a key is

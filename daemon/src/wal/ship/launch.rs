@@ -106,7 +106,10 @@ impl Beginning {
     /// A region has answered.
     pub(crate) fn answered(&mut self, region: usize, found: &Found) {
         if let Some(known) = self.found.get_mut(region) {
-            *known = Some(Answered { objects: found.objects.clone(), gaps: found.gaps.clone() });
+            *known = Some(Answered {
+                objects: found.objects.clone(),
+                gaps: found.gaps.iter().copied().chain(found.losses.iter().map(|(range, _)| *range)).collect(),
+            });
         }
     }
 

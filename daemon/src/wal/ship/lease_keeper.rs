@@ -54,6 +54,7 @@ impl LeaseKeeper {
         let Some(Keys { mut lease, mut head }) = keys else { return };
         let mut renewals = tokio::time::interval_at(Instant::now() + LEASE_TTL / 3, LEASE_TTL / 3);
         let mut heads = tokio::time::interval(HEAD_EVERY);
+        let mut forgets = self.ship.settings.logs.forgets();
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -61,6 +62,8 @@ impl LeaseKeeper {
                 () = self.end.cancelled() => break,
                 _ = renewals.tick() => self.renew(&mut lease).await,
                 _ = heads.tick() => self.write(&mut head).await,
+                // A person has accepted another log: the head must not name the old one any longer than that takes.
+                Ok(()) = forgets.changed() => self.write(&mut head).await,
             }
         }
         self.write(&mut head).await;
@@ -100,7 +103,10 @@ impl LeaseKeeper {
         if !self.is_ours() {
             return;
         }
-        let durable = self.ship.look(|ship_state| ship_state.head(self.index));
+        let (durable, last_record) = self.ship.look(|ship_state| {
+            let durable = ship_state.head(self.index);
+            (durable, durable.and_then(|durable| ship_state.record_before(durable)))
+        });
         let log = self.ship.settings.logs.head(&self.region.name);
         let settings = &self.ship.settings;
         let head = Head {
@@ -111,6 +117,7 @@ impl LeaseKeeper {
             time: self.ship.now(),
             log,
             durable,
+            last_record,
         };
         match file.write(&*self.region.store, &settings.signer, &head).await {
             Ok(()) => {}

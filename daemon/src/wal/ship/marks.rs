@@ -3,7 +3,8 @@
 //! The invariants, which the property tests beside this file check after every event:
 //!
 //! 1. A region's durable position is one before which it has *every* byte of the line, and it never moves back.
-//! 2. The quorum's position is the k-th highest of the regions' durable positions.
+//! 2. The quorum's position is the k-th highest of the regions' durable positions, but not behind bytes that are lost in a
+//!    region and that fewer than k others have (or not all of the others, where there are fewer than k).
 //! 3. A region's safe position is one before which every byte is durable there or was fsynced to the spool.
 //! 4. The confirmed position is at most the received one, at most the quorum's, and at most every region's safe position;
 //!    on one timeline it never moves back.
@@ -91,6 +92,8 @@ enum Knowledge {
 struct RegionMark {
     knowledge: Knowledge,
     held: Kept,
+    /// What is on record as missing there for ever: one gets past it, and it is no copy.
+    lost: Kept,
     durable: Option<Place>,
     safe: Option<Place>,
 }
@@ -108,13 +111,15 @@ pub(crate) struct Marks {
     line: BTreeMap<TimelineId, Span>,
     current: Option<TimelineId>,
     regions: Vec<RegionMark>,
+    /// Losses of single regions that too few of the others make up for so far.
+    uncovered: Vec<WalRange>,
 }
 
 impl Marks {
     /// Nothing is known yet. `quorum` is at least 1.
     pub(crate) fn new(regions: usize, quorum: usize) -> Self {
         let regions = vec![RegionMark::default(); regions];
-        Self { quorum: quorum.max(1), line: BTreeMap::new(), current: None, regions }
+        Self { quorum: quorum.max(1), line: BTreeMap::new(), current: None, regions, uncovered: Vec::new() }
     }
 
     /// There is WAL of this timeline in a region or in the spool, from `at` on at the latest.
@@ -201,7 +206,37 @@ impl Marks {
         (0..self.regions.len()).for_each(|region| self.advance(region));
     }
 
-    /// A region has these bytes, or it is on record there that it never will.
+    /// It is on record that a region will never have these bytes, which others may have. It gets past them; in the quorum it
+    /// counts for nothing there.
+    pub(crate) fn lose(&mut self, region: usize, bytes: WalRange) {
+        if let Some(mark) = self.regions.get_mut(region) {
+            mark.lost.entry(bytes.timeline).or_default().add(bytes.into());
+        }
+        self.uncovered.push(bytes);
+        self.hold(region, bytes);
+        self.cover();
+    }
+
+    /// What is made up for is no concern any more: what a region holds it never loses again here. What lies before the place
+    /// where this process began cannot be received again, so nobody can wait for it.
+    fn cover(&mut self) {
+        let uncovered = std::mem::take(&mut self.uncovered);
+        self.uncovered = uncovered.into_iter().filter(|lost| !self.is_covered(*lost)).collect();
+    }
+
+    fn is_covered(&self, lost: WalRange) -> bool {
+        let begun = self.line.get(&lost.timeline).and_then(|span| span.begun);
+        if begun.is_some_and(|begun| lost.end <= begun) {
+            return true;
+        }
+        let (without, with): (Vec<_>, Vec<_>) =
+            (0..self.regions.len()).partition(|&region| self.has_lost(region, lost));
+        // Where too few are left that could have it, all that are left must.
+        let needed = self.quorum.min(self.regions.len() - without.len());
+        with.into_iter().filter(|&region| self.holds(region, lost)).count() >= needed
+    }
+
+    /// A region has these bytes, or nobody ever will, which is on record.
     pub(crate) fn hold(&mut self, region: usize, bytes: WalRange) {
         let Some(mark) = self.regions.get_mut(region) else { return };
         mark.held.entry(bytes.timeline).or_default().add(bytes.into());
@@ -246,6 +281,12 @@ impl Marks {
         let end = Place { timeline: bytes.timeline, lsn: bytes.end };
         mark.durable.is_some_and(|durable| durable >= end)
             || mark.held.get(&bytes.timeline).is_some_and(|held| held.covers(bytes.into()))
+    }
+
+    /// Whether it is on record that a region will never have some of these bytes.
+    pub(crate) fn has_lost(&self, region: usize, bytes: WalRange) -> bool {
+        let lost = |mark: &RegionMark| mark.lost.get(&bytes.timeline).is_some_and(|lost| lost.overlaps(bytes.into()));
+        self.regions.get(region).is_some_and(lost)
     }
 
     /// How many regions have all of these bytes.
@@ -337,7 +378,10 @@ impl Marks {
     fn quorum_place(&self) -> Option<Place> {
         let mut durable: Vec<_> = (0..self.regions.len()).map(|region| self.durable_place(region)).collect();
         durable.sort_unstable_by(|a, b| b.cmp(a));
-        durable.get(self.quorum - 1).copied().flatten()
+        let reached = durable.get(self.quorum - 1).copied().flatten()?;
+        let uncovered = self.uncovered.iter().filter(|lost| !self.is_covered(**lost));
+        let first = uncovered.map(|lost| Place { timeline: lost.timeline, lsn: lost.start }).min();
+        Some(first.map_or(reached, |first| first.min(reached)))
     }
 
     /// Everything before this is in as many regions as the quorum asks for.

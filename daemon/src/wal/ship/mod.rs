@@ -1,5 +1,6 @@
 //! WAL to the regions.
 
+pub(crate) mod children;
 pub(crate) mod context;
 pub(crate) mod entry;
 pub(crate) mod launch;
@@ -17,6 +18,7 @@ pub mod settings;
 pub mod shipper;
 pub(crate) mod spool;
 pub(crate) mod spool_task;
-pub(crate) mod state;
+pub mod state;
 pub(crate) mod uploader;
 pub(crate) mod uploader_state;
+pub(crate) mod verify;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::format::layout::WalRange;
-use lifeboat_repository::log::records::{RecordBody, WalEpochRecord, WalGapRecord};
+use lifeboat_repository::log::records::{GapScope, RecordBody, WalEpochRecord, WalGapRecord};
 use lifeboat_stores::{ObjectKey, SealedBody};
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,11 @@ impl Notice {
             Self::Epoch { .. } => None,
             Self::Gap { record, .. } => gap_range(record),
         }
+    }
+
+    /// Whether it says that WAL is missing in one region, and others may have it.
+    pub(crate) fn is_of_one_region(&self) -> bool {
+        matches!(self, Self::Gap { record, .. } if record.scope == GapScope::Region)
     }
 
     /// Its bytes in the spool.

@@ -222,6 +222,16 @@ impl OpenPiece {
         Ok(rest)
     }
 
+    /// The checksum of WAL that ends within `fresh`, the bytes that come next; `None` if its first bytes are not here any
+    /// more.
+    pub(crate) fn crc_with(&self, range: WalRange, fresh: &[u8]) -> Option<u32> {
+        let from = usize::try_from(range.start.as_bytes().checked_sub(self.start.as_bytes())?).ok()?;
+        let here = self.raw.get(from.min(self.raw.len())..)?;
+        let skip = from.saturating_sub(self.raw.len());
+        let length = usize::try_from(range.end.as_bytes().checked_sub(self.received.as_bytes())?).ok()?;
+        Some(crc32c::crc32c_append(crc32c::crc32c(here), fresh.get(skip..length)?))
+    }
+
     fn end(&self) -> Lsn {
         piece_end(PieceSize::of(self.segment), self.start)
     }

@@ -33,6 +33,8 @@ pub struct RegionPosition {
     pub durable: Option<WalPosition>,
     /// How it is doing.
     pub state: UploadState,
+    /// An object under a name of WAL that is not ours, if one was met since the start.
+    pub unverified: Option<String>,
 }
 
 /// How the way into one region is doing.

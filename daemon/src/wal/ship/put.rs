@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_repository::format::header::ObjectHeader;
+use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::RegionStore;
+use lifeboat_repository::wal::{WalTrust, stored_bytes_max};
 use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
-use lifeboat_vocabulary::{ByteCount, UtcTime};
+use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
 
 /// A request of a process that was killed may arrive this long after its successor has taken the lease.
 const STRAGGLER: Duration = Duration::from_secs(10);
@@ -20,77 +22,108 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 pub(crate) enum Put {
     /// The object is there: ours, or that of an earlier run.
     Stored,
-    /// Another writer's object is there.
+    /// Another writer's object is there, signed by one of our keys.
     Conflict(String),
+    /// Something is there that none of our keys signed: the name is taken, and what it should hold is not stored.
+    Planted { what: String, body: SealedBody },
     /// To be tried again.
     Failed(StoreError),
     /// The spool cannot give it any more.
     Unreadable(StoreError),
 }
 
-/// Puts an object. `entered` is when we took the lease, by the region's clock.
-pub(crate) async fn put(region: &RegionStore, key: &ObjectKey, body: SealedBody, entered: UtcTime) -> Put {
-    match region.store.put(key, body.clone(), PutMode::CreateOnly).await {
+/// What an object that is there already is measured against.
+pub(crate) struct Judge {
+    /// Whose signatures count.
+    pub(crate) trust: WalTrust,
+    /// When we took the lease, by the region's clock.
+    pub(crate) entered: UtcTime,
+}
+
+/// Puts an object at its name.
+pub(crate) async fn put(region: &RegionStore, name: &StoredName, body: SealedBody, judge: &Judge) -> Put {
+    match region.store.put(&name.key(), body.clone(), PutMode::CreateOnly).await {
         Ok(_) => Put::Stored,
-        // Or the answer to our own first request was lost, and a role that may only create cannot look.
-        Err(StoreError::Conflict { .. }) => judge(region, key, &body, entered).await,
+        // Or the answer to our own first request was lost.
+        Err(StoreError::Conflict { .. }) => judge.look(region, name, body).await,
         Err(error) => Put::Failed(error),
     }
 }
 
-/// Decides whose object it is. Nothing is ever overwritten, so this only decides whether to go on.
-async fn judge(region: &RegionStore, key: &ObjectKey, body: &SealedBody, entered: UtcTime) -> Put {
-    let size = ByteCount::of(&body.bytes);
-    let content = match region.store.get(key, ByteRange::WholeUpTo(size)).await {
-        Ok(found) if found == body.bytes => return Put::Stored,
-        Ok(found) => match look_again(region, key, body, found).await {
-            Ok(content) => content,
-            Err(put) => return put,
-        },
-        Err(StoreError::Unsupported { .. }) => Content::Differs,
-        // The role may not read.
-        Err(StoreError::Misconfigured { .. }) => Content::Unseen,
-        Err(error) => return Put::Failed(error),
-    };
-    let page = match region.store.list(key.as_str(), None).await {
-        Ok(page) => page,
-        Err(error) => return Put::Failed(error),
-    };
-    let Some(Entry { meta, .. }) = page.entries.into_iter().find(|entry| entry.key == *key) else {
-        let doing = format!("find {key} in {}, which was said to exist", region.store);
-        return Put::Failed(StoreError::Transient { doing, source: "it is not listed".into() });
-    };
-    if content == Content::Unseen && meta.size == size {
-        return Put::Stored;
+impl Judge {
+    /// Decides whose object it is. Nothing is ever overwritten, so this only decides whether to go on. A name is nobody's:
+    /// only what one of our keys signed for it counts.
+    async fn look(&self, region: &RegionStore, name: &StoredName, body: SealedBody) -> Put {
+        let key = name.key();
+        let found = match read(region, name).await {
+            Ok(Some(found)) if found == body.bytes => return Put::Stored,
+            Ok(Some(found)) => match look_again(region, name, &body, found).await {
+                Ok(found) => found,
+                Err(put) => return put,
+            },
+            Ok(None) => return Put::Planted { what: format!("{key} is larger than any object of its name"), body },
+            Err(error) => return Put::Failed(error),
+        };
+        let theirs = match self.trust.check_sealed(name, &found) {
+            Ok(theirs) => theirs,
+            Err(error) => {
+                let what = format!("{key} was not signed by this repository's keys: {}", error_chain(&error));
+                return Put::Planted { what, body };
+            }
+        };
+        let ours = self.trust.check_sealed(name, &body.bytes).ok().and_then(|signed| signed.mark);
+        let (Some(theirs), Some(ours)) = (theirs.mark, ours) else { return self.by_time(region, &key).await };
+        if theirs.content_crc != ours.content_crc {
+            return Put::Conflict(format!("{key} holds other WAL, which another writer has signed"));
+        }
+        // The same WAL, sealed by the run before or by another daemon of the same server.
+        tracing::info!(region = %region.name, %key, "the object is there already, with the same WAL");
+        Put::Stored
     }
-    match meta.modified {
-        // The same WAL, sealed by the run before: it was listed a moment too early to be seen.
-        Some(modified) if modified <= entered.plus(STRAGGLER) => {
-            tracing::info!(region = %region.name, %key, %modified, "the object of an earlier run is there already");
-            Put::Stored
+
+    /// Of objects that do not tell what they hold, those of an earlier run are ours.
+    async fn by_time(&self, region: &RegionStore, key: &ObjectKey) -> Put {
+        let page = match region.store.list(key.as_str(), None).await {
+            Ok(page) => page,
+            Err(error) => return Put::Failed(error),
+        };
+        let Some(Entry { meta, .. }) = page.entries.into_iter().find(|entry| entry.key == *key) else {
+            let doing = format!("find {key} in {}, which was said to exist", region.store);
+            return Put::Failed(StoreError::Transient { doing, source: "it is not listed".into() });
+        };
+        match meta.modified {
+            Some(modified) if modified <= self.entered.plus(STRAGGLER) => Put::Stored,
+            _ => {
+                let when = meta.modified.map_or("an unknown time".to_owned(), |at| at.to_string());
+                Put::Conflict(format!("{key} was written at {when} with {} by another writer", meta.size))
+            }
         }
-        _ => {
-            let (theirs, when) = (meta.size, meta.modified.map_or("an unknown time".to_owned(), |at| at.to_string()));
-            Put::Conflict(format!("{key} was written at {when} with {theirs} by another writer"))
-        }
+    }
+}
+
+/// What is there; `None` if it is larger than anything of that name.
+async fn read(region: &RegionStore, name: &StoredName) -> Result<Option<Bytes>, StoreError> {
+    let bound = ByteRange::WholeUpTo(ByteCount::from_bytes(stored_bytes_max(name)));
+    match region.store.get(&name.key(), bound).await {
+        Ok(found) => Ok(Some(found)),
+        Err(StoreError::Unsupported { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// An object that differs is read some more times: what stops a region for good must not be a bit that flipped on the way,
 /// or an error that came with status 200.
-async fn look_again(region: &RegionStore, key: &ObjectKey, body: &SealedBody, first: Bytes) -> Result<Content, Put> {
+async fn look_again(region: &RegionStore, name: &StoredName, body: &SealedBody, first: Bytes) -> Result<Bytes, Put> {
     let unclear = |what: &'static str| {
-        let doing = format!("compare {key} in {} with what was sent", region.store);
+        let doing = format!("compare {} in {} with what was sent", name.key(), region.store);
         Err(Put::Failed(StoreError::Transient { doing, source: what.into() }))
     };
-    let size = ByteCount::of(&body.bytes);
     for _ in 0..LOOKS {
         tokio::time::sleep(BETWEEN_LOOKS).await;
-        match region.store.get(key, ByteRange::WholeUpTo(size)).await {
-            Ok(again) if again == body.bytes => return Err(Put::Stored),
-            Ok(again) if again != first => return unclear("it reads differently each time"),
-            Ok(_) => {}
-            Err(StoreError::Unsupported { .. }) => return Ok(Content::Differs),
+        match read(region, name).await {
+            Ok(Some(again)) if again == body.bytes => return Err(Put::Stored),
+            Ok(Some(again)) if again == first => {}
+            Ok(_) => return unclear("it reads differently each time"),
             Err(error) => return Err(Put::Failed(error)),
         }
     }
@@ -98,14 +131,8 @@ async fn look_again(region: &RegionStore, key: &ObjectKey, body: &SealedBody, fi
         (Ok(theirs), Ok(ours)) if theirs.object == ours.object => {
             unclear("it is ours and does not read as it was sent")
         }
-        _ => Ok(Content::Differs),
+        _ => Ok(first),
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    Differs,
-    Unseen,
 }
 
 #[cfg(test)]
@@ -114,23 +141,51 @@ mod tests {
     use std::sync::Arc;
 
     use lifeboat_repository::format::aead::sha256;
+    use lifeboat_repository::format::ids::RepositoryId;
+    use lifeboat_repository::format::layout::{WalForm, WalRange};
+    use lifeboat_repository::keys::{Identity, KeyRecipients, SigningKey};
+    use lifeboat_repository::log::NoteSigner;
+    use lifeboat_repository::wal::{PlainWal, WalEpoch, WalLevels, WalSealer};
     use lifeboat_stores::{MemoryStore, Store};
-    use lifeboat_vocabulary::{Clock, SystemClock};
+    use lifeboat_vocabulary::{Clock, Lsn, SystemClock, TimelineId};
 
-    fn body(text: &'static [u8]) -> SealedBody {
-        SealedBody { bytes: Bytes::from_static(text), sha256: sha256(text) }
-    }
-
+    /// The same key seals WAL in two runs.
     #[tokio::test(start_paused = true)]
-    async fn another_object_is_a_conflict_and_our_own_is_none() {
-        let store = Arc::new(MemoryStore::default());
-        let key: ObjectKey = "slices/00000001/a.lbs".parse().unwrap();
-        store.put(&key, body(b"somebody else's"), PutMode::CreateOnly).await.unwrap();
-        let region = RegionStore { name: "r".parse().unwrap(), store };
-        let long_ago = UtcTime::from_unix_micros(0).unwrap();
-        let other = put(&region, &key, body(b"of no other's length"), long_ago).await;
-        assert!(matches!(other, Put::Conflict(_)), "{other:?}");
-        let same = put(&region, &key, body(b"somebody else's"), SystemClock.now()).await;
-        assert!(matches!(same, Put::Stored), "{same:?}");
+    async fn an_object_that_is_there_counts_by_its_signature_and_its_content() {
+        let repository = RepositoryId::random().unwrap();
+        let signer = || {
+            let key = SigningKey::generate().unwrap();
+            Arc::new(NoteSigner::new("lifeboat.test".parse().unwrap(), key))
+        };
+        let (ours, stranger) = (signer(), signer());
+        let recipients = [Identity::generate().unwrap().recipient()];
+        let recipients = KeyRecipients { recipients: &recipients, commands: &[] };
+        let epoch = WalEpoch::new(repository, SystemClock.now(), recipients).await.unwrap();
+        let lsn = |at| Lsn::from_bytes(at).unwrap();
+        let range = WalRange { timeline: TimelineId::new(1).unwrap(), start: lsn(100), end: lsn(104) };
+        let sealed = |signer: &Arc<NoteSigner>, bytes: &[u8]| {
+            let mut sealer = WalSealer::new(repository, Arc::clone(signer), WalLevels::default()).unwrap();
+            sealer.seal_checked(&epoch, WalForm::Slice, PlainWal { range, bytes, last_record: None }).unwrap()
+        };
+        let name = sealed(&ours, b"same").name;
+        let judge = Judge { trust: WalTrust::new(repository, &[ours.verify_key()]), entered: SystemClock.now() };
+        let junk = SealedBody { bytes: Bytes::from_static(b"planted"), sha256: sha256(b"planted") };
+        for (why, there, expected) in [
+            ("an earlier run's", sealed(&ours, b"same").body, "stored"),
+            ("other WAL", sealed(&ours, b"else").body, "conflict"),
+            ("a stranger's", sealed(&stranger, b"same").body, "planted"),
+            ("junk", junk, "planted"),
+        ] {
+            let store = Arc::new(MemoryStore::default());
+            store.put(&name.key(), there, PutMode::CreateOnly).await.unwrap();
+            let region = RegionStore { name: "r".parse().unwrap(), store };
+            let found = match put(&region, &name, sealed(&ours, b"same").body, &judge).await {
+                Put::Stored => "stored",
+                Put::Conflict(_) => "conflict",
+                Put::Planted { .. } => "planted",
+                other => panic!("{why}: {other:?}"),
+            };
+            assert_eq!(found, expected, "{why}");
+        }
     }
 }

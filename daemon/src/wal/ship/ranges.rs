@@ -58,6 +58,11 @@ impl RangeSet {
         self.end_from(wanted.start) >= wanted.end
     }
 
+    /// Whether any byte of `wanted` is in the set.
+    pub(crate) fn overlaps(&self, wanted: Stretch) -> bool {
+        self.stretches.range(..wanted.end).next_back().is_some_and(|(_, &end)| end > wanted.start)
+    }
+
     /// After the highest byte; `None` if there is none.
     pub(crate) fn end(&self) -> Option<Lsn> {
         self.stretches.last_key_value().map(|(_, &end)| end)
@@ -111,6 +116,7 @@ mod tests {
             prop_assert_eq!(set.end_from(Lsn::from_bytes(from).unwrap()).as_bytes(), reached);
             let wanted = stretch(from, from + length);
             prop_assert_eq!(set.covers(wanted), reached >= from + length);
+            prop_assert_eq!(set.overlaps(wanted), (from..from + length).any(|byte| bytes.contains(&byte)));
             let missing: BTreeSet<u64> =
                 set.missing(wanted).iter().flat_map(|hole| hole.start.as_bytes()..hole.end.as_bytes()).collect();
             let expected: BTreeSet<u64> = (from..from + length).filter(|byte| !bytes.contains(byte)).collect();

@@ -1,18 +1,23 @@
 //! Sealing: one worker, so that objects come out in the order in which their bytes came in. Also the keys for it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::format::aead::sha256;
-use lifeboat_repository::format::layout::WalForm;
+use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::keys::KeyRecipients;
 use lifeboat_repository::log::records::WalEpochRecord;
-use lifeboat_repository::wal::{SealWalError, SealedWal, WalEpoch, WalLevels, WalObject, WalSealer};
+use lifeboat_repository::wal::{
+    PlainWal, SealWalError, SealedWal, WalEpoch, WalLevels, WalObject, WalSealer, WalTrust,
+};
 use lifeboat_stores::SealedBody;
-use lifeboat_vocabulary::{UtcTime, WalPosition};
+use lifeboat_vocabulary::{ByteCount, UtcTime, WalPosition, error_chain};
 use tokio::time::Instant;
 
+use crate::wal::server_memory::ServerMemory;
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::What;
@@ -27,6 +32,8 @@ const EPOCH_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const EPOCH_OBJECTS_MAX: u64 = 100_000;
 /// An old key stays in use for this long if there is no new one.
 const EPOCH_GRACE: Duration = Duration::from_secs(60 * 60);
+/// Keys of this run that are kept, to seal again what cannot be stored under its name.
+const EPOCHS_KEPT: usize = 8;
 /// Before sealing is tried again: programs that wrap keys may ask a service that is away.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -43,11 +50,13 @@ pub(crate) struct Sealing {
     /// Not here while it works.
     sealer: Option<WalSealer>,
     epoch: Option<Epoch>,
+    /// The keys of this run, the newest last.
+    earlier: VecDeque<Arc<WalEpoch>>,
 }
 
 impl Sealing {
     pub(crate) fn new(ship: Arc<ShipContext>) -> Self {
-        Self { ship, sealer: None, epoch: None }
+        Self { ship, sealer: None, epoch: None, earlier: VecDeque::new() }
     }
 
     /// Works until the stop.
@@ -78,10 +87,11 @@ impl Sealing {
                 self.enter(What::Notice(Arc::clone(notice)), notice_body(notice)?, wanted.as_deref(), 0);
                 return Ok(());
             }
+            Job::SealAgain { object, body, region } => return self.seal_again(*object, body, *region).await,
             Job::Seal(raw) => raw,
         };
         let (what, at, length) = match raw {
-            Raw::Cut(Cut { form, range, bytes }) => {
+            Raw::Cut(Cut { form, range, bytes }, _) => {
                 let at = WalPosition { timeline: range.timeline, lsn: range.start };
                 (What::Wal(WalObject { form: *form, range: *range }), at, bytes.len() as u64)
             }
@@ -90,8 +100,44 @@ impl Sealing {
                 (What::History(*timeline), WalPosition { timeline: *timeline, ..at }, 0)
             }
         };
-        let sealed = self.seal(raw.clone(), at).await?;
+        let server = self.ship.settings.server.clone();
+        // CRASH SAFETY: the record is remembered before a region can hold it (see `server_memory`).
+        let (sealed, ()) = tokio::join!(self.seal(raw.clone(), at), remember(&server, raw));
+        let sealed = sealed?;
         self.enter(what, sealed.body, None, length);
+        Ok(())
+    }
+
+    /// Seals the WAL of an object again, as two slices that end elsewhere. Their names cannot be foreseen.
+    async fn seal_again(&mut self, object: WalObject, body: &SealedBody, region: usize) -> anyhow::Result<()> {
+        let claimed = WalTrust::claimed_epoch(&body.bytes).context("read an object of our own")?;
+        let Some(epoch) = self.earlier.iter().find(|epoch| epoch.id() == claimed).cloned() else {
+            // Only who can read could do it. The other regions have it, and healing brings it back.
+            tracing::error!(key = %object.key(), region, "WAL of an earlier run cannot be sealed again for a region in which its name is taken");
+            return Ok(());
+        };
+        let settings = &self.ship.settings;
+        let trust = WalTrust::new(settings.repository, &[settings.signer.verify_key()]);
+        let (name, sealed) = (object.name(), body.bytes.clone());
+        let opened = tokio::task::spawn_blocking(move || trust.open_own(&name, &epoch, sealed)).await;
+        let content = opened.context("open an object of our own")?.context("open an object of our own")?;
+        let WalRange { timeline, start, end } = object.range;
+        let length = object.range.len();
+        let drawn = u64::from_le_bytes(InstanceId::random().context("draw a name")?.as_bytes().to_owned());
+        let first = if length > 1 { 1 + drawn % (length - 1) } else { length };
+        let middle = start.advanced_by(ByteCount::from_bytes(first)).unwrap_or(end);
+        for (start, end) in [(start, middle), (middle, end)] {
+            let range = WalRange { timeline, start, end };
+            if range.is_empty() {
+                continue;
+            }
+            let from = usize::try_from(start.as_bytes() - object.range.start.as_bytes()).context("cut WAL")?;
+            let bytes = content.slice(from..from + usize::try_from(range.len()).context("cut WAL")?);
+            let cut = Cut { form: WalForm::Slice, range, bytes };
+            let sealed = self.seal(Raw::Cut(cut, None), WalPosition { timeline, lsn: start }).await?;
+            let what = What::Wal(WalObject { form: WalForm::Slice, range });
+            self.enter(what, sealed.body, Some(&[region]), 0);
+        }
         Ok(())
     }
 
@@ -125,13 +171,18 @@ impl Sealing {
     /// The key for now. A new one is announced to all regions before anything that is sealed under it.
     async fn epoch(&mut self, at: WalPosition) -> anyhow::Result<Arc<WalEpoch>> {
         let now = self.ship.now();
-        let fresh = |epoch: &&Epoch| now < epoch.until && epoch.objects < EPOCH_OBJECTS_MAX;
+        let is_spoiled = self.ship.quietly(ShipState::take_wish_for_key);
+        let fresh = |epoch: &&Epoch| !is_spoiled && now < epoch.until && epoch.objects < EPOCH_OBJECTS_MAX;
         if let Some(epoch) = self.epoch.as_ref().filter(fresh) {
             return Ok(Arc::clone(&epoch.epoch));
         }
         match (self.new_epoch(at, now).await, &mut self.epoch) {
             (Ok(epoch), current) => {
                 *current = Some(Epoch { epoch: Arc::clone(&epoch), until: now.plus(EPOCH_AGE), objects: 0 });
+                self.earlier.push_back(Arc::clone(&epoch));
+                if self.earlier.len() > EPOCHS_KEPT {
+                    self.earlier.pop_front();
+                }
                 Ok(epoch)
             }
             // The key in use is as good as it was; what must not happen is that WAL stays here.
@@ -162,8 +213,19 @@ impl Sealing {
         };
         let slots = String::from_utf8(epoch.slots().bytes.to_vec()).context("keep a key for WAL")?;
         let notice = Notice::Epoch { record, slots, time: now.as_unix_micros() };
+        // CRASH SAFETY: kept before anything is sealed under it, so that a log that loses the record can get it again.
+        self.ship.spool.keep_key(&notice).await.context("keep a key for WAL")?;
         self.enter(What::Notice(Arc::new(notice.clone())), notice_body(&notice)?, None, 0);
         Ok(Arc::new(epoch))
+    }
+}
+
+/// Keeps the newest record. Where the disk refuses, WAL is more important: the regions hold the record as well.
+async fn remember(server: &ServerMemory, raw: &Raw) {
+    let Raw::Cut(_, Some(record)) = raw else { return };
+    if let Err(error) = server.received(*record).await {
+        let error = error_chain(&error);
+        tracing::warn!(error, "the newest record of the WAL is not remembered on this host");
     }
 }
 
@@ -174,8 +236,9 @@ fn notice_body(notice: &Notice) -> anyhow::Result<SealedBody> {
 
 fn seal(sealer: &mut WalSealer, epoch: &WalEpoch, raw: &Raw) -> Result<SealedWal, SealWalError> {
     match raw {
-        Raw::Cut(Cut { form: WalForm::Slice, range, bytes }) => sealer.seal_slice(epoch, *range, bytes),
-        Raw::Cut(Cut { form: WalForm::Piece, range, bytes }) => sealer.seal_piece(epoch, *range, bytes),
+        Raw::Cut(Cut { form, range, bytes }, last_record) => {
+            sealer.seal_checked(epoch, *form, PlainWal { range: *range, bytes, last_record: *last_record })
+        }
         Raw::History(timeline, content) => sealer.seal_history(epoch, *timeline, content),
     }
 }

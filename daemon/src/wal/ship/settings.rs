@@ -12,6 +12,7 @@ use lifeboat_repository::log::NoteSigner;
 use lifeboat_vocabulary::{ByteCount, ClusterName};
 
 use crate::regions::log_follower::LogFollower;
+use crate::wal::server_memory::ServerMemory;
 
 /// How long the start waits for a region.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
@@ -52,6 +53,8 @@ pub struct ShipSettings {
     pub tool: String,
     /// The incarnation of the server, where it is a copy that was adopted.
     pub incarnation: Option<Incarnation>,
+    /// What is remembered of the server.
+    pub server: ServerMemory,
     /// Reads the logs of the regions.
     pub logs: Arc<LogFollower>,
 }

@@ -10,12 +10,12 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::HISTORY_BYTES_MAX;
-use lifeboat_vocabulary::{Clock, SegmentSize, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Clock, RecordMark, SegmentSize, TimelineId, WalPosition};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::wal::ship::children::Children;
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::Answer;
 use crate::wal::ship::launch;
@@ -24,7 +24,7 @@ use crate::wal::ship::positions::{Offer, Positions, ResumePoint, ShipError};
 use crate::wal::ship::sealing::Sealing;
 use crate::wal::ship::settings::ShipSettings;
 use crate::wal::ship::spool_task::{keep_spool, keep_time};
-use crate::wal::ship::state::{ShipState, Taken};
+use crate::wal::ship::state::{CheckedWal, ShipState, Taken};
 use crate::wal::ship::uploader::RegionUploader;
 
 /// How long bytes wait for room before they are refused.
@@ -37,8 +37,8 @@ const SETTLE_LOOK: Duration = Duration::from_millis(100);
 pub struct Shipper {
     ship: Arc<ShipContext>,
     resume: Option<ResumePoint>,
-    tasks: JoinSet<()>,
-    keepers: JoinSet<()>,
+    tasks: Children,
+    keepers: Children,
     end: CancellationToken,
 }
 
@@ -54,12 +54,13 @@ impl Shipper {
     ) -> anyhow::Result<Self> {
         let (ship, mut beginning) = launch::open(settings, &regions, clock).await?;
         let end = CancellationToken::new();
-        let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
+        let (mut tasks, mut keepers) = (Children::new(), Children::new());
         let mut uploaders = Vec::new();
         for (index, region) in regions.into_iter().enumerate() {
             let (sender, keys) = mpsc::channel(1);
             uploaders.push(RegionUploader::new(index, region.clone(), Arc::clone(&ship), sender));
-            keepers.spawn(LeaseKeeper { index, ship: Arc::clone(&ship), region, keys, end: end.clone() }.run());
+            let keeper = LeaseKeeper { index, ship: Arc::clone(&ship), region, keys, end: end.clone() };
+            keepers.spawn("lease and head of a region", &end, keeper.run());
         }
         for (index, asked) in join_all(uploaders.into_iter().map(launch::ask)).await.into_iter().enumerate() {
             let (mut uploader, answer) = asked;
@@ -70,12 +71,12 @@ impl Shipper {
                 }
                 other => uploader.outside(other),
             }
-            tasks.spawn(uploader.run());
+            tasks.spawn("upload into a region", &ship.stop, uploader.run());
         }
         let resume = ship.quietly(|ship_state| beginning.resume(ship_state));
-        tasks.spawn(Sealing::new(Arc::clone(&ship)).run());
-        tasks.spawn(keep_spool(Arc::clone(&ship)));
-        tasks.spawn(keep_time(Arc::clone(&ship)));
+        tasks.spawn("sealing", &ship.stop, Sealing::new(Arc::clone(&ship)).run());
+        tasks.spawn("spool", &ship.stop, keep_spool(Arc::clone(&ship)));
+        tasks.spawn("time", &ship.stop, keep_time(Arc::clone(&ship)));
         Ok(Self { ship, resume, tasks, keepers, end })
     }
 
@@ -84,6 +85,21 @@ impl Shipper {
     #[must_use]
     pub fn resume(&self) -> Option<ResumePoint> {
         self.resume.clone()
+    }
+
+    /// The last whole record that was received from a server since the start.
+    pub(crate) fn last_record(&self) -> Option<RecordMark> {
+        self.ship.look(ShipState::last_record)
+    }
+
+    /// The last whole record before `end`, if an object that a region holds ends there and says so.
+    pub(crate) fn record_at(&self, end: WalPosition) -> Option<RecordMark> {
+        self.ship.look(|ship_state| ship_state.record_at(end))
+    }
+
+    /// The records that a server must have, by what the regions that have answered and the spool hold.
+    pub(crate) fn found_records(&self) -> Vec<RecordMark> {
+        self.ship.look(|ship_state| ship_state.found_records().to_vec())
     }
 
     /// Announces that the next bytes are those at `at`, the start of a segment. After a reconnect that is the start of the
@@ -101,7 +117,8 @@ impl Shipper {
     ///
     /// # Errors
     /// [`ShipError`] if they do not fit to what came before; nothing was taken then.
-    pub async fn offer(&self, at: WalPosition, bytes: Bytes) -> Result<Offer, ShipError> {
+    pub async fn offer(&self, at: WalPosition, wal: impl Into<CheckedWal>) -> Result<Offer, ShipError> {
+        let wal = wal.into();
         let deadline = Instant::now() + ROOM_PATIENCE;
         loop {
             let freed = self.ship.memory.freed.notified();
@@ -111,7 +128,7 @@ impl Shipper {
             if self.ship.is_full() {
                 return Ok(Offer::Full);
             }
-            if self.ship.receive(|ship_state| ship_state.take(at, &bytes, Instant::now()))? == Taken::Yes {
+            if self.ship.receive(|ship_state| ship_state.take(at, &wal, Instant::now()))? == Taken::Yes {
                 return Ok(Offer::Taken);
             }
             if tokio::time::timeout_at(deadline, freed).await.is_err() {
@@ -149,6 +166,12 @@ impl Shipper {
         Ok(())
     }
 
+    /// Records in the log of every region that recovery cannot cross this WAL, before any that is offered after this call.
+    pub(crate) fn record_minimal_wal(&self, range: WalRange) {
+        let time = self.ship.now();
+        self.ship.change(|ship_state| ship_state.cannot_be_replayed(range, time));
+    }
+
     /// Cuts what there is now, without waiting for the interval.
     pub fn flush(&self) {
         self.ship.change(|ship_state| ship_state.flush(Instant::now()));
@@ -166,6 +189,18 @@ impl Shipper {
         self.ship.positions.subscribe()
     }
 
+    /// Waits until one of the tasks has ended although nobody told it to, and names it. From then on WAL may stand still: the
+    /// shipper is to be stopped and begun again.
+    pub async fn failed(&self) -> &'static str {
+        let (mut tasks, mut keepers) = (self.tasks.failed(), self.keepers.failed());
+        let failed = |failed: &Option<&'static str>| failed.is_some();
+        let ended = tokio::select! {
+            ended = tasks.wait_for(failed) => ended.ok().and_then(|name| *name),
+            ended = keepers.wait_for(failed) => ended.ok().and_then(|name| *name),
+        };
+        ended.unwrap_or("all of it")
+    }
+
     /// Ships everything that was taken, as far as that is possible before the deadline, then writes the heads and gives
     /// the leases back. What could not be shipped stays in the spool or with the server.
     pub async fn stop(mut self, deadline: Duration) -> Positions {
@@ -181,10 +216,9 @@ impl Shipper {
             }
         }
         self.ship.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        self.tasks.join().await;
         self.end.cancel();
-        let last_words = async { while self.keepers.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
+        if tokio::time::timeout(LAST_WORDS, self.keepers.join()).await.is_err() {
             tracing::warn!("a region did not take the last head or the lease back; both end by themselves");
         }
         self.ship.announce();

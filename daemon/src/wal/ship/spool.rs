@@ -22,6 +22,8 @@ use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, Sea
 use lifeboat_vocabulary::{ByteCount, Sha256Digest, TimelineId, UtcTime};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use crate::wal::ship::notice::Notice;
+
 /// Names the process that uses the directory. Begins with a dot, so that it is no object.
 const LOCK_NAME: &str = ".in-use";
 /// A process that was killed lets go of the lock when its last write is over.
@@ -29,6 +31,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const INSTANCE_KEY: &str = "instance";
 const NOTICE_NAME: &str = "notice";
+/// Names the keys that were used.
+const KEY_PREFIX: &str = "epoch-";
+/// A key lasts for a day: a decade of them.
+const KEYS_MAX: usize = 4096;
 /// Nothing that is kept beside the objects is larger.
 const SMALL_BYTES_MAX: ByteCount = ByteCount::from_mib(4);
 
@@ -212,6 +218,40 @@ impl Spool {
             Ok(known) => Ok(Some(known)),
             Err(StoreError::NotFound { .. }) => self.keep(&key, content.clone()).await.map(|()| None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Keeps a new key for WAL for good, as it goes on record: a log that is set back may lack it, however old it is.
+    ///
+    /// # Errors
+    /// If it cannot be written: then the key must not be used.
+    pub(crate) async fn keep_key(&self, notice: &Notice) -> anyhow::Result<()> {
+        let Notice::Epoch { record, .. } = notice else { return Ok(()) };
+        self.keep(&format!("{KEY_PREFIX}{}", record.epoch).parse()?, notice.to_bytes()?).await
+    }
+
+    /// All keys for WAL that this installation has used. One that cannot be read is left out.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub(crate) async fn kept_keys(&self) -> Result<Vec<Notice>, StoreError> {
+        let (mut kept, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(KEY_PREFIX, after.as_ref()).await?;
+            for entry in &page.entries {
+                let read = self.store.get(&entry.key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await;
+                match read.map_err(anyhow::Error::from).and_then(|bytes| Ok(Notice::parse(&bytes)?)) {
+                    Ok(notice) => kept.push(notice),
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        tracing::warn!(key = %entry.key, error, "a key for WAL cannot be put on record again");
+                    }
+                }
+            }
+            match page.entries.last().filter(|_| page.more && kept.len() < KEYS_MAX) {
+                Some(last) => after = Some(last.key.clone()),
+                None => return Ok(kept),
+            }
         }
     }
 

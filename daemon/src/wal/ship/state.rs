@@ -1,6 +1,9 @@
 //! The state: where received bytes, sealed objects and answers of regions meet. Everything that the shipper knows, behind one
 //! lock; nothing here waits. It changes through one method for each event, and its parts are private to it.
 
+pub(crate) mod found_wal;
+pub(crate) mod gaps;
+pub(crate) mod records;
 pub(crate) mod regions;
 
 use std::collections::VecDeque;
@@ -8,9 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
+use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::{PieceSize, WalObject};
-use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
+use lifeboat_stores::SealedBody;
+use lifeboat_vocabulary::{ByteCount, Lsn, RecordMark, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use crate::wal::ship::marks::{Kept, Marks};
@@ -19,13 +23,15 @@ use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, PendingObjects, SpoolWork, What};
 use crate::wal::ship::piece::{Cut, CutPolicy, Moment, OpenPiece};
 use crate::wal::ship::positions::{Positions, RegionPosition, ShipError};
+use crate::wal::ship::state::found_wal::FoundWal;
+use crate::wal::ship::state::records::Records;
 use crate::wal::ship::uploader_state::UploaderState;
 
 /// Something to seal.
 #[derive(Clone, Debug)]
 pub(crate) enum Raw {
-    /// WAL.
-    Cut(Cut),
+    /// WAL, and the last whole record in it or before it.
+    Cut(Cut, Option<RecordMark>),
     /// A timeline's history.
     History(TimelineId, Bytes),
 }
@@ -35,6 +41,8 @@ pub(crate) enum Raw {
 pub(crate) enum Job {
     /// To be sealed for all regions.
     Seal(Raw),
+    /// To be opened and sealed again under other names, for one region.
+    SealAgain { object: WalObject, body: SealedBody, region: usize },
     /// Something for the logs of these regions, or of all.
     Notice(Arc<Notice>, Option<Vec<usize>>),
 }
@@ -61,8 +69,34 @@ pub(crate) struct Found {
     pub(crate) durable: Option<WalPosition>,
     /// All that was found from there on, and before it since the last head.
     pub(crate) objects: Vec<WalObject>,
-    /// Missing WAL that is on record there.
+    /// Missing WAL that is on record there as missing everywhere.
     pub(crate) gaps: Vec<WalRange>,
+    /// Missing WAL that is on record there as missing in this region, and why.
+    pub(crate) losses: Vec<(WalRange, GapReason)>,
+    /// The last whole record before each end of WAL that is signed there.
+    pub(crate) records: Vec<(WalPosition, RecordMark)>,
+    /// Checksums of the WAL in `objects`.
+    pub(crate) checksums: Vec<(WalRange, u32)>,
+    /// Records before this were given up by a person, because the server has lost them.
+    pub(crate) given_up: Option<WalPosition>,
+    /// What lies there under names of WAL and is not ours.
+    pub(crate) unverified: Option<String>,
+}
+
+/// WAL as the receiver hands it on.
+#[derive(Clone, Debug)]
+pub struct CheckedWal {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The last whole record that ends in these bytes or before them; `None` if nobody has looked.
+    pub last_record: Option<RecordMark>,
+}
+
+impl From<Bytes> for CheckedWal {
+    /// WAL in whose records nobody has looked.
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, last_record: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +122,17 @@ pub(crate) struct ShipState {
     /// Missing WAL that was put on record since the start.
     gaps: Kept,
     early: Vec<Early>,
-    /// The key that is in use.
-    epoch: Option<Arc<Notice>>,
+    /// Missing WAL that no region has which could be asked.
+    narrow_gaps: Vec<(WalRange, GapReason)>,
+    wants_new_key: bool,
     /// Where the oldest key begins that some region has not heard of: an empty region is owed everything from there on.
     owed: Option<WalPosition>,
+    /// The last whole record that was received.
+    last_record: Option<RecordMark>,
+    records: Records,
+    found_wal: FoundWal,
+    /// Records of regions that have answered, to be looked for at the server.
+    found_records: Vec<RecordMark>,
 }
 
 impl ShipState {
@@ -109,8 +150,13 @@ impl ShipState {
             slices: Vec::new(),
             gaps: Kept::new(),
             early: Vec::new(),
-            epoch: None,
+            narrow_gaps: Vec::new(),
+            wants_new_key: false,
             owed: None,
+            last_record: None,
+            records: Records::default(),
+            found_wal: FoundWal::default(),
+            found_records: Vec::new(),
         }
     }
 
@@ -170,57 +216,6 @@ impl ShipState {
         Ok(())
     }
 
-    fn is_on_record(&self, range: WalRange) -> bool {
-        self.gaps.get(&range.timeline).is_some_and(|gaps| gaps.covers(range.into()))
-    }
-
-    /// What a region misses for ever is put on record there.
-    fn record_holes(&mut self, region: usize, time: UtcTime) {
-        let mut kept = self.pending_objects.kept_for(region);
-        for (timeline, gaps) in &self.gaps {
-            kept.entry(*timeline).or_default().add_all(gaps);
-        }
-        for hole in self.marks.holes(region, &kept) {
-            if let Some(uploader_state) = self.regions.get(region) {
-                let (from, to) = (hole.start, hole.end);
-                tracing::warn!(region = %uploader_state.name, timeline = %hole.timeline, %from, %to, "the region misses WAL that nobody has for it");
-            }
-            self.notice_gap(hole, GapReason::RegionMissed, Some(vec![region]), time);
-        }
-    }
-
-    /// This WAL will never come: every region that lacks it gets it on record. Streams begin at the starts of segments, so
-    /// what is missing ends at one; as long as their size is not known, the record waits.
-    pub(crate) fn gap(&mut self, missing: WalRange, reason: GapReason, time: UtcTime) {
-        let Some(segment) = self.segment() else {
-            self.early.push(Early::Gap(missing, reason));
-            return;
-        };
-        let end = Lsn::from_bytes(missing.end.as_bytes() / segment.as_bytes() * segment.as_bytes());
-        let is_open = missing.end <= missing.start;
-        let missing = if is_open { missing } else { WalRange { end: end.unwrap_or(missing.start), ..missing } };
-        if !is_open && missing.is_empty() {
-            // The segment comes again from its start: nothing is missing.
-            return;
-        }
-        let lacking: Vec<_> = (0..self.regions.len()).filter(|&region| !self.marks.holds(region, missing)).collect();
-        self.gaps.entry(missing.timeline).or_default().add(missing.into());
-        if lacking.len() == self.regions.len() || is_open {
-            self.notice_gap(missing, reason, None, time);
-        } else if !lacking.is_empty() {
-            self.notice_gap(missing, GapReason::RegionMissed, Some(lacking), time);
-        }
-    }
-
-    /// Puts a gap on record in `regions`, or in all of them.
-    fn notice_gap(&mut self, missing: WalRange, reason: GapReason, regions: Option<Vec<usize>>, time: UtcTime) {
-        let WalRange { timeline, start, end } = missing;
-        let to = (end > start).then_some(end);
-        let scope = if regions.is_some() { GapScope::Region } else { GapScope::Everywhere };
-        let record = WalGapRecord { timeline, from: start, to, reason, scope };
-        self.jobs.push_back(Job::Notice(Arc::new(Notice::Gap { record, time: time.as_unix_micros() }), regions));
-    }
-
     /// A timeline's history, to be stored before any WAL that comes after this call.
     pub(crate) fn history(&mut self, timeline: TimelineId, content: Bytes) {
         if self.open.is_some() {
@@ -231,7 +226,8 @@ impl ShipState {
     }
 
     /// Takes bytes, if there is room.
-    pub(crate) fn take(&mut self, at: WalPosition, bytes: &[u8], now: Instant) -> Result<Taken, ShipError> {
+    pub(crate) fn take(&mut self, at: WalPosition, wal: &CheckedWal, now: Instant) -> Result<Taken, ShipError> {
+        let CheckedWal { bytes, last_record } = wal;
         let open = self.open.as_ref().ok_or(ShipError::NotBegun)?;
         if open.timeline() != at.timeline {
             return Err(ShipError::Hole { expected: open.received(), found: at });
@@ -246,12 +242,34 @@ impl ShipState {
             }
         }
         let moment = self.moment(now);
+        self.compare_with_found(at, bytes)?;
         let Some(open) = self.open.as_mut() else { return Err(ShipError::NotBegun) };
         let cuts = open.append(at.lsn, bytes, moment)?;
         self.marks.receive(open.received());
+        self.last_record = last_record.or(self.last_record);
         cuts.into_iter().for_each(|cut| self.cut(cut));
         self.tick(now);
         Ok(Taken::Yes)
+    }
+
+    /// What regions held before must be what the server sends now: otherwise its WAL was changed, and a piece would take
+    /// the place of other bytes than it holds.
+    fn compare_with_found(&mut self, at: WalPosition, bytes: &[u8]) -> Result<(), ShipError> {
+        let Some(open) = self.open.as_ref() else { return Err(ShipError::NotBegun) };
+        let again = open.received().bytes_since(at.lsn).map_or(0, ByteCount::as_bytes);
+        let fresh = usize::try_from(again).ok().and_then(|again| bytes.get(again..)).unwrap_or_default();
+        let start = open.received();
+        let end = start.advanced_by(ByteCount::of(fresh)).unwrap_or(start);
+        let due = self.found_wal.ending_in(WalRange { timeline: at.timeline, start, end });
+        let differs = |(range, crc): &&(WalRange, u32)| open.crc_with(*range, fresh).is_some_and(|found| found != *crc);
+        match due.iter().find(differs) {
+            None => Ok(()),
+            Some(&(WalRange { start: from, end: to, .. }, _)) => {
+                // Nothing of it is taken, so it is compared again when it comes again.
+                due.iter().for_each(|(range, crc)| self.found_wal.add(*range, *crc));
+                Err(ShipError::Changed { timeline: at.timeline, from, to })
+            }
+        }
     }
 
     fn moment(&mut self, now: Instant) -> Moment {
@@ -288,7 +306,12 @@ impl ShipState {
             self.slices.push(cut.range);
         }
         self.job_bytes += cut.bytes.len() as u64;
-        self.jobs.push_back(Job::Seal(Raw::Cut(cut)));
+        let before_end = |record: &RecordMark| record.timeline == cut.range.timeline && record.end <= cut.range.end;
+        let last_record = self.last_record.filter(before_end);
+        if let Some(record) = last_record {
+            self.records.add(WalPosition { timeline: cut.range.timeline, lsn: cut.range.end }, record);
+        }
+        self.jobs.push_back(Job::Seal(Raw::Cut(cut, last_record)));
     }
 
     /// Cuts what is due.
@@ -325,14 +348,6 @@ impl ShipState {
         self.open.as_ref().map(|open| WalPosition { timeline: open.timeline(), lsn: open.start() })
     }
 
-    /// Neither memory nor spool can give an object any more: the region will never get it.
-    pub(crate) fn lost(&mut self, region: usize, load: &Load, time: UtcTime) {
-        self.pending_objects.done(region, load.file.sequence);
-        if let Some(range) = load.what.range().filter(|range| !self.marks.holds(region, *range)) {
-            self.notice_gap(range, GapReason::RegionMissed, Some(vec![region]), time);
-        }
-    }
-
     /// What the spool has to do next.
     pub(crate) fn spool_work(&mut self, now: Instant) -> SpoolWork {
         let behind: Vec<_> = (0..self.regions.len()).filter(|&region| !self.is_prompt(region)).collect();
@@ -351,7 +366,7 @@ impl ShipState {
     pub(crate) fn head(&self, region: usize) -> Option<WalPosition> {
         let durable = self.marks.durable(region)?;
         let queued = self.jobs.iter().filter_map(|job| match job {
-            Job::Seal(Raw::Cut(cut)) if cut.form == WalForm::Piece && cut.range.timeline == durable.timeline => {
+            Job::Seal(Raw::Cut(cut, _)) if cut.form == WalForm::Piece && cut.range.timeline == durable.timeline => {
                 Some(cut.range.start)
             }
             _ => None,
@@ -360,6 +375,38 @@ impl ShipState {
         let earlier = self.pieces_awaited(region, durable);
         let lsn = queued.chain(lacking).chain(earlier).min().map_or(durable.lsn, |piece| piece.min(durable.lsn));
         Some(WalPosition { lsn, ..durable })
+    }
+
+    /// The last whole record before a position, if it is known.
+    pub(crate) fn record_before(&self, at: WalPosition) -> Option<RecordMark> {
+        self.records.before(at)
+    }
+
+    /// The last whole record before `end`, if an object ends there whose writer has said so.
+    pub(crate) fn record_at(&self, end: WalPosition) -> Option<RecordMark> {
+        self.records.at(end)
+    }
+
+    /// The last whole record that was received.
+    pub(crate) fn last_record(&self) -> Option<RecordMark> {
+        self.last_record
+    }
+
+    /// The records that the server must have, by what regions and spool hold.
+    pub(crate) fn found_records(&self) -> &[RecordMark] {
+        &self.found_records
+    }
+
+    /// There is WAL up to `end` in a region or in the spool, whose last record is this.
+    pub(crate) fn found_record(&mut self, end: WalPosition, record: RecordMark) {
+        self.records.add(end, record);
+    }
+
+    /// The server must have this record.
+    pub(crate) fn must_have(&mut self, record: RecordMark) {
+        if !self.found_records.contains(&record) {
+            self.found_records.push(record);
+        }
     }
 
     /// From where on a region lacks whole pieces since before the start, as long as the server may still send them.
@@ -389,6 +436,7 @@ impl ShipState {
             region: uploader_state.name.clone(),
             durable: self.marks.durable(region),
             state: uploader_state.state(self.pending_objects.lacking(region), now),
+            unverified: uploader_state.unverified_object(),
         });
         Positions {
             timeline: self.marks.timeline(),

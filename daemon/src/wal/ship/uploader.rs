@@ -1,16 +1,18 @@
 //! An uploader: the way into one region. Oldest first, several objects at a time, and whatever happens in one uploader, the others
 //! go on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use lifeboat_repository::format::layout::StoredName;
-use lifeboat_repository::log::records::Origin;
+use lifeboat_repository::log::records::{Origin, RecordBody};
 use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore};
-use lifeboat_stores::{ObjectKey, PutMode, StoreError};
-use lifeboat_vocabulary::{UtcTime, error_chain};
+use lifeboat_repository::wal::WalTrust;
+use lifeboat_stores::{ByteRange, ObjectKey, PutMode, SealedBody, StoreError};
+use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -21,16 +23,16 @@ use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
-use crate::wal::ship::put::{Put, put};
-use crate::wal::ship::state::ShipState;
+use crate::wal::ship::put::{Judge, Put, put};
 use crate::wal::ship::state::regions::NotEntered;
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Before the key in use is put on record again in a log that was set back, after that failed.
-const EPOCH_RETRY: Duration = Duration::from_secs(60);
+/// How often a log is compared with the keys that were used, and how often while it is found changed.
+const KEYS_EVERY: Duration = Duration::from_secs(300);
+const KEYS_AGAIN: Duration = Duration::from_secs(2);
 
 /// An object on its way.
 struct Going {
@@ -45,6 +47,8 @@ pub(crate) struct RegionUploader {
     region: RegionStore,
     keys: mpsc::Sender<Keys>,
     entered: UtcTime,
+    /// Whose signatures make objects with WAL count there.
+    trust: WalTrust,
     puts: JoinSet<Put>,
     going: HashMap<Id, Going>,
     /// Bytes on their way that were read back from the spool for it.
@@ -52,24 +56,34 @@ pub(crate) struct RegionUploader {
     pause: Duration,
     /// After a failure: nothing before this, and then one object as a trial.
     paused_until: Option<Instant>,
-    epoch_again: EpochAgain,
-}
-
-/// Whether the key in use was put on record again since the region's log was found changed.
-#[derive(Clone, Copy, Debug, Default)]
-struct EpochAgain {
-    done: bool,
-    /// After a failure: not before this.
-    not_before: Option<Instant>,
+    /// When the log was last compared with the keys that were used.
+    keys_looked: Option<Instant>,
+    /// The spool has lost what the server still has: everything is to begin again.
+    begin_again: bool,
 }
 
 impl RegionUploader {
     /// An uploader for region number `index`.
     pub(crate) fn new(index: usize, region: RegionStore, ship: Arc<ShipContext>, keys: mpsc::Sender<Keys>) -> Self {
         let entered = ship.now();
+        let trust = WalTrust::of(&trust(&ship, &region));
         let (puts, going) = (JoinSet::new(), HashMap::new());
-        let (pause, epoch_again) = (PAUSE_MIN, EpochAgain::default());
-        Self { index, ship, region, keys, entered, puts, going, read_back: 0, pause, paused_until: None, epoch_again }
+        let (pause, keys_looked) = (PAUSE_MIN, None);
+        Self {
+            index,
+            ship,
+            region,
+            keys,
+            entered,
+            trust,
+            puts,
+            going,
+            read_back: 0,
+            pause,
+            paused_until: None,
+            keys_looked,
+            begin_again: false,
+        }
     }
 
     /// Asks the region what it has.
@@ -79,8 +93,8 @@ impl RegionUploader {
 
     /// The region has answered.
     pub(crate) async fn enter(&mut self, entry: Entry) {
-        let Entry { lease, head, found, entered } = entry;
-        self.entered = entered;
+        let Entry { lease, head, found, trust, entered } = entry;
+        (self.entered, self.trust) = (entered, trust);
         let (ship, index) = (Arc::clone(&self.ship), self.index);
         ship.change(|ship_state| ship_state.entered(index, found, ship.now()));
         // There is one, and room for it: every region answers once.
@@ -120,48 +134,55 @@ impl RegionUploader {
         self.pause = PAUSE_MIN;
         let ship = Arc::clone(&self.ship);
         let mut logs = ship.settings.logs.changes();
-        loop {
+        self.keep_keys().await;
+        while !self.begin_again {
+            self.keep_keys().await;
             while let Some(load) = self.claim() {
                 match load.what.clone() {
                     What::Notice(notice) => {
                         let announced = self.announce(&notice).await;
                         self.announced(&load, announced);
                     }
-                    What::Wal(object) => self.send(load, object.key()),
-                    What::History(timeline) => self.send(load, StoredName::TimelineHistory { timeline }.key()),
+                    What::Wal(object) => self.send(load, object.name()),
+                    What::History(timeline) => self.send(load, StoredName::TimelineHistory { timeline }),
                 }
             }
             let bell = ship.wakeups.uploaders.get(self.index);
             tokio::select! {
-                Some(ended) = self.puts.join_next_with_id() => self.ended(ended),
+                Some(ended) = self.puts.join_next_with_id() => self.ended(ended).await,
                 () = wait(self.paused_until) => self.paused_until = None,
                 () = ring(bell) => {}
-                Ok(()) = logs.changed() => self.keep_epoch().await,
+                // What is due then is looked at above.
+                Ok(()) = logs.changed() => {}
+                () = tokio::time::sleep(KEYS_AGAIN) => {}
             }
         }
     }
 
-    /// A log that was set back may not name the key that is in use any more, and without its record nobody could read what is
-    /// stored under it: so it goes on record again, once for each time that the log is found changed.
-    async fn keep_epoch(&mut self) {
-        if !self.ship.settings.logs.has_changed(&self.region.name) {
-            self.epoch_again = EpochAgain::default();
+    /// A log that was set back, or replaced by an older version of it, may not name keys that WAL was sealed under, and without
+    /// their records nobody could read it: what it lacks of all that this installation has used goes on record again.
+    async fn keep_keys(&mut self) {
+        let logs = &self.ship.settings.logs;
+        let every = if logs.has_changed(&self.region.name) { KEYS_AGAIN } else { KEYS_EVERY };
+        let is_due = self.keys_looked.is_none_or(|looked| looked.elapsed() >= every);
+        if !is_due || !self.ship.look(|ship_state| ship_state.may_write(self.index)) {
             return;
         }
-        let EpochAgain { done, not_before } = self.epoch_again;
-        let may_write = self.ship.look(|ship_state| ship_state.may_write(self.index));
-        if done || !may_write || not_before.is_some_and(|when| Instant::now() < when) {
-            return;
+        self.keys_looked = Some(Instant::now());
+        if let Err(error) = self.say_missing_keys().await {
+            let error = format!("{error:#}");
+            tracing::warn!(region = %self.region.name, error, "keys for WAL that the log may lack are not on record again yet");
         }
-        let Some(notice) = self.ship.look(ShipState::epoch) else { return };
-        match self.announce(&notice).await {
-            Ok(()) => self.epoch_again.done = true,
-            Err(error) => {
-                self.epoch_again.not_before = Some(Instant::now() + EPOCH_RETRY);
-                let error = format!("{error:#}");
-                tracing::warn!(region = %self.region.name, error, "the key for WAL is not on record again yet");
-            }
+    }
+
+    async fn say_missing_keys(&mut self) -> anyhow::Result<()> {
+        let log = self.read_log(&trust(&self.ship, &self.region)).await?;
+        let kept = self.ship.spool.kept_keys().await.context("read the keys that were used")?;
+        for notice in missing_keys(&log, kept) {
+            tracing::warn!(region = %self.region.name, "a key for WAL is not in the log any more, and goes on record again");
+            self.announce(&notice).await?;
         }
+        Ok(())
     }
 
     fn is_known(&self) -> bool {
@@ -187,10 +208,11 @@ impl RegionUploader {
         self.ship.quietly(|ship_state| ship_state.claim(self.index, room))
     }
 
-    fn send(&mut self, load: Load, key: ObjectKey) {
+    fn send(&mut self, load: Load, name: StoredName) {
         let read_back = if load.body.is_none() { load.file.size } else { 0 };
         self.read_back += read_back;
-        let (ship, region, entered) = (Arc::clone(&self.ship), self.region.clone(), self.entered);
+        let (ship, region) = (Arc::clone(&self.ship), self.region.clone());
+        let judge = Judge { trust: self.trust.clone(), entered: self.entered };
         let (held, file) = (load.body.clone(), load.file.clone());
         let task = self.puts.spawn(async move {
             let body = match held.as_deref().map(Body::sealed) {
@@ -198,7 +220,7 @@ impl RegionUploader {
                 None => ship.spool.read(&file).await,
             };
             match body {
-                Ok(body) => put(&region, &key, body, entered).await,
+                Ok(body) => put(&region, &name, body, &judge).await,
                 Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => Put::Unreadable(error),
                 Err(error) => Put::Failed(error),
             }
@@ -206,7 +228,7 @@ impl RegionUploader {
         self.going.insert(task.id(), Going { load, read_back });
     }
 
-    fn ended(&mut self, ended: Result<(Id, Put), JoinError>) {
+    async fn ended(&mut self, ended: Result<(Id, Put), JoinError>) {
         let (id, outcome) = match ended {
             Ok(ended) => ended,
             Err(error) => {
@@ -216,23 +238,41 @@ impl RegionUploader {
         };
         if let Some(Going { load, read_back }) = self.going.remove(&id) {
             self.read_back = self.read_back.saturating_sub(read_back);
-            self.sent(&load, outcome);
+            self.sent(&load, outcome).await;
         }
     }
 
-    fn sent(&mut self, load: &Load, outcome: Put) {
+    async fn sent(&mut self, load: &Load, outcome: Put) {
         match outcome {
             Put::Stored => self.took(load),
             Put::Failed(error) => self.refused(load, &error.into()),
             Put::Conflict(what) => self.conflict(what),
+            Put::Planted { what, body } => self.planted(load, what, body),
             Put::Unreadable(error) => {
                 let error = error_chain(&error);
                 let (region, sequence) = (&self.region.name, load.file.sequence);
                 tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
+                if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
+                    return self.receive_again(load).await;
+                }
                 let (index, time) = (self.index, self.ship.now());
                 self.ship.change(|ship_state| ship_state.lost(index, load, time));
             }
         }
+    }
+
+    /// The server was not told that this WAL is safe, so its slot still holds it: the task ends, is begun again, and receives
+    /// it anew.
+    ///
+    /// CRASH SAFETY: the file goes first, because the next start would believe its name. Crash before that: the same file
+    /// is met again.
+    async fn receive_again(&mut self, load: &Load) {
+        if let Err(error) = self.ship.spool.remove(&load.file).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "a file of the spool that cannot be read cannot be removed either");
+        }
+        tracing::warn!(region = %self.region.name, "WAL that the spool has lost is received again from the server");
+        self.begin_again = true;
     }
 
     fn took(&mut self, load: &Load) {
@@ -251,6 +291,13 @@ impl RegionUploader {
         }
         let (index, now) = (self.index, self.ship.now());
         self.ship.change(|ship_state| ship_state.refused(index, load, why, now));
+    }
+
+    /// Somebody has taken the name. What it should have held goes there under other names, as slices.
+    fn planted(&mut self, load: &Load, what: String, body: SealedBody) {
+        tracing::error!(region = %self.region.name, what, "a name for WAL is taken by an object that is not ours");
+        (self.pause, self.paused_until) = (PAUSE_MIN, None);
+        self.ship.change(|ship_state| ship_state.planted(self.index, load, what, body));
     }
 
     /// Nothing more is written there: what is on its way ends, and stays in the list of pending objects.
@@ -273,9 +320,10 @@ impl RegionUploader {
     async fn announce(&mut self, notice: &Notice) -> anyhow::Result<()> {
         let store = &*self.region.store;
         if let Some((key, body)) = notice.object() {
+            let expected = body.bytes.clone();
             match store.put(&key, body, PutMode::CreateOnly).await {
-                // The name is random: what is there already is ours.
-                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Ok(_) => {}
+                Err(StoreError::Conflict { .. }) => self.compare_keys(&key, &expected).await?,
                 Err(error) => return Err(error).context("store a key for WAL"),
             }
         }
@@ -302,12 +350,40 @@ impl RegionUploader {
         Ok(())
     }
 
+    /// The name is random, but whoever saw it in another region may have taken it here. The record names the SHA-256 of the
+    /// right one, so that no reader takes another for it, and the other regions have it; WAL goes on under a new key.
+    async fn compare_keys(&self, key: &ObjectKey, expected: &Bytes) -> anyhow::Result<()> {
+        let bound = ByteRange::WholeUpTo(ByteCount::of(expected));
+        let why = match self.region.store.get(key, bound).await {
+            Ok(found) if found == *expected => return Ok(()),
+            Ok(_) | Err(StoreError::Unsupported { .. }) => "it is not the key that was to be stored there".to_owned(),
+            Err(error @ StoreError::Misconfigured { .. }) => error_chain(&error),
+            Err(error) => return Err(error).context("compare a key for WAL"),
+        };
+        let what = format!("{key}: {why}");
+        tracing::error!(region = %self.region.name, what, "the name of a key for WAL is taken");
+        self.ship.change(|ship_state| ship_state.key_is_taken(self.index, what));
+        Ok(())
+    }
+
     async fn read_log(&self, trust: &LogTrust) -> anyhow::Result<RegionLog> {
         let log = self.ship.settings.logs.read_log_even_if_changed(&self.region, trust).await;
         let log = log.context("read the log")?;
         self.ship.heard_of(&log);
         Ok(log)
     }
+}
+
+/// The keys of which a log has no record, and that no deletion there has named.
+fn missing_keys(log: &RegionLog, kept: Vec<Notice>) -> Vec<Notice> {
+    let recorded = log.wal_epochs().map(|record| record.epoch);
+    let deleted = log.entries().iter().filter_map(|entry| match &entry.record.body {
+        RecordBody::SweepIntent(intent) => Some(intent.epochs.iter().copied()),
+        _ => None,
+    });
+    let known: HashSet<_> = recorded.chain(deleted.flatten()).collect();
+    let is_missing = |notice: &Notice| matches!(notice, Notice::Epoch { record, .. } if !known.contains(&record.epoch));
+    kept.into_iter().filter(is_missing).collect()
 }
 
 /// Waits for a moment, or for ever.

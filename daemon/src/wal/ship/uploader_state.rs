@@ -27,6 +27,8 @@ pub(crate) struct UploaderState {
     away: Option<(UtcTime, String)>,
     leased: Option<String>,
     conflict: Option<String>,
+    /// The first object under a name of WAL that is not ours.
+    unverified: Option<String>,
     /// Where it began to lack whole pieces at the start.
     pub(crate) pieces: Option<WalPosition>,
 }
@@ -34,7 +36,7 @@ pub(crate) struct UploaderState {
 impl UploaderState {
     pub(crate) fn new(name: RegionName) -> Self {
         let asked = Asked::NotYet { why: None };
-        Self { name, asked, away: None, leased: None, conflict: None, pieces: None }
+        Self { name, asked, away: None, leased: None, conflict: None, unverified: None, pieces: None }
     }
 
     pub(crate) fn known(&mut self) {
@@ -67,6 +69,15 @@ impl UploaderState {
 
     pub(crate) fn conflict(&mut self, what: String) {
         self.conflict = Some(what);
+    }
+
+    /// Something lies under a name of WAL that is not ours. The first stays until a start finds none.
+    pub(crate) fn unverified(&mut self, what: String) {
+        self.unverified.get_or_insert(what);
+    }
+
+    pub(crate) fn unverified_object(&self) -> Option<String> {
+        self.unverified.clone()
     }
 
     /// Whether the lease is ours, as far as we know.

@@ -1,6 +1,6 @@
 //! WAL made by hand: every fault, records of every size, and cuts at every place. Real WAL is checked in `tests/`.
 
-use lifeboat_vocabulary::{Lsn, SegmentSize, TimelineId, UtcTime};
+use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId, UtcTime};
 use proptest::prelude::*;
 
 use crate::wal::page::{WalFault, WalFaultKind};
@@ -257,6 +257,71 @@ fn a_scanner_that_has_failed_stays_failed() {
     let fault = scanner.feed(&fabric.bytes, &mut |_| {}).unwrap_err();
     assert_eq!(scanner.feed(&[], &mut |_| {}), Err(fault));
     assert_eq!(scanner.last_record_end(), None);
+}
+
+/// The last record of `bytes`, which begin at `at`.
+fn last_record(at: u64, bytes: &[u8]) -> RecordMark {
+    let mut scanner = WalScanner::new(start(at));
+    scanner.feed(bytes, &mut |_| {}).unwrap();
+    scanner.last_record().unwrap()
+}
+
+/// Whether WAL is accepted as the one that goes on behind a record.
+fn continues(at: u64, bytes: &[u8], mark: RecordMark) -> Result<bool, WalFaultKind> {
+    let mut scanner = WalScanner::new(start(at)).continuing(mark);
+    let fed = scanner.feed(bytes, &mut |_| {}).map(|()| scanner.is_continued());
+    fed.map_err(|fault| fault.what)
+}
+
+#[test]
+fn wal_that_does_not_hold_the_record_that_was_received_before_is_refused() {
+    let mut fabric = three_pages();
+    let mark = last_record(BEGIN, &fabric.bytes);
+    assert_eq!((mark.start.as_bytes(), mark.end.as_bytes()), (fabric.previous, fabric.position()));
+    let other = || Err(WalFaultKind::OtherRecord { expected: mark });
+    let received = fabric.bytes.len();
+    fabric.filler(9_000);
+    assert_eq!(continues(BEGIN, &fabric.bytes, mark), Ok(true));
+    let page = usize::try_from(mark.start.as_bytes() - BEGIN).unwrap() / PAGE * PAGE;
+    assert_eq!(continues(BEGIN + page as u64, &fabric.bytes[page..], mark), Ok(true), "from its page on");
+    assert_eq!(continues(BEGIN, &fabric.bytes[..received - 8], mark), Ok(false), "it has not come whole");
+    // A server that was set back: other records, of the same or of other lengths.
+    for (why, lengths) in [("another transaction", None), ("shorter", Some(11_000)), ("over it", Some(30_000))] {
+        let mut fabric = Fabric::new(0xD110);
+        fabric.commit(1);
+        fabric.filler(lengths.unwrap_or(12_000));
+        fabric.commit(3);
+        fabric.filler(9_000);
+        assert_eq!(continues(BEGIN, &fabric.bytes, mark), other(), "{why}");
+    }
+    let mut fabric = Fabric::new(0xD110);
+    fabric.commit(1);
+    fabric.switch();
+    fabric.commit(2);
+    assert_eq!(continues(BEGIN, &fabric.bytes, mark), other(), "it left the segment early");
+}
+
+#[test]
+fn a_segment_must_go_on_behind_the_last_record_of_the_one_before() {
+    let segment = usize::try_from(SEGMENT).unwrap();
+    for (why, crossing) in [("a record goes on", 20_000), ("the next one begins", 0)] {
+        let mut fabric = three_pages();
+        while fabric.bytes.len() < segment - 2 * PAGE {
+            fabric.filler(4000);
+        }
+        if crossing > 0 {
+            fabric.filler(crossing);
+        } else {
+            fabric.switch();
+        }
+        let mark = last_record(BEGIN, &fabric.bytes[..segment]);
+        fabric.commit(7);
+        let behind = &fabric.bytes[segment..];
+        assert_eq!(continues(BEGIN + SEGMENT, behind, mark), Ok(true), "{why}");
+        let set_back = RecordMark { start: mark.previous.unwrap(), end: mark.previous.unwrap(), ..mark };
+        let expected = Err(WalFaultKind::OtherRecord { expected: set_back });
+        assert_eq!(continues(BEGIN + SEGMENT, behind, set_back), expected, "{why}");
+    }
 }
 
 #[test]

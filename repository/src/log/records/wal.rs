@@ -63,6 +63,8 @@ pub enum GapReason {
     ServerWentBack,
     /// This region missed what other regions have.
     RegionMissed,
+    /// It is there, and recovery cannot cross it: `wal_level` was `minimal`, and what was loaded then is not in it.
+    MinimalWal,
     /// A reason that another version wrote.
     Other,
 }
@@ -116,8 +118,25 @@ impl fmt::Display for WalGapRecord {
 
 impl GapReason {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::SlotLost, Self::SegmentRemoved, Self::FreshSlot, Self::ServerWentBack, Self::RegionMissed, Self::Other];
+    pub const ALL: [Self; 7] = [
+        Self::SlotLost,
+        Self::SegmentRemoved,
+        Self::FreshSlot,
+        Self::ServerWentBack,
+        Self::RegionMissed,
+        Self::MinimalWal,
+        Self::Other,
+    ];
+
+    /// Whether the gap is none where its WAL is stored after all: it was only never received by the one who said so. For the
+    /// other reasons, what stands on both sides does not belong together, whatever is stored in between.
+    #[must_use]
+    pub fn is_overruled_by_wal(self) -> bool {
+        match self {
+            Self::SlotLost | Self::SegmentRemoved | Self::FreshSlot | Self::RegionMissed => true,
+            Self::ServerWentBack | Self::MinimalWal | Self::Other => false,
+        }
+    }
 
     /// The reason for a person.
     #[must_use]
@@ -126,8 +145,9 @@ impl GapReason {
             Self::SlotLost => "the server gave up the replication slot",
             Self::SegmentRemoved => "the server removed the segment before it was received",
             Self::FreshSlot => "a new replication slot begins later than what is stored ends",
-            Self::ServerWentBack => "the server's WAL ended before what is stored",
+            Self::ServerWentBack => "the server was set back, and what it lost was given up",
             Self::RegionMissed => "the region missed what others have",
+            Self::MinimalWal => "wal_level was minimal, and recovery cannot cross what was written then",
             Self::Other => "a reason that this program does not know",
         }
     }
@@ -141,6 +161,7 @@ impl fmt::Display for GapReason {
             Self::FreshSlot => "fresh_slot",
             Self::ServerWentBack => "server_went_back",
             Self::RegionMissed => "region_missed",
+            Self::MinimalWal => "minimal_wal",
             Self::Other => "other",
         })
     }

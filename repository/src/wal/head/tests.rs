@@ -16,6 +16,13 @@ fn head(time: &str, durable: Option<&str>) -> Head {
         time: samples::time(time),
         log: Some(LogHead { seq: 42, sha256: samples::digest(3) }),
         durable: durable.map(|lsn| WalPosition { timeline, lsn: lsn.parse().unwrap() }),
+        last_record: durable.map(|_| RecordMark {
+            timeline,
+            start: "A/27FFFF00".parse().unwrap(),
+            end: "A/28000000".parse().unwrap(),
+            previous: "A/27FFFE28".parse().ok(),
+            crc: 77,
+        }),
     }
 }
 
@@ -41,8 +48,17 @@ fn heads_that_do_not_belong_there_are_refused_by_meaning() {
         ("another region", signed("eu-1", "us-1"), "the head of lifeboat.example/db1 in eu-1 of a0a1"),
         ("another writer", signed("db1", "db2"), "the head of lifeboat.example/db1 in eu-1 of a0a1"),
         ("another repository", signed("\"a0a1", "\"a1a1"), "the head of lifeboat.example/db1 in eu-1 of a0a1"),
-        ("half a position", signed("\"tli\":10,", ""), "the head contradicts itself: it has half a position"),
+        (
+            "half a position",
+            signed("\"tli\":10,\"durable\"", "\"durable\""),
+            "the head contradicts itself: it has half a position",
+        ),
         ("half a log", signed("\"log_seq\":42,", ""), "the head contradicts itself: it has half an end of the log"),
+        (
+            "a record behind the position",
+            signed("\"end\":\"A/28000000\"", "\"end\":\"A/28000001\""),
+            "the head contradicts itself: its last record is not before its position",
+        ),
         ("timeline 0", signed("\"tli\":10", "\"tli\":0"), "read the fields of a head: there is no timeline 0"),
         ("no note", b"junk".to_vec(), "check the signature of a head: the note is not plain text"),
         (
@@ -78,7 +94,8 @@ fn a_head_reads_as_documented() {
         r#"{"v":1,"kind":"head","repo":"a0a1a2a3a4a5a6a7a8a9aaabacadaeaf","region":"eu-1","writer":"lifeboat.example/db1","#,
         r#""instance":"0707070707070707","time":"2026-11-20T02:00:00Z","log_seq":42,"#,
         r#""log_sha256":"0303030303030303030303030303030303030303030303030303030303030303","#,
-        r#""tli":10,"durable":"A/28000000"}"#,
+        r#""tli":10,"durable":"A/28000000","#,
+        r#""record":{"tli":10,"start":"A/27FFFF00","end":"A/28000000","prev":"A/27FFFE28","crc":77}}"#,
     );
     assert_eq!(String::from_utf8(note.to_vec()).unwrap().lines().next(), Some(expected));
 }

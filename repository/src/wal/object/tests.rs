@@ -120,7 +120,8 @@ fn forged(epoch: &WalEpoch, form: WalForm, range: WalRange, content: &[u8]) -> S
     };
     let WalRange { timeline, start, end } = range;
     let place = WalPlace::Range { timeline, start, end };
-    let body = sealer(samples::signer()).seal(epoch, PlainObject { kind, place, level: 1, content }).unwrap();
+    let body =
+        sealer(samples::signer()).seal(epoch, PlainObject { kind, place, level: 1, content, mark: None }).unwrap();
     SealedWal { name, body }
 }
 

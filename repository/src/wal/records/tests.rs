@@ -18,9 +18,10 @@ fn adopted(incarnation: Option<Incarnation>) -> RecordBody {
 }
 
 fn gap(from: u64, scope: GapScope) -> WalGapRecord {
+    let reason = if scope == GapScope::Region { GapReason::RegionMissed } else { GapReason::SlotLost };
     let range = samples::wal_range(1, from, from + 10);
     let (timeline, to) = (range.timeline, Some(range.end));
-    WalGapRecord { timeline, from: range.start, to, reason: GapReason::SlotLost, scope }
+    WalGapRecord { timeline, from: range.start, to, reason, scope }
 }
 
 fn epoch(number: u8) -> WalEpochRecord {
@@ -94,7 +95,7 @@ async fn gaps_and_keys_of_all_logs_are_reported_once() {
     let records = records(&[eu, us]);
     let both = KnownGap { gap: everywhere.clone(), regions: vec![eu_name.clone(), us_name] };
     assert_eq!(records.gaps, [both, KnownGap { gap: here, regions: vec![eu_name] }]);
-    assert_eq!(records.gaps_everywhere().collect::<Vec<_>>(), [&everywhere]);
+    assert_eq!(records.gaps_of_all().collect::<Vec<_>>(), [&everywhere]);
     let found: Vec<_> = records.epochs.values().cloned().collect();
     assert_eq!(found, [vec![epoch(1)], vec![epoch(2)]]);
 }

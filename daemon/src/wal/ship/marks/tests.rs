@@ -355,3 +355,37 @@ fn a_region_that_answers_late_from_an_earlier_timeline_misses_what_came_between(
     assert_eq!(marks.durable(1), Some(at(3, 64)));
     assert_eq!(marks.quorum(), Some(at(3, 80)));
 }
+
+#[test]
+fn a_recorded_loss_of_one_region_is_no_copy_in_the_quorum() {
+    for (why, quorum, holders, expected) in [
+        ("nobody has it", 1, vec![], 20),
+        ("another one has it", 1, vec![1], 40),
+        ("two are needed, and one other has it", 2, vec![1], 20),
+        ("both others have it", 2, vec![1, 2], 40),
+        ("all are needed: those that are left", 3, vec![1, 2], 40),
+    ] {
+        let mut marks = Marks::new(REGIONS, quorum);
+        (0..REGIONS).for_each(|region| marks.enter(region, None));
+        marks.begin(at(1, 8));
+        marks.receive(lsn(40));
+        for region in 0..REGIONS {
+            marks.hold(region, range(1, 8..20));
+            marks.hold(region, range(1, 30..40));
+        }
+        marks.lose(0, range(1, 20..30));
+        for region in holders {
+            marks.hold(region, range(1, 20..30));
+        }
+        assert_eq!(marks.durable(0), Some(at(1, 40)), "{why}: it gets past what it lost");
+        assert_eq!(marks.quorum(), Some(at(1, expected)), "{why}");
+    }
+    // What is lost before the place where this process began, nobody can receive again.
+    let mut marks = Marks::new(1, 1);
+    marks.found(at(1, 8));
+    marks.lose(0, range(1, 8..16));
+    marks.enter(0, Some(at(1, 16)));
+    marks.begin(at(1, 16));
+    marks.hold(0, range(1, 16..24));
+    assert_eq!(marks.quorum(), Some(at(1, 24)));
+}

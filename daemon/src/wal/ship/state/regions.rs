@@ -1,17 +1,14 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
-use std::sync::Arc;
-
 use lifeboat_repository::wal::WalObject;
 use lifeboat_stores::SealedBody;
-use lifeboat_vocabulary::{RegionName, UtcTime, WalPosition};
+use lifeboat_vocabulary::{RecordMark, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use crate::wal::ship::memory::Body;
-use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::spool::SpoolFile;
-use crate::wal::ship::state::{Found, ShipState, start_of};
+use crate::wal::ship::state::{Found, Job, ShipState, start_of};
 use crate::wal::ship::uploader_state::UploaderState;
 
 /// Why a region cannot be entered yet.
@@ -37,7 +34,7 @@ pub(crate) struct Sealed {
 impl ShipState {
     /// A region has told what it has, and its lease is ours.
     pub(crate) fn entered(&mut self, region: usize, found: Found, time: UtcTime) {
-        let Found { durable, objects, gaps } = found;
+        let Found { durable, objects, gaps, losses, records, checksums, given_up, unverified } = found;
         let durable = durable.or(self.owed);
         for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
             self.marks.found(at);
@@ -45,13 +42,25 @@ impl ShipState {
         for range in objects.iter().map(|object| object.range).chain(gaps) {
             self.marks.hold(region, range);
         }
+        losses.iter().for_each(|(range, _)| self.marks.lose(region, *range));
+        self.missing_in(&losses);
+        let is_given_up =
+            |record: &RecordMark| given_up.is_some_and(|up| up.timeline == record.timeline && record.end <= up.lsn);
+        let highest = records.iter().max_by_key(|(end, _)| (end.timeline, end.lsn));
+        if let Some((_, record)) = highest.filter(|(_, record)| !is_given_up(record)) {
+            self.must_have(*record);
+        }
+        records.into_iter().for_each(|(end, record)| self.found_record(end, record));
+        checksums.into_iter().for_each(|(range, crc)| self.found_wal.add(range, crc));
         self.marks.enter(region, durable);
         self.pending_objects.present(region, objects);
         self.at(region, |uploader| {
             uploader.known();
+            unverified.into_iter().for_each(|what| uploader.unverified(what));
             uploader.lease(None);
         });
         self.record_holes(region, time);
+        self.widen_gaps(region, time);
     }
 
     /// A region could not be entered; it is tried again.
@@ -70,6 +79,27 @@ impl ShipState {
         self.at(region, |uploader| uploader.lease(other));
     }
 
+    /// An object cannot go to a region, because its name is taken there by one that is not ours: its WAL is sealed again under
+    /// other names. A history has no other name, and the other regions have it.
+    pub(crate) fn planted(&mut self, region: usize, load: &Load, what: String, body: SealedBody) {
+        self.pending_objects.done(region, load.file.sequence);
+        self.at(region, |uploader| uploader.unverified(what));
+        if let What::Wal(object) = &load.what {
+            self.jobs.push_back(Job::SealAgain { object: *object, body, region });
+        }
+    }
+
+    /// The name of the key in use is taken in a region: the next object gets a new key.
+    pub(crate) fn key_is_taken(&mut self, region: usize, what: String) {
+        self.at(region, |uploader| uploader.unverified(what));
+        self.wants_new_key = true;
+    }
+
+    /// Whether a new key is due before its time; asked once.
+    pub(crate) fn take_wish_for_key(&mut self) -> bool {
+        std::mem::take(&mut self.wants_new_key)
+    }
+
     /// Another writer is in a region: nothing more is written there.
     pub(crate) fn conflict(&mut self, region: usize, what: String) {
         self.at(region, |uploader| uploader.conflict(what));
@@ -77,8 +107,10 @@ impl ShipState {
 
     /// A region has taken a load.
     pub(crate) fn stored(&mut self, region: usize, load: &Load) {
-        if let Some(range) = load.what.range() {
-            self.marks.hold(region, range);
+        match (load.what.range(), &load.what) {
+            (Some(range), What::Notice(notice)) if notice.is_of_one_region() => self.marks.lose(region, range),
+            (Some(range), _) => self.marks.hold(region, range),
+            (None, _) => {}
         }
         self.pending_objects.done(region, load.file.sequence);
         self.at(region, UploaderState::took_something);
@@ -157,18 +189,8 @@ impl ShipState {
         if let What::Wal(object) = &what {
             self.marks.seal(object.range);
         }
-        if let What::Notice(notice) = &what
-            && matches!(**notice, Notice::Epoch { .. })
-        {
-            self.epoch = Some(Arc::clone(notice));
-        }
         let body = Some(Body::new(body, &self.memory));
         self.pending_objects.add(Load { what, file, body }, wanted, now);
-    }
-
-    /// The key that is in use, as it goes on record.
-    pub(crate) fn epoch(&self) -> Option<Arc<Notice>> {
-        self.epoch.clone()
     }
 
     /// The files of the spool that nobody needs any more.

@@ -1,0 +1,89 @@
+//! Whether objects that a region lists are WAL of ours: their signatures, and what they say of the WAL in them.
+
+use anyhow::Context;
+use futures_util::{StreamExt, TryStreamExt};
+use lifeboat_repository::format::WalMark;
+use lifeboat_repository::log::RegionStore;
+use lifeboat_repository::wal::{WalObject, WalTrust, stored_bytes_max};
+use lifeboat_stores::{ByteRange, StoreError};
+use lifeboat_vocabulary::{ByteCount, error_chain};
+
+/// Objects that are read at the same time; each has at most some 18 MiB.
+const PARALLEL: usize = 4;
+/// Objects that are named in the log, at the most.
+const TOLD: usize = 20;
+
+/// An object whose signature fits its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SignedObject {
+    pub(crate) object: WalObject,
+    pub(crate) mark: Option<WalMark>,
+}
+
+/// What became of one object.
+#[derive(Debug)]
+pub(crate) enum Verified {
+    Signed(Option<WalMark>),
+    /// It is not there any more.
+    Gone,
+    /// None of our keys signed it for this place, or it was changed.
+    Refused(String),
+}
+
+/// Reads an object and verifies that one of our keys signed it for its place.
+///
+/// # Errors
+/// Whatever the store says: nothing is known then.
+pub(crate) async fn verify(region: &RegionStore, trust: &WalTrust, object: WalObject) -> Result<Verified, StoreError> {
+    let name = object.name();
+    let bound = ByteRange::WholeUpTo(ByteCount::from_bytes(stored_bytes_max(&name)));
+    let bytes = match region.store.get(&object.key(), bound).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. }) => return Ok(Verified::Gone),
+        // Larger than any object of this name.
+        Err(error @ StoreError::Unsupported { .. }) => return Ok(Verified::Refused(error_chain(&error))),
+        // The role may not read: nothing can be said for it.
+        Err(error @ StoreError::Misconfigured { .. }) => return Ok(Verified::Refused(error_chain(&error))),
+        Err(error) => return Err(error),
+    };
+    Ok(match trust.check_sealed(&name, &bytes) {
+        Ok(signed) => Verified::Signed(signed.mark),
+        Err(error) => Verified::Refused(error_chain(&error)),
+    })
+}
+
+/// Those of the objects that are signed for their places, and the first of the others. Those are reported, and count for
+/// nothing.
+///
+/// # Errors
+/// If the region does not give one of them.
+pub(crate) async fn signed(
+    region: &RegionStore,
+    trust: &WalTrust,
+    objects: Vec<WalObject>,
+) -> anyhow::Result<(Vec<SignedObject>, Option<String>)> {
+    let verified = futures_util::stream::iter(objects).map(|object| async move {
+        let verified = verify(region, trust, object).await;
+        let verified = verified.with_context(|| format!("read {}, to verify who signed it", object.key()))?;
+        anyhow::Ok((object, verified))
+    });
+    let mut verified = verified.buffered(PARALLEL);
+    let (mut signed, mut refused, mut first) = (Vec::new(), 0_usize, None);
+    while let Some((object, outcome)) = verified.try_next().await? {
+        match outcome {
+            Verified::Signed(mark) => signed.push(SignedObject { object, mark }),
+            Verified::Gone => {}
+            Verified::Refused(why) => {
+                refused += 1;
+                first.get_or_insert_with(|| format!("{}: {why}", object.key()));
+                if refused <= TOLD {
+                    tracing::warn!(region = %region.name, key = %object.key(), why, "an object below wal/ or slices/ is not ours and counts for nothing");
+                }
+            }
+        }
+    }
+    if refused > TOLD {
+        tracing::warn!(region = %region.name, refused, "objects below wal/ and slices/ are not ours and count for nothing");
+    }
+    Ok((signed, first))
+}

@@ -1,0 +1,72 @@
+//! What an object with WAL says of its content to those who cannot open it: the last whole record up to its end, and the
+//! checksum of its bytes. It lies in front of the signature, which covers it.
+//!
+//! With it a writer that has nothing but the region finds out whether a server continues what is stored, and whether it
+//! sends the same bytes again, although nobody who writes can read.
+
+use lifeboat_vocabulary::{Lsn, RecordMark, TimelineId};
+
+/// Length in **bytes**: `start (8) ‖ end (8) ‖ previous (8) ‖ record's checksum (4) ‖ content's CRC-32C (4)`.
+pub(crate) const WAL_MARK_BYTES: usize = 32;
+
+/// See the head of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalMark {
+    /// The last whole record that ends at the object's end or before it; `None` if its writer has seen none.
+    pub record: Option<RecordMark>,
+    /// CRC-32C (RFC 3720) of all bytes of the object's range.
+    pub content_crc: u32,
+}
+
+impl WalMark {
+    pub(crate) fn encode(&self) -> [u8; WAL_MARK_BYTES] {
+        let number = |lsn: Option<Lsn>| lsn.map_or(0, Lsn::as_bytes).to_le_bytes();
+        let record = self.record.as_ref();
+        let parts: [&[u8]; 5] = [
+            &number(record.map(|record| record.start)),
+            &number(record.map(|record| record.end)),
+            &number(record.and_then(|record| record.previous)),
+            &record.map_or(0, |record| record.crc).to_le_bytes(),
+            &self.content_crc.to_le_bytes(),
+        ];
+        let mut bytes = [0; WAL_MARK_BYTES];
+        let mut rest = &mut bytes[..];
+        for part in parts {
+            let (field, after) = rest.split_at_mut(part.len());
+            field.copy_from_slice(part);
+            rest = after;
+        }
+        bytes
+    }
+
+    /// Reads what was signed; a record that ends before it begins is none.
+    pub(crate) fn decode(bytes: &[u8; WAL_MARK_BYTES], timeline: TimelineId) -> Self {
+        let number =
+            |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
+        let short =
+            |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
+        let record = Lsn::from_bytes(number(0)).zip(Lsn::from_bytes(number(8))).filter(|(start, end)| start < end);
+        let previous = Lsn::from_bytes(number(16));
+        let record = record.map(|(start, end)| RecordMark { timeline, start, end, previous, crc: short(24) });
+        Self { record, content_crc: short(28) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_survives_its_bytes() {
+        let timeline = TimelineId::new(7).unwrap();
+        let lsn = |at| Lsn::from_bytes(at).unwrap();
+        let record =
+            RecordMark { timeline, start: lsn(0x28), end: lsn(0x60), previous: Some(lsn(1)), crc: 0xDEAD_BEEF };
+        for record in [None, Some(record), Some(RecordMark { previous: None, ..record })] {
+            let mark = WalMark { record, content_crc: 0x0102_0304 };
+            assert_eq!(WalMark::decode(&mark.encode(), timeline), mark);
+        }
+        let backwards = WalMark { record: Some(RecordMark { end: lsn(0x28), ..record }), content_crc: 1 };
+        assert_eq!(WalMark::decode(&backwards.encode(), timeline).record, None);
+    }
+}
