@@ -53,12 +53,26 @@ pub struct FaultPlan {
     pub retention_clock_ahead: Duration,
     /// The next requests are answered with status 200 and an error document.
     pub error_in_200: Option<Times>,
+    /// These requests are answered with status 200 and a page, as by a web application that has taken the store's place; nothing
+    /// happens.
+    pub page_in_200: Option<Page>,
     /// Time that every request takes.
     pub delay: Delay,
     /// Requests that the role may not make: 403 `AccessDenied`.
     pub deny: Vec<Deny>,
     /// Keys that are gone for every reader (404 `NoSuchKey`, not listed) although they are stored.
     pub vanish: BTreeSet<String>,
+}
+
+/// What a web application answers to everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Which requests, and how many.
+    pub times: Times,
+    /// Its `ETag`.
+    pub etag: String,
+    /// Its content; may be empty.
+    pub body: String,
 }
 
 /// How the next requests are refused.
@@ -261,6 +275,7 @@ pub(crate) enum Verdict {
     Proceed,
     Refuse(Failure),
     ErrorIn200,
+    Page(Page),
     Drop,
 }
 
@@ -327,6 +342,11 @@ impl Faults {
         }
         if plan.error_in_200.as_mut().is_some_and(|times| times.take(target.operation)) {
             return Verdict::ErrorIn200;
+        }
+        if let Some(page) = &mut plan.page_in_200
+            && page.times.take(target.operation)
+        {
+            return Verdict::Page(page.clone());
         }
         Verdict::Proceed
     }

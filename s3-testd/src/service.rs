@@ -15,7 +15,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 
 use crate::checksums;
 use crate::clock;
-use crate::faults::{Failure, Faults, Verdict};
+use crate::faults::{Failure, Faults, Page, Verdict};
 use crate::request_log::{Answered, Operation, RequestLog, Target};
 
 /// The largest XML document that a client may send: 2 MiB, twice what 1000 of the longest keys need.
@@ -78,6 +78,10 @@ impl Front {
                 let mut error = s3_error!(InternalError, "We encountered an internal error. Please try again.");
                 error.set_status_code(StatusCode::OK);
                 document(error)
+            }
+            Verdict::Page(page) => {
+                drain(request.into_body()).await;
+                web_page(&page)
             }
             Verdict::Proceed => match self.prepare(target, request).await {
                 Ok(request) => self.s3.call(request).await.map_err(|error| {
@@ -151,6 +155,19 @@ fn refusal(failure: &Failure) -> Result<Response<Body>, Dropped> {
         response.headers_mut().insert("retry-after", HeaderValue::from(seconds));
     }
     Ok(response)
+}
+
+fn web_page(page: &Page) -> Result<Response<Body>, Dropped> {
+    let response = Response::builder()
+        .status(StatusCode::OK)
+        .header("content-type", "text/html; charset=utf-8")
+        .header("etag", &page.etag)
+        .header("content-length", page.body.len())
+        .body(Body::from(page.body.clone()));
+    response.map_err(|error| {
+        tracing::warn!(%error, "a page could not be made");
+        Dropped
+    })
 }
 
 fn document(error: S3Error) -> Result<Response<Body>, Dropped> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_s3_testd::{
-    Config, CorruptGet, Deny, FailNext, Failure, KeyPattern, Operation, Proxy, Server, Times, TruncateGet, Truncation,
+    Config, CorruptGet, Deny, FailNext, Failure, KeyPattern, Operation, Page, Proxy, Server, Times, TruncateGet,
+    Truncation,
 };
 use lifeboat_stores::contract::body;
 use lifeboat_stores::{
@@ -39,7 +40,8 @@ async fn an_upload_carries_the_hash_that_we_have_and_nothing_that_old_servers_re
         let store = open(&settings).await.unwrap();
         let sent = body(profile);
         store.put(&key(profile), sent.clone(), PutMode::CreateOnly).await.unwrap();
-        let request = server.requests().pop().unwrap();
+        let is_put = |request: &lifeboat_s3_testd::LoggedRequest| request.operation == Operation::PutObject;
+        let request = server.requests().into_iter().rfind(is_put).unwrap();
         assert_eq!(request.header("x-amz-content-sha256"), Some(sent.sha256.to_string().as_str()));
         assert_eq!(request.header("x-amz-checksum-sha256").is_some(), header, "{profile}");
         assert_eq!(request.header("if-none-match"), Some("*"));
@@ -120,6 +122,56 @@ async fn success_without_an_etag_is_not_believed() {
     server.faults().change(|plan| plan.error_in_200 = Some(Times::any(1)));
     let error = create(&store, "a", "x").await.unwrap_err();
     assert!(matches!(error, StoreError::Transient { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_web_application_in_place_of_the_store_is_never_believed() {
+    let (server, store) = server().await;
+    create(&store, "there", "content").await.unwrap();
+    let version = store.head(&key("there")).await.unwrap().version;
+    let page = "<!DOCTYPE html><html></html>";
+    for (what, etag, text) in
+        [("a page", "W/\"1f-abc\"", page), ("a strong tag", "\"1f-abc\"", page), ("nothing at all", "W/\"1f-abc\"", "")]
+    {
+        let everything = Page { times: Times::any(u64::MAX), etag: etag.to_owned(), body: text.to_owned() };
+        server.faults().change(|plan| plan.page_in_200 = Some(everything));
+        for (asked, answer) in [
+            ("put", create(&store, "a", "x").await),
+            ("replace", store.put(&key("there"), body("y"), PutMode::IfUnchanged(version.clone())).await.map(drop)),
+            ("get", store.get(&key("there"), ALL).await.map(drop)),
+            ("part", store.get(&key("there"), ByteRange::Part { start: 0, length: 4 }).await.map(drop)),
+            ("head", store.head(&key("there")).await.map(drop)),
+            ("list", store.list("", None).await.map(drop)),
+        ] {
+            assert!(matches!(answer, Err(StoreError::Transient { .. })), "{what}: {asked}: {answer:?}");
+        }
+        assert!(store.delete(&key("there")).await.is_err(), "{what}");
+        server.faults().clear();
+        assert_eq!(store.get(&key("there"), ALL).await.unwrap(), "content", "{what}");
+        assert!(!server.keys("lifeboat").contains(&"pg/a".to_owned()), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_objects_of_a_session_are_looked_for_after_they_were_written() {
+    let server = Server::start(Config::default()).unwrap();
+    for count in 0..4_u64 {
+        let store = open(&support::region(&server.url(), "")).await.unwrap();
+        for number in 0..count {
+            create(&store, &format!("{count}/{number}"), "x").await.unwrap();
+        }
+        // An answer in the form of S3, from something that keeps nothing.
+        let liar = Page { times: Times::of(Operation::PutObject, 1), etag: "\"0123\"".to_owned(), body: String::new() };
+        server.faults().change(|plan| plan.page_in_200 = Some(liar));
+        let answer = create(&store, &format!("{count}/lost"), "x").await;
+        assert_eq!(matches!(answer, Err(StoreError::Transient { .. })), count < 3, "{count}: {answer:?}");
+        server.faults().clear();
+    }
+    // Without the right to look, what is written counts.
+    let deny = Deny { operation: Operation::ListObjectsV2, keys: KeyPattern::any() };
+    server.faults().change(|plan| plan.deny = vec![deny]);
+    let store = open(&support::region(&server.url(), "")).await.unwrap();
+    create(&store, "unseen", "x").await.unwrap();
 }
 
 #[tokio::test]

@@ -42,6 +42,14 @@ const PARENT_TRIES: u32 = 5;
 pub(crate) struct Root {
     path: PathBuf,
     below: Option<ObjectKey>,
+    sync: SyncDirectory,
+}
+
+/// Makes the names in a directory durable: `fsync`, or a test's failing disk.
+pub(crate) type SyncDirectory = fn(&OwnedFd) -> io::Result<()>;
+
+fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::fsync(directory)?)
 }
 
 /// What to do about directories that are not there.
@@ -76,7 +84,13 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 impl Root {
     pub(crate) fn new(path: PathBuf, below: Option<ObjectKey>) -> Self {
-        Self { path, below }
+        Self { path, below, sync: sync_directory }
+    }
+
+    /// The same on a disk that fails as `sync` says.
+    #[cfg(test)]
+    pub(crate) fn with_sync(self, sync: SyncDirectory) -> Self {
+        Self { sync, ..self }
     }
 
     /// The root itself: opened anew each time, so that a file system that was mounted or unmounted meanwhile is noticed.
@@ -123,15 +137,16 @@ impl Root {
         let (parts, name) = split(key);
         let (chain, mut temp) = self.temp_file(&parts)?;
         if rustix::fs::statat(chain.last(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            return Ok(None); // saves writing 64 MiB only to be refused; the rename below is what decides
+            // Saves writing 64 MiB only to be refused; the rename below is what decides.
+            return self.taken(&chain).map(|()| None);
         }
         temp.fill(body)?;
         match temp.publish_new(name) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Ok(None),
+            Err(Errno::EXIST) => return self.taken(&chain).map(|()| None),
             Err(errno) => return Err(errno.into()),
         }
-        chain.sync().map_err(io::Error::other)?; // no errno any more: the object is there, so nothing may say that it is not
+        self.make_durable(&chain)?;
         Ok(Some(version(&temp.file.metadata()?)))
     }
 
@@ -148,15 +163,29 @@ impl Root {
         let Some(old) = open_file(&parent, name)? else { return Ok(None) };
         let old = old.metadata()?;
         if version(&old) != *expected {
-            return Ok(None);
+            let chain = self.descend(self.top()?, &parts, Missing::Report)?;
+            return self.taken(&chain).map(|()| None);
         }
         let (chain, mut temp) = self.temp_file(&parts)?;
         temp.fill(body)?;
         temp.make_newer_than(&old)?;
         rustix::fs::renameat(chain.last(), &temp.name, chain.last(), name)?;
         temp.state = TempState::Published;
-        chain.sync().map_err(io::Error::other)?; // no errno any more: the object is there, so nothing may say that it is not
+        self.make_durable(&chain)?;
         Ok(Some(version(&temp.file.metadata()?)))
+    }
+
+    /// Makes the name of what was written durable. No errno any more if that fails: the object is there, so nothing may say
+    /// that it is not.
+    fn make_durable(&self, chain: &Chain) -> io::Result<()> {
+        chain.sync(self.sync).map_err(io::Error::other)
+    }
+
+    /// The key is taken. Whoever hears that may find that it is its own object, from an attempt whose last step failed, and
+    /// take it for stored: so its name is made durable first (its bytes were before it had one), and if that fails, this
+    /// attempt has failed like the one before.
+    fn taken(&self, chain: &Chain) -> io::Result<()> {
+        self.make_durable(chain)
     }
 
     /// Removes a file, and the directories that become empty. A missing file is fine.
@@ -169,7 +198,7 @@ impl Root {
             Err(Errno::NOENT | Errno::ISDIR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        rustix::fs::fsync(chain.last())?;
+        (self.sync)(chain.last())?;
         for (depth, part) in parts.iter().enumerate().rev() {
             let above = chain.directories.len() - parts.len() + depth - 1;
             match rustix::fs::unlinkat(&chain.directories[above], *part, AtFlags::REMOVEDIR) {
@@ -268,8 +297,8 @@ impl Chain {
 
     /// Makes every name on the way durable. All of them, because another process may have made a directory a moment
     /// ago and not have come to its own fsync yet.
-    fn sync(&self) -> io::Result<()> {
-        self.directories.iter().rev().try_for_each(|directory| Ok(rustix::fs::fsync(directory)?))
+    fn sync(&self, sync: SyncDirectory) -> io::Result<()> {
+        self.directories.iter().rev().try_for_each(sync)
     }
 }
 

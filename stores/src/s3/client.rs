@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::config::interceptors::{
-    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+    BeforeTransmitInterceptorContextMut,
 };
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{
@@ -26,6 +27,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::error::StoreError;
 use crate::profile::{Addressing, Profile};
+use crate::s3::answer::{AnswerForm, Asked};
 use crate::s3::credentials::{self, Identity};
 use crate::settings::RegionSettings;
 use crate::url::Transport;
@@ -128,11 +130,17 @@ pub(crate) struct Watch {
     payload: Option<Sha256Digest>,
     headers: Arc<BTreeMap<String, String>>,
     server_time: Arc<Mutex<Option<UtcTime>>>,
+    form: Arc<Mutex<AnswerForm>>,
 }
 
 impl Watch {
     pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, payload: Option<Sha256Digest>) -> Self {
-        Self { payload, headers: Arc::clone(headers), server_time: Arc::default() }
+        Self { payload, headers: Arc::clone(headers), server_time: Arc::default(), form: Arc::default() }
+    }
+
+    /// Why the answer is none that S3 gives, if it is not.
+    pub(crate) fn fault(&self, asked: Asked) -> Option<String> {
+        self.form.lock().fault(asked)
     }
 
     /// The `Date` of the answer, once there is one.
@@ -169,8 +177,26 @@ impl Intercept for Watch {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date");
-        *self.server_time.lock() = date.and_then(http_date);
+        let response = context.response();
+        let header = |name| response.headers().get(name);
+        *self.server_time.lock() = header("date").and_then(http_date);
+        *self.form.lock() = AnswerForm {
+            status: response.status().as_u16(),
+            content_type: header("content-type").map(str::to_owned),
+            etag: header("etag").map(str::to_owned),
+            has_modified: header("last-modified").is_some(),
+            body: None,
+        };
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.form.lock().body = context.response().body().bytes().map(<[u8]>::len);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::http::Response;
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
+use crate::s3::answer::is_page;
 
 /// What the server itself said, or how far the request came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +94,15 @@ impl Seen {
                 .or_else(|| header("retry-after").and_then(|text| text.parse().ok().map(Duration::from_secs))),
             bucket_region: header("x-amz-bucket-region").map(str::to_owned),
         };
+        // A page that says "not there" is not the store's word, and would count as an answer about the object.
+        let has_body =
+            error.raw_response().and_then(|response| response.body().bytes()).is_some_and(|body| !body.is_empty());
+        let is_page = has_body && header("content-type").is_some_and(is_page);
+        let has_code = matches!(error, SdkError::ServiceError(service) if service.err().code().is_some());
+        let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+        if is_page && !has_code && matches!(status, 404 | 409 | 412 | 416) {
+            return Self::no_answer_of_s3(format!("status {status} with an HTML page"));
+        }
         match error {
             SdkError::ServiceError(service) => {
                 answered(service.err().code(), service.err().message().unwrap_or("").to_owned())
@@ -108,6 +118,12 @@ impl Seen {
     /// A fault of the connection that only showed while the body was read.
     pub(crate) fn broken_off(why: String) -> Self {
         Self { kind: Kind::Way, message: why, ..Self::default() }
+    }
+
+    /// Something answered in place of the store.
+    pub(crate) fn no_answer_of_s3(why: String) -> Self {
+        let message = format!("{why}: something else than the store answers (a proxy, a portal, a wrong endpoint?)");
+        Self { kind: Kind::Way, message, ..Self::default() }
     }
 
     /// The table of what each answer means.

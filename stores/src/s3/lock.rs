@@ -10,7 +10,9 @@ use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime};
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
-use crate::s3::store::{S3Store, What, time};
+use crate::s3::answer::Asked;
+use crate::s3::error::Seen;
+use crate::s3::store::{Judged, S3Store, What, time};
 use crate::settings::ObjectLock;
 
 /// Pages of versions of one key that are gone through at once; each removal makes room for the next.
@@ -33,8 +35,15 @@ impl S3Store {
             let what = What { doing: format!("list the versions of {key} in {self}"), key: Some(key) };
             let request = self.client().list_object_versions().bucket(&self.bucket).prefix(&path);
             let request = request.set_key_marker(marker.0.take()).set_version_id_marker(marker.1.take());
-            let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
-            let page = self.call(what, ByteCount::from_mib(1), request.send()).await?;
+            let watch = self.watch();
+            let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
+            let judged = Judged { watch, asked: Asked::Document };
+            let page = self.call_judged(what, ByteCount::from_mib(1), judged, request.send()).await?;
+            if page.is_truncated().is_none() {
+                let why = "the list of versions does not say whether there is more".to_owned();
+                let doing = format!("list the versions of {key} in {self}");
+                return Err(Seen::no_answer_of_s3(why).into_error(doing, Some(key)));
+            }
             let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
             let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
             let ours = versions.chain(markers).filter(|(found, _)| *found == Some(path.as_str()));
@@ -59,9 +68,11 @@ impl S3Store {
 
     async fn delete_version(&self, key: &ObjectKey, version: &str) -> Result<(), StoreError> {
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key)).version_id(version);
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
+        let watch = self.watch();
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
         let what = What { doing: format!("delete {key} from {self}"), key: Some(key) };
-        let refused = match self.call(what, ByteCount::ZERO, request.send()).await {
+        let judged = Judged { watch, asked: Asked::Delete };
+        let refused = match self.call_judged(what, ByteCount::ZERO, judged, request.send()).await {
             Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error @ StoreError::Misconfigured { .. }) => error,
             Err(error) => return Err(error),
@@ -81,7 +92,8 @@ impl S3Store {
         let request = request.set_version_id(version.map(str::to_owned));
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
         let what = What { doing: format!("look at the lock of {key} in {self}"), key: Some(key) };
-        let answer = self.call(what, ByteCount::ZERO, request.send()).await?;
+        let judged = Judged { watch: watch.clone(), asked: Asked::Head };
+        let answer = self.call_judged(what, ByteCount::ZERO, judged, request.send()).await?;
         Ok(Held {
             until: answer.object_lock_retain_until_date.as_ref().and_then(time),
             legal: answer.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
@@ -116,8 +128,10 @@ impl S3Store {
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(DateTime::from_secs(seconds));
         let request = self.client().put_object_retention().bucket(&self.bucket).key(self.path(key));
         let request = request.set_version_id(held.version).retention(retention.build());
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
+        let watch = self.watch();
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
         let what = What { doing, key: Some(key) };
-        self.call(what, ByteCount::ZERO, request.send()).await.map(|_| ())
+        let judged = Judged { watch, asked: Asked::Delete };
+        self.call_judged(what, ByteCount::ZERO, judged, request.send()).await.map(|_| ())
     }
 }

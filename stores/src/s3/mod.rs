@@ -1,5 +1,6 @@
 //! S3 and what speaks like it.
 
+pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod credentials;

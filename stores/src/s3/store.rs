@@ -14,11 +14,13 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_runtime_api::http::Response;
 use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
 use crate::profile::{ChecksumHeader, Profile};
+use crate::s3::answer::{Asked, listing_fault};
 use crate::s3::body::{self, Expected};
 use crate::s3::client::{self, Watch};
 use crate::s3::error::{Class, Seen};
@@ -33,6 +35,9 @@ use crate::store::{
 const ATTEMPT_MIN: Duration = Duration::from_secs(30);
 /// A connection slower than this is as good as none.
 const SLOWEST_BYTES_PER_SECOND: u64 = 512 << 10;
+/// So many objects of a session are read back, and then one so often.
+const READ_BACK_FIRST: u32 = 3;
+const READ_BACK_EVERY: Duration = Duration::from_secs(600);
 const PAGE_KEYS: i32 = 1000;
 const PAGE_BYTES: ByteCount = ByteCount::from_mib(1);
 /// Pages without a single object of ours that one listing passes over.
@@ -50,6 +55,24 @@ pub struct S3Store {
     pub(crate) lock: ObjectLock,
     profile: Profile,
     headers: Arc<BTreeMap<String, String>>,
+    read_backs: Mutex<ReadBacks>,
+}
+
+/// Which writes are read back.
+#[derive(Debug, Default)]
+struct ReadBacks {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl ReadBacks {
+    fn is_due(&self) -> bool {
+        self.count < READ_BACK_FIRST || self.last.is_none_or(|last| last.elapsed() >= READ_BACK_EVERY)
+    }
+
+    fn done(&mut self) {
+        (self.count, self.last) = (self.count.saturating_add(1), Some(Instant::now()));
+    }
 }
 
 impl S3Store {
@@ -76,6 +99,7 @@ impl S3Store {
             owner: settings.bucket_owner.clone(),
             lock: settings.object_lock,
             headers: Arc::new(profile.headers.clone()),
+            read_backs: Mutex::default(),
             profile,
         })
     }
@@ -92,8 +116,28 @@ impl S3Store {
         Watch::new(&self.headers, None)
     }
 
+    /// As [`S3Store::call`], and believes an answer of success only if its form is one that S3 gives.
+    pub(crate) async fn call_judged<T, E, F>(
+        &self,
+        what: What<'_>,
+        bytes: ByteCount,
+        judged: Judged,
+        request: F,
+    ) -> Result<T, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, Response>>>,
+    {
+        let (doing, key) = (what.doing.clone(), what.key);
+        let answer = self.call(what, bytes, request).await?;
+        match judged.watch.fault(judged.asked) {
+            None => Ok(answer),
+            Some(fault) => Err(Seen::no_answer_of_s3(fault).into_error(doing, key)),
+        }
+    }
+
     /// Runs one request within the time that `bytes` may take.
-    pub(crate) async fn call<T, E, F>(&self, what: What<'_>, bytes: ByteCount, request: F) -> Result<T, StoreError>
+    async fn call<T, E, F>(&self, what: What<'_>, bytes: ByteCount, request: F) -> Result<T, StoreError>
     where
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, Response>>>,
@@ -131,6 +175,36 @@ impl S3Store {
         Some(entries)
     }
 
+    /// Looks whether a store has what it says it has taken: the first objects of a session, and one from time to time. Whatever
+    /// answers in its place may know the form of every answer, but not what was written.
+    async fn read_back(&self, key: &ObjectKey, length: ByteCount, version: &ObjectVersion) -> Result<(), String> {
+        if !self.read_backs.lock().is_due() {
+            return Ok(());
+        }
+        // A role that may only create may list, but neither read nor look at what it created.
+        let page = match self.list(key.as_str(), None).await {
+            Ok(page) => page,
+            Err(error) => {
+                // The object may be there, and nobody can look: the next one is read back.
+                tracing::debug!(store = %self, %key, %error, "an object could not be looked for after it was written");
+                return Ok(());
+            }
+        };
+        let bare = |version: &ObjectVersion| version.0.trim_matches('"').to_owned();
+        match page.entries.into_iter().find(|entry| entry.key == *key) {
+            Some(entry) if entry.meta.size == length && bare(&entry.meta.version) == bare(version) => {
+                self.read_backs.lock().done();
+                Ok(())
+            }
+            Some(_) => Err("the store says that it was written, and lists another object in its place".to_owned()),
+            // Some stores list what they have a little later.
+            None => match self.get(key, ByteRange::WholeUpTo(length)).await {
+                Ok(found) if ByteCount::of(&found) == length => Ok(()),
+                _ => Err("the store says that it was written, and does not have it".to_owned()),
+            },
+        }
+    }
+
     /// For servers that ignore conditions: looks first, which is exact only while one writer uses the store.
     async fn check_by_looking(&self, key: &ObjectKey, mode: &PutMode) -> Result<(), StoreError> {
         let found = self.list(key.as_str(), None).await?.entries.into_iter().find(|entry| entry.key == *key);
@@ -146,6 +220,13 @@ impl S3Store {
 pub(crate) struct What<'a> {
     pub(crate) doing: String,
     pub(crate) key: Option<&'a ObjectKey>,
+}
+
+/// How the answer to a request is judged.
+pub(crate) struct Judged {
+    /// What saw it.
+    pub(crate) watch: Watch,
+    pub(crate) asked: Asked,
 }
 
 /// How long one attempt to move `bytes` may take.
@@ -200,7 +281,9 @@ impl Store for S3Store {
         };
         // The buffer is shared, not copied: by all regions and all attempts.
         let request = request.body(ByteStream::from(body.bytes)).customize().interceptor(watch.clone());
-        let answer = self.call(What { doing: doing.clone(), key: Some(key) }, length, request.send()).await;
+        let judged = Judged { watch: watch.clone(), asked: Asked::Put };
+        let what = What { doing: doing.clone(), key: Some(key) };
+        let answer = self.call_judged(what, length, judged, request.send()).await;
         let answer = answer.map_err(|error| match error {
             // `If-Match` on an object that is gone is answered with 404: it is not the version that was read.
             StoreError::NotFound { key } if replaces => StoreError::Conflict { key },
@@ -208,8 +291,12 @@ impl Store for S3Store {
         })?;
         // Some servers begin their answer before they know the outcome, and put an error into the body of a 200.
         let version = answer.e_tag.filter(|tag| !tag.is_empty()).map(ObjectVersion).ok_or_else(|| {
-            Seen::broken_off("the server reported success without an ETag".to_owned()).into_error(doing, Some(key))
+            Seen::no_answer_of_s3("the server reported success without an ETag".to_owned())
+                .into_error(doing.clone(), Some(key))
         })?;
+        self.read_back(key, length, &version)
+            .await
+            .map_err(|why| Seen::no_answer_of_s3(why).into_error(doing, Some(key)))?;
         Ok(PutOutcome { version, server_time: watch.server_time() })
     }
 
@@ -219,10 +306,12 @@ impl Store for S3Store {
         let limit = attempt_timeout(expected.bound());
         let request = self.client().get_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone()).set_range(expected.header());
-        let request = request.customize().interceptor(self.watch());
+        let watch = self.watch();
+        let request = request.customize().interceptor(watch.clone());
         let read = async {
             let what = What { doing: doing.clone(), key: Some(key) };
-            let answer = self.call(what, expected.bound(), request.send()).await?;
+            let judged = Judged { watch, asked: Asked::Get };
+            let answer = self.call_judged(what, expected.bound(), judged, request.send()).await?;
             body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
         };
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
@@ -233,9 +322,11 @@ impl Store for S3Store {
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         let request = self.client().head_object().bucket(&self.bucket).key(self.path(key));
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
+        let watch = self.watch();
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
         let what = What { doing: format!("look at {key} in {self}"), key: Some(key) };
-        let answer = self.call(what, ByteCount::ZERO, request.send()).await?;
+        let judged = Judged { watch, asked: Asked::Head };
+        let answer = self.call_judged(what, ByteCount::ZERO, judged, request.send()).await?;
         Ok(ObjectMeta {
             size: size(answer.content_length),
             modified: answer.last_modified.as_ref().and_then(time),
@@ -250,11 +341,16 @@ impl Store for S3Store {
         for _ in 0..FOREIGN_PAGES_MAX {
             let watch = self.watch();
             let request = self.client().list_objects_v2().bucket(&self.bucket).max_keys(PAGE_KEYS);
-            let request = request.prefix(format!("{}{prefix}", self.prefix)).set_continuation_token(token);
+            let whole = format!("{}{prefix}", self.prefix);
+            let request = request.prefix(&whole).set_continuation_token(token);
             let request = request.set_start_after(Some(last.clone()).filter(|last| !last.is_empty()));
             let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
             let what = What { doing: doing.clone(), key: None };
-            let answer = self.call(what, PAGE_BYTES, request.send()).await?;
+            let judged = Judged { watch: watch.clone(), asked: Asked::Document };
+            let answer = self.call_judged(what, PAGE_BYTES, judged, request.send()).await?;
+            if let Some(fault) = listing_fault(&answer, &whole) {
+                return Err(Seen::no_answer_of_s3(fault).into_error(doing, None));
+            }
             let more = answer.is_truncated.unwrap_or(false);
             let Some(entries) = self.entries(answer.contents.unwrap_or_default(), &mut last) else {
                 let why = "the server does not list in ascending order from start-after".to_owned();
@@ -275,9 +371,11 @@ impl Store for S3Store {
             return self.delete_versions(key).await;
         }
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key));
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(self.watch());
+        let watch = self.watch();
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
         let what = What { doing: format!("delete {key} from {self}"), key: Some(key) };
-        match self.call(what, ByteCount::ZERO, request.send()).await {
+        let judged = Judged { watch, asked: Asked::Delete };
+        match self.call_judged(what, ByteCount::ZERO, judged, request.send()).await {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

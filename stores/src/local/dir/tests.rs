@@ -192,3 +192,37 @@ async fn deleting_the_last_object_removes_the_directories_that_it_made() {
     put(&store, "data/one/a", b"2").await;
     assert_eq!(std::fs::metadata(dir.path().join("cluster/data/one/a")).unwrap().size(), 1);
 }
+
+/// A disk that takes files and does not make their names durable.
+fn broken_disk(_: &std::os::fd::OwnedFd) -> io::Result<()> {
+    Err(Errno::IO.into())
+}
+
+#[tokio::test]
+async fn a_retry_that_finds_its_own_object_does_not_take_it_for_durable() {
+    use crate::wrappers::retry::{FixedJitter, KeyNature, RetryPolicy, WithRetry};
+    let dir = tempfile::tempdir().unwrap();
+    let broken = Root::new(dir.path().to_owned(), None).with_sync(broken_disk);
+    let broken = LocalDir { root: Arc::new(broken) };
+    let error = broken.put(&key("a/1"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
+    assert!(matches!(error, StoreError::Transient { .. }), "{error:?}");
+    assert!(dir.path().join("a/1").exists(), "it is there, and not for certain");
+    let error = broken.put(&key("a/1"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
+    assert!(matches!(error, StoreError::Transient { .. }), "{error:?}");
+
+    tokio::time::pause();
+    for key_nature in [|_: &ObjectKey| KeyNature::Unguessable, |_: &ObjectKey| KeyNature::Predictable] {
+        let policy = RetryPolicy { key_nature, ..RetryPolicy::default() };
+        let retried = WithRetry::new(Arc::new(broken.clone()), policy, Arc::new(FixedJitter(1.0)));
+        let error = retried.put(&key("a/2"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
+        assert!(matches!(error, StoreError::Transient { .. }), "{error:?}");
+        let version = retried.head(&key("a/2")).await.unwrap().version;
+        let error = retried.put(&key("a/2"), body(b"y"), PutMode::IfUnchanged(version)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Transient { .. }), "{error:?}");
+        std::fs::remove_file(dir.path().join("a/2")).unwrap();
+    }
+
+    let whole = LocalDir { root: Arc::new(Root::new(dir.path().to_owned(), None)) };
+    let error = whole.put(&key("a/1"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "the disk is well again: {error:?}");
+}
