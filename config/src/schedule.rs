@@ -18,6 +18,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 const KEPT_MAX: i64 = 1200;
 const PITR_WINDOW_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
 const GRACE_DEFAULT: Duration = Duration::from_secs(3 * 86_400);
+/// Two an hour: more than a person makes by hand, and fewer than an intruder needs.
+const EXTRA_DEFAULT: u32 = 48;
+const EXTRA_MAX: i64 = 100_000;
 
 /// When backups are made: `[cluster.schedule]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,8 @@ pub struct RetentionSettings {
     pub min_keep: u32,
     /// How long a backup that is no longer kept stays restorable.
     pub grace: Duration,
+    /// So many backups in a day, beyond twice those of the schedule, and deletion is frozen until a person has looked.
+    pub extra_backups_per_day: u32,
 }
 
 impl ScheduleSettings {
@@ -125,7 +130,9 @@ impl RetentionSettings {
         let graces = Duration::ZERO..=DAY * 366;
         let grace = |node| kind::duration(node, &graces);
         let grace = section.or_default(reader, "grace", grace, preset(GRACE_DEFAULT, "\"72h\""));
+        let extra = |node| kind::count(node, &(0..=EXTRA_MAX));
+        let extra = section.or_default(reader, "extra_backups_per_day", extra, preset(EXTRA_DEFAULT, "48"));
         section.finish(reader);
-        Self { daily, weekly, monthly, pitr_window, min_keep, grace }
+        Self { daily, weekly, monthly, pitr_window, min_keep, grace, extra_backups_per_day: extra }
     }
 }

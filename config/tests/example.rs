@@ -90,6 +90,7 @@ fn defaults_in_the_example_are_the_programs() {
         ("cluster.main.retention.monthly", "monthly"),
         ("cluster.main.retention.pitr_window", "pitr_window"),
         ("cluster.main.retention.min_keep", "min_keep"),
+        ("cluster.main.retention.extra_backups_per_day", "extra_backups_per_day"),
         ("cluster.main.retention.grace", "grace"),
         ("region.virginia.object_lock", "object_lock"),
         ("limits.backups", "backups"),

@@ -24,7 +24,7 @@ use lifeboat_daemon::retention::{
 use lifeboat_daemon::settings::wiring;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::log::Draft;
-use lifeboat_repository::log::records::{AuditRecord, Origin, RecordBody};
+use lifeboat_repository::log::records::{AuditRecord, Origin, RecordBody, SweepIntentRecord};
 use lifeboat_repository::retention::sweep::SweepError;
 use lifeboat_s3_testd::{Delay, Operation};
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
@@ -172,13 +172,45 @@ fn a_log_that_was_set_back_while_nobody_looked_stops_deletion() {
     });
 }
 
+/// A record in the log of a region, written by somebody who has the key.
+async fn write(history: &History, index: usize, body: RecordBody) {
+    let signer = signer(&history.scene);
+    let (store, mut log) = log_of(&history.scene, index).await;
+    let (writer, time) = (signer.name().clone(), SystemClock.now());
+    let wseq = Origin::next_count(log.last_count(&writer), time);
+    let origin = Origin { writer, wseq, time, tool: "test".to_owned() };
+    log.append(&*store.store, &signer, &Draft { origin, body }).await.unwrap();
+}
+
+#[test]
+fn an_order_to_delete_that_nobody_has_decided_takes_nothing_and_freezes_deletion() {
+    let history = History::new("72h", 3);
+    let objects = || [0, 1].map(|index| history.scene.keys(index, "/data/").len());
+    let before = objects();
+    history.runtime.block_on(async {
+        for index in 0..2 {
+            let intent = SweepIntentRecord { backups: history.by_age.clone(), ..SweepIntentRecord::default() };
+            write(&history, index, RecordBody::SweepIntent(intent)).await;
+        }
+        let mut pruner = Pruner::begin(&history).await;
+        let round = pruner.task.round().await.unwrap();
+        assert!(matches!(&round, RoundOutcome::Stopped(why) if why.contains("sweep-not-due")), "{round:?}");
+        pruner.freezer.resume(&main_cluster(), Action::Delete, &who()).unwrap();
+        let outcomes = pruner.regions().await;
+        assert!(matches!(outcomes, [RegionOutcome::Done(_), RegionOutcome::Done(_)]), "{outcomes:?}");
+    });
+    assert_eq!(objects(), before);
+    let listed = history.scene.site.restore(&["list"]).expect(0).out;
+    for backup in &history.by_age {
+        assert!(listed.contains(backup.as_str()), "{backup} exists for every reader:\n{listed}");
+    }
+}
+
 #[test]
 fn a_host_without_state_obeys_the_pauses_in_the_logs() {
     let history = History::new("72h", 3);
     history.runtime.block_on(async {
-        let signer = signer(&history.scene);
         for index in 0..2 {
-            let (store, mut log) = log_of(&history.scene, index).await;
             let record = AuditRecord {
                 action: "pause".to_owned(),
                 subject: Some("delete".to_owned()),
@@ -186,11 +218,7 @@ fn a_host_without_state_obeys_the_pauses_in_the_logs() {
                 owner: "mia".to_owned(),
                 expires: None,
             };
-            let (writer, time) = (signer.name().clone(), SystemClock.now());
-            let wseq = Origin::next_count(log.last_count(&writer), time);
-            let origin = Origin { writer, wseq, time, tool: "test".to_owned() };
-            let draft = Draft { origin, body: RecordBody::Audit(record) };
-            log.append(&*store.store, &signer, &draft).await.unwrap();
+            write(&history, index, RecordBody::Audit(record)).await;
         }
     });
     let records = history.records();

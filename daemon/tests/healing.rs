@@ -151,6 +151,30 @@ fn scrub_finds_what_is_flipped_or_gone_and_heal_replaces_it() {
 }
 
 #[test]
+fn heal_finds_what_is_missing_before_any_scrub_has_looked() {
+    let server = server_with_rows();
+    let scene = scene(&server, 2);
+    scene.daemon(&["backup"]).expect(0);
+    let pack = scene.keys(1, ".lbp").remove(0);
+    scene.regions[1].remove_raw(BUCKET, &pack).unwrap();
+    let records = || scene.keys(1, "/log/").len();
+    let before = records();
+    let dry = scene.daemon(&["heal", "--dry-run"]).expect(6);
+    assert!(dry.out.contains("has damaged objects"), "{}", dry.out);
+    assert_eq!((records(), scene.keys(1, ".lbp").contains(&pack)), (before, false), "nothing was changed");
+    scene.daemon(&["heal"]).expect(0);
+    is_intact_alone(&scene, 1);
+    scene.daemon(&["heal", "--dry-run"]).expect(0);
+    // Gone everywhere: it is said, and on record afterwards.
+    for region in 0..2 {
+        let pack = scene.keys(region, ".lbp").remove(0);
+        scene.regions[region].remove_raw(BUCKET, &pack).unwrap();
+    }
+    let healed = scene.daemon(&["heal"]).expect(6);
+    assert!(healed.out.contains("no region has"), "{}", healed.out);
+}
+
+#[test]
 fn damage_that_no_region_can_replace_sets_the_exit_code() {
     let server = server_with_rows();
     let scene = scene(&server, 2);

@@ -242,9 +242,10 @@ impl Runs {
         });
     }
 
-    /// What is wrong with the backups of a cluster, complete.
+    /// What is wrong with the backups of a cluster, complete. `is_everywhere` says of a backup whether every region has it by
+    /// now: a run ends degraded once, and is healed later.
     #[must_use]
-    pub(crate) fn wrong(&self, timetable: &Timetable, now: UtcTime) -> Wrongs {
+    pub(crate) fn wrong(&self, timetable: &Timetable, is_everywhere: impl Fn(&str) -> bool, now: UtcTime) -> Wrongs {
         let mut wrongs = Wrongs::default();
         let over: Vec<(&Run, &RunResult)> = self
             .runs
@@ -264,7 +265,8 @@ impl Runs {
         let newest = self.newest_good();
         if let Some((run, result)) = newest.and_then(|run| Some((run, run.result.as_ref()?))) {
             let ended = run.ended.unwrap_or(run.started);
-            if result.ending == RunEnding::Degraded && now.since(ended) > DEGRADED_PATIENCE {
+            let healed = || result.backup.as_deref().is_some_and(&is_everywhere);
+            if result.ending == RunEnding::Degraded && now.since(ended) > DEGRADED_PATIENCE && !healed() {
                 let why = result.why.as_deref().unwrap_or("some regions do not have it");
                 let backup = result.backup.as_deref().unwrap_or("the newest backup");
                 wrongs.add(Alarm::BackupDegraded, format!("{backup} is not in every region: {why}"));

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use lifeboat_config::Role;
 use lifeboat_repository::backup::write::CpuShare;
-use lifeboat_vocabulary::{UtcTime, error_chain};
+use lifeboat_repository::log::RegionLog;
+use lifeboat_vocabulary::{BackupId, UtcTime, error_chain};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -228,7 +229,7 @@ impl Scheduler {
     }
 
     fn report(&self, runs: &Runs) {
-        let mut wrongs = runs.wrong(&self.timetable, self.now());
+        let mut wrongs = runs.wrong(&self.timetable, |backup| self.is_everywhere(backup), self.now());
         if let Some((since, who)) = &self.other_writer
             && since.elapsed() >= WRITER_ALARM
         {
@@ -242,6 +243,15 @@ impl Scheduler {
         let newest = runs.newest_good().map_or(0, |run| run.number);
         self.parts.good.send_if_modified(|known| std::mem::replace(known, newest) != newest);
         self.show(runs);
+    }
+
+    /// Whether every region has the backup by now, whole by its log. One that cannot be read may lack it.
+    fn is_everywhere(&self, backup: &str) -> bool {
+        let Ok(id) = backup.parse::<BackupId>() else { return false };
+        let (regions, now) = (&self.parts.context.regions, self.now());
+        let logs = regions.logs().current();
+        let has = |log: &RegionLog| log.state(now).backups.get(&id).is_some_and(|there| there.damaged.is_none());
+        logs.len() == regions.len() && logs.values().all(has)
     }
 
     fn show(&self, runs: &Runs) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use lifeboat_config::ClusterSettings;
 
 use lifeboat_repository::catalog::Disagreement;
-use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope, Pace};
+use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealTools, Look, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{LogTrust, RegionLog};
 use lifeboat_vocabulary::{RegionName, error_chain};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::base::alarms::board::{Source, SourceKind};
 use crate::base::state::Durable;
@@ -27,6 +27,8 @@ const FIRST_AFTER: Duration = Duration::from_secs(20);
 const EVERY: Duration = Duration::from_secs(600);
 /// Who found damage may find more: all of it is healed in one go.
 const GATHER: Duration = Duration::from_secs(5);
+/// A region's objects are listed and compared this often; in between, records of damage say what it lacks.
+const LIST_EVERY: Duration = Duration::from_secs(86_400);
 /// How often it is looked whether bytes move.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -37,6 +39,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
     let file: Durable<HealFile> = Durable::open(parts.context.directory.join("heal.json")).0;
     let mut pause = FIRST_AFTER;
+    let mut listed = BTreeMap::new();
     loop {
         context.progress.waiting("something to heal");
         tokio::select! {
@@ -51,7 +54,7 @@ pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow:
             continue;
         }
         context.progress.working("a look at what regions lack");
-        match round(&context, &parts).await {
+        match round(&context, &parts, &mut listed).await {
             Ok(round) => {
                 let (now, mut wrong) = (parts.now(), None);
                 let changed = file.change(|file| wrong = Some(file.update(&round, now)));
@@ -72,14 +75,18 @@ pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow:
 
 /// Heals what there is to heal, one region after the other. A region whose own log is not to be trusted is neither healed
 /// nor healed from.
-async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
+async fn round(
+    context: &TaskContext,
+    parts: &CareParts,
+    listed: &mut BTreeMap<RegionName, Instant>,
+) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
     let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let disagreements = judge(parts, &read).await;
     let distrusted = disagreements.iter().filter(|found| found.changes_history());
     let distrusted: Vec<&RegionName> = distrusted.filter_map(Disagreement::region).collect();
     let regions = read.readable(&distrusted);
-    let scope = &parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
-    let round_settings = RoundSettings { scope, pace: &Pace::new(Some(parts.bandwidth())), trust: &read.trust };
+    let scope = &parts.scope(&regions).await;
+    let pace = &Pace::new(Some(parts.bandwidth()));
     let mut found = BTreeMap::new();
     for place in 0..regions.len() {
         if context.stop.is_cancelled() {
@@ -88,13 +95,21 @@ async fn round(context: &TaskContext, parts: &CareParts) -> anyhow::Result<BTree
         let Some((mut target, others)) = one_and_others(&regions, place) else { continue };
         let name = target.store.name.clone();
         context.progress.working(&format!("healing region {name}"));
+        // Not only a scrub finds what is missing: it may run elsewhere, or not at all.
+        let is_due = listed.get(&name).is_none_or(|listed| listed.elapsed() >= LIST_EVERY);
+        let look = if is_due { Look::AtObjects } else { Look::AtRecords };
+        let round_settings = RoundSettings { scope, pace, trust: &read.trust, look };
         let healed = heal_region(context, parts, round_settings, &mut target, &others).await;
+        if is_due && healed.is_ok() {
+            listed.insert(name.clone(), Instant::now());
+        }
         let logs: Vec<&RegionLog> = others.iter().map(|other| &other.log).collect();
         let mut round = RoundOfRegion::of(&target.log, &logs, scope, parts.now());
         match healed {
             Ok(report) => {
                 round.report(&report);
-                record_damage(parts, &others, &report).await;
+                let all: Vec<HealRegion> = others.iter().chain([&target]).cloned().collect();
+                record_damage(parts, &all, &report).await;
                 tell(&parts.cluster, &name, &report);
             }
             Err(error) => round.left.push(error_chain(&error)),
@@ -117,19 +132,20 @@ struct RoundSettings<'a> {
     scope: &'a HealScope,
     pace: &'a Pace,
     trust: &'a LogTrust,
+    look: Look,
 }
 
 async fn heal_region(
     context: &TaskContext,
     parts: &CareParts,
-    RoundSettings { scope, pace, trust }: RoundSettings<'_>,
+    RoundSettings { scope, pace, trust, look }: RoundSettings<'_>,
     target: &mut HealRegion,
     others: &[HealRegion],
 ) -> Result<HealReport, lifeboat_repository::heal::HealError> {
     let progress = Arc::new(HealProgress::default());
     let name = target.store.name.clone();
     parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
-    let tools = parts.tools(trust, pace, &progress, &context.stop);
+    let tools = HealTools { look, ..parts.tools(trust, pace, &progress, &context.stop) };
     let work = lifeboat_repository::heal::heal_region(target, others, scope, &tools);
     tokio::pin!(work);
     let mut tick = interval(LOOK);
@@ -151,7 +167,7 @@ async fn heal_region(
     healed
 }
 
-/// What was found damaged in a region that was read from goes on record there, so that it is healed in its turn.
+/// What was found damaged in a region that was read from, or is still missing in the one that was healed, goes on record there, so that it is healed in its turn.
 pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], report: &HealReport) {
     let reporter = parts.damage_reporter(FoundBy::Verify);
     for source in sources.iter().filter(|source| report.damage.iter().any(|found| found.region == source.store.name)) {

@@ -1,13 +1,15 @@
 //! What the care for one cluster works with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lifeboat_config::{ClusterSettings, Config};
-use lifeboat_repository::heal::{HealProgress, HealScope, HealTools, Pace};
+use lifeboat_repository::heal::{HealProgress, HealRegion, HealScope, HealTools, Look, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::retention::sweep;
 use lifeboat_repository::scrub::DamageReporter;
-use lifeboat_vocabulary::{ByteCount, UtcTime};
+use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
 use tokio_util::sync::CancellationToken;
 
 use crate::care::board::CareBoard;
@@ -33,9 +35,25 @@ impl CareParts {
     }
 
     /// What every region is to have.
-    pub(crate) fn scope(&self, logs: &[&RegionLog]) -> HealScope {
+    pub(crate) async fn scope(&self, regions: &[HealRegion]) -> HealScope {
         let now = self.now();
-        HealScope::planned(logs, &policy(&self.cluster, now), now)
+        let mut arrived = BTreeMap::new();
+        for HealRegion { store, log } in regions {
+            match sweep::arrivals(&*store.store, log, now).await {
+                Ok(there) => {
+                    for (backup, time) in there {
+                        let first = arrived.entry(backup).or_insert(time);
+                        *first = (*first).min(time);
+                    }
+                }
+                Err(error) => {
+                    let (region, error) = (&store.name, error_chain(&error));
+                    tracing::warn!(%region, error, "when records arrived there is not known");
+                }
+            }
+        }
+        let logs: Vec<&RegionLog> = regions.iter().map(|region| &region.log).collect();
+        HealScope::planned(&logs, &policy(&self.cluster, now), &arrived, now)
     }
 
     /// The most bytes per second that care may move.
@@ -65,6 +83,7 @@ impl CareParts {
             clock: &*self.context.clock,
             tool: wiring::TOOL,
             settled: lifeboat_repository::heal::SETTLED_AFTER,
+            look: Look::AtObjects,
         }
     }
 }

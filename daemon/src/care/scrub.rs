@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lifeboat_repository::heal::Pace;
+use lifeboat_repository::heal::{self, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore, Signers};
-use lifeboat_repository::scrub::{self, ScrubError, ScrubRegion, ScrubState, ScrubWalk};
+use lifeboat_repository::scrub::{ScrubError, ScrubRegion, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ impl RegionScrub<'_> {
             RegionLog::clone(&*self.parts.context.regions.logs().read_log(self.store, &trust).await?)
         };
         if is_due {
-            let report = scrub::check_presence(self.store, &self.others, &mut log, &*self.parts.context.clock).await?;
+            let report = heal::check_presence(self.store, &self.others, &mut log, &*self.parts.context.clock).await?;
             state.was_listed(report.bytes, self.parts.now());
             self.record(&mut log, &report.damage).await;
         }

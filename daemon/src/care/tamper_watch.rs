@@ -7,7 +7,7 @@ use std::time::Duration;
 use lifeboat_config::ClusterSettings;
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::RecordBody;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime, error_chain};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime, error_chain};
 use tokio::time::Instant;
 
 use crate::base::supervisor::TaskContext;
@@ -37,7 +37,8 @@ pub(crate) async fn run(context: TaskContext, parts: ClusterContext) -> anyhow::
         if is_due(looked, all_tried, logs.len(), Instant::now()) {
             // A reload may have changed the schedule; a cluster that it removes is stopped in a moment.
             cluster = parts.settings().unwrap_or(cluster);
-            look(freezer, &cluster, &logs, regions.len(), parts.now()).await?;
+            let seen = Seen { logs: &logs, regions: regions.len(), arrivals: None };
+            look(freezer, &cluster, seen, parts.now()).await?;
             looked = Some(Looked { when: Instant::now(), read: logs.len() });
         }
         context.progress.waiting("the next look");
@@ -63,20 +64,30 @@ fn is_due(looked: Option<Looked>, all_tried: bool, read: usize, now: Instant) ->
     all_tried && looked.is_none_or(|looked| now.duration_since(looked.when) >= LOOK || looked.read < read)
 }
 
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    /// The logs that could be read.
+    pub(crate) logs: &'a BTreeMap<RegionName, RegionLog>,
+    /// How many regions there are: one that cannot be read may know what the others do not.
+    pub(crate) regions: usize,
+    /// When backups arrived, by the regions' clocks, if they were asked.
+    pub(crate) arrivals: Option<&'a BTreeMap<BackupId, UtcTime>>,
+}
+
 /// Judges what the logs say: freezes what is to be frozen, and recalls what a host that has lost its state may have
-/// forgotten. `regions` is how many there are: one that cannot be read may know what the others do not.
+/// forgotten.
 ///
 /// # Errors
 /// If the thread that writes it down has ended.
 pub(crate) async fn look(
     freezer: &Arc<Freezer>,
     cluster: &ClusterSettings,
-    logs: &BTreeMap<RegionName, RegionLog>,
-    regions: usize,
+    seen: Seen<'_>,
     now: UtcTime,
 ) -> anyhow::Result<()> {
-    let recalled = (logs.len() == regions).then(|| recalled(logs));
-    let findings = judge(&observe(cluster, logs, now));
+    let recalled = (seen.logs.len() == seen.regions).then(|| recalled(seen.logs));
+    let findings = judge(&observe(cluster, &seen, now));
     let (freezer, cluster) = (Arc::clone(freezer), cluster.name.clone());
     // What is found is written down on a thread that may wait for the disk.
     tokio::task::spawn_blocking(move || act(&freezer, &cluster, recalled, &findings)).await?;
@@ -102,7 +113,8 @@ fn act(freezer: &Freezer, cluster: &ClusterName, recalled: Option<Standstill>, f
     }
 }
 
-fn observe(cluster: &ClusterSettings, logs: &BTreeMap<RegionName, RegionLog>, now: UtcTime) -> Observed {
+fn observe(cluster: &ClusterSettings, seen: &Seen<'_>, now: UtcTime) -> Observed {
+    let logs = seen.logs;
     let mut backups = BTreeMap::new();
     for entry in logs.values().flat_map(RegionLog::entries) {
         if let RecordBody::Backup(record) = &entry.record.body {
@@ -112,9 +124,19 @@ fn observe(cluster: &ClusterSettings, logs: &BTreeMap<RegionName, RegionLog>, no
     let newest = |log: &RegionLog| log.entries().iter().map(|entry| entry.record.origin.time).max();
     let newest_records = logs.iter().filter_map(|(region, log)| Some((region.clone(), newest(log)?))).collect();
     let damage = logs.iter().filter_map(|(region, log)| SeenDamage::of(region, log, now)).collect();
-    let backups = backups.into_values().collect();
+    let backups: Vec<SeenBackup> = backups.into_values().collect();
     let timetable = Timetable::new(cluster.name.clone(), cluster.schedule.clone());
-    Observed { backups, newest_records, damage, interval: timetable.longest_interval(now), now }
+    let arrived = |backup: &SeenBackup| seen.arrivals.and_then(|arrivals| arrivals.get(&backup.backup)).copied();
+    let arrivals = backups.iter().map(|backup| arrived(backup).unwrap_or(backup.stop_time)).collect();
+    let by_hand = u64::from(cluster.retention.extra_backups_per_day);
+    // A backup that failed is made again, and a gap in the WAL orders one: twice as many are nothing unusual.
+    let explained_per_day = timetable.most_in_a_day(now).saturating_mul(2).saturating_add(by_hand);
+    let void = |(region, log): (&RegionName, &RegionLog)| {
+        log.state(now).void_sweeps.into_iter().map(|void| (region.clone(), void)).collect::<Vec<_>>()
+    };
+    let void_sweeps = logs.iter().flat_map(void).collect();
+    let interval = timetable.longest_interval(now);
+    Observed { backups, newest_records, damage, arrivals, explained_per_day, void_sweeps, interval, now }
 }
 
 #[cfg(test)]

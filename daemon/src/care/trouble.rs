@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lifeboat_repository::heal::{self, HealEnd, HealReport, HealScope};
+use lifeboat_repository::heal::{self, HealEnd, HealReport, HealScope, Missing};
 use lifeboat_repository::log::RegionLog;
 use lifeboat_vocabulary::{RegionName, UtcTime, counted};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub struct HealFile {
 pub(crate) struct RoundOfRegion {
     /// Objects that are damaged, by its log.
     pub(crate) damaged: u64,
+    /// Backups among them that no other region has, and what is the matter with each.
+    pub(crate) without_source: Vec<String>,
     /// What was left, and why.
     pub(crate) left: Vec<String>,
 }
@@ -33,9 +35,11 @@ pub(crate) struct RoundOfRegion {
 impl RoundOfRegion {
     /// What the log says after a healing.
     pub(crate) fn of(log: &RegionLog, others: &[&RegionLog], scope: &HealScope, now: UtcTime) -> Self {
-        let plan = heal::plan_records(log, others, scope, now);
+        let plan = heal::plan_records(log, others, scope, &Missing::default(), now);
         let damaged = log.state(now).backups.values().filter(|backup| backup.damaged.is_some()).count();
-        Self { damaged: damaged as u64 + plan.wal_damage.len() as u64, left: Vec::new() }
+        let without_source = plan.without_source.iter().map(|alone| format!("backup {}: {alone}", alone.backup));
+        let damaged = damaged as u64 + plan.wal_damage.len() as u64;
+        Self { damaged, without_source: without_source.collect(), left: Vec::new() }
     }
 
     pub(crate) fn report(&mut self, report: &HealReport) {
@@ -58,16 +62,24 @@ impl HealFile {
                 wrong.add(Alarm::HealStuck.of_region(region), text);
             }
             if found.damaged > 0 {
-                let damaged = counted(found.damaged, "damaged backup or object", "damaged backups or objects");
-                let text = format!(
-                    "region {region} has {damaged} that no other region could replace yet; see \
-                     `lifeboatd heal --region {region} --dry-run`"
-                );
-                wrong.add(Alarm::RegionDamaged.of_region(region), text);
+                wrong.add(Alarm::RegionDamaged.of_region(region), damage_text(region, found));
             }
         }
         wrong
     }
+}
+
+/// What is damaged, and what is known about replacing it: "no other region has it" is said only of what none has.
+fn damage_text(region: &RegionName, found: &RoundOfRegion) -> String {
+    let damaged = counted(found.damaged, "damaged backup or object", "damaged backups or objects");
+    let lost = found.without_source.len() as u64;
+    let others = match found.damaged.saturating_sub(lost) {
+        0 => String::new(),
+        more => format!("; {more} of them have not been healed yet"),
+    };
+    let shown = found.without_source.iter().take(3).map(|text| format!("; {text}")).collect::<String>();
+    let more = if lost > 3 { format!("; and {} more that no other region has", lost - 3) } else { String::new() };
+    format!("region {region} has {damaged}{others}{shown}{more}; see `lifeboatd heal --region {region} --dry-run`")
 }
 
 fn since(times: &mut BTreeMap<String, i64>, region: &RegionName, is_so: bool, now: UtcTime) -> Duration {
@@ -100,7 +112,7 @@ mod tests {
         let mut file = HealFile::default();
         let round = |damaged, left: &[&str]| {
             let left = left.iter().map(|text| (*text).to_owned()).collect();
-            BTreeMap::from([("b".parse().unwrap(), RoundOfRegion { damaged, left })])
+            BTreeMap::from([("b".parse().unwrap(), RoundOfRegion { damaged, left, ..RoundOfRegion::default() })])
         };
         for (why, minutes, round, expected) in [
             ("just now", 0, round(0, &["backup x: no region has it"]), vec![]),
@@ -114,5 +126,26 @@ mod tests {
             let text = serde_json::to_string(&file).unwrap();
             file = serde_json::from_str(&text).unwrap();
         }
+    }
+
+    #[test]
+    fn an_alarm_says_that_no_region_has_it_only_of_what_none_has() {
+        let region = "b".parse().unwrap();
+        let text = |damaged, without_source: &[&str]| {
+            let without_source = without_source.iter().map(|text| (*text).to_owned()).collect();
+            damage_text(&region, &RoundOfRegion { damaged, without_source, left: Vec::new() })
+        };
+        let healable = text(2, &[]);
+        assert!(
+            healable.contains("2 of them have not been healed yet") && !healable.contains("no other"),
+            "{healable}"
+        );
+        let alone = text(1, &["backup x: no other region has it"]);
+        assert!(
+            alone.contains("backup x: no other region has it") && !alone.contains("not been healed yet"),
+            "{alone}"
+        );
+        let many = text(6, &["backup x: lost"; 5]);
+        assert!(many.contains("; 1 of them have") && many.contains("and 2 more that no other region has"), "{many}");
     }
 }

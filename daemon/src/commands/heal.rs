@@ -84,7 +84,7 @@ async fn look(parts: &CareParts) -> anyhow::Result<View> {
     let distrusted = disagreements.iter().filter(|found| found.changes_history());
     let distrusted: Vec<&RegionName> = distrusted.filter_map(Disagreement::region).collect();
     let regions = read.readable(&distrusted);
-    let scope = parts.scope(&regions.iter().map(|region| &region.log).collect::<Vec<_>>());
+    let scope = parts.scope(&regions).await;
     Ok(View { read, disagreements, regions, scope })
 }
 
@@ -121,7 +121,8 @@ pub async fn run(
         let line = ProgressLine::start(name.clone(), Arc::clone(&progress), output);
         let report = lifeboat_repository::heal::heal_region(&mut target, &others, &view.scope, &tools).await?;
         drop(line);
-        record_damage(&parts, &others, &report).await;
+        let all: Vec<HealRegion> = others.iter().chain([&target]).cloned().collect();
+        record_damage(&parts, &all, &report).await;
         let stopped = report.ended == Some(HealEnd::Stopped);
         outcomes.push((name, Outcome::Healed(lacking, report)));
         if stopped {
@@ -146,7 +147,9 @@ impl Outcome {
 
     fn is_damaged(&self) -> bool {
         let records = &self.survey().records;
-        !records.wal_damage.is_empty() || records.backups.iter().any(|task| task.lack != Lack::Record)
+        !records.wal_damage.is_empty()
+            || !records.without_source.is_empty()
+            || records.backups.iter().any(|task| task.lack != Lack::Record)
     }
 }
 
@@ -243,6 +246,9 @@ fn notes(name: &RegionName, outcome: &Outcome) {
                 let what = if task.lack == Lack::Record { "is missing" } else { "has damaged objects" };
                 outln!("{name}: backup {} {what}", task.record.backup);
             }
+            for alone in &survey.records.without_source {
+                outln!("{name}: backup {}: {alone}", alone.backup);
+            }
             for backup in &survey.records.disputed {
                 outln!("{name}: two signed records of backup {backup} disagree: a person has to decide");
             }
@@ -274,6 +280,7 @@ fn as_json(name: &RegionName, outcome: &Outcome) -> Value {
         "bytes": survey.bytes().as_bytes(),
         "records": survey.records.common.len(),
         "damaged": outcome.is_damaged(),
+        "without_source": ids(&mut survey.records.without_source.iter().map(|alone| alone.backup.to_string())),
         "disputed": ids(&mut survey.records.disputed.iter().map(ToString::to_string)),
     });
     let Outcome::Healed(_, report) = outcome else {

@@ -24,9 +24,9 @@ use crate::model::capabilities::Writers;
 use crate::regions::broadcast::Broadcast;
 use crate::regions::memory::RegionBook;
 use crate::regions::open::{OpenRegion, OpenRegions};
-use crate::retention::plan::{ClusterPlan, read};
+use crate::retention::plan::{ClusterPlan, facts_of, read};
 use crate::retention::preconditions::{Deleter, Doubt};
-use crate::retention::round::{FreezeGate, RegionDone, RegionOutcome, RetentionRound, disagreements};
+use crate::retention::round::{FreezeGate, RegionDone, RegionOutcome, RetentionRound, arrivals, disagreements};
 use crate::retention::{page, page_json};
 use crate::settings::retention_policy::policy;
 use crate::settings::wiring::{self, ClusterConfig};
@@ -60,14 +60,15 @@ pub async fn run(
     let ClusterConfig { config, cluster } = chosen;
     let signer = chosen.signer()?;
     let repository = read(chosen).await?;
-    let plan = ClusterPlan::of(&repository, cluster, SystemClock.now());
+    let stores = OpenRegions::open(config, &cluster.name).await?;
+    let now = SystemClock.now();
+    let plan = ClusterPlan::of(&repository, cluster, &facts_of(&stores, &repository, now).await, now);
     if output == Output::Text {
         out!("{}", page::text(&plan));
     }
     refuse_disagreement(&repository)?;
     let freezer = Arc::new(Freezer::new(&config.state_directory, Arc::new(SystemClock)));
     let state = chosen.state_directory();
-    let stores = OpenRegions::open(config, &cluster.name).await?;
     // What the daemon has found out about the regions counts here too.
     drop(RegionBook::open(&state, &stores, SystemClock.now()));
     let deleter =
@@ -89,8 +90,10 @@ pub async fn run(
     let broadcast = said(chosen, &repository, &signer, args).await?;
     let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
     let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
+    let logs = broadcast.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
     let round = RetentionRound {
         regions: &stores,
+        arrivals: arrivals(&stores, &logs, SystemClock.now()).await,
         author: &author,
         policy: plan.policy.clone(),
         grace: plan.grace,
@@ -103,7 +106,6 @@ pub async fn run(
         Some(writers) => writers.clone(),
         None => Err("it is not in the plan that was shown".to_owned()),
     };
-    let logs = broadcast.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
     let outcomes = tokio::select! {
         outcomes = round.carry_out(&logs, known_writers) => outcomes,
         () = stop.cancelled() => return Ok(Ending::Stopped),
@@ -243,7 +245,13 @@ fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: 
                 let locked = counted(done.swept.locked, "object is", "objects are");
                 format!("{locked} locked for now, and tried again")
             }
-            RegionOutcome::Done(_) => continue,
+            RegionOutcome::Done(done) => {
+                let stays = done.swept.undecided.iter().map(|(backup, why)| format!("{backup} stays: {why}"));
+                for said in done.swept.refused.iter().cloned().chain(stays) {
+                    outln!("{} region {region}: {said}", toned("attention:", Tone::Warning));
+                }
+                continue;
+            }
             RegionOutcome::Failed(error) => error_chain(error),
             RegionOutcome::Unreadable(why) => why.clone(),
         };
@@ -270,6 +278,9 @@ fn outcome_json(region: &RegionName, outcome: &RegionOutcome) -> Value {
             "objects": swept.objects,
             "bytes": swept.bytes.as_bytes(),
             "locked": swept.locked,
+            "refused": swept.refused,
+            "undecided": swept.undecided.iter().map(|(backup, why)| json!({ "backup": backup.as_str(), "why": why }))
+                .collect::<Vec<_>>(),
             "next_deletion": next_deletion(swept).map(|until| until.to_string()),
     })
 }

@@ -5,7 +5,8 @@ use lifeboat_cli::terminal::Output;
 use lifeboat_cli::{out, outln};
 use lifeboat_vocabulary::{Clock, SystemClock};
 
-use crate::retention::plan::{ClusterPlan, read};
+use crate::regions::open::OpenRegions;
+use crate::retention::plan::{ClusterPlan, facts_of, read};
 use crate::retention::{page, page_json};
 use crate::settings::wiring::ClusterConfig;
 
@@ -15,7 +16,9 @@ use crate::settings::wiring::ClusterConfig;
 /// If no region can be read.
 pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
     let repository = read(chosen).await?;
-    let plan = ClusterPlan::of(&repository, chosen.cluster, SystemClock.now());
+    let stores = OpenRegions::open(chosen.config, &chosen.cluster.name).await?;
+    let now = SystemClock.now();
+    let plan = ClusterPlan::of(&repository, chosen.cluster, &facts_of(&stores, &repository, now).await, now);
     match output {
         Output::Json => outln!("{}", page_json::json(&plan)),
         Output::Text => out!("{}", page::text(&plan)),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_cli::{out, outln};
-use lifeboat_repository::heal::{HealProgress, HealRegion, Pace};
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
-use lifeboat_repository::scrub::{self, ScrubRegion, ScrubWalk};
+use lifeboat_repository::scrub::{ScrubRegion, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,7 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     let name = region.store.name.clone();
     let mut found =
         Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
-    match scrub::check_presence(&region.store, &others, &mut region.log, &*parts.context.clock).await {
+    match heal::check_presence(&region.store, &others, &mut region.log, &*parts.context.clock).await {
         Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
         Err(error) => {
             found.trouble = Some(error_chain(&error));

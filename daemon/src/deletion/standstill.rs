@@ -63,6 +63,10 @@ pub enum Trigger {
     NoGoodBackup,
     /// The file that says what is frozen was damaged.
     StateLost,
+    /// There are more backups of a day than the schedule explains.
+    TooManyBackups,
+    /// A record orders the deletion of backups that were not to go.
+    SweepNotDue,
 }
 
 impl fmt::Display for Trigger {
@@ -76,6 +80,8 @@ impl fmt::Display for Trigger {
             Self::ClockBackwards => "clock-backwards",
             Self::NoGoodBackup => "no-good-backup",
             Self::StateLost => "state-lost",
+            Self::TooManyBackups => "too-many-backups",
+            Self::SweepNotDue => "sweep-not-due",
         })
     }
 }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::{BackupKind, BackupRecord, DamageRecord, RecordBody};
+use lifeboat_repository::log::{RegionLog, VoidSweep};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
 use crate::deletion::standstill::Trigger;
@@ -98,6 +98,12 @@ pub(crate) struct Observed {
     pub(crate) newest_records: Vec<(RegionName, UtcTime)>,
     /// Damage in the regions that is not healed.
     pub(crate) damage: Vec<SeenDamage>,
+    /// When backups arrived, by the clocks of the regions where they have been asked, else as their records say.
+    pub(crate) arrivals: Vec<UtcTime>,
+    /// So many backups in a day are explained: by the schedule, and by hand.
+    pub(crate) explained_per_day: u64,
+    /// Records that order the deletion of what was not to go.
+    pub(crate) void_sweeps: Vec<(RegionName, VoidSweep)>,
     /// The time between two backups by the schedule.
     pub(crate) interval: Option<Duration>,
     pub(crate) now: UtcTime,
@@ -114,7 +120,39 @@ pub(crate) fn judge(observed: &Observed) -> Vec<Finding> {
     );
     findings.extend(observed.damage.iter().filter_map(|damage| verify_failures(damage, observed.now)));
     findings.extend(no_good_backup(observed));
+    findings.extend(too_many_backups(observed));
+    findings.extend(observed.void_sweeps.iter().map(sweep_not_due));
     findings
+}
+
+/// Whether today, or yesterday, has more backups than anybody has asked for: false ones could push out real ones. Of the days
+/// before, a look of those days has judged.
+fn too_many_backups(observed: &Observed) -> Option<Finding> {
+    let day = |time: &UtcTime| time.as_unix_seconds().div_euclid(86_400);
+    let today = day(&observed.now);
+    let on = |wanted: i64| observed.arrivals.iter().filter(|time| day(time) == wanted).count() as u64;
+    let too_many = [today - 1, today].into_iter().find(|wanted| on(*wanted) > observed.explained_per_day)?;
+    let date = UtcTime::from_unix_micros(too_many.saturating_mul(86_400_000_000))?.to_string();
+    let date = date.split('T').next().unwrap_or_default();
+    let why = format!(
+        "there are more than {} backups of {date} (UTC): more than the schedule explains, and more than is made by hand",
+        observed.explained_per_day
+    );
+    Some((Trigger::TooManyBackups, why))
+}
+
+fn sweep_not_due((region, void): &(RegionName, VoidSweep)) -> Finding {
+    let VoidSweep { seq, writer, backups } = void;
+    let first = backups.first().map_or_else(String::new, ToString::to_string);
+    let others = match backups.len() {
+        0 | 1 => String::new(),
+        more => format!(" and {} more", more - 1),
+    };
+    let why = format!(
+        "record {seq} of the log of region {region}, by {writer}, orders the deletion of backup {first}{others}, which nobody \
+         had forgotten, or whose grace was not over: it counts for nothing, and whoever wrote it may be an intruder"
+    );
+    (Trigger::SweepNotDue, why)
 }
 
 /// The newest backup, and those of the same kind before it that it is measured against.

@@ -1,15 +1,20 @@
 //! `lifeboatd retention`: what is kept and why, what goes and what that frees, and carrying it out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_cli::access::Repository;
 use lifeboat_config::ClusterSettings;
+use lifeboat_repository::catalog::RegionView;
 use lifeboat_repository::log::records::PolicyText;
-use lifeboat_repository::log::{self, RegionState};
-use lifeboat_repository::retention::{self, RetentionPlan, RetentionPolicy};
-use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime};
+use lifeboat_repository::log::{self, RegionLog, RegionState};
+use lifeboat_repository::retention::sweep::{self, Elsewhere, Others};
+use lifeboat_repository::retention::{self, RetentionPlan, RetentionPolicy, StoreFacts};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime, error_chain};
 
 use crate::regions::broadcast::usable;
+use crate::regions::open::OpenRegions;
+use crate::retention::round::{arrivals, first_arrivals};
 use crate::settings::retention_policy::policy;
 use crate::settings::wiring::ClusterConfig;
 
@@ -57,7 +62,12 @@ pub(crate) struct PolicyChange {
 impl ClusterPlan {
     /// Decides for every region of a repository.
     #[must_use]
-    pub(crate) fn of(repository: &Repository, cluster: &ClusterSettings, now: UtcTime) -> Self {
+    pub(crate) fn of(
+        repository: &Repository,
+        cluster: &ClusterSettings,
+        facts: &BTreeMap<RegionName, StoreFacts>,
+        now: UtcTime,
+    ) -> Self {
         let policy = policy(cluster, now);
         let answers = repository.views.iter().map(|view| (&view.name, usable(repository, &view.answer)));
         let (mut logs, mut unreadable) = (Vec::new(), Vec::new());
@@ -71,7 +81,8 @@ impl ClusterPlan {
         let regions = logs.into_iter().map(|(name, log)| {
             let mut state = log.state(now);
             state.adopt_holds(holds.clone());
-            RegionPlan::of(name.clone(), state, &policy, now)
+            let facts = facts.get(name).cloned().unwrap_or_default();
+            RegionPlan::of(name.clone(), state, &facts, &policy, now)
         });
         let (regions, cluster, grace) = (regions.collect(), cluster.name.clone(), cluster.retention.grace);
         Self { cluster, now, policy, grace, regions, unreadable }
@@ -81,12 +92,18 @@ impl ClusterPlan {
 impl RegionPlan {
     /// Decides for one region.
     #[must_use]
-    pub(crate) fn of(name: RegionName, state: RegionState, policy: &RetentionPolicy, now: UtcTime) -> Self {
-        let plan = retention::plan_region(&state, policy, now);
+    pub(crate) fn of(
+        name: RegionName,
+        state: RegionState,
+        facts: &StoreFacts,
+        policy: &RetentionPolicy,
+        now: UtcTime,
+    ) -> Self {
+        let plan = retention::plan_region(&state, facts, policy, now);
         let before = state.policy.clone().filter(|(before, _)| *before != policy.text());
         let change = before.and_then(|(before, since)| {
             let old = RetentionPolicy::from_text(&before, policy.limits)?;
-            let old = retention::plan_region(&state, &old, now);
+            let old = retention::plan_region(&state, facts, &old, now);
             let gone = plan.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| old.keeps(backup));
             let stays = old.dropped.iter().map(|dropped| &dropped.backup).filter(|backup| plan.keeps(backup));
             let (dropped, kept) = (gone.cloned().collect(), stays.cloned().collect());
@@ -94,6 +111,30 @@ impl RegionPlan {
         });
         Self { name, state, plan, change }
     }
+}
+
+/// What the stores of all regions say beside their logs. One that cannot be listed says nothing.
+pub(crate) async fn facts_of(
+    stores: &OpenRegions,
+    repository: &Repository,
+    now: UtcTime,
+) -> BTreeMap<RegionName, StoreFacts> {
+    let of_region = |view: &RegionView| Some((view.name.clone(), usable(repository, &view.answer).ok()?.clone()));
+    let logs: BTreeMap<RegionName, RegionLog> = repository.views.iter().filter_map(of_region).collect();
+    let arrived = arrivals(stores, &logs, now).await;
+    let others = Others { arrived: first_arrivals(arrived.values()), ..Others::default() };
+    let elsewhere = Elsewhere::Known(others);
+    let mut facts = BTreeMap::new();
+    for (name, log) in &logs {
+        let Some(region) = stores.get(name) else { continue };
+        match sweep::store_facts(&*region.store, log, &elsewhere, now).await {
+            Ok(said) => drop(facts.insert(name.clone(), said)),
+            Err(error) => {
+                tracing::warn!(region = %name, error = error_chain(&error), "its objects are not taken into account");
+            }
+        }
+    }
+    facts
 }
 
 /// Reads the repository of a cluster with the rights of whoever signs its records.

@@ -8,11 +8,11 @@ use lifeboat_repository::catalog::Finding;
 use lifeboat_repository::log::{self, RegionLog};
 use lifeboat_repository::retention::RetentionPolicy;
 use lifeboat_repository::retention::sweep::{
-    self, DeleteGate, DeleteMode, Elsewhere, Force, ForgetReport, Others, RetainReport, SweepAuthor, SweepError,
-    SweepRegion, SweepReport, SweepSettings,
+    self, DeleteGate, DeleteMode, Elsewhere, Evidence, Force, ForgetReport, Others, RetainReport, SweepAuthor,
+    SweepError, SweepRegion, SweepReport, SweepSettings,
 };
 use lifeboat_stores::ObjectLock;
-use lifeboat_vocabulary::{ClusterName, RegionName, UtcTime};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, UtcTime, error_chain};
 
 use crate::deletion::freeze::Freezer;
 use crate::deletion::standstill::Action;
@@ -63,7 +63,38 @@ pub(crate) struct RetentionRound<'a> {
     /// How long what was forgotten can still be restored.
     pub(crate) grace: Duration,
     pub(crate) force: Force,
+    /// When records of backups arrived in each region, by its store's clock.
+    pub(crate) arrivals: BTreeMap<RegionName, BTreeMap<BackupId, UtcTime>>,
     pub(crate) now: UtcTime,
+}
+
+/// When records of backups arrived in each region, by its store's clock. A region that cannot be asked now says nothing.
+pub(crate) async fn arrivals(
+    regions: &OpenRegions,
+    logs: &BTreeMap<RegionName, RegionLog>,
+    now: UtcTime,
+) -> BTreeMap<RegionName, BTreeMap<BackupId, UtcTime>> {
+    let mut all = BTreeMap::new();
+    for region in regions {
+        let Some(log) = logs.get(&region.name) else { continue };
+        match sweep::arrivals(&*region.store, log, now).await {
+            Ok(arrived) => drop(all.insert(region.name.clone(), arrived)),
+            Err(error) => {
+                let (region, error) = (&region.name, error_chain(&error));
+                tracing::warn!(%region, error, "when records arrived there is not known");
+            }
+        }
+    }
+    all
+}
+
+/// When each backup arrived in the first of some regions.
+pub(crate) fn first_arrivals<'a>(
+    regions: impl Iterator<Item = &'a BTreeMap<BackupId, UtcTime>>,
+) -> BTreeMap<BackupId, UtcTime> {
+    let mut others = Others::default();
+    regions.for_each(|arrived| others.add_arrivals(arrived));
+    others.arrived
 }
 
 impl RetentionRound<'_> {
@@ -89,8 +120,10 @@ impl RetentionRound<'_> {
                 Err(why) => RegionOutcome::Unreadable(why),
                 Ok(writers) => {
                     let others = logs.iter().filter(|(other, _)| *other != name).map(|(_, log)| log);
-                    let elsewhere =
-                        if is_complete { Elsewhere::Known(Others::of(others, self.now)) } else { Elsewhere::Unknown };
+                    let mut others = Others::of(others, self.now);
+                    let arrived = self.arrivals.iter().filter(|(other, _)| *other != name);
+                    arrived.for_each(|(_, arrived)| others.add_arrivals(arrived));
+                    let elsewhere = if is_complete { Elsewhere::Known(others) } else { Elsewhere::Unknown };
                     let settings = SweepSettings {
                         policy: self.policy.clone(),
                         grace: self.grace,
@@ -115,7 +148,8 @@ impl RetentionRound<'_> {
         log: &mut RegionLog,
         settings: &SweepSettings,
     ) -> Result<RegionDone, SweepError> {
-        let mut target = SweepRegion { store: &*region.store, log, author: self.author };
+        let evidence = Evidence::default();
+        let mut target = SweepRegion { store: &*region.store, log, author: self.author, evidence };
         let forgot = sweep::forget(&mut target, settings, self.now).await?;
         let swept = sweep::sweep_region(&mut target, settings, self.now).await?;
         let mut state = log.state(self.now);

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::TaskContext;
-use crate::care::tamper_watch;
+use crate::care::tamper_watch::{self, Seen};
 use crate::deletion::audit::{AuditEntry, Responsible};
 use crate::deletion::standstill::Action;
 use crate::regions::context::ClusterContext;
 use crate::retention::preconditions::{Deleter, Doubt};
-use crate::retention::round::{FreezeGate, RegionOutcome, RetentionRound, disagreements};
+use crate::retention::round::{FreezeGate, RegionOutcome, RetentionRound, arrivals, disagreements, first_arrivals};
 use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
 
@@ -28,6 +28,9 @@ const AGAIN: Duration = Duration::from_secs(15 * 60);
 const PATIENCE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Objects that were to go and are still locked after so long: their locks last longer than their class.
 const LOCKED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// So many of one kind are named in an alarm.
+const NAMED: usize = 3;
 
 /// What retention works with.
 #[derive(Clone)]
@@ -116,7 +119,10 @@ impl RetentionTask {
         }
         let (logs, now) = (read.logs(), clock.now());
         // What looks like tampering is found before anything is deleted, and not some minutes later.
-        tamper_watch::look(freezer, settings, &logs, regions.len(), now).await?;
+        let arrivals = arrivals(regions, &logs, now).await;
+        let first = first_arrivals(arrivals.values());
+        let seen = Seen { logs: &logs, regions: regions.len(), arrivals: Some(&first) };
+        tamper_watch::look(freezer, settings, seen, now).await?;
         if freezer.may_have_forgotten(cluster) {
             let why = "what was frozen and paused before is not known here; all regions have to be read first";
             return Ok(RoundOutcome::Stopped(why.to_owned()));
@@ -131,6 +137,7 @@ impl RetentionTask {
             policy: policy(settings, now),
             grace: settings.retention.grace,
             force: Force::No,
+            arrivals,
             now,
         };
         let done = round.carry_out(&logs, async |region| region.judge_writers().await).await;
@@ -168,6 +175,17 @@ impl RetentionTask {
         let error = match outcome {
             RegionOutcome::Done(done) => {
                 self.failing_since.remove(region);
+                if !done.swept.refused.is_empty() {
+                    wrong.add(Alarm::PruneDisputed.of_region(region), named(&done.swept.refused));
+                }
+                if !done.retained.failed.is_empty() {
+                    let why = done.retained.failed.iter().map(|(backup, why)| format!("{backup} is not locked: {why}"));
+                    wrong.add(Alarm::PruneRefused.of_region(region), named(&why.collect::<Vec<_>>()));
+                }
+                if !done.swept.undecided.is_empty() {
+                    let why = done.swept.undecided.iter().map(|(backup, why)| format!("{backup} stays: {why}"));
+                    wrong.add(Alarm::PruneIncomplete.of_region(region), named(&why.collect::<Vec<_>>()));
+                }
                 if let Some(since) = done.locked_since.filter(|since| now.since(*since) > LOCKED_FOR) {
                     let locked = counted(done.swept.locked, "object that was to go is", "objects that were to go are");
                     let text = format!("{locked} locked since {since}");
@@ -235,6 +253,15 @@ impl RetentionTask {
             }
         }
     }
+}
+
+/// The first few of what is to be told.
+fn named(what: &[String]) -> String {
+    let more = match what.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!("{}{more}", what.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; "))
 }
 
 fn as_outcomes(

@@ -5,6 +5,7 @@
 //! means the moment right after it; one that comes twice means the first. So each line gives an increasing sequence of
 //! moments, and no two of them are equal.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ const TWICE_MAX: i64 = 3;
 const WINDOWS_IN_A_ROW: usize = 1000;
 /// How many times of a line may mean moments that are not wanted: all minutes of [`TWICE_MAX`].
 const STEPS_MAX: usize = 200;
+const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// How far ahead the longest interval is looked for: two months of a monthly schedule.
 const INTERVALS_SPAN: Duration = Duration::from_secs(63 * 86_400);
 /// Runs that are looked at for it: beyond a weekend for a run every minute.
@@ -136,6 +139,27 @@ impl Timetable {
             now = end.max(now.plus(Duration::from_secs(1)));
         }
         now
+    }
+
+    /// The most runs that are planned for 24 hours, around `now`: those of a week are looked at.
+    #[must_use]
+    pub(crate) fn most_in_a_day(&self, now: UtcTime) -> u64 {
+        let mut last = now;
+        let mut day = VecDeque::new();
+        let mut most = 0;
+        for _ in 0..INTERVALS_MAX {
+            let Some(next) = self.next_after(last) else { break };
+            if next.since(now) > WEEK {
+                break;
+            }
+            day.push_back(next);
+            while day.front().is_some_and(|first| next.since(*first) >= DAY) {
+                day.pop_front();
+            }
+            most = most.max(day.len() as u64);
+            last = next;
+        }
+        most
     }
 
     /// The longest time between the starts of two runs: from the last that was planned before `now`, over those of the

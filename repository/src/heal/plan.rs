@@ -7,11 +7,13 @@
 //! backups, each of which is one moment, come last, the newest first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{BackupId, RegionName, TimelineId, UtcTime, WalPosition};
 
 use crate::format::layout::WalRange;
+use crate::heal::presence::Missing;
 use crate::heal::scope::HealScope;
 use crate::log::append::Draft;
 use crate::log::damage::{Completeness, DamagedObjects, damaged_objects, damaged_wal};
@@ -60,10 +62,35 @@ pub struct RecordPlan {
     pub wal_damage: BTreeSet<ObjectKey>,
     /// Backups of which two signed records disagree: which one is right must not be guessed.
     pub disputed: BTreeSet<BackupId>,
+    /// Backups that exist in the region with damaged or missing objects, and that no other region has.
+    pub without_source: Vec<WithoutSource>,
     /// Whether the region has a good backup that is whole.
     pub can_restore: CanRestore,
     /// What it gets first, if it has none: a backup, and where that begins.
     pub(crate) first: Option<(BackupId, WalPosition)>,
+}
+
+/// A backup that cannot be healed, because no other region has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithoutSource {
+    /// Which.
+    pub backup: BackupId,
+    /// Since when it may be swept, if it is about to leave.
+    pub leaving: Option<UtcTime>,
+}
+
+impl fmt::Display for WithoutSource {
+    /// What is the matter with it, without its name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.leaving {
+            None => f.write_str("objects of it are damaged or missing, and no other region has it"),
+            Some(leaving) => write!(
+                f,
+                "objects of it are damaged or missing, no other region has it any more, and it leaves this one from \
+                 {leaving} on, because retention keeps it no longer"
+            ),
+        }
+    }
 }
 
 /// Whether a region could restore anything by itself.
@@ -76,18 +103,29 @@ pub enum CanRestore {
     No,
 }
 
-/// What `target` lacks of what `sources` have.
+/// What `target` lacks of what `sources` have. `missing` is what a listing did not show.
+///
+/// What is damaged is healed as long as it exists in the target, also if it is about to leave there: until then it can be
+/// restored.
 #[must_use]
-pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScope, now: UtcTime) -> RecordPlan {
+pub fn plan_records(
+    target: &RegionLog,
+    sources: &[&RegionLog],
+    scope: &HealScope,
+    missing: &Missing,
+    now: UtcTime,
+) -> RecordPlan {
     let state = target.state(now);
+    let lacks: BTreeMap<BackupId, Lack> =
+        state.backups.keys().filter_map(|id| Some((id.clone(), damaged(target, &state, missing, id)?))).collect();
     let whole = |backup: &BackupId| {
         let there = state.backups.get(backup);
-        there.is_some_and(|there| there.damaged.is_none() && there.record.integrity() == Integrity::Intact)
+        there.is_some_and(|there| !lacks.contains_key(backup) && there.record.integrity() == Integrity::Intact)
     };
     let can_restore = if state.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
     let mut plan = RecordPlan {
         common: common_records(target, sources),
-        wal_damage: damaged_wal(target),
+        wal_damage: damaged_wal(target).into_iter().chain(missing.of_wal.iter().cloned()).collect(),
         can_restore,
         ..RecordPlan::default()
     };
@@ -96,10 +134,11 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
         let Some(region) = source.region() else { continue };
         let has = source.state(now);
         for entry in source.entries() {
-            let Some(record) = entry.record.backup().filter(|record| scope.backups.contains(&record.backup)) else {
-                continue;
-            };
+            let Some(record) = entry.record.backup() else { continue };
             let id = &record.backup;
+            if !scope.backups.contains(id) && !lacks.contains_key(id) {
+                continue;
+            }
             // What this region has swept is not healed.
             if state.swept.contains_key(id) || !has.backups.contains_key(id) {
                 continue;
@@ -110,13 +149,20 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
                 plan.disputed.insert(id.clone());
                 continue;
             }
-            let Some(lack) = lack(target, &state, id) else { continue };
+            let lack = match (lacks.get(id), there) {
+                (Some(damaged), _) => damaged.clone(),
+                (None, Some(_)) => continue,
+                (None, None) => Lack::Record,
+            };
             let (record, origin) = (record.clone(), entry.record.origin.clone());
             let new = || BackupTask { record, origin, lack, holders: BTreeSet::new() };
             tasks.entry(id.clone()).or_insert_with(new).holders.insert(region.clone());
         }
     }
     tasks.retain(|id, _| !plan.disputed.contains(id));
+    let alone = lacks.keys().filter(|id| !tasks.contains_key(*id) && !plan.disputed.contains(*id));
+    let leaving = |id: &BackupId| Some(state.backups.get(id)?.leaving.as_ref()?.not_before);
+    plan.without_source = alone.map(|id| WithoutSource { backup: id.clone(), leaving: leaving(id) }).collect();
     plan.backups = tasks.into_values().collect();
     plan.first = first_of_all(&plan);
     let mut backups = std::mem::take(&mut plan.backups);
@@ -125,15 +171,17 @@ pub fn plan_records(target: &RegionLog, sources: &[&RegionLog], scope: &HealScop
     plan
 }
 
-fn lack(target: &RegionLog, state: &RegionState, backup: &BackupId) -> Option<Lack> {
-    match state.backups.get(backup) {
-        None => Some(Lack::Record),
-        Some(there) if there.damaged.is_some() => {
-            let DamagedObjects { named, complete } = damaged_objects(target, backup);
-            Some(Lack::Objects { named, complete })
-        }
-        Some(_) => None,
+/// What is wrong with a backup that exists in the target.
+fn damaged(target: &RegionLog, state: &RegionState, missing: &Missing, backup: &BackupId) -> Option<Lack> {
+    let on_record = state.backups.get(backup)?.damaged.map(|_| damaged_objects(target, backup));
+    let listed = missing.backups.get(backup);
+    if on_record.is_none() && listed.is_none() {
+        return None;
     }
+    let none = || DamagedObjects { named: BTreeSet::new(), complete: Completeness::All };
+    let DamagedObjects { mut named, complete } = on_record.unwrap_or_else(none);
+    named.extend(listed.into_iter().flatten().cloned());
+    Some(Lack::Objects { named, complete })
 }
 
 /// Records about the whole repository that the target missed. What happens in one region stays in its log: what it forgot,

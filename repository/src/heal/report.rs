@@ -4,6 +4,7 @@ use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName};
 
 use crate::heal::plan::{Lack, RecordPlan};
+use crate::heal::presence::PresenceError;
 use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
 
@@ -32,6 +33,7 @@ impl HealPreview {
             && records.common.is_empty()
             && records.wal_damage.is_empty()
             && records.disputed.is_empty()
+            && records.without_source.is_empty()
             && self.wal_objects == 0
     }
 
@@ -69,7 +71,7 @@ pub struct HealReport {
     pub left: Vec<LeftUnhealed>,
     /// How much stays.
     pub left_count: u64,
-    /// Damage in the regions that were read from.
+    /// Damage in the regions that were read from, and what was missing in this one.
     pub damage: Vec<FoundDamage>,
     /// Why it ended early, if it did.
     pub ended: Option<HealEnd>,
@@ -112,6 +114,14 @@ pub enum HealError {
         region: RegionName,
         /// What is wrong.
         source: LogError,
+    },
+    /// It cannot be compared with the lists of its backups.
+    #[error("look at the objects of {region}")]
+    Objects {
+        /// The region.
+        region: RegionName,
+        /// What is wrong.
+        source: PresenceError,
     },
     /// Its WAL cannot be listed.
     #[error("list the WAL of {region}")]

@@ -14,13 +14,15 @@ use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
 use crate::heal::pass_on::PassOn;
 use crate::heal::plan::{BackupTask, Rank, RecordPlan, plan_records};
+use crate::heal::presence::{PresenceReport, check_presence};
 use crate::heal::report::{HealEnd, HealError, HealPreview, HealReport};
 use crate::heal::scope::HealScope;
 use crate::heal::stream::{Epochs, Stream, heal_damaged_wal};
-use crate::heal::tools::{HealRegion, HealTools};
+use crate::heal::tools::{HealRegion, HealTools, Look};
 use crate::heal::wal::{MissingWal, Until, WalBounds, WalLack, lacking_wal};
 use crate::heal::writer_guard::WriterGuard;
 use crate::log::append::Draft;
+use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
 use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
 use crate::log::records::record::{Origin, RecordBody};
@@ -43,7 +45,10 @@ pub async fn preview(
     tools: &HealTools<'_>,
 ) -> Result<HealPreview, HealError> {
     let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
-    let records = plan_records(&target.log, &logs, scope, tools.clock.now());
+    let mut target = target.clone();
+    let PresenceReport { missing, .. } = look(&mut target, sources, tools).await?;
+    let target = &target;
+    let records = plan_records(&target.log, &logs, scope, &missing, tools.clock.now());
     let mut preview = HealPreview { records, ..HealPreview::default() };
     match guard(&target.store, tools).until().await {
         Ok(until) => {
@@ -71,8 +76,9 @@ pub async fn heal_region(
     let region = target.store.name.clone();
     let refreshed = target.log.refresh(&*target.store.store).await;
     refreshed.map_err(|source| HealError::Log { region, source })?;
+    let PresenceReport { missing, damage, .. } = look(target, sources, tools).await?;
     let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
-    let plan = plan_records(&target.log, &logs, scope, tools.clock.now());
+    let plan = plan_records(&target.log, &logs, scope, &missing, tools.clock.now());
     let store = target.store.clone();
     let stores: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
     let trust = WalTrust::of(tools.trust);
@@ -89,6 +95,7 @@ pub async fn heal_region(
         writer: &writer,
         epochs: Epochs::default(),
         report: HealReport::default(),
+        missing: damage,
         moved: Moved::default(),
         wal_damage: WalDamage::None,
         floors,
@@ -96,6 +103,21 @@ pub async fn heal_region(
         holder: None,
     };
     run.run().await
+}
+
+/// What a listing of the region does not show, if it is to be listed.
+async fn look(
+    target: &mut HealRegion,
+    sources: &[HealRegion],
+    tools: &HealTools<'_>,
+) -> Result<PresenceReport, HealError> {
+    if tools.look == Look::AtRecords {
+        return Ok(PresenceReport::default());
+    }
+    tools.progress.doing("a comparison with the lists of the backups".to_owned());
+    let others: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
+    let found = check_presence(&target.store, &others, &mut target.log, tools.clock).await;
+    found.map_err(|source| HealError::Objects { region: target.store.name.clone(), source })
 }
 
 fn guard<'a>(target: &'a RegionStore, tools: &HealTools<'a>) -> WriterGuard<'a> {
@@ -140,6 +162,8 @@ struct Run<'a> {
     writer: &'a WriterGuard<'a>,
     epochs: Epochs,
     report: HealReport,
+    /// What a listing of the target did not show before.
+    missing: Vec<FoundDamage>,
     moved: Moved,
     wal_damage: WalDamage,
     floors: BTreeMap<TimelineId, Lsn>,
@@ -201,6 +225,9 @@ impl<'a> Run<'a> {
                 Err(error @ LogError::CountReused { .. }) => self.report.leave(what, error_chain(&error)),
                 Err(source) => return Err(self.log_failed(source)),
             }
+        }
+        for alone in std::mem::take(&mut self.plan.without_source) {
+            self.report.leave(format!("backup {}", alone.backup), alone.to_string());
         }
         for backup in std::mem::take(&mut self.plan.disputed) {
             self.report.leave(format!("backup {backup}"), "two signed records of it disagree: a person has to decide");
@@ -357,6 +384,10 @@ impl<'a> Run<'a> {
     async fn finish(mut self) -> Result<HealReport, HealError> {
         let Moved { objects, bytes, .. } = self.moved;
         self.report.damage = self.copier.damage();
+        // What stays missing goes on record as damage, as if a scrub had found it.
+        if !self.report.is_complete() {
+            self.report.damage.append(&mut self.missing);
+        }
         (self.report.objects, self.report.bytes) = (objects, bytes);
         self.report.from = self.moved.mostly_from().or(self.holder.take());
         let from = self.report.from.clone().or_else(|| self.sources.first().map(|source| source.store.name.clone()));

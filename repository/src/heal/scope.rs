@@ -6,7 +6,8 @@ use lifeboat_vocabulary::{BackupId, UtcTime, WalPosition};
 
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{RegionState, holds_in_force};
-use crate::retention::plan::{Candidate, RetentionPolicy, Verification, candidates, plan_candidates};
+use crate::retention::model::{Candidate, RetentionPolicy};
+use crate::retention::plan::{StoreFacts, candidates, plan_candidates};
 
 /// What a region that was unavailable is healed to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,16 +19,21 @@ pub struct HealScope {
 }
 
 impl HealScope {
-    /// What `policy` keeps of everything that exists anywhere. A backup is as good as the best copy of it.
+    /// What `policy` keeps of everything that exists anywhere. A backup is as good as the best copy of it. `arrived` says when
+    /// records arrived in the first region that has them.
     #[must_use]
-    pub fn planned(logs: &[&RegionLog], policy: &RetentionPolicy, now: UtcTime) -> Self {
+    pub fn planned(
+        logs: &[&RegionLog],
+        policy: &RetentionPolicy,
+        arrived: &BTreeMap<BackupId, UtcTime>,
+        now: UtcTime,
+    ) -> Self {
+        let facts = StoreFacts { arrived: arrived.clone(), ..StoreFacts::default() };
         let states = states(logs, now);
         let mut all: BTreeMap<BackupId, Candidate> = BTreeMap::new();
-        for candidate in states.iter().flat_map(candidates) {
+        for candidate in states.iter().flat_map(|state| candidates(state, &facts)) {
             match all.get_mut(&candidate.backup) {
-                Some(known) if known.verification == Verification::Damaged => {
-                    known.verification = candidate.verification
-                }
+                Some(known) if !known.verification.is_good() => known.verification = candidate.verification,
                 Some(_) => {}
                 None => {
                     all.insert(candidate.backup.clone(), candidate);

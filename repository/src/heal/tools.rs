@@ -42,4 +42,15 @@ pub struct HealTools<'a> {
     pub tool: &'a str,
     /// How old WAL must be, see [`SETTLED_AFTER`].
     pub settled: Duration,
+    /// How it is found out what the region lacks of the backups that its log has.
+    pub look: Look,
+}
+
+/// How it is found out what a region lacks of the backups that its log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The region is listed, and compared with the lists of the backups.
+    AtObjects,
+    /// By the records of damage in its log: somebody else lists it.
+    AtRecords,
 }

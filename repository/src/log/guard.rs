@@ -38,12 +38,10 @@ impl RegionLog {
     /// # Errors
     /// [`LogError::Swept`] names the first of them.
     pub(crate) fn refuse_backups<'a>(&self, backups: impl IntoIterator<Item = &'a BackupId>) -> Result<(), LogError> {
-        let backups: BTreeSet<&BackupId> = backups.into_iter().collect();
-        let named = |intent: &SweepIntentRecord| {
-            intent.backups.iter().chain(&intent.leftovers).find(|named| backups.contains(named)).cloned()
-        };
-        match self.intents().find_map(|(seq, intent)| Some((seq, named(intent)?))) {
-            Some((seq, backup)) => Err(LogError::Swept { what: format!("backup {backup}"), seq }),
+        // Not what the records name, but what of it counts: a record that names what was not to go stops no writer.
+        let swept = self.state_without_holds().swept;
+        match backups.into_iter().find_map(|backup| Some((backup, *swept.get(backup)?))) {
+            Some((backup, seq)) => Err(LogError::Swept { what: format!("backup {backup}"), seq }),
             None => Ok(()),
         }
     }

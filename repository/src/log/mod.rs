@@ -30,7 +30,7 @@ pub use self::memory::LogMemory;
 pub use self::note::NoteSigner;
 pub use self::outside::{Outside, Refused};
 pub use self::region_log::{LogTrust, RegionLog};
-pub use self::region_state::{BackupState, Leaving, OpenIntent, RegionState, holds_in_force};
+pub use self::region_state::{BackupState, Leaving, OpenIntent, RegionState, VoidSweep, holds_in_force};
 pub use self::region_store::RegionStore;
 pub use self::roles::{Role, UnknownRole};
 pub use self::signers::{NotAllowed, Signer, Signers};

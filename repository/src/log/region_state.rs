@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use lifeboat_vocabulary::{BackupId, Lsn, TimelineId, UtcTime};
 
 use crate::format::ids::HoldId;
+use crate::format::key_name::KeyName;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{ForgetRecord, HoldRecord, PolicyText, SweepIntentRecord, WalFloor};
-use crate::log::records::record::RecordBody;
+use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::RegionLog;
 
 /// What a region has, and what is to happen with it.
@@ -19,6 +20,8 @@ pub struct RegionState {
     pub swept: BTreeMap<BackupId, u64>,
     /// Sweeps that were begun and not finished, in order.
     pub open_intents: Vec<OpenIntent>,
+    /// Names in `sweep-intent` records that count for nothing: what they name was not to go.
+    pub void_sweeps: Vec<VoidSweep>,
     /// The holds that are in force, also those on backups that this region does not have, by their ids.
     pub holds: BTreeMap<HoldId, HoldRecord>,
     /// Below this, no WAL of the timeline is kept. Only ever rises.
@@ -30,6 +33,8 @@ pub struct RegionState {
     /// The latest time at which anything was forgotten or swept, by the clocks of those who did it. A plan of what
     /// to keep takes no earlier time than this.
     pub last_decision: Option<UtcTime>,
+    /// Place of the record that says so.
+    pub decided_by: Option<u64>,
 }
 
 /// A backup that exists in a region.
@@ -63,10 +68,25 @@ pub struct Leaving {
 pub struct OpenIntent {
     /// Its place in the log.
     pub seq: u64,
-    /// What it sweeps.
+    /// Who wrote it.
+    pub writer: KeyName,
+    /// What it sweeps: of what the record names, that which counts.
     pub intent: SweepIntentRecord,
+    /// The backups that it names, as they stood before it.
+    pub backups: Vec<BackupState>,
     /// Objects that were locked when it was tried last; `None` if no try came to its end.
     pub locked: Option<u64>,
+}
+
+/// What a `sweep-intent` names and must not: backups that nobody had forgotten, or whose grace was not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoidSweep {
+    /// Place of the record.
+    pub seq: u64,
+    /// Who wrote it.
+    pub writer: KeyName,
+    /// What it names in vain; at least one.
+    pub backups: Vec<BackupId>,
 }
 
 impl RegionLog {
@@ -88,7 +108,7 @@ impl RegionLog {
                 RecordBody::Keep(keep) => {
                     keep.backups.iter().for_each(|id| state.change(id, |backup| backup.leaving = None));
                 }
-                RecordBody::SweepIntent(intent) => state.begin_sweep(intent, seq, time),
+                RecordBody::SweepIntent(intent) => state.begin_sweep(intent, seq, &entry.record.origin),
                 RecordBody::SweepDone(done) if done.locked == 0 => {
                     state.open_intents.retain(|open| open.seq != done.intent);
                 }
@@ -137,8 +157,10 @@ impl RegionState {
         }
     }
 
-    fn decided_at(&mut self, time: UtcTime) {
-        self.last_decision = self.last_decision.max(Some(time));
+    fn decided_at(&mut self, time: UtcTime, seq: u64) {
+        if self.last_decision < Some(time) {
+            (self.last_decision, self.decided_by) = (Some(time), Some(seq));
+        }
     }
 
     fn forget(&mut self, forget: &ForgetRecord, seq: u64, time: UtcTime) {
@@ -150,18 +172,42 @@ impl RegionState {
             });
         }
         self.policy = Some((forget.policy.clone(), time));
-        self.decided_at(time);
+        self.decided_at(time, seq);
     }
 
-    fn begin_sweep(&mut self, intent: &SweepIntentRecord, seq: u64, time: UtcTime) {
-        for backup in intent.backups.iter().chain(&intent.leftovers) {
-            self.backups.remove(backup);
+    /// A name counts only where the log itself says that it may go: a backup that was forgotten and whose grace was over, a
+    /// leftover of which no record stands here. So a record that names what was not to go, whoever wrote it, takes nothing
+    /// from any reader.
+    fn begin_sweep(&mut self, intent: &SweepIntentRecord, seq: u64, origin: &Origin) {
+        let (mut void, mut taken) = (Vec::new(), Vec::new());
+        let mut counts = SweepIntentRecord { backups: Vec::new(), leftovers: Vec::new(), ..intent.clone() };
+        for backup in &intent.backups {
+            let is_due = |leaving: &Leaving| leaving.not_before <= origin.time;
+            match self.backups.get(backup) {
+                Some(there) if there.leaving.as_ref().is_some_and(is_due) => {
+                    taken.extend(self.backups.remove(backup));
+                    counts.backups.push(backup.clone());
+                }
+                // What an earlier one named goes by that one.
+                None if self.swept.contains_key(backup) => {}
+                _ => void.push(backup.clone()),
+            }
+        }
+        for backup in &intent.leftovers {
+            if self.backups.contains_key(backup) { &mut void } else { &mut counts.leftovers }.push(backup.clone());
+        }
+        for backup in counts.backups.iter().chain(&counts.leftovers) {
             self.swept.entry(backup.clone()).or_insert(seq);
         }
         raise(&mut self.wal_floors, &intent.wal);
         raise(&mut self.slice_floors, &intent.slices);
-        self.open_intents.push(OpenIntent { seq, intent: intent.clone(), locked: None });
-        self.decided_at(time);
+        let writer = || origin.writer.clone();
+        if !void.is_empty() {
+            self.void_sweeps.push(VoidSweep { seq, writer: writer(), backups: void });
+        }
+        let (writer, locked) = (writer(), None);
+        self.open_intents.push(OpenIntent { seq, writer, intent: counts, backups: taken, locked });
+        self.decided_at(origin.time, seq);
     }
 
     /// Takes holds into account that are in force, such as those in the logs of other regions.

@@ -3,156 +3,55 @@
 //! Days, weeks and months are counted by those that have a good backup, so that a week of failed backups does not shorten
 //! history; the newest backup of each stands for it. Whatever else keeps a backup (the newest few, the point-in-time
 //! window, holds, the last proof) comes on top and pushes nothing out.
+//!
+//! A backup whose time the store's clock does not bear out pushes nothing out either: what the rules keep without it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime, WalPosition};
+use lifeboat_vocabulary::{BackupId, UtcTime};
 
-use crate::format::ids::HoldId;
 use crate::log::records::backup::Integrity;
-use crate::log::records::care::PolicyText;
 use crate::log::region_state::{BackupState, RegionState};
+use crate::retention::guards::{became_due_daily, guards};
+use crate::retention::model::{CLOCK_TOLERANCE, Candidate, RetentionPlan, RetentionPolicy, Verification};
 use crate::retention::reason::{Guard, Reason};
+use crate::retention::rules::apply_rules;
 
-/// How far clocks may be apart before anybody worries.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
-
-/// What is to be kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetentionPolicy {
-    /// Days, weeks and months are those of this time zone.
-    pub timezone: TimeZone,
-    /// Days.
-    pub daily: u32,
-    /// Weeks, as ISO 8601 counts them.
-    pub weekly: u32,
-    /// Months.
-    pub monthly: u32,
-    /// The newest backups that are kept in any case.
-    pub min_keep: u32,
-    /// How far back every moment can be reached.
-    pub window: Duration,
-    /// What is too unusual to be done unasked.
-    pub limits: RetentionLimits,
-}
-
-/// From where on a plan is so unusual that a person has to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetentionLimits {
-    /// The longest time between two scheduled backups; `None` if there is no schedule.
-    pub backup_every: Option<Duration>,
-    /// The most that may go at once, of backups and of bytes, in **percent**. A single backup always may.
-    pub share_max_percent: u8,
-}
-
-impl Default for RetentionLimits {
-    fn default() -> Self {
-        Self { backup_every: None, share_max_percent: 30 }
-    }
-}
-
-/// A backup that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its name.
-    pub backup: BackupId,
-    /// When it was complete, by the writer's clock.
-    pub stop_time: UtcTime,
-    /// Where its recovery starts.
-    pub start: WalPosition,
-    /// What is known of its worth.
-    pub verification: Verification,
-    /// The holds on it that are in force.
-    pub held: BTreeSet<HoldId>,
-    /// Since when it may be swept, if it was forgotten already.
-    pub leaving: Option<UtcTime>,
-    /// The backup whose objects it may refer to.
-    pub parent: Option<BackupId>,
-    /// What it stored itself, and what its end would free.
-    pub own_bytes: ByteCount,
-}
-
-/// What is known of a backup's worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verification {
-    /// A drill has restored it.
-    Drilled,
-    /// No damage is known, and no drill has verified it.
-    Undrilled,
-    /// The database had damaged pages when it was made, or objects of it are damaged in this region.
-    Damaged,
-}
-
-/// What is kept, what is not, and from where on WAL is.
+/// What stores say about backups, beside what logs claim. Empty where nobody has asked them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetentionPlan {
-    /// The backups that are kept with all their reasons, newest first.
-    pub kept: Vec<(BackupId, BTreeSet<Reason>)>,
-    /// The backups that are not, newest first.
-    pub dropped: Vec<Dropped>,
-    /// The backup that recovery to the oldest moment of the point-in-time window starts from. While none is as old as the
-    /// window, the oldest.
-    pub anchor: Option<BackupId>,
-    /// WAL is kept from here on, on this timeline and those that come from it. `None` keeps all: as long as nothing has
-    /// left the window, no WAL has either.
-    pub wal_from: Option<WalPosition>,
-    /// Why only a person may carry this out; empty for an ordinary plan.
-    pub unusual: Vec<Guard>,
+pub struct StoreFacts {
+    /// When records of backups arrived, by the clock of the store that had them first.
+    pub arrived: BTreeMap<BackupId, UtcTime>,
+    /// Backups of which objects are missing here.
+    pub lacking: BTreeSet<BackupId>,
+    /// When the record of the last decision arrived here.
+    pub decided: Option<UtcTime>,
 }
 
-/// A backup that is kept no longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropped {
-    /// Its name.
-    pub backup: BackupId,
-    /// Why no rule keeps it: one line for a person.
-    pub why: String,
-    /// Since when it may be swept, if it was forgotten already.
-    pub leaving: Option<UtcTime>,
-    /// What its end frees.
-    pub own_bytes: ByteCount,
-}
-
-impl RetentionPlan {
-    /// Whether the backup is kept.
-    #[must_use]
-    pub fn keeps(&self, backup: &BackupId) -> bool {
-        self.kept.iter().any(|(kept, _)| kept == backup)
-    }
-}
-
-impl RetentionPolicy {
-    /// The policy as a record says it.
-    #[must_use]
-    pub fn text(&self) -> PolicyText {
-        let timezone = self.timezone.iana_name().unwrap_or("unknown").to_owned();
-        let Self { daily, weekly, monthly, min_keep, window, .. } = *self;
-        PolicyText { timezone, daily, weekly, monthly, min_keep, window_seconds: window.as_secs() }
-    }
-
-    /// The policy that a record says; `None` if this machine does not know its time zone.
-    #[must_use]
-    pub fn from_text(text: &PolicyText, limits: RetentionLimits) -> Option<Self> {
-        let timezone = TimeZone::get(&text.timezone).ok()?;
-        let PolicyText { daily, weekly, monthly, min_keep, window_seconds, .. } = *text;
-        Some(Self { timezone, daily, weekly, monthly, min_keep, window: Duration::from_secs(window_seconds), limits })
+impl StoreFacts {
+    /// When anything was decided last: by the log, and not later than its record arrived.
+    pub(crate) fn decided_at(&self, state: &RegionState) -> Option<UtcTime> {
+        let latest = self.decided.map(|arrived| arrived.plus(CLOCK_TOLERANCE));
+        state.last_decision.map(|decided| latest.map_or(decided, |latest| decided.min(latest)))
     }
 }
 
 /// The backups of a region that a plan chooses from: all that exist in it.
 #[must_use]
-pub(crate) fn candidates(state: &RegionState) -> Vec<Candidate> {
+pub(crate) fn candidates(state: &RegionState, facts: &StoreFacts) -> Vec<Candidate> {
     let candidate = |backup: &BackupState| {
         let BackupState { record, leaving, damaged, held, .. } = backup;
-        let is_damaged = damaged.is_some() || record.integrity() == Integrity::Damaged;
+        let verification = match () {
+            () if damaged.is_some() || record.integrity() != Integrity::Intact => Verification::Damaged,
+            () if facts.lacking.contains(&record.backup) => Verification::Lacking,
+            () => Verification::Undrilled,
+        };
         Candidate {
             backup: record.backup.clone(),
             stop_time: record.stop_time,
+            arrived: facts.arrived.get(&record.backup).copied(),
             start: record.start(),
-            verification: if is_damaged { Verification::Damaged } else { Verification::Undrilled },
+            verification,
             held: held.clone(),
             leaving: leaving.as_ref().map(|leaving| leaving.not_before),
             parent: record.parent.clone(),
@@ -164,12 +63,22 @@ pub(crate) fn candidates(state: &RegionState) -> Vec<Candidate> {
 
 /// The plan of a region. A clock that runs behind what decided before does not bring anything back.
 #[must_use]
-pub fn plan_region(state: &RegionState, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
-    let decided = state.last_decision.unwrap_or(now);
-    let mut plan = plan_candidates(&candidates(state), policy, now.max(decided));
+pub fn plan_region(state: &RegionState, facts: &StoreFacts, policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
+    let decided = facts.decided_at(state).unwrap_or(now);
+    let candidates = candidates(state, facts);
+    let mut plan = plan_candidates(&candidates, policy, now.max(decided));
     let is_known = plan.unusual.iter().any(|guard| matches!(guard, Guard::ClockBehind { .. }));
     if decided > now.plus(CLOCK_TOLERANCE) && !is_known {
         plan.unusual.push(Guard::ClockBehind { now, before: decided });
+    }
+    let is_share = |guard: &Guard| matches!(guard, Guard::TooManyBackups { .. } | Guard::TooManyBytes { .. });
+    if plan.unusual.iter().any(is_share) {
+        let same = state.policy.as_ref().filter(|(text, _)| *text == policy.text());
+        let candidates: Vec<&Candidate> = candidates.iter().collect();
+        // A region that was away has much to catch up on; another policy is what a person has to look at.
+        if same.is_some_and(|(_, since)| became_due_daily(&candidates, policy, *since, now)) {
+            plan.unusual.retain(|guard| !is_share(guard));
+        }
     }
     plan
 }
@@ -177,187 +86,39 @@ pub fn plan_region(state: &RegionState, policy: &RetentionPolicy, now: UtcTime) 
 /// Decides about all `candidates`; their order does not matter.
 #[must_use]
 pub fn plan_candidates(candidates: &[Candidate], policy: &RetentionPolicy, now: UtcTime) -> RetentionPlan {
-    let mut newest_first: Vec<&Candidate> = candidates.iter().collect();
-    newest_first.sort_by_cached_key(|candidate| std::cmp::Reverse(age(candidate)));
-    let present = newest_first.first().map_or(now, |newest| now.max(newest.stop_time));
-    let is_good = |candidate: &&Candidate| candidate.verification != Verification::Damaged;
-    let good: Vec<&Candidate> = newest_first.iter().copied().filter(is_good).collect();
-    // Damaged backups count for nothing as long as a good one is as new. The newest data there is stays nevertheless.
-    let unmatched: Vec<&Candidate> = newest_first.iter().copied().take_while(|each| !is_good(each)).collect();
-
-    let buckets = Buckets::of(&good, policy);
-    let is_old = |candidate: &&&Candidate| present.since(candidate.stop_time) >= policy.window;
-    let beyond = good.iter().find(is_old).copied();
-    let anchor = beyond.or(good.last().copied());
-    let mut reasons = buckets.reasons();
-    let mut add = |candidate: Option<&Candidate>, reason: Reason| {
-        if let Some(candidate) = candidate {
-            reasons.entry(candidate.backup.clone()).or_default().insert(reason);
-        }
-    };
-    let min_keep = usize::try_from(policy.min_keep).unwrap_or(usize::MAX);
-    good.iter().take(min_keep).for_each(|each| add(Some(each), Reason::Newest { of: policy.min_keep }));
-    add(anchor, Reason::Anchor);
-    add(good.first().copied(), Reason::LastGood);
-    add(good.iter().find(|each| each.verification == Verification::Drilled).copied(), Reason::LastDrilled);
-    for candidate in candidates {
-        candidate.held.iter().for_each(|hold| add(Some(candidate), Reason::Hold(*hold)));
+    let judged: Vec<Candidate> = candidates.iter().map(not_ahead_of_the_store).collect();
+    let all: Vec<&Candidate> = judged.iter().collect();
+    let borne_out: BTreeSet<&BackupId> =
+        candidates.iter().filter(|candidate| candidate.is_borne_out()).map(|candidate| &candidate.backup).collect();
+    let mut plan = apply_rules(&all, policy, now);
+    if borne_out.len() < all.len() && !borne_out.is_empty() {
+        let without = all.iter().filter(|candidate| borne_out.contains(&candidate.backup)).copied();
+        plan = keep_also(plan, apply_rules(&without.collect::<Vec<_>>(), policy, now), &all);
     }
-    let spare = Buckets::of(&unmatched, policy).reasons().into_keys().collect::<BTreeSet<_>>();
-    for (place, candidate) in unmatched.iter().enumerate() {
-        if place < min_keep.max(1) || spare.contains(&candidate.backup) {
-            add(Some(candidate), Reason::NothingBetter);
-        }
-    }
-    keep_what_is_referenced(&newest_first, &mut reasons);
-
-    let better = |candidate: &Candidate| good.first().filter(|good| age(good) > age(candidate));
-    let why = |candidate: &Candidate| match (candidate.verification, better(candidate)) {
-        (Verification::Damaged, Some(better)) => format!("it is damaged, and {} is newer and good", better.backup),
-        (Verification::Damaged, None) => "it is damaged, and so are newer ones of its day, week and month".to_owned(),
-        _ => buckets.why_not(candidate, policy),
-    };
-    let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-    for candidate in &newest_first {
-        let Candidate { backup, leaving, own_bytes, .. } = candidate;
-        match reasons.remove(backup) {
-            Some(reasons) => kept.push((backup.clone(), reasons)),
-            None => {
-                let (backup, why) = (backup.clone(), why(candidate));
-                dropped.push(Dropped { backup, why, leaving: *leaving, own_bytes: *own_bytes });
-            }
-        }
-    }
-    let newest_good = good.first().map(|newest| newest.stop_time);
-    let wal = if beyond.is_some() { OldWal::Goes } else { OldWal::Stays };
-    let unusual = guards(&Proposal { candidates, dropped: &dropped, newest_good, now, present, wal }, policy.limits);
-    let anchor = anchor.map(|anchor| anchor.backup.clone());
-    RetentionPlan { kept, dropped, anchor, wal_from: beyond.map(|anchor| anchor.start), unusual }
+    plan.unusual = guards(&plan, &all, policy.limits, now);
+    plan
 }
 
-/// Order in time. The timeline is not looked at, because it starts anew with every major upgrade.
-fn age(candidate: &Candidate) -> (UtcTime, u64, BackupId) {
-    (candidate.stop_time, candidate.start.lsn.as_bytes(), candidate.backup.clone())
+/// Nothing was complete after its record had arrived: a time in the future makes no backup the newest for years.
+fn not_ahead_of_the_store(candidate: &Candidate) -> Candidate {
+    let latest = candidate.arrived.map(|arrived| arrived.plus(CLOCK_TOLERANCE));
+    let stop_time = latest.map_or(candidate.stop_time, |latest| candidate.stop_time.min(latest));
+    Candidate { stop_time, ..candidate.clone() }
 }
 
-/// A backup that refers to objects of another keeps it, and so on up the line.
-fn keep_what_is_referenced(newest_first: &[&Candidate], reasons: &mut BTreeMap<BackupId, BTreeSet<Reason>>) {
-    let all: BTreeMap<&BackupId, &Candidate> = newest_first.iter().map(|each| (&each.backup, *each)).collect();
-    let mut open: Vec<BackupId> = reasons.keys().cloned().collect();
-    while let Some(by) = open.pop() {
-        let parent = all.get(&by).and_then(|candidate| candidate.parent.as_ref());
-        let Some(parent) = parent.filter(|parent| all.contains_key(parent)) else { continue };
-        if !reasons.contains_key(parent) {
-            open.push(parent.clone());
-        }
-        reasons.entry(parent.clone()).or_default().insert(Reason::Referenced { by });
+/// What either plan keeps is kept, and WAL is kept from where the one begins that has only what is borne out.
+fn keep_also(plan: RetentionPlan, without: RetentionPlan, all: &[&Candidate]) -> RetentionPlan {
+    let mut reasons: BTreeMap<BackupId, BTreeSet<Reason>> = plan.kept.into_iter().collect();
+    for (backup, more) in without.kept {
+        reasons.entry(backup).or_default().extend(more);
     }
-}
-
-/// Days, weeks and months, and the backup that stands for each of them.
-struct Buckets<'a> {
-    days: Vec<(Reason, &'a Candidate)>,
-    weeks: Vec<(Reason, &'a Candidate)>,
-    months: Vec<(Reason, &'a Candidate)>,
-}
-
-impl<'a> Buckets<'a> {
-    fn of(newest_first: &[&'a Candidate], policy: &RetentionPolicy) -> Self {
-        let fill = |count: u32, bucket: fn(Date) -> Reason| {
-            let mut filled: Vec<(Reason, &Candidate)> = Vec::new();
-            for candidate in newest_first {
-                if filled.len() as u64 >= u64::from(count) {
-                    break;
-                }
-                let bucket = bucket(day_of(candidate, policy));
-                // Not only the last one is compared: where clocks are set back over midnight, a day comes twice.
-                if filled.iter().all(|(known, _)| *known != bucket) {
-                    filled.push((bucket, candidate));
-                }
-            }
-            filled
-        };
-        Self { days: fill(policy.daily, day), weeks: fill(policy.weekly, week), months: fill(policy.monthly, month) }
-    }
-
-    fn reasons(&self) -> BTreeMap<BackupId, BTreeSet<Reason>> {
-        let mut reasons: BTreeMap<BackupId, BTreeSet<Reason>> = BTreeMap::new();
-        for (reason, candidate) in self.days.iter().chain(&self.weeks).chain(&self.months) {
-            reasons.entry(candidate.backup.clone()).or_default().insert(reason.clone());
-        }
-        reasons
-    }
-
-    fn why_not(&self, candidate: &Candidate, policy: &RetentionPolicy) -> String {
-        let date = day_of(candidate, policy);
-        let fate =
-            |filled: &[(Reason, &Candidate)], bucket: Reason| match filled.iter().find(|(known, _)| *known == bucket) {
-                Some((_, newer)) => format!("{bucket} has {}", newer.backup),
-                None => format!("{bucket} is not among the last {}", filled.len()),
-            };
-        [fate(&self.days, day(date)), fate(&self.weeks, week(date)), fate(&self.months, month(date))].join("; ")
-    }
-}
-
-fn day_of(candidate: &Candidate, policy: &RetentionPolicy) -> Date {
-    candidate.stop_time.civil_in(&policy.timezone).date()
-}
-
-fn day(day: Date) -> Reason {
-    Reason::Daily { day }
-}
-
-fn week(day: Date) -> Reason {
-    let week = day.iso_week_date();
-    Reason::Weekly { year: week.year(), week: week.week() }
-}
-
-fn month(day: Date) -> Reason {
-    Reason::Monthly { year: day.year(), month: day.month() }
-}
-
-struct Proposal<'a> {
-    candidates: &'a [Candidate],
-    dropped: &'a [Dropped],
-    newest_good: Option<UtcTime>,
-    now: UtcTime,
-    present: UtcTime,
-    wal: OldWal,
-}
-
-/// Whether WAL has left the window: then it goes even where every backup stays.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OldWal {
-    Goes,
-    Stays,
-}
-
-fn guards(proposal: &Proposal<'_>, limits: RetentionLimits) -> Vec<Guard> {
-    let Proposal { candidates, dropped, newest_good, now, present, wal } = *proposal;
-    let mut guards = Vec::new();
-    if present > now.plus(CLOCK_TOLERANCE) {
-        guards.push(Guard::ClockBehind { now, before: present });
-    }
-    if dropped.is_empty() && wal == OldWal::Stays {
-        return guards;
-    }
-    let expected = newest_good.zip(limits.backup_every).map(|(newest, every)| newest.plus(every.saturating_mul(2)));
-    if newest_good.is_none() || expected.is_some_and(|expected| expected < present) {
-        guards.push(Guard::NoFreshBackup { newest: newest_good, expected });
-    }
-    // What was forgotten before was measured then.
-    let new: Vec<&Dropped> = dropped.iter().filter(|dropped| dropped.leaving.is_none()).collect();
-    let percent = limits.share_max_percent;
-    let exceeds = |part: u64, of: u64| u128::from(part) * 100 > u128::from(of) * u128::from(percent);
-    if new.len() > 1 && exceeds(new.len() as u64, candidates.len() as u64) {
-        guards.push(Guard::TooManyBackups { dropped: new.len(), of: candidates.len(), percent });
-    }
-    let bytes: ByteCount = new.iter().map(|dropped| dropped.own_bytes).sum();
-    let of: ByteCount = candidates.iter().map(|candidate| candidate.own_bytes).sum();
-    if new.len() > 1 && exceeds(bytes.as_bytes(), of.as_bytes()) {
-        guards.push(Guard::TooManyBytes { dropped: bytes, of, percent });
-    }
-    guards
+    let mut newest_first: Vec<&&Candidate> = all.iter().collect();
+    newest_first.sort_by_cached_key(|candidate| std::cmp::Reverse(candidate.age()));
+    let kept = newest_first.iter().filter_map(|candidate| reasons.remove_entry(&candidate.backup)).collect::<Vec<_>>();
+    let stays = |backup: &BackupId| kept.iter().any(|(kept, _)| kept == backup);
+    let dropped = plan.dropped.into_iter().filter(|dropped| !stays(&dropped.backup)).collect();
+    let RetentionPlan { anchor, wal_from, .. } = without;
+    RetentionPlan { kept, dropped, anchor, wal_from, unusual: Vec::new() }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::heal::progress::HealProgress;
 use crate::heal::report::{HealError, HealReport};
 use crate::heal::run::heal_region;
 use crate::heal::scope::HealScope;
-use crate::heal::tools::{HealRegion, HealTools};
+use crate::heal::tools::{HealRegion, HealTools, Look};
 use crate::log::append::Draft;
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
@@ -188,6 +188,7 @@ impl Scene {
             clock: &SystemClock,
             tool: "lifeboat test",
             settled: Duration::ZERO,
+            look: Look::AtObjects,
         };
         heal_region(&mut healed, &others, &scope, &tools).await
     }

@@ -26,9 +26,10 @@ use crate::log::link::LogHead;
 use crate::log::records::backup::{BackupRecord, EpochRef, PacksRef, ShardRef};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::RegionLog;
-use crate::retention::plan::{RetentionLimits, RetentionPolicy};
+use crate::retention::model::{RetentionLimits, RetentionPolicy};
 use crate::retention::sweep::author::{OpenGate, SweepAuthor, SweepRegion};
 use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::evidence::Evidence;
 use crate::retention::sweep::run::{ForgetReport, SweepReport};
 use crate::retention::sweep::settings::{DeleteMode, Elsewhere, Force, Others, SweepSettings};
 use crate::samples;
@@ -105,8 +106,12 @@ impl SmallBackup {
         let slots = layout::slots(epoch, 0);
         let keys_sha256 = sha256(format!("content of {slots}").as_bytes());
         let range = samples::wal_range(timeline, (segment << 24) + 0x28, (segment << 24) + 0x1000);
-        let (id, bytes) = (backup.to_string(), ByteCount::from_bytes(100));
-        let shard = ShardRef { key: own[0].clone(), sha256: sha256(objects[0].1.as_bytes()), size: bytes };
+        let size = |text: &str| ByteCount::from_bytes(text.len() as u64);
+        let own_bytes = objects.iter().map(|(_, text)| size(text)).sum::<ByteCount>();
+        let others = refers.iter().map(|key| size(&format!("content of {key}"))).sum::<ByteCount>();
+        let id = backup.to_string();
+        let shard =
+            ShardRef { key: own[0].clone(), sha256: sha256(objects[0].1.as_bytes()), size: size(&objects[0].1) };
         let record = BackupRecord {
             start_lsn: range.start,
             stop_lsn: range.end,
@@ -118,9 +123,9 @@ impl SmallBackup {
             packs: PacksRef {
                 sha256: list.sha256,
                 objects: (own.len() + refers.len()) as u64,
-                bytes: ByteCount::from_bytes(1000),
+                bytes: own_bytes.plus(others),
                 own: own.len() as u64,
-                own_bytes: bytes,
+                own_bytes,
             },
             index: vec![shard],
             pages: None,
@@ -229,7 +234,12 @@ pub(crate) async fn forget_in(
     now: UtcTime,
 ) -> Result<ForgetReport, SweepError> {
     let author = author();
-    crate::retention::sweep::run::forget(&mut SweepRegion { store, log, author: &author }, settings, now).await
+    crate::retention::sweep::run::forget(
+        &mut SweepRegion { store, log, author: &author, evidence: Evidence::default() },
+        settings,
+        now,
+    )
+    .await
 }
 
 pub(crate) async fn sweep_in(
@@ -239,7 +249,12 @@ pub(crate) async fn sweep_in(
     now: UtcTime,
 ) -> Result<SweepReport, SweepError> {
     let author = author();
-    crate::retention::sweep::run::sweep_region(&mut SweepRegion { store, log, author: &author }, settings, now).await
+    crate::retention::sweep::run::sweep_region(
+        &mut SweepRegion { store, log, author: &author, evidence: Evidence::default() },
+        settings,
+        now,
+    )
+    .await
 }
 
 /// All keys with this prefix.
@@ -265,7 +280,7 @@ pub(crate) enum Death {
 }
 
 /// A store in front of a program that is killed at its request number `after`, from 1 on.
-pub(crate) fn dying(memory: &Arc<MemoryStore>, after: u64, how: Death) -> WithHooks<impl Hooks> {
+pub(crate) fn dying(memory: &Arc<MemoryStore>, after: u64, how: Death) -> WithHooks<impl Hooks + use<>> {
     let left = AtomicU64::new(after);
     let dead = || StoreError::Transient { doing: "ask a dead process".to_owned(), source: "it was killed".into() };
     let hooks = move |_: &Request<'_>| {

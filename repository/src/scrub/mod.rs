@@ -1,11 +1,9 @@
 //! Everything stored is read back and verified, in turn.
 
 pub(crate) mod damage;
-pub(crate) mod presence;
 pub(crate) mod round;
 pub(crate) mod walk;
 
 pub use self::damage::DamageReporter;
-pub use self::presence::{PresenceReport, check_presence};
 pub use self::round::ScrubState;
 pub use self::walk::{ScrubError, ScrubRegion, ScrubWalk, Scrubbed};

@@ -2,25 +2,23 @@
 //! signed records name, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
 //! how far it has come.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use lifeboat_stores::{ObjectKey, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Lsn, Sha256Digest, TimelineId, error_chain};
 
 use crate::format::aead::sha256;
-use crate::format::ids::EpochId;
 use crate::format::layout::{self, SLICES_PREFIX, StoredName, WAL_PREFIX};
 use crate::format::packs_list::PacksList;
 use crate::heal::pace::Pace;
+use crate::heal::presence::wrapped_keys;
 use crate::heal::proof::Proof;
 use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
 use crate::log::records::backup::BackupRecord;
-use crate::log::records::record::RecordBody;
 use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
-use crate::wal::epoch::FIRST_SLOTS;
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
 
@@ -312,22 +310,6 @@ fn backup_named(name: &StoredName) -> Option<BackupId> {
         }
         _ => None,
     }
-}
-
-/// All wrapped keys that a region has to have: those of its backups, and those of WAL that it has not swept.
-pub(crate) fn wrapped_keys(log: &RegionLog, clock: &dyn Clock) -> BTreeMap<ObjectKey, Sha256Digest> {
-    let state = log.state(clock.now());
-    let of_backups = state.backups.values().flat_map(|backup| &backup.record.epochs);
-    let mut keys: BTreeMap<ObjectKey, Sha256Digest> =
-        of_backups.map(|epoch| (layout::slots(epoch.id, epoch.slots), epoch.keys_sha256)).collect();
-    let intents = log.entries().iter().filter_map(|entry| match &entry.record.body {
-        RecordBody::SweepIntent(intent) => Some(&intent.epochs),
-        _ => None,
-    });
-    let swept: BTreeSet<EpochId> = intents.flatten().copied().collect();
-    let of_wal = log.wal_epochs().filter(|epoch| !swept.contains(&epoch.epoch));
-    keys.extend(of_wal.map(|epoch| (layout::slots(epoch.epoch, FIRST_SLOTS), epoch.keys_sha256)));
-    keys
 }
 
 #[cfg(test)]

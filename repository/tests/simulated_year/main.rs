@@ -7,17 +7,17 @@ mod cluster;
 mod panics;
 mod region;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools, Pace};
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, HealScope, HealTools, Look, Pace};
 use lifeboat_repository::log::{self, LogTrust};
 use lifeboat_repository::retention::sweep::{
-    self, DeleteMode, Elsewhere, Force, Others, SweepError, SweepRegion, SweepSettings,
+    self, DeleteMode, Elsewhere, Evidence, Force, Others, SweepError, SweepRegion, SweepSettings,
 };
-use lifeboat_repository::retention::{self, Candidate, RetentionLimits, RetentionPolicy};
+use lifeboat_repository::retention::{self, Candidate, RetentionLimits, RetentionPolicy, StoreFacts};
 use lifeboat_vocabulary::{BackupId, ManualClock, UtcTime};
 use tokio_util::sync::CancellationToken;
 
@@ -132,13 +132,14 @@ async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now
     regions[1].read_log(cluster).await.unwrap();
     let region = |index: usize| HealRegion { store: (*regions[index].store).clone(), log: regions[index].log.clone() };
     let (mut target, source) = (region(1), region(0));
-    let scope = HealScope::planned(&[&source.log, &target.log], &policy(day), now);
+    let scope = HealScope::planned(&[&source.log, &target.log], &policy(day), &BTreeMap::new(), now);
     let trust = LogTrust { region: None, ..cluster.trust(&source.store.name) };
     let (pace, progress, stop) = (Pace::new(None), HealProgress::default(), CancellationToken::new());
     let clock = ManualClock::at(now);
     let (signer, settled) = (&*cluster.signer, Duration::ZERO);
     let (trust, pace, progress, stop) = (&trust, &pace, &progress, &stop);
-    let tools = HealTools { signer, trust, pace, progress, stop, clock: &clock, tool: "test", settled };
+    let tools =
+        HealTools { signer, trust, pace, progress, stop, clock: &clock, tool: "test", settled, look: Look::AtRecords };
     let report = heal::heal_region(&mut target, std::slice::from_ref(&source), &scope, &tools).await.unwrap();
     assert!(report.is_complete(), "day {day}: {report:?}");
     regions[1].read_log(cluster).await.unwrap();
@@ -151,11 +152,11 @@ async fn heal_bucket(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now
 
 /// A clock that is wrong deletes nothing, and forgets nothing where the region knows better.
 async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], day: u32, ours: UtcTime) {
-    let settings = settings(regions, day, ours);
+    let settings = settings(regions, day, ours, &BTreeMap::new());
     let before = regions[1].keys("data/").await;
     let region = &mut regions[1];
     let (store, log) = (Arc::clone(&region.store), &mut region.log);
-    let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
+    let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author, evidence: Evidence::default() };
     for result in [
         sweep::forget(&mut target, &settings, ours).await.map(|_| ()),
         sweep::sweep_region(&mut target, &settings, ours).await.map(|_| ()),
@@ -167,7 +168,7 @@ async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], day: u
     let before = regions[0].keys("data/").await;
     let region = &mut regions[0];
     let (store, log) = (Arc::clone(&region.store), &mut region.log);
-    let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
+    let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author, evidence: Evidence::default() };
     for result in [
         sweep::forget(&mut target, &settings, ours).await.map(|_| ()),
         sweep::sweep_region(&mut target, &settings, ours).await.map(|_| ()),
@@ -177,21 +178,37 @@ async fn refuse_wrong_clock(cluster: &Cluster, regions: &mut [Region; 2], day: u
     assert_eq!(regions[0].keys("data/").await, before);
 }
 
-fn settings(regions: &[Region; 2], day: u32, now: UtcTime) -> SweepSettings {
+/// When records arrived in the first region that has them.
+async fn arrivals(regions: &[Region; 2], now: UtcTime) -> BTreeMap<BackupId, UtcTime> {
+    let mut first = Others::default();
+    for region in regions {
+        // One that is away does not say.
+        if let Ok(arrived) = sweep::arrivals(&*region.store.store, &region.log, now).await {
+            first.add_arrivals(&arrived);
+        }
+    }
+    first.arrived
+}
+
+fn settings(regions: &[Region; 2], day: u32, now: UtcTime, arrived: &BTreeMap<BackupId, UtcTime>) -> SweepSettings {
     let logs = || regions.iter().map(|region| &region.log);
+    let mut others = Others::of(logs(), now);
+    others.add_arrivals(arrived);
     SweepSettings {
         policy: policy(day),
         grace: GRACE,
         mode: DeleteMode::LogOrdered,
         // A person has looked at the new policy, on the day of the change.
         force: if day == POLICY_CHANGES { Force::Yes } else { Force::No },
-        elsewhere: Elsewhere::Known(Others::of(logs(), now)),
+        elsewhere: Elsewhere::Known(others),
         holds: log::holds_in_force(logs(), now),
     }
 }
 
 async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now: UtcTime) {
-    let settings = settings(regions, day, now);
+    regions.iter().for_each(Region::set_file_times);
+    let arrived = arrivals(regions, now).await;
+    let settings = settings(regions, day, now, &arrived);
     for region in regions.iter_mut() {
         let read = region.read_log(cluster).await;
         let away = region.is_bucket() && is_away(day);
@@ -200,7 +217,8 @@ async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now:
             continue;
         }
         let (store, log) = (Arc::clone(&region.store), &mut region.log);
-        let mut target = SweepRegion { store: &*store.store, log, author: &cluster.author };
+        let mut target =
+            SweepRegion { store: &*store.store, log, author: &cluster.author, evidence: Evidence::default() };
         sweep::forget(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
         sweep::sweep_region(&mut target, &settings, now).await.unwrap_or_else(|error| panic!("day {day}: {error}"));
     }
@@ -209,7 +227,7 @@ async fn retain_all(cluster: &Cluster, regions: &mut [Region; 2], day: u32, now:
 /// The kept set is the plan; nothing lies there that nobody needs, beyond its grace.
 async fn check(region: &mut Region, day: u32, now: UtcTime) {
     let state = region.log.state(now);
-    let of_plan = retention::plan_region(&state, &policy(day), now);
+    let of_plan = retention::plan_region(&state, &StoreFacts::default(), &policy(day), now);
     let kept: BTreeSet<BackupId> = of_plan.kept.iter().map(|(backup, _)| backup.clone()).collect();
     // Also where a backup that was forgotten has become the anchor: with fewer days than the window is long, it may.
     assert_eq!(staying(region, now), kept, "day {day}, {}", region.name());

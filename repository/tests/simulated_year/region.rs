@@ -122,7 +122,7 @@ impl Region {
         let Place::Directory { root, timed } = &self.place else { return };
         let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(self.now().as_unix_seconds()).unwrap());
         let mut timed = timed.lock();
-        for folder in ["data", "keys"] {
+        for folder in ["data", "keys", "log"] {
             for path in files(&root.path().join(folder)) {
                 if timed.insert(path.clone()) {
                     File::open(&path).unwrap().set_modified(time).unwrap();
@@ -143,6 +143,7 @@ impl Region {
         self.committed.push(Candidate {
             backup: record.backup.clone(),
             stop_time: record.stop_time,
+            arrived: None,
             start: record.start(),
             verification: Verification::Undrilled,
             held: std::collections::BTreeSet::new(),

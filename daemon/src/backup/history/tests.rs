@@ -41,7 +41,7 @@ fn history(endings: &[(&str, RunEnding)]) -> Runs {
 }
 
 fn alarms(runs: &Runs, now: &str) -> Vec<String> {
-    runs.wrong(&table("0 2 * * *"), at(now)).iter().map(|(name, _)| name.to_string()).collect()
+    runs.wrong(&table("0 2 * * *"), |_| false, at(now)).iter().map(|(name, _)| name.to_string()).collect()
 }
 
 #[test]
@@ -147,4 +147,17 @@ async fn a_history_outlives_a_restart_and_commands_change_it_beside_the_daemon()
     let endings: Vec<_> = runs.iter().filter_map(|run| Some(run.result.as_ref()?.ending.as_str())).collect();
     assert_eq!(endings, ["degraded", "failed"]);
     assert_eq!(runs.iter().next().and_then(|run| run.planned), Some(at("02:00")));
+}
+
+#[test]
+fn a_degraded_backup_that_was_healed_is_no_longer_wrong() {
+    let mut runs = Runs::default();
+    let number = runs.begin(RunKind::ByHand, None, at("02:00"));
+    runs.end(number, at("02:10"), ended(RunEnding::Degraded, Some("20261120T020100Z-00000001")));
+    let wrong = |healed: &str| {
+        let wrongs = runs.wrong(&table("0 2 * * *"), |backup| backup == healed, at("12:00"));
+        wrongs.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong("20261120T020100Z-00000002"), ["backup-degraded"]);
+    assert_eq!(wrong("20261120T020100Z-00000001"), Vec::<String>::new());
 }

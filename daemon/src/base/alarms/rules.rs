@@ -96,8 +96,12 @@ alarms! {
         "An environment variable has overridden the configuration for more than a day.";
     PauseStale: Warning, "pause-stale",
         "Something has been paused for more than a day, or a pause has just ended by itself.";
+    PruneDisputed: Critical, "prune-disputed",
+        "Somebody has ordered deletions that today's plan does not agree with; they are not carried out.";
     PruneForbidden: Warning, "prune-forbidden",
         "This role may not delete in a region, so that nothing that retention drops goes there.";
+    PruneIncomplete: Warning, "prune-incomplete",
+        "Backups that retention drops stay, because it cannot be known whether others need their objects.";
     PruneLocked: Warning, "prune-locked",
         "What retention has dropped stays locked in a region for longer than it was kept.";
     PruneRefused: Critical, "prune-refused",
@@ -113,7 +117,7 @@ alarms! {
     RegionClockSkew: Warning, "region-clock-skew",
         "A region's clock and this host's are more than five minutes apart.";
     RegionDamaged: Critical, "region-damaged",
-        "Stored objects in a region are damaged, and no other region could replace them yet.";
+        "Stored objects in a region are damaged or missing, and have not been replaced yet.";
     RegionFailing: Warning, "region-failing",
         "A quarter or more of the requests to a region fail; critical if too few regions are left.";
     RegionSlow: Warning, "region-slow",

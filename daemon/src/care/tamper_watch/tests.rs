@@ -41,7 +41,8 @@ impl Scene {
 
     async fn look(&self, now: &str) {
         let cluster = &self.loaded.config.clusters[0];
-        look(&self.freezer, cluster, &self.regions.logs, 2, at(now)).await.unwrap();
+        let seen = Seen { logs: &self.regions.logs, regions: 2, arrivals: None };
+        look(&self.freezer, cluster, seen, at(now)).await.unwrap();
     }
 
     fn frozen(&self) -> Vec<Trigger> {

@@ -20,7 +20,16 @@ fn backups(sizes: &[(u64, u64)]) -> Vec<SeenBackup> {
 }
 
 fn nothing(now: UtcTime) -> Observed {
-    Observed { backups: Vec::new(), newest_records: Vec::new(), damage: Vec::new(), interval: None, now }
+    Observed {
+        backups: Vec::new(),
+        newest_records: Vec::new(),
+        damage: Vec::new(),
+        arrivals: Vec::new(),
+        explained_per_day: 10,
+        void_sweeps: Vec::new(),
+        interval: None,
+        now,
+    }
 }
 
 fn found(backups: Vec<SeenBackup>) -> Vec<Trigger> {
@@ -103,4 +112,42 @@ fn stored_objects_that_do_not_verify_freeze_deletion_unless_they_are_healed_in_t
         let observed = Observed { damage, ..nothing(at(0).plus(later)) };
         assert_eq!(judge(&observed).into_iter().map(|(trigger, _)| trigger).collect::<Vec<_>>(), expected, "{why}");
     }
+}
+
+#[test]
+fn more_backups_in_a_day_than_anybody_asked_for_freeze_deletion() {
+    let hour = Duration::from_secs(3600);
+    for (why, count, hours_later, expected) in [
+        ("as many as are explained", 10, 0, vec![]),
+        ("one more", 11, 0, vec![Trigger::TooManyBackups]),
+        ("yesterday", 11, 24, vec![Trigger::TooManyBackups]),
+        ("long ago: it was judged then", 11, 48, vec![]),
+    ] {
+        let arrivals = vec![at(5).plus(hour); count];
+        let observed = Observed { arrivals, ..nothing(at(5).plus(hour * (2 + hours_later))) };
+        assert_eq!(judge(&observed).into_iter().map(|(trigger, _)| trigger).collect::<Vec<_>>(), expected, "{why}");
+    }
+    let spread = (0..30).map(at).collect();
+    assert_eq!(judge(&Observed { arrivals: spread, ..nothing(at(30)) }), [], "one a day");
+    let words = |later| {
+        let observed = Observed { arrivals: vec![at(5); 11], ..nothing(at(5).plus(hour * later)) };
+        judge(&observed).remove(0).1
+    };
+    assert_eq!(words(1), words(20), "the text stays the same while it is the same day");
+}
+
+#[test]
+fn an_order_to_delete_what_was_not_to_go_freezes_deletion() {
+    let void = VoidSweep {
+        seq: 7,
+        writer: "lifeboat.main".parse().unwrap(),
+        backups: vec![BackupId::new(at(1), 1), BackupId::new(at(2), 2)],
+    };
+    let observed = Observed { void_sweeps: vec![("a".parse().unwrap(), void)], ..nothing(at(3)) };
+    let [(Trigger::SweepNotDue, why)] = &judge(&observed)[..] else { panic!("{:?}", judge(&observed)) };
+    assert!(
+        why.starts_with("record 7 of the log of region a, by lifeboat.main, orders the deletion of backup 2027"),
+        "{why}"
+    );
+    assert!(why.contains(" and 1 more"), "{why}");
 }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::log::records::ShardRef;
 use lifeboat_repository::log::{BackupState, Leaving, RegionState};
-use lifeboat_repository::retention::{RetentionLimits, RetentionPolicy};
+use lifeboat_repository::retention::{RetentionLimits, RetentionPolicy, StoreFacts};
 use std::time::Duration;
 
 fn utc(text: &str) -> UtcTime {
@@ -49,7 +49,8 @@ fn plan() -> ClusterPlan {
     let mut first = state(&all, &["2026-10-31", "2026-11-17"]);
     first.policy = Some((policy(3).text(), utc("2026-11-19T03:00:00Z")));
     let second = state(&["2026-10-31", "2026-11-17", "2026-11-18", "2026-11-20"], &["2026-10-31"]);
-    let region = |name: &str, state| RegionPlan::of(name.parse().unwrap(), state, &policy(2), now);
+    let region =
+        |name: &str, state| RegionPlan::of(name.parse().unwrap(), state, &StoreFacts::default(), &policy(2), now);
     ClusterPlan {
         cluster: "main".parse().unwrap(),
         now,
@@ -110,7 +111,13 @@ fn the_json_says_what_the_page_says() {
 
 #[test]
 fn a_cluster_without_backups_has_a_page_too() {
-    let empty = RegionPlan::of("fra".parse().unwrap(), RegionState::default(), &policy(2), utc("2026-11-20T03:00:00Z"));
+    let empty = RegionPlan::of(
+        "fra".parse().unwrap(),
+        RegionState::default(),
+        &StoreFacts::default(),
+        &policy(2),
+        utc("2026-11-20T03:00:00Z"),
+    );
     let page = text(&ClusterPlan { regions: vec![empty], unreadable: Vec::new(), ..plan() });
     assert!(page.ends_with("no backups yet\n"), "{page}");
 }

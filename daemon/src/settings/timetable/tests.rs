@@ -241,3 +241,12 @@ fn the_longest_interval_is_that_over_weekends_months_and_windows() {
         assert_eq!(longest.as_secs(), minutes * 60, "{line} {windows:?} at {now}");
     }
 }
+
+#[test]
+fn the_most_runs_of_a_day_are_those_of_the_busiest() {
+    for (line, expected) in
+        [("0 2 * * *", 1), ("0 2,14 * * 1-5", 2), ("*/5 * * * 6", 288), ("0 0 1 1 *", 0), ("* * * * *", 1440)]
+    {
+        assert_eq!(table("UTC", line).most_in_a_day(at("2026-11-25T12:00:00Z")), expected, "{line}");
+    }
+}

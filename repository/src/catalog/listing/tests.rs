@@ -186,7 +186,7 @@ fn sweep(id: &str) -> RecordBody {
 }
 
 fn forget(id: &str) -> RecordBody {
-    RecordBody::Forget(samples::forget(&[id], "2026-11-23T02:00:00Z"))
+    RecordBody::Forget(samples::forget(&[id], "2026-11-20T02:00:00Z"))
 }
 
 #[tokio::test]
@@ -205,14 +205,16 @@ async fn a_backup_swept_in_one_region_is_listed_while_another_region_has_it() {
         let found: Vec<_> = row(id).leaving.keys().map(RegionName::as_str).collect();
         assert_eq!(found, leaving, "{id}");
     }
-    assert_eq!(row(OLD).leaving[&region("us")].not_before, samples::time("2026-11-23T02:00:00Z"));
+    assert_eq!(row(OLD).leaving[&region("us")].not_before, samples::time("2026-11-20T02:00:00Z"));
 }
 
 #[tokio::test]
 async fn a_backup_swept_in_all_regions_is_not_listed() {
-    let swept = [committed(OLD), committed(NEW), sweep(OLD)];
+    let swept = [committed(OLD), committed(NEW), forget(OLD), sweep(OLD)];
     let without = [committed(NEW)];
-    let left_over = [committed(NEW), sweep(OLD)];
+    let leftovers = vec![OLD.parse().unwrap()];
+    let left_over =
+        [committed(NEW), RecordBody::SweepIntent(SweepIntentRecord { leftovers, ..SweepIntentRecord::default() })];
     for (why, other) in [("swept too", &swept[..]), ("never had it", &without), ("only leftovers of it", &left_over)] {
         let catalog = Catalog::merge(&[view_of("eu", &swept).await, view_of("us", other).await, unreadable("ap")]);
         assert_eq!(ids(&catalog), [NEW], "{why}");

@@ -16,7 +16,13 @@ async fn plan(scene: &Scene, target: usize, sources: &[usize]) -> RecordPlan {
     for source in sources {
         logs.push(scene.log(*source).await);
     }
-    plan_records(&scene.log(target).await, &logs.iter().collect::<Vec<_>>(), &scene.scope().await, now())
+    plan_records(
+        &scene.log(target).await,
+        &logs.iter().collect::<Vec<_>>(),
+        &scene.scope().await,
+        &Missing::default(),
+        now(),
+    )
 }
 
 fn days(plan: &RecordPlan) -> Vec<String> {
@@ -39,7 +45,7 @@ async fn the_oldest_hole_is_closed_first_but_the_present_before_everything() {
     scope.wal_from = Some(at(800));
     let logs = [scene.log(0).await, scene.log(2).await];
     let logs: Vec<&RegionLog> = logs.iter().collect();
-    let of = |target: &RegionLog| plan_records(target, &logs, &scope, now());
+    let of = |target: &RegionLog| plan_records(target, &logs, &scope, &Missing::default(), now());
     let plan = of(&scene.log(1).await);
     assert_eq!(plan.can_restore, CanRestore::Yes);
     assert_eq!(

@@ -12,6 +12,7 @@ use super::*;
 use crate::format::ids::HoldId;
 use crate::format::layout;
 use crate::heal::pace::Pace;
+use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{DamageRecord, FoundBy, HoldRecord};
 use crate::log::records::record::RecordBody;
 use crate::samples;
@@ -232,6 +233,7 @@ async fn objects_that_a_region_confirmed_but_does_not_have_prevent_the_record() 
         clock: &lifeboat_vocabulary::SystemClock,
         tool: "lifeboat test",
         settled: Duration::ZERO,
+        look: Look::AtObjects,
     };
     let report = heal_region(&mut target, &sources, &scope, &tools).await.unwrap();
     assert_eq!(report.left_count, 1, "{report:?}");
@@ -307,4 +309,62 @@ async fn wal_that_the_writer_may_still_upload_is_not_healed() {
     scene.wal(START + 16 * MIB, START + 17 * MIB, &[0]).await;
     let report = scene.heal(1, &[0, 2]).await;
     assert_eq!(report.wal_objects, 4, "all before the piece that the writer is at: {report:?}");
+}
+
+/// Deletes an object of the backup in a region behind everybody's back.
+async fn lose_pack(scene: &Scene, region: usize, record: &BackupRecord) -> ObjectKey {
+    let key = crate::format::layout::pack(&record.backup, 1, crate::format::ids::ObjectId::from_bytes([2; 16]));
+    scene.memory(region).delete(&key).await.unwrap();
+    key
+}
+
+#[tokio::test]
+async fn what_is_missing_is_healed_before_any_scrub_has_found_it() {
+    let mut scene = Scene::new(&["eu", "us"]).await;
+    let record = scene.backup(20, 16 * MIB, &[0, 1]).await;
+    let key = lose_pack(&scene, 1, &record).await;
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!((&report.backups, report.objects), (&vec![record.backup.clone()], 1), "{report:?}");
+    assert!(report.is_complete() && scene.contents(1).await.contains_key(&key), "{report:?}");
+    assert_eq!(scene.broken_promises(1).await, Vec::<String>::new());
+    assert!(scene.heal(1, &[0]).await.backups.is_empty(), "once is enough");
+}
+
+#[tokio::test]
+async fn a_backup_that_leaves_is_healed_while_another_region_has_it() {
+    let mut scene = Scene::new(&["eu", "us"]).await;
+    let record = scene.backup(20, 16 * MIB, &[0, 1]).await;
+    scene.backup(21, 17 * MIB, &[0, 1]).await;
+    let forget = || RecordBody::Forget(samples::forget(&[record.backup.as_str()], "2026-11-25T02:00:00Z"));
+    scene.append(0, forget()).await;
+    scene.append(1, forget()).await;
+    let key = lose_pack(&scene, 1, &record).await;
+    assert!(!scene.scope().await.backups.contains(&record.backup), "it is to stay nowhere");
+    let report = scene.heal(1, &[0]).await;
+    assert!(report.is_complete() && scene.contents(1).await.contains_key(&key), "{report:?}");
+    // A backup that leaves everywhere is brought to no region that lacks it.
+    let mut third = Scene::new(&["eu", "us"]).await;
+    let only = third.backup(20, 16 * MIB, &[0]).await;
+    third.append(0, RecordBody::Forget(samples::forget(&[only.backup.as_str()], "2026-11-25T02:00:00Z"))).await;
+    assert!(third.heal(1, &[0]).await.backups.is_empty());
+}
+
+#[tokio::test]
+async fn what_no_other_region_has_is_said_and_why() {
+    let mut scene = Scene::new(&["eu", "us"]).await;
+    let kept = scene.backup(20, 16 * MIB, &[1]).await;
+    let leaves = scene.backup(19, 15 * MIB, &[1]).await;
+    scene.append(1, RecordBody::Forget(samples::forget(&[leaves.backup.as_str()], "2026-11-25T02:00:00Z"))).await;
+    lose_pack(&scene, 1, &kept).await;
+    lose_pack(&scene, 1, &leaves).await;
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!(report.left_count, 2, "{report:?}");
+    let why = |record: &BackupRecord| {
+        let what = format!("backup {}", record.backup);
+        report.left.iter().find(|left| left.what == what).map(|left| left.why.clone()).unwrap()
+    };
+    assert!(why(&kept).ends_with("and no other region has it"), "{}", why(&kept));
+    assert!(why(&leaves).contains("it leaves this one from 2026-11-25T02:00:00Z on"), "{}", why(&leaves));
+    let missing: Vec<_> = report.damage.iter().map(|found| found.region.as_str()).collect();
+    assert_eq!(missing, ["us", "us"], "it goes on record as damage");
 }

@@ -21,6 +21,8 @@ async fn no_record_is_accepted_about_what_an_intent_has_named() {
         epochs: vec![epoch],
         ..SweepIntentRecord::default()
     };
+    world.add(&named).await;
+    world.say(RecordBody::Forget(samples::forget(&[named.id().as_str()], "2026-01-01T02:00:00Z"))).await;
     world.say(RecordBody::SweepIntent(intent)).await;
     let other = SmallBackup::new(3, at(0), (1, 1), &[]).record;
     let mut under_old_key = other.clone();

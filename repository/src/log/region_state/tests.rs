@@ -4,7 +4,7 @@ use super::*;
 use crate::format::aead::sha256;
 use crate::format::layout;
 use crate::log::note;
-use crate::log::records::care::{DamageRecord, FoundBy, HealedRecord, SweepDoneRecord};
+use crate::log::records::care::{DamageRecord, FoundBy, HealedRecord, KeepRecord, SweepDoneRecord};
 use crate::log::records::record::{Link, Origin, Record};
 use crate::samples;
 use crate::samples::wal::trust;
@@ -23,7 +23,7 @@ fn backup(text: &str) -> RecordBody {
 }
 
 fn forget(backup: &str) -> RecordBody {
-    RecordBody::Forget(samples::forget(&[backup], "2026-11-23T02:00:00Z"))
+    RecordBody::Forget(samples::forget(&[backup], "2026-11-20T02:00:00Z"))
 }
 
 fn hold(first: u8, backup: &str) -> RecordBody {
@@ -93,7 +93,7 @@ async fn a_forgotten_backup_is_leaving_and_does_not_exist_once_a_sweep_intent_na
     assert!(before.backups.values().all(|backup| backup.leaving.is_none()));
     assert_eq!((before.last_decision, &before.policy), (None, &None));
     let leaving = state(&history[..3]).await;
-    let not_before = samples::time("2026-11-23T02:00:00Z");
+    let not_before = samples::time("2026-11-20T02:00:00Z");
     let expected = Leaving { seq: 3, not_before, why: "no rule keeps it".to_owned() };
     assert_eq!(leaving.backups[&id(OLD)].leaving, Some(expected));
     assert_eq!(leaving.backups[&id(NEW)].leaving, None);
@@ -109,7 +109,7 @@ async fn a_forgotten_backup_is_leaving_and_does_not_exist_once_a_sweep_intent_na
 #[tokio::test]
 async fn a_swept_backup_does_not_exist_again() {
     for (why, history) in [
-        ("a record behind the sweep", vec![backup(OLD), sweep(&[OLD]), backup(OLD)]),
+        ("a record behind the sweep", vec![backup(OLD), forget(OLD), sweep(&[OLD]), backup(OLD)]),
         ("a record behind the sweep of what was left over", {
             let leftovers = vec![id(OLD)];
             let intent = SweepIntentRecord { leftovers, ..SweepIntentRecord::default() };
@@ -119,6 +119,33 @@ async fn a_swept_backup_does_not_exist_again() {
         let state = state(&history).await;
         assert!(state.backups.is_empty() && state.swept.contains_key(&id(OLD)), "{why}");
     }
+}
+
+#[tokio::test]
+async fn an_order_to_delete_counts_only_for_what_the_log_says_may_go() {
+    let early = RecordBody::Forget(samples::forget(&[OLD], "2026-11-20T03:00:00Z"));
+    let keep = RecordBody::Keep(KeepRecord { backups: vec![id(OLD)] });
+    let leftover = |text: &str| {
+        RecordBody::SweepIntent(SweepIntentRecord { leftovers: vec![id(text)], ..SweepIntentRecord::default() })
+    };
+    for (why, history) in [
+        ("nobody has forgotten it", vec![backup(OLD), sweep(&[OLD])]),
+        ("its grace is not over", vec![backup(OLD), early, sweep(&[OLD])]),
+        ("it was kept again", vec![backup(OLD), forget(OLD), keep, sweep(&[OLD])]),
+        ("it is held", vec![backup(OLD), forget(OLD), hold(1, OLD), sweep(&[OLD])]),
+        ("it is no leftover", vec![backup(OLD), leftover(OLD)]),
+        ("there is none yet", vec![sweep(&[OLD]), backup(OLD)]),
+    ] {
+        let state = state(&history).await;
+        assert!(state.backups.contains_key(&id(OLD)) && state.swept.is_empty(), "{why}");
+        let [VoidSweep { backups, .. }] = &state.void_sweeps[..] else { panic!("{why}: {state:?}") };
+        assert_eq!(backups, &[id(OLD)], "{why}");
+        assert_eq!(state.open_intents.iter().map(|open| open.intent.is_empty()).collect::<Vec<_>>(), [true], "{why}");
+    }
+    let twice = state(&[backup(OLD), forget(OLD), sweep(&[OLD]), sweep(&[OLD])]).await;
+    assert!(twice.void_sweeps.is_empty(), "what was named before goes by that");
+    let [first, ..] = &twice.open_intents[..] else { panic!("{twice:?}") };
+    assert_eq!(first.backups.iter().map(|backup| backup.record.backup.clone()).collect::<Vec<_>>(), [id(OLD)]);
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use super::tests::{candidate, policy, utc};
 use super::*;
+use crate::format::ids::HoldId;
+use lifeboat_vocabulary::WalPosition;
 use proptest::prelude::*;
+use std::time::Duration;
 
 const ZONES: [&str; 6] =
     ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia", "Asia/Kathmandu", "America/Sao_Paulo"];

@@ -1,8 +1,13 @@
 //! Tests of retention, case by case.
 
 use super::*;
+use crate::format::ids::HoldId;
+use crate::log::records::care::PolicyText;
 use crate::log::records::care::WHY_BYTES_MAX;
-use lifeboat_vocabulary::{Lsn, TimelineId};
+use crate::retention::model::RetentionLimits;
+use jiff::tz::TimeZone;
+use lifeboat_vocabulary::{ByteCount, Lsn, TimelineId, WalPosition};
+use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -18,6 +23,7 @@ pub(crate) fn candidate(stop_time: UtcTime) -> Candidate {
     Candidate {
         backup: BackupId::new(stop_time, 0x5f1c_09ab),
         stop_time,
+        arrived: None,
         start,
         verification: Verification::Undrilled,
         held: BTreeSet::new(),
@@ -312,7 +318,7 @@ fn a_clock_that_runs_backwards_does_not_move_the_window_back() {
         state.backups.insert(record.backup.clone(), BackupState { record, seq: 1, leaving, damaged, held });
     }
     let anchor = |state: &RegionState, now: &str| {
-        let plan = plan_region(state, &policy("UTC"), utc(now));
+        let plan = plan_region(state, &StoreFacts::default(), &policy("UTC"), utc(now));
         (plan.anchor.unwrap().as_str()[..8].to_owned(), plan.unusual)
     };
     assert_eq!(anchor(&state, "2026-11-28T02:00:00Z"), ("20261120".to_owned(), vec![]));
@@ -338,7 +344,7 @@ fn damage_is_taken_from_the_record_and_from_the_region() {
         ("the database was damaged", in_database, Verification::Damaged),
     ] {
         let backups = BTreeMap::from([(backup.record.backup.clone(), backup)]);
-        let found = candidates(&RegionState { backups, ..RegionState::default() });
+        let found = candidates(&RegionState { backups, ..RegionState::default() }, &StoreFacts::default());
         assert_eq!(found.iter().map(|candidate| candidate.verification).collect::<Vec<_>>(), [expected], "{why}");
     }
 }
@@ -350,4 +356,94 @@ fn a_policy_is_read_back_from_its_record() {
     assert_eq!(policy("UTC").text().timezone, "UTC");
     let elsewhere = PolicyText { timezone: "Atlantis/Centre".to_owned(), ..berlin.text() };
     assert_eq!(RetentionPolicy::from_text(&elsewhere, berlin.limits), None);
+}
+
+/// As `candidate`, and its record arrived at once.
+fn arrived(stop_time: UtcTime) -> Candidate {
+    Candidate { arrived: Some(stop_time), ..candidate(stop_time) }
+}
+
+/// What somebody with a writer's key adds: complete at `stop_time`, he says.
+fn claimed(stop_time: UtcTime, arrived: UtcTime, number: u32) -> Candidate {
+    Candidate { backup: BackupId::new(stop_time, number), arrived: Some(arrived), ..candidate(stop_time) }
+}
+
+#[test]
+fn a_backup_whose_time_the_store_does_not_bear_out_pushes_nothing_out() {
+    let begin = utc("2026-10-01T02:00:00Z");
+    let now = begin.plus(40 * DAY + HOUR);
+    let honest: Vec<Candidate> = (0..=40).map(|day| arrived(begin.plus(DAY * day))).collect();
+    let limits = RetentionLimits { backup_every: Some(DAY), share_max_percent: 100 };
+    let policy = RetentionPolicy { limits, ..policy("UTC") };
+    let expected = plan_candidates(&honest, &policy, now);
+    for (why, false_ones) in [
+        ("years ahead", (0..50).map(|n| claimed(now.plus(DAY * (300 + n)), now, n)).collect::<Vec<_>>()),
+        ("the last of each day", (0..38).map(|n| claimed(begin.plus(DAY * n + 20 * HOUR), now, n)).collect()),
+        ("a new anchor", (0..20).map(|n| claimed(begin.plus(32 * DAY + 2 * HOUR * n), now, n)).collect()),
+    ] {
+        let all: Vec<Candidate> = honest.iter().chain(&false_ones).cloned().collect();
+        let plan = plan_candidates(&all, &policy, now);
+        for (backup, _) in &expected.kept {
+            assert!(plan.keeps(backup), "{why}: {backup}");
+        }
+        assert_eq!((&plan.anchor, plan.wal_from), (&expected.anchor, expected.wal_from), "{why}");
+        assert_eq!(plan.unusual, [], "{why}: nothing of it stops retention");
+        assert_eq!(plan.kept.len() + plan.dropped.len(), all.len(), "{why}");
+    }
+    // A copy of the whole repository, or a region that was healed: everything arrived much later than it was made.
+    let copied: Vec<Candidate> = honest.iter().map(|each| Candidate { arrived: Some(now), ..each.clone() }).collect();
+    let names = |plan: &RetentionPlan| plan.kept.iter().map(|(backup, _)| backup.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&plan_candidates(&copied, &policy, now)), names(&expected));
+}
+
+#[test]
+fn shares_are_measured_in_what_existed_before_the_last_days() {
+    let begin = utc("2026-11-01T02:00:00Z");
+    let now = begin.plus(12 * DAY);
+    let old = (0..10).map(|day| arrived(begin.plus(DAY * day)));
+    let many = (0..200).map(|n| claimed(now, now, n));
+    let limits = RetentionLimits { backup_every: None, share_max_percent: 30 };
+    let policy = RetentionPolicy { limits, min_keep: 1, ..only(6, 0, 0) };
+    let all: Vec<Candidate> = old.chain(many).collect();
+    let guards = plan_candidates(&all, &policy, now).unusual;
+    assert_eq!(guards[0], Guard::TooManyBackups { dropped: 5, of: 10, percent: 30 }, "not 204 of 210");
+}
+
+#[test]
+fn what_became_due_while_a_region_was_away_is_not_unusual_and_another_policy_is() {
+    let begin = utc("2026-09-01T02:00:00Z");
+    let at = |day: u32| begin.plus(DAY * day);
+    let usual = policy("UTC");
+    let all: Vec<Candidate> = (0..=30).map(|day| candidate(at(day))).collect();
+    let kept = plan_candidates(&all, &usual, at(30));
+    let mut state =
+        RegionState { policy: Some((usual.text(), at(30))), last_decision: Some(at(30)), ..RegionState::default() };
+    let left = all.iter().filter(|each| kept.keeps(&each.backup)).map(|each| each.stop_time);
+    for time in left.chain((31..=60).map(at)) {
+        let mut record = crate::samples::backup_record_named(BackupId::new(time, 1).as_str(), "2026-11-20T02:41:07Z");
+        record.stop_time = time;
+        let backup = BackupState { record, seq: 1, leaving: None, damaged: None, held: BTreeSet::new() };
+        state.backups.insert(backup.record.backup.clone(), backup);
+    }
+    let unusual = |state: &RegionState, policy: &RetentionPolicy| {
+        plan_region(state, &StoreFacts::default(), policy, at(60).plus(HOUR)).unusual
+    };
+    assert_eq!(unusual(&state, &usual), [], "one or two a day, had it been there");
+    let before = RetentionPolicy { daily: 60, ..usual.clone() };
+    let longer = RegionState { policy: Some((before.text(), at(30))), ..state.clone() };
+    assert!(!unusual(&longer, &usual).is_empty(), "the policy is another one than the last time");
+    let never = RegionState { policy: None, last_decision: None, ..state.clone() };
+    assert!(!unusual(&never, &usual).is_empty(), "retention has never been carried out here");
+    let less = RetentionPolicy { daily: 1, weekly: 1, monthly: 0, ..usual };
+    let agreed = RegionState { policy: Some((less.text(), at(60))), ..state };
+    assert!(!unusual(&agreed, &less).is_empty(), "it became due at once");
+}
+
+#[test]
+fn a_decision_of_the_future_counts_from_when_its_record_arrived() {
+    let now = utc("2026-11-20T03:00:00Z");
+    let state = RegionState { last_decision: Some(utc("2036-01-01T00:00:00Z")), ..RegionState::default() };
+    let behind = |facts: &StoreFacts| plan_region(&state, facts, &policy("UTC"), now).unusual;
+    assert!(matches!(behind(&StoreFacts::default())[..], [Guard::ClockBehind { .. }]));
+    assert_eq!(behind(&StoreFacts { decided: Some(now), ..StoreFacts::default() }), []);
 }

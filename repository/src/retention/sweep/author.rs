@@ -12,6 +12,7 @@ use crate::log::note::NoteSigner;
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::RegionLog;
 use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::evidence::Evidence;
 
 /// Says whether anything may be deleted just now. Asked before every record and before every deletion.
 pub trait DeleteGate: Send + Sync {
@@ -78,6 +79,8 @@ pub struct SweepRegion<'a> {
     pub log: &'a mut RegionLog,
     /// Who deletes.
     pub author: &'a SweepAuthor,
+    /// What the store says about the backups: empty at first, and completed by every step.
+    pub evidence: Evidence,
 }
 
 impl SweepRegion<'_> {

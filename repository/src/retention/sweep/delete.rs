@@ -3,18 +3,16 @@
 use std::collections::BTreeSet;
 
 use futures_util::StreamExt;
-use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, Store, StoreError};
+use lifeboat_stores::{ObjectKey, Store, StoreError};
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
 
-use crate::format::aead::sha256;
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, WalForm};
-use crate::format::packs_list::PacksList;
-use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
 use crate::log::region_state::RegionState;
 use crate::retention::sweep::author::SweepAuthor;
 use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::evidence::Needs;
 use crate::retention::sweep::listing::{Pages, Seen};
 use crate::retention::sweep::slices::{Coverage, SLICE_GRACE};
 use crate::wal::name::WalObject;
@@ -60,14 +58,20 @@ impl<'a> Sweeper<'a> {
         Self { store, author, now }
     }
 
-    /// Deletes everything that `intent` names and nothing else. `state` is of a log that has the intent.
+    /// Deletes everything that `intent` names and nothing else. `state` is of a log that has the intent, and `needs` is what
+    /// the backups need that exist there.
     ///
-    /// CRASH SAFETY: the backups that are kept say by their own lists what they need, and these are read and checked before
-    /// the first object goes. Keys go last: a crash leaves a key without objects, never objects without their key that
-    /// could still be taken for complete.
-    pub(crate) async fn intent(&self, intent: &SweepIntentRecord, state: &RegionState) -> Result<Swept, SweepError> {
+    /// CRASH SAFETY: what is kept was read before the intent was written, so nothing here can find out too late that it may
+    /// not go on. Keys go last: a crash leaves a key without objects, never objects without their key that could still be
+    /// taken for complete.
+    pub(crate) async fn intent(
+        &self,
+        intent: &SweepIntentRecord,
+        state: &RegionState,
+        needs: &Needs,
+    ) -> Result<Swept, SweepError> {
         let backups: BTreeSet<&BackupId> = intent.backups.iter().chain(&intent.leftovers).collect();
-        let mut swept = self.folders(&backups, state).await?;
+        let mut swept = self.folders(&backups, state, needs).await?;
         for floor in &intent.wal {
             swept.add(self.wal(*floor).await?);
         }
@@ -79,52 +83,33 @@ impl<'a> Sweeper<'a> {
     }
 
     /// Deletes what lies in the folders of backups that were swept before.
-    pub(crate) async fn late(&self, backups: &BTreeSet<BackupId>, state: &RegionState) -> Result<Swept, SweepError> {
-        self.folders(&backups.iter().collect(), state).await
+    pub(crate) async fn late(
+        &self,
+        backups: &BTreeSet<BackupId>,
+        state: &RegionState,
+        needs: &Needs,
+    ) -> Result<Swept, SweepError> {
+        self.folders(&backups.iter().collect(), state, needs).await
     }
 
-    async fn folders(&self, backups: &BTreeSet<&BackupId>, state: &RegionState) -> Result<Swept, SweepError> {
+    async fn folders(
+        &self,
+        backups: &BTreeSet<&BackupId>,
+        state: &RegionState,
+        needs: &Needs,
+    ) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
-        if backups.is_empty() {
-            return Ok(swept);
-        }
-        let needed = self.needed(backups, state).await?;
         for backup in backups {
-            // A request for a backup that exists is a mistake, and must not delete it.
-            if !state.backups.contains_key(*backup) {
-                swept.add(self.folder(backup, &needed).await?);
+            // A request for a backup that exists is a mistake, and must not delete it; where it is unknown what is needed,
+            // everything is.
+            if !state.backups.contains_key(*backup) && needs.may_need(backup).is_none() {
+                swept.add(self.folder(backup, needs).await?);
             }
         }
         Ok(swept)
     }
 
-    /// The objects in the folders of `backups` that backups need which exist.
-    async fn needed(
-        &self,
-        backups: &BTreeSet<&BackupId>,
-        state: &RegionState,
-    ) -> Result<BTreeSet<ObjectKey>, SweepError> {
-        let mut needed = BTreeSet::new();
-        for kept in state.backups.values() {
-            let list = self.list_of(&kept.record).await?;
-            let theirs = |key: &ObjectKey| layout::folder_of(key).is_some_and(|folder| backups.contains(&folder));
-            needed.extend(list.iter().map(|(key, _)| key).filter(|key| theirs(key)).cloned());
-        }
-        Ok(needed)
-    }
-
-    /// The list of a backup's objects, as its record signs it.
-    async fn list_of(&self, record: &BackupRecord) -> Result<PacksList, SweepError> {
-        let backup = || record.backup.clone();
-        let read = self.store.get(&layout::packs_list(&record.backup), ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await;
-        let bytes = read.map_err(|source| SweepError::Needs { backup: backup(), source })?;
-        if sha256(&bytes) != record.packs.sha256 {
-            return Err(SweepError::OtherList { backup: backup() });
-        }
-        PacksList::parse(&bytes).map_err(|source| SweepError::BadList { backup: backup(), source })
-    }
-
-    async fn folder(&self, backup: &BackupId, needed: &BTreeSet<ObjectKey>) -> Result<Swept, SweepError> {
+    async fn folder(&self, backup: &BackupId, needs: &Needs) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         let mut pages = Pages::new(self.store, layout::backup_prefix(backup), self.now);
         let mut first = FirstOfFolder::Unknown;
@@ -132,7 +117,7 @@ impl<'a> Sweeper<'a> {
             self.author.check()?;
             let of_page = page.len() as u64;
             let mut to_delete: Vec<ToDelete> =
-                page.into_iter().map(to_delete).filter(|(key, _)| !needed.contains(key)).collect();
+                page.into_iter().map(to_delete).filter(|(key, _)| !needs.contains(key)).collect();
             swept.needed += of_page - to_delete.len() as u64;
             if first == FirstOfFolder::Unknown
                 && let Some((key, size)) = to_delete.pop()

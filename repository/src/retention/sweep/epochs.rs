@@ -17,8 +17,8 @@ use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::WalFloor;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
-use crate::log::region_state::RegionState;
 use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::floor::{Kept, KeptWal};
 use crate::wal::list::{WalPages, timelines};
 
 /// The keys for WAL that a log names.
@@ -34,8 +34,9 @@ struct Taken<'a> {
 }
 
 impl WalEpochs {
-    /// `rising` are floors that rise now.
-    pub(crate) fn of(log: &RegionLog, state: &RegionState, rising: &[WalFloor]) -> Self {
+    /// `kept` is the WAL that today's plan keeps. Floors that the log names do not count: whoever may write there may have
+    /// put them where he likes.
+    pub(crate) fn of(log: &RegionLog, kept: Option<&KeptWal>) -> Self {
         let (mut taken, mut backups, mut newest) = (Vec::new(), Vec::new(), None);
         for entry in log.entries() {
             let seq = entry.record.link.seq;
@@ -53,7 +54,10 @@ impl WalEpochs {
         }
         let named: BTreeSet<EpochId> = taken.iter().map(|taken| taken.epoch).collect();
         let Some(newest) = newest else { return Self { named, over: BTreeSet::new() } };
-        let floor = floor_of(newest, state, rising);
+        let floor = match kept.map(|kept| kept.of_timeline(newest)) {
+            Some(Kept::From(floor)) => Some(floor),
+            Some(Kept::All | Kept::Nothing) | None => None,
+        };
         let is_over = |index: usize, this: &Taken<'_>| {
             let later = taken.iter().skip(index + 1);
             let mut next = later.filter(|later| later.writer == this.writer && later.epoch != this.epoch);
@@ -79,11 +83,6 @@ impl WalEpochs {
     pub(crate) fn is_over(&self, epoch: EpochId) -> bool {
         self.over.contains(&epoch)
     }
-}
-
-fn floor_of(timeline: TimelineId, state: &RegionState, rising: &[WalFloor]) -> Option<Lsn> {
-    let rising = rising.iter().filter(|floor| floor.timeline == timeline).map(|floor| floor.before);
-    rising.chain(state.wal_floors.get(&timeline).copied()).max()
 }
 
 /// Whether everything is below `floor` that was received before record `seq`, and some time after it.

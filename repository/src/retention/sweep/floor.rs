@@ -14,7 +14,8 @@ use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionState;
-use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
+use crate::retention::model::{RetentionPlan, RetentionPolicy};
+use crate::retention::plan::{StoreFacts, plan_region};
 use crate::retention::sweep::settings::SweepSettings;
 
 /// How far back WAL is kept: over the window, and over the grace beyond it.
@@ -40,8 +41,14 @@ impl KeptWindow {
     }
 
     /// The plan for this window.
-    pub(crate) fn plan(self, state: &RegionState, settings: &SweepSettings, now: UtcTime) -> RetentionPlan {
-        plan_region(state, &RetentionPolicy { window: self.0, ..settings.policy.clone() }, now)
+    pub(crate) fn plan(
+        self,
+        state: &RegionState,
+        facts: &StoreFacts,
+        settings: &SweepSettings,
+        now: UtcTime,
+    ) -> RetentionPlan {
+        plan_region(state, facts, &RetentionPolicy { window: self.0, ..settings.policy.clone() }, now)
     }
 }
 

@@ -10,11 +10,13 @@ use crate::format::ids::EpochId;
 use crate::format::layout::WalForm;
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
 use crate::log::records::record::Record;
-use crate::log::region_state::RegionState;
-use crate::retention::plan::RetentionPlan;
+use crate::log::region_state::{BackupState, RegionState};
+use crate::retention::model::RetentionPlan;
+use crate::retention::plan::StoreFacts;
 use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::epochs::{WalEpochs, epochs_in_use};
 use crate::retention::sweep::error::SweepError;
+use crate::retention::sweep::evidence::{Evidence, Needs};
 use crate::retention::sweep::floor::{Kept, KeptWal, KeptWindow};
 use crate::retention::sweep::listing::Listing;
 use crate::retention::sweep::settings::{Elsewhere, SweepSettings};
@@ -39,37 +41,92 @@ pub(crate) struct Decided {
     pub(crate) intent: SweepIntentRecord,
     /// Forgotten backups whose grace is not over.
     pub(crate) waiting: Vec<(BackupId, UtcTime)>,
+    /// Backups that would go, and stay because it cannot be known whether others need their objects: why.
+    pub(crate) undecided: Vec<(BackupId, String)>,
     /// Backups that were swept before, and of which something lies there nevertheless.
     pub(crate) late: BTreeSet<BackupId>,
+    /// What the backups need that stay.
+    pub(crate) needs: Needs,
 }
 
-/// Decides what goes. Writes nothing.
+/// What is decided about.
+pub(crate) struct View<'a> {
+    pub(crate) state: &'a RegionState,
+    pub(crate) plan: &'a RetentionPlan,
+    /// Made after `state` was read.
+    pub(crate) listing: &'a Listing,
+    /// Backups that do not exist any more and whose objects are still there: sweeps of them are not finished.
+    pub(crate) beside: Vec<&'a BackupState>,
+}
+
+/// Decides what goes. Writes nothing, and reads all that carrying it out has to know.
 pub(crate) async fn decide(
     region: &SweepRegion<'_>,
     settings: &SweepSettings,
-    state: &RegionState,
-    plan: &RetentionPlan,
-    listing: &Listing,
+    facts: &StoreFacts,
+    view: &View<'_>,
 ) -> Result<Decided, SweepError> {
+    let View { state, plan, listing, beside } = view;
     let mut decided = Decided::default();
     for dropped in &plan.dropped {
-        match dropped.leaving {
-            Some(not_before) if not_before <= listing.now => decided.intent.backups.push(dropped.backup.clone()),
-            Some(not_before) => decided.waiting.push((dropped.backup.clone(), not_before)),
-            None => {}
+        let leaving = state.backups.get(&dropped.backup).and_then(|backup| backup.leaving.as_ref());
+        let Some(leaving) = leaving else { continue };
+        // A record can say that it is old; by the store's clock it is as old as it is.
+        let arrived = region.evidence.arrived(leaving.seq).map(|arrived| arrived.plus(settings.grace));
+        let until = arrived.map_or(leaving.not_before, |arrived| leaving.not_before.max(arrived));
+        if until <= listing.now {
+            decided.intent.backups.push(dropped.backup.clone());
+        } else {
+            decided.waiting.push((dropped.backup.clone(), until));
         }
     }
     decided.intent.backups.truncate(crate::log::records::care::BACKUPS_MAX);
+    let going = std::mem::take(&mut decided.intent.backups);
+    let Settled { going, undecided, needs } =
+        settle(&region.evidence, going, state.backups.values().chain(beside.iter().copied()));
+    (decided.intent.backups, decided.undecided, decided.needs) = (going, undecided, needs);
     decided.intent.leftovers = leftovers(state, listing, &settings.elsewhere);
+    decided.intent.leftovers.retain(|leftover| decided.needs.may_need(leftover).is_none());
     let open = state.open_intents.iter();
     let open: BTreeSet<_> = open.flat_map(|open| open.intent.backups.iter().chain(&open.intent.leftovers)).collect();
     let swept = listing.folders.keys().filter(|backup| state.swept.contains_key(*backup) && !open.contains(backup));
     decided.late = swept.cloned().collect();
     let window = KeptWindow::of(region.log, settings, listing.now);
-    let kept = KeptWal::of(state, &window.plan(state, settings, listing.now));
-    wal(region.store, state, kept, listing, &mut decided.intent).await?;
-    decided.intent.epochs = epochs(region, settings, state, listing, &decided.intent).await?;
+    let kept = KeptWal::of(state, &window.plan(state, facts, settings, listing.now));
+    wal(region.store, kept, listing, &mut decided.intent).await?;
+    decided.intent.epochs = epochs(region, settings, view, kept.as_ref(), &decided.intent).await?;
     Ok(decided)
+}
+
+/// What goes, and what is known of what the others need.
+pub(crate) struct Settled {
+    pub(crate) going: Vec<BackupId>,
+    pub(crate) undecided: Vec<(BackupId, String)>,
+    pub(crate) needs: Needs,
+}
+
+/// Takes out of `going` what others may need whose lists cannot be read: those stay, and then what they need stays too.
+pub(crate) fn settle<'a>(
+    evidence: &Evidence,
+    mut going: Vec<BackupId>,
+    backups: impl Iterator<Item = &'a BackupState> + Clone,
+) -> Settled {
+    let mut undecided = Vec::new();
+    loop {
+        let goes: BTreeSet<&BackupId> = going.iter().collect();
+        let needs = evidence.needs(backups.clone().filter(|backup| !goes.contains(&backup.record.backup)));
+        let before = going.len();
+        going.retain(|backup| match needs.may_need(backup) {
+            Some((by, why)) => {
+                undecided.push((backup.clone(), format!("backup {by} may need its objects, and {why}")));
+                false
+            }
+            None => true,
+        });
+        if going.len() == before {
+            return Settled { going, undecided, needs };
+        }
+    }
 }
 
 /// Folders of backups that no record names here, nor in any other region.
@@ -85,7 +142,6 @@ fn leftovers(state: &RegionState, listing: &Listing, elsewhere: &Elsewhere) -> V
 /// The floors of WAL that rise, and of slices.
 async fn wal(
     store: &dyn Store,
-    state: &RegionState,
     kept: Option<KeptWal>,
     listing: &Listing,
     intent: &mut SweepIntentRecord,
@@ -100,8 +156,7 @@ async fn wal(
             Kept::From(floor) => Some(floor),
             Kept::Nothing => highest_end(store, timeline).await?,
         };
-        // A floor never goes back, whatever a clock or a policy says: what was below it is gone.
-        let floor = floor.max(state.wal_floors.get(&timeline).copied());
+        // Not from the floor that the log names: what is to go today is decided today.
         if let Some(before) = floor
             && begins_below(store, WalFloor { timeline, before }).await?
         {
@@ -127,7 +182,7 @@ async fn highest_end(store: &dyn Store, timeline: lifeboat_vocabulary::TimelineI
 }
 
 /// Whether there is anything below a floor.
-async fn begins_below(store: &dyn Store, floor: WalFloor) -> Result<bool, SweepError> {
+pub(crate) async fn begins_below(store: &dyn Store, floor: WalFloor) -> Result<bool, SweepError> {
     for form in [WalForm::Piece, WalForm::Slice] {
         let first = WalPages::all(store, form, floor.timeline).next().await.map_err(SweepError::List)?;
         if first.is_some_and(|first| first.range.end <= floor.before) {
@@ -141,16 +196,17 @@ async fn begins_below(store: &dyn Store, floor: WalFloor) -> Result<bool, SweepE
 async fn epochs(
     region: &SweepRegion<'_>,
     settings: &SweepSettings,
-    state: &RegionState,
-    listing: &Listing,
+    View { state, listing, beside, .. }: &View<'_>,
+    kept_wal: Option<&KeptWal>,
     intent: &SweepIntentRecord,
 ) -> Result<Vec<EpochId>, SweepError> {
     let goes: BTreeSet<&BackupId> = intent.backups.iter().collect();
-    let kept = state.backups.values().filter(|backup| !goes.contains(&backup.record.backup));
+    let there = state.backups.values().chain(beside.iter().copied());
+    let kept = there.filter(|backup| !goes.contains(&backup.record.backup));
     let kept: BTreeSet<EpochId> = kept.flat_map(|kept| &kept.record.epochs).map(|epoch| epoch.id).collect();
     let records = region.log.entries().iter().filter_map(|entry| Record::backup(&entry.record));
     let of_backups: BTreeSet<EpochId> = records.flat_map(|record| &record.epochs).map(|epoch| epoch.id).collect();
-    let wal = WalEpochs::of(region.log, state, &intent.wal);
+    let wal = WalEpochs::of(region.log, kept_wal);
     let mut going = Vec::new();
     for (epoch, age) in &listing.epochs {
         let goes = match (kept.contains(epoch), wal.is_of_wal(*epoch), of_backups.contains(epoch)) {

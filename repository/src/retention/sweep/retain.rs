@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, Store};
-use lifeboat_vocabulary::{BackupId, UtcTime};
+use lifeboat_vocabulary::{BackupId, UtcTime, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
 use crate::log::records::backup::BackupRecord;
 use crate::log::region_state::RegionState;
-use crate::retention::plan::{RetentionPlan, RetentionPolicy};
+use crate::retention::model::{RetentionPlan, RetentionPolicy};
 use crate::retention::reason::Reason;
 use crate::retention::sweep::error::SweepError;
 
@@ -34,6 +34,8 @@ pub struct RetainReport {
     pub extended: Vec<(BackupId, UtcTime)>,
     /// Objects that were asked for.
     pub objects: u64,
+    /// Backups that could not be locked, or not as a whole: why.
+    pub failed: Vec<(BackupId, String)>,
 }
 
 /// Extends the locks of everything that `plan` keeps. Asks for one object of each backup: its list, which is locked last.
@@ -42,7 +44,8 @@ pub struct RetainReport {
 /// finds it and locks everything again, which changes nothing where it is done.
 ///
 /// # Errors
-/// [`SweepError`]; locks are only ever extended, so repeating is harmless.
+/// [`SweepError`] if the region does not answer; locks are only ever extended, so repeating is harmless. What cannot be locked
+/// is in the report, and keeps nothing else from being locked.
 pub async fn extend_locks(
     store: &dyn Store,
     state: &RegionState,
@@ -53,20 +56,38 @@ pub async fn extend_locks(
     let mut report = RetainReport::default();
     for (backup, reasons) in &plan.kept {
         let Some(state) = state.backups.get(backup) else { continue };
-        let record = &state.record;
-        let list = layout::packs_list(backup);
-        let held = store.retained_until(&list).await;
-        let held = held.map_err(|source| SweepError::Retain { key: list.clone(), source })?;
-        let certain = certain_until(record, reasons, policy, now);
-        let until = match certain.filter(|certain| *certain > now.plus(RENEW)) {
-            Some(certain) if held.is_none_or(|held| held < certain) => certain,
-            None if held.is_none_or(|held| held < now.plus(RENEW)) => now.plus(SPAN),
-            _ => continue,
-        };
-        report.objects += lock_backup(store, record, until).await?;
-        report.extended.push((backup.clone(), until));
+        match extend_lock(store, &state.record, reasons, policy, now).await {
+            Ok(Some((until, objects))) => {
+                report.objects += objects;
+                report.extended.push((backup.clone(), until));
+            }
+            Ok(None) => {}
+            // A region that does not answer answers about none; what is wrong with one backup is about that one.
+            Err(error) if error.may_pass() => return Err(error),
+            Err(error) => report.failed.push((backup.clone(), error_chain(&error))),
+        }
     }
     Ok(report)
+}
+
+/// Extends the lock of one backup if it is due. Until when it lasts then, and how many objects were asked for.
+async fn extend_lock(
+    store: &dyn Store,
+    record: &BackupRecord,
+    reasons: &BTreeSet<Reason>,
+    policy: &RetentionPolicy,
+    now: UtcTime,
+) -> Result<Option<(UtcTime, u64)>, SweepError> {
+    let list = layout::packs_list(&record.backup);
+    let held = store.retained_until(&list).await;
+    let held = held.map_err(|source| SweepError::Retain { key: list.clone(), source })?;
+    let certain = certain_until(record, reasons, policy, now);
+    let until = match certain.filter(|certain| *certain > now.plus(RENEW)) {
+        Some(certain) if held.is_none_or(|held| held < certain) => certain,
+        None if held.is_none_or(|held| held < now.plus(RENEW)) => now.plus(SPAN),
+        _ => return Ok(None),
+    };
+    Ok(Some((until, lock_backup(store, record, until).await?)))
 }
 
 /// The end of the longest class that the backup is in for good. It may be in the past.
@@ -120,7 +141,7 @@ async fn lock_backup(store: &dyn Store, record: &BackupRecord, until: UtcTime) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retention::plan::RetentionLimits;
+    use crate::retention::model::RetentionLimits;
     use crate::samples;
     use jiff::tz::TimeZone;
 

@@ -2,15 +2,16 @@
 //!
 //! CRASH SAFETY, in each region by itself:
 //! 1. [`forget`]: a `forget` record names the backups that no rule keeps. Nothing is deleted; they can still be restored.
-//! 2. After their grace [`sweep_region`] decides anew, from the log as it stands and a listing that was made after it was read.
+//! 2. After their grace [`sweep_region`] decides anew, from the log as it stands and a listing that was made after it was read,
+//!    and reads all that it has to know to carry that out: what cannot be read keeps what it may need, and stops nothing else.
 //! 3. A `sweep-intent` record names everything that goes. It stands directly behind the last record that was read, or
 //!    nowhere: if anything was committed or held meanwhile, this fails, and everything is decided again.
 //! 4. What the intent names is deleted; wrapped keys last.
 //! 5. A `sweep-done` record says that nothing of it is left.
 //!
 //! Crash before 3: nothing has happened. Crash or lost answer in 3: the record stands or not, and the next run reads which.
-//! Crash in 4, or before 5: the next run finds the intent without its end, and deletes what is left of it before it decides
-//! about anything else. All of 4 may be repeated. Hence: nothing is deleted that no record before it names, and a backup
+//! Crash in 4, or before 5: the next run finds the intent without its end, decides anew about what it names
+//! ([`crate::retention::sweep::unfinished`]), and deletes what is left of it. All of 4 may be repeated. Hence: nothing is deleted that no record before it names, and a backup
 //! whose record stands in a log and that no intent names has all its objects. The other half of that promise is kept where
 //! records are appended: [`crate::log::region_log::RegionLog::try_append`] refuses one about a backup or a key that an intent has named.
 
@@ -19,18 +20,21 @@ use std::time::Duration;
 use lifeboat_stores::Store;
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
 
+use crate::format::ids::EpochId;
 use crate::log::records::care::{
-    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, KeepRecord, SweepDoneRecord, SweepIntentRecord,
+    BACKUPS_MAX, FORGOTTEN_MAX, ForgetRecord, Forgotten, KeepRecord, SweepDoneRecord, SweepIntentRecord, WalFloor,
 };
 use crate::log::records::record::RecordBody;
 use crate::log::region_state::{OpenIntent, RegionState};
-use crate::retention::plan::RetentionPlan;
+use crate::retention::model::RetentionPlan;
 use crate::retention::sweep::author::SweepRegion;
 use crate::retention::sweep::delete::{Sweeper, Swept};
 use crate::retention::sweep::error::SweepError;
-use crate::retention::sweep::intent::{Decided, decide};
+use crate::retention::sweep::evidence::Needs;
+use crate::retention::sweep::intent::{Decided, View, decide};
 use crate::retention::sweep::listing::{Listing, list_region};
 use crate::retention::sweep::settings::{DeleteMode, SweepSettings};
+use crate::retention::sweep::unfinished::{Agreed, Rest, Reviewed, review};
 
 /// How far our clock and a region's may be apart before nothing is deleted there.
 const SKEW_MAX: Duration = Duration::from_secs(3600);
@@ -67,6 +71,10 @@ pub struct SweepReport {
     pub waiting: Vec<(BackupId, UtcTime)>,
     /// Objects that stay although their backup was swept, because a backup that is kept refers to them.
     pub needed: u64,
+    /// Deletions that somebody has ordered, and that today's plan does not agree with: they are not carried out.
+    pub refused: Vec<String>,
+    /// Backups that would go, and stay because it cannot be known whether others need their objects: why.
+    pub undecided: Vec<(BackupId, String)>,
 }
 
 /// Writes down what the plan for this region keeps no longer, and what it keeps again although it was forgotten: a reader
@@ -86,7 +94,9 @@ pub async fn forget(
         region.refresh().await?;
         check_clock(region.store, now).await?;
         let state = settings.state(region.log, now)?;
-        let plan = settings.plan(&state, now)?;
+        region.evidence.look(region.store, &state, now).await?;
+        let facts = region.evidence.facts(&state, &settings.elsewhere);
+        let plan = settings.plan(&state, &facts, now)?;
         let again = stays_after_all(&state, &plan);
         if !again.is_empty() {
             let body = RecordBody::Keep(KeepRecord { backups: again.clone() });
@@ -101,7 +111,7 @@ pub async fn forget(
             return Ok(ForgetReport { plan, forgotten: Vec::new(), kept_again });
         }
         let forgotten = backups.iter().map(|new| (new.backup.clone(), new.why.clone())).collect();
-        let decided = state.last_decision.map_or(now, |last| last.max(now));
+        let decided = facts.decided_at(&state).map_or(now, |last| last.max(now));
         let not_before = decided.plus(settings.grace);
         let body = RecordBody::Forget(ForgetRecord { backups, policy: settings.policy.text(), not_before });
         if region.append(body, now).await?.is_some() {
@@ -133,17 +143,23 @@ pub async fn sweep_region(
     region.refresh().await?;
     check_clock(region.store, now).await?;
     let mut report = SweepReport::default();
-    let open = settings.state(region.log, now)?.open_intents;
-    for intent in open {
-        region.carry_out(&intent, &mut report, now).await?;
+    let Reviewed { intents, refused, undecided, needs } = review(region, settings, now).await?;
+    (report.refused, report.undecided) = (refused, undecided);
+    for agreed in intents {
+        region.carry_out(&agreed, &needs, &mut report, now).await?;
     }
     for _ in 0..ATTEMPTS {
         region.author.check()?;
         region.refresh().await?;
         let state = settings.state(region.log, now)?;
-        let plan = settings.plan(&state, now)?;
+        region.evidence.look(region.store, &state, now).await?;
+        let facts = region.evidence.facts(&state, &settings.elsewhere);
+        let plan = settings.plan(&state, &facts, now)?;
         let listing = list_region(region.store, &state, now).await?;
-        let decided = decide(region, settings, &state, &plan, &listing).await?;
+        let beside = state.open_intents.iter().flat_map(|open| &open.backups).collect();
+        let view = View { state: &state, plan: &plan, listing: &listing, beside };
+        let mut decided = decide(region, settings, &facts, &view).await?;
+        without_open(&mut decided.intent, &state);
         report.note(&plan, &decided);
         if decided.intent.is_empty() {
             region.tidy(&decided, &listing, &mut report).await?;
@@ -158,13 +174,28 @@ pub async fn sweep_region(
             }
             report.swept.extend(decided.intent.backups.iter().cloned());
             report.leftovers.extend(decided.intent.leftovers.iter().cloned());
-            let open = OpenIntent { seq, intent: decided.intent.clone(), locked: None };
-            region.carry_out(&open, &mut report, now).await?;
+            let writer = region.author.signer.name().clone();
+            let goes = decided.intent.clone();
+            let open = OpenIntent { seq, writer, intent: goes.clone(), backups: Vec::new(), locked: None };
+            // What it needs was read before it was written, and nothing has been committed in between.
+            region.carry_out(&Agreed { open, goes, rest: Rest::Nothing }, &decided.needs, &mut report, now).await?;
             region.tidy(&decided, &listing, &mut report).await?;
             return Ok(report);
         }
     }
     Err(SweepError::Contended { attempts: ATTEMPTS })
+}
+
+/// What an open intent names already needs no other one.
+fn without_open(intent: &mut SweepIntentRecord, state: &RegionState) {
+    for open in &state.open_intents {
+        let named = |epoch: &EpochId| open.intent.epochs.contains(epoch);
+        intent.epochs.retain(|epoch| !named(epoch));
+        let covers = |floor: &WalFloor| {
+            open.intent.wal.iter().any(|named| named.timeline == floor.timeline && named.before >= floor.before)
+        };
+        intent.wal.retain(|floor| !covers(floor));
+    }
 }
 
 /// The region's clock judges graces and ages, so ours must not be far from it.
@@ -182,6 +213,10 @@ impl SweepReport {
     fn note(&mut self, plan: &RetentionPlan, decided: &Decided) {
         self.plan = plan.clone();
         self.waiting.clone_from(&decided.waiting);
+        let new =
+            decided.undecided.iter().filter(|(backup, _)| self.undecided.iter().all(|(known, _)| known != backup));
+        let new: Vec<_> = new.cloned().collect();
+        self.undecided.extend(new);
     }
 
     fn add(&mut self, swept: &Swept) {
@@ -193,18 +228,23 @@ impl SweepReport {
 }
 
 impl SweepRegion<'_> {
-    /// Deletes what an intent names, and writes down that nothing of it is left, or how much is still locked.
-    async fn carry_out(&mut self, open: &OpenIntent, report: &mut SweepReport, now: UtcTime) -> Result<(), SweepError> {
-        let OpenIntent { seq, intent, locked } = open;
+    /// Deletes what goes of an intent, and writes down that nothing of it is left, or how much is still locked.
+    async fn carry_out(
+        &mut self,
+        Agreed { open, goes, rest }: &Agreed,
+        needs: &Needs,
+        report: &mut SweepReport,
+        now: UtcTime,
+    ) -> Result<(), SweepError> {
         let state = self.log.state(now);
-        let swept = Sweeper::new(self.store, self.author, now).intent(intent, &state).await?;
+        let swept = Sweeper::new(self.store, self.author, now).intent(goes, &state, needs).await?;
         report.add(&swept);
-        // A log does not grow by one line a day only because a lock lasts.
-        if *locked == Some(swept.locked) && swept.locked > 0 {
+        // A log does not grow by one line a day only because a lock lasts. And nothing is said to be gone that stays.
+        if *rest == Rest::Stays || open.locked == Some(swept.locked) && swept.locked > 0 {
             return Ok(());
         }
         let Swept { objects, bytes, locked, .. } = swept;
-        let done = SweepDoneRecord { intent: *seq, objects, bytes, locked };
+        let done = SweepDoneRecord { intent: open.seq, objects, bytes, locked };
         let draft = self.author.draft(self.log, now, RecordBody::SweepDone(done));
         // It depends on nothing that others may say meanwhile.
         self.log.append(self.store, &self.author.signer, &draft).await.map_err(SweepError::Log)?;
@@ -215,7 +255,9 @@ impl SweepRegion<'_> {
     async fn tidy(&mut self, decided: &Decided, listing: &Listing, report: &mut SweepReport) -> Result<(), SweepError> {
         let state = self.log.state(listing.now);
         let sweeper = Sweeper::new(self.store, self.author, listing.now);
-        let late = sweeper.late(&decided.late, &state).await?;
+        let open = state.open_intents.iter().flat_map(|open| &open.backups);
+        let needs = self.evidence.needs(state.backups.values().chain(open));
+        let late = sweeper.late(&decided.late, &state, &needs).await?;
         report.add(&late);
         match sweeper.keys_of(&listing.probes).await {
             Ok(swept) => report.add(&swept),

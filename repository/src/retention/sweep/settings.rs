@@ -13,7 +13,8 @@ use crate::log::records::care::HoldRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionState;
-use crate::retention::plan::{RetentionPlan, RetentionPolicy, plan_region};
+use crate::retention::model::{RetentionPlan, RetentionPolicy};
+use crate::retention::plan::{StoreFacts, plan_region};
 use crate::retention::sweep::error::SweepError;
 
 /// The shortest grace where a store cannot order writers: it is all that keeps them apart there.
@@ -71,6 +72,8 @@ pub struct Others {
     pub backups: BTreeSet<BackupId>,
     /// Their keys, and those for WAL.
     pub epochs: BTreeSet<EpochId>,
+    /// When records of backups arrived in the first of these regions, by its store's clock.
+    pub arrived: BTreeMap<BackupId, UtcTime>,
 }
 
 impl Others {
@@ -86,6 +89,14 @@ impl Others {
             others.backups.extend(state.backups.into_keys());
         }
         others
+    }
+
+    /// Takes into account when records arrived in one of these regions.
+    pub fn add_arrivals(&mut self, arrived: &BTreeMap<BackupId, UtcTime>) {
+        for (backup, time) in arrived {
+            let first = self.arrived.entry(backup.clone()).or_insert(*time);
+            *first = (*first).min(*time);
+        }
     }
 }
 
@@ -115,8 +126,13 @@ impl SweepSettings {
         Ok(state)
     }
 
-    pub(crate) fn plan(&self, state: &RegionState, now: UtcTime) -> Result<RetentionPlan, SweepError> {
-        let plan = plan_region(state, &self.policy, now);
+    pub(crate) fn plan(
+        &self,
+        state: &RegionState,
+        facts: &StoreFacts,
+        now: UtcTime,
+    ) -> Result<RetentionPlan, SweepError> {
+        let plan = plan_region(state, facts, &self.policy, now);
         match self.force {
             Force::No if !plan.unusual.is_empty() => Err(SweepError::Unusual { guards: plan.unusual }),
             _ => Ok(plan),

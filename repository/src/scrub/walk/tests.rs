@@ -6,10 +6,10 @@ use lifeboat_stores::{Fault, Operation, Rule};
 use lifeboat_vocabulary::SystemClock;
 
 use super::*;
+use crate::heal::presence::check_presence;
 use crate::log::records::care::{FoundBy, SweepIntentRecord, WalFloor};
 use crate::samples::heal::{MIB, Scene};
 use crate::scrub::damage::DamageReporter;
-use crate::scrub::presence::check_presence;
 
 const START: u64 = 16 * MIB;
 
@@ -149,6 +149,8 @@ async fn swept_objects_are_not_reported_as_missing() {
     let log = scene.log(0).await;
     let (backups, floor) =
         (vec!["20261110T020003Z-5f1c09ab".parse().unwrap()], WalFloor { timeline: range.timeline, before: range.end });
+    let forget = crate::samples::forget(&["20261110T020003Z-5f1c09ab"], "2026-11-20T02:00:00Z");
+    scene.append(0, crate::log::records::record::RecordBody::Forget(forget)).await;
     let intent = SweepIntentRecord { backups, wal: vec![floor], ..SweepIntentRecord::default() };
     scene.append(0, crate::log::records::record::RecordBody::SweepIntent(intent)).await;
     for key in &gone {

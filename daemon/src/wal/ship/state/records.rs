@@ -19,7 +19,7 @@ impl Records {
             let mut number = 0_usize;
             self.0.retain(|_, _| {
                 number += 1;
-                number > KEPT / 2 || number % 2 == 0
+                number > KEPT / 2 || number.is_multiple_of(2)
             });
         }
     }
