@@ -21,6 +21,7 @@ use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error
 
 use crate::errln;
 use crate::exit_code::{Ending, Exit};
+use crate::omissions::incomplete_text;
 use crate::passphrase::ask_passphrase;
 use crate::place::PlaceArgs;
 
@@ -170,6 +171,11 @@ impl Repository {
             })?,
             None => self.catalog.newest_intact().ok_or_else(|| {
                 let message = format!("there is no good backup of cluster {}; see `list`", self.cluster);
+                let incomplete = self.catalog.rows().iter().find(|row| !row.record.is_complete());
+                let message = match incomplete.map(|row| incomplete_text(&row.record)) {
+                    Some(what) => format!("{message}. {what}. Name it to use it nevertheless"),
+                    None => message,
+                };
                 Exit::error(Ending::NoSuchBackup, message)
             })?,
         };

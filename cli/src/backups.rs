@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use lifeboat_repository::catalog::{CatalogRow, Presence};
-use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Integrity};
+use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Integrity, OmittedPart};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, counted};
 use serde_json::{Value, json};
 
 use crate::access::Repository;
+use crate::omissions::incomplete_text;
 use crate::terminal::{Align, Output, Table, Tone, spoken, toned};
 use crate::{out, outln};
 
@@ -53,6 +54,9 @@ pub fn print_list(repository: &Repository, output: Output) {
             table.toned_row(cells);
         }
         out!("{table}");
+        for row in catalog.rows().iter().filter(|row| !row.record.is_complete()) {
+            outln!("{} {}", toned("incomplete:", Tone::Bad), incomplete_text(&row.record));
+        }
     }
     for finding in catalog.findings() {
         outln!("{} {finding}", toned("attention:", Tone::Warning));
@@ -89,6 +93,7 @@ fn state(row: &CatalogRow, now: UtcTime) -> (&'static str, Tone) {
     let leaves = row.regions.values().any(|presence| *presence == Presence::Swept) || !leaving(row, now).is_empty();
     match row.record.integrity() {
         _ if row.is_disputed() => ("disputed", Tone::Bad),
+        Integrity::Incomplete => ("incomplete", Tone::Bad),
         Integrity::Damaged => ("damaged", Tone::Bad),
         Integrity::Intact if leaves => ("leaving", Tone::Quiet),
         Integrity::Intact if everywhere && row.damaged.is_empty() => ("ok", Tone::Good),
@@ -151,6 +156,14 @@ pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
             let text = format!("{} DAMAGED in {files}, of {}", pages.damaged, pages.checked);
             line("pages", text);
         }
+    }
+    for omission in &record.omissions.named {
+        let name = match omission.what {
+            OmittedPart::Data => "MISSING DATA",
+            OmittedPart::Configuration => "not kept",
+            OmittedPart::Other => "left out",
+        };
+        line(name, omission.to_string());
     }
     line("regions", regions(row, now));
     let why = row.leaving.values().next().filter(|_| !leaving(row, now).is_empty());

@@ -14,7 +14,7 @@ use crate::errln;
 /// | 3 | the configuration has faults; all are listed |
 /// | 4 | degraded: done in enough regions, but not in all |
 /// | 5 | below the quorum: done in fewer regions than required |
-/// | 6 | damaged: pages or stored objects are not what they should be |
+/// | 6 | damaged: pages or stored objects are not what they should be, or data is missing in a backup |
 /// | 7 | the key does not fit |
 /// | 8 | there is no such backup, or no such hold |
 /// | 9 | the target cannot be used: not empty, too small, or not writable |
@@ -67,7 +67,10 @@ impl Ending {
         (Self::BadConfig, "the configuration has faults; all are listed"),
         (Self::Degraded, "degraded: done in enough regions, but not in all"),
         (Self::BelowQuorum, "below the quorum: done in fewer regions than required; it does not count"),
-        (Self::Damaged, "damaged: pages of the database, or stored objects, are not what they should be"),
+        (
+            Self::Damaged,
+            "damaged: pages of the database, or stored objects, are not what they should be, or data is missing in a backup",
+        ),
         (Self::WrongKey, "the key does not fit, or none was given"),
         (Self::NoSuchBackup, "there is no such backup, or no such hold"),
         (Self::BadTarget, "the target cannot be used: not empty, too small, or not writable"),

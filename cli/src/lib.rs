@@ -5,6 +5,7 @@ pub mod access;
 pub mod backups;
 pub mod exit_code;
 pub mod manual;
+pub mod omissions;
 pub mod output;
 mod passphrase;
 pub mod place;

@@ -7,7 +7,8 @@ use lifeboat_repository::format::ids::{EpochId, RepositoryId};
 use lifeboat_repository::format::layout;
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::records::{
-    BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
+    BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Omissions, Origin, PacksRef, RecordBody, ServerFacts,
+    ShardRef,
 };
 use lifeboat_repository::log::{Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_stores::MemoryStore;
@@ -83,6 +84,7 @@ pub(crate) fn backup(time: &str, mib: u64) -> BackupRecord {
         index: vec![ShardRef { key: layout::index_shard(&BackupId::new(time, 7), 0), sha256, size: bytes }],
         files: FilesFacts { count: 1, raw_bytes: bytes },
         pages: None,
+        omissions: Omissions::default(),
         backup: BackupId::new(time, 7),
     }
 }

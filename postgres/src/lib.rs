@@ -7,9 +7,14 @@ mod wal;
 
 pub use crate::backup::backup_facts::{BackupFacts, TablespaceFact};
 pub use crate::backup::base_backup::{BackupCheckpoint, BaseBackupOptions, ReplicationSource};
+pub use crate::backup::config_files::{KeptConfig, KeptFile, KeptValue};
+pub use crate::backup::config_place::ConfigPlace;
+pub use crate::backup::config_text::ConfigKind;
+pub use crate::backup::config_walk::{ConfigSource, MissingConfig, WalkedConfig, walk};
 pub use crate::backup::error::SourceError;
 pub use crate::backup::facts::ServerFacts;
 pub use crate::backup::label::{BackupFrom, BackupLabel, BackupLabelError};
+pub use crate::backup::left_out::{LeftOut, MissingPart};
 pub use crate::backup::manifest::{ManifestVersion, ManifestWriter, WalRange};
 pub use crate::backup::manifest_lines::ManifestFile;
 pub use crate::backup::manifest_lines::{ManifestLineError, ManifestLines};
@@ -17,6 +22,7 @@ pub use crate::backup::page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check
 pub use crate::backup::source::{BackupEnd, BackupSource, BackupStart, PageChecks, SourceEvent};
 pub use crate::backup::tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
 pub use crate::server::control_file::{ClusterState, ControlFile, ControlFileError, RequiredSettings, WalLevel};
+pub use crate::server::copied_config::{CopiedConfig, CopiedFiles, copied_config, missing_config};
 pub use crate::server::local_server::{LocalServer, LocalServerError, StopMode};
 pub use crate::server::minimal_configuration::{minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf};
 pub use crate::server::recovery::{

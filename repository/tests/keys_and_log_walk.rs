@@ -14,7 +14,8 @@ use lifeboat_repository::keys::{
     self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey, SlotsError, parse_identity_file,
 };
 use lifeboat_repository::log::records::{
-    BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Origin, PacksRef, RecordBody, ServerFacts, ShardRef,
+    BackupKind, BackupRecord, EpochRef, FilesFacts, InitRecord, Omissions, Origin, PacksRef, RecordBody, ServerFacts,
+    ShardRef,
 };
 use lifeboat_repository::log::{Descriptor, DescriptorError, Draft, LogTrust, NoteSigner, RegionLog, Signers};
 use lifeboat_stores::{ByteRange, MemoryStore, ObjectKey, PutMode, SealedBody, Store};
@@ -61,6 +62,7 @@ fn record(backup: &BackupId, epoch: EpochId, keys: &SealedBody, list: &SealedBod
         index: vec![ShardRef { key, sha256: shard.sha256, size: bytes }],
         files: FilesFacts { count: 0, raw_bytes: ByteCount::ZERO },
         pages: None,
+        omissions: Omissions::default(),
     }
 }
 

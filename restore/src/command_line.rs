@@ -117,6 +117,10 @@ pub struct RestoreArgs {
     /// Put each tablespace that no --tablespace-map names where the backup says that it was.
     #[arg(long)]
     pub(crate) original_tablespaces: bool,
+    /// Restore a backup in which data of the cluster is missing, as the plan says: databases or tables of the copy cannot be
+    /// read.
+    #[arg(long)]
+    pub(crate) accept_incomplete: bool,
     /// Print the plan and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -43,6 +43,8 @@ pub(crate) enum RunEnding {
     Done,
     /// In as many regions as the quorum asks for, but not in all.
     Degraded,
+    /// Stored, and data of the cluster is missing in it: it does not count.
+    Incomplete,
     /// In fewer regions than the quorum asks for.
     BelowQuorum,
     /// Nothing came of it.
@@ -60,6 +62,7 @@ impl RunEnding {
         match self {
             Self::Done => "done",
             Self::Degraded => "degraded",
+            Self::Incomplete => "incomplete",
             Self::BelowQuorum => "below-quorum",
             Self::Failed => "failed",
             Self::Stopped => "stopped",
@@ -73,9 +76,15 @@ impl RunEnding {
         matches!(self, Self::Done | Self::Degraded)
     }
 
+    /// Whether there is a backup in enough regions, good or not.
+    fn is_backup(self) -> bool {
+        self.is_good() || self == Self::Incomplete
+    }
+
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Done | Self::Degraded => Outcome::Good,
+            Self::Incomplete => Outcome::Incomplete,
             Self::BelowQuorum | Self::Failed | Self::Interrupted => Outcome::Failed,
             Self::Stopped => Outcome::Stopped,
         }
@@ -253,10 +262,17 @@ impl Runs {
             .filter_map(|run| Some((run, run.result.as_ref()?)))
             .filter(|(_, result)| result.ending != RunEnding::Stopped)
             .collect();
-        if let Some((run, result)) = over.last()
-            && !result.ending.is_good()
+        let made = over.iter().rev().find(|(_, result)| result.ending.is_backup());
+        if let Some((_, result)) = made
+            && result.ending == RunEnding::Incomplete
         {
-            let in_a_row = over.iter().rev().take_while(|(_, result)| !result.ending.is_good()).count();
+            let why = result.why.as_deref().unwrap_or("data is missing in the newest backup");
+            wrongs.add(Alarm::BackupIncomplete, format!("{why}. It does not count as a good backup"));
+        }
+        if let Some((run, result)) = over.last()
+            && !result.ending.is_backup()
+        {
+            let in_a_row = over.iter().rev().take_while(|(_, result)| !result.ending.is_backup()).count();
             let why = result.why.as_deref().unwrap_or("the reason is not known");
             let again = if in_a_row > 1 { format!("; the last {in_a_row} failed") } else { String::new() };
             let text = format!("the backup that began at {} is {}: {why}{again}", run.started, result.ending.as_str());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lifeboat_cli::omissions::print_omissions;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, rate, spoken, toned};
 use lifeboat_cli::{out, outln};
 use lifeboat_repository::backup::write::CommitReport;
@@ -25,6 +26,7 @@ pub(crate) struct BackupOutcome {
 fn word(outcome: &BackupOutcome) -> (&'static str, Tone) {
     match outcome.verdict {
         Verdict::Failed => ("below quorum", Tone::Bad),
+        _ if !outcome.commit.record.is_complete() => ("incomplete", Tone::Bad),
         _ if !outcome.damaged.is_empty() => ("damaged", Tone::Bad),
         Verdict::Degraded => ("degraded", Tone::Warning),
         Verdict::Ok => ("ok", Tone::Good),
@@ -95,6 +97,7 @@ pub(crate) fn print(outcome: &BackupOutcome, quorum: usize, output: Output) {
     for page in outcome.damaged.iter().take(20) {
         outln!("{} {page}", toned("damaged page:", Tone::Bad));
     }
+    print_omissions(&record.omissions);
     for finding in &outcome.findings {
         outln!("{} {finding}", toned("attention:", Tone::Warning));
     }

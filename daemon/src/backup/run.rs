@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lifeboat_cli::omissions::incomplete_text;
 use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_config::Config;
 use lifeboat_postgres::{
@@ -24,8 +25,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::backup::config_watch::ConfigWatch;
 use crate::backup::content_check::{ContentCheck, segment_size};
 use crate::backup::history::{RunEnding, RunResult};
+use crate::backup::omissions::OmissionWatch;
 use crate::backup::page_check::{Judge, PageCheck, second_look};
 use crate::backup::report::BackupOutcome;
 use crate::base::progress::Progress;
@@ -53,6 +56,7 @@ struct Transfer {
     start: BackupStart,
     end: BackupEnd,
     findings: Vec<String>,
+    omissions: OmissionWatch,
 }
 
 /// What is remembered of a backup.
@@ -67,17 +71,20 @@ pub(crate) fn result_of(outcome: &anyhow::Result<BackupOutcome>, stop: &Cancella
         let reason = result.as_ref().err()?;
         Some(format!("{region}: {}", error_chain(reason)))
     });
-    let left: Vec<String> = left.collect();
+    let record = &outcome.commit.record;
+    let missing = (!record.is_complete()).then(|| incomplete_text(record));
+    let why: Vec<String> = missing.into_iter().chain(left).collect();
     RunResult {
         ending: match outcome.verdict {
+            Verdict::Failed => RunEnding::BelowQuorum,
+            _ if !record.is_complete() => RunEnding::Incomplete,
             Verdict::Ok => RunEnding::Done,
             Verdict::Degraded => RunEnding::Degraded,
-            Verdict::Failed => RunEnding::BelowQuorum,
         },
-        backup: Some(outcome.commit.record.backup.to_string()),
-        bytes: Some(outcome.commit.record.files.raw_bytes.as_bytes()),
-        why: (!left.is_empty()).then(|| left.join("; ")),
-        damaged_pages: outcome.commit.record.pages.map_or(0, |pages| pages.damaged),
+        backup: Some(record.backup.to_string()),
+        bytes: Some(record.files.raw_bytes.as_bytes()),
+        why: (!why.is_empty()).then(|| why.join("; ")),
+        damaged_pages: record.pages.map_or(0, |pages| pages.damaged),
     }
 }
 
@@ -181,11 +188,12 @@ pub(crate) async fn make(
         writer.exclude(&region, ExclusionReason::Prepare(error.into()));
     }
     let following = shown.follow(writer.progress(), started.estimated);
-    let transfer = transfer(&mut source, started, &facts, &mut writer, stop).await?;
+    let mut transfer = transfer(&mut source, started, &facts, &mut writer, stop).await?;
     let sealed = writer.finish().await.context("seal the backup")?;
     drop(following);
     shown.waits("the regions to take what is left");
     let (pages, damaged) = judge_pages(&mut source, &sealed, &transfer).await?;
+    compare_databases(&mut source, &facts, &mut transfer).await;
     drop(source);
     let details = BackupDetails {
         kind: BackupKind::Full,
@@ -197,6 +205,7 @@ pub(crate) async fn make(
         duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         frame_bytes: regions.descriptor.frame_bytes,
         pages,
+        omissions: transfer.omissions.finish(),
     };
     let last = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max();
     let wseq = Origin::next_count(last, SystemClock.now());
@@ -339,7 +348,7 @@ async fn transfer(
     let facts = BackupFacts { server: facts.clone(), tablespaces };
     writer.facts(serde_json::to_vec(&facts).context("write the facts about the cluster")?).await?;
     let mut content = ContentCheck::new(&start, &facts.server)?;
-    let mut findings = Vec::new();
+    let (mut findings, mut omissions, mut watch) = (Vec::new(), OmissionWatch::default(), ConfigWatch::default());
     loop {
         let next = stoppable(stop, tokio::time::timeout(SILENCE_MAX, source.next())).await?;
         let next = next.with_context(|| format!("the server has sent nothing for {} s", SILENCE_MAX.as_secs()))?;
@@ -347,15 +356,38 @@ async fn transfer(
         content.see(&next)?;
         match next {
             SourceEvent::Started(_) => anyhow::bail!("the server began the backup twice"),
-            SourceEvent::FileBegin(number, entry) => writer.begin(number, entry).await?,
-            SourceEvent::Data { file, offset, bytes } => writer.data(file, offset, &bytes).await?,
-            SourceEvent::FileEnd { file, size } => writer.end(file, size).await?,
+            SourceEvent::FileBegin(number, entry) => {
+                omissions.came(&entry);
+                watch.began(number, &entry);
+                writer.begin(number, entry).await?;
+            }
+            SourceEvent::Data { file, offset, bytes } => {
+                watch.data(file, &bytes);
+                writer.data(file, offset, &bytes).await?;
+            }
+            SourceEvent::FileEnd { file, size } => {
+                watch.ended(file);
+                writer.end(file, size).await?;
+            }
             SourceEvent::ManifestFile(file) => writer.listed(file.path, file.size, file.crc32c).await?,
+            SourceEvent::LeftOut(left_out) => omissions.left_out(&left_out),
             SourceEvent::Finding(text) => findings.push(text),
             SourceEvent::Finished(end) => {
                 content.finish(end.position)?;
-                return Ok(Transfer { start, end, findings });
+                omissions.configuration(&facts.server, &watch);
+                return Ok(Transfer { start, end, findings, omissions });
             }
+        }
+    }
+}
+
+/// Asks the server once more which databases there are. Without an answer the backup is what its own warnings say.
+async fn compare_databases(source: &mut ReplicationSource, facts: &ServerFacts, transfer: &mut Transfer) {
+    match source.databases().await {
+        Ok(after) => transfer.omissions.compare(&facts.databases, &after),
+        Err(error) => {
+            let why = error_chain(&error);
+            transfer.findings.push(format!("whether all databases came could not be asked: {why}"));
         }
     }
 }

@@ -24,10 +24,20 @@ const SLACK: Duration = Duration::from_secs(3600);
 pub(crate) enum Outcome {
     /// There is a backup that counts.
     Good,
+    /// There is one that does not count because data is missing in it. The next would be like it, until somebody has changed the
+    /// server: it is not made again before its time.
+    Incomplete,
     /// There is none: it failed, or was killed in the middle.
     Failed,
     /// It was told to stop, and is wanted as soon as possible.
     Stopped,
+}
+
+impl Outcome {
+    /// Whether there is a backup, good or not, so that another one is due at its time only.
+    fn is_backup(self) -> bool {
+        matches!(self, Self::Good | Self::Incomplete)
+    }
 }
 
 /// A run that is over.
@@ -84,7 +94,7 @@ impl Past {
     fn takes_care_of(&self, planned: UtcTime, now: UtcTime) -> bool {
         let by = |attempt: &Attempt| {
             let began = planned <= attempt.started && attempt.started <= now;
-            attempt.outcome == Outcome::Good && (attempt.planned == Some(planned) || began)
+            attempt.outcome.is_backup() && (attempt.planned == Some(planned) || began)
         };
         self.in_force_since.is_some_and(|since| planned < since) || self.attempts.iter().any(by)
     }
@@ -101,10 +111,10 @@ impl Past {
         (count, last)
     }
 
-    /// When the newest good run began.
+    /// When the newest run began that made a backup.
     #[must_use]
-    pub(crate) fn newest_good(&self) -> Option<UtcTime> {
-        self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Good).map(|attempt| attempt.started).max()
+    pub(crate) fn newest_made(&self) -> Option<UtcTime> {
+        self.attempts.iter().filter(|attempt| attempt.outcome.is_backup()).map(|attempt| attempt.started).max()
     }
 }
 
@@ -120,7 +130,7 @@ pub(crate) fn pause_after(failures: usize) -> Duration {
 pub(crate) fn decide(timetable: &Timetable, past: &Past, now: UtcTime) -> Decision {
     let next = next_start(timetable, past, now);
     let owed = timetable.last_until(now).filter(|planned| !past.takes_care_of(*planned, now));
-    let (planned, first) = match (owed, past.newest_good()) {
+    let (planned, first) = match (owed, past.newest_made()) {
         (_, None) => (timetable.last_until(now).unwrap_or(now), true),
         (Some(planned), Some(_)) => (planned, false),
         (None, Some(_)) => return next.map_or(Decision::Never, |until| Decision::Wait { until }),

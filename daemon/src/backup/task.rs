@@ -48,6 +48,8 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 /// Pauses between failures of what WAL has ordered.
 const ORDER_PAUSE_MIN: Duration = Duration::from_secs(10);
 const ORDER_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// How long what WAL has ordered waits after a backup that is incomplete: the next is like it until somebody acts.
+const ORDER_PAUSE_INCOMPLETE: Duration = Duration::from_secs(4 * 3600);
 /// Runs that the process itself remembers: all that matter for what is due next.
 const OWN_MAX: usize = 32;
 
@@ -399,6 +401,9 @@ impl Scheduler {
         match ending {
             RunEnding::Done => tracing::info!(%cluster, backup, "the backup is done"),
             RunEnding::Degraded => tracing::warn!(%cluster, backup, detail, "the backup is not in every region"),
+            RunEnding::Incomplete => {
+                tracing::warn!(%cluster, backup, detail, "the backup is incomplete and does not count")
+            }
             RunEnding::Stopped => tracing::info!(%cluster, "the backup was stopped; it is made up for"),
             // Told as an alarm: here is what led to it.
             _ => tracing::warn!(%cluster, backup, detail, ending = ending.as_str(), "there is no backup that counts"),
@@ -451,6 +456,8 @@ impl Scheduler {
             if let Some(request) = request {
                 self.parts.requests.fulfilled(&request);
             }
+        } else if request.is_some() && ending == RunEnding::Incomplete {
+            self.request_pause = Some(Instant::now() + ORDER_PAUSE_INCOMPLETE);
         } else if request.is_some() {
             let pause = ORDER_PAUSE_MIN.saturating_mul(1 << self.order_failures.min(8)).min(ORDER_PAUSE_MAX);
             self.order_failures = self.order_failures.saturating_add(1);

@@ -42,7 +42,7 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output, stop: &CancellationT
     report::print(&outcome, config.durability.backup_quorum, output);
     Ok(match outcome.verdict {
         Verdict::Failed => Ending::BelowQuorum,
-        _ if !outcome.damaged.is_empty() => Ending::Damaged,
+        _ if !outcome.damaged.is_empty() || !outcome.commit.record.is_complete() => Ending::Damaged,
         Verdict::Degraded => Ending::Degraded,
         Verdict::Ok => Ending::Done,
     })

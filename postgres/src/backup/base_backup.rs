@@ -4,6 +4,7 @@
 //! temporary slot (so that the server keeps the WAL of the backup until it has been sent), and the one that runs
 //! `BASE_BACKUP`. Source: PostgreSQL manual, section "Streaming Replication Protocol"; `basebackup.c`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,8 +12,9 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use lifeboat_vocabulary::RelativePath;
 
+use crate::backup::config_files::quoted;
 use crate::backup::error::SourceError;
-use crate::backup::facts::{ServerFacts, quoted};
+use crate::backup::facts::ServerFacts;
 use crate::backup::page_checksum::PAGE_BYTES;
 use crate::backup::source::{BackupEnd, BackupSource, PageChecks, SourceEvent};
 use crate::backup::stream::{BackupStream, Framing};
@@ -110,6 +112,23 @@ impl ReplicationSource {
             }
         }
         self.end = Some(end);
+    }
+
+    /// The databases that there are now, by OID. Those that are being dropped, or whose creation or end was cut short, do not
+    /// count: their directories come and go.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the server does not answer.
+    pub async fn databases(&mut self) -> Result<BTreeSet<u32>, SourceError> {
+        let question = "SELECT pg_catalog.string_agg(oid::pg_catalog.text, ',') FROM pg_catalog.pg_database \
+            WHERE datconnlimit OPERATOR(pg_catalog.<>) '-2'";
+        let mut answer = self.sql().await?.query_one_text(question).await;
+        if answer.as_ref().is_err_and(is_lost) {
+            self.sql = None;
+            answer = self.sql().await?.query_one_text(question).await;
+        }
+        let oids = answer.map_err(SourceError::session("ask for databases"))?.unwrap_or_default();
+        Ok(oids.split(',').filter_map(|oid| oid.parse().ok()).collect())
     }
 
     /// The session for SQL, opened again if it was lost in the hours that a backup may take.

@@ -163,8 +163,7 @@ mod tests {
             severity: "ERROR".to_owned(),
             code: code.to_owned(),
             message: message.to_owned(),
-            detail: None,
-            hint: None,
+            ..ServerMessage::default()
         };
         SourceError::server("take a base backup", message)
     }

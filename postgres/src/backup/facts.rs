@@ -5,11 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::config_files::{ConfigReader, KeptConfig};
 use crate::session::commands::Session;
 use crate::session::error::SessionError;
-
-/// The most bytes of a configuration file that are kept.
-const CONFIG_FILE_MAX: usize = 1 << 20;
 
 /// The longest value of a setting that is kept, in **bytes**: a longer one does not come from a server's configuration.
 const SETTING_MAX: usize = 8192;
@@ -17,7 +15,7 @@ const SETTING_MAX: usize = 8192;
 const NAME_MAX: usize = 63;
 
 /// Settings that a restored server needs with the same or a larger value, or that say how to start it.
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 27] = [
     "archive_mode",
     "block_size",
     "config_file",
@@ -36,6 +34,11 @@ const SETTINGS: [&str; 22] = [
     "max_wal_senders",
     "max_worker_processes",
     "shared_preload_libraries",
+    "ssl",
+    "ssl_ca_file",
+    "ssl_cert_file",
+    "ssl_crl_file",
+    "ssl_key_file",
     "track_commit_timestamp",
     "wal_block_size",
     "wal_level",
@@ -60,8 +63,9 @@ pub struct ServerFacts {
     pub databases: Vec<(u32, String)>,
     /// Size of all databases in bytes, where the role may know.
     pub size_bytes: Option<u64>,
-    /// Text of configuration files that lie outside of the data directory, by name (`postgresql.conf`, ...).
-    pub config_files: BTreeMap<String, String>,
+    /// The configuration, as far as the role may read it: a base backup has only what lies in the data directory as plain files.
+    #[serde(default)]
+    pub config: KeptConfig,
     /// The role that the cluster was made with: always a superuser.
     pub bootstrap_role: String,
     /// Whether the role may replicate.
@@ -82,7 +86,7 @@ impl fmt::Debug for ServerFacts {
             .field("in_recovery", &self.in_recovery)
             .field("settings", &self.settings)
             .field("databases", &self.databases)
-            .field("config_files", &self.config_files.keys())
+            .field("config", &self.config)
             .field("may_replicate", &self.may_replicate)
             .field("may_reread", &self.may_reread)
             .finish_non_exhaustive()
@@ -139,7 +143,7 @@ impl ServerFacts {
             settings,
             databases,
             size_bytes: size.and_then(|text| text.parse().ok()),
-            config_files: BTreeMap::new(),
+            config: KeptConfig::default(),
             bootstrap_role: bootstrap_role
                 .filter(|name| name.len() <= NAME_MAX)
                 .unwrap_or_else(|| "postgres".to_owned()),
@@ -147,7 +151,7 @@ impl ServerFacts {
             may_reread,
             incarnation: incarnation.filter(|text| !text.is_empty()).map(|text| text.chars().take(NAME_MAX).collect()),
         };
-        facts.read_config_files(session).await?;
+        facts.config = ConfigReader::read(session, &facts.settings).await?;
         Ok(facts)
     }
 
@@ -157,52 +161,20 @@ impl ServerFacts {
         self.settings.get(name).map(String::as_str)
     }
 
+    /// Whether a member of the data directory is kept with the configuration, though it may not come with the data: a file, or a
+    /// directory with all of its files that are included.
+    #[must_use]
+    pub fn keeps(&self, path: &str) -> bool {
+        let Some(directory) = self.setting("data_directory") else { return false };
+        let path = format!("{}/{path}", directory.trim_end_matches('/'));
+        self.config.file(&path).is_some() || self.config.directories.contains(&path)
+    }
+
     /// The major version: 13 to 18, or newer.
     #[must_use]
     pub fn major(&self) -> u32 {
         self.version_num / 10_000
     }
-
-    /// Configuration outside of the data directory is not part of a base backup: its text is kept with the facts, if the
-    /// role may read it, so that a restore on a bare host has it.
-    async fn read_config_files(&mut self, session: &mut Session) -> Result<(), SessionError> {
-        let may_read = session
-            .query_one_text(
-                "SELECT pg_catalog.has_function_privilege(\
-                 'pg_catalog.pg_read_file(text,bigint,bigint,boolean)', 'execute')",
-            )
-            .await?;
-        let Some(inside) = self.setting("data_directory").map(|directory| format!("{directory}/")) else {
-            return Ok(());
-        };
-        if may_read.as_deref() != Some("t") {
-            return Ok(());
-        }
-        let files = [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")];
-        for (setting, name) in files {
-            let Some(path) = self.setting(setting).filter(|path| !path.starts_with(&inside)) else { continue };
-            // One byte more than is kept tells that there is more.
-            let sql = format!("SELECT pg_catalog.pg_read_file({}, 0, {}, true)", quoted(path), CONFIG_FILE_MAX + 1);
-            match session.query_one_text(&sql).await {
-                Ok(Some(text)) if text.len() <= CONFIG_FILE_MAX => {
-                    self.config_files.insert(name.to_owned(), text);
-                }
-                Ok(Some(_)) => tracing::warn!(%path, "a configuration file is too large to be kept"),
-                Ok(None) => tracing::warn!(%path, "a configuration file is not there"),
-                // Absolute paths may be forbidden, the text may be in no known encoding: the backup is whole without it.
-                Err(SessionError::Server(message)) => {
-                    tracing::warn!(%path, %message, "cannot keep a configuration file")
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A string constant.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 async fn pairs(session: &mut Session, sql: &str) -> Result<Vec<(String, String)>, SessionError> {

@@ -1,5 +1,6 @@
 //! The seam between a running server and everything that keeps its data.
 
+use crate::backup::left_out::LeftOut;
 use crate::backup::manifest_lines::ManifestFile;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,7 +51,9 @@ pub enum SourceEvent {
     },
     /// A line of the server's own manifest, in the order in which the files were sent.
     ManifestFile(ManifestFile),
-    /// Something that an operator has to know, such as a link that the server left out.
+    /// Something that belongs to the cluster and is not in the backup, such as a link that the server did not follow.
+    LeftOut(LeftOut),
+    /// Something else that an operator has to know.
     Finding(String),
     /// The backup is complete.
     Finished(BackupEnd),

@@ -11,8 +11,9 @@ use lifeboat_vocabulary::{
 };
 
 use crate::backup::error::SourceError;
+use crate::backup::left_out::{LeftOut, MissingPart, Warned, judge_warning, part_of};
 use crate::backup::manifest_lines::ManifestLines;
-use crate::backup::not_copied::{is_copied, is_socket};
+use crate::backup::not_copied::is_copied;
 use crate::backup::source::{BackupEnd, BackupStart, PageChecks, SourceEvent};
 use crate::backup::tar::{TarEvent, TarHeader, TarKind, TarParser};
 use crate::session::message::{BackendMessage, ServerMessage};
@@ -83,6 +84,8 @@ pub(crate) struct BackupStream {
     events: VecDeque<SourceEvent>,
     /// What was reported already: the server warns when it estimates its size, and again when it sends.
     findings: BTreeSet<String>,
+    /// Likewise.
+    left_out: BTreeSet<LeftOut>,
     damaged: Vec<String>,
     damaged_untold: usize,
     checksum_error: bool,
@@ -107,6 +110,7 @@ impl BackupStream {
             current: None,
             events: VecDeque::new(),
             findings: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             damaged: Vec::new(),
             damaged_untold: 0,
             checksum_error: false,
@@ -156,23 +160,34 @@ impl BackupStream {
         }
     }
 
+    /// Passes on what is not in the backup, once. Beyond the bound, what the copy can do without makes room for data: that
+    /// something is missing must not be lost among ten thousand links to log files.
+    fn leave_out(&mut self, left_out: LeftOut) {
+        if self.left_out.contains(&left_out) {
+            return;
+        }
+        let (told, is_data) = (self.left_out.len(), left_out.part == MissingPart::Data);
+        if told < TOLD_MAX || is_data && told < 2 * TOLD_MAX {
+            self.left_out.insert(left_out.clone());
+            self.events.push_back(SourceEvent::LeftOut(left_out));
+        } else {
+            self.finding("the server left out more than is told one by one; its log has all of it".to_owned());
+        }
+    }
+
     fn notice(&mut self, notice: &ServerMessage) {
         let text = &notice.message;
-        let is_sum = text.contains("total checksum verification") || text.contains("has a total of");
-        if text.contains("checksum verification fail") && !is_sum {
-            if self.damaged.len() < TOLD_MAX {
-                self.damaged.push(text.clone());
-            } else {
-                self.damaged_untold += 1;
-            }
-        } else if notice.severity == "WARNING"
-            && !is_sum
-            && !text.split(['/', '"']).any(|part| is_socket(part.as_bytes()))
-        {
-            // A "special file" that was skipped is most often a link, whose target is missing in the copy.
-            self.finding(format!("the server warns: {text}"));
-        } else {
+        // Only warnings of a backup count; notices and the server's debugging are for its log.
+        if notice.severity != "WARNING" {
             tracing::debug!(%notice, "the server says");
+            return;
+        }
+        match judge_warning(notice) {
+            Warned::Damage if self.damaged.len() < TOLD_MAX => self.damaged.push(text.clone()),
+            Warned::Damage => self.damaged_untold += 1,
+            Warned::LeftOut(left_out) => self.leave_out(left_out),
+            Warned::Said => self.finding(format!("the server warns: {text}")),
+            Warned::DamageCount | Warned::OfTheServer => tracing::debug!(%notice, "the server says"),
         }
     }
 
@@ -320,7 +335,8 @@ impl BackupStream {
             TarKind::Directory => EntryKind::Directory,
             TarKind::Symlink(target) => {
                 let target = String::from_utf8_lossy(&target).into_owned();
-                self.finding(format!("the link {path} -> {target} is not part of the backup"));
+                let (path, why) = (path.to_string(), format!("it is a link to {target}"));
+                self.leave_out(LeftOut { part: part_of(&path), path, why });
                 return Ok(());
             }
         };

@@ -61,6 +61,8 @@ pub struct ServerMessage {
     pub detail: Option<String>,
     /// What the server advises.
     pub hint: Option<String>,
+    /// The routine of the server's source that says it; never translated.
+    pub routine: Option<String>,
 }
 
 impl fmt::Display for ServerMessage {
@@ -296,6 +298,7 @@ impl Fields {
                 b'M' => message.message = self.text("message")?,
                 b'D' => message.detail = Some(self.text("detail")?),
                 b'H' => message.hint = Some(self.text("hint")?),
+                b'R' => message.routine = Some(self.text("routine")?),
                 _ => drop(self.zero_ended("field")?),
             }
         }

@@ -100,6 +100,9 @@ impl Collected {
                     assert!(sums.insert(entry.path, (size, sum)).is_none(), "a file came twice");
                 }
                 SourceEvent::ManifestFile(file) => listed.push(file),
+                SourceEvent::LeftOut(left_out) => {
+                    findings.push(format!("{:?}: {}: {}", left_out.part, left_out.path, left_out.why));
+                }
                 SourceEvent::Finding(finding) => findings.push(finding),
                 SourceEvent::Finished(end) => break end,
             }

@@ -53,8 +53,12 @@ pub(crate) fn apply_rules(candidates: &[&Candidate], policy: &RetentionPolicy, n
         (Verification::Lacking, None) => {
             "objects of it are missing here, and newer ones of its day, week and month are no better".to_owned()
         }
-        (Verification::Damaged, Some(better)) => format!("it is damaged, and {} is newer and good", better.backup),
-        (Verification::Damaged, None) => "it is damaged, and so are newer ones of its day, week and month".to_owned(),
+        (Verification::Damaged, Some(better)) => {
+            format!("it is damaged or incomplete, and {} is newer and good", better.backup)
+        }
+        (Verification::Damaged, None) => {
+            "it is damaged or incomplete, and so are newer ones of its day, week and month".to_owned()
+        }
         _ => buckets.why_not(candidate, policy),
     };
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());

@@ -22,6 +22,7 @@ use crate::log::records::care::{
     AuditRecord, DamageRecord, ForgetRecord, Forgotten, FoundBy, HealedRecord, HoldRecord, KeepRecord, PolicyText,
     ReleaseRecord, SweepDoneRecord, SweepIntentRecord, WalFloor,
 };
+use crate::log::records::omissions::Omissions;
 use crate::log::records::record::{InitRecord, Link, Origin, Record, RecordBody};
 use crate::log::records::wal::{GapReason, GapScope, IncarnationRecord, WalEpochRecord, WalGapRecord};
 
@@ -95,6 +96,7 @@ pub(crate) fn backup_record_named(id: &str, stop_time: &str) -> BackupRecord {
         index: vec![shard(0), shard(1)],
         files: FilesFacts { count: 4127, raw_bytes: ByteCount::from_bytes(20_615_843_020) },
         pages: Some(PageFacts { checked: 2_516_582, damaged: 0, damaged_files: 0 }),
+        omissions: Omissions::default(),
         backup,
     }
 }

@@ -15,7 +15,7 @@ use lifeboat_repository::backup::write::{
 use lifeboat_repository::format::ids::RepositoryId;
 use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::keys::{self, EpochPlace, Identity, KeyRecipients, Openers, SigningKey};
-use lifeboat_repository::log::records::{BackupKind, BackupRecord, Origin, ServerFacts};
+use lifeboat_repository::log::records::{BackupKind, BackupRecord, Omissions, Origin, ServerFacts};
 use lifeboat_repository::log::{Descriptor, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::retention::sweep::{OpenGate, SweepAuthor};
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX};
@@ -119,6 +119,7 @@ impl Cluster {
             duration_ms: 60_000,
             frame_bytes: u32::try_from(FRAME).unwrap(),
             pages: None,
+            omissions: Omissions::default(),
         };
         let last = logs.values().filter_map(|log| log.last_count(self.signer.name())).max();
         let recipients = [self.identity.recipient()];

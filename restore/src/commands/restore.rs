@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_cli::access::{Keys, Repository};
-use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_cli::omissions::incomplete_text;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_postgres::BackupFacts;
@@ -62,6 +63,13 @@ pub async fn run(
     if args.dry_run {
         return Ok(Ending::Done);
     }
+    if !restore.decision.row.record.is_complete() && !args.accept_incomplete {
+        let what = incomplete_text(&restore.decision.row.record);
+        let message = format!(
+            "{what}. Nothing was written. Choose another backup with --backup (see `list`), or say --accept-incomplete"
+        );
+        return Err(Exit::error(Ending::Damaged, message));
+    }
     let done = restore.carry_out(&reader, bin_dir, stop).await?;
     report::print(&restore, &reader, &done);
     Ok(Ending::Done)
@@ -97,13 +105,13 @@ impl Restore<'_> {
             let (target, facts, record) = (Arc::clone(&target), self.facts.clone(), record.clone());
             tokio::task::spawn_blocking(move || files::finish(&target, &facts, &record, &settings))
         };
-        finish.await.context("finish the restored directory")??;
+        let configuration = finish.await.context("finish the restored directory")??;
         let flushed = begun.elapsed().saturating_sub(fetched);
         let recovered = match bin_dir {
             Some(bin_dir) => Some(self.recover(bin_dir, serving.as_ref(), stop).await?),
             None => None,
         };
-        Ok(Done { fetched, flushed, recovered })
+        Ok(Done { fetched, flushed, recovered, configuration })
     }
 
     async fn fetch(

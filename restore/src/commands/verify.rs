@@ -7,6 +7,7 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use lifeboat_cli::access::{Keys, Repository};
 use lifeboat_cli::exit_code::Ending;
+use lifeboat_cli::omissions::print_omissions;
 use lifeboat_cli::outln;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::{Output, ProgressLine, Tone, toned};
@@ -66,6 +67,8 @@ pub async fn run(
         Output::Text => print_text(row, &verdicts, depth),
     }
     let intact = verdicts.iter().all(|verdict| verdict.damage.is_empty() && verdict.failure.is_none());
+    // What is stored is what was written, and what was written is not the whole cluster.
+    let intact = intact && row.record.is_complete();
     Ok(if intact { Ending::Done } else { Ending::Damaged })
 }
 
@@ -168,7 +171,10 @@ fn print_json(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
         Depth::Decrypted => "decrypted",
         Depth::Hashed => "hashed",
     };
-    outln!("{}", json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions }));
+    outln!(
+        "{}",
+        json!({ "backup": row.record.backup.as_str(), "depth": depth, "regions": regions, "omissions": row.record.omissions })
+    );
 }
 
 fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
@@ -189,6 +195,7 @@ fn print_text(row: &CatalogRow, verdicts: &[Verdict], depth: Depth) {
             outln!("  {failure}");
         }
     }
+    print_omissions(&row.record.omissions);
 }
 
 /// As many worker threads as the machine has cores.

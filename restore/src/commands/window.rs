@@ -7,6 +7,7 @@ use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::terminal::{Output, Tone, toned};
 use lifeboat_cli::{out, outln};
+use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 
 use crate::fetch::archive::Archive;
@@ -33,7 +34,12 @@ pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> 
     let inventory = archive.inventory(repository, None).await?;
     let windows = if Keys::are_given(place) {
         let source = Arc::clone(&archive) as Arc<dyn WalSource>;
-        let survey = Survey::new(source, archive.system_identifier(), archive.segment());
+        let survey = Survey::new(
+            source,
+            archive.system_identifier(),
+            archive.segment(),
+            inventory.view.latest(SystemClock.now()),
+        );
         timed_windows(&inventory.view, &survey).await?
     } else {
         windows(&inventory.view)

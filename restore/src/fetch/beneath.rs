@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
@@ -163,6 +163,38 @@ impl Beneath {
     /// Whatever the operating system says; `AlreadyExists` also for a link, wherever it leads.
     pub(crate) fn create(&self, path: &[u8], mode: u32) -> io::Result<File> {
         self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)
+    }
+
+    /// Reads a file that is not longer than `most` **bytes**.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if it is a link; `InvalidData` if it is longer.
+    pub(crate) fn read(&self, path: &[u8], most: u64) -> io::Result<Vec<u8>> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut content = Vec::new();
+            self.open_flags(path, OFlags::RDONLY, 0)?.take(most.saturating_add(1)).read_to_end(&mut content)?;
+            if content.len() as u64 > most {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            Ok(content)
+        };
+        read().map_err(|error| self.at(path, error))
+    }
+
+    /// Removes a file or a link, if there is one.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn remove_below(&self, path: &[u8]) -> io::Result<()> {
+        let removed = || -> io::Result<()> {
+            let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
+            let parent = self.open_parent(parent)?;
+            match rustix::fs::unlinkat(&parent, OsStr::from_bytes(name), AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        removed().map_err(|error| self.at(path, error))
     }
 
     /// Opens a file to add to its end; it is made if it is missing.

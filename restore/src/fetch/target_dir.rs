@@ -6,7 +6,7 @@
 //! copy. Nothing that existed before is ever overwritten or removed.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -42,6 +42,8 @@ pub(crate) struct TargetDir {
     /// How the one directory in a tablespace begins: its name has the version of the system catalogs at its end.
     version_directory: String,
     files: Mutex<Vec<RestoredFile>>,
+    /// The directories of the backup.
+    directories: Mutex<BTreeSet<RelativePath>>,
 }
 
 /// Where everything goes, and to whom.
@@ -70,7 +72,13 @@ impl TargetDir {
         for (oid, directory) in &tablespaces {
             root.link(format!("pg_tblspc/{oid}").as_bytes(), directory.path())?;
         }
-        Ok(Self { root, tablespaces, version_directory: format!("PG_{major}_"), files: Mutex::default() })
+        Ok(Self {
+            root,
+            tablespaces,
+            version_directory: format!("PG_{major}_"),
+            files: Mutex::default(),
+            directories: Mutex::default(),
+        })
     }
 
     /// Where a member of the backup goes; `pg_control` goes to its waiting name. In a tablespace there is nothing but the
@@ -96,17 +104,45 @@ impl TargetDir {
         Ok((tablespace, Cow::Borrowed(below)))
     }
 
-    /// Writes a small file of our own making, and lists it like the others. Replaces nothing.
+    /// Reads a restored file that is no longer than `most` **bytes**; `None` if there is none, or it is longer.
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub(crate) fn add_file(&self, name: &str, content: &str) -> io::Result<()> {
+    pub(crate) fn read_small(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let is_it = |file: &&RestoredFile| file.entry.path.as_bytes() == name.as_bytes() && file.entry.size <= most;
+        if name.starts_with("pg_tblspc/") || !self.files.lock().iter().any(|file| is_it(&file)) {
+            return Ok(None);
+        }
+        self.root.read(name.as_bytes(), most).map(Some)
+    }
+
+    /// Whether there is such a directory below the data directory.
+    #[must_use]
+    pub(crate) fn has_directory(&self, name: &str) -> bool {
+        RelativePath::new(name.as_bytes()).is_ok_and(|path| self.directories.lock().contains(&path))
+    }
+
+    /// Writes a small file of our own making, or replaces a restored one by it, and lists it like the others. Before
+    /// [`TargetDir::publish`] nobody starts the copy, so a crash in the middle leaves nothing that counts.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn put_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let path = RelativePath::new(name.as_bytes()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        let size = content.len() as u64;
-        let entry = FileEntry { path, kind: EntryKind::File, mode: 0o600, size, modified: 0 };
+        let mut mode = 0o600;
+        self.files.lock().retain(|file| {
+            let is_other = file.entry.path != path;
+            if !is_other {
+                mode = file.entry.mode;
+            }
+            is_other
+        });
+        let (directory, place) = self.place(&path)?;
+        directory.remove_below(&place)?;
+        let entry = FileEntry { path, kind: EntryKind::File, mode, size: content.len() as u64, modified: 0 };
         let file = self.open(&entry)?;
-        file.write_at(content.as_bytes(), 0)?;
-        self.complete(&entry, crc32c::crc32c(content.as_bytes()), file)
+        file.write_at(content, 0)?;
+        self.complete(&entry, crc32c::crc32c(content), file)
     }
 
     /// Adds to the end of a restored text file, which is made if the backup had none.
@@ -161,7 +197,9 @@ impl FileSink for TargetDir {
                     return Ok(());
                 }
                 let (directory, path) = self.place(&entry.path)?;
-                directory.make_directory(&path, entry.mode)
+                directory.make_directory(&path, entry.mode)?;
+                self.directories.lock().insert(entry.path.clone());
+                Ok(())
             }
             // The links of tablespaces are ours; any other link would lead out of the directory that was asked for.
             EntryKind::Symlink { .. } | EntryKind::File => Ok(()),

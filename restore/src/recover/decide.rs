@@ -6,7 +6,7 @@ use lifeboat_cli::access::{Keys, Repository};
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_repository::catalog::CatalogRow;
-use lifeboat_vocabulary::{RegionName, WalPosition};
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, WalPosition};
 
 use crate::command_line::RestoreArgs;
 use crate::fetch::archive::{Archive, Inventory};
@@ -51,7 +51,8 @@ pub(crate) async fn decide(
         return Ok(backup_alone(newest, target, &inventory));
     }
     let source = Arc::clone(&archive) as Arc<dyn WalSource>;
-    let survey = Survey::new(source, archive.system_identifier(), archive.segment());
+    let survey =
+        Survey::new(source, archive.system_identifier(), archive.segment(), inventory.view.latest(SystemClock.now()));
     // A standby goes on when a region answers again.
     let unanswered = if args.standby { &[] } else { inventory.unanswered.as_slice() };
     let question = Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };

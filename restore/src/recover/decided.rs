@@ -29,4 +29,6 @@ pub(crate) struct Done {
     pub(crate) fetched: Duration,
     pub(crate) flushed: Duration,
     pub(crate) recovered: Option<Recovered>,
+    /// What became of the configuration, where it is not as it was.
+    pub(crate) configuration: Vec<String>,
 }

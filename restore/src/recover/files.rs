@@ -4,14 +4,14 @@ use anyhow::Context;
 use lifeboat_postgres::BackupFacts;
 use lifeboat_postgres::{
     CopyRole, ManifestVersion, ManifestWriter, RecoverySettings, RecoveryTarget, RecoveryTimeline, Subscriptions,
-    TargetAction as PgAction, TargetBound, WalRange, minimal_pg_hba_conf, minimal_pg_ident_conf,
-    minimal_postgresql_conf,
+    TargetAction as PgAction, TargetBound, WalRange,
 };
 use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::records::BackupRecord;
 
 use crate::command_line::RestoreArgs;
 use crate::fetch::target_dir::TargetDir;
+use crate::recover::configuration;
 use crate::recover::decide::Decision;
 use crate::target::prove::StopAt;
 use crate::target::recovery_target::{Inclusion, TargetAction};
@@ -34,7 +34,6 @@ pub(crate) fn settings(
     let (target, inclusion) = match decision.proof.stop {
         StopAt::End => (RecoveryTarget::Latest, Inclusion::Inclusive),
         StopAt::Immediate => (RecoveryTarget::Immediate, Inclusion::Inclusive),
-        StopAt::Time(time, inclusion) => (RecoveryTarget::Time(time), inclusion),
         StopAt::Lsn(lsn, inclusion) => (RecoveryTarget::Lsn(lsn), inclusion),
     };
     settings.target = target;
@@ -60,7 +59,8 @@ pub(crate) fn settings(
     Ok(settings)
 }
 
-/// Adds what a copy needs to start by itself, writes its manifest, makes everything durable.
+/// Adds what a copy needs to start by itself, writes its manifest, makes everything durable. Returns what became of its
+/// configuration.
 ///
 /// # Errors
 /// Whatever the operating system says; the copy cannot be started then.
@@ -69,16 +69,10 @@ pub(crate) fn finish(
     facts: &BackupFacts,
     record: &BackupRecord,
     settings: &RecoverySettings,
-) -> anyhow::Result<()> {
-    let files = target.files();
-    let has = |name: &str| files.iter().any(|file| file.entry.path.as_bytes() == name.as_bytes());
-    for (name, content) in missing_config(facts) {
-        if !has(name) {
-            target.add_file(name, &content).with_context(|| format!("write {name}"))?;
-        }
-    }
+) -> anyhow::Result<Vec<String>> {
+    let configuration = configuration::write(target, &facts.server).context("write the configuration")?;
     let text = settings.text().context("write recovery settings")?;
-    target.append("postgresql.auto.conf", &text).context("write recovery settings")?;
+    target.append("postgresql.auto.conf", &(text + &configuration.settings)).context("write recovery settings")?;
     target.append(settings.signal_file(), "").context("write the recovery signal")?;
     let range = WalRange { timeline: record.start_tli, start: record.start_lsn, end: record.stop_lsn };
     let mut out = Vec::new();
@@ -93,31 +87,6 @@ pub(crate) fn finish(
     }
     manifest.finish(&[range])?;
     target.append("backup_manifest", &String::from_utf8(out).context("write the manifest")?)?;
-    target.publish().context("flush the restored files")
-}
-
-/// Configuration that lay outside of the data directory: as it was, if the backup could read it, else a minimal one.
-fn missing_config(facts: &BackupFacts) -> Vec<(&'static str, String)> {
-    let kept = |name: &str| facts.server.config_files.get(name).cloned();
-    let needed = [
-        "max_connections",
-        "max_worker_processes",
-        "max_wal_senders",
-        "max_prepared_transactions",
-        "max_locks_per_transaction",
-        "wal_level",
-        "shared_preload_libraries",
-    ];
-    let settings: Vec<(String, String)> =
-        needed.iter().filter_map(|name| Some(((*name).to_owned(), facts.server.setting(name)?.to_owned()))).collect();
-    let mut original = String::new();
-    if let Some(text) = kept("postgresql.conf") {
-        original = "\n# The configuration of the server that was backed up, for reference:\n".to_owned();
-        original.extend(text.lines().map(|line| format!("# {line}\n")));
-    }
-    vec![
-        ("postgresql.conf", minimal_postgresql_conf(&settings) + &original),
-        ("pg_hba.conf", kept("pg_hba.conf").unwrap_or_else(|| minimal_pg_hba_conf().to_owned())),
-        ("pg_ident.conf", kept("pg_ident.conf").unwrap_or_else(|| minimal_pg_ident_conf().to_owned())),
-    ]
+    target.publish().context("flush the restored files")?;
+    Ok(configuration.notes)
 }

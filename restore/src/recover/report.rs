@@ -4,6 +4,7 @@ use lifeboat_vocabulary::counted;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifeboat_cli::omissions::print_omissions;
 use lifeboat_cli::outln;
 use lifeboat_cli::terminal::{Output, Tone, rate, spoken, toned};
 use lifeboat_repository::backup::read::BackupReader;
@@ -30,7 +31,7 @@ pub(crate) fn print_plan(restore: &Restore<'_>) {
             "timeline": decision.proof.timeline.get(), "path": path(decision),
             "wal_bytes": decision.proof.chain.as_ref().map(|chain| chain.bytes().as_bytes()),
             "without_regions": decision.without.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "warnings": decision.proof.warnings,
+            "warnings": decision.proof.warnings, "omissions": record.omissions,
         });
         outln!("{line}");
         return;
@@ -38,6 +39,7 @@ pub(crate) fn print_plan(restore: &Restore<'_>) {
     for warning in &decision.proof.warnings {
         outln!("{} {warning}", toned("attention:", Tone::Warning));
     }
+    print_omissions(&record.omissions);
     outln!("restore backup {} of {}", toned(record.backup.as_str(), Tone::Strong), record.stop_time);
     outln!("  into       {}", plan.root.display());
     for (old, new) in plan.tablespaces.values() {
@@ -96,7 +98,7 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
             "fetch_seconds": done.fetched.as_secs_f64(), "flush_seconds": done.flushed.as_secs_f64(),
             "recovery_seconds": recovered.map(|r| (r.phases.start + r.phases.redo + r.phases.open).as_secs_f64()),
             "connection": recovered.and_then(|recovered| recovered.connection.as_deref()),
-            "recovery": recovered.map(recovery_json), "damage_cured": damage,
+            "recovery": recovered.map(recovery_json), "damage_cured": damage, "configuration": done.configuration,
         });
         outln!("{line}");
         return;
@@ -109,6 +111,9 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
             damage.region,
             damage.what
         );
+    }
+    for note in &done.configuration {
+        outln!("{} {note}", toned("configuration:", Tone::Warning));
     }
     let files = record.files;
     let count = counted(files.count, "file", "files");

@@ -6,6 +6,7 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_postgres::{WalFact, WalFactKind};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, TimelineId, UtcTime};
 
+use crate::target::commit_clock::ahead_text;
 use crate::target::recovery_target::{Goal, Inclusion, Target, TargetTimeline};
 use crate::target::survey::Survey;
 use crate::target::timeline_tree::TimelinePath;
@@ -19,9 +20,7 @@ pub(crate) enum StopAt {
     End,
     /// As soon as it is consistent.
     Immediate,
-    /// At a time.
-    Time(UtcTime, Inclusion),
-    /// At a record.
+    /// At a record; a target by time is one, too.
     Lsn(Lsn, Inclusion),
 }
 
@@ -202,14 +201,21 @@ impl Question<'_> {
             let Some(chain) = &reach.chain else { continue };
             // The clock that dated the backup need not be the server's: what it holds was dated by the server.
             let inside =
-                survey.last_decision(&chain.up_to(stop), chain.legs.first().map_or(stop, |leg| leg.from)).await?;
-            if inside.is_some_and(passes) {
+                survey.last_decisions(&chain.up_to(stop), chain.legs.first().map_or(stop, |leg| leg.from)).await?;
+            if inside.last().is_some_and(passes) {
                 continue;
             }
-            let last = survey.last_decision(chain, stop).await?;
-            if let Some(last) = last.filter(|last| passes(*last)) {
-                let found = format!("the WAL holds commits up to {last}");
-                return Ok(proof(reach, StopAt::Time(time, inclusion), reach.end.lsn, found));
+            let decisions = survey.last_decisions(chain, stop).await?;
+            let last = decisions.last();
+            if last.is_some_and(passes)
+                && let Some((first, ahead)) = survey.first_passing(chain, stop, passes).await?
+            {
+                // As a position: told to stop at a time, PostgreSQL would stop at the first commit that is dated later, also if its
+                // clock was ahead for that one alone.
+                let found = format!("the first commit behind {time} is at WAL {}, of {}", first.start, first.time);
+                let mut proof = proof(reach, StopAt::Lsn(first.start, Inclusion::Exclusive), first.start, found);
+                proof.warnings.extend(ahead.or(decisions.ahead).map(ahead_text));
+                return Ok(proof);
             }
             let alive = self.view.alive_until(path, reach.end);
             if let Some(alive) = alive.filter(|alive| *alive >= time) {
@@ -321,8 +327,9 @@ pub(crate) async fn timed_windows(view: &ArchiveView, survey: &Survey) -> anyhow
         let reaches = view.reaches(&path);
         let last = reaches.iter().rev().find(|reach| window.backups.contains(&reach.backup.id));
         if let Some((reach, chain)) = last.and_then(|reach| Some((reach, reach.chain.as_ref()?))) {
-            let commit = survey.last_decision(chain, reach.backup.stop.lsn).await?;
-            window.to_time = window.to_time.max(commit).max(Some(reach.backup.stop_time));
+            let decisions = survey.last_decisions(chain, reach.backup.stop.lsn).await?;
+            window.ahead = decisions.ahead;
+            window.to_time = window.to_time.max(decisions.last()).max(Some(reach.backup.stop_time));
         }
     }
     Ok(windows)

@@ -108,6 +108,13 @@ impl ArchiveView {
         self.coverage.values().any(|coverage| !coverage.is_empty())
     }
 
+    /// The newest moment that any clock knows: this machine's, that of the writers' signs of life, that of the backups.
+    #[must_use]
+    pub(crate) fn latest(&self, now: UtcTime) -> UtcTime {
+        let heads = self.heads.iter().map(|head| head.time);
+        heads.chain(self.backups.iter().map(|backup| backup.stop_time)).fold(now, UtcTime::max)
+    }
+
     fn covered(&self, timeline: TimelineId) -> Option<&Coverage> {
         self.coverage.get(&timeline).filter(|coverage| !coverage.is_empty())
     }

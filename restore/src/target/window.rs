@@ -6,6 +6,7 @@ use lifeboat_cli::terminal::{Align, Table};
 use lifeboat_vocabulary::{BackupId, TimelineId, UtcTime, WalPosition};
 use serde_json::{Value, json};
 
+use crate::target::commit_clock::{Decision, ahead_text};
 use crate::target::wal_plan::{ArchiveView, Reach};
 
 /// A stretch of a timeline, every moment of which can be restored.
@@ -25,6 +26,8 @@ pub(crate) struct Window {
     pub(crate) beyond_hole: Option<WalPosition>,
     /// The backups that it starts from, oldest first.
     pub(crate) backups: Vec<BackupId>,
+    /// A commit near its end that is dated ahead of what follows it, or of every clock.
+    pub(crate) ahead: Option<Decision>,
 }
 
 /// All windows: timelines ascending, on each the oldest first. Times come from signed notes alone; who can read the WAL
@@ -60,6 +63,7 @@ fn begin(timeline: TimelineId, reach: &Reach) -> Window {
         to_time: None,
         beyond_hole: reach.beyond_hole,
         backups: vec![reach.backup.id.clone()],
+        ahead: None,
     }
 }
 
@@ -83,6 +87,7 @@ impl Window {
             "from": { "time": self.from_time.to_string(), "lsn": self.from.lsn.to_string(), "timeline": self.from.timeline.get() },
             "to": { "time": self.to_time.map(|time| time.to_string()), "lsn": self.to.lsn.to_string() },
             "wal_after_hole": self.beyond_hole.map(|position| position.lsn.to_string()),
+            "dated_ahead": self.ahead.map(|ahead| json!({ "lsn": ahead.start.to_string(), "time": ahead.time.to_string() })),
             "backups": self.backups.iter().map(BackupId::as_str).collect::<Vec<_>>(),
         })
     }
@@ -116,6 +121,9 @@ pub(crate) fn table(windows: &[Window]) -> String {
     }
     let mut text = table.to_string();
     for window in windows {
+        if let Some(ahead) = window.ahead {
+            text.push_str(&format!("timeline {}: {}\n", window.timeline, ahead_text(ahead)));
+        }
         if let Some(beyond) = window.beyond_hole {
             // Writing to a String cannot fail.
             if writeln!(text, "timeline {}: WAL is missing from {} to {}", window.timeline, window.to.lsn, beyond.lsn)

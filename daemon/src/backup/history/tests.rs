@@ -46,13 +46,27 @@ fn alarms(runs: &Runs, now: &str) -> Vec<String> {
 
 #[test]
 fn failures_are_reported_when_they_begin_to_matter() {
-    use RunEnding::{BelowQuorum, Degraded, Done, Failed, Interrupted, Stopped};
+    use RunEnding::{BelowQuorum, Degraded, Done, Failed, Incomplete, Interrupted, Stopped};
     let yesterday = "2026-11-19T02:00:00Z";
     for (why, runs, now, expected) in [
         ("all is well", vec![("02:00", Done)], "02:10", vec![]),
         ("it failed", vec![(yesterday, Done), ("02:00", Failed)], "02:10", vec!["backup-failed"]),
         ("it was killed", vec![(yesterday, Done), ("02:00", Interrupted)], "02:10", vec!["backup-failed"]),
         ("too few regions have it", vec![(yesterday, Done), ("02:00", BelowQuorum)], "02:10", vec!["backup-failed"]),
+        ("data is missing in it", vec![(yesterday, Done), ("02:00", Incomplete)], "02:10", vec!["backup-incomplete"]),
+        (
+            "nothing better came of the next one",
+            vec![(yesterday, Done), ("02:00", Incomplete), ("02:30", Failed)],
+            "02:50",
+            vec!["backup-failed", "backup-incomplete"],
+        ),
+        ("the next one has everything", vec![("02:00", Incomplete), ("02:30", Done)], "02:50", vec![]),
+        (
+            "one that is incomplete is not fresh",
+            vec![(yesterday, Done), ("02:00", Incomplete)],
+            "15:01",
+            vec!["backup-incomplete", "backup-overdue"],
+        ),
         ("it was stopped by a person", vec![(yesterday, Done), ("02:00", Stopped)], "02:10", vec![]),
         (
             "stopped after it failed",
@@ -115,7 +129,7 @@ fn the_newest_good_run_is_never_forgotten() {
     }
     assert_eq!(runs.iter().count(), RUNS_MAX);
     assert_eq!(runs.newest_good().map(|run| run.started), Some(at("02:00")));
-    assert_eq!(runs.past().newest_good(), Some(at("02:00")));
+    assert_eq!(runs.past().newest_made(), Some(at("02:00")));
 }
 
 #[test]

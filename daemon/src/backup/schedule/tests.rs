@@ -54,6 +54,18 @@ fn what_is_due_is_decided_by_the_timetable_and_by_what_was_run() {
     let hand = |started: &str, outcome| run(None, started, outcome);
     for (why, attempts, now, expected) in [
         ("nothing was ever run", vec![], "12:00", due("02:00", Why::First)),
+        (
+            "the first one is incomplete, as the next would be",
+            vec![run(Some("02:00"), "02:00", Outcome::Incomplete)],
+            "12:00",
+            wait(TOMORROW),
+        ),
+        (
+            "so was yesterday's",
+            vec![good("2026-11-18T02:00:00Z"), run(Some(BEFORE), BEFORE, Outcome::Incomplete)],
+            "02:00",
+            due("02:00", Why::Scheduled),
+        ),
         ("it is not time yet", vec![good(BEFORE)], "01:59", wait("02:00")),
         ("it is time", vec![good(BEFORE)], "02:00", due("02:00", Why::Scheduled)),
         ("it was run", vec![good(BEFORE), good("02:00")], "02:30", wait(TOMORROW)),

@@ -76,6 +76,8 @@ alarms! {
         "The newest backup has not been in every region for more than an hour.";
     BackupFailed: Critical, "backup-failed",
         "The last backup failed; it is tried again until one works.";
+    BackupIncomplete: Critical, "backup-incomplete",
+        "Data of the cluster is missing in the newest backup; it does not count.";
     BackupOverdue: Critical, "backup-overdue",
         "There has been no good backup for one and a half times as long as the schedule says.";
     BackupSecondWriter: Critical, "backup-second-writer",

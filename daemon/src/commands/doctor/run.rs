@@ -21,6 +21,9 @@ use crate::settings::wiring::{self, ClusterConfig};
 /// A clock that is off by more makes signed requests fail at 15 minutes, and reports wrong much earlier.
 const SKEW_WARNING_MICROS: i64 = 30_000_000;
 
+/// How many files of the configuration that are not kept are named.
+const CONFIGURATION_SHOWN: usize = 10;
+
 /// Runs every probe and prints a table with what to do about each line that is not good.
 pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> Ending {
     let ClusterConfig { config, cluster } = chosen;
@@ -89,6 +92,7 @@ async fn server(cluster: &ClusterSettings, lines: &mut Lines) -> Option<ServerFa
         lines.good("server", "version", version);
     }
     rights(&facts, lines);
+    configuration(&facts, lines);
     limits(&mut session, &facts, lines).await;
     match Session::connect(&cluster.connection, Purpose::PhysicalReplication).await {
         Ok(replication) => {
@@ -126,6 +130,28 @@ fn rights(facts: &ServerFacts, lines: &mut Lines) {
             let fix = "GRANT EXECUTE ON FUNCTION pg_read_binary_file(text,bigint,bigint,boolean) TO <role> (faster)";
             lines.advice("server", "page checksums", detail, fix);
         }
+    }
+}
+
+/// Configuration that a base backup does not have and that the role may not read: a copy starts with something in its place.
+fn configuration(facts: &ServerFacts, lines: &mut Lines) {
+    let fix = "move it into the data directory, or let the role read it: GRANT pg_read_all_settings, pg_read_server_files TO \
+        <role>; GRANT EXECUTE ON FUNCTION pg_read_binary_file(text,bigint,bigint,boolean), pg_ls_dir(text,boolean,boolean) TO <role>";
+    let Some(directory) = facts.setting("data_directory") else {
+        let detail =
+            "whether some lies outside of the data directory cannot be seen; the backup says what it lacks".to_owned();
+        lines.advice("server", "configuration", detail, "GRANT pg_read_all_settings TO <role>");
+        return;
+    };
+    let inside = format!("{}/", directory.trim_end_matches('/'));
+    let outside = facts.config.not_kept.iter().filter(|(path, _)| !path.starts_with(&inside));
+    let mut is_whole = true;
+    for (path, why) in outside.take(CONFIGURATION_SHOWN) {
+        lines.warning("server", "configuration", format!("{path} is not kept: {why}"), fix);
+        is_whole = false;
+    }
+    if is_whole {
+        lines.good("server", "configuration", "in the data directory, or readable: kept with each backup");
     }
 }
 

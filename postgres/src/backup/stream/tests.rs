@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::backup::error::SourceError;
+use crate::backup::left_out::LeftOut;
 use crate::backup::source::{BackupEnd, PageChecks, SourceEvent};
 use crate::backup::stream::{BackupStream, Framing};
 use crate::session::message::{BackendMessage, ServerMessage};
@@ -102,7 +103,7 @@ fn play(framing: Framing, messages: Vec<BackendMessage>) -> Result<(Vec<SourceEv
 
 fn notice(severity: &str, code: &str, message: &str) -> ServerMessage {
     let [severity, code, message] = [severity, code, message].map(str::to_owned);
-    ServerMessage { severity, code, message, detail: None, hint: None }
+    ServerMessage { severity, code, message, ..ServerMessage::default() }
 }
 
 #[test]
@@ -210,7 +211,9 @@ fn warnings_are_reported_up_to_a_limit() {
     for (severity, text) in [
         ("NOTICE", "all required WAL segments have been archived"),
         ("WARNING", "skipping special file \"./.s.PGSQL.5432\""),
-        ("WARNING", "skipping special file \"./base/link\""),
+        ("WARNING", "skipping special file \"./base/16384\""),
+        ("WARNING", "skipping special file \"./log\""),
+        ("WARNING", "something new"),
     ] {
         // The server says it twice: when it estimates its size, before the start, and when it sends.
         messages.insert(9, BackendMessage::Notice(notice(severity, "01000", text)));
@@ -221,18 +224,29 @@ fn warnings_are_reported_up_to_a_limit() {
         assert!(matches!(events[0], SourceEvent::Started(_)), "{:?}", events[0]);
         let finding = |event| match event {
             SourceEvent::Finding(text) => Some(text),
+            SourceEvent::LeftOut(LeftOut { part, path, .. }) => Some(format!("{part:?} {path}")),
             _ => None,
         };
-        events.into_iter().filter_map(finding).collect::<Vec<String>>()
+        let mut findings: Vec<String> = events.into_iter().filter_map(finding).collect();
+        findings.sort();
+        findings
     };
-    assert_eq!(findings(messages), ["the server warns: skipping special file \"./base/link\""]);
+    assert_eq!(findings(messages), ["Data base/16384", "Other log", "the server warns: something new"]);
     let mut flood = one_copy();
     (0..3000).for_each(|number| {
         flood.insert(9, BackendMessage::Notice(notice("WARNING", "01000", &format!("number {number}"))));
     });
     let told = findings(flood);
     assert_eq!(told.len(), 1000);
-    assert!(told[999].contains("its log has all of them"), "{}", told[999]);
+    assert!(told[0].contains("its log has all of them"), "{}", told[0]);
+    let mut links = one_copy();
+    let skipped =
+        |path: &str| BackendMessage::Notice(notice("WARNING", "01000", &format!("skipping special file \"./{path}\"")));
+    links.insert(9, skipped("base/16384"));
+    (0..3000).for_each(|number| links.insert(9, skipped(&format!("log/{number}"))));
+    let told = findings(links);
+    assert!(told.contains(&"Data base/16384".to_owned()), "links that do not matter do not hide one that does");
+    assert_eq!(told.len(), 1000 + 2);
 }
 
 #[test]

@@ -65,8 +65,9 @@ fn messages_mean_what_the_protocol_says() {
         message: text("nein"),
         detail: Some(text("weil")),
         hint: None,
+        routine: Some(text("auth_failed")),
     };
-    let fields = b"SFEHLER\0VFATAL\0C28000\0Mnein\0Dweil\0Fauth.c\0\0";
+    let fields = b"SFEHLER\0VFATAL\0C28000\0Mnein\0Dweil\0Fauth.c\0Rauth_failed\0\0";
     for (tag, body, expected) in [
         (b'D', &b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0"[..], BackendMessage::DataRow(row)),
         (b'T', b"\0\x01name\0ttttnnTTTTssmmmmff", BackendMessage::RowDescription(vec![text("name")])),

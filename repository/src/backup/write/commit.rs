@@ -27,6 +27,7 @@ use crate::log::note::NoteSigner;
 use crate::log::records::backup::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
+use crate::log::records::omissions::Omissions;
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::RegionLog;
 use crate::log::region_store::RegionStore;
@@ -52,6 +53,8 @@ pub struct BackupDetails {
     pub frame_bytes: u32,
     /// What the check of pages found.
     pub pages: Option<PageFacts>,
+    /// What belongs to the cluster and is not in the backup.
+    pub omissions: Omissions,
 }
 
 /// Who writes the record, and who shall be able to read the backup.
@@ -183,6 +186,7 @@ impl SealedBackup {
             index: shards.iter().map(shard).collect(),
             files: FilesFacts { count: self.packed.files, raw_bytes: self.packed.raw },
             pages: details.pages,
+            omissions: details.omissions.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::format::frame::FRAME_BYTES;
 use crate::format::ids::EpochId;
 use crate::format::json_text::{as_optional_text, as_text, bytes, timeline};
 use crate::format::layout;
+use crate::log::records::omissions::Omissions;
 
 const SHARDS_MAX: usize = 4096;
 const EPOCHS_MAX: usize = 1024;
@@ -61,6 +62,9 @@ pub struct BackupRecord {
     /// What the check of data pages found; absent if pages were not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pages: Option<PageFacts>,
+    /// What belongs to the cluster and is not in the backup; absent if everything is.
+    #[serde(default, skip_serializing_if = "Omissions::is_empty")]
+    pub omissions: Omissions,
 }
 
 /// How a backup was made.
@@ -173,13 +177,22 @@ pub enum Integrity {
     Intact,
     /// The database had damaged pages when it was made: kept and shown, but never counted as a good backup.
     Damaged,
+    /// Data of the cluster is missing in it: likewise.
+    Incomplete,
 }
 
 impl BackupRecord {
-    /// Whether it counts as a good backup.
+    /// Whether it has all data of the cluster.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.omissions.data == 0
+    }
+
+    /// Whether it counts as a good backup: only [`Integrity::Intact`] does, for retention, freshness and restores alike.
     #[must_use]
     pub fn integrity(&self) -> Integrity {
         match self.pages {
+            _ if !self.is_complete() => Integrity::Incomplete,
             Some(PageFacts { damaged, damaged_files, .. }) if damaged > 0 || damaged_files > 0 => Integrity::Damaged,
             _ => Integrity::Intact,
         }
@@ -226,7 +239,7 @@ impl BackupRecord {
         }
         match self.pages {
             Some(pages) if pages.damaged > pages.checked => Err("it has more damaged pages than pages"),
-            _ => Ok(()),
+            _ => self.omissions.check(),
         }
     }
 }

@@ -232,7 +232,8 @@ fn damaged_and_undrilled_backups_displace_no_good_one() {
         drilled.iter().for_each(|place: &usize| history[*place].verification = Verification::Drilled);
         let plan = plan_candidates(&history, &only(1, 0, 0), utc(now));
         assert_eq!(marks(&plan, &history), expected, "{why}");
-        let damaged_go = plan.dropped.iter().filter(|dropped| dropped.why.starts_with("it is damaged, and "));
+        let damaged_go =
+            plan.dropped.iter().filter(|dropped| dropped.why.starts_with("it is damaged or incomplete, and "));
         let damaged_stay = plan.kept.iter().filter(|(_, reasons)| reasons.contains(&Reason::NothingBetter));
         assert_eq!(damaged_go.count() + damaged_stay.count(), damaged.len(), "{why}");
     }

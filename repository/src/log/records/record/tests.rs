@@ -1,7 +1,8 @@
 //! Tests of records.
 
 use super::*;
-use crate::log::records::backup::{Integrity, PageFacts};
+use crate::log::records::backup::{BackupRecord, Integrity, PageFacts};
+use crate::log::records::omissions::{Omission, Omissions, OmittedPart};
 use crate::log::records::wal::GapReason;
 use crate::samples;
 use lifeboat_stores::ObjectKey;
@@ -105,6 +106,47 @@ fn a_backup_with_damaged_pages_is_never_intact() {
         let record = BackupRecord { pages, ..samples::backup_record() };
         assert_eq!(record.integrity(), expected, "{pages:?}");
     }
+}
+
+#[test]
+fn a_backup_without_some_of_its_data_is_never_intact() {
+    let omitted = |what| Omission::new(what, "base/16384", "a link");
+    for (why, what, expected) in [
+        ("nothing", None, Integrity::Intact),
+        ("log files", Some(OmittedPart::Other), Integrity::Intact),
+        ("configuration", Some(OmittedPart::Configuration), Integrity::Intact),
+        ("a database", Some(OmittedPart::Data), Integrity::Incomplete),
+    ] {
+        let omissions = Omissions::of(what.map(omitted));
+        let damaged = Some(PageFacts { checked: 10, damaged: 1, damaged_files: 1 });
+        let record = BackupRecord { omissions, ..samples::backup_record() };
+        assert_eq!(record.integrity(), expected, "{why}");
+        assert_eq!(record.is_complete(), expected == Integrity::Intact, "{why}");
+        let body = RecordBody::Backup(Box::new(record.clone()));
+        let text = Record { body, ..samples::backup_entry() }.to_text().unwrap();
+        assert_eq!(text.contains("omissions"), what.is_some(), "{text}");
+        assert_eq!(Record::parse(&text).unwrap().backup(), Some(&record), "{why}");
+        assert_ne!(BackupRecord { pages: damaged, ..record }.integrity(), Integrity::Intact, "{why}");
+    }
+}
+
+#[test]
+fn omissions_that_contradict_themselves_are_refused() {
+    let named = |what: &str, path: &str| serde_json::json!([{ "what": what, "path": path, "why": "a link" }]);
+    let omissions = |data: u64, named: Value| {
+        changed("/omissions", serde_json::json!({ "data": data, "configuration": 0, "other": 0, "named": named }))
+    };
+    let many: Vec<Value> = (0..101).map(|_| named("data", "base/1")[0].clone()).collect();
+    for (json, expected) in [
+        (omissions(0, named("data", "base/1")), "it names more omissions than it counts"),
+        (omissions(1, named("data", "base/1\u{1b}[2J")), "an omission is named by more than a plain line"),
+        (omissions(1, named("data", &"x".repeat(301))), "an omission is named by more than a plain line"),
+        (omissions(200, many.into()), "it names too many omissions"),
+    ] {
+        let error = parsed(&json).unwrap_err();
+        assert!(error.ends_with(expected), "{error}");
+    }
+    assert!(parsed(&omissions(3, named("data", "base/1"))).is_ok());
 }
 
 #[test]

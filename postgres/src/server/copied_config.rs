@@ -1,0 +1,448 @@
+//! The configuration of a restored copy: as much as possible that of the server, and never more than the copy has.
+//!
+//! A copy lies elsewhere, so whatever names a file of the server by its absolute path has to name the copy's own: the original
+//! may be gone, or worse, be there. Files that lay outside of the data directory come into the folder [`FOLDER`] of the copy, with
+//! their paths; includes lead there. What nobody has is commented out, and said. Access rules are all or nothing: with one part
+//! missing, a line that refuses somebody could be the part, so a minimal file takes their place.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::backup::config_files::KeptConfig;
+use crate::backup::config_place::ConfigPlace;
+use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, lines, references, setting};
+use crate::backup::config_walk::{ConfigSource, WalkedConfig, walk};
+use crate::backup::facts::ServerFacts;
+use crate::server::minimal_configuration::{
+    minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, quoted,
+};
+
+/// The folder of a copy with files that lay outside of the data directory.
+const FOLDER: &str = "lifeboat_conf";
+/// Settings that name places of the original: the copy finds its own by itself.
+const PLACES: [&str; 5] = ["data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"];
+/// Settings that recovery wants at least as large as the original's, and libraries without which a copy may not start.
+const NEEDED: [&str; 7] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+    "wal_level",
+    "shared_preload_libraries",
+];
+
+/// The files of a copy as they came out of the backup.
+pub trait CopiedFiles {
+    /// The content of a file, by its path below the data directory; `None` if there is none, or it is too large for configuration.
+    fn read(&self, path: &str) -> Option<Vec<u8>>;
+
+    /// The names of a directory that an include of it takes, sorted; `None` if there is no such directory.
+    fn included_names(&self, directory: &str) -> Option<Vec<String>>;
+}
+
+/// What has to be written so that a copy starts with its own configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopiedConfig {
+    /// Files to write or replace: path below the data directory, and content.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Settings that win over all files: name, value, and why.
+    pub settings: Vec<(&'static str, String, &'static str)>,
+    /// What a person has to know, a line each.
+    pub notes: Vec<String>,
+}
+
+/// The three main files.
+struct Root {
+    /// The setting that names it on the server.
+    setting: &'static str,
+    /// Its name in a copy.
+    name: &'static str,
+    kind: ConfigKind,
+}
+
+const ROOTS: [Root; 3] = [
+    Root { setting: "config_file", name: "postgresql.conf", kind: ConfigKind::Settings },
+    Root { setting: "hba_file", name: "pg_hba.conf", kind: ConfigKind::Access },
+    Root { setting: "ident_file", name: "pg_ident.conf", kind: ConfigKind::Ident },
+];
+const AUTO: &str = "postgresql.auto.conf";
+
+/// Kept files, and those that came out of the backup.
+struct Source<'a> {
+    kept: &'a KeptConfig,
+    data_directory: Option<&'a str>,
+    copied: &'a dyn CopiedFiles,
+}
+
+impl Source<'_> {
+    /// The path that a place inside had on the server.
+    fn on_server(&self, place: &ConfigPlace) -> Option<String> {
+        match place {
+            ConfigPlace::Outside(path) => Some(path.clone()),
+            ConfigPlace::Inside(path) => Some(format!("{}/{path}", self.data_directory?.trim_end_matches('/'))),
+        }
+    }
+}
+
+impl ConfigSource for Source<'_> {
+    fn data_directory(&self) -> Option<&str> {
+        self.data_directory
+    }
+
+    fn text(&self, place: &ConfigPlace) -> Option<Cow<'_, [u8]>> {
+        if let ConfigPlace::Inside(path) = place
+            && let Some(content) = self.copied.read(path)
+        {
+            return Some(Cow::Owned(content));
+        }
+        self.kept.file(&self.on_server(place)?).map(|file| Cow::Borrowed(file.content.as_slice()))
+    }
+
+    fn members(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>> {
+        if let ConfigPlace::Inside(path) = directory
+            && let Some(names) = self.copied.included_names(path)
+        {
+            return Some(names.into_iter().map(|name| ConfigPlace::Inside(format!("{path}/{name}"))).collect());
+        }
+        let on_server = self.on_server(directory)?;
+        self.kept.directories.contains(&on_server).then(|| {
+            let places = self.kept.files.iter().map(|file| ConfigPlace::of(&file.path, self.data_directory));
+            places.filter(|place| place.is_member_of(directory)).collect()
+        })
+    }
+}
+
+/// Decides what the configuration of a copy is.
+#[must_use]
+pub fn copied_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> CopiedConfig {
+    let mut plan = Plan::new(server, copied);
+    for root in &ROOTS {
+        plan.root(root);
+    }
+    if let Some(text) = copied.read(AUTO) {
+        let place = ConfigPlace::Inside(AUTO.to_owned());
+        plan.write(AUTO, &place, plan.settings_text(&place, AUTO, &text));
+    }
+    plan.tls();
+    plan.done
+}
+
+/// What belongs to the configuration of a server and is in no file of a copy: paths on the server, and why.
+#[must_use]
+pub fn missing_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> BTreeMap<String, String> {
+    let plan = Plan::new(server, copied);
+    let mut missing = BTreeMap::new();
+    for root in &ROOTS {
+        let place = plan.root_place(root);
+        for found in walk(&[(place, root.kind)], &plan.source).missing {
+            let path = plan.shown(&found.place);
+            let named = found.named_by.map_or_else(String::new, |by| format!("{} refers to it, and ", plan.shown(&by)));
+            let why = server
+                .config
+                .not_kept
+                .get(&path)
+                .map_or("it is not a plain file in the data directory", String::as_str);
+            missing.insert(path, format!("{named}{why}"));
+        }
+    }
+    for (name, path, place) in plan.tls_files() {
+        if plan.source.text(&place).is_none() {
+            let why = server.config.not_kept.get(&path).map_or("it is not in the backup", String::as_str);
+            missing.insert(path, format!("{name} is set to it, and {why}"));
+        }
+    }
+    missing
+}
+
+struct Plan<'a> {
+    server: &'a ServerFacts,
+    source: Source<'a>,
+    done: CopiedConfig,
+}
+
+/// A line of a file that includes others.
+struct CopiedLine<'a> {
+    /// The file.
+    name: &'a str,
+    line: &'a [u8],
+    reference: Reference,
+}
+
+/// What became of a file's text.
+struct Rewritten {
+    text: Vec<u8>,
+    notes: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(server: &'a ServerFacts, copied: &'a dyn CopiedFiles) -> Self {
+        let source = Source { kept: &server.config, data_directory: server.setting("data_directory"), copied };
+        Self { server, source, done: CopiedConfig::default() }
+    }
+
+    /// Where a main file was on the server. Those whose role may not know have most often the default.
+    fn root_place(&self, root: &Root) -> ConfigPlace {
+        match self.server.setting(root.setting) {
+            Some(path) => ConfigPlace::of(path, self.source.data_directory),
+            None => ConfigPlace::Inside(root.name.to_owned()),
+        }
+    }
+
+    fn root(&mut self, root: &Root) {
+        let place = self.root_place(root);
+        let walked = walk(&[(place.clone(), root.kind)], &self.source);
+        let is_here =
+            place == ConfigPlace::Inside(root.name.to_owned()) && self.source.copied.read(root.name).is_some();
+        let text = self.source.text(&place).map(Cow::into_owned);
+        let is_whole = root.kind == ConfigKind::Settings || walked.missing.is_empty();
+        let Some(text) = text.filter(|_| is_whole) else {
+            return self.stand_in(root, &place, &walked);
+        };
+        if !is_here {
+            self.done.notes.push(format!("{}: as it was in {}", root.name, self.shown(&place)));
+        }
+        if is_here {
+            self.write(root.name, &place, self.rewritten(&place, root.name, root.kind, &text));
+        } else {
+            let rewritten = self.rewritten(&place, root.name, root.kind, &text);
+            self.done.notes.extend(rewritten.notes);
+            self.done.files.insert(root.name.to_owned(), rewritten.text);
+        }
+        for (reached, kind) in walked.reached.iter().skip(1) {
+            self.other(reached, *kind);
+        }
+    }
+
+    /// A file that another one includes.
+    fn other(&mut self, place: &ConfigPlace, kind: ConfigKind) {
+        let (Some(name), Some(text)) = (copy_name(place), self.source.text(place).map(Cow::into_owned)) else { return };
+        let rewritten = self.rewritten(place, &name, kind, &text);
+        let is_here = matches!(place, ConfigPlace::Inside(path) if self.source.copied.read(path).is_some());
+        if is_here {
+            return self.write(&name, place, rewritten);
+        }
+        self.done
+            .notes
+            .push(format!("{}: kept outside of the data directory; it is in the copy's {name}", self.shown(place)));
+        self.done.notes.extend(rewritten.notes);
+        self.done.files.insert(name, rewritten.text);
+    }
+
+    /// Writes a file that is there already, if it has changed.
+    fn write(&mut self, name: &str, place: &ConfigPlace, rewritten: Rewritten) {
+        if self.source.text(place).is_some_and(|text| *text != *rewritten.text) {
+            self.done.files.insert(name.to_owned(), rewritten.text);
+        }
+        self.done.notes.extend(rewritten.notes);
+    }
+
+    /// A minimal file in place of one that nobody has, or not whole.
+    fn stand_in(&mut self, root: &Root, place: &ConfigPlace, walked: &WalkedConfig) {
+        let missing: Vec<String> = walked.missing.iter().map(|missing| self.shown(&missing.place)).collect();
+        let missing = missing.join(", ");
+        let (text, what) = match root.kind {
+            ConfigKind::Settings => {
+                let values = self.known_values();
+                let what = format!("has {} settings that the server told", values.len());
+                (minimal_postgresql_conf(&values), what)
+            }
+            ConfigKind::Access => {
+                let what = "lets operating system users in by their own name, through the socket alone".to_owned();
+                (minimal_pg_hba_conf().to_owned(), what)
+            }
+            _ => (minimal_pg_ident_conf().to_owned(), "maps no names".to_owned()),
+        };
+        self.done.notes.push(format!("{}: not in the backup ({missing}); a minimal file {what}", root.name));
+        if let Some(original) = self.source.text(place).map(Cow::into_owned) {
+            let aside = format!("{}.original", root.name);
+            self.done.notes.push(format!("{}: what there is of it is in {aside}", root.name));
+            self.done.files.insert(aside, original);
+        }
+        self.done.files.insert(root.name.to_owned(), text.into_bytes());
+    }
+
+    /// All that is known of a configuration of which no text is.
+    fn known_values(&self) -> Vec<(String, String)> {
+        let mut values: BTreeMap<String, String> = BTreeMap::new();
+        for name in NEEDED {
+            if let Some(value) = self.server.setting(name) {
+                values.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        let told = self.source.kept.values.iter().filter(|value| !PLACES.contains(&value.name.as_str()));
+        // The file of ALTER SYSTEM is in the backup.
+        let told = told.filter(|value| !value.path.ends_with(AUTO));
+        values.extend(told.map(|value| (value.name.clone(), value.value.clone())));
+        values.into_iter().collect()
+    }
+
+    fn rewritten(&self, place: &ConfigPlace, name: &str, kind: ConfigKind, text: &[u8]) -> Rewritten {
+        match kind {
+            ConfigKind::Settings => self.settings_text(place, name, text),
+            ConfigKind::Access | ConfigKind::Ident | ConfigKind::Names => self.access_text(place, name, kind, text),
+            ConfigKind::Certificate => Rewritten { text: text.to_vec(), notes: Vec::new() },
+        }
+    }
+
+    fn settings_text(&self, place: &ConfigPlace, name: &str, text: &[u8]) -> Rewritten {
+        let mut out = Rewritten { text: Vec::with_capacity(text.len()), notes: Vec::new() };
+        for (number, line) in lines(text).enumerate() {
+            if number > 0 {
+                out.text.push(b'\n');
+            }
+            let found = setting(line).filter(|(name, _)| PLACES.contains(&name.as_str()));
+            if let Some((setting, value)) = found {
+                out.text.extend([b"# lifeboat: a place of the original: ", line].concat());
+                out.notes.push(format!("{name}: {setting} = {value} is a place of the original; commented out"));
+                continue;
+            }
+            match references(ConfigKind::Settings, line).into_iter().next() {
+                Some(reference) => self.include(place, &CopiedLine { name, line, reference }, &mut out),
+                None => out.text.extend(line),
+            }
+        }
+        out
+    }
+
+    /// A line that includes another file or directory.
+    fn include(&self, place: &ConfigPlace, copied: &CopiedLine<'_>, out: &mut Rewritten) {
+        let CopiedLine { name, line, reference: Reference { path, kind } } = copied;
+        let (name, line, path, kind) = (*name, *line, path.as_str(), *kind);
+        let to = place.refers_to(path, self.source.data_directory);
+        let is_there = match kind {
+            ReferenceKind::Directory => self.source.members(&to).is_some(),
+            _ => self.source.text(&to).is_some(),
+        };
+        let word = match kind {
+            ReferenceKind::Directory => "include_dir",
+            ReferenceKind::FileIfThere => "include_if_exists",
+            _ => "include",
+        };
+        // What may be missing and would be the copy's own does no harm.
+        let is_own = matches!(to, ConfigPlace::Inside(_)) && !path.starts_with('/');
+        let is_kept = is_there || kind == ReferenceKind::FileIfThere && is_own;
+        match copy_name(&to).filter(|_| is_kept).map(|target| relative(name, &target)) {
+            Some(new) if new == path => out.text.extend(line),
+            Some(new) => {
+                out.text.extend([b"# lifeboat: was: ", line, b"\n"].concat());
+                out.text.extend(format!("{word} {}", quoted(&new)).into_bytes());
+            }
+            None => {
+                let shown = self.shown(&to);
+                out.text.extend([b"# lifeboat: not in the backup: ", line].concat());
+                let values = self.values_of(&to);
+                out.text.extend(
+                    values.iter().flat_map(|(name, value)| format!("\n{name} = {}", quoted(value)).into_bytes()),
+                );
+                let told = match values.len() {
+                    0 => "commented out".to_owned(),
+                    count => format!("commented out; {count} of its settings are known and stand in its place"),
+                };
+                // One that may be missing is missed by nobody.
+                if kind != ReferenceKind::FileIfThere || !values.is_empty() {
+                    out.notes.push(format!("{name}: {word} {shown} is not in the backup; {told}"));
+                }
+            }
+        }
+    }
+
+    /// What a file, or the files of a directory, set, as far as it is known.
+    fn values_of(&self, place: &ConfigPlace) -> Vec<(String, String)> {
+        let values = self.source.kept.values.iter().filter(|value| {
+            let from = ConfigPlace::of(&value.path, self.source.data_directory);
+            (from == *place || from.is_member_of(place)) && !PLACES.contains(&value.name.as_str())
+        });
+        values.map(|value| (value.name.clone(), value.value.clone())).collect()
+    }
+
+    fn access_text(&self, place: &ConfigPlace, name: &str, kind: ConfigKind, text: &[u8]) -> Rewritten {
+        let mut out = Vec::with_capacity(text.len());
+        for (number, line) in lines(text).enumerate() {
+            if number > 0 {
+                out.push(b'\n');
+            }
+            let mut line = Cow::Borrowed(line);
+            for reference in references(kind, &line) {
+                let to = place.refers_to(&reference.path, self.source.data_directory);
+                let Some(new) = copy_name(&to).map(|target| relative(name, &target)) else { continue };
+                if new != reference.path {
+                    let changed = String::from_utf8_lossy(&line).replace(&reference.path, &new);
+                    line = Cow::Owned(changed.into_bytes());
+                }
+            }
+            out.extend_from_slice(&line);
+        }
+        Rewritten { text: out, notes: Vec::new() }
+    }
+
+    /// The files that TLS needs, where it is on: setting, path as it is set, place.
+    fn tls_files(&self) -> Vec<(&'static str, String, ConfigPlace)> {
+        if self.server.setting("ssl") != Some("on") {
+            return Vec::new();
+        }
+        let files: [&'static str; 4] = ["ssl_cert_file", "ssl_key_file", "ssl_ca_file", "ssl_crl_file"];
+        let set = files.into_iter().filter_map(|name| {
+            let path = self.server.setting(name).filter(|path| !path.is_empty())?;
+            let place = ConfigPlace::Inside(AUTO.to_owned()).refers_to(path, self.source.data_directory);
+            Some((name, path.to_owned(), place))
+        });
+        set.collect()
+    }
+
+    /// With TLS on, a server does not start without its certificate and key.
+    fn tls(&mut self) {
+        let (mut moved, mut missing) = (Vec::new(), Vec::new());
+        for (name, path, place) in self.tls_files() {
+            match (self.source.text(&place).map(Cow::into_owned), copy_name(&place)) {
+                (Some(content), Some(copy)) => {
+                    if !matches!(&place, ConfigPlace::Inside(path) if self.source.copied.read(path).is_some()) {
+                        self.done.files.insert(copy.clone(), content);
+                    }
+                    if copy != path {
+                        moved.push((name, copy, "the copy's own file"));
+                    }
+                }
+                _ => missing.push(format!("{name} = {path}")),
+            }
+        }
+        self.done.settings.extend(moved);
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            self.done.settings.push(("ssl", "off".to_owned(), "a file that TLS needs is not in the backup"));
+            self.done.notes.push(format!("TLS is off in the copy: not in the backup: {missing}"));
+        }
+    }
+
+    fn shown(&self, place: &ConfigPlace) -> String {
+        self.source.on_server(place).unwrap_or_else(|| place.to_string())
+    }
+}
+
+/// Where a file lies in a copy; `None` if it cannot be there.
+fn copy_name(place: &ConfigPlace) -> Option<String> {
+    match place {
+        ConfigPlace::Inside(path) => Some(path.clone()),
+        ConfigPlace::Outside(path) => path.starts_with('/').then(|| format!("{FOLDER}{path}")),
+    }
+}
+
+/// How a file of the copy names another one: relative to its own directory.
+fn relative(from: &str, to: &str) -> String {
+    let mut up: Vec<&str> = from.split('/').collect();
+    up.pop();
+    let mut down: Vec<&str> = to.split('/').collect();
+    while let (Some(a), Some(b)) = (up.first(), down.first())
+        && a == b
+        && down.len() > 1
+    {
+        up.remove(0);
+        down.remove(0);
+    }
+    let mut parts = vec![".."; up.len()];
+    parts.extend(down);
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests;

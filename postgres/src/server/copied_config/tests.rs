@@ -1,0 +1,207 @@
+//! Configurations of servers, and what their copies get.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::backup::config_files::{KeptFile, KeptValue};
+
+/// Files of a copy.
+struct Files(BTreeMap<&'static str, &'static str>);
+
+impl CopiedFiles for Files {
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        self.0.get(path).map(|text| text.as_bytes().to_vec())
+    }
+
+    fn included_names(&self, directory: &str) -> Option<Vec<String>> {
+        let below = self.0.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
+        let names: Vec<String> = below.map(str::to_owned).collect();
+        (!names.is_empty()).then_some(names)
+    }
+}
+
+fn server(settings: &[(&str, &str)], kept: &[(&str, ConfigKind, &str)]) -> ServerFacts {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let file = |(path, kind, text): &(&str, ConfigKind, &str)| KeptFile {
+        path: (*path).to_owned(),
+        kind: *kind,
+        content: text.as_bytes().to_vec(),
+    };
+    let config = KeptConfig { files: kept.iter().map(file).collect(), ..KeptConfig::default() };
+    ServerFacts {
+        version_num: 170_006,
+        system_identifier: 7,
+        in_recovery: false,
+        settings,
+        databases: Vec::new(),
+        size_bytes: None,
+        config,
+        bootstrap_role: "postgres".to_owned(),
+        may_replicate: true,
+        may_reread: true,
+        incarnation: None,
+    }
+}
+
+fn text<'a>(copy: &'a CopiedConfig, name: &str) -> &'a str {
+    std::str::from_utf8(copy.files.get(name).unwrap_or_else(|| panic!("no {name} in {copy:?}"))).unwrap()
+}
+
+const INSIDE: [(&str, &str); 4] = [
+    ("data_directory", "/srv/pg"),
+    ("config_file", "/srv/pg/postgresql.conf"),
+    ("hba_file", "/srv/pg/pg_hba.conf"),
+    ("ident_file", "/srv/pg/pg_ident.conf"),
+];
+const PLAIN: [(&str, &str); 3] =
+    [("postgresql.conf", "work_mem = '1MB'\n"), ("pg_hba.conf", "local all all peer\n"), ("pg_ident.conf", "")];
+
+fn plain(more: &[(&'static str, &'static str)]) -> Files {
+    Files(PLAIN.iter().chain(more).copied().collect())
+}
+
+#[test]
+fn configuration_that_lies_whole_in_the_data_directory_is_left_alone() {
+    let more = [
+        ("conf.d/a.conf", "port = 1"),
+        ("postgresql.conf", "include_dir 'conf.d'\ninclude_if_exists 'none.conf'\n"),
+        ("admins", "alice"),
+        ("pg_hba.conf", "local all @admins peer"),
+    ];
+    for settings in [INSIDE.as_slice(), &[]] {
+        assert_eq!(copied_config(&server(settings, &[]), &plain(&more)), CopiedConfig::default());
+    }
+}
+
+#[test]
+fn absolute_names_of_the_original_become_the_copys_own() {
+    let more = [
+        ("conf.d/a.conf", "data_directory = '/srv/pg'\nwork_mem = 1MB"),
+        ("postgresql.conf", "include_dir '/srv/pg/conf.d'\nhba_file = '/srv/pg/pg_hba.conf'\nport = 1"),
+    ];
+    let copy = copied_config(&server(&INSIDE, &[]), &plain(&more));
+    assert_eq!(
+        text(&copy, "postgresql.conf"),
+        "# lifeboat: was: include_dir '/srv/pg/conf.d'\ninclude_dir 'conf.d'\n\
+         # lifeboat: a place of the original: hba_file = '/srv/pg/pg_hba.conf'\nport = 1"
+    );
+    let included = "# lifeboat: a place of the original: data_directory = '/srv/pg'\nwork_mem = 1MB";
+    assert_eq!(text(&copy, "conf.d/a.conf"), included);
+    assert_eq!(copy.files.len(), 2);
+}
+
+#[test]
+fn what_was_kept_outside_comes_into_the_copy() {
+    let outside = [
+        ("data_directory", "/srv/pg"),
+        ("config_file", "/etc/pg/postgresql.conf"),
+        ("hba_file", "/etc/pg/pg_hba.conf"),
+        ("ident_file", "/etc/pg/pg_ident.conf"),
+    ];
+    let kept = [
+        ("/etc/pg/postgresql.conf", ConfigKind::Settings, "include 'more/b.conf'\ninclude_dir '/etc/pg/conf.d'\n"),
+        ("/etc/pg/more/b.conf", ConfigKind::Settings, "include '/etc/pg/deep.conf'"),
+        ("/etc/pg/deep.conf", ConfigKind::Settings, "port = 1"),
+        ("/etc/pg/conf.d/x.conf", ConfigKind::Settings, "port = 2"),
+        ("/etc/pg/pg_hba.conf", ConfigKind::Access, "local all @admins peer"),
+        ("/etc/pg/admins", ConfigKind::Names, "alice"),
+        ("/etc/pg/pg_ident.conf", ConfigKind::Ident, "map a b"),
+    ];
+    let mut server = server(&outside, &kept);
+    server.config.directories = BTreeSet::from(["/etc/pg/conf.d".to_owned()]);
+    // A stale file of `initdb` lies in the data directory: nobody used it.
+    let files = Files(BTreeMap::from([("pg_hba.conf", "local all all trust")]));
+    let copy = copied_config(&server, &files);
+    assert_eq!(
+        text(&copy, "postgresql.conf"),
+        "# lifeboat: was: include 'more/b.conf'\ninclude 'lifeboat_conf/etc/pg/more/b.conf'\n\
+         # lifeboat: was: include_dir '/etc/pg/conf.d'\ninclude_dir 'lifeboat_conf/etc/pg/conf.d'\n"
+    );
+    assert!(text(&copy, "lifeboat_conf/etc/pg/more/b.conf").ends_with("\ninclude '../deep.conf'"));
+    assert_eq!(text(&copy, "lifeboat_conf/etc/pg/conf.d/x.conf"), "port = 2");
+    assert_eq!(text(&copy, "pg_hba.conf"), "local all @lifeboat_conf/etc/pg/admins peer");
+    assert_eq!(text(&copy, "lifeboat_conf/etc/pg/admins"), "alice");
+    assert_eq!(text(&copy, "pg_ident.conf"), "map a b");
+    assert!(copy.notes.iter().any(|note| note.contains("/etc/pg/pg_hba.conf")), "{:?}", copy.notes);
+}
+
+#[test]
+fn an_include_that_nobody_has_is_commented_out_and_what_it_set_stands_in_its_place() {
+    let more =
+        [("postgresql.conf", "include_dir '/etc/conf.d'\ninclude '/etc/gone.conf'\ninclude_if_exists '/etc/no'\n")];
+    let mut server = server(&INSIDE, &[]);
+    let value = |name: &str, value: &str| KeptValue {
+        path: "/etc/conf.d/a.conf".to_owned(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    server.config.values = vec![value("work_mem", "17408"), value("hba_file", "/etc/hba"), value("a.b", "it's")];
+    let copy = copied_config(&server, &plain(&more));
+    assert_eq!(
+        text(&copy, "postgresql.conf"),
+        "# lifeboat: not in the backup: include_dir '/etc/conf.d'\nwork_mem = '17408'\na.b = 'it''s'\n\
+         # lifeboat: not in the backup: include '/etc/gone.conf'\n\
+         # lifeboat: not in the backup: include_if_exists '/etc/no'\n"
+    );
+    let notes = copy.notes.join("\n");
+    assert!(notes.contains("/etc/conf.d") && notes.contains("/etc/gone.conf") && !notes.contains("/etc/no"), "{notes}");
+}
+
+#[test]
+fn access_rules_are_all_or_nothing() {
+    for (why, settings, files) in [
+        (
+            "a part is missing",
+            INSIDE.as_slice(),
+            plain(&[("pg_hba.conf", "local all @gone reject\nlocal all all trust")]),
+        ),
+        (
+            "they lay outside, and a stale file inside",
+            &[("data_directory", "/srv/pg"), ("hba_file", "/etc/pg_hba.conf")],
+            plain(&[("pg_hba.conf", "local all all trust")]),
+        ),
+        ("nobody knows where they lay", &[], Files(BTreeMap::from([("postgresql.conf", ""), ("pg_ident.conf", "")]))),
+    ] {
+        let copy = copied_config(&server(settings, &[]), &files);
+        let rules: Vec<&str> = text(&copy, "pg_hba.conf").lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(rules, ["local   all       all   peer"], "{why}");
+        assert!(
+            copy.notes.iter().any(|note| note.starts_with("pg_hba.conf: not in the backup")),
+            "{why}: {:?}",
+            copy.notes
+        );
+        assert_eq!(copy.files.contains_key("pg_hba.conf.original"), why == "a part is missing", "{why}");
+    }
+}
+
+#[test]
+fn without_any_text_the_settings_that_are_known_are_written() {
+    let mut server = server(&[("config_file", "/etc/postgresql.conf"), ("max_connections", "33")], &[]);
+    server.config.values = vec![KeptValue {
+        path: "/etc/postgresql.conf".to_owned(),
+        name: "work_mem".to_owned(),
+        value: "17408".to_owned(),
+    }];
+    let copy = copied_config(&server, &Files(BTreeMap::new()));
+    let settings: Vec<&str> = text(&copy, "postgresql.conf").lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(settings, ["max_connections = '33'", "work_mem = '17408'"]);
+}
+
+#[test]
+fn tls_is_off_in_a_copy_that_lacks_a_file_for_it() {
+    let tls = |key: &'static str| {
+        let more =
+            [("ssl", "on"), ("ssl_cert_file", "/etc/ssl/server.crt"), ("ssl_key_file", key), ("ssl_ca_file", "")];
+        [&INSIDE[..], &more].concat()
+    };
+    let kept = [("/etc/ssl/server.crt", ConfigKind::Certificate, "PEM")];
+    let without = copied_config(&server(&tls("/etc/ssl/server.key"), &kept), &plain(&[]));
+    assert!(without.settings.iter().any(|(name, value, _)| (*name, value.as_str()) == ("ssl", "off")), "{without:?}");
+    assert!(without.notes.iter().any(|note| note.contains("/etc/ssl/server.key")), "{:?}", without.notes);
+    let with = copied_config(&server(&tls("server.key"), &kept), &plain(&[("server.key", "KEY")]));
+    let name = "lifeboat_conf/etc/ssl/server.crt";
+    assert_eq!(with.settings, [("ssl_cert_file", name.to_owned(), "the copy's own file")]);
+    assert_eq!(text(&with, name), "PEM");
+    let off = copied_config(&server(&[&INSIDE[..], &[("ssl_key_file", "/no")]].concat(), &[]), &plain(&[]));
+    assert_eq!(off, CopiedConfig::default());
+}
