@@ -262,9 +262,10 @@ async fn a_copy_recovers_opens_on_a_new_timeline_and_reaches_nothing_of_the_orig
         let settings = copy.settings(Listen::SocketOnly);
         let (port, run) = (settings.port, settings.run_directory.clone());
         let server = LocalServer::start(settings).await.unwrap();
-        assert_eq!(ask(&server, "select answer from t").await, "42");
+        assert_eq!(ask(&server, "select answer from public.t").await, "42");
         assert_eq!(ask(&server, "show data_directory").await, copy.data.to_str().unwrap());
-        let written = "create table w as select timeline_id from pg_control_checkpoint(); select pg_switch_wal()::text";
+        let written =
+            "create table public.w as select timeline_id from pg_control_checkpoint(); select pg_switch_wal()::text";
         assert!(ask_last(&server, written).await.contains('/'));
         assert_eq!(ask(&server, "select timeline_id from pg_control_checkpoint()").await, "2");
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());

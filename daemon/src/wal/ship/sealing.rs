@@ -213,8 +213,15 @@ impl Sealing {
         };
         let slots = String::from_utf8(epoch.slots().bytes.to_vec()).context("keep a key for WAL")?;
         let notice = Notice::Epoch { record, slots, time: now.as_unix_micros() };
-        // CRASH SAFETY: kept before anything is sealed under it, so that a log that loses the record can get it again.
-        self.ship.spool.keep_key(&notice).await.context("keep a key for WAL")?;
+        // CRASH SAFETY: kept before anything is sealed under it, so that a log that loses the record can get it again. Where the
+        // disk refuses, WAL is more important: the logs have the record, and would have to lose it first.
+        if let Err(error) = self.ship.spool.keep_key(&notice).await {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "a key for WAL is not kept on this host: a log that loses its record cannot get it again"
+            );
+        }
         self.enter(What::Notice(Arc::new(notice.clone())), notice_body(&notice)?, None, 0);
         Ok(Arc::new(epoch))
     }
