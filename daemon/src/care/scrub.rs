@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lifeboat_repository::heal::{self, Pace};
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore, Signers};
-use lifeboat_repository::scrub::{ScrubError, ScrubRegion, ScrubState, ScrubWalk};
+use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore, Signers};
+use lifeboat_repository::scrub::{ScrubRegion, ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -131,7 +131,7 @@ impl RegionScrub<'_> {
         Ok(())
     }
 
-    async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> Result<(), ScrubError> {
+    async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> Result<(), RegionReadError> {
         let (period, clock) = (self.period(), &*self.parts.context.clock);
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();

@@ -19,7 +19,7 @@ pub(crate) mod writer_guard;
 
 pub use self::pace::Pace;
 pub use self::plan::{BackupTask, CanRestore, Lack, RecordPlan, WithoutSource, plan_records};
-pub use self::presence::{Missing, PresenceError, PresenceReport, check_presence};
+pub use self::presence::{Missing, PresenceReport, check_presence};
 pub use self::progress::{HealProgress, HealSnapshot};
 pub use self::report::{HealEnd, HealError, HealPreview, HealReport, LeftUnhealed};
 pub use self::run::{heal_region, preview};

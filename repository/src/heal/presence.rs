@@ -10,11 +10,10 @@ use crate::format::layout;
 use crate::format::packs_list::PacksList;
 use crate::heal::proof::Proof;
 use crate::log::damage::FoundDamage;
-use crate::log::error::LogError;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
-use crate::log::region_store::RegionStore;
+use crate::log::region_store::{RegionReadError, RegionStore};
 use crate::wal::epoch::FIRST_SLOTS;
 
 /// What a listing of a region found.
@@ -39,42 +38,17 @@ pub struct Missing {
     pub of_wal: BTreeSet<ObjectKey>,
 }
 
-/// Why it is not known what a region has.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PresenceError {
-    /// The region does not give an object now; nothing is known about it.
-    #[error("read {key}")]
-    Store {
-        /// The object.
-        key: ObjectKey,
-        /// What the store said.
-        source: StoreError,
-    },
-    /// The region cannot be listed now.
-    #[error("list {prefix}")]
-    List {
-        /// What was listed.
-        prefix: String,
-        /// What the store said.
-        source: StoreError,
-    },
-    /// Its log cannot be read on.
-    #[error("read the log")]
-    Log(#[from] LogError),
-}
-
 /// Lists a whole region, and compares it with what its log says. Reads only the lists of objects. `others` are regions
 /// whose lists stand in for damaged ones.
 ///
 /// # Errors
-/// [`PresenceError`] if the region does not answer; then nothing is known.
+/// [`RegionReadError`] if the region does not answer; then nothing is known.
 pub async fn check_presence(
     region: &RegionStore,
     others: &[RegionStore],
     log: &mut RegionLog,
     clock: &dyn Clock,
-) -> Result<PresenceReport, PresenceError> {
+) -> Result<PresenceReport, RegionReadError> {
     // First the log: what it names has been there before.
     log.refresh(&*region.store).await?;
     let mut found = Sizes::default();
@@ -171,12 +145,12 @@ struct Sizes {
 }
 
 impl Sizes {
-    async fn list(&mut self, region: &RegionStore, prefix: &str) -> Result<(), PresenceError> {
+    async fn list(&mut self, region: &RegionStore, prefix: &str) -> Result<(), RegionReadError> {
         let is_named = prefix == layout::DATA_PREFIX || prefix == layout::KEYS_PREFIX;
         let mut after = None;
         loop {
             let page = region.store.list(prefix, after.as_ref()).await;
-            let page = page.map_err(|source| PresenceError::List { prefix: prefix.to_owned(), source })?;
+            let page = page.map_err(|source| RegionReadError::List { prefix: prefix.to_owned(), source })?;
             after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
             for entry in page.entries {
                 self.objects += 1;
@@ -198,14 +172,14 @@ async fn list_of(
     region: &RegionStore,
     others: &[RegionStore],
     record: &BackupRecord,
-) -> Result<Option<PacksList>, PresenceError> {
+) -> Result<Option<PacksList>, RegionReadError> {
     let key = layout::packs_list(&record.backup);
     let expected: Sha256Digest = record.packs.sha256;
     for (place, region) in [region].into_iter().chain(others).enumerate() {
         match region.store.get(&key, Proof::Digest(expected).bound()).await {
             Ok(bytes) if crate::format::aead::sha256(&bytes) == expected => return Ok(PacksList::parse(&bytes).ok()),
             Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Unsupported { .. }) => {}
-            Err(source) if place == 0 => return Err(PresenceError::Store { key, source }),
+            Err(source) if place == 0 => return Err(RegionReadError::Store { key, source }),
             Err(_) => {}
         }
     }

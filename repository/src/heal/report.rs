@@ -4,9 +4,9 @@ use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName};
 
 use crate::heal::plan::{Lack, RecordPlan};
-use crate::heal::presence::PresenceError;
 use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
+use crate::log::region_store::RegionReadError;
 
 /// What could not be healed is named up to this many times; the rest is counted.
 const LEFT_NAMED: usize = 100;
@@ -121,7 +121,7 @@ pub enum HealError {
         /// The region.
         region: RegionName,
         /// What is wrong.
-        source: PresenceError,
+        source: RegionReadError,
     },
     /// Its WAL cannot be listed.
     #[error("list the WAL of {region}")]

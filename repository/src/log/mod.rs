@@ -31,7 +31,7 @@ pub use self::note::NoteSigner;
 pub use self::outside::{Outside, Refused};
 pub use self::region_log::{LogTrust, RegionLog};
 pub use self::region_state::{BackupState, Leaving, OpenIntent, RegionState, VoidSweep, holds_in_force};
-pub use self::region_store::RegionStore;
+pub use self::region_store::{RegionReadError, RegionStore};
 pub use self::roles::{Role, UnknownRole};
 pub use self::signers::{NotAllowed, Signer, Signers};
 pub use self::statement::{Delegation, Revocation, Statement, StatementError};

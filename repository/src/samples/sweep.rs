@@ -17,8 +17,9 @@ use lifeboat_vocabulary::{BackupId, ByteCount, Clock, ManualClock, UtcTime};
 use parking_lot::Mutex;
 
 use crate::format::aead::sha256;
-use crate::format::ids::{EpochId, ObjectId};
-use crate::format::layout;
+use crate::format::header::{ObjectHeader, Trailer, WalPlace};
+use crate::format::ids::{EpochId, ObjectId, ObjectKind};
+use crate::format::layout::{self, WalForm, WalRange};
 use crate::format::packs_list::PacksList;
 use crate::log::append::Draft;
 use crate::log::error::LogError;
@@ -34,6 +35,7 @@ use crate::retention::sweep::run::{ForgetReport, SweepReport};
 use crate::retention::sweep::settings::{DeleteMode, Elsewhere, Force, Others, SweepSettings};
 use crate::samples;
 use crate::samples::wal::trust;
+use crate::wal::name::WalObject;
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -65,8 +67,29 @@ pub(crate) fn body(text: &str) -> SealedBody {
     SealedBody { sha256: sha256(text.as_bytes()), bytes: Bytes::from(text.to_owned()) }
 }
 
+/// An object at the place of WAL that a writer has signed, with nothing in it: enough for whoever checks signatures alone.
+pub(crate) fn signed_wal(object: WalObject) -> SealedBody {
+    let kind = match object.form {
+        WalForm::Piece => ObjectKind::WalSegment,
+        WalForm::Slice => ObjectKind::WalSlice,
+    };
+    let WalRange { timeline, start, end } = object.range;
+    let id = ObjectId::from_bytes([7; 16]);
+    let mut header = ObjectHeader::new(kind, samples::repository(), samples::epoch(), id).unwrap();
+    header.trailer = Trailer::Present;
+    header.place = WalPlace::Range { timeline, start, end };
+    let body = header.encode().unwrap().to_vec();
+    let trailer = crate::format::trailer::sign(&body, samples::signer().key().as_ed25519());
+    let bytes = Bytes::from([body, trailer.to_vec()].concat());
+    SealedBody { sha256: sha256(&bytes), bytes }
+}
+
 pub(crate) async fn put(store: &dyn Store, key: &ObjectKey, text: &str) -> Result<(), StoreError> {
-    match store.put(key, body(text), PutMode::CreateOnly).await {
+    put_body(store, key, body(text)).await
+}
+
+pub(crate) async fn put_body(store: &dyn Store, key: &ObjectKey, body: SealedBody) -> Result<(), StoreError> {
+    match store.put(key, body, PutMode::CreateOnly).await {
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }

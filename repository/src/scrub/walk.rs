@@ -15,42 +15,14 @@ use crate::heal::pace::Pace;
 use crate::heal::presence::wrapped_keys;
 use crate::heal::proof::Proof;
 use crate::log::damage::FoundDamage;
-use crate::log::error::LogError;
 use crate::log::records::backup::BackupRecord;
 use crate::log::region_log::{LogTrust, RegionLog};
-use crate::log::region_store::RegionStore;
+use crate::log::region_store::{RegionReadError, RegionStore};
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
 
 /// What does not have its digest is read so many times more before it counts as damaged: a bit may flip on the way.
 const LOOKS: u32 = 2;
-
-/// Why a scrub cannot go on now. What was looked at stays looked at.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScrubError {
-    /// The region does not give an object now; nothing is known about it.
-    #[error("read {key}")]
-    Store {
-        /// The object.
-        key: ObjectKey,
-        /// What the store said.
-        source: StoreError,
-    },
-    /// The region cannot be listed now.
-    #[error("list {prefix}")]
-    List {
-        /// What was listed.
-        prefix: String,
-        /// What the store said.
-        source: StoreError,
-    },
-    /// Its log cannot be read on.
-    #[error("read the log")]
-    Log(#[from] LogError),
-}
-
-impl ScrubError {}
 
 /// One object that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,8 +114,8 @@ impl<'a> ScrubWalk<'a> {
     /// Looks at the next object; `None` behind the last one.
     ///
     /// # Errors
-    /// [`ScrubError`]: the object could not be looked at. The same walk can be asked again.
-    pub async fn next(&mut self) -> Result<Option<Scrubbed>, ScrubError> {
+    /// [`RegionReadError`]: the object could not be looked at. The same walk can be asked again.
+    pub async fn next(&mut self) -> Result<Option<Scrubbed>, RegionReadError> {
         loop {
             if let Some(item) = self.items.pop_front() {
                 match self.look(&item).await {
@@ -180,7 +152,7 @@ impl<'a> ScrubWalk<'a> {
 
     /// Finds out which objects a backup has. If the list is damaged here, another region's stands in for it; without any,
     /// only the damage of the list is known.
-    async fn enter_backup(&mut self, record: &BackupRecord) -> Result<Option<Scrubbed>, ScrubError> {
+    async fn enter_backup(&mut self, record: &BackupRecord) -> Result<Option<Scrubbed>, RegionReadError> {
         let (key, expected) = (layout::packs_list(&record.backup), record.packs.sha256);
         let mut list = self.read_list(self.region, &key, expected).await;
         if list.is_none() {
@@ -212,11 +184,11 @@ impl<'a> ScrubWalk<'a> {
     }
 
     /// The next page of WAL; `false` behind the last one.
-    async fn list_on(&mut self) -> Result<bool, ScrubError> {
+    async fn list_on(&mut self) -> Result<bool, RegionReadError> {
         let Some(folder) = self.folders.front().copied() else { return Ok(false) };
         let after = self.listed.clone().filter(|key| key.as_str() >= folder);
         let page = self.region.store.list(folder, after.as_ref()).await;
-        let page = page.map_err(|source| ScrubError::List { prefix: folder.to_owned(), source })?;
+        let page = page.map_err(|source| RegionReadError::List { prefix: folder.to_owned(), source })?;
         self.listed = page.entries.last().map(|last| last.key.clone()).or(after);
         if !page.more {
             self.folders.pop_front();
@@ -231,7 +203,7 @@ impl<'a> ScrubWalk<'a> {
     }
 
     /// Reads an object and verifies it. `None` if it was deleted by a sweep.
-    async fn look(&mut self, item: &Item) -> Result<Option<Scrubbed>, ScrubError> {
+    async fn look(&mut self, item: &Item) -> Result<Option<Scrubbed>, RegionReadError> {
         let key = item.key();
         if WalObject::of_key(key).is_some_and(|object| self.is_swept(object)) {
             return Ok(None);
@@ -251,7 +223,7 @@ impl<'a> ScrubWalk<'a> {
                 Err(StoreError::NotFound { .. }) if matches!(item, Item::Signed(..)) => return Ok(None),
                 Err(StoreError::NotFound { .. }) => Some("it is missing".to_owned()),
                 Err(StoreError::Unsupported { why, .. }) => Some(why),
-                Err(source) => return Err(ScrubError::Store { key: key.clone(), source }),
+                Err(source) => return Err(RegionReadError::Store { key: key.clone(), source }),
             };
             if fault.is_none() {
                 return Ok(Some(Scrubbed { key: key.clone(), bytes, damage: None }));
@@ -265,7 +237,7 @@ impl<'a> ScrubWalk<'a> {
         Ok(Some(Scrubbed { key: key.clone(), bytes, damage: Some(damage) }))
     }
 
-    async fn fault(&mut self, proof: &Proof, object: &Bytes) -> Result<Option<String>, ScrubError> {
+    async fn fault(&mut self, proof: &Proof, object: &Bytes) -> Result<Option<String>, RegionReadError> {
         if let Some(fault) = proof.fault(&self.trust, object) {
             return Ok(Some(fault));
         }
@@ -288,7 +260,7 @@ impl<'a> ScrubWalk<'a> {
     }
 
     /// Whether the log says meanwhile that the object was swept.
-    async fn is_gone_for_good(&mut self, key: &ObjectKey) -> Result<bool, ScrubError> {
+    async fn is_gone_for_good(&mut self, key: &ObjectKey) -> Result<bool, RegionReadError> {
         self.log.refresh(&*self.region.store).await?;
         let state = self.log.state(self.clock.now());
         self.floors = state.wal_floors;

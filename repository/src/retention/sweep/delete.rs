@@ -10,12 +10,13 @@ use crate::format::ids::EpochId;
 use crate::format::layout::{self, WalForm};
 use crate::log::records::care::{SweepIntentRecord, WalFloor};
 use crate::log::region_state::RegionState;
-use crate::retention::sweep::author::SweepAuthor;
+use crate::retention::sweep::author::{SweepAuthor, SweepRegion};
 use crate::retention::sweep::error::SweepError;
 use crate::retention::sweep::evidence::Needs;
 use crate::retention::sweep::listing::{Pages, Seen};
 use crate::retention::sweep::slices::{Coverage, SLICE_GRACE};
 use crate::wal::name::WalObject;
+use crate::wal::object::WalTrust;
 
 /// Deletions at the same time.
 const DELETIONS: usize = 8;
@@ -50,12 +51,15 @@ type ToDelete = (ObjectKey, ByteCount);
 pub(crate) struct Sweeper<'a> {
     store: &'a dyn Store,
     author: &'a SweepAuthor,
+    /// What WAL is measured against.
+    trust: WalTrust,
     now: UtcTime,
 }
 
 impl<'a> Sweeper<'a> {
-    pub(crate) fn new(store: &'a dyn Store, author: &'a SweepAuthor, now: UtcTime) -> Self {
-        Self { store, author, now }
+    pub(crate) fn new(region: &SweepRegion<'a>, now: UtcTime) -> Self {
+        let SweepRegion { store, author, log, .. } = region;
+        Self { store: *store, author, trust: WalTrust::of(log.trust()), now }
     }
 
     /// Deletes everything that `intent` names and nothing else. `state` is of a log that has the intent, and `needs` is what
@@ -159,7 +163,7 @@ impl<'a> Sweeper<'a> {
     /// enough. A slice that no piece holds is the only copy of its WAL.
     async fn slices(&self, floor: WalFloor) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
-        let mut coverage = Coverage::new(self.store, floor.timeline);
+        let mut coverage = Coverage::new(self.store, floor.timeline, &self.trust);
         let mut pages = Pages::new(self.store, WalForm::Slice.folder(floor.timeline), self.now);
         while let Some(page) = pages.next().await.map_err(SweepError::List)? {
             self.author.check()?;

@@ -22,6 +22,7 @@ use crate::retention::sweep::listing::Listing;
 use crate::retention::sweep::settings::{Elsewhere, SweepSettings};
 use crate::retention::sweep::slices::slices_floor;
 use crate::wal::list::{WalPages, timelines};
+use crate::wal::object::WalTrust;
 
 /// What a crashed backup left is not touched before everything of it is this old, by the region's clock: no backup takes
 /// longer, and one that does is refused when it commits.
@@ -93,7 +94,7 @@ pub(crate) async fn decide(
     decided.late = swept.cloned().collect();
     let window = KeptWindow::of(region.log, settings, listing.now);
     let kept = KeptWal::of(state, &window.plan(state, facts, settings, listing.now));
-    wal(region.store, kept, listing, &mut decided.intent).await?;
+    wal(region, kept, listing, &mut decided.intent).await?;
     decided.intent.epochs = epochs(region, settings, view, kept.as_ref(), &decided.intent).await?;
     Ok(decided)
 }
@@ -141,11 +142,12 @@ fn leftovers(state: &RegionState, listing: &Listing, elsewhere: &Elsewhere) -> V
 
 /// The floors of WAL that rise, and of slices.
 async fn wal(
-    store: &dyn Store,
+    region: &SweepRegion<'_>,
     kept: Option<KeptWal>,
     listing: &Listing,
     intent: &mut SweepIntentRecord,
 ) -> Result<(), SweepError> {
+    let (store, trust) = (region.store, WalTrust::of(region.log.trust()));
     let timelines = timelines(store).await.map_err(SweepError::List)?;
     for timeline in timelines {
         if intent.wal.len() >= TIMELINES_SWEPT_MAX || intent.slices.len() >= TIMELINES_SWEPT_MAX {
@@ -162,7 +164,7 @@ async fn wal(
         {
             intent.wal.push(WalFloor { timeline, before });
         }
-        if let Some(before) = slices_floor(store, timeline, listing.now).await.map_err(SweepError::List)? {
+        if let Some(before) = slices_floor(store, timeline, &trust, listing.now).await.map_err(SweepError::List)? {
             intent.slices.push(WalFloor { timeline, before });
         }
     }

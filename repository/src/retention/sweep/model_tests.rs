@@ -24,7 +24,7 @@ use crate::log::region_log::RegionLog;
 use crate::log::region_state::RegionState;
 use crate::retention::sweep::settings::{Elsewhere, Others, SweepSettings};
 use crate::samples;
-use crate::samples::sweep::{HOUR, SmallBackup, at, forget_in, put, settings, sweep_in};
+use crate::samples::sweep::{HOUR, SmallBackup, at, forget_in, put, put_body, settings, signed_wal, sweep_in};
 use crate::samples::wal::trust;
 use crate::wal::name::WalObject;
 
@@ -193,7 +193,8 @@ async fn write(stores: [Arc<Stepped>; 2], spec: SmallBackup) {
         if put(&**store, &slice.key(), "slice").await.is_err() || spec.upload(&**store).await.is_err() {
             continue;
         }
-        if put(&**store, &piece_around(slice).key(), "piece").await.is_ok() {
+        let piece = piece_around(slice);
+        if put_body(&**store, &piece.key(), signed_wal(piece)).await.is_ok() {
             spec.commit(&**store, &mut log).await.ok();
         }
     }

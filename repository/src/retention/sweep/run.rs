@@ -237,7 +237,7 @@ impl SweepRegion<'_> {
         now: UtcTime,
     ) -> Result<(), SweepError> {
         let state = self.log.state(now);
-        let swept = Sweeper::new(self.store, self.author, now).intent(goes, &state, needs).await?;
+        let swept = Sweeper::new(self, now).intent(goes, &state, needs).await?;
         report.add(&swept);
         // A log does not grow by one line a day only because a lock lasts. And nothing is said to be gone that stays.
         if *rest == Rest::Stays || open.locked == Some(swept.locked) && swept.locked > 0 {
@@ -254,7 +254,7 @@ impl SweepRegion<'_> {
     /// What needs no new record: objects of backups that were swept and came late, and old probes.
     async fn tidy(&mut self, decided: &Decided, listing: &Listing, report: &mut SweepReport) -> Result<(), SweepError> {
         let state = self.log.state(listing.now);
-        let sweeper = Sweeper::new(self.store, self.author, listing.now);
+        let sweeper = Sweeper::new(self, listing.now);
         let open = state.open_intents.iter().flat_map(|open| &open.backups);
         let needs = self.evidence.needs(state.backups.values().chain(open));
         let late = sweeper.late(&decided.late, &state, &needs).await?;
@@ -272,7 +272,7 @@ impl SweepRegion<'_> {
 
     /// Whether this role may delete at all, before anything is claimed: asked about a name that nothing has.
     async fn check_right(&self, intent: &SweepIntentRecord, listing: &Listing) -> Result<(), SweepError> {
-        Sweeper::new(self.store, self.author, listing.now).check_right(intent).await
+        Sweeper::new(self, listing.now).check_right(intent).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::retention::sweep::epochs::WalEpochs;
 use crate::retention::sweep::floor::{Kept, KeptWal};
 use crate::retention::sweep::settings::SweepSettings;
 use crate::samples;
-use crate::samples::sweep::{DAY, SmallBackup, World, at, put, settings};
+use crate::samples::sweep::{DAY, SmallBackup, World, at, put, put_body, settings, signed_wal};
 use crate::samples::wal::{epoch_record, new_epoch, sealer, wal_bytes};
 use crate::wal::epoch::WalEpoch;
 use crate::wal::name::WalObject;
@@ -34,7 +34,7 @@ fn at_once() -> SweepSettings {
 
 async fn store(world: &World, objects: &[WalObject]) {
     for object in objects {
-        put(&*world.memory, &object.key(), "WAL").await.unwrap();
+        put_body(&*world.memory, &object.key(), signed_wal(*object)).await.unwrap();
     }
 }
 
@@ -186,6 +186,11 @@ async fn a_slice_that_no_piece_holds_is_never_deleted() {
     }
     world.clock.set(at(20));
     store(&world, &[piece(1, 5), piece(1, 7), piece(2, 6)]).await;
+    // Names that somebody has taken who may create objects: junk, and a signed object of another place.
+    put(&*world.memory, &piece(1, 8).key(), "planted").await.unwrap();
+    put_body(&*world.memory, &piece(1, 9).key(), signed_wal(piece(1, 5))).await.unwrap();
+    let planted: Vec<_> = (8..10).map(|segment| slice(1, segment, 0)).collect();
+    store(&world, &planted).await;
     world.clock.set(at(23));
     world.sweep(&at_once()).await.unwrap();
     assert_eq!(left(&world, &covered).await, covered, "they may be being read");
@@ -197,6 +202,9 @@ async fn a_slice_that_no_piece_holds_is_never_deleted() {
     assert_eq!(left(&world, &alone).await, alone, "the piece of another timeline is another WAL");
     assert_eq!(left(&world, &last).await, []);
     assert_eq!(left(&world, &[young]).await, [young]);
+    world.clock.set(at(98));
+    world.sweep(&at_once()).await.unwrap();
+    assert_eq!(left(&world, &planted).await, planted, "no piece holds them that a writer has signed");
     world.clock.set(at(99));
     store(&world, &[piece(1, 6)]).await;
     world.sweep(&at_once()).await.unwrap();

@@ -123,7 +123,7 @@ async fn a_bit_flip_in_transit_and_an_outage_are_not_reported_as_damage() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(&error, ScrubError::Store { .. }), "{error:?}");
+    assert!(matches!(&error, RegionReadError::Store { .. }), "{error:?}");
     while walk.next().await.unwrap().is_some() {
         seen += 1;
     }
