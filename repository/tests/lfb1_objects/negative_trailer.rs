@@ -29,6 +29,8 @@ fn every_flipped_bit_of_a_signed_object_is_detected() {
                 8 => &["unsupported-major"],
                 9 => &["unsupported-suite"],
                 10 => &["malformed-header", "wrong-object"],
+                // It then says that a mark lies in front of the signature.
+                11 if bit == 1 => &["signature-wrong"],
                 11..16 | 108..112 => &["malformed-header"],
                 16..48 => &["wrong-object"],
                 // A changed position may end before it starts.
