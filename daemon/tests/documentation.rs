@@ -144,7 +144,7 @@ fn every_role_may_do_what_the_program_does_in_it_and_no_more() {
             "prune",
             role("prune", lock),
             vec![
-                ("GetObject", vec![log, "lifeboat.json", list, head]),
+                ("GetObject", vec![log, "lifeboat.json", list, head, wal]),
                 ("PutObject+", vec![log]),
                 ("DeleteObject", vec![pack, list, wal, slice, slots, probe]),
                 ("DeleteObjectVersion", vec![pack, wal, probe]),
@@ -153,7 +153,7 @@ fn every_role_may_do_what_the_program_does_in_it_and_no_more() {
             ],
             vec![
                 ("PutObject", vec![log, pack, head]),
-                ("GetObject", vec![pack, wal, slots]),
+                ("GetObject", vec![pack, slots]),
                 ("DeleteObject", vec![log, "lifeboat.json", head, lease]),
                 ("BypassGovernanceRetention", vec![pack, log]),
             ],
