@@ -23,54 +23,79 @@ pub(crate) struct Decision {
     pub(crate) time: UtcTime,
 }
 
-/// The commits and aborts of a stretch of WAL.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is found out about the commits and aborts of a stretch of WAL by going through it from its end backwards, one part after
+/// the other: what the newer parts hold bounds when the older ones were made.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decisions {
-    /// In the order of the WAL; times never fall.
-    pub(crate) all: Vec<Decision>,
+    /// The newest moment that any clock here knows.
+    latest: UtcTime,
+    /// When the oldest one that counts was made, of those that were looked at.
+    following: Option<UtcTime>,
+    /// When the last one that counts was made.
+    pub(crate) last: Option<UtcTime>,
+    /// The first one that is past what is asked for.
+    pub(crate) first_past: Option<Decision>,
     /// The one that its own date puts furthest ahead of what it counts as, where one is by more than [`CLOCK_TOLERANCE`].
     pub(crate) ahead: Option<Decision>,
+    /// The first of those behind [`Self::last`], by its own date: it is ahead of every clock, so that nobody knows when they were made.
+    pub(crate) undated: Option<Decision>,
 }
 
 impl Decisions {
-    /// Of these facts, in the order of the WAL; `latest` is the newest moment that any clock here knows.
+    /// Before anything was looked at; `latest` is the newest moment that any clock here knows.
     #[must_use]
-    pub(crate) fn of(facts: &[WalFact], latest: UtcTime) -> Self {
-        let mut decisions = Self::default();
-        let mut following: Option<UtcTime> = None;
-        for fact in facts.iter().rev() {
-            let (WalFactKind::Commit { time, .. } | WalFactKind::Abort { time, .. }) = &fact.kind else { continue };
-            let is_ahead = *time > following.unwrap_or(latest).plus(CLOCK_TOLERANCE);
-            if is_ahead && decisions.ahead.is_none_or(|ahead| ahead.time < *time) {
-                decisions.ahead = Some(Decision { start: fact.start, time: *time });
-            }
-            let time = match following {
-                Some(following) => following.min(*time),
-                // When the last one was made nobody knows, if not then.
-                None if is_ahead => continue,
-                None => *time,
-            };
-            following = Some(time);
-            decisions.all.push(Decision { start: fact.start, time });
-        }
-        decisions.all.reverse();
-        decisions
+    pub(crate) fn new(latest: UtcTime) -> Self {
+        Self { latest, following: None, last: None, first_past: None, ahead: None, undated: None }
     }
 
-    /// When the last of them was made.
+    /// Goes on with the part that ends where the last one began; its facts are in the order of the WAL. True as soon as one counts
+    /// that is not `past`: no older one is either.
+    pub(crate) fn go_back(&mut self, facts: &[WalFact], past: impl Fn(UtcTime) -> bool) -> bool {
+        for fact in facts.iter().rev() {
+            let (WalFactKind::Commit { time, .. } | WalFactKind::Abort { time, .. }) = &fact.kind else { continue };
+            let dated = Decision { start: fact.start, time: *time };
+            let is_ahead = *time > self.following.unwrap_or(self.latest).plus(CLOCK_TOLERANCE);
+            if is_ahead && self.ahead.is_none_or(|ahead| ahead.time < *time) {
+                self.ahead = Some(dated);
+            }
+            let time = match self.following {
+                Some(following) => following.min(*time),
+                // When the last one was made nobody knows, if not then.
+                None if is_ahead => {
+                    self.undated = Some(dated);
+                    continue;
+                }
+                None => *time,
+            };
+            self.following = Some(time);
+            self.last = self.last.or(Some(time));
+            if past(time) {
+                self.first_past = Some(Decision { start: fact.start, time });
+            }
+        }
+        self.following.is_some_and(|oldest| !past(oldest))
+    }
+
+    /// What a person is told about commits that are dated ahead; `None` if none is.
     #[must_use]
-    pub(crate) fn last(&self) -> Option<UtcTime> {
-        self.all.last().map(|decision| decision.time)
+    pub(crate) fn attention(&self) -> Option<String> {
+        self.undated.map(undated_text).or_else(|| self.ahead.map(ahead_text))
     }
 }
 
-/// What a person is told about a commit that is dated ahead.
-#[must_use]
-pub(crate) fn ahead_text(ahead: Decision) -> String {
+fn ahead_text(ahead: Decision) -> String {
     format!(
         "the server's clock was ahead for a time: the commit at WAL {} is dated {}. Such commits count as made when those that \
          follow them were",
         ahead.start, ahead.time
+    )
+}
+
+fn undated_text(first: Decision) -> String {
+    format!(
+        "the server's clock is ahead: the commit at WAL {0} is dated {1}, later than any clock shows, and when it and those behind it \
+         were made nobody knows. A target by time ends before them; to go further, name a position (--target-lsn)",
+        first.start, first.time
     )
 }
 
@@ -123,10 +148,22 @@ mod tests {
             ),
             ("none", vec![], vec![], None),
         ] {
-            let found = Decisions::of(&commits(&times), now);
-            let counted: Vec<UtcTime> = found.all.iter().map(|decision| decision.time).collect();
-            assert_eq!(counted, expected, "{why}");
-            assert_eq!(found.ahead.map(|ahead| ahead.time), ahead, "{why}");
+            // In parts of every size: where a part ends says nothing.
+            for size in 1..=3 {
+                let facts = commits(&times);
+                let mut found = Decisions::new(now);
+                let mut counted = Vec::new();
+                for part in facts.rchunks(size) {
+                    for fact in part.iter().rev() {
+                        found.go_back(std::slice::from_ref(fact), |_| true);
+                        counted
+                            .extend(found.first_past.filter(|first| first.start == fact.start).map(|first| first.time));
+                    }
+                }
+                counted.reverse();
+                assert_eq!(counted, expected, "{why}");
+                assert_eq!(found.ahead.map(|ahead| ahead.time), ahead, "{why}");
+            }
         }
     }
 }

@@ -6,7 +6,6 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_postgres::{WalFact, WalFactKind};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, TimelineId, UtcTime};
 
-use crate::target::commit_clock::ahead_text;
 use crate::target::recovery_target::{Goal, Inclusion, Target, TargetTimeline};
 use crate::target::survey::Survey;
 use crate::target::timeline_tree::TimelinePath;
@@ -196,32 +195,36 @@ impl Question<'_> {
             Inclusion::Exclusive => decision >= time,
         };
         let mut newest = None;
+        let mut undated_for_all = None;
         for reach in reaches.iter().rev().filter(|reach| reach.backup.stop_time <= time) {
             let stop = reach.backup.stop.lsn;
             let Some(chain) = &reach.chain else { continue };
-            // The clock that dated the backup need not be the server's: what it holds was dated by the server.
-            let inside =
-                survey.last_decisions(&chain.up_to(stop), chain.legs.first().map_or(stop, |leg| leg.from)).await?;
-            if inside.last().is_some_and(passes) {
+            // With the WAL of the backup itself: the clock that dated the backup need not be the server's.
+            let begin = chain.legs.first().map_or(stop, |leg| leg.from);
+            let decisions = survey.decisions(chain, begin, passes).await?;
+            if decisions.first_past.or(decisions.undated).is_some_and(|first| first.start < stop) {
+                undated_for_all = decisions.first_past.is_none().then_some(decisions);
                 continue;
             }
-            let decisions = survey.last_decisions(chain, stop).await?;
-            let last = decisions.last();
-            if last.is_some_and(passes)
-                && let Some((first, ahead)) = survey.first_passing(chain, stop, passes).await?
-            {
+            if let Some(first) = decisions.first_past {
                 // As a position: told to stop at a time, PostgreSQL would stop at the first commit that is dated later, also if its
                 // clock was ahead for that one alone.
                 let found = format!("the first commit behind {time} is at WAL {}, of {}", first.start, first.time);
                 let mut proof = proof(reach, StopAt::Lsn(first.start, Inclusion::Exclusive), first.start, found);
-                proof.warnings.extend(ahead.or(decisions.ahead).map(ahead_text));
+                proof.warnings.extend(decisions.attention());
                 return Ok(proof);
             }
-            let alive = self.view.alive_until(path, reach.end);
+            let (last, alive) = (decisions.last, self.view.alive_until(path, reach.end));
             if let Some(alive) = alive.filter(|alive| *alive >= time) {
-                let last = last.map_or_else(|| "none after the backup".to_owned(), |last| last.to_string());
+                let last = last.map_or_else(|| "none".to_owned(), |last| last.to_string());
                 let found = format!("the last commit ({last}) is older, and the archive was complete at {alive}");
-                return Ok(proof(reach, StopAt::End, reach.end.lsn, found));
+                // Those behind it may be from after the target: none of them is replayed.
+                let mut proof = match decisions.undated {
+                    Some(first) => proof(reach, StopAt::Lsn(first.start, Inclusion::Exclusive), first.start, found),
+                    None => return Ok(proof(reach, StopAt::End, reach.end.lsn, found)),
+                };
+                proof.warnings.extend(decisions.attention());
+                return Ok(proof);
             }
             newest = newest.max(last).max(alive).max(Some(reach.backup.stop_time));
         }
@@ -231,6 +234,9 @@ impl Question<'_> {
                 "{time} lies after everything that is verified to be stored; the newest moment that can be reached is {newest}"
             ),
             None if before_all => format!("no backup on this timeline was complete by {time}"),
+            None if let Some(text) = undated_for_all.and_then(|decisions| decisions.attention()) => {
+                format!("no backup on this timeline is from before a commit whose time is unknown: {text}")
+            }
             None => format!("no WAL leads from a backup to {time}"),
         };
         Err(unreachable(&why))
@@ -327,9 +333,9 @@ pub(crate) async fn timed_windows(view: &ArchiveView, survey: &Survey) -> anyhow
         let reaches = view.reaches(&path);
         let last = reaches.iter().rev().find(|reach| window.backups.contains(&reach.backup.id));
         if let Some((reach, chain)) = last.and_then(|reach| Some((reach, reach.chain.as_ref()?))) {
-            let decisions = survey.last_decisions(chain, reach.backup.stop.lsn).await?;
-            window.ahead = decisions.ahead;
-            window.to_time = window.to_time.max(decisions.last()).max(Some(reach.backup.stop_time));
+            let decisions = survey.decisions(chain, reach.backup.stop.lsn, |_| false).await?;
+            window.to_time = window.to_time.max(decisions.last).max(Some(reach.backup.stop_time));
+            window.decisions = Some(decisions);
         }
     }
     Ok(windows)
@@ -340,3 +346,6 @@ fn proof(reach: &Reach, stop: StopAt, expected: Lsn, found: String) -> Proof {
     let (backup, chain) = (reach.backup.id.clone(), reach.chain.clone());
     Proof { backup, timeline: reach.end.timeline, chain, stop, expected, found, warnings: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use lifeboat_postgres::{ScanStart, WalFact, WalScanner};
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
 
-use crate::target::commit_clock::{Decision, Decisions};
+use crate::target::commit_clock::Decisions;
 use crate::target::wal_plan::{Chain, ChainLeg};
 use crate::target::wal_source::WalSource;
 
@@ -75,79 +75,20 @@ impl Survey {
         Ok(None)
     }
 
-    /// The last commits and aborts between `floor` and the end of a chain: those of the newest unit that has any which counts.
+    /// What the commits and aborts between `floor` and the end of a chain prove: from the end back to the first that is not `past`,
+    /// with the rest of its unit. What counts rises with the position, so nothing before that is read.
     ///
     /// # Errors
     /// If WAL cannot be read, or is none.
-    pub(crate) async fn last_decisions(&self, chain: &Chain, floor: Lsn) -> anyhow::Result<Decisions> {
-        let mut ahead = None;
-        let found = self
-            .newest_first(chain, floor, |facts| {
-                let found = Decisions::of(facts, self.latest);
-                ahead = ahead.or(found.ahead);
-                (!found.all.is_empty()).then_some(found)
-            })
-            .await?;
-        Ok(Decisions { ahead, ..found.unwrap_or_default() })
-    }
-
-    /// The first commit or abort between `floor` and the end of a chain that `passes` a moment, with all of its unit. What counts
-    /// rises with the position, so few units are read, however long the chain is.
-    ///
-    /// # Errors
-    /// If WAL cannot be read, or is none.
-    pub(crate) async fn first_passing(
+    pub(crate) async fn decisions(
         &self,
         chain: &Chain,
         floor: Lsn,
-        passes: impl Fn(UtcTime) -> bool,
-    ) -> anyhow::Result<Option<(Decision, Option<Decision>)>> {
-        let mut units = units(chain, floor, self.segment);
-        units.reverse();
-        // Units before `low` do not pass; from `high` on all do, or say nothing.
-        let (mut low, mut high) = (0, units.len());
-        let mut found: Option<(usize, Decisions)> = None;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.next_decisions(units.get(middle..high).unwrap_or_default(), floor).await? {
-                None => high = middle,
-                Some((offset, decisions)) if decisions.last().is_some_and(&passes) => {
-                    found = Some((middle + offset, decisions));
-                    high = middle;
-                }
-                Some((offset, _)) => low = middle + offset + 1,
-            }
-        }
-        // A clock that was ahead over the end of a unit: what follows it decides.
-        while let Some((at, _)) = found {
-            let rest = units.get(at + 1..).unwrap_or_default();
-            let Some((offset, next)) = self.next_decisions(rest, floor).await? else { break };
-            let begins_past = next.all.first().is_some_and(|first| passes(first.time));
-            let is_past = found.as_ref().is_some_and(|(_, found)| found.last().is_some_and(&passes));
-            if begins_past && is_past {
-                break;
-            }
-            found = Some((at + 1 + offset, next));
-            if begins_past {
-                break;
-            }
-        }
-        let Some((_, decisions)) = found else { return Ok(None) };
-        let first = decisions.all.iter().find(|decision| passes(decision.time)).copied();
-        Ok(first.map(|first| (first, decisions.ahead)))
-    }
-
-    /// The first of these units that has commits or aborts which count, and its place among them.
-    async fn next_decisions(&self, units: &[Unit], floor: Lsn) -> anyhow::Result<Option<(usize, Decisions)>> {
-        for (place, unit) in units.iter().enumerate() {
-            let mut facts = self.facts(*unit).await?;
-            facts.retain(|fact| fact.start >= floor);
-            let found = Decisions::of(&facts, self.latest);
-            if !found.all.is_empty() {
-                return Ok(Some((place, found)));
-            }
-        }
-        Ok(None)
+        past: impl Fn(UtcTime) -> bool,
+    ) -> anyhow::Result<Decisions> {
+        let mut decisions = Decisions::new(self.latest);
+        self.newest_first(chain, floor, |facts| decisions.go_back(facts, &past).then_some(())).await?;
+        Ok(decisions)
     }
 
     async fn read(&self, leg: ChainLeg) -> anyhow::Result<bytes::Bytes> {

@@ -6,7 +6,7 @@ use lifeboat_cli::terminal::{Align, Table};
 use lifeboat_vocabulary::{BackupId, TimelineId, UtcTime, WalPosition};
 use serde_json::{Value, json};
 
-use crate::target::commit_clock::{Decision, ahead_text};
+use crate::target::commit_clock::Decisions;
 use crate::target::wal_plan::{ArchiveView, Reach};
 
 /// A stretch of a timeline, every moment of which can be restored.
@@ -26,8 +26,8 @@ pub(crate) struct Window {
     pub(crate) beyond_hole: Option<WalPosition>,
     /// The backups that it starts from, oldest first.
     pub(crate) backups: Vec<BackupId>,
-    /// A commit near its end that is dated ahead of what follows it, or of every clock.
-    pub(crate) ahead: Option<Decision>,
+    /// What the commits near its end say, where the WAL was read.
+    pub(crate) decisions: Option<Decisions>,
 }
 
 /// All windows: timelines ascending, on each the oldest first. Times come from signed notes alone; who can read the WAL
@@ -63,7 +63,7 @@ fn begin(timeline: TimelineId, reach: &Reach) -> Window {
         to_time: None,
         beyond_hole: reach.beyond_hole,
         backups: vec![reach.backup.id.clone()],
-        ahead: None,
+        decisions: None,
     }
 }
 
@@ -82,12 +82,13 @@ impl Window {
     /// For machines.
     #[must_use]
     pub(crate) fn json(&self) -> Value {
+        let ahead = self.decisions.as_ref().and_then(|decisions| decisions.ahead);
         json!({
             "timeline": self.timeline.get(),
             "from": { "time": self.from_time.to_string(), "lsn": self.from.lsn.to_string(), "timeline": self.from.timeline.get() },
             "to": { "time": self.to_time.map(|time| time.to_string()), "lsn": self.to.lsn.to_string() },
             "wal_after_hole": self.beyond_hole.map(|position| position.lsn.to_string()),
-            "dated_ahead": self.ahead.map(|ahead| json!({ "lsn": ahead.start.to_string(), "time": ahead.time.to_string() })),
+            "dated_ahead": ahead.map(|ahead| json!({ "lsn": ahead.start.to_string(), "time": ahead.time.to_string() })),
             "backups": self.backups.iter().map(BackupId::as_str).collect::<Vec<_>>(),
         })
     }
@@ -121,8 +122,8 @@ pub(crate) fn table(windows: &[Window]) -> String {
     }
     let mut text = table.to_string();
     for window in windows {
-        if let Some(ahead) = window.ahead {
-            text.push_str(&format!("timeline {}: {}\n", window.timeline, ahead_text(ahead)));
+        if let Some(attention) = window.decisions.as_ref().and_then(Decisions::attention) {
+            text.push_str(&format!("timeline {}: {attention}\n", window.timeline));
         }
         if let Some(beyond) = window.beyond_hole {
             // Writing to a String cannot fail.
