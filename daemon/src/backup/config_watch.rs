@@ -16,7 +16,10 @@ const FILES_MAX: usize = 1000;
 pub(crate) struct ConfigWatch {
     open: HashMap<FileNumber, String>,
     texts: BTreeMap<String, Vec<u8>>,
+    /// All files, also those whose texts are not kept, and directories.
+    names: BTreeSet<String>,
     directories: BTreeSet<String>,
+    left_out: Vec<String>,
     total: u64,
 }
 
@@ -25,18 +28,29 @@ impl ConfigWatch {
     pub(crate) fn began(&mut self, number: FileNumber, entry: &FileEntry) {
         let Ok(path) = std::str::from_utf8(entry.path.as_bytes()) else { return };
         let top = path.split('/').next().unwrap_or_default();
-        let is_data = matches!(top, "base" | "global") || top.starts_with("pg_") && path.contains('/');
-        if is_data || self.texts.len() + self.directories.len() >= FILES_MAX {
+        // Where nothing lies that the configuration names, and where logs may fill the room.
+        let is_data = matches!(top, "base" | "global" | "log") || top.starts_with("pg_") && path.contains('/');
+        if is_data || self.names.len() + self.directories.len() >= FILES_MAX {
             return;
         }
         match entry.kind {
             EntryKind::Directory => drop(self.directories.insert(path.to_owned())),
-            EntryKind::File if entry.size <= FILE_MAX && self.total + entry.size <= TOTAL_MAX => {
-                self.total += entry.size;
-                self.texts.insert(path.to_owned(), Vec::new());
-                self.open.insert(number, path.to_owned());
+            EntryKind::File => {
+                self.names.insert(path.to_owned());
+                if entry.size <= FILE_MAX && self.total + entry.size <= TOTAL_MAX {
+                    self.total += entry.size;
+                    self.texts.insert(path.to_owned(), Vec::new());
+                    self.open.insert(number, path.to_owned());
+                }
             }
-            _ => {}
+            EntryKind::Symlink { .. } => {}
+        }
+    }
+
+    /// The server has left something out.
+    pub(crate) fn left_out(&mut self, path: &str) {
+        if self.left_out.len() < FILES_MAX {
+            self.left_out.push(path.to_owned());
         }
     }
 
@@ -60,14 +74,15 @@ impl CopiedFiles for ConfigWatch {
         self.texts.get(path).cloned()
     }
 
-    fn included_names(&self, directory: &str) -> Option<Vec<String>> {
+    fn names(&self, directory: &str) -> Option<Vec<String>> {
         let below = format!("{directory}/");
-        let names = self.texts.keys().filter_map(|path| path.strip_prefix(&below));
-        let names: Vec<String> = names
-            .filter(|name| name.ends_with(".conf") && !name.starts_with('.') && !name.contains('/'))
-            .map(str::to_owned)
-            .collect();
+        let names = self.names.iter().filter_map(|path| path.strip_prefix(&below));
+        let names: Vec<String> = names.filter(|name| !name.contains('/')).map(str::to_owned).collect();
         (self.directories.contains(directory) || !names.is_empty()).then_some(names)
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 }
 
@@ -90,13 +105,17 @@ mod tests {
         let mut watch = ConfigWatch::default();
         pass(&mut watch, 1, "postgresql.conf", b"include 'a.conf'");
         pass(&mut watch, 2, "conf.d/b.conf", b"port = 1");
-        pass(&mut watch, 3, "conf.d/.c.conf", b"port = 1");
+        pass(&mut watch, 3, "conf.d/more/c.conf", b"port = 1");
+        pass(&mut watch, 7, "log/a.log", b"a log");
         pass(&mut watch, 4, "base/5/1259", b"a table");
         pass(&mut watch, 5, "pg_wal/000000010000000000000001", b"WAL");
         pass(&mut watch, 6, "pg_hba.conf", b"local all all peer");
         assert_eq!(watch.read("postgresql.conf").as_deref(), Some(b"include 'a.conf'".as_slice()));
-        assert_eq!(watch.included_names("conf.d"), Some(vec!["b.conf".to_owned()]));
-        assert!(watch.read("pg_hba.conf").is_some() && watch.included_names("none").is_none());
+        // One that is too long is known by its name: an include of its directory takes it.
+        pass(&mut watch, 8, "conf.d/d.conf", &vec![b'#'; (1 << 20) + 1]);
+        assert_eq!(watch.names("conf.d"), Some(vec!["b.conf".to_owned(), "d.conf".to_owned()]));
+        assert!(watch.read("conf.d/d.conf").is_none() && watch.read("log/a.log").is_none());
+        assert!(watch.read("pg_hba.conf").is_some() && watch.names("none").is_none());
         assert!(watch.read("base/5/1259").is_none() && watch.read("pg_wal/000000010000000000000001").is_none());
         (10..20).for_each(|number| pass(&mut watch, number, &format!("big{number}"), &vec![0; 1 << 20]));
         assert!(watch.texts.values().map(Vec::len).sum::<usize>() <= 4 << 20);

@@ -370,7 +370,10 @@ async fn transfer(
                 writer.end(file, size).await?;
             }
             SourceEvent::ManifestFile(file) => writer.listed(file.path, file.size, file.crc32c).await?,
-            SourceEvent::LeftOut(left_out) => omissions.left_out(&left_out),
+            SourceEvent::LeftOut(left_out) => {
+                watch.left_out(&left_out.path);
+                omissions.left_out(&left_out);
+            }
             SourceEvent::Finding(text) => findings.push(text),
             SourceEvent::Finished(end) => {
                 content.finish(end.position)?;

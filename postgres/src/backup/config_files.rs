@@ -75,6 +75,15 @@ impl KeptConfig {
     pub fn file(&self, path: &str) -> Option<&KeptFile> {
         self.files.iter().find(|file| file.path == path)
     }
+
+    /// Directories are listed before their files are read: those of which one could not be are no whole ones.
+    fn drop_partial_directories(&mut self) {
+        let not_kept: Vec<_> = self.not_kept.keys().cloned().map(ConfigPlace::Outside).collect();
+        self.directories.retain(|directory| {
+            let directory = ConfigPlace::Outside(directory.clone());
+            !not_kept.iter().any(|path| path.is_member_of(&directory))
+        });
+    }
 }
 
 /// Functions that the role may call.
@@ -156,6 +165,7 @@ impl<'s> ConfigReader<'s> {
                 }
             }
         }
+        self.kept.drop_partial_directories();
         Ok(())
     }
 
@@ -191,9 +201,11 @@ impl<'s> ConfigReader<'s> {
             Ok(answers) => {
                 let rows = answers.into_iter().flat_map(|answer| answer.rows);
                 let names = rows.filter_map(|row| row.into_iter().next().flatten());
-                let mut names: Vec<String> = names.filter(|name| is_included_name(name)).take(FILES_MAX).collect();
-                names.sort();
-                Ok(Ok(names))
+                let names: BTreeSet<String> = names.filter(|name| is_included_name(name)).collect();
+                if names.len() > FILES_MAX {
+                    return Ok(Err(format!("more than {FILES_MAX} files in it are not kept")));
+                }
+                Ok(Ok(names.into_iter().collect()))
             }
             Err(SessionError::Server(message)) if message.severity == "ERROR" => Ok(Err(message.message)),
             Err(error) => Err(error),
@@ -346,5 +358,23 @@ mod base64_bytes {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         BASE64.decode(String::deserialize(from)?.as_bytes()).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_a_file_that_is_not_kept_is_no_whole_one() {
+        let directories = ["/etc/pg/hba.d", "/etc/pg/conf.d"].map(str::to_owned);
+        let not_kept = [("/etc/pg/hba.d/10.conf", "too long"), ("/etc/pg/conf.d/x/10.conf", "not there")];
+        let mut kept = KeptConfig {
+            directories: BTreeSet::from(directories),
+            not_kept: not_kept.map(|(path, why)| (path.to_owned(), why.to_owned())).into(),
+            ..KeptConfig::default()
+        };
+        kept.drop_partial_directories();
+        assert_eq!(kept.directories, BTreeSet::from(["/etc/pg/conf.d".to_owned()]));
     }
 }

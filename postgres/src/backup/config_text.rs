@@ -3,6 +3,8 @@
 //! Sources: PostgreSQL manual, chapters "Setting Parameters" and "The pg_hba.conf File"; `src/backend/utils/misc/guc-file.l`,
 //! `src/backend/libpq/hba.c` (`next_token`), `src/backend/utils/misc/conffiles.c`.
 
+use std::ops::Range;
+
 /// What kind of file it is, by how its lines are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,6 +40,8 @@ pub(crate) struct Reference {
     pub(crate) kind: ReferenceKind,
     /// As it is written: absolute, or below the directory of the file that names it.
     pub(crate) path: String,
+    /// Where a line of access rules has the path, in **bytes**, with its quotation marks. Of settings it is the whole line.
+    pub(crate) place: Range<usize>,
 }
 
 /// The lines of a file, without their ends.
@@ -91,7 +95,9 @@ fn unquoted(text: &str) -> Option<String> {
 pub(crate) fn references(kind: ConfigKind, line: &[u8]) -> Vec<Reference> {
     match kind {
         ConfigKind::Settings => {
-            let found = setting(line).and_then(|(name, path)| Some(Reference { kind: include_kind(&name)?, path }));
+            let place = 0..line.len();
+            let found =
+                setting(line).and_then(|(name, path)| Some(Reference { kind: include_kind(&name)?, path, place }));
             found.into_iter().collect()
         }
         ConfigKind::Access | ConfigKind::Ident | ConfigKind::Names => access_references(line),
@@ -113,41 +119,52 @@ struct Token {
     text: String,
     /// A word that begins with a quotation mark refers to nothing.
     is_quoted: bool,
+    place: Range<usize>,
 }
 
 fn access_references(line: &[u8]) -> Vec<Reference> {
-    let tokens = tokens(&String::from_utf8_lossy(line));
+    let tokens = tokens(line);
     if let [first, second, ..] = tokens.as_slice()
         && !first.is_quoted
         && let Some(kind) = include_kind(&first.text)
     {
-        return vec![Reference { kind, path: second.text.clone() }];
+        return vec![Reference { kind, path: second.text.clone(), place: second.place.clone() }];
     }
-    let names = tokens.iter().filter(|token| !token.is_quoted).filter_map(|token| token.text.strip_prefix('@'));
-    names
-        .filter(|path| !path.is_empty())
-        .map(|path| Reference { kind: ReferenceKind::Names, path: path.to_owned() })
-        .collect()
+    let names = tokens.iter().filter(|token| !token.is_quoted).filter_map(|token| {
+        let path = token.text.strip_prefix('@').filter(|path| !path.is_empty())?;
+        let place = token.place.start + 1..token.place.end;
+        Some(Reference { kind: ReferenceKind::Names, path: path.to_owned(), place })
+    });
+    names.collect()
 }
 
-fn tokens(line: &str) -> Vec<Token> {
+/// A path as a word of a line of access rules.
+pub(crate) fn access_word(path: &str) -> String {
+    let is_plain = |c: char| !(c.is_ascii_whitespace() || matches!(c, ',' | '#' | '"'));
+    if path.chars().all(is_plain) { path.to_owned() } else { format!("\"{}\"", path.replace('"', "\"\"")) }
+}
+
+fn tokens(line: &[u8]) -> Vec<Token> {
     let mut tokens = Vec::new();
-    let mut rest = line.chars().peekable();
+    let mut rest = line.iter().copied().enumerate().peekable();
     loop {
-        while rest.next_if(|c| c.is_whitespace() || *c == ',').is_some() {}
-        let is_quoted = rest.peek() == Some(&'"');
-        let (mut text, mut inside, mut any) = (String::new(), false, false);
-        while let Some(c) = rest.next_if(|c| inside || !(c.is_whitespace() || matches!(c, ',' | '#'))) {
-            any = true;
+        while rest.next_if(|(_, c)| c.is_ascii_whitespace() || *c == b',').is_some() {}
+        let Some((begin, first)) = rest.peek().copied() else { return tokens };
+        let (mut text, mut inside, mut end) = (Vec::new(), false, begin);
+        while let Some((at, c)) =
+            rest.next_if(|(_, c)| inside || !(c.is_ascii_whitespace() || matches!(c, b',' | b'#')))
+        {
+            end = at + 1;
             match c {
-                '"' => inside = !inside,
+                b'"' => inside = !inside,
                 other => text.push(other),
             }
         }
-        if !any {
+        if end == begin {
             return tokens;
         }
-        tokens.push(Token { text, is_quoted });
+        let text = String::from_utf8_lossy(&text).into_owned();
+        tokens.push(Token { text, is_quoted: first == b'"', place: begin..end });
     }
 }
 
@@ -193,6 +210,10 @@ mod tests {
                 references(kind, line.as_bytes()).into_iter().map(|found| (found.kind, found.path)).collect();
             let expected: Vec<_> = expected.into_iter().map(|(kind, path)| (kind, path.to_owned())).collect();
             assert_eq!(found, expected, "{line}");
+            // What stands at its place is the word that refers to it.
+            for reference in references(kind, line.as_bytes()).iter().filter(|_| kind == Access) {
+                assert_eq!(line[reference.place.clone()].trim_matches('"'), reference.path, "{line}");
+            }
         }
     }
 }

@@ -19,8 +19,17 @@ pub trait ConfigSource {
     /// The content of a file; `None` if it is not there.
     fn text(&self, place: &ConfigPlace) -> Option<Cow<'_, [u8]>>;
 
-    /// The files of a directory that an include of it takes, in order; `None` if it is not there, or only in parts.
-    fn members(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>>;
+    /// The files of a directory that an include of it takes; `None` if nothing is known of it.
+    fn members(&self, directory: &ConfigPlace) -> Option<Members>;
+}
+
+/// What is there of a directory that is included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Its files that are there, in the order in which they are read.
+    pub places: Vec<ConfigPlace>,
+    /// Whether those are all that the server had.
+    pub is_whole: bool,
 }
 
 /// A file or directory that the configuration names, and that is not there.
@@ -69,12 +78,13 @@ pub fn walk(roots: &[(ConfigPlace, ConfigKind)], source: &dyn ConfigSource) -> W
                 ReferenceKind::FileIfThere if source.text(&to).is_some() => open.push((to, kind, by, depth + 1)),
                 ReferenceKind::FileIfThere => {}
                 ReferenceKind::Names => open.push((to, ConfigKind::Names, by, depth + 1)),
-                ReferenceKind::Directory => match source.members(&to) {
-                    Some(members) => {
-                        open.extend(members.into_iter().map(|member| (member, kind, by.clone(), depth + 1)));
+                ReferenceKind::Directory => {
+                    let members = source.members(&to).unwrap_or_default();
+                    open.extend(members.places.into_iter().map(|member| (member, kind, by.clone(), depth + 1)));
+                    if !members.is_whole {
+                        walked.missing.insert(MissingConfig { place: to, named_by: by });
                     }
-                    None => drop(walked.missing.insert(MissingConfig { place: to, named_by: by })),
-                },
+                }
             }
         }
     }
@@ -98,9 +108,9 @@ mod tests {
             self.0.get(place).map(|text| Cow::Borrowed(text.as_bytes()))
         }
 
-        fn members(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>> {
-            let members: Vec<_> = self.0.keys().filter(|place| place.is_member_of(directory)).cloned().collect();
-            (!members.is_empty()).then_some(members)
+        fn members(&self, directory: &ConfigPlace) -> Option<Members> {
+            let places: Vec<_> = self.0.keys().filter(|place| place.is_member_of(directory)).cloned().collect();
+            (!places.is_empty()).then_some(Members { places, is_whole: true })
         }
     }
 

@@ -6,12 +6,12 @@
 //! missing, a line that refuses somebody could be the part, so a minimal file takes their place.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::config_files::KeptConfig;
-use crate::backup::config_place::ConfigPlace;
-use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, lines, references, setting};
-use crate::backup::config_walk::{ConfigSource, WalkedConfig, walk};
+use crate::backup::config_place::{ConfigPlace, is_included_name};
+use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, access_word, lines, references, setting};
+use crate::backup::config_walk::{ConfigSource, Members, WalkedConfig, walk};
 use crate::backup::facts::ServerFacts;
 use crate::server::minimal_configuration::{
     minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, quoted,
@@ -37,8 +37,11 @@ pub trait CopiedFiles {
     /// The content of a file, by its path below the data directory; `None` if there is none, or it is too large for configuration.
     fn read(&self, path: &str) -> Option<Vec<u8>>;
 
-    /// The names of a directory that an include of it takes, sorted; `None` if there is no such directory.
-    fn included_names(&self, directory: &str) -> Option<Vec<String>>;
+    /// The names of the files in a directory, in any order; `None` if there is no such directory.
+    fn names(&self, directory: &str) -> Option<Vec<String>>;
+
+    /// What the server left out of the data directory, below it or absolute.
+    fn left_out(&self) -> &[String];
 }
 
 /// What has to be written so that a copy starts with its own configuration.
@@ -46,8 +49,8 @@ pub trait CopiedFiles {
 pub struct CopiedConfig {
     /// Files to write or replace: path below the data directory, and content.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Settings that win over all files: name, value, and why.
-    pub settings: Vec<(&'static str, String, &'static str)>,
+    /// Settings that win over all files, as lines of a file.
+    pub settings: Vec<String>,
     /// What a person has to know, a line each.
     pub notes: Vec<String>,
 }
@@ -67,6 +70,8 @@ const ROOTS: [Root; 3] = [
     Root { setting: "ident_file", name: "pg_ident.conf", kind: ConfigKind::Ident },
 ];
 const AUTO: &str = "postgresql.auto.conf";
+/// Before an include of a directory that nobody makes in the copy.
+const EMPTY: &[u8] = b"# lifeboat: no file was in it: ";
 
 /// Kept files, and those that came out of the backup.
 struct Source<'a> {
@@ -75,7 +80,36 @@ struct Source<'a> {
     copied: &'a dyn CopiedFiles,
 }
 
+/// What a copy has of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Directory {
+    Whole,
+    /// Some of its files.
+    Partial,
+    /// No file was in it, so that nobody makes it in the copy.
+    Empty,
+    Missing,
+}
+
 impl Source<'_> {
+    /// The files that an include of a directory takes in the copy; `None` if the copy has no such directory.
+    fn names_in_copy(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>> {
+        let ConfigPlace::Inside(path) = directory else { return None };
+        let names = self.copied.names(path)?.into_iter().filter(|name| is_included_name(name));
+        Some(names.map(|name| ConfigPlace::Inside(format!("{path}/{name}"))).collect())
+    }
+
+    /// What there is of a directory that an include names, so that the include can stand in the copy.
+    fn directory(&self, place: &ConfigPlace) -> Directory {
+        let in_copy = self.names_in_copy(place).is_some();
+        match self.members(place) {
+            Some(members) if members.places.is_empty() && !in_copy => Directory::Empty,
+            Some(members) if members.is_whole => Directory::Whole,
+            Some(_) => Directory::Partial,
+            None => Directory::Missing,
+        }
+    }
+
     /// The path that a place inside had on the server.
     fn on_server(&self, place: &ConfigPlace) -> Option<String> {
         match place {
@@ -99,17 +133,23 @@ impl ConfigSource for Source<'_> {
         self.kept.file(&self.on_server(place)?).map(|file| Cow::Borrowed(file.content.as_slice()))
     }
 
-    fn members(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>> {
-        if let ConfigPlace::Inside(path) = directory
-            && let Some(names) = self.copied.included_names(path)
-        {
-            return Some(names.into_iter().map(|name| ConfigPlace::Inside(format!("{path}/{name}"))).collect());
-        }
-        let on_server = self.on_server(directory)?;
-        self.kept.directories.contains(&on_server).then(|| {
-            let places = self.kept.files.iter().map(|file| ConfigPlace::of(&file.path, self.data_directory));
-            places.filter(|place| place.is_member_of(directory)).collect()
-        })
+    fn members(&self, directory: &ConfigPlace) -> Option<Members> {
+        let is_member = |place: &ConfigPlace| place.is_member_of(directory);
+        let is_listed = self.on_server(directory).is_some_and(|path| self.kept.directories.contains(&path));
+        let copied = self.names_in_copy(directory);
+        let is_whole = is_listed || copied.is_some();
+        // A file that is a link is in no copy, and may be kept.
+        let kept = self.kept.files.iter().map(|file| ConfigPlace::of(&file.path, self.data_directory));
+        let mut places: BTreeSet<ConfigPlace> = kept.filter(is_member).collect();
+        places.extend(copied.into_iter().flatten());
+        let left_out = self.copied.left_out().iter().map(|path| match path.starts_with('/') {
+            true => ConfigPlace::of(path, self.data_directory),
+            false => ConfigPlace::Inside(path.clone()),
+        });
+        let not_kept = self.kept.not_kept.keys().map(|path| ConfigPlace::of(path, self.data_directory));
+        let lacks_one = left_out.chain(not_kept).any(|place| is_member(&place) && !places.contains(&place));
+        let is_whole = is_whole && !lacks_one;
+        (is_whole || !places.is_empty()).then(|| Members { places: places.into_iter().collect(), is_whole })
     }
 }
 
@@ -307,13 +347,18 @@ impl<'a> Plan<'a> {
 
     /// A line that includes another file or directory.
     fn include(&self, place: &ConfigPlace, copied: &CopiedLine<'_>, out: &mut Rewritten) {
-        let CopiedLine { name, line, reference: Reference { path, kind } } = copied;
+        let CopiedLine { name, line, reference: Reference { path, kind, .. } } = copied;
         let (name, line, path, kind) = (*name, *line, path.as_str(), *kind);
         let to = place.refers_to(path, self.source.data_directory);
-        let is_there = match kind {
-            ReferenceKind::Directory => self.source.members(&to).is_some(),
-            _ => self.source.text(&to).is_some(),
+        let directory = match kind {
+            ReferenceKind::Directory => self.source.directory(&to),
+            _ if self.source.text(&to).is_some() => Directory::Whole,
+            _ => Directory::Missing,
         };
+        if directory == Directory::Empty {
+            return out.text.extend([EMPTY, line].concat());
+        }
+        let is_there = directory != Directory::Missing;
         let word = match kind {
             ReferenceKind::Directory => "include_dir",
             ReferenceKind::FileIfThere => "include_if_exists",
@@ -328,22 +373,25 @@ impl<'a> Plan<'a> {
                 out.text.extend([b"# lifeboat: was: ", line, b"\n"].concat());
                 out.text.extend(format!("{word} {}", quoted(&new)).into_bytes());
             }
-            None => {
-                let shown = self.shown(&to);
-                out.text.extend([b"# lifeboat: not in the backup: ", line].concat());
-                let values = self.values_of(&to);
-                out.text.extend(
-                    values.iter().flat_map(|(name, value)| format!("\n{name} = {}", quoted(value)).into_bytes()),
-                );
-                let told = match values.len() {
-                    0 => "commented out".to_owned(),
-                    count => format!("commented out; {count} of its settings are known and stand in its place"),
-                };
-                // One that may be missing is missed by nobody.
-                if kind != ReferenceKind::FileIfThere || !values.is_empty() {
-                    out.notes.push(format!("{name}: {word} {shown} is not in the backup; {told}"));
-                }
+            None => out.text.extend([b"# lifeboat: not in the backup: ", line].concat()),
+        }
+        if is_kept && directory != Directory::Partial {
+            return;
+        }
+        let (shown, values) = (self.shown(&to), self.values_of(&to));
+        out.text.extend(values.iter().flat_map(|(name, value)| format!("\n{name} = {}", quoted(value)).into_bytes()));
+        let told = match (is_kept, values.len()) {
+            (true, 0) => "the others of its files are read".to_owned(),
+            (true, count) => {
+                format!("the others of its files are read, and {count} settings that are known stand behind")
             }
+            (false, 0) => "commented out".to_owned(),
+            (false, count) => format!("commented out; {count} of its settings are known and stand in its place"),
+        };
+        let lacking = if is_kept { "is in the backup only in parts" } else { "is not in the backup" };
+        // One that may be missing is missed by nobody.
+        if kind != ReferenceKind::FileIfThere || !values.is_empty() {
+            out.notes.push(format!("{name}: {word} {shown} {lacking}; {told}"));
         }
     }
 
@@ -362,13 +410,17 @@ impl<'a> Plan<'a> {
             if number > 0 {
                 out.push(b'\n');
             }
-            let mut line = Cow::Borrowed(line);
-            for reference in references(kind, &line) {
+            let mut line = line.to_vec();
+            // From the end on, so that places before stay where they are.
+            for reference in references(kind, &line).into_iter().rev() {
                 let to = place.refers_to(&reference.path, self.source.data_directory);
+                if reference.kind == ReferenceKind::Directory && self.source.directory(&to) == Directory::Empty {
+                    line.splice(..0, EMPTY.iter().copied());
+                    continue;
+                }
                 let Some(new) = copy_name(&to).map(|target| relative(name, &target)) else { continue };
                 if new != reference.path {
-                    let changed = String::from_utf8_lossy(&line).replace(&reference.path, &new);
-                    line = Cow::Owned(changed.into_bytes());
+                    line.splice(reference.place, access_word(&new).into_bytes());
                 }
             }
             out.extend_from_slice(&line);
@@ -400,7 +452,7 @@ impl<'a> Plan<'a> {
                         self.done.files.insert(copy.clone(), content);
                     }
                     if copy != path {
-                        moved.push((name, copy, "the copy's own file"));
+                        moved.push(format!("{name} = {}    # the copy's own file\n", quoted(&copy)));
                     }
                 }
                 _ => missing.push(format!("{name} = {path}")),
@@ -409,7 +461,7 @@ impl<'a> Plan<'a> {
         self.done.settings.extend(moved);
         if !missing.is_empty() {
             let missing = missing.join(", ");
-            self.done.settings.push(("ssl", "off".to_owned(), "a file that TLS needs is not in the backup"));
+            self.done.settings.push("ssl = off    # a file that TLS needs is not in the backup\n".to_owned());
             self.done.notes.push(format!("TLS is off in the copy: not in the backup: {missing}"));
         }
     }

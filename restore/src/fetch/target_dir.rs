@@ -41,7 +41,7 @@ pub(crate) struct TargetDir {
     tablespaces: BTreeMap<u32, Beneath>,
     /// How the one directory in a tablespace begins: its name has the version of the system catalogs at its end.
     version_directory: String,
-    files: Mutex<Vec<RestoredFile>>,
+    files: Mutex<BTreeMap<RelativePath, RestoredFile>>,
     /// The directories of the backup.
     directories: Mutex<BTreeSet<RelativePath>>,
 }
@@ -109,17 +109,30 @@ impl TargetDir {
     /// # Errors
     /// Whatever the operating system says.
     pub(crate) fn read_small(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
-        let is_it = |file: &&RestoredFile| file.entry.path.as_bytes() == name.as_bytes() && file.entry.size <= most;
-        if name.starts_with("pg_tblspc/") || !self.files.lock().iter().any(|file| is_it(&file)) {
+        let Ok(path) = RelativePath::new(name.as_bytes()) else { return Ok(None) };
+        let is_it = self.files.lock().get(&path).is_some_and(|file| file.entry.size <= most);
+        if name.starts_with("pg_tblspc/") || !is_it {
             return Ok(None);
         }
         self.root.read(name.as_bytes(), most).map(Some)
     }
 
-    /// Whether there is such a directory below the data directory.
+    /// The names of the files that lie in a directory below the data directory, not deeper; `None` if there is no such directory.
     #[must_use]
-    pub(crate) fn has_directory(&self, name: &str) -> bool {
-        RelativePath::new(name.as_bytes()).is_ok_and(|path| self.directories.lock().contains(&path))
+    pub(crate) fn names(&self, directory: &str) -> Option<Vec<String>> {
+        let path = RelativePath::new(directory.as_bytes()).ok()?;
+        let below = format!("{directory}/");
+        let files = self.files.lock();
+        let from = files.range(&path..).skip_while(|(path, _)| path.as_bytes() < below.as_bytes());
+        let inside = from.map_while(|(path, _)| path.as_bytes().strip_prefix(below.as_bytes()));
+        let (mut names, mut is_there) = (Vec::new(), self.directories.lock().contains(&path));
+        for name in inside {
+            is_there = true;
+            if !name.contains(&b'/') {
+                names.extend(std::str::from_utf8(name).ok().map(str::to_owned));
+            }
+        }
+        is_there.then_some(names)
     }
 
     /// Writes a small file of our own making, or replaces a restored one by it, and lists it like the others. Before
@@ -129,14 +142,7 @@ impl TargetDir {
     /// Whatever the operating system says.
     pub(crate) fn put_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let path = RelativePath::new(name.as_bytes()).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        let mut mode = 0o600;
-        self.files.lock().retain(|file| {
-            let is_other = file.entry.path != path;
-            if !is_other {
-                mode = file.entry.mode;
-            }
-            is_other
-        });
+        let mode = self.files.lock().remove(&path).map_or(0o600, |file| file.entry.mode);
         let (directory, place) = self.place(&path)?;
         directory.remove_below(&place)?;
         let entry = FileEntry { path, kind: EntryKind::File, mode, size: content.len() as u64, modified: 0 };
@@ -158,9 +164,7 @@ impl TargetDir {
     /// All files so far, sorted by path.
     #[must_use]
     pub(crate) fn files(&self) -> Vec<RestoredFile> {
-        let mut files = self.files.lock().clone();
-        files.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        files
+        self.files.lock().values().cloned().collect()
     }
 
     /// Makes everything durable and the copy startable. See the head of this file.
@@ -217,7 +221,7 @@ impl FileSink for TargetDir {
     }
 
     fn complete(&self, entry: &FileEntry, crc32c: u32, _file: Box<dyn SinkFile>) -> io::Result<()> {
-        self.files.lock().push(RestoredFile { entry: entry.clone(), crc32c });
+        self.files.lock().insert(entry.path.clone(), RestoredFile { entry: entry.clone(), crc32c });
         Ok(())
     }
 

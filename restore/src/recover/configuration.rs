@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use lifeboat_postgres::{CopiedFiles, ServerFacts, copied_config};
+use lifeboat_repository::log::records::Omissions;
 
 use crate::fetch::target_dir::TargetDir;
 
@@ -9,11 +10,14 @@ use crate::fetch::target_dir::TargetDir;
 const FILE_MAX: u64 = 1 << 20;
 
 /// The restored files, by their list.
-struct Restored<'t>(&'t TargetDir);
+struct Restored<'t> {
+    target: &'t TargetDir,
+    left_out: Vec<String>,
+}
 
 impl CopiedFiles for Restored<'_> {
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        match self.0.read_small(path, FILE_MAX) {
+        match self.target.read_small(path, FILE_MAX) {
             Ok(content) => content,
             Err(error) => {
                 // It is replaced by what stands in for a file that is missing, which is said.
@@ -23,23 +27,12 @@ impl CopiedFiles for Restored<'_> {
         }
     }
 
-    fn included_names(&self, directory: &str) -> Option<Vec<String>> {
-        let files = self.0.files();
-        let below = format!("{directory}/");
-        let mut names = Vec::new();
-        let mut is_there = self.0.has_directory(directory);
-        for file in &files {
-            let Some(name) =
-                std::str::from_utf8(file.entry.path.as_bytes()).ok().and_then(|path| path.strip_prefix(&below))
-            else {
-                continue;
-            };
-            is_there = true;
-            if name.ends_with(".conf") && !name.starts_with('.') && !name.contains('/') {
-                names.push(name.to_owned());
-            }
-        }
-        is_there.then_some(names)
+    fn names(&self, directory: &str) -> Option<Vec<String>> {
+        self.target.names(directory)
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 }
 
@@ -48,13 +41,13 @@ impl CopiedFiles for Restored<'_> {
 ///
 /// # Errors
 /// Whatever the operating system says; the copy cannot be started then.
-pub(crate) fn write(target: &TargetDir, server: &ServerFacts) -> anyhow::Result<Written> {
-    let copied = copied_config(server, &Restored(target));
+pub(crate) fn write(target: &TargetDir, server: &ServerFacts, omissions: &Omissions) -> anyhow::Result<Written> {
+    let left_out = omissions.named.iter().map(|omission| omission.path.clone()).collect();
+    let copied = copied_config(server, &Restored { target, left_out });
     for (name, content) in &copied.files {
         target.put_file(name, content).with_context(|| format!("write {name}"))?;
     }
-    let lines = copied.settings.iter().map(|(name, value, why)| format!("{name} = '{value}'    # {why}\n"));
-    Ok(Written { notes: copied.notes, settings: lines.collect() })
+    Ok(Written { notes: copied.notes, settings: copied.settings.concat() })
 }
 
 /// See [`write`].

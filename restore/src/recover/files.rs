@@ -70,7 +70,8 @@ pub(crate) fn finish(
     record: &BackupRecord,
     settings: &RecoverySettings,
 ) -> anyhow::Result<Vec<String>> {
-    let configuration = configuration::write(target, &facts.server).context("write the configuration")?;
+    let configuration = configuration::write(target, &facts.server, &record.omissions);
+    let configuration = configuration.context("write the configuration")?;
     let text = settings.text().context("write recovery settings")?;
     target.append("postgresql.auto.conf", &(text + &configuration.settings)).context("write recovery settings")?;
     target.append(settings.signal_file(), "").context("write the recovery signal")?;

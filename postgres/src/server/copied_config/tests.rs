@@ -6,17 +6,31 @@ use super::*;
 use crate::backup::config_files::{KeptFile, KeptValue};
 
 /// Files of a copy.
-struct Files(BTreeMap<&'static str, &'static str>);
+#[derive(Default)]
+struct Files {
+    files: BTreeMap<&'static str, &'static str>,
+    left_out: Vec<String>,
+}
+
+impl Files {
+    fn of(files: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
+        Self { files: files.into_iter().collect(), left_out: Vec::new() }
+    }
+}
 
 impl CopiedFiles for Files {
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        self.0.get(path).map(|text| text.as_bytes().to_vec())
+        self.files.get(path).map(|text| text.as_bytes().to_vec())
     }
 
-    fn included_names(&self, directory: &str) -> Option<Vec<String>> {
-        let below = self.0.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
+    fn names(&self, directory: &str) -> Option<Vec<String>> {
+        let below = self.files.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
         let names: Vec<String> = below.map(str::to_owned).collect();
         (!names.is_empty()).then_some(names)
+    }
+
+    fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 }
 
@@ -57,7 +71,7 @@ const PLAIN: [(&str, &str); 3] =
     [("postgresql.conf", "work_mem = '1MB'\n"), ("pg_hba.conf", "local all all peer\n"), ("pg_ident.conf", "")];
 
 fn plain(more: &[(&'static str, &'static str)]) -> Files {
-    Files(PLAIN.iter().chain(more).copied().collect())
+    Files::of(PLAIN.iter().chain(more).copied())
 }
 
 #[test]
@@ -110,7 +124,7 @@ fn what_was_kept_outside_comes_into_the_copy() {
     let mut server = server(&outside, &kept);
     server.config.directories = BTreeSet::from(["/etc/pg/conf.d".to_owned()]);
     // A stale file of `initdb` lies in the data directory: nobody used it.
-    let files = Files(BTreeMap::from([("pg_hba.conf", "local all all trust")]));
+    let files = Files::of([("pg_hba.conf", "local all all trust")]);
     let copy = copied_config(&server, &files);
     assert_eq!(
         text(&copy, "postgresql.conf"),
@@ -160,7 +174,7 @@ fn access_rules_are_all_or_nothing() {
             &[("data_directory", "/srv/pg"), ("hba_file", "/etc/pg_hba.conf")],
             plain(&[("pg_hba.conf", "local all all trust")]),
         ),
-        ("nobody knows where they lay", &[], Files(BTreeMap::from([("postgresql.conf", ""), ("pg_ident.conf", "")]))),
+        ("nobody knows where they lay", &[], Files::of([("postgresql.conf", ""), ("pg_ident.conf", "")])),
     ] {
         let copy = copied_config(&server(settings, &[]), &files);
         let rules: Vec<&str> = text(&copy, "pg_hba.conf").lines().filter(|line| !line.starts_with('#')).collect();
@@ -182,9 +196,19 @@ fn without_any_text_the_settings_that_are_known_are_written() {
         name: "work_mem".to_owned(),
         value: "17408".to_owned(),
     }];
-    let copy = copied_config(&server, &Files(BTreeMap::new()));
+    let copy = copied_config(&server, &Files::default());
     let settings: Vec<&str> = text(&copy, "postgresql.conf").lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(settings, ["max_connections = '33'", "work_mem = '17408'"]);
+}
+
+const OFF: &str = "ssl = off    # a file that TLS needs is not in the backup\n";
+
+#[test]
+fn a_value_of_a_setting_is_quoted_whatever_is_in_it() {
+    let tls = [("ssl", "on"), ("ssl_cert_file", "/etc/ssl/it's.crt"), ("ssl_key_file", "server.key")];
+    let kept = [("/etc/ssl/it's.crt", ConfigKind::Certificate, "PEM")];
+    let copy = copied_config(&server(&[&INSIDE[..], &tls].concat(), &kept), &plain(&[("server.key", "KEY")]));
+    assert_eq!(copy.settings, ["ssl_cert_file = 'lifeboat_conf/etc/ssl/it''s.crt'    # the copy's own file\n"]);
 }
 
 #[test]
@@ -196,12 +220,136 @@ fn tls_is_off_in_a_copy_that_lacks_a_file_for_it() {
     };
     let kept = [("/etc/ssl/server.crt", ConfigKind::Certificate, "PEM")];
     let without = copied_config(&server(&tls("/etc/ssl/server.key"), &kept), &plain(&[]));
-    assert!(without.settings.iter().any(|(name, value, _)| (*name, value.as_str()) == ("ssl", "off")), "{without:?}");
+    assert_eq!(
+        without.settings,
+        ["ssl_cert_file = 'lifeboat_conf/etc/ssl/server.crt'    # the copy's own file\n", OFF]
+    );
     assert!(without.notes.iter().any(|note| note.contains("/etc/ssl/server.key")), "{:?}", without.notes);
     let with = copied_config(&server(&tls("server.key"), &kept), &plain(&[("server.key", "KEY")]));
     let name = "lifeboat_conf/etc/ssl/server.crt";
-    assert_eq!(with.settings, [("ssl_cert_file", name.to_owned(), "the copy's own file")]);
+    assert_eq!(with.settings, [format!("ssl_cert_file = '{name}'    # the copy's own file\n")]);
     assert_eq!(text(&with, name), "PEM");
     let off = copied_config(&server(&[&INSIDE[..], &[("ssl_key_file", "/no")]].concat(), &[]), &plain(&[]));
     assert_eq!(off, CopiedConfig::default());
+}
+
+/// `pg_hba.conf` and `postgresql.conf` include a directory each, with one file less than the server had.
+fn partial(directory: &str) -> [(&'static str, String); 2] {
+    [
+        ("pg_hba.conf", format!("include_dir '{directory}/hba.d'\nlocal all all trust").replace('\'', "\"")),
+        ("postgresql.conf", format!("include_dir '{directory}/conf.d'\nport = 1")),
+    ]
+}
+
+#[test]
+fn a_directory_that_is_there_only_in_parts_counts_for_no_whole_one() {
+    let not_kept =
+        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "it is too long".to_owned())).collect();
+    for (why, directory, kept, copied, not_kept, left_out) in [
+        (
+            "a file of it was too long",
+            "/etc/pg",
+            vec!["/etc/pg/hba.d/50.conf", "/etc/pg/conf.d/50.conf"],
+            vec![],
+            not_kept(&["/etc/pg/hba.d/10.conf", "/etc/pg/conf.d/10.conf"]),
+            vec![],
+        ),
+        (
+            "a file of it is a link that the role may not read",
+            "/srv/pg",
+            vec![],
+            vec![("hba.d/50.conf", "local all all md5"), ("conf.d/50.conf", "work_mem = 1MB")],
+            not_kept(&["/srv/pg/hba.d/10.conf", "/srv/pg/conf.d/10.conf"]),
+            vec![],
+        ),
+        (
+            "a file of it is a link, and the role may not look there",
+            "/srv/pg",
+            vec![],
+            vec![("hba.d/50.conf", "local all all md5"), ("conf.d/50.conf", "work_mem = 1MB")],
+            not_kept(&["/srv/pg/hba.d", "/srv/pg/conf.d"]),
+            vec!["hba.d/10.conf", "/srv/pg/conf.d/10.conf"],
+        ),
+    ] {
+        let kind = |path: &&str| if path.contains("hba") { ConfigKind::Access } else { ConfigKind::Settings };
+        let kept: Vec<_> = kept.iter().map(|path| (*path, kind(path), "# nothing")).collect();
+        let mut server = server(&INSIDE, &kept);
+        server.config.directories = ["hba.d", "conf.d"].map(|name| format!("{directory}/{name}")).into();
+        server.config.not_kept = not_kept;
+        server.config.values = vec![KeptValue {
+            path: format!("{directory}/conf.d/10.conf"),
+            name: "work_mem".to_owned(),
+            value: "17408".to_owned(),
+        }];
+        let main: Vec<(&'static str, &'static str)> =
+            partial(directory).into_iter().map(|(name, text)| (name, &*text.leak())).collect();
+        let mut files = Files::of([PLAIN.to_vec(), copied, main].concat());
+        files.left_out = left_out.into_iter().map(str::to_owned).collect();
+        let copy = copied_config(&server, &files);
+        assert!(text(&copy, "pg_hba.conf").contains("local   all       all   peer"), "{why}: {copy:?}");
+        // Settings have no such rule: what is there counts.
+        let settings = text(&copy, "postgresql.conf");
+        assert!(settings.contains("\nwork_mem = '17408'\nport = 1"), "{why}: {settings}");
+        assert!(settings.lines().any(|line| line.starts_with("include_dir '")), "{why}: {settings}");
+        assert!(
+            copy.notes.iter().any(|note| note.contains("conf.d is in the backup only in parts")),
+            "{why}: {copy:?}"
+        );
+        assert!(missing_config(&server, &files).contains_key(&format!("{directory}/hba.d")), "{why}");
+    }
+}
+
+#[test]
+fn a_link_in_a_directory_comes_into_the_copy_if_it_is_kept() {
+    let more = [("pg_hba.conf", "include_dir hba.d\nlocal all all trust"), ("hba.d/50.conf", "local all all md5")];
+    let kept = [("/srv/pg/hba.d/10.conf", ConfigKind::Access, "local all all reject")];
+    let mut server = server(&INSIDE, &kept);
+    server.config.directories = BTreeSet::from(["/srv/pg/hba.d".to_owned()]);
+    let mut files = plain(&more);
+    files.left_out = vec!["hba.d/10.conf".to_owned()];
+    let copy = copied_config(&server, &files);
+    assert_eq!(text(&copy, "hba.d/10.conf"), "local all all reject");
+    assert!(!copy.files.contains_key("pg_hba.conf"), "{copy:?}");
+}
+
+#[test]
+fn an_include_of_an_empty_directory_that_nobody_makes_is_commented_out() {
+    let more = [
+        ("postgresql.conf", "include_dir '/etc/pg/conf.d'\nport = 1"),
+        ("pg_hba.conf", "include_dir /etc/pg/conf.d\nlocal all all md5"),
+    ];
+    let mut server = server(&INSIDE, &[]);
+    server.config.directories = BTreeSet::from(["/etc/pg/conf.d".to_owned()]);
+    let copy = copied_config(&server, &plain(&more));
+    assert_eq!(text(&copy, "postgresql.conf"), "# lifeboat: no file was in it: include_dir '/etc/pg/conf.d'\nport = 1");
+    let rules = "# lifeboat: no file was in it: include_dir /etc/pg/conf.d\nlocal all all md5";
+    assert_eq!(text(&copy, "pg_hba.conf"), rules);
+    assert_eq!(copy.notes, Vec::<String>::new());
+}
+
+#[test]
+fn only_the_word_that_refers_to_a_file_is_changed() {
+    let names = [
+        ("/etc/sales", ConfigKind::Names, "a"),
+        ("/etc/b c", ConfigKind::Names, "b"),
+        ("/etc/a", ConfigKind::Names, "c"),
+    ];
+    for (line, expected) in [
+        ("host sales @sales 0.0.0.0/0 reject", "host sales @lifeboat_conf/etc/sales 0.0.0.0/0 reject"),
+        ("local @a,@a @a peer", "local @lifeboat_conf/etc/a,@lifeboat_conf/etc/a @lifeboat_conf/etc/a peer"),
+        ("local all @a peer # @a", "local all @lifeboat_conf/etc/a peer # @a"),
+        ("local all @\"b c\" peer", "local all @\"lifeboat_conf/etc/b c\" peer"),
+        ("local \"\u{e9}\" @a peer", "local \"\u{e9}\" @lifeboat_conf/etc/a peer"),
+    ] {
+        let mut kept = names.to_vec();
+        kept.push(("/etc/pg_hba.conf", ConfigKind::Access, line));
+        let mut server = server(&[("data_directory", "/srv/pg"), ("hba_file", "/etc/pg_hba.conf")], &kept);
+        let copy = copied_config(&server, &plain(&[]));
+        assert_eq!(text(&copy, "pg_hba.conf"), expected);
+        // Bytes that are no UTF-8 stay what they are.
+        let rules = server.config.files.iter_mut().find(|file| file.path == "/etc/pg_hba.conf").unwrap();
+        rules.content.extend(b" \xe9");
+        let copy = copied_config(&server, &plain(&[]));
+        assert_eq!(copy.files["pg_hba.conf"], [expected.as_bytes(), b" \xe9"].concat());
+    }
 }
