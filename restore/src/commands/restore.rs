@@ -55,7 +55,7 @@ pub async fn run(
     let wanted = TablespaceWish { mappings: &args.tablespace_map, unmapped: Unmapped::of(args) };
     let plan = plan(&args.to, &facts.tablespaces, wanted, record.files.raw_bytes)?;
     if decision.fetch.is_some() {
-        prepare::check(&prepare::directory_of(&plan.root))?;
+        prepare::check(&prepare::directory_of(&plan.root.path))?;
     }
     let bin_dir = if args.start { Some(find_server_bin(facts.server.major())?) } else { None };
     let restore = Restore { place, args, repository, keys, decision, plan, facts, output };
@@ -146,12 +146,12 @@ impl Restore<'_> {
                 cluster: &self.repository.cluster,
                 without: &self.decision.without,
                 system_identifier: descriptor.sysid,
-                data_dir: &self.plan.root,
+                data_dir: &self.plan.root.path,
                 plan: fetch,
                 limits: Limits { patience: self.patience(), ..Limits::default() },
             },
         )?;
-        let directory = prepare::directory_of(&self.plan.root);
+        let directory = prepare::directory_of(&self.plan.root.path);
         let place = prepare::take(&directory, self.plan.owner)?;
         settings.write(place.directory()).context("write the prefetcher's settings")?;
         let command = prepare::restore_command(&directory, &restore)?;
@@ -175,7 +175,7 @@ impl Restore<'_> {
     ) -> anyhow::Result<Recovered> {
         let awaited = if self.args.standby { Awaited::Following } else { Awaited::of(self.decision.target.action) };
         let recovery = Recovery {
-            data_dir: &self.plan.root,
+            data_dir: &self.plan.root.path,
             bin_dir,
             user: self.facts.server.bootstrap_role.clone(),
             awaited,

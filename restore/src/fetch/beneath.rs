@@ -4,17 +4,52 @@
 //! directory or a file at any moment; a path that is looked up from `/` again would then lead root out of the directory.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Uid};
 
 /// Who shall own what is restored: the numbers of user and group.
 pub(crate) type Owner = (u32, u32);
+
+/// A directory that shall be filled: its path without links, found out once, and what lay there then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlannedPlace {
+    pub(crate) path: PathBuf,
+    /// Device and number of the directory; `None` if nothing was there.
+    found: Option<(u64, u64)>,
+}
+
+impl PlannedPlace {
+    /// Follows the links on the way to a directory.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let fault = |error: io::Error| at(path, error);
+        let wanted = std::path::absolute(path).map_err(fault)?;
+        let there = existing(&wanted);
+        let mut path = std::fs::canonicalize(there).map_err(fault)?;
+        // Component by component: an empty rest adds no slash.
+        path.extend(wanted.strip_prefix(there).unwrap_or(Path::new("")).components());
+        let found = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) => Some((metadata.dev(), metadata.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(fault(error)),
+        };
+        Ok(Self { path, found })
+    }
+}
+
+/// The directory itself, or the nearest one above it that exists.
+pub(crate) fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
 
 /// A directory that is ours to fill.
 #[derive(Debug)]
@@ -30,16 +65,22 @@ impl Beneath {
     ///
     /// # Errors
     /// Whatever the operating system says; `DirectoryNotEmpty` if there is something in it.
-    pub(crate) fn take(path: &Path, owner: Option<Owner>) -> io::Result<Self> {
+    pub(crate) fn take(PlannedPlace { path, found }: &PlannedPlace, owner: Option<Owner>) -> io::Result<Self> {
         let fault = |error: io::Error| at(path, error);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
         // From here on the path is not looked up again.
-        let directory = File::open(path).map_err(fault)?;
+        let (directory, is_new) = open_or_make_directory(path).map_err(fault)?;
+        let metadata = directory.metadata().map_err(fault)?;
+        let is_it = found.map_or(is_new, |found| found == (metadata.dev(), metadata.ino()));
+        if !is_it {
+            let text =
+                "another directory has taken its place while the restore began; look who did that, and begin again";
+            return Err(fault(io::Error::other(text)));
+        }
         let taken = Self { path: path.to_owned(), directory, owner };
         if !taken.names()?.is_empty() {
             return Err(fault(io::ErrorKind::DirectoryNotEmpty.into()));
         }
-        let mode = taken.directory.metadata().map_err(fault)?.mode() & 0o7777;
+        let mode = metadata.mode() & 0o7777;
         if mode != 0o700 && mode != 0o750 {
             taken.directory.set_permissions(PermissionsExt::from_mode(0o700)).map_err(fault)?;
         }
@@ -50,16 +91,24 @@ impl Beneath {
     /// Takes a directory that may hold something already, and is made if it is missing. The one above it must be there.
     ///
     /// # Errors
-    /// Whatever the operating system says, above all if it is a link.
+    /// Whatever the operating system says, above all if it is a link; with an owner, if it is somebody else's.
     pub(crate) fn keep(path: &Path, owner: Option<Owner>) -> io::Result<Self> {
         let fault = |error: io::Error| at(path, error);
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        let is_new = match std::fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fault(error)),
-            _ => {}
-        }
+            made => made.is_ok(),
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| fault(error.into()))?;
         let kept = Self { path: path.to_owned(), directory: directory.into(), owner };
+        let uid = kept.directory.metadata().map_err(fault)?.uid();
+        if let Some((user, _)) = owner
+            && !is_new
+            && uid != user
+        {
+            let text = format!("it belongs to user {uid}, and is not given to user {user}; remove it first");
+            return Err(fault(io::Error::other(text)));
+        }
         kept.give_away(&kept.directory).map_err(fault)?;
         Ok(kept)
     }
@@ -110,15 +159,26 @@ impl Beneath {
         self.open(name.as_bytes(), OFlags::WRONLY | OFlags::CREATE, 0o600)
     }
 
-    /// Gives what has this name to the owner; a link is not followed.
+    /// Gives the socket of this name to the owner.
     ///
     /// # Errors
-    /// Whatever the operating system says.
-    pub(crate) fn give_away_name(&self, name: &str) -> io::Result<()> {
+    /// Whatever the operating system says, above all if it is no socket.
+    pub(crate) fn give_socket_away(&self, name: &str) -> io::Result<()> {
+        let given = self.give_away_by_name(self.directory.as_fd(), OsStr::new(name), |it| it.is_socket());
+        given.map_err(|error| self.at(name.as_bytes(), error))
+    }
+
+    /// Gives away what cannot be opened. What has the name may be something else by now.
+    fn give_away_by_name(&self, parent: BorrowedFd<'_>, name: &OsStr, is_it: fn(&FileType) -> bool) -> io::Result<()> {
         let Some((user, group)) = self.owner else { return Ok(()) };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
+        let metadata = found.metadata()?;
+        if !is_it(&metadata.file_type()) || metadata.nlink() > 1 {
+            return Err(io::Error::other("somebody has put something else in its place"));
+        }
         let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-        let given = rustix::fs::chownat(&self.directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
-        given.map_err(|error| self.at(name.as_bytes(), error.into()))
+        Ok(rustix::fs::chownat(&found, "", user, group, AtFlags::EMPTY_PATH)?)
     }
 
     /// The open directory as a path, for what takes nothing but paths. It is one as long as `self` lives.
@@ -202,13 +262,7 @@ impl Beneath {
     /// # Errors
     /// Whatever the operating system says, above all if it is a link.
     pub(crate) fn append(&self, path: &[u8], mode: u32) -> io::Result<File> {
-        let file = self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, mode)?;
-        let metadata = file.metadata().map_err(|error| self.at(path, error))?;
-        // A second name of a file elsewhere is as good as a link to it.
-        if !metadata.is_file() || metadata.nlink() != 1 {
-            return Err(self.at(path, io::Error::other("it has another name elsewhere, or is no file")));
-        }
-        Ok(file)
+        self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, mode)
     }
 
     /// Opens a file that is open already a second time, past the page cache.
@@ -236,8 +290,16 @@ impl Beneath {
     fn open_flags(&self, path: &[u8], flags: OFlags, mode: u32) -> io::Result<File> {
         let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
         let parent = self.open_parent(parent)?;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(mode & 0o777))?.into())
+        // A pipe would make us wait for somebody at its other end.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opened = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(mode & 0o777))?;
+        let file = File::from(opened);
+        let metadata = file.metadata()?;
+        // A second name of a file elsewhere is as good as a link to it.
+        if !metadata.is_file() || metadata.nlink() > 1 {
+            return Err(io::Error::other("it has another name elsewhere, or is no file"));
+        }
+        Ok(file)
     }
 
     /// Makes a symbolic link.
@@ -249,11 +311,7 @@ impl Beneath {
             let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
             let (parent, name) = (self.open_parent(parent)?, OsStr::from_bytes(name));
             rustix::fs::symlinkat(target, &parent, name)?;
-            if let Some((user, group)) = self.owner {
-                let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-                rustix::fs::chownat(&parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-            Ok(())
+            self.give_away_by_name(parent.as_fd(), name, |it| it.is_symlink())
         };
         made().map_err(|error| self.at(path, error))
     }
@@ -323,6 +381,40 @@ impl Beneath {
     }
 }
 
+/// Opens a directory, step by step from `/` and through no link; what is missing on the way is made. Says whether it is new.
+fn open_or_make_directory(path: &Path) -> io::Result<(File, bool)> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let names = path.components().filter(|part| *part != Component::RootDir).map(|part| match part {
+        Component::Normal(name) => Ok(name),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the path leads up again")),
+    });
+    let names = names.collect::<io::Result<Vec<&OsStr>>>()?;
+    let (last, above) = names.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+    // To pass through a directory one need not be able to list it.
+    let mut parent = rustix::fs::open("/", OFlags::PATH | flags, Mode::empty())?;
+    for name in above {
+        let open = || rustix::fs::openat(&parent, *name, OFlags::PATH | flags, Mode::empty());
+        parent = match open() {
+            Err(rustix::io::Errno::NOENT) => {
+                make_directory(&parent, name)?;
+                open()?
+            }
+            other => other?,
+        };
+    }
+    let is_new = make_directory(&parent, last)?;
+    Ok((File::from(rustix::fs::openat(&parent, *last, OFlags::RDONLY | flags, Mode::empty())?), is_new))
+}
+
+/// False if something has the name already.
+fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The names above the last one, and the last one.
 fn split(path: &[u8]) -> Option<(impl Iterator<Item = &[u8]>, &[u8])> {
     let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
@@ -350,8 +442,17 @@ mod tests {
         let elsewhere = dir.path().join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         File::create(elsewhere.join("precious")).unwrap().write_all(b"precious").unwrap();
-        let beneath = Beneath::take(&dir.path().join("data"), None).unwrap();
+        let place = PlannedPlace::of(&dir.path().join("data")).unwrap();
+        let beneath = Beneath::take(&place, Some(somebody())).unwrap();
         (dir, beneath, elsewhere)
+    }
+
+    /// Another account where we may give files to one, else ourselves.
+    fn somebody() -> Owner {
+        match rustix::process::geteuid().is_root() {
+            true => (65534, 65534),
+            false => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        }
     }
 
     #[track_caller]
@@ -359,6 +460,70 @@ mod tests {
         let names: Vec<_> = std::fs::read_dir(elsewhere).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["precious"]);
         assert_eq!(std::fs::read(elsewhere.join("precious")).unwrap(), b"precious");
+        for path in [elsewhere, &elsewhere.join("precious")] {
+            assert_eq!(path.metadata().unwrap().uid(), rustix::process::geteuid().as_raw(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn what_has_a_second_name_or_is_no_file_is_neither_opened_nor_given_away() {
+        let (_dir, beneath, elsewhere) = scene();
+        std::fs::hard_link(elsewhere.join("precious"), beneath.path().join("hard")).unwrap();
+        assert!(beneath.append(b"hard", 0o600).unwrap_err().to_string().contains("another name"));
+        assert!(beneath.open_or_make("hard").unwrap_err().to_string().contains("another name"));
+        assert!(beneath.read(b"hard", 100).unwrap_err().to_string().contains("another name"));
+        assert!(beneath.give_socket_away("hard").unwrap_err().to_string().contains("something else"));
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, beneath.path().join("pipe"), fifo, Mode::RWXU, 0).unwrap();
+        // Whoever opens it would wait here.
+        assert!(beneath.append(b"pipe", 0o600).is_err() && beneath.open_or_make("pipe").is_err());
+        assert!(beneath.read(b"pipe", 100).is_err());
+        let _socket = std::os::unix::net::UnixListener::bind(beneath.path().join("socket")).unwrap();
+        beneath.give_socket_away("socket").unwrap();
+        assert_eq!(beneath.path().join("socket").metadata().unwrap().uid(), somebody().0);
+        beneath.link(b"pg_tblspc/1", Path::new("/nowhere")).unwrap();
+        assert_eq!(beneath.path().join("pg_tblspc/1").symlink_metadata().unwrap().uid(), somebody().0);
+        assert_untouched(&elsewhere);
+    }
+
+    #[test]
+    fn only_the_directory_that_was_planned_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, other) = (dir.path().join("above/data"), dir.path().join("other"));
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        let is_untouched = || other.metadata().unwrap().uid() == rustix::process::geteuid().as_raw();
+        let found = PlannedPlace::of(&data).unwrap();
+        let aside = dir.path().join("aside");
+        rustix::fs::rename(&data, &aside).unwrap();
+        symlink(&other, &data).unwrap();
+        assert!(Beneath::take(&found, Some(somebody())).is_err() && is_untouched(), "a link");
+        std::fs::remove_file(&data).unwrap();
+        rustix::fs::rename(&other, &data).unwrap();
+        let error = Beneath::take(&found, Some(somebody())).unwrap_err().to_string();
+        assert!(error.contains("another directory has taken its place"), "{error}");
+        rustix::fs::rename(&data, &other).unwrap();
+        assert!(is_untouched(), "another directory");
+        // Nothing was there, and something is now.
+        let missing = PlannedPlace::of(&data).unwrap();
+        std::fs::create_dir(&data).unwrap();
+        assert!(Beneath::take(&missing, Some(somebody())).is_err(), "made meanwhile");
+        std::fs::remove_dir(&data).unwrap();
+        // A link above it.
+        std::fs::remove_dir(dir.path().join("above")).unwrap();
+        symlink(&other, dir.path().join("above")).unwrap();
+        assert!(Beneath::take(&missing, Some(somebody())).is_err() && !other.join("data").exists(), "a link above");
+        // Such a link is followed if it is there from the beginning.
+        let planned = PlannedPlace::of(&data).unwrap();
+        assert_eq!(planned.path, other.canonicalize().unwrap().join("data"));
+        Beneath::take(&planned, Some(somebody())).unwrap();
+        assert_eq!(other.join("data").metadata().unwrap().uid(), somebody().0);
+        std::fs::remove_dir(other.join("data")).unwrap();
+        let kept = dir.path().join("kept");
+        Beneath::keep(&kept, Some(somebody())).unwrap();
+        Beneath::keep(&kept, Some(somebody())).unwrap();
+        let foreign = somebody().0 + 1;
+        assert!(Beneath::keep(&kept, Some((foreign, foreign))).unwrap_err().to_string().contains("belongs to user"));
     }
 
     #[test]

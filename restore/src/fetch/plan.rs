@@ -10,15 +10,15 @@ use lifeboat_postgres::TablespaceFact;
 use lifeboat_vocabulary::ByteCount;
 
 use crate::command_line::{RestoreArgs, TablespaceMapping};
-use crate::fetch::beneath::Owner;
+use crate::fetch::beneath::{Owner, PlannedPlace, existing};
 
 /// Where a restore will write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RestorePlan {
     /// The data directory.
-    pub(crate) root: PathBuf,
+    pub(crate) root: PlannedPlace,
     /// Tablespaces: where they were, and where they go.
-    pub(crate) tablespaces: BTreeMap<u32, (String, PathBuf)>,
+    pub(crate) tablespaces: BTreeMap<u32, (String, PlannedPlace)>,
     /// Who gets the files, when that is not the one who restores.
     pub(crate) owner: Option<Owner>,
     /// What is needed, and what is there.
@@ -75,7 +75,7 @@ pub(crate) fn plan(
     needed: ByteCount,
 ) -> anyhow::Result<RestorePlan> {
     let TablespaceWish { mappings, unmapped } = wish;
-    let root = std::path::absolute(root).context("find the target directory")?;
+    let root = PlannedPlace::of(root).context("find the target directory")?;
     let mut places = BTreeMap::new();
     for tablespace in tablespaces {
         let mapping = mappings.iter().find(|mapping| mapping.old == tablespace.location);
@@ -86,11 +86,12 @@ pub(crate) fn plan(
                  goes with --tablespace-map {}=NEW, or that all go where they were with --original-tablespaces",
                 tablespace.oid,
                 tablespace.location,
-                root.display(),
+                root.path.display(),
                 tablespace.location
             )));
         }
         let place = mapping.map_or_else(|| PathBuf::from(&tablespace.location), |mapping| mapping.new.clone());
+        let place = PlannedPlace::of(&place).context("find the directory of a tablespace")?;
         places.insert(tablespace.oid, (tablespace.location.clone(), place));
     }
     for mapping in mappings {
@@ -101,8 +102,10 @@ pub(crate) fn plan(
             return Err(unusable(format!("the backup has no tablespace at {}; {known}", mapping.old)));
         }
     }
-    let directories: Vec<&Path> =
-        std::iter::once(root.as_path()).chain(places.values().map(|(_, place)| place.as_path())).collect();
+    let directories: Vec<&Path> = std::iter::once(&root)
+        .chain(places.values().map(|(_, place)| place))
+        .map(|place| place.path.as_path())
+        .collect();
     for (index, directory) in directories.iter().enumerate() {
         ensure_empty(directory, index > 0)?;
         for other in directories.iter().skip(index + 1) {
@@ -114,10 +117,11 @@ pub(crate) fn plan(
     }
     let available = available(&directories)?;
     if available < needed {
-        let text = format!("{} has {available} free, the backup needs {needed}; nothing was written", root.display());
+        let text =
+            format!("{} has {available} free, the backup needs {needed}; nothing was written", root.path.display());
         return Err(unusable(text));
     }
-    let owner = owner(&root)?;
+    let owner = owner(&root.path)?;
     Ok(RestorePlan { root, tablespaces: places, owner, room: Room { needed, available } })
 }
 
@@ -135,11 +139,6 @@ fn ensure_empty(directory: &Path, is_tablespace: bool) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(unusable(format!("{} cannot be used: {error}; {fix}", directory.display()))),
     }
-}
-
-/// The directory itself, or the nearest one above it that exists.
-fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn available(directories: &[&Path]) -> anyhow::Result<ByteCount> {
@@ -182,7 +181,8 @@ mod tests {
         let mapping = TablespaceMapping { old: "/srv/fast".to_owned(), new: dir.path().join("fast") };
         let wish = TablespaceWish { mappings: &[mapping], unmapped: Unmapped::Refused };
         let plan = plan(&dir.path().join("pgdata"), &[space("/srv/fast")], wish, ByteCount::ZERO).unwrap();
-        assert_eq!(plan.tablespaces[&16384], ("/srv/fast".to_owned(), dir.path().join("fast")));
+        let (old, new) = &plan.tablespaces[&16384];
+        assert_eq!((old.as_str(), &new.path), ("/srv/fast", &dir.path().canonicalize().unwrap().join("fast")));
     }
 
     #[test]
@@ -194,7 +194,10 @@ mod tests {
         let refused = planned(Unmapped::Refused).unwrap_err();
         assert_eq!(refused.downcast_ref::<Exit>().unwrap().ending, Ending::BadTarget);
         assert!(refused.to_string().contains("--original-tablespaces"), "{refused}");
-        assert_eq!(planned(Unmapped::Original).unwrap().tablespaces[&16384].1, recorded);
+        assert_eq!(
+            planned(Unmapped::Original).unwrap().tablespaces[&16384].1.path,
+            recorded.parent().unwrap().canonicalize().unwrap().join("recorded")
+        );
     }
 
     #[test]

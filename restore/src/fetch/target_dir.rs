@@ -10,14 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use lifeboat_repository::backup::read::{FileSink, SinkFile};
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
-use crate::fetch::beneath::{Beneath, Owner};
+use crate::fetch::beneath::{Beneath, Owner, PlannedPlace};
 
 const PG_CONTROL: &[u8] = b"global/pg_control";
 const PG_CONTROL_WAITING: &str = "pg_control.lifeboat-restoring";
@@ -50,9 +49,9 @@ pub(crate) struct TargetDir {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetPlaces {
     /// The data directory.
-    pub(crate) root: PathBuf,
+    pub(crate) root: PlannedPlace,
     /// Tablespaces, by OID.
-    pub(crate) tablespaces: BTreeMap<u32, PathBuf>,
+    pub(crate) tablespaces: BTreeMap<u32, PlannedPlace>,
     /// Who gets the files, when that is not the one who restores.
     pub(crate) owner: Option<Owner>,
     /// The major version of PostgreSQL that the files are of.
@@ -67,7 +66,7 @@ impl TargetDir {
     pub(crate) fn prepare(places: &TargetPlaces) -> io::Result<Self> {
         let TargetPlaces { root, tablespaces, owner, major } = places;
         let root = Beneath::take(root, *owner)?;
-        let take = |(oid, place): (&u32, &PathBuf)| Ok((*oid, Beneath::take(place, *owner)?));
+        let take = |(oid, place): (&u32, &PlannedPlace)| Ok((*oid, Beneath::take(place, *owner)?));
         let tablespaces: BTreeMap<u32, Beneath> = tablespaces.iter().map(take).collect::<io::Result<_>>()?;
         for (oid, directory) in &tablespaces {
             root.link(format!("pg_tblspc/{oid}").as_bytes(), directory.path())?;
@@ -268,10 +267,12 @@ impl SinkFile for OpenFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     fn target(root: &Path, tablespaces: BTreeMap<u32, PathBuf>) -> io::Result<TargetDir> {
-        TargetDir::prepare(&TargetPlaces { root: root.to_owned(), tablespaces, owner: None, major: 17 })
+        let place = |path: &Path| PlannedPlace::of(path).unwrap();
+        let tablespaces = tablespaces.into_iter().map(|(oid, path)| (oid, place(&path))).collect();
+        TargetDir::prepare(&TargetPlaces { root: place(root), tablespaces, owner: None, major: 17 })
     }
 
     fn entry(path: &str, size: u64) -> FileEntry {

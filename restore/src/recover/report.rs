@@ -23,9 +23,9 @@ pub(crate) fn print_plan(restore: &Restore<'_>) {
     let record = &decision.row.record;
     if *output == Output::Json {
         let tablespaces: BTreeMap<&str, &Path> =
-            plan.tablespaces.values().map(|(old, new)| (old.as_str(), new.as_path())).collect();
+            plan.tablespaces.values().map(|(old, new)| (old.as_str(), new.path.as_path())).collect();
         let line = json!({
-            "event": "plan", "backup": record.backup.as_str(), "to": plan.root, "tablespaces": tablespaces,
+            "event": "plan", "backup": record.backup.as_str(), "to": plan.root.path, "tablespaces": tablespaces,
             "needed_bytes": plan.room.needed.as_bytes(), "available_bytes": plan.room.available.as_bytes(),
             "target": decision.target.goal.to_string(), "found": decision.proof.found,
             "timeline": decision.proof.timeline.get(), "path": path(decision),
@@ -41,9 +41,9 @@ pub(crate) fn print_plan(restore: &Restore<'_>) {
     }
     print_omissions(&record.omissions);
     outln!("restore backup {} of {}", toned(record.backup.as_str(), Tone::Strong), record.stop_time);
-    outln!("  into       {}", plan.root.display());
+    outln!("  into       {}", plan.root.path.display());
     for (old, new) in plan.tablespaces.values() {
-        outln!("  tablespace {old} into {}", new.display());
+        outln!("  tablespace {old} into {}", new.path.display());
     }
     outln!("  to fetch   {} from {}", record.packs.bytes, regions_of(&decision.row));
     let files = counted(record.files.count, "file", "files");
@@ -94,7 +94,7 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
             .collect();
         let recovered = done.recovered.as_ref();
         let line = json!({
-            "event": "restored", "backup": record.backup.as_str(), "to": plan.root,
+            "event": "restored", "backup": record.backup.as_str(), "to": plan.root.path,
             "fetch_seconds": done.fetched.as_secs_f64(), "flush_seconds": done.flushed.as_secs_f64(),
             "recovery_seconds": recovered.map(|r| (r.phases.start + r.phases.redo + r.phases.open).as_secs_f64()),
             "connection": recovered.and_then(|recovered| recovered.connection.as_deref()),
@@ -180,7 +180,7 @@ fn print_recovered(decision: &Decision, recovered: &Recovered) {
 }
 
 fn print_next_steps(restore: &Restore<'_>) {
-    outln!("start it with: pg_ctl -D {} start", restore.plan.root.display());
+    outln!("start it with: pg_ctl -D {} start", restore.plan.root.path.display());
     if restore.decision.fetch.is_some() {
         outln!("it fetches its WAL by itself: its account must be able to read the identity and to reach the regions");
     }

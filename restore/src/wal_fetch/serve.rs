@@ -65,7 +65,7 @@ impl Place {
         self.directory.remove(SOCKET.as_ref())?;
         // Nobody but the owner gets into the directory: the socket needs no rights of its own.
         let listener = UnixListener::bind(self.directory.open_path().join(SOCKET))?;
-        self.directory.give_away_name(SOCKET)?;
+        self.directory.give_socket_away(SOCKET)?;
         Ok(listener)
     }
 }
