@@ -8,7 +8,9 @@ use lifeboat_testkit::{PgServer, PgServerBuilder, majors_under_test};
 use support::{Scene, Shipper};
 
 fn server(major: u32) -> PgServerBuilder {
-    PgServer::builder(major).setting("wal_keep_size", "1GB").setting("max_wal_size", "1GB").setting("fsync", "off")
+    // A server that logs next to nothing: where its copy stops is known all the same.
+    let quiet = PgServer::builder(major).setting("log_min_messages", "panic");
+    quiet.setting("wal_keep_size", "1GB").setting("max_wal_size", "1GB").setting("fsync", "off")
 }
 
 /// Commits the next line of the ledger, and returns transaction, position after it, and time after it.

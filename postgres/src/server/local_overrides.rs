@@ -14,7 +14,7 @@ const EVERY: std::ops::Range<u32> = 0..u32::MAX;
 const FROM_17: std::ops::Range<u32> = 17..u32::MAX;
 
 /// Each of these would otherwise reach a file, a machine or a slot of the original, or stop the start on this machine.
-const ALWAYS: [Row; 24] = [
+const ALWAYS: [Row; 25] = [
     ("external_pid_file", "", EVERY),
     ("unix_socket_permissions", "0700", EVERY),
     ("unix_socket_group", "", EVERY),
@@ -35,6 +35,8 @@ const ALWAYS: [Row; 24] = [
     ("logging_collector", "off", EVERY),
     ("log_destination", "stderr", EVERY),
     ("lc_messages", "C", EVERY),
+    // What recovery says is of the level LOG, which ranks above this and below `fatal`.
+    ("log_min_messages", "warning", EVERY),
     // Certificates, memory and system calls of the original's machine.
     ("ssl", "off", EVERY),
     ("huge_pages", "try", EVERY),
@@ -113,6 +115,7 @@ mod tests {
                 ("hba_file", "/run/a, \"b\"/pg_hba.conf"),
                 ("unix_socket_directories", "\"/run/a, \"\"b\"\"\""),
                 ("listen_addresses", ""),
+                ("log_min_messages", "warning"),
                 ("archive_mode", "off"),
                 ("shared_preload_libraries", ""),
                 ("max_logical_replication_workers", "0"),
@@ -131,6 +134,7 @@ mod tests {
         assert_eq!(given["hba_file"], "/copy/pg_hba.conf");
         assert_eq!(given["listen_addresses"], "127.0.0.1");
         assert!(!given.contains_key("shared_preload_libraries"));
+        assert_eq!(given["log_min_messages"], "warning", "where recovery stopped is read in the log");
     }
 
     #[test]

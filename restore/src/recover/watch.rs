@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(60);
 const ASK: Duration = Duration::from_secs(1);
 /// How long nothing at all may happen, beyond the patience for WAL, before a recovery counts as hung.
 const HUNG: Duration = Duration::from_secs(3600);
-/// The most of a log that is read at once, in **bytes**.
+/// The most of a log that is held at once, in **bytes**.
 const LOG_STEP: u64 = 1 << 20;
 
 /// What the watch waits for.
@@ -146,18 +146,25 @@ impl LogReader {
         }
     }
 
-    /// Reads on. Returns whether there was anything.
+    /// Reads on to the end. Returns whether there was anything.
     fn read_on(&mut self) -> io::Result<bool> {
         let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.offset))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_STEP).read_to_end(&mut bytes)?;
-        // A line that is still being written is read when it is whole.
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        self.offset += whole as u64;
-        let text = String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default()).into_owned();
-        text.lines().for_each(|line| self.line(line));
-        Ok(whole > 0)
+        let (begin, end) = (self.offset, file.metadata()?.len());
+        while self.offset < end {
+            file.seek(SeekFrom::Start(self.offset))?;
+            let mut bytes = Vec::new();
+            (&file).take(LOG_STEP).read_to_end(&mut bytes)?;
+            // A line that is still being written is read when it is whole; one that fills a whole step says nothing to us.
+            let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
+                Some(last) => last + 1,
+                None if bytes.len() as u64 == LOG_STEP => bytes.len(),
+                None => break,
+            };
+            self.offset += whole as u64;
+            let text = String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default()).into_owned();
+            text.lines().for_each(|line| self.line(line));
+        }
+        Ok(self.offset > begin)
     }
 
     fn line(&mut self, line: &str) {
@@ -422,6 +429,17 @@ fn short_of_target(message: String) -> anyhow::Error {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_log_is_read_to_its_end_however_much_came_and_however_long_a_line_is() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = LogReader::new(file.path(), 0);
+        let line = "DEBUG:  record known xact 7\n".repeat(1 << 17);
+        write!(file, "{line}{}\nLOG:  recovery stopping before WAL location\n", "x".repeat(3 << 20)).unwrap();
+        assert!(log.read_on().unwrap());
+        assert_eq!(log.stopped_at.as_deref(), Some("before WAL location"));
+        assert!(!log.read_on().unwrap());
+    }
 
     #[test]
     fn the_log_tells_the_phases_and_where_recovery_stopped() {
