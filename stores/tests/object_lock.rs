@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,4 +154,23 @@ async fn moto_agrees_about_locks() {
     store.delete(&key("a")).await.unwrap();
     assert!(matches!(store.get(&key("a"), ALL).await, Err(StoreError::NotFound { .. })));
     assert!(store.put(&key("a"), body(Bytes::from("again")), PutMode::CreateOnly).await.is_ok());
+    // In one that has it a lock is taken and extended: the answer is empty, and has the type of a page.
+    let address = moto.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    let request = format!(
+        "PUT /locked HTTP/1.1\r\nHost: {address}\r\nx-amz-bucket-object-lock-enabled: true\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut settings = support::region_in("locked", &moto.url(), "");
+    settings.object_lock = ObjectLock::Governance;
+    let store = open(&settings).await.expect("a store");
+    create(&store, "a", "x").await;
+    for until in [in_days(1), in_days(2)] {
+        store.retain(&key("a"), until).await.unwrap();
+        assert!(store.retained_until(&key("a")).await.unwrap() >= Some(until));
+    }
 }

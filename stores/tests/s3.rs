@@ -171,7 +171,11 @@ async fn the_first_objects_of_a_session_are_looked_for_after_they_were_written()
     let deny = Deny { operation: Operation::ListObjectsV2, keys: KeyPattern::any() };
     server.faults().change(|plan| plan.deny = vec![deny]);
     let store = open(&support::region(&server.url(), "")).await.unwrap();
-    create(&store, "unseen", "x").await.unwrap();
+    let asked = server.count(Operation::ListObjectsV2);
+    for number in 0..10 {
+        create(&store, &format!("unseen/{number}"), "x").await.unwrap();
+    }
+    assert_eq!(server.count(Operation::ListObjectsV2) - asked, 3, "a refusal is an answer: not every write asks again");
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ pub(crate) enum Asked {
     Head,
     /// To remove an object: the answer is a head alone.
     Delete,
+    /// To lock an object: the answer is a head alone, without a tag.
+    Lock,
     /// A document, which is judged by what it says.
     Document,
 }
@@ -40,7 +42,7 @@ impl AnswerForm {
         let statuses: &[u16] = match asked {
             Asked::Put | Asked::Head => &[200],
             Asked::Get => &[200, 206],
-            Asked::Delete => &[200, 204],
+            Asked::Delete | Asked::Lock => &[200, 204],
             Asked::Document => &[200, 204],
         };
         if !statuses.contains(&self.status) {
@@ -48,7 +50,7 @@ impl AnswerForm {
         }
         let is_page = self.is_page();
         match asked {
-            Asked::Put | Asked::Delete if self.body.unwrap_or(0) > 0 => {
+            Asked::Put | Asked::Delete | Asked::Lock if self.body.unwrap_or(0) > 0 => {
                 return Some(format!("the answer has a body of {} bytes, where S3 sends none", self.body.unwrap_or(0)));
             }
             // Some servers answer 204 with a type; one that answers 200 sends no page.
@@ -64,7 +66,7 @@ impl AnswerForm {
             _ => {}
         }
         match (asked, self.etag.as_deref()) {
-            (Asked::Delete | Asked::Document, _) => None,
+            (Asked::Delete | Asked::Document | Asked::Lock, _) => None,
             (_, None | Some("" | "\"\"")) => Some("the answer has no ETag".to_owned()),
             (_, Some(tag)) if tag.starts_with("W/") => {
                 Some(format!("the answer's ETag {tag:.40} is weak, as those of web servers are"))
@@ -141,6 +143,15 @@ mod tests {
                 AnswerForm { content_type: page(), body: Some(9), ..form(200) },
                 false,
             ),
+            ("locked", Asked::Lock, AnswerForm { etag: None, has_modified: false, ..form(200) }, true),
+            (
+                "locked, and some servers name a type and send nothing",
+                Asked::Lock,
+                AnswerForm { content_type: page(), etag: None, ..form(200) },
+                true,
+            ),
+            ("a page about locks", Asked::Lock, AnswerForm { content_type: page(), body: Some(9), ..form(200) }, false),
+            ("to be locked later", Asked::Lock, AnswerForm { etag: None, ..form(202) }, false),
             (
                 "a document",
                 Asked::Document,

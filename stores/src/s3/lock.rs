@@ -131,7 +131,7 @@ impl S3Store {
         let watch = self.watch();
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
         let what = What { doing, key: Some(key) };
-        let judged = Judged { watch, asked: Asked::Delete };
+        let judged = Judged { watch, asked: Asked::Lock };
         self.call_judged(what, ByteCount::ZERO, judged, request.send()).await.map(|_| ())
     }
 }

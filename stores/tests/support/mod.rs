@@ -23,8 +23,13 @@ pub fn name() -> RegionName {
 
 /// A region in folder `pg` of bucket `lifeboat` of the server at `endpoint`, with `more` parameters.
 pub fn region(endpoint: &str, more: &str) -> RegionSettings {
+    region_in("lifeboat", endpoint, more)
+}
+
+/// Likewise, in another bucket.
+pub fn region_in(bucket: &str, endpoint: &str, more: &str) -> RegionSettings {
     let file = CREDENTIALS.display();
     let profile = if more.contains("profile=") { "" } else { "&profile=minio" };
-    let url = format!("s3://lifeboat/pg?endpoint={endpoint}&credentials_file={file}{profile}{more}");
+    let url = format!("s3://{bucket}/pg?endpoint={endpoint}&credentials_file={file}{profile}{more}");
     RegionSettings::from_url(name(), &url).expect("settings")
 }
