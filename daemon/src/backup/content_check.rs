@@ -3,7 +3,8 @@
 //! check; a backup with a torn or damaged one looks whole and cannot be opened.
 //!
 //! Source: PostgreSQL `src/backend/backup/basebackup.c` (`perform_base_backup`): WAL segments come behind all other files, in
-//! the order of their positions, from the segment of the start to that of the stop.
+//! the order of their positions, from the segment of the start to that of the stop. After a change of the timeline a segment may
+//! come twice, of the old timeline and of the new one, in any order; recovery reads it from the newest.
 
 use anyhow::{Context, bail, ensure};
 use lifeboat_postgres::{BackupStart, ControlFile, ScanStart, ServerFacts, SourceEvent, WalFault, WalScanner};
@@ -32,12 +33,53 @@ enum Control {
 
 /// The WAL that has come.
 struct Wal {
-    scanner: WalScanner,
+    now: Scanned,
     /// Where the next segment has to begin.
     next: Lsn,
+    /// The segment that was read last, or is read now, and what was known before it.
+    last: Option<(SegmentName, Scanned)>,
+    /// What comes now was read from a newer timeline before.
+    is_passed_over: bool,
+}
+
+#[derive(Clone)]
+struct Scanned {
+    scanner: WalScanner,
     /// Where it is no WAL any more. Behind the stop of the backup that is no fault: a standby's last segment may have been
     /// another one before.
     fault: Option<WalFault>,
+}
+
+impl Wal {
+    /// A segment begins: the next one, or the last one of another timeline.
+    ///
+    /// # Errors
+    /// If it is neither.
+    fn begin(&mut self, name: SegmentName, start: Lsn) -> anyhow::Result<()> {
+        let again = self.last.take_if(|(last, _)| last.start() == Some(start));
+        ensure!(
+            self.next == start || again.is_some(),
+            "the server sent the WAL segment {name}, where the one from {} on was to come: the backup could not be restored",
+            self.next
+        );
+        self.is_passed_over = again.as_ref().is_some_and(|(last, _)| name.timeline <= last.timeline);
+        if self.is_passed_over {
+            self.last = again;
+            return Ok(());
+        }
+        if let Some((_, before)) = again {
+            self.now = before;
+        }
+        self.last = Some((name, self.now.clone()));
+        self.now.scanner.go_on_as(name.timeline);
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) {
+        if self.now.fault.is_none() && !self.is_passed_over {
+            self.now.fault = self.now.scanner.feed(bytes, &mut |_| {}).err();
+        }
+    }
 }
 
 impl ContentCheck {
@@ -75,29 +117,18 @@ impl ContentCheck {
         let name = entry.path.as_bytes().strip_prefix(b"pg_wal/").and_then(|name| std::str::from_utf8(name).ok());
         let Some(name) = name.and_then(|name| SegmentName::parse(name, self.segment).ok()) else { return Ok(()) };
         let first = name.start().with_context(|| format!("the server sent a segment {name}, which cannot be"))?;
-        let wal = match self.wal.take() {
-            Some(mut wal) => {
-                wal.scanner.go_on_as(name.timeline);
-                wal
-            }
-            None => {
-                let at =
-                    SegmentName::holding(self.start.timeline, self.start.lsn, self.segment).start().unwrap_or(first);
-                let begin = ScanStart {
-                    timeline: name.timeline,
-                    system_identifier: self.system_identifier,
-                    segment_size: self.segment,
-                    at,
-                };
-                Wal { scanner: WalScanner::new(begin), next: at, fault: None }
-            }
+        let at = SegmentName::holding(self.start.timeline, self.start.lsn, self.segment).start().unwrap_or(first);
+        let begin = ScanStart {
+            timeline: name.timeline,
+            system_identifier: self.system_identifier,
+            segment_size: self.segment,
+            at,
         };
-        ensure!(
-            wal.next == first,
-            "the server sent the WAL segment {name}, where the one from {} on was to come: the backup could not be restored",
-            wal.next
-        );
-        self.wal = Some(wal);
+        let new = || {
+            let now = Scanned { scanner: WalScanner::new(begin), fault: None };
+            Wal { now, next: at, last: None, is_passed_over: false }
+        };
+        self.wal.get_or_insert_with(new).begin(name, first)?;
         self.open = Some((number, name, 0));
         Ok(())
     }
@@ -113,9 +144,7 @@ impl ContentCheck {
             && *file == number
         {
             *seen += bytes.len() as u64;
-            if wal.fault.is_none() {
-                wal.fault = wal.scanner.feed(bytes, &mut |_| {}).err();
-            }
+            wal.data(bytes);
         }
     }
 
@@ -159,7 +188,7 @@ impl ContentCheck {
         ensure!(matches!(self.control, Control::Right), "the server sent no global/pg_control");
         let Some(wal) = self.wal else { bail!("the server sent no WAL with the backup: it could not be restored") };
         let (start, stop) = (self.start.lsn, stop.lsn);
-        match (wal.scanner.last_record_end(), wal.fault) {
+        match (wal.now.scanner.last_record_end(), wal.now.fault) {
             (Some(end), _) if end >= stop => Ok(()),
             (_, Some(fault)) => Err(anyhow::Error::new(fault).context(format!(
                 "the WAL of the backup, from {start} to {stop}, is damaged: it could not be restored"
@@ -185,6 +214,7 @@ mod tests {
     use bytes::Bytes;
     use lifeboat_postgres::{BackupCheckpoint, BackupSource, BaseBackupOptions, ConnectionSettings, ReplicationSource};
     use lifeboat_testkit::{PgServer, majors_under_test};
+    use lifeboat_vocabulary::RelativePath;
 
     use super::*;
 
@@ -258,6 +288,56 @@ mod tests {
                 other => other.clone(),
             };
             self.events.iter().map(change).collect()
+        }
+    }
+
+    /// A segment of timeline 1, right before or behind itself on timeline 2, on which everything goes on.
+    fn twice(events: &[SourceEvent], file: FileNumber, copy: &[SourceEvent], is_first: bool) -> Vec<SourceEvent> {
+        let number = FileNumber(u32::MAX);
+        let copied = copy.iter().filter_map(|event| match event {
+            SourceEvent::FileBegin(of, entry) if *of == file => Some(SourceEvent::FileBegin(number, entry.clone())),
+            SourceEvent::Data { file: of, offset, bytes } if *of == file => {
+                Some(SourceEvent::Data { file: number, offset: *offset, bytes: bytes.clone() })
+            }
+            SourceEvent::FileEnd { file: of, size } if *of == file => {
+                Some(SourceEvent::FileEnd { file: number, size: *size })
+            }
+            _ => None,
+        });
+        let copied: Vec<SourceEvent> = copied.collect();
+        let is_begin = |event: &SourceEvent| matches!(event, SourceEvent::FileBegin(of, _) if *of == file);
+        let is_end = |event: &SourceEvent| matches!(event, SourceEvent::FileEnd { file: of, .. } if *of == file);
+        let at = events.iter().position(is_begin).unwrap();
+        let behind = events.iter().position(is_end).unwrap() + 1;
+        let mut all = events.to_vec();
+        // What comes from here on is on the new timeline.
+        for event in &mut all[at..] {
+            if let SourceEvent::FileBegin(_, entry) = event
+                && let Some(rest) = entry.path.to_string().strip_prefix("pg_wal/00000001")
+            {
+                entry.path = RelativePath::new(format!("pg_wal/00000002{rest}").as_bytes()).unwrap();
+            }
+        }
+        let place = if is_first { at } else { behind };
+        all.splice(place..place, copied);
+        all
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_comes_of_two_timelines_is_read_from_the_newer() {
+        let major = majors_under_test()[0];
+        let whole = record(major).await;
+        let segment = whole.segments()[1];
+        let (fine, broken) = (&whole.events, whole.flipped(segment, 30_000));
+        for (why, own, other, is_first, is_fine) in [
+            ("the old one first", fine, fine, true, true),
+            ("a damaged old one first", fine, &broken, true, true),
+            ("a damaged old one behind", fine, &broken, false, true),
+            ("a damaged new one, behind the old", &broken, fine, true, false),
+            ("a damaged new one, before the old", &broken, fine, false, false),
+        ] {
+            let checked = whole.check(&twice(own, segment, other, is_first));
+            assert_eq!(checked.is_ok(), is_fine, "{why}: {checked:?}");
         }
     }
 
