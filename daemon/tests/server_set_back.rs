@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +23,10 @@ fn copy(from: &Path, to: &Path) {
     let mut command = Command::new("cp");
     command.arg("-a").arg(from).arg(to);
     run_as_postgres(&mut command).unwrap();
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
 }
 
 fn restored_count(scene: &Scene, name: &str, major: u32, more: &[&str]) -> String {
@@ -69,6 +74,15 @@ fn a_server_that_was_set_back_is_refused_for_good_until_what_it_lost_is_given_up
     assert!(refused.err.contains("lost WAL"), "{}", refused.err);
     // Everything that was acknowledged can be restored, and nothing of the other history is in it.
     assert_eq!(restored_count(&scene, "before", major, &[]), "200 to 200");
+    // Another cluster, to which a wrong setting leads, has positions that mean nothing here.
+    let (stranger, settings) =
+        (PgServer::builder(major).start().unwrap(), std::fs::read_to_string(scene.config()).unwrap());
+    let wrong = settings.replace(&server.connection_string(), &stranger.connection_string());
+    assert_ne!(wrong, settings);
+    write(&scene.config(), &wrong);
+    let strange = scene.daemon(&["adopt", "--lost-wal"]).expect(1);
+    assert!(strange.err.contains("the server that was refused belongs to system"), "{}", strange.err);
+    write(&scene.config(), &settings);
     let adopted = scene.daemon(&["adopt", "--lost-wal"]).expect(0);
     assert!(adopted.out.contains("put on record as missing"), "{}", adopted.out);
     server.psql("postgres", "SELECT pg_switch_wal()").unwrap();

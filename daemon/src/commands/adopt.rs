@@ -6,16 +6,14 @@ use lifeboat_cli::access::read_region;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::outln;
 use lifeboat_cli::terminal::Output;
-use lifeboat_postgres::{WalConnection, WalConnectionOptions};
-use lifeboat_repository::format::ids::Incarnation;
 use lifeboat_repository::log::Draft;
 use lifeboat_repository::log::records::{IncarnationRecord, Origin, RecordBody};
 use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 
+use crate::commands::ask_server::{Asked, ask_server};
 use crate::regions::open::OpenRegions;
 use crate::settings::wiring::{self, ClusterConfig};
-use crate::wal::receive::upstream::SENDER_TIMEOUT;
 
 /// Asks the server who it is, and says in every region's log that this one writes from now on.
 ///
@@ -26,29 +24,17 @@ use crate::wal::receive::upstream::SENDER_TIMEOUT;
 /// If the server cannot be asked, belongs to another system, or a region cannot be written to.
 pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
     let ClusterConfig { config, cluster } = chosen;
-    let options =
-        WalConnectionOptions { application_name: "lifeboat adopt".to_owned(), sender_timeout: SENDER_TIMEOUT };
-    let mut wal = WalConnection::connect(&cluster.connection, &options).await.context("connect to the server")?;
-    let identity = wal.identify().await.context("identify the server")?;
-    let incarnation = wal.incarnation().await.context("ask for the server's incarnation")?;
-    let host = wal.host().to_owned();
-    wal.close().await;
-    let incarnation: Option<Incarnation> =
-        incarnation.map(|text| text.parse().context("read the server's incarnation")).transpose()?;
+    let asked = ask_server(chosen).await?;
     let signer = chosen.signer()?;
     let mut logs = Vec::new();
     for region in OpenRegions::open(config, &cluster.name).await?.stores() {
         let read = read_region(&*region.store, Some(&signer.root()), Some(region.name.clone())).await;
         // All or none: a region that does not hear of it would go on refusing the new one.
         let (descriptor, log) = read.with_context(|| format!("read region {}", region.name))?;
-        anyhow::ensure!(
-            descriptor.sysid == identity.system_identifier,
-            "{host} is system {}, the repository belongs to system {}",
-            identity.system_identifier,
-            descriptor.sysid
-        );
+        asked.ensure_system(descriptor.sysid, "the repository")?;
         logs.push((region, log));
     }
+    let Asked { host, incarnation, .. } = asked;
     let known = logs.iter().all(|(_, log)| log.incarnation() == incarnation);
     if !known {
         let last = logs.iter().filter_map(|(_, log)| log.last_count(signer.name())).max();

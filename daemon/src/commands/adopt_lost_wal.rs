@@ -4,12 +4,11 @@ use anyhow::Context;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::outln;
 use lifeboat_cli::terminal::Output;
-use lifeboat_postgres::{WalConnection, WalConnectionOptions};
 use lifeboat_vocabulary::{Lsn, SegmentSize};
 use serde_json::json;
 
+use crate::commands::ask_server::{Asked, ask_server};
 use crate::settings::wiring::ClusterConfig;
-use crate::wal::receive::upstream::SENDER_TIMEOUT;
 use crate::wal::server_memory::{AcceptedLoss, ServerMemory};
 
 /// Decides where WAL of the refused server is taken again: at the start of a segment of which nothing is stored, because the
@@ -19,9 +18,8 @@ use crate::wal::server_memory::{AcceptedLoss, ServerMemory};
 /// next start, and acts upon it until WAL from behind the gap has come.
 ///
 /// # Errors
-/// If no server is refused for that reason, or the server cannot be asked.
+/// If the server cannot be asked, or is not of the system of the one that is refused.
 pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Ending> {
-    let ClusterConfig { cluster, .. } = chosen;
     let memory = ServerMemory::open(&chosen.state_directory());
     let Some(lost) = memory.read().refused else {
         let text = "nothing to do: no server is refused because it lost WAL";
@@ -32,13 +30,11 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<En
         return Ok(Ending::Done);
     };
     let stored = lost.stored().context("read what is remembered of the server")?;
-    let options =
-        WalConnectionOptions { application_name: "lifeboat adopt".to_owned(), sender_timeout: SENDER_TIMEOUT };
-    let mut wal = WalConnection::connect(&cluster.connection, &options).await.context("connect to the server")?;
-    let identity = wal.identify().await.context("identify the server")?;
-    let segment = wal.segment_size().await.context("ask for the segment size")?;
-    let host = wal.host().to_owned();
-    wal.close().await;
+    let asked = ask_server(chosen).await?;
+    if let Some(system_identifier) = lost.system_identifier() {
+        asked.ensure_system(system_identifier, "the server that was refused")?;
+    }
+    let Asked { host, identity, segment, .. } = asked;
     anyhow::ensure!(
         identity.timeline == stored.timeline,
         "{host} is on timeline {}, what is stored ends on timeline {}: positions of two timelines cannot be compared, and \

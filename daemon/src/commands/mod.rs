@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod adopt_lost_wal;
+pub(crate) mod ask_server;
 pub mod backup;
 pub mod check_config;
 pub mod command_line;

@@ -47,6 +47,9 @@ pub(crate) struct LostWal {
     /// Since when it is refused.
     #[serde(with = "time_text")]
     pub(crate) since: UtcTime,
+    /// The system of the server that is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    system_identifier: Option<u64>,
     /// The end of what is stored.
     stored: PositionText,
     /// The record that a server must have to be followed again; `None` if none is known.
@@ -93,7 +96,17 @@ impl LostWal {
     /// `why` is cut where it is too long for anybody to read.
     pub(crate) fn new(why: &str, since: UtcTime, stored: WalPosition, record: Option<RecordMark>) -> Self {
         let why = why.chars().take(WHY_MAX).collect();
-        Self { why, since, stored: stored.into(), record: record.map(RecordText) }
+        Self { why, since, system_identifier: None, stored: stored.into(), record: record.map(RecordText) }
+    }
+
+    /// It is a server of this system.
+    pub(crate) fn of_system(self, system_identifier: u64) -> Self {
+        Self { system_identifier: Some(system_identifier), ..self }
+    }
+
+    /// The system of the server, if it was remembered.
+    pub(crate) fn system_identifier(&self) -> Option<u64> {
+        self.system_identifier
     }
 
     pub(crate) fn stored(&self) -> Option<WalPosition> {
@@ -250,11 +263,12 @@ mod tests {
         let stored = WalPosition { timeline: TimelineId::new(1).unwrap(), lsn: Lsn::from_bytes(500).unwrap() };
         memory().received(record(400)).await.unwrap();
         for why in ["it was set back", "it is behind"] {
-            memory().refuse(LostWal::new(why, SystemClock.now(), stored, Some(record(400)))).await.unwrap();
+            let lost = LostWal::new(why, SystemClock.now(), stored, Some(record(400)));
+            memory().refuse(lost.of_system(u64::MAX)).await.unwrap();
         }
         let refused = memory().read().refused.unwrap();
         assert_eq!((refused.why.as_str(), refused.record()), ("it was set back", Some(record(400))));
-        assert_eq!(refused.stored(), Some(stored));
+        assert_eq!((refused.stored(), refused.system_identifier()), (Some(stored), Some(u64::MAX)));
         let loss = AcceptedLoss::new(stored, Lsn::from_bytes(1000).unwrap());
         memory().accept(loss).unwrap();
         let now = memory().read();

@@ -288,7 +288,8 @@ impl Finder {
         let received = positions.timeline.zip(positions.received).map(|(timeline, lsn)| WalPosition { timeline, lsn });
         let stored = [Some(stored), highest, received].into_iter().flatten().max_by_key(in_order).unwrap_or(stored);
         let record = record.or_else(|| self.shipper.last_record().or(self.memory.read().newest()));
-        NoStream::LostWal(Box::new(LostWal::new(why, SystemClock.now(), stored, record)))
+        let lost = LostWal::new(why, SystemClock.now(), stored, record);
+        NoStream::LostWal(Box::new(lost.of_system(self.belonging.system_identifier)))
     }
 
     /// The server sends other WAL than it did before.
