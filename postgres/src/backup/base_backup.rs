@@ -122,13 +122,22 @@ impl ReplicationSource {
     pub async fn databases(&mut self) -> Result<BTreeSet<u32>, SourceError> {
         let question = "SELECT pg_catalog.string_agg(oid::pg_catalog.text, ',') FROM pg_catalog.pg_database \
             WHERE datconnlimit OPERATOR(pg_catalog.<>) '-2'";
-        let mut answer = self.sql().await?.query_one_text(question).await;
-        if answer.as_ref().is_err_and(is_lost) {
-            self.sql = None;
-            answer = self.sql().await?.query_one_text(question).await;
-        }
+        let answer = self.ask(question).await?;
         let oids = answer.map_err(SourceError::session("ask for databases"))?.unwrap_or_default();
         Ok(oids.split(',').filter_map(|oid| oid.parse().ok()).collect())
+    }
+
+    /// Asks a question, and once more in a new session if this one was lost.
+    ///
+    /// # Errors
+    /// [`SourceError`] if there is no session to be had; what the server answers is for the caller to judge.
+    async fn ask(&mut self, question: &str) -> Result<Result<Option<String>, SessionError>, SourceError> {
+        let answer = self.sql().await?.query_one_text(question).await;
+        if !answer.as_ref().is_err_and(is_lost) {
+            return Ok(answer);
+        }
+        self.sql = None;
+        Ok(self.sql().await?.query_one_text(question).await)
     }
 
     /// The session for SQL, opened again if it was lost in the hours that a backup may take.
@@ -173,11 +182,7 @@ impl BackupSource for ReplicationSource {
         let question = format!(
             "SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file({name}, {offset}, {PAGE_BYTES}, true), 'hex')"
         );
-        let mut answer = self.sql().await?.query_one_text(&question).await;
-        if answer.as_ref().is_err_and(is_lost) {
-            self.sql = None;
-            answer = self.sql().await?.query_one_text(&question).await;
-        }
+        let answer = self.ask(&question).await?;
         let hex = answer.map_err(SourceError::session("read a page again"))?.unwrap_or_default();
         let page = HEXLOWER.decode(hex.as_bytes()).map_err(|error| SourceError::protocol(error.to_string()))?;
         // Less than a page: the file is gone or was cut, and with it the page.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use lifeboat_postgres::TimelineHistory;
-use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime};
+use lifeboat_vocabulary::{Lsn, TimelineId};
 
 use crate::target::prove::StopAt;
 use crate::target::recovery_target::Inclusion;
@@ -30,8 +30,6 @@ pub(crate) struct Arrived {
     pub(crate) replayed: Option<Lsn>,
     /// The timeline of that record.
     pub(crate) timeline: Option<TimelineId>,
-    /// The time of the last commit that was replayed.
-    pub(crate) last_commit: Option<UtcTime>,
     /// What the server said about where it stopped. Without a target it says nothing.
     pub(crate) stopped_at: Option<String>,
 }

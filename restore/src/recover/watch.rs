@@ -267,7 +267,6 @@ impl Recovery<'_> {
         expected.judge(&Arrived {
             replayed: left.map(|(_, switch)| switch).or(asked),
             timeline: left.map(|(timeline, _)| timeline),
-            last_commit: recovered.last_commit.as_deref().and_then(|text| text.parse().ok()),
             stopped_at,
         })
     }
@@ -398,7 +397,7 @@ impl Recovery<'_> {
             awaited: self.awaited,
             reached: None,
             last_commit: None,
-            timeline: None,
+            timeline: log.opened_timeline.map(TimelineId::get).filter(|_| self.awaited == Awaited::Open),
             stopped_at: log.stopped_at.clone(),
             phases,
         };
@@ -411,11 +410,6 @@ impl Recovery<'_> {
         let time = "SELECT pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
                     'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
         recovered.last_commit = ask(time).await;
-        if self.awaited == Awaited::Open {
-            let name = ask("SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())").await;
-            let digits = name.as_deref().and_then(|name| name.get(..8));
-            recovered.timeline = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        }
         recovered.connection = Some(server.connection_string());
         recovered
     }
