@@ -44,7 +44,7 @@ pub use crate::session::settings::{ConnectionSettings, Purpose};
 pub use crate::session::settings_words::TargetSessionAttrs;
 pub use crate::wal::connection::{ServerIdentity, WalConnection, WalConnectionOptions};
 pub use crate::wal::error::WalStreamError;
-pub use crate::wal::page::{WalFault, WalFaultKind};
+pub use crate::wal::page::{WAL_PAGE_BYTES, WalFault, WalFaultKind};
 pub use crate::wal::record::{WalFact, WalFactKind};
 pub use crate::wal::scan::{ScanStart, WalScanner};
 pub use crate::wal::slot::{

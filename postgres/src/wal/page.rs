@@ -8,7 +8,7 @@ use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId};
 /// Size of a WAL page in bytes; the only one that is supported.
 pub(crate) const WAL_PAGE: usize = 8192;
 /// The same, for positions.
-pub(crate) const WAL_PAGE_BYTES: u64 = 8192;
+pub const WAL_PAGE_BYTES: u64 = 8192;
 /// Header of a page, in bytes.
 pub(crate) const SHORT_HEADER: usize = 24;
 /// Header of the first page of a segment, in bytes.

@@ -138,12 +138,12 @@ impl Root {
         let (chain, mut temp) = self.temp_file(&parts)?;
         if rustix::fs::statat(chain.last(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             // Saves writing 64 MiB only to be refused; the rename below is what decides.
-            return self.taken(&chain).map(|()| None);
+            return self.make_durable(&chain).map(|()| None);
         }
         temp.fill(body)?;
         match temp.publish_new(name) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return self.taken(&chain).map(|()| None),
+            Err(Errno::EXIST) => return self.make_durable(&chain).map(|()| None),
             Err(errno) => return Err(errno.into()),
         }
         self.make_durable(&chain)?;
@@ -164,7 +164,7 @@ impl Root {
         let old = old.metadata()?;
         if version(&old) != *expected {
             let chain = self.descend(self.top()?, &parts, Missing::Report)?;
-            return self.taken(&chain).map(|()| None);
+            return self.make_durable(&chain).map(|()| None);
         }
         let (chain, mut temp) = self.temp_file(&parts)?;
         temp.fill(body)?;
@@ -177,15 +177,12 @@ impl Root {
 
     /// Makes the name of what was written durable. No errno any more if that fails: the object is there, so nothing may say
     /// that it is not.
+    ///
+    /// Also where a key is taken: whoever hears that may find that it is its own object, from an attempt whose last step failed, and
+    /// take it for stored. So its name is made durable first (its bytes were before it had one), and if that fails, this attempt has
+    /// failed like the one before.
     fn make_durable(&self, chain: &Chain) -> io::Result<()> {
         chain.sync(self.sync).map_err(io::Error::other)
-    }
-
-    /// The key is taken. Whoever hears that may find that it is its own object, from an attempt whose last step failed, and
-    /// take it for stored: so its name is made durable first (its bytes were before it had one), and if that fails, this
-    /// attempt has failed like the one before.
-    fn taken(&self, chain: &Chain) -> io::Result<()> {
-        self.make_durable(chain)
     }
 
     /// Removes a file, and the directories that become empty. A missing file is fine.

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::key::ObjectKey;
 use crate::s3::answer::Asked;
 use crate::s3::error::Seen;
-use crate::s3::store::{Judged, S3Store, What, time};
+use crate::s3::store::{S3Store, What, time};
 use crate::settings::ObjectLock;
 
 /// Pages of versions of one key that are gone through at once; each removal makes room for the next.
@@ -32,13 +32,13 @@ impl S3Store {
         let path = self.path(key);
         let (mut locked, mut marker) = (None, (None, None));
         for _ in 0..VERSION_PAGES_MAX {
-            let what = What { doing: format!("list the versions of {key} in {self}"), key: Some(key) };
+            let what = What::of(format!("list the versions of {key} in {self}"), key);
             let request = self.client().list_object_versions().bucket(&self.bucket).prefix(&path);
             let request = request.set_key_marker(marker.0.take()).set_version_id_marker(marker.1.take());
-            let watch = self.watch();
-            let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-            let judged = Judged { watch, asked: Asked::Document };
-            let page = self.call_judged(what, ByteCount::from_mib(1), judged, request.send()).await?;
+            let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+            let bytes = ByteCount::from_mib(1);
+            let sent = self.send(what, Asked::Document, bytes, |watch| request.interceptor(watch).send());
+            let (page, _) = sent.await?;
             if page.is_truncated().is_none() {
                 let why = "the list of versions does not say whether there is more".to_owned();
                 let doing = format!("list the versions of {key} in {self}");
@@ -68,11 +68,10 @@ impl S3Store {
 
     async fn delete_version(&self, key: &ObjectKey, version: &str) -> Result<(), StoreError> {
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key)).version_id(version);
-        let watch = self.watch();
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-        let what = What { doing: format!("delete {key} from {self}"), key: Some(key) };
-        let judged = Judged { watch, asked: Asked::Delete };
-        let refused = match self.call_judged(what, ByteCount::ZERO, judged, request.send()).await {
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+        let what = What::of(format!("delete {key} from {self}"), key);
+        let sent = self.send(what, Asked::Delete, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let refused = match sent.await {
             Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error @ StoreError::Misconfigured { .. }) => error,
             Err(error) => return Err(error),
@@ -87,13 +86,12 @@ impl S3Store {
     }
 
     async fn look_at_lock(&self, key: &ObjectKey, version: Option<&str>) -> Result<Held, StoreError> {
-        let watch = self.watch();
         let request = self.client().head_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_version_id(version.map(str::to_owned));
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-        let what = What { doing: format!("look at the lock of {key} in {self}"), key: Some(key) };
-        let judged = Judged { watch: watch.clone(), asked: Asked::Head };
-        let answer = self.call_judged(what, ByteCount::ZERO, judged, request.send()).await?;
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+        let what = What::of(format!("look at the lock of {key} in {self}"), key);
+        let sent = self.send(what, Asked::Head, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let (answer, watch) = sent.await?;
         Ok(Held {
             until: answer.object_lock_retain_until_date.as_ref().and_then(time),
             legal: answer.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
@@ -128,10 +126,9 @@ impl S3Store {
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(DateTime::from_secs(seconds));
         let request = self.client().put_object_retention().bucket(&self.bucket).key(self.path(key));
         let request = request.set_version_id(held.version).retention(retention.build());
-        let watch = self.watch();
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-        let what = What { doing, key: Some(key) };
-        let judged = Judged { watch, asked: Asked::Lock };
-        self.call_judged(what, ByteCount::ZERO, judged, request.send()).await.map(|_| ())
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+        let what = What::of(doing, key);
+        let sent = self.send(what, Asked::Lock, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        sent.await.map(|_| ())
     }
 }

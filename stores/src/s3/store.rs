@@ -13,7 +13,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_runtime_api::http::Response;
 use bytes::Bytes;
-use lifeboat_vocabulary::{ByteCount, UtcTime};
+use lifeboat_vocabulary::{ByteCount, Sha256Digest, UtcTime};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
@@ -112,48 +112,36 @@ impl S3Store {
         format!("{}{key}", self.prefix)
     }
 
-    pub(crate) fn watch(&self) -> Watch {
-        Watch::new(&self.headers, None)
-    }
-
-    /// As [`S3Store::call`], and believes an answer of success only if its form is one that S3 gives.
-    pub(crate) async fn call_judged<T, E, F>(
+    /// Sends one request, within the time that `bytes` may take, and believes an answer of success only if its form is one that
+    /// S3 gives. Returns what saw the answer, too.
+    pub(crate) async fn send<T, E, F>(
         &self,
         what: What<'_>,
+        asked: Asked,
         bytes: ByteCount,
-        judged: Judged,
-        request: F,
-    ) -> Result<T, StoreError>
+        request: impl FnOnce(Watch) -> F,
+    ) -> Result<(T, Watch), StoreError>
     where
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, Response>>>,
     {
-        let (doing, key) = (what.doing.clone(), what.key);
-        let answer = self.call(what, bytes, request).await?;
-        match judged.watch.fault(judged.asked) {
-            None => Ok(answer),
-            Some(fault) => Err(Seen::no_answer_of_s3(fault).into_error(doing, key)),
-        }
-    }
-
-    /// Runs one request within the time that `bytes` may take.
-    async fn call<T, E, F>(&self, what: What<'_>, bytes: ByteCount, request: F) -> Result<T, StoreError>
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-        F: Future<Output = Result<T, SdkError<E, Response>>>,
-    {
+        let watch = Watch::new(&self.headers, what.payload);
         let limit = attempt_timeout(bytes);
-        let Ok(result) = tokio::time::timeout(limit, request).await else {
+        let Ok(result) = tokio::time::timeout(limit, request(watch.clone())).await else {
             let seen = Seen::broken_off(format!("no answer within {limit:?}"));
             return Err(seen.into_error(what.doing, what.key));
         };
-        result.map_err(|error| {
-            let seen = Seen::of(&error);
-            if seen.class() == Class::Expired {
-                *self.client.write() = client::fresh(&self.config);
-            }
-            seen.into_error(what.doing, what.key)
-        })
+        let fault = match result {
+            Ok(answer) => match watch.fault(asked) {
+                None => return Ok((answer, watch)),
+                Some(fault) => Seen::no_answer_of_s3(fault),
+            },
+            Err(error) => Seen::of(&error),
+        };
+        if fault.class() == Class::Expired {
+            *self.client.write() = client::fresh(&self.config);
+        }
+        Err(fault.into_error(what.doing, what.key))
     }
 
     /// Our objects among those of a page; `last` moves to the last of all. `None` if they are not in ascending order:
@@ -223,17 +211,19 @@ impl S3Store {
     }
 }
 
-/// What a request is about, for its error.
+/// What a request is about.
 pub(crate) struct What<'a> {
-    pub(crate) doing: String,
-    pub(crate) key: Option<&'a ObjectKey>,
+    /// For its error.
+    doing: String,
+    key: Option<&'a ObjectKey>,
+    /// The hash of its body, where it has one.
+    payload: Option<Sha256Digest>,
 }
 
-/// How the answer to a request is judged.
-pub(crate) struct Judged {
-    /// What saw it.
-    pub(crate) watch: Watch,
-    pub(crate) asked: Asked,
+impl<'a> What<'a> {
+    pub(crate) fn of(doing: String, key: &'a ObjectKey) -> Self {
+        Self { doing, key: Some(key), payload: None }
+    }
 }
 
 /// How long one attempt to move `bytes` may take.
@@ -274,7 +264,6 @@ impl Store for S3Store {
         if self.profile.conditional_put == Support::No {
             self.check_by_looking(key, &mode).await?;
         }
-        let watch = Watch::new(&self.headers, Some(body.sha256));
         let request = self.client().put_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone());
         let request = match self.profile.checksum_header {
@@ -287,20 +276,16 @@ impl Store for S3Store {
             (_, PutMode::IfUnchanged(version)) => (request.if_match(&version.0), true),
         };
         // The buffer is shared, not copied: by all regions and all attempts.
-        let request = request.body(ByteStream::from(body.bytes)).customize().interceptor(watch.clone());
-        let judged = Judged { watch: watch.clone(), asked: Asked::Put };
-        let what = What { doing: doing.clone(), key: Some(key) };
-        let answer = self.call_judged(what, length, judged, request.send()).await;
-        let answer = answer.map_err(|error| match error {
+        let request = request.body(ByteStream::from(body.bytes)).customize();
+        let what = What { doing: doing.clone(), key: Some(key), payload: Some(body.sha256) };
+        let answer = self.send(what, Asked::Put, length, |watch| request.interceptor(watch).send()).await;
+        let (answer, watch) = answer.map_err(|error| match error {
             // `If-Match` on an object that is gone is answered with 404: it is not the version that was read.
             StoreError::NotFound { key } if replaces => StoreError::Conflict { key },
             other => other,
         })?;
-        // Some servers begin their answer before they know the outcome, and put an error into the body of a 200.
-        let version = answer.e_tag.filter(|tag| !tag.is_empty()).map(ObjectVersion).ok_or_else(|| {
-            Seen::no_answer_of_s3("the server reported success without an ETag".to_owned())
-                .into_error(doing.clone(), Some(key))
-        })?;
+        // Without a tag it would be no answer of S3.
+        let version = ObjectVersion(answer.e_tag.unwrap_or_default());
         self.read_back(key, length, &version)
             .await
             .map_err(|why| Seen::no_answer_of_s3(why).into_error(doing, Some(key)))?;
@@ -313,12 +298,11 @@ impl Store for S3Store {
         let limit = attempt_timeout(expected.bound());
         let request = self.client().get_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone()).set_range(expected.header());
-        let watch = self.watch();
-        let request = request.customize().interceptor(watch.clone());
+        let request = request.customize();
         let read = async {
-            let what = What { doing: doing.clone(), key: Some(key) };
-            let judged = Judged { watch, asked: Asked::Get };
-            let answer = self.call_judged(what, expected.bound(), judged, request.send()).await?;
+            let what = What::of(doing.clone(), key);
+            let sent = self.send(what, Asked::Get, expected.bound(), |watch| request.interceptor(watch).send());
+            let (answer, _) = sent.await?;
             body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
         };
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
@@ -329,11 +313,10 @@ impl Store for S3Store {
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         let request = self.client().head_object().bucket(&self.bucket).key(self.path(key));
-        let watch = self.watch();
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-        let what = What { doing: format!("look at {key} in {self}"), key: Some(key) };
-        let judged = Judged { watch, asked: Asked::Head };
-        let answer = self.call_judged(what, ByteCount::ZERO, judged, request.send()).await?;
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+        let what = What::of(format!("look at {key} in {self}"), key);
+        let sent = self.send(what, Asked::Head, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let (answer, _) = sent.await?;
         Ok(ObjectMeta {
             size: size(answer.content_length),
             modified: answer.last_modified.as_ref().and_then(time),
@@ -346,15 +329,14 @@ impl Store for S3Store {
         let mut last = after.map(|key| self.path(key)).unwrap_or_default();
         let mut token = None;
         for _ in 0..FOREIGN_PAGES_MAX {
-            let watch = self.watch();
             let request = self.client().list_objects_v2().bucket(&self.bucket).max_keys(PAGE_KEYS);
             let whole = format!("{}{prefix}", self.prefix);
             let request = request.prefix(&whole).set_continuation_token(token);
             let request = request.set_start_after(Some(last.clone()).filter(|last| !last.is_empty()));
-            let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-            let what = What { doing: doing.clone(), key: None };
-            let judged = Judged { watch: watch.clone(), asked: Asked::Document };
-            let answer = self.call_judged(what, PAGE_BYTES, judged, request.send()).await?;
+            let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+            let what = What { doing: doing.clone(), key: None, payload: None };
+            let sent = self.send(what, Asked::Document, PAGE_BYTES, |watch| request.interceptor(watch).send());
+            let (answer, watch) = sent.await?;
             if let Some(fault) = listing_fault(&answer, &whole) {
                 return Err(Seen::no_answer_of_s3(fault).into_error(doing, None));
             }
@@ -378,11 +360,9 @@ impl Store for S3Store {
             return self.delete_versions(key).await;
         }
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key));
-        let watch = self.watch();
-        let request = request.set_expected_bucket_owner(self.owner.clone()).customize().interceptor(watch.clone());
-        let what = What { doing: format!("delete {key} from {self}"), key: Some(key) };
-        let judged = Judged { watch, asked: Asked::Delete };
-        match self.call_judged(what, ByteCount::ZERO, judged, request.send()).await {
+        let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
+        let what = What::of(format!("delete {key} from {self}"), key);
+        match self.send(what, Asked::Delete, ByteCount::ZERO, |watch| request.interceptor(watch).send()).await {
             Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

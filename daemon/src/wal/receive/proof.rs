@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_postgres::{
-    ConnectionSettings, ScanStart, TimelineHistory, WalConnection, WalConnectionOptions, WalEvent, WalScanner,
-    WalStart, WalStreamError,
+    ConnectionSettings, ScanStart, TimelineHistory, WAL_PAGE_BYTES, WalConnection, WalConnectionOptions, WalEvent,
+    WalScanner, WalStart, WalStreamError,
 };
 use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId, WalPosition};
 
-/// A WAL page: a scan may begin at any.
-const PAGE_BYTES: u64 = 8192;
 /// A record has at most 1020 MiB, and most have a few bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,7 +51,9 @@ pub(crate) async fn look_for(record: RecordMark, look: &Look<'_>) -> anyhow::Res
 async fn read(record: RecordMark, look: &Look<'_>) -> anyhow::Result<Verdict> {
     let wal = WalConnection::connect(look.connection, look.options).await.context("connect for a look at the WAL")?;
     anyhow::ensure!(wal.host() == look.host, "another host answered: {}, not {}", wal.host(), look.host);
-    let page = Lsn::from_bytes(record.start.as_bytes() / PAGE_BYTES * PAGE_BYTES).context("there is no WAL there")?;
+    // A scan may begin at any page.
+    let page = record.start.as_bytes() / WAL_PAGE_BYTES * WAL_PAGE_BYTES;
+    let page = Lsn::from_bytes(page).context("there is no WAL there")?;
     let (timeline, segment_size) = (record.timeline, look.segment_size);
     let mut stream = match wal.look_at(WalPosition { timeline, lsn: page }).await {
         Ok(WalStart::Streaming(stream)) => stream,
