@@ -80,6 +80,15 @@ struct Source<'a> {
     copied: &'a dyn CopiedFiles,
 }
 
+/// Where the content of a file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// It came out of the backup and lies in the copy.
+    Copy,
+    /// It was read from the server and is kept beside the backup's files.
+    Kept,
+}
+
 /// What a copy has of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Directory {
@@ -92,6 +101,17 @@ enum Directory {
 }
 
 impl Source<'_> {
+    /// The content of a file, and where it comes from: the copy's own goes first.
+    fn found(&self, place: &ConfigPlace) -> Option<(Cow<'_, [u8]>, Origin)> {
+        if let ConfigPlace::Inside(path) = place
+            && let Some(content) = self.copied.read(path)
+        {
+            return Some((Cow::Owned(content), Origin::Copy));
+        }
+        let kept = self.kept.file(&self.on_server(place)?)?;
+        Some((Cow::Borrowed(kept.content.as_slice()), Origin::Kept))
+    }
+
     /// The files that an include of a directory takes in the copy; `None` if the copy has no such directory.
     fn names_in_copy(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>> {
         let ConfigPlace::Inside(path) = directory else { return None };
@@ -125,12 +145,7 @@ impl ConfigSource for Source<'_> {
     }
 
     fn text(&self, place: &ConfigPlace) -> Option<Cow<'_, [u8]>> {
-        if let ConfigPlace::Inside(path) = place
-            && let Some(content) = self.copied.read(path)
-        {
-            return Some(Cow::Owned(content));
-        }
-        self.kept.file(&self.on_server(place)?).map(|file| Cow::Borrowed(file.content.as_slice()))
+        self.found(place).map(|(text, _)| text)
     }
 
     fn members(&self, directory: &ConfigPlace) -> Option<Members> {
@@ -160,9 +175,8 @@ pub fn copied_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> CopiedCo
     for root in &ROOTS {
         plan.root(root);
     }
-    if let Some(text) = copied.read(AUTO) {
-        let place = ConfigPlace::Inside(AUTO.to_owned());
-        plan.write(AUTO, &place, plan.settings_text(&place, AUTO, &text));
+    if copied.read(AUTO).is_some() {
+        plan.put(&ConfigPlace::Inside(AUTO.to_owned()), AUTO, ConfigKind::Settings);
     }
     plan.tls();
     plan.done
@@ -232,49 +246,32 @@ impl<'a> Plan<'a> {
     fn root(&mut self, root: &Root) {
         let place = self.root_place(root);
         let walked = walk(&[(place.clone(), root.kind)], &self.source);
-        let is_here =
-            place == ConfigPlace::Inside(root.name.to_owned()) && self.source.copied.read(root.name).is_some();
-        let text = self.source.text(&place).map(Cow::into_owned);
         let is_whole = root.kind == ConfigKind::Settings || walked.missing.is_empty();
-        let Some(text) = text.filter(|_| is_whole) else {
+        if !is_whole || self.source.found(&place).is_none() {
             return self.stand_in(root, &place, &walked);
-        };
-        if !is_here {
-            self.done.notes.push(format!("{}: as it was in {}", root.name, self.shown(&place)));
         }
-        if is_here {
-            self.write(root.name, &place, self.rewritten(&place, root.name, root.kind, &text));
-        } else {
-            let rewritten = self.rewritten(&place, root.name, root.kind, &text);
-            self.done.notes.extend(rewritten.notes);
-            self.done.files.insert(root.name.to_owned(), rewritten.text);
-        }
+        self.put(&place, root.name, root.kind);
         for (reached, kind) in walked.reached.iter().skip(1) {
-            self.other(reached, *kind);
+            if let Some(name) = copy_name(reached) {
+                self.put(reached, &name, *kind);
+            }
         }
     }
 
-    /// A file that another one includes.
-    fn other(&mut self, place: &ConfigPlace, kind: ConfigKind) {
-        let (Some(name), Some(text)) = (copy_name(place), self.source.text(place).map(Cow::into_owned)) else { return };
-        let rewritten = self.rewritten(place, &name, kind, &text);
-        let is_here = matches!(place, ConfigPlace::Inside(path) if self.source.copied.read(path).is_some());
-        if is_here {
-            return self.write(&name, place, rewritten);
+    /// Gives a file of the server this name in the copy. One that has it already is written only if it changes.
+    fn put(&mut self, place: &ConfigPlace, name: &str, kind: ConfigKind) {
+        let Some((text, origin)) = self.source.found(place) else { return };
+        let Rewritten { text: new, notes } = self.rewritten(place, name, kind, &text);
+        let is_here = origin == Origin::Copy && copy_name(place).as_deref() == Some(name);
+        let is_to_write = !is_here || *text != *new;
+        drop(text);
+        if !is_here {
+            self.done.notes.push(format!("{name}: as it was in {}", self.shown(place)));
         }
-        self.done
-            .notes
-            .push(format!("{}: kept outside of the data directory; it is in the copy's {name}", self.shown(place)));
-        self.done.notes.extend(rewritten.notes);
-        self.done.files.insert(name, rewritten.text);
-    }
-
-    /// Writes a file that is there already, if it has changed.
-    fn write(&mut self, name: &str, place: &ConfigPlace, rewritten: Rewritten) {
-        if self.source.text(place).is_some_and(|text| *text != *rewritten.text) {
-            self.done.files.insert(name.to_owned(), rewritten.text);
+        self.done.notes.extend(notes);
+        if is_to_write {
+            self.done.files.insert(name.to_owned(), new);
         }
-        self.done.notes.extend(rewritten.notes);
     }
 
     /// A minimal file in place of one that nobody has, or not whole.
@@ -446,10 +443,10 @@ impl<'a> Plan<'a> {
     fn tls(&mut self) {
         let (mut moved, mut missing) = (Vec::new(), Vec::new());
         for (name, path, place) in self.tls_files() {
-            match (self.source.text(&place).map(Cow::into_owned), copy_name(&place)) {
-                (Some(content), Some(copy)) => {
-                    if !matches!(&place, ConfigPlace::Inside(path) if self.source.copied.read(path).is_some()) {
-                        self.done.files.insert(copy.clone(), content);
+            match (self.source.found(&place), copy_name(&place)) {
+                (Some((content, origin)), Some(copy)) => {
+                    if origin == Origin::Kept {
+                        self.done.files.insert(copy.clone(), content.into_owned());
                     }
                     if copy != path {
                         moved.push(format!("{name} = {}    # the copy's own file\n", quoted(&copy)));
