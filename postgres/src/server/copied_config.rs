@@ -119,6 +119,14 @@ impl Source<'_> {
         Some(names.map(|name| ConfigPlace::Inside(format!("{path}/{name}"))).collect())
     }
 
+    /// A file that the server read in this directory, and that nobody has.
+    fn lacking(&self, directory: &ConfigPlace) -> Option<ConfigPlace> {
+        let top = ConfigPlace::Inside(AUTO.to_owned());
+        let named = self.kept.not_kept.keys().chain(self.copied.left_out());
+        let mut places = named.map(|path| top.refers_to(path, self.data_directory));
+        places.find(|place| place.is_member_of(directory) && self.text(place).is_none())
+    }
+
     /// What there is of a directory that an include names, so that the include can stand in the copy.
     fn directory(&self, place: &ConfigPlace) -> Directory {
         let in_copy = self.names_in_copy(place).is_some();
@@ -157,13 +165,7 @@ impl ConfigSource for Source<'_> {
         let kept = self.kept.files.iter().map(|file| ConfigPlace::of(&file.path, self.data_directory));
         let mut places: BTreeSet<ConfigPlace> = kept.filter(is_member).collect();
         places.extend(copied.into_iter().flatten());
-        let left_out = self.copied.left_out().iter().map(|path| match path.starts_with('/') {
-            true => ConfigPlace::of(path, self.data_directory),
-            false => ConfigPlace::Inside(path.clone()),
-        });
-        let not_kept = self.kept.not_kept.keys().map(|path| ConfigPlace::of(path, self.data_directory));
-        let lacks_one = left_out.chain(not_kept).any(|place| is_member(&place) && !places.contains(&place));
-        let is_whole = is_whole && !lacks_one;
+        let is_whole = is_whole && self.lacking(directory).is_none();
         (is_whole || !places.is_empty()).then(|| Members { places: places.into_iter().collect(), is_whole })
     }
 }
@@ -192,11 +194,11 @@ pub fn missing_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> BTreeMa
         for found in walk(&[(place, root.kind)], &plan.source).missing {
             let path = plan.shown(&found.place);
             let named = found.named_by.map_or_else(String::new, |by| format!("{} refers to it, and ", plan.shown(&by)));
-            let why = server
-                .config
-                .not_kept
-                .get(&path)
-                .map_or("it is not a plain file in the data directory", String::as_str);
+            let not_kept = |path: &str| server.config.not_kept.get(path).map(String::as_str);
+            let why = match plan.source.lacking(&found.place).map(|file| plan.shown(&file)) {
+                Some(file) => format!("lacks {file}: {}", not_kept(&file).unwrap_or("the server left it out")),
+                None => not_kept(&path).unwrap_or("it is not a plain file in the data directory").to_owned(),
+            };
             missing.insert(path, format!("{named}{why}"));
         }
     }

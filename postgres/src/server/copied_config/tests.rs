@@ -295,7 +295,9 @@ fn a_directory_that_is_there_only_in_parts_counts_for_no_whole_one() {
             copy.notes.iter().any(|note| note.contains("conf.d is in the backup only in parts")),
             "{why}: {copy:?}"
         );
-        assert!(missing_config(&server, &files).contains_key(&format!("{directory}/hba.d")), "{why}");
+        let missing = missing_config(&server, &files);
+        let lacks = format!("lacks {directory}/hba.d/10.conf: ");
+        assert!(missing[&format!("{directory}/hba.d")].contains(&lacks), "{why}: {missing:?}");
     }
 }
 
