@@ -107,12 +107,17 @@ pub(crate) fn prepare(directory: &Path, run_as: RunAs) -> Result<RunDirectory, R
     Ok(RunDirectory { path, log, log_path })
 }
 
-/// The directory is another account's where we are root: a link that it has put there must not lead us elsewhere.
+/// The directory is another account's where we are root: a link that it has put there must not lead us elsewhere, a second name
+/// of a file elsewhere is as good as a link, and a pipe would make us wait.
 fn open(path: &Path, flags: OFlags, run_as: RunAs) -> Result<File, RunDirectoryError> {
-    let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags | safe | OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR)
         .map_err(|error| system("open", path)(error.into()))
         .map(File::from)?;
+    let about = file.metadata().map_err(system("look at", path))?;
+    if !about.is_file() || about.nlink() > 1 {
+        return Err(system("open", path)(io::Error::other("it has another name elsewhere, or is no file; remove it")));
+    }
     if let RunAs::Other { uid, gid } = run_as {
         std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).map_err(system("give away", path))?;
     }
@@ -121,7 +126,9 @@ fn open(path: &Path, flags: OFlags, run_as: RunAs) -> Result<File, RunDirectoryE
 
 /// Nothing here has to survive a crash: the server that reads it would not either.
 fn write(path: &Path, content: &[u8], run_as: RunAs) -> Result<(), RunDirectoryError> {
-    open(path, OFlags::TRUNC, run_as)?.write_all(content).map_err(system("write", path))
+    // Emptied only once it is known to be ours.
+    let mut file = open(path, OFlags::empty(), run_as)?;
+    file.set_len(0).and_then(|()| file.write_all(content)).map_err(system("write", path))
 }
 
 fn give(path: &Path, run_as: RunAs) -> Result<(), RunDirectoryError> {
@@ -154,14 +161,26 @@ mod tests {
         let long = dir.path().join("x".repeat(100));
         assert!(matches!(prepare(&long, RunAs::Same), Err(RunDirectoryError::TooLong { .. })));
         let file = dir.path().join("file");
-        open(&file, OFlags::TRUNC, RunAs::Same).unwrap();
+        open(&file, OFlags::empty(), RunAs::Same).unwrap().write_all(b"precious").unwrap();
         assert!(matches!(prepare(&file, RunAs::Same), Err(RunDirectoryError::NotPrivate { .. })));
         let missing = dir.path().join("missing/run");
         assert!(matches!(prepare(&missing, RunAs::Same), Err(RunDirectoryError::System { doing: "make", .. })));
         let run = dir.path().join("run");
         fs::create_dir(&run).unwrap();
         fs::set_permissions(&run, Permissions::from_mode(0o700)).unwrap();
-        symlink(&file, run.join("postgresql.log")).unwrap();
+        for name in ["postgresql.log", "pg_hba.conf", "pg_ident.conf"] {
+            let place = run.join(name);
+            for put in [|from: &Path, to: &Path| symlink(from, to), |from: &Path, to: &Path| fs::hard_link(from, to)] {
+                drop(fs::remove_file(&place));
+                put(&file, &place).unwrap();
+                let refused = prepare(&run, RunAs::Same);
+                assert!(matches!(refused, Err(RunDirectoryError::System { doing: "open", .. })), "{name}");
+                assert_eq!(fs::read(&file).unwrap(), b"precious", "{name}");
+            }
+            fs::remove_file(&place).unwrap();
+        }
+        rustix::fs::mknodat(rustix::fs::CWD, run.join("postgresql.log"), rustix::fs::FileType::Fifo, Mode::RWXU, 0)
+            .unwrap();
         assert!(matches!(prepare(&run, RunAs::Same), Err(RunDirectoryError::System { doing: "open", .. })));
     }
 
