@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lifeboat_repository::catalog::{CatalogRow, Presence};
+use lifeboat_repository::log::KeyStanding;
 use lifeboat_repository::log::records::{BackupRecord, HoldRecord, Integrity, OmittedPart};
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, counted};
 use serde_json::{Value, json};
@@ -95,6 +96,8 @@ fn state(row: &CatalogRow, now: UtcTime) -> (&'static str, Tone) {
         _ if row.is_disputed() => ("disputed", Tone::Bad),
         Integrity::Incomplete => ("incomplete", Tone::Bad),
         Integrity::Damaged => ("damaged", Tone::Bad),
+        // Whoever stole the key may have made it.
+        Integrity::Intact if row.standing == KeyStanding::Revoked => ("key-revoked", Tone::Warning),
         Integrity::Intact if leaves => ("leaving", Tone::Quiet),
         Integrity::Intact if everywhere && row.damaged.is_empty() => ("ok", Tone::Good),
         Integrity::Intact => ("degraded", Tone::Warning),

@@ -122,6 +122,7 @@ fn may(statements: &[serde_json::Value], action: &str, key: &str) -> bool {
 fn every_role_may_do_what_the_program_does_in_it_and_no_more() {
     let lock = Some("\nWith Object Lock, add:");
     let (pack, list) = ("data/20261120T020003Z-5f1c09ab/p0", "data/20261120T020003Z-5f1c09ab/packs.sha256");
+    let index = "data/20261120T020003Z-5f1c09ab/index-0000.lbx";
     let (wal, slice, slots, log) = ("wal/00000001/a", "slices/00000001/a", "keys/e/0", "log/00000000000000000001");
     let (head, lease, probe) = ("state/head-lifeboat.main.note", "state/lease-x.json", "state/probe-0a");
     for (name, statements, does, must_not) in [
@@ -131,7 +132,7 @@ fn every_role_may_do_what_the_program_does_in_it_and_no_more() {
             vec![
                 ("PutObject+", vec![pack, list, wal, slice, slots, log, "lifeboat.json"]),
                 ("PutObject", vec![head, lease, probe]),
-                ("GetObject", vec![log, "lifeboat.json", list, head, lease, probe, wal, slice, slots]),
+                ("GetObject", vec![log, "lifeboat.json", list, index, head, lease, probe, wal, slice, slots]),
             ],
             vec![
                 ("PutObject", vec![pack, wal, slots, log, "lifeboat.json"]),
@@ -153,7 +154,7 @@ fn every_role_may_do_what_the_program_does_in_it_and_no_more() {
             ],
             vec![
                 ("PutObject", vec![log, pack, head]),
-                ("GetObject", vec![pack, slots]),
+                ("GetObject", vec![pack, slots, index]),
                 ("DeleteObject", vec![log, "lifeboat.json", head, lease]),
                 ("BypassGovernanceRetention", vec![pack, log]),
             ],

@@ -6,16 +6,18 @@
 mod support;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use lifeboat_repository::format::layout;
+use lifeboat_repository::format::{InstanceId, layout};
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::note;
 use lifeboat_repository::log::records::{Link, Origin, Record, RecordBody, SweepIntentRecord};
 use lifeboat_repository::log::{NoteSigner, RegionLog};
-use lifeboat_testkit::{PgServer, majors_under_test};
-use lifeboat_vocabulary::{Clock, SystemClock};
+use lifeboat_repository::wal::{Head, HeadFile};
+use lifeboat_testkit::{PgServer, RestoredServer, majors_under_test};
+use lifeboat_vocabulary::{Clock, Lsn, RecordMark, SystemClock, TimelineId, WalPosition};
 use support::history::log_of;
-use support::{BUCKET, Said, Scene};
+use support::{BUCKET, Said, Scene, insert};
 
 /// A database host whose key may write, another host whose key may prune, and a root key that neither has.
 struct Hosts {
@@ -220,4 +222,68 @@ fn who_has_taken_the_database_host_over_ends_no_history_and_can_be_locked_out() 
     std::fs::remove_file(Hosts::key_file(writer)).unwrap();
     hosts.init(writer, &["writer"]).expect(0);
     writer.daemon(&["backup"]).expect(0);
+}
+
+#[test]
+fn wal_goes_on_with_a_new_key_whatever_the_stolen_one_has_signed() {
+    let hosts = Hosts::new();
+    let (writer, server) = (&hosts.writer, &hosts.server);
+    hosts.init(writer, &["writer"]).expect(0);
+    server.psql("postgres", "CREATE TABLE ledger (id bigint PRIMARY KEY)").unwrap();
+    let daemon = writer.run_daemon();
+    writer.wait_for_backups(1);
+    writer.wait_until_durable(&insert(server, 1, 100));
+    drop(daemon);
+
+    // Whoever has the key says that WAL is stored which the server will not write for years.
+    let stolen = hosts.stolen();
+    let far = |offset: u64| Lsn::from_bytes((1 << 44) + offset).unwrap();
+    let timeline = TimelineId::new(1).unwrap();
+    for region in 0..2 {
+        hosts.runtime.block_on(async {
+            let (store, log) = log_of(writer, region).await;
+            let record = RecordMark { timeline, start: far(8), end: far(64), previous: None, crc: 1 };
+            let head = Head {
+                repository: log.trust().repository,
+                region: log.region().unwrap().clone(),
+                writer: stolen.name().clone(),
+                instance: InstanceId::random().unwrap(),
+                time: SystemClock.now(),
+                log: log.head(),
+                last_record: Some(record),
+                durable: Some(WalPosition { timeline, lsn: far(64) }),
+            };
+            let (mut file, _) = HeadFile::open(&*store.store, stolen.name(), log.trust()).await.unwrap();
+            file.write(&*store.store, &stolen, &head).await.unwrap();
+        });
+    }
+    let daemon = writer.run_daemon();
+    let is_refused = |status: &serde_json::Value| {
+        let alarms = status["alarms"].as_array();
+        alarms.is_some_and(|all| all.iter().any(|alarm| alarm["alarm"] == "wal-server-refused"))
+    };
+    writer.wait_for_status("a refusal", is_refused);
+    drop(daemon);
+
+    // The key is revoked, and the host gets a new one: nothing is asked of the server any more that only the old one has said.
+    let root = hosts.root_key();
+    let (key, repository) = (stolen.verify_key().to_string(), hosts.log(0).trust().repository.to_string());
+    let offline =
+        ["keys", "revoke", "--root-key", &root, "--key", &key, "--reason", "host lost", "--repository", &repository];
+    let file = writer.site.dir.path().join("statement");
+    std::fs::write(&file, writer.site.restore(&offline).expect(0).out).unwrap();
+    std::fs::remove_file(Hosts::key_file(writer)).unwrap();
+    hosts.init(writer, &["writer"]).expect(0);
+    writer.daemon(&["delegate", "--statement", file.to_str().unwrap()]).expect(0);
+    let listed = writer.daemon(&["list"]).expect(0);
+    assert!(listed.out.contains("key-revoked"), "{}", listed.out);
+    let daemon = writer.run_daemon();
+    writer.wait_for_backups(2);
+    writer.wait_until_durable(&insert(server, 101, 200));
+    drop(daemon);
+    let target = writer.site.target("anew");
+    writer.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
+    let copy = RestoredServer::start(&target, majors_under_test()[0]).unwrap();
+    copy.wait_until_promoted(Duration::from_secs(120)).unwrap();
+    assert_eq!(copy.psql("postgres", "SELECT count(*) FROM ledger").unwrap().trim(), "200");
 }

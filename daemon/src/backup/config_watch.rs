@@ -84,6 +84,10 @@ impl CopiedFiles for ConfigWatch {
     fn left_out(&self) -> &[String] {
         &self.left_out
     }
+
+    fn knows_all_left_out(&self) -> bool {
+        self.left_out.len() < FILES_MAX
+    }
 }
 
 #[cfg(test)]

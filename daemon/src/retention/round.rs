@@ -172,7 +172,8 @@ fn mode_of(writers: Writers) -> DeleteMode {
     }
 }
 
-/// While the logs of regions contradict each other about a backup, nobody knows which copy is the good one.
+/// Findings for which no region's log says what may be deleted in it: the regions do not belong together. What disagrees between
+/// logs that do freezes deletion until a person has looked, see [`crate::care::agreement`].
 pub(crate) fn disagreements(findings: &[Finding]) -> Vec<String> {
     let is_harmless = |finding: &&Finding| {
         matches!(
@@ -180,6 +181,8 @@ pub(crate) fn disagreements(findings: &[Finding]) -> Vec<String> {
             Finding::Unreadable { .. }
                 | Finding::SameName { .. }
                 | Finding::Stray { .. }
+                | Finding::Disagreement { .. }
+                | Finding::Twice { .. }
                 // They count for nothing; that they are there freezes deletion until a person has looked.
                 | Finding::Outside { .. }
                 | Finding::Refused { .. }

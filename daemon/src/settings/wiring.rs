@@ -57,15 +57,11 @@ pub fn cluster<'a>(config: &'a Config, name: Option<&ClusterName>) -> anyhow::Re
     }
 }
 
-/// Packs, index and wrapped keys have names with random bits: an object that is there after a lost answer is ours.
+/// Packs have names with random bits: one that is there after an answer to our own write was lost is ours, because nobody could know the name before. The
+/// names of the other objects of a backup follow from its own, which everybody sees who can list.
 fn key_nature(key: &ObjectKey) -> KeyNature {
     match layout::parse(key) {
-        Some(
-            StoredName::Pack { .. }
-            | StoredName::Slots { .. }
-            | StoredName::IndexShard { .. }
-            | StoredName::PacksList { .. },
-        ) => KeyNature::Unguessable,
+        Some(StoredName::Pack { .. }) => KeyNature::Unguessable,
         _ => KeyNature::Predictable,
     }
 }

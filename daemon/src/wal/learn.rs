@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::ids::{Incarnation, RepositoryId};
 use lifeboat_repository::keys::VerifyKey;
-use lifeboat_repository::log::{Descriptor, RegionLog, RegionStore};
+use lifeboat_repository::log::{Descriptor, KeyStanding, RegionLog, RegionStore};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_vocabulary::{RegionName, WalPosition};
 use tokio::time::Instant;
@@ -111,10 +111,16 @@ fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descripto
         ),
     };
     let catalog = Catalog::merge(views);
-    let newest = catalog.newest_intact().map(|row| &row.record);
+    let newest = catalog.newest_intact();
+    let revoked = newest.filter(|row| row.standing == KeyStanding::Revoked);
+    // Where such a backup says that it ends, WAL need not be.
+    let newest = newest.filter(|_| revoked.is_none()).map(|row| &row.record);
     let start = newest.map(|record| WalPosition { timeline: record.start_tli, lsn: record.start_lsn });
     let wanted = newest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn });
-    let backup_needed = needed(start, records.gaps_of_all());
+    let backup_needed = match revoked {
+        Some(row) => Some(format!("the key that has signed {}, the newest backup, was revoked", row.record.backup)),
+        None => needed(start, records.gaps_of_all()),
+    };
     let belonging = Belonging {
         system_identifier: descriptor.sysid,
         incarnation: incarnation.map(|incarnation| incarnation.to_string()),

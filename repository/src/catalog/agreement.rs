@@ -4,7 +4,7 @@
 //! tampered with, was set back, or has a writer that it should not have: then nothing is deleted until a person has
 //! looked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use lifeboat_vocabulary::{BackupId, RegionName, Sha256Digest, counted, error_chain};
@@ -311,8 +311,10 @@ fn between_regions(readings: &[LogReading<'_>], found: &mut Vec<Disagreement>) {
     let mut events: BTreeMap<(&KeyName, u64), (&RegionName, &Record)> = BTreeMap::new();
     for LogReading { region, log, .. } in readings {
         let Ok(log) = log else { continue };
+        let mut here = BTreeSet::new();
         for record in log.entries().iter().map(|entry| &entry.record) {
-            if let Some(backup) = record.backup() {
+            // Of several records in one log the first counts.
+            if let Some(backup) = record.backup().filter(|backup| here.insert(&backup.backup)) {
                 let (first, known) = *backups.entry(&backup.backup).or_insert((region, record));
                 let disagreement = Disagreement::Backup {
                     backup: backup.backup.clone(),

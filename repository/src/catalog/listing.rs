@@ -16,6 +16,7 @@ use crate::log::records::backup::{BackupRecord, Integrity};
 use crate::log::records::care::HoldRecord;
 use crate::log::region_log::RegionLog;
 use crate::log::region_state::{Leaving, unreleased_holds};
+use crate::log::signers::KeyStanding;
 use crate::wal::records::WalRecords;
 
 /// So many objects and records that do not count are named for one region.
@@ -52,6 +53,10 @@ pub enum RegionAnswer {
 pub struct CatalogRow {
     /// The record, from the first region that has it.
     pub record: BackupRecord,
+    /// The key that has signed it there.
+    pub signer: VerifyKey,
+    /// Whether any of the regions says that this key was revoked: then nobody knows whether its owner has made the backup.
+    pub standing: KeyStanding,
     /// What each region has, in order of names.
     pub regions: BTreeMap<RegionName, Presence>,
     /// The regions that are to give it up, and when.
@@ -146,7 +151,9 @@ pub enum Finding {
         second: RegionName,
     },
     /// One region has two records of one backup.
-    #[error("backup {backup} stands twice in the log of {region}, as records {first} and {second}")]
+    #[error(
+        "backup {backup} stands twice in the log of {region}, as records {first} and {second}; the first one counts"
+    )]
     Twice {
         /// The backup.
         backup: BackupId,
@@ -156,18 +163,6 @@ pub enum Finding {
         first: u64,
         /// Place of the second.
         second: u64,
-    },
-    /// A backup of another cluster.
-    #[error("backup {backup} in {region} is of system {found}, the repository is of system {expected}")]
-    OtherSystem {
-        /// The backup.
-        backup: BackupId,
-        /// The region.
-        region: RegionName,
-        /// The repository's system identifier.
-        expected: u64,
-        /// The backup's.
-        found: u64,
     },
     /// An object lies at a place of the log, and is no record of it.
     #[error("in the log of region {region}, {outside}")]
@@ -264,7 +259,7 @@ impl Catalog {
         self.rows.iter().find(|row| row.record.backup == *backup)
     }
 
-    /// The newest backup that counts as good and that some region has.
+    /// The newest backup that counts as good and that some region has, whether its key was revoked or not.
     #[must_use]
     pub fn newest_intact(&self) -> Option<&CatalogRow> {
         self.rows.iter().find(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
@@ -272,9 +267,9 @@ impl Catalog {
 }
 
 impl CatalogRow {
-    fn new(record: BackupRecord) -> Self {
+    fn new(record: BackupRecord, signer: VerifyKey) -> Self {
         let (regions, leaving, damaged) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { record, regions, leaving, damaged, holds: Vec::new() }
+        Self { record, signer, standing: KeyStanding::InForce, regions, leaving, damaged, holds: Vec::new() }
     }
 
     /// Whether it was swept in every region that is known to have had it.
@@ -327,7 +322,7 @@ impl<'a> Merge<'a> {
         self.findings
             .extend(log.strays().iter().map(|key| Finding::Stray { region: region.clone(), key: key.clone() }));
         self.add_outside(&region, log);
-        self.add_log(&region, log, descriptor.sysid);
+        self.add_log(&region, log);
         self.add_care(&region, log);
         self.used.push((region, log));
     }
@@ -347,15 +342,11 @@ impl<'a> Merge<'a> {
         }
     }
 
-    fn add_log(&mut self, region: &RegionName, log: &RegionLog, expected: u64) {
+    fn add_log(&mut self, region: &RegionName, log: &RegionLog) {
         for entry in log.entries() {
             let Some(record) = entry.record.backup() else { continue };
-            let (backup, seq, found) = (record.backup.clone(), entry.record.link.seq, record.pg.sysid);
-            if found != expected {
-                let (region, backup) = (region.clone(), backup.clone());
-                self.findings.push(Finding::OtherSystem { backup, region, expected, found });
-            }
-            let new_row = || (region.clone(), CatalogRow::new(record.clone()));
+            let (backup, seq) = (record.backup.clone(), entry.record.link.seq);
+            let new_row = || (region.clone(), CatalogRow::new(record.clone(), entry.signer));
             let (first, row) = self.rows.entry(backup.clone()).or_insert_with(new_row);
             let same = row.record == *record;
             let presence = if same { Presence::Committed { seq } } else { Presence::Different { seq } };
@@ -368,12 +359,10 @@ impl<'a> Merge<'a> {
                     }
                 }
                 Some(before) => {
-                    // The same record twice is only odd; another one makes the whole region's word worth nothing.
+                    // A log has one order, and in it the first word about a backup counts: whoever says something else later, with
+                    // whatever key, takes nothing from it.
                     let first = before.seq().unwrap_or(seq);
                     self.findings.push(Finding::Twice { backup, region: region.clone(), first, second: seq });
-                    if !same {
-                        row.regions.insert(region.clone(), presence);
-                    }
                 }
             }
         }
@@ -397,6 +386,8 @@ impl<'a> Merge<'a> {
         }
         let mut rows: Vec<CatalogRow> = rows.into_values().map(|(_, row)| row).collect();
         for row in &mut rows {
+            let standing = used.iter().map(|(_, log)| log.trust().signers.standing(&row.signer));
+            row.standing = standing.max().unwrap_or(KeyStanding::InForce);
             for (region, _) in &used {
                 let presence = row.regions.entry(region.clone()).or_insert(Presence::Absent);
                 if swept.contains(&(region.clone(), row.record.backup.clone())) {

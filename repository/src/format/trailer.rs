@@ -76,16 +76,17 @@ pub(crate) fn sign(body: &[u8], key: &SigningKey) -> [u8; TRAILER_BYTES] {
     trailer
 }
 
-/// Checks the trailer of an object; `body` is everything before it.
+/// Checks the trailer of an object; `body` is everything before it. Returns which of the keys has signed it.
 pub(crate) fn verify(
     body: &[u8],
     trailer: &[u8; TRAILER_BYTES],
     signers: &[VerifyingKey],
-) -> Result<(), SignatureFault> {
+) -> Result<VerifyingKey, SignatureFault> {
     let (name, signature) = trailer.split_first_chunk::<8>().ok_or(SignatureFault::Wrong)?;
     let signer = SignerId(*name);
     let key = signers.iter().find(|key| SignerId::of(key) == signer);
     let key = key.ok_or(SignatureFault::UnknownSigner { signer })?;
     let signature = Signature::from_slice(signature).map_err(|_| SignatureFault::Wrong)?;
-    key.verify_strict(&message(body, signer), &signature).map_err(|_| SignatureFault::Wrong)
+    key.verify_strict(&message(body, signer), &signature).map_err(|_| SignatureFault::Wrong)?;
+    Ok(*key)
 }

@@ -222,6 +222,8 @@ pub(crate) struct SignedObject {
     pub(crate) body: usize,
     /// What it says of the WAL in it, if it does.
     pub(crate) mark: Option<WalMark>,
+    /// The key that has signed it; `None` if it carries no signature.
+    pub(crate) signer: Option<VerifyingKey>,
 }
 
 /// Checks what can be checked of a whole object without its key: the header, and the signature over every byte. Without
@@ -233,25 +235,25 @@ pub(crate) fn check_signed(
 ) -> Result<SignedObject, OpenError> {
     let header = parse_header(object)?;
     expected.compare(&header)?;
-    let signed = match header.trailer {
-        Trailer::Absent if signers.is_empty() => object,
+    let (signed, signer) = match header.trailer {
+        Trailer::Absent if signers.is_empty() => (object, None),
         Trailer::Absent => return Err(SignatureFault::Missing.into()),
         Trailer::Present | Trailer::Marked => {
             let truncated = OpenError::Truncated { bytes: object.len() };
             let (body, found) = object.split_last_chunk::<TRAILER_BYTES>().ok_or(truncated)?;
-            trailer::verify(body, found, signers)?;
-            body
+            let signer = trailer::verify(body, found, signers)?;
+            (body, Some(signer))
         }
     };
     let (body, mark) = match (header.trailer, header.place) {
-        (Trailer::Marked, WalPlace::Range { timeline, .. }) => {
+        (Trailer::Marked, WalPlace::Range { timeline, end, .. }) => {
             let truncated = OpenError::Truncated { bytes: object.len() };
             let (body, mark) = signed.split_last_chunk::<WAL_MARK_BYTES>().ok_or(truncated)?;
-            (body, Some(WalMark::decode(mark, timeline)))
+            (body, Some(WalMark::decode(mark, timeline, end)))
         }
         _ => (signed, None),
     };
-    Ok(SignedObject { header, body: body.len(), mark })
+    Ok(SignedObject { header, body: body.len(), mark, signer })
 }
 
 /// What a whole object turned out to hold.

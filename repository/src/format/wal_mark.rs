@@ -39,13 +39,14 @@ impl WalMark {
         bytes
     }
 
-    /// Reads what was signed; a record that ends before it begins is none.
-    pub(crate) fn decode(bytes: &[u8; WAL_MARK_BYTES], timeline: TimelineId) -> Self {
+    /// Reads what was signed of an object that ends at `object_end`; a record that ends before it begins or behind the object is none.
+    pub(crate) fn decode(bytes: &[u8; WAL_MARK_BYTES], timeline: TimelineId, object_end: Lsn) -> Self {
         let number =
             |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
         let short =
             |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
-        let record = Lsn::from_bytes(number(0)).zip(Lsn::from_bytes(number(8))).filter(|(start, end)| start < end);
+        let is_within = |(start, end): &(Lsn, Lsn)| start < end && *end <= object_end;
+        let record = Lsn::from_bytes(number(0)).zip(Lsn::from_bytes(number(8))).filter(is_within);
         let previous = Lsn::from_bytes(number(16));
         let record = record.map(|(start, end)| RecordMark { timeline, start, end, previous, crc: short(24) });
         Self { record, content_crc: short(28) }
@@ -64,9 +65,11 @@ mod tests {
             RecordMark { timeline, start: lsn(0x28), end: lsn(0x60), previous: Some(lsn(1)), crc: 0xDEAD_BEEF };
         for record in [None, Some(record), Some(RecordMark { previous: None, ..record })] {
             let mark = WalMark { record, content_crc: 0x0102_0304 };
-            assert_eq!(WalMark::decode(&mark.encode(), timeline), mark);
+            assert_eq!(WalMark::decode(&mark.encode(), timeline, lsn(0x60)), mark);
         }
         let backwards = WalMark { record: Some(RecordMark { end: lsn(0x28), ..record }), content_crc: 1 };
-        assert_eq!(WalMark::decode(&backwards.encode(), timeline).record, None);
+        assert_eq!(WalMark::decode(&backwards.encode(), timeline, lsn(0x60)).record, None);
+        let whole = WalMark { record: Some(record), content_crc: 1 };
+        assert_eq!(WalMark::decode(&whole.encode(), timeline, lsn(0x5f)).record, None, "it ends behind the object");
     }
 }

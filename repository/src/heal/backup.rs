@@ -102,7 +102,7 @@ pub(crate) async fn heal_backup(
         moved.note(&copier.copy(&wanted, place).await?);
     }
     let folders = inventory.folders();
-    let present = sizes(copier.target, &folders).await?;
+    let present = sizes(copier.target, &folders, &inventory.names()).await?;
     let missing: Vec<&ObjectKey> = inventory
         .objects
         .iter()
@@ -134,22 +134,29 @@ async fn take_inventory(copier: &Copier<'_>, task: &BackupTask) -> Result<Invent
     let mut objects: Vec<_> = list.iter().map(|(key, sha256)| (key.clone(), sha256)).collect();
     objects.extend(record.epochs.iter().map(|epoch| (layout::slots(epoch.id, epoch.slots), epoch.keys_sha256)));
     objects.push((list_key, record.packs.sha256));
-    let mut inventory = Inventory { objects, expected: Sizes::new(), present: Sizes::new() };
+    let inventory = Inventory { objects, expected: Sizes::new(), present: Sizes::new() };
     let folders = inventory.folders();
-    inventory.present = sizes(copier.target, &folders).await?;
+    let names = inventory.names();
+    let present = sizes(copier.target, &folders, &names).await?;
+    let mut expected = Sizes::new();
     for source in copier.sources.iter().filter(|source| task.holders.contains(&source.name)) {
-        match sizes(source, &folders).await {
-            Ok(expected) => {
-                inventory.expected = expected;
+        match sizes(source, &folders, &names).await {
+            Ok(found) => {
+                expected = found;
                 break;
             }
             Err(error) => tracing::debug!(region = %source.name, %error, "a region cannot be listed"),
         }
     }
-    Ok(inventory)
+    drop(names);
+    Ok(Inventory { present, expected, ..inventory })
 }
 
 impl Inventory {
+    fn names(&self) -> BTreeSet<&ObjectKey> {
+        self.objects.iter().map(|(key, _)| key).collect()
+    }
+
     /// The folders that the objects lie in: that of the backup, those that it refers to, and those of its keys.
     fn folders(&self) -> BTreeSet<String> {
         let folder = |(key, _): &(ObjectKey, Sha256Digest)| {
@@ -172,6 +179,8 @@ impl Inventory {
             None => Some(Place::Empty),
             Some(size) if self.expected.get(key).is_some_and(|expected| expected != size) => Some(Place::Suspect),
             Some(_) if is_suspect(key) => Some(Place::Suspect),
+            // Whoever sees another region knows names and sizes: what the record will vouch for is read.
+            Some(_) if task.lack == Lack::Record => Some(Place::Suspect),
             Some(_) => None,
         };
         let wanted = self.objects.iter().filter_map(|(key, sha256)| Some((key.clone(), *sha256, place(key)?)));
@@ -179,8 +188,12 @@ impl Inventory {
     }
 }
 
-/// Sizes of everything below some folders.
-async fn sizes(region: &RegionStore, folders: &BTreeSet<String>) -> Result<Sizes, HealBackupError> {
+/// Sizes of some objects below some folders. Of others nothing is kept: whoever may create objects must not fill this machine's memory.
+async fn sizes(
+    region: &RegionStore,
+    folders: &BTreeSet<String>,
+    names: &BTreeSet<&ObjectKey>,
+) -> Result<Sizes, HealBackupError> {
     let mut sizes = Sizes::new();
     for folder in folders {
         let mut after = None;
@@ -190,7 +203,8 @@ async fn sizes(region: &RegionStore, folders: &BTreeSet<String>) -> Result<Sizes
                 |source| HealBackupError::Listing { folder: folder.clone(), region: region.name.clone(), source };
             let page = page.map_err(failed)?;
             after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
-            sizes.extend(page.entries.into_iter().map(|entry| (entry.key, entry.meta.size)));
+            let named = page.entries.into_iter().filter(|entry| names.contains(&entry.key));
+            sizes.extend(named.map(|entry| (entry.key, entry.meta.size)));
             if after.is_none() {
                 break;
             }

@@ -83,6 +83,9 @@ pub(crate) enum CopyError {
     /// The region's log takes no record.
     #[error("write into the log of {region}")]
     Log { region: RegionName, source: LogError },
+    /// Something lies there, and nobody knows what.
+    #[error("{key} in {region} exists and may not be read with these credentials: heal with a role that may")]
+    NotReadable { key: ObjectKey, region: RegionName },
     /// What lies there is damaged, and must not be replaced with this role's rights.
     #[error(
         "{key} in {region} is damaged and may not be replaced with these credentials: delete it with a role that may, then heal again"
@@ -138,7 +141,7 @@ impl<'a> Copier<'a> {
                 match self.look(key, proof).await? {
                     Look::Intact(size) => return Ok(Copied::Found { size }),
                     Look::Damaged(version) => replaces = Some(version),
-                    Look::Unseen(_) => return Err(self.not_replaceable(key)),
+                    Look::Unseen => return Err(self.not_readable(key)),
                     Look::Gone => {}
                 }
             }
@@ -230,7 +233,8 @@ impl<'a> Copier<'a> {
             match self.target.store.put(key, body.clone(), mode).await {
                 Ok(_) => return Ok(Copied::Put { size, from }),
                 Err(StoreError::Conflict { .. }) => match self.look(key, proof).await? {
-                    Look::Intact(size) | Look::Unseen(size) => return Ok(Copied::Found { size }),
+                    Look::Intact(size) => return Ok(Copied::Found { size }),
+                    Look::Unseen => return Err(self.not_readable(key)),
                     Look::Damaged(version) => replaces = Some(version),
                     Look::Gone => replaces = None,
                 },
@@ -253,7 +257,7 @@ impl<'a> Copier<'a> {
                 Ok(version.map_or(Look::Gone, |(version, _)| Look::Damaged(version)))
             }
             Err(StoreError::NotFound { .. }) => Ok(Look::Gone),
-            Err(StoreError::Misconfigured { .. }) => Ok(version.map_or(Look::Gone, |(_, size)| Look::Unseen(size))),
+            Err(StoreError::Misconfigured { .. }) => Ok(version.map_or(Look::Gone, |_| Look::Unseen)),
             Err(source) => Err(self.target_failed(key, source)),
         }
     }
@@ -289,6 +293,10 @@ impl<'a> Copier<'a> {
         CopyError::Target { key: key.clone(), region: self.target.name.clone(), source }
     }
 
+    fn not_readable(&self, key: &ObjectKey) -> CopyError {
+        CopyError::NotReadable { key: key.clone(), region: self.target.name.clone() }
+    }
+
     fn not_replaceable(&self, key: &ObjectKey) -> CopyError {
         CopyError::NotReplaceable { key: key.clone(), region: self.target.name.clone() }
     }
@@ -297,8 +305,7 @@ impl<'a> Copier<'a> {
 enum Look {
     Intact(ByteCount),
     Damaged(ObjectVersion),
-    /// It is there, and the role may not read it. It is taken for what it should be: names
-    /// cannot be guessed, and the store checked the bytes on arrival.
-    Unseen(ByteCount),
+    /// It is there, and the role may not read it. Whoever sees another region knows its name, so it may be anything.
+    Unseen,
     Gone,
 }

@@ -139,8 +139,9 @@ pub fn plan_records(
             if !scope.backups.contains(id) && !lacks.contains_key(id) {
                 continue;
             }
-            // What this region has swept is not healed.
-            if state.swept.contains_key(id) || !has.backups.contains_key(id) {
+            // What this region has swept is not healed. Of several records in one log the first counts.
+            let counts = has.backups.get(id).is_some_and(|there| there.seq == entry.record.link.seq);
+            if state.swept.contains_key(id) || !counts {
                 continue;
             }
             let differs = |other: &BackupRecord| other != record;

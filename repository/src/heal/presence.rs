@@ -51,26 +51,28 @@ pub async fn check_presence(
 ) -> Result<PresenceReport, RegionReadError> {
     // First the log: what it names has been there before.
     log.refresh(&*region.store).await?;
-    let mut found = Sizes::default();
-    for prefix in [layout::DATA_PREFIX, layout::KEYS_PREFIX, layout::SLICES_PREFIX, layout::WAL_PREFIX] {
-        found.list(region, prefix).await?;
-    }
-    let mut absent = Absent::default();
+    // Then what is wanted, and of the listing nothing else: whoever may create objects must not fill this machine's memory.
+    let mut wanted = WantedObjects::default();
     for backup in log.state(clock.now()).backups.into_values() {
         let record = &backup.record;
         for epoch in &record.epochs {
-            absent.note(&found, &layout::slots(epoch.id, epoch.slots), None, Some(&record.backup));
+            wanted.add(&layout::slots(epoch.id, epoch.slots), None, Some(&record.backup));
         }
-        absent.note(&found, &layout::packs_list(&record.backup), None, Some(&record.backup));
+        wanted.add(&layout::packs_list(&record.backup), None, Some(&record.backup));
         let Some(list) = list_of(region, others, record).await? else { continue };
         let shards: BTreeMap<_, _> = record.index.iter().map(|shard| (&shard.key, shard.size)).collect();
         for (key, _) in list.iter() {
-            absent.note(&found, key, shards.get(key).copied(), Some(&record.backup));
+            wanted.add(key, shards.get(key).copied(), Some(&record.backup));
         }
     }
-    wrapped_keys(log, clock).keys().for_each(|key| absent.note(&found, key, None, None));
+    wrapped_keys(log, clock).keys().for_each(|key| wanted.add(key, None, None));
+    let mut found = Found::default();
+    for prefix in [layout::DATA_PREFIX, layout::KEYS_PREFIX, layout::SLICES_PREFIX, layout::WAL_PREFIX] {
+        found.list(region, prefix, &mut wanted).await?;
+    }
+    let absent = wanted.absent();
     let mut report = PresenceReport { objects: found.objects, bytes: found.bytes, ..PresenceReport::default() };
-    if absent.what.is_empty() {
+    if absent.is_empty() {
         return Ok(report);
     }
     // What was swept since the log was read is not missed.
@@ -78,7 +80,7 @@ pub async fn check_presence(
     let state = log.state(clock.now());
     let swept: BTreeSet<_> = state.swept.keys().map(layout::backup_prefix).collect();
     let keys = wrapped_keys(log, clock);
-    for (key, Absence { what, needed_by }) in absent.what {
+    for (key, Absence { what, needed_by }) in absent {
         let is_swept = swept.iter().any(|folder| key.as_str().starts_with(folder.as_str()))
             || key.as_str().starts_with(layout::KEYS_PREFIX) && !keys.contains_key(&key);
         if is_swept {
@@ -96,27 +98,42 @@ pub async fn check_presence(
     Ok(report)
 }
 
-/// What is not there.
+/// The objects that have to be there.
 #[derive(Default)]
-struct Absent {
-    what: BTreeMap<ObjectKey, Absence>,
+struct WantedObjects(BTreeMap<ObjectKey, WantedObject>);
+
+#[derive(Default)]
+struct WantedObject {
+    /// Its size, where a record says it.
+    expected: Option<ByteCount>,
+    found: Option<ByteCount>,
+    needed_by: BTreeSet<BackupId>,
 }
 
+/// What is not there, or has another size.
 struct Absence {
     what: String,
     needed_by: BTreeSet<BackupId>,
 }
 
-impl Absent {
-    /// Notes `key` if it is not there, or not with the size that is expected.
-    fn note(&mut self, found: &Sizes, key: &ObjectKey, expected: Option<ByteCount>, needed_by: Option<&BackupId>) {
-        let what = match (found.sizes.get(key), expected) {
-            (None, _) => "it is missing".to_owned(),
-            (Some(size), Some(expected)) if *size != expected => format!("it has the wrong size, {size}"),
-            (Some(_), _) => return,
+impl WantedObjects {
+    fn add(&mut self, key: &ObjectKey, expected: Option<ByteCount>, needed_by: Option<&BackupId>) {
+        let wanted = self.0.entry(key.clone()).or_default();
+        wanted.expected = wanted.expected.or(expected);
+        wanted.needed_by.extend(needed_by.cloned());
+    }
+
+    fn absent(self) -> BTreeMap<ObjectKey, Absence> {
+        let absence = |(key, wanted): (ObjectKey, WantedObject)| {
+            let WantedObject { expected, found, needed_by } = wanted;
+            let what = match (found, expected) {
+                (None, _) => "it is missing".to_owned(),
+                (Some(size), Some(expected)) if size != expected => format!("it has the wrong size, {size}"),
+                (Some(_), _) => return None,
+            };
+            Some((key, Absence { what, needed_by }))
         };
-        let new = || Absence { what, needed_by: BTreeSet::new() };
-        self.what.entry(key.clone()).or_insert_with(new).needed_by.extend(needed_by.cloned());
+        self.0.into_iter().filter_map(absence).collect()
     }
 }
 
@@ -136,17 +153,20 @@ pub(crate) fn wrapped_keys(log: &RegionLog, clock: &dyn Clock) -> BTreeMap<Objec
     keys
 }
 
-/// The objects of a region that a record names; of WAL only how much there is.
+/// How much there is.
 #[derive(Default)]
-struct Sizes {
-    sizes: BTreeMap<ObjectKey, ByteCount>,
+struct Found {
     objects: u64,
     bytes: ByteCount,
 }
 
-impl Sizes {
-    async fn list(&mut self, region: &RegionStore, prefix: &str) -> Result<(), RegionReadError> {
-        let is_named = prefix == layout::DATA_PREFIX || prefix == layout::KEYS_PREFIX;
+impl Found {
+    async fn list(
+        &mut self,
+        region: &RegionStore,
+        prefix: &str,
+        wanted: &mut WantedObjects,
+    ) -> Result<(), RegionReadError> {
         let mut after = None;
         loop {
             let page = region.store.list(prefix, after.as_ref()).await;
@@ -155,8 +175,8 @@ impl Sizes {
             for entry in page.entries {
                 self.objects += 1;
                 self.bytes = self.bytes.plus(entry.meta.size);
-                if is_named {
-                    self.sizes.insert(entry.key, entry.meta.size);
+                if let Some(wanted) = wanted.0.get_mut(&entry.key) {
+                    wanted.found = Some(entry.meta.size);
                 }
             }
             if after.is_none() {
@@ -177,7 +197,10 @@ async fn list_of(
     let expected: Sha256Digest = record.packs.sha256;
     for (place, region) in [region].into_iter().chain(others).enumerate() {
         match region.store.get(&key, Proof::Digest(expected).bound()).await {
-            Ok(bytes) if crate::format::aead::sha256(&bytes) == expected => return Ok(PacksList::parse(&bytes).ok()),
+            Ok(bytes) if crate::format::aead::sha256(&bytes) == expected => {
+                let list = PacksList::parse(&bytes).ok();
+                return Ok(list.filter(|list| list.len() as u64 == record.packs.objects));
+            }
             Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Unsupported { .. }) => {}
             Err(source) if place == 0 => return Err(RegionReadError::Store { key, source }),
             Err(_) => {}

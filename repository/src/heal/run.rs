@@ -137,7 +137,8 @@ async fn compare(
     refused: &BTreeSet<WalObject>,
 ) -> Result<WalLack, HealError> {
     let sources: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
-    let lack = lacking_wal(&target.store, &sources, bounds, refused).await;
+    let trust = WalTrust::of(target.log.trust());
+    let lack = lacking_wal(&target.store, &trust, &sources, bounds, refused).await;
     lack.map_err(|source| HealError::List { region: target.store.name.clone(), source })
 }
 
@@ -371,7 +372,10 @@ impl<'a> Run<'a> {
             CopyError::Target { .. } | CopyError::Log { .. } => {
                 self.report.ended = Some(HealEnd::Region(error_chain(error)));
             }
-            CopyError::NoSource { .. } | CopyError::NotReplaceable { .. } | CopyError::Epoch { .. } => {
+            CopyError::NoSource { .. }
+            | CopyError::NotReplaceable { .. }
+            | CopyError::NotReadable { .. }
+            | CopyError::Epoch { .. } => {
                 self.report.leave(what, error_chain(error));
                 return Next::GoOn;
             }

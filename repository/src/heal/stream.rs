@@ -50,14 +50,13 @@ impl Stream<'_> {
         };
         let RecordBody::WalEpoch(record) = &draft.body else { return Err(unknown("no log records it")) };
         let key = layout::slots(epoch, FIRST_SLOTS);
-        if !is_there(copier, &key).await? {
-            let proof = Proof::Digest(record.keys_sha256);
-            let copied = copier.copy(&Wanted::from_anywhere(&key, &proof), Place::Empty).await;
-            match copied {
-                Ok(_) => {}
-                Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&error_chain(&error))),
-                Err(error) => return Err(error),
-            }
+        // Whoever sees another region knows its name: what lies there is compared.
+        let place = if is_there(copier, &key).await? { Place::Suspect } else { Place::Empty };
+        let proof = Proof::Digest(record.keys_sha256);
+        match copier.copy(&Wanted::from_anywhere(&key, &proof), place).await {
+            Ok(_) => {}
+            Err(error @ CopyError::NoSource { .. }) => return Err(unknown(&error_chain(&error))),
+            Err(error) => return Err(error),
         }
         if !is_known {
             let target = &mut *self.target;

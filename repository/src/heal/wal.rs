@@ -2,17 +2,19 @@
 //!
 //! What is listed is compared page by page, so that months of WAL never lie in memory; what is missing is bounded too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lifeboat_stores::{Entry, ObjectKey, StoreError};
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 
 use crate::format::layout::{StoredName, WalForm, WalRange};
+use crate::heal::proof::Proof;
 use crate::heal::stretches::Stretches;
 use crate::log::region_store::RegionStore;
 use crate::wal::list::timelines;
-use crate::wal::name::{PieceSize, WalObject};
+use crate::wal::name::{PIECE_BYTES_MAX, PieceSize, WalObject};
+use crate::wal::object::WalTrust;
 
 /// Objects of one plan at the most; what is beyond them is found by the next one.
 const PLAN_MAX: usize = 100_000;
@@ -111,13 +113,15 @@ impl WalLack {
     }
 }
 
-/// Compares the WAL of `target` with that of `sources`. `refused` objects have turned out damaged everywhere: they count
+/// Compares the WAL of `target` with that of `sources`. A name in the target is no WAL: an object counts if a source lists the same with
+/// the same size, else it is read where it matters, and has to be signed for its place. `refused` objects have turned out damaged everywhere: they count
 /// as nothing, so that slices are looked for in their place.
 ///
 /// # Errors
 /// What the target says to a listing. A source that fails is only left out.
 pub(crate) async fn lacking_wal(
     target: &RegionStore,
+    trust: &WalTrust,
     sources: &[RegionStore],
     bounds: &WalBounds,
     refused: &BTreeSet<WalObject>,
@@ -137,18 +141,15 @@ pub(crate) async fn lacking_wal(
         }
     }
     for timeline in lines.into_iter().filter(|timeline| !bounds.skips(*timeline)) {
-        let mut held = Stretches::default();
+        let mut held =
+            Held { target, trust, stretches: Stretches::default(), unconfirmed: BTreeMap::new(), unconfirmed_count: 0 };
         for form in [WalForm::Piece, WalForm::Slice] {
-            let mut pages = Pages::new(target, form, timeline, bounds);
-            while let Some((entries, _)) = pages.next().await? {
-                let objects = entries.iter().filter_map(|entry| WalObject::of_key(&entry.key));
-                objects.filter(|object| !refused.contains(object)).for_each(|object| held.add(object.range));
-            }
+            held.list(&answering, form, (timeline, bounds), refused).await?;
         }
         history(target, &answering, timeline, &mut lack).await?;
         for form in [WalForm::Piece, WalForm::Slice] {
             let mut found = BTreeMap::new();
-            let wanted = WantedWal { form, timeline, bounds, refused, held: &held };
+            let wanted = WantedWal { form, timeline, bounds, refused, held: &held.stretches };
             for source in &answering {
                 if let Err(error) = gather(source, &wanted, &mut found).await {
                     lack.silent.push((source.name.clone(), error_chain(&error)));
@@ -156,8 +157,8 @@ pub(crate) async fn lacking_wal(
             }
             // Of objects that overlap, those are enough that add something.
             for (object, missing) in found {
-                if !held.covers(object.range) {
-                    held.add(object.range);
+                if !held.has(object.range).await? {
+                    held.stretches.add(object.range);
                     lack.objects.insert(object, missing);
                 }
             }
@@ -171,6 +172,123 @@ pub(crate) async fn lacking_wal(
         }
     }
     Ok(lack)
+}
+
+/// The WAL that the target has.
+struct Held<'a> {
+    target: &'a RegionStore,
+    trust: &'a WalTrust,
+    stretches: Stretches,
+    /// Objects that no source lists with the same size, by where they begin in bytes.
+    unconfirmed: BTreeMap<u64, Vec<(WalObject, ObjectKey)>>,
+    /// How many.
+    unconfirmed_count: usize,
+}
+
+impl Held<'_> {
+    async fn list(
+        &mut self,
+        sources: &[RegionStore],
+        form: WalForm,
+        (timeline, bounds): (TimelineId, &WalBounds),
+        refused: &BTreeSet<WalObject>,
+    ) -> Result<(), StoreError> {
+        let mut pages = Pages::new(self.target, form, timeline, bounds);
+        let cursor = |source| Cursor { pages: Pages::new(source, form, timeline, bounds), ahead: VecDeque::new() };
+        let mut cursors: Vec<Cursor<'_>> = sources.iter().map(cursor).collect();
+        while let Some((entries, _)) = pages.next().await? {
+            let Some(last) = entries.last().map(|entry| entry.key.clone()) else { continue };
+            let mut listed: BTreeMap<ObjectKey, (ByteCount, Confirmed)> =
+                entries.into_iter().map(|entry| (entry.key, (entry.meta.size, Confirmed::No))).collect();
+            for cursor in &mut cursors {
+                if let Err(error) = cursor.confirm(&mut listed, &last).await {
+                    // It confirms no more; what only it has is asked for elsewhere.
+                    tracing::debug!(error = %error_chain(&error), "a source cannot be listed");
+                    cursor.pages.after = None;
+                }
+            }
+            for (key, (_, confirmed)) in listed {
+                let Some(object) = WalObject::of_key(&key).filter(|object| !refused.contains(object)) else { continue };
+                match confirmed {
+                    Confirmed::Yes => self.stretches.add(object.range),
+                    Confirmed::No if self.unconfirmed_count < PLAN_MAX => {
+                        self.unconfirmed_count += 1;
+                        self.unconfirmed.entry(object.range.start.as_bytes()).or_default().push((object, key));
+                    }
+                    Confirmed::No => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the target has all of a range. Reads what nobody has confirmed, once.
+    async fn has(&mut self, range: WalRange) -> Result<bool, StoreError> {
+        if self.stretches.covers(range) {
+            return Ok(true);
+        }
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        let near = self.unconfirmed.range_mut(start.saturating_sub(PIECE_BYTES_MAX)..end);
+        let overlapping: Vec<_> = near
+            .flat_map(|(_, there)| there.extract_if(.., |(object, _)| object.range.end.as_bytes() > start))
+            .collect();
+        for (object, key) in overlapping {
+            let proof = Proof::Signed(object.name());
+            match self.target.store.get(&key, proof.bound()).await {
+                Ok(bytes) => match proof.fault(self.trust, &bytes) {
+                    None => self.stretches.add(object.range),
+                    Some(why) => {
+                        tracing::warn!(region = %self.target.name, %key, why, "an object below wal/ or slices/ is not ours and counts for nothing");
+                    }
+                },
+                // It counts for nothing: what it should hold is copied, and whoever writes it finds out what lies there.
+                Err(
+                    StoreError::NotFound { .. } | StoreError::Unsupported { .. } | StoreError::Misconfigured { .. },
+                ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.stretches.covers(range))
+    }
+}
+
+/// Whether a source has the same object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Confirmed {
+    No,
+    Yes,
+}
+
+/// A listing that is compared with another one, page by page.
+struct Cursor<'a> {
+    pages: Pages<'a>,
+    ahead: VecDeque<Entry>,
+}
+
+impl Cursor<'_> {
+    /// Confirms what it lists with the same size, up to and including `last`.
+    async fn confirm(
+        &mut self,
+        listed: &mut BTreeMap<ObjectKey, (ByteCount, Confirmed)>,
+        last: &ObjectKey,
+    ) -> Result<(), StoreError> {
+        loop {
+            while let Some(entry) = self.ahead.pop_front_if(|entry| entry.key <= *last) {
+                if let Some((size, confirmed)) = listed.get_mut(&entry.key)
+                    && *size == entry.meta.size
+                {
+                    *confirmed = Confirmed::Yes;
+                }
+            }
+            if !self.ahead.is_empty() {
+                return Ok(());
+            }
+            match self.pages.next().await? {
+                Some((entries, _)) => self.ahead.extend(entries),
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 /// Which objects are looked for in the sources.

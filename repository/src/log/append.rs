@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lifeboat_stores::{Store, Support};
+use lifeboat_stores::{SealedBody, Store, Support};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
@@ -111,10 +111,10 @@ impl RegionLog {
         self.check_right(signer, entry)?;
         let region = self.trust().region.clone().ok_or(LogError::Nameless)?;
         let repository = self.trust().repository;
-        let alone = alone_where_conditions_may_be_ignored(store, &repository, &region).await;
+        let _alone = alone_where_conditions_may_be_ignored(store, &repository, &region).await;
         let before = self.next_place();
-        // What somebody has put further on would be taken for the end by nobody, and hides nothing only if it is known.
-        let new = if alone.is_some() { self.refresh(store).await? } else { self.look_ahead(store).await? };
+        // A record behind a place that became free is seen only in a listing, and would be lost behind ours.
+        let new = self.look_ahead(store).await?;
         if new > 0 {
             let found = self.find(entry.says)?;
             return Ok(found.map_or(Attempt::Overtaken { new_from: before }, Attempt::Written));
@@ -126,14 +126,15 @@ impl RegionLog {
         let text = record.to_text().map_err(|source| LogError::Record { seq, source })?;
         // Signatures are deterministic: a repetition at the same place has the same bytes.
         let bytes = Bytes::from(note::sign(&text, &[signer]).map_err(|source| LogError::Note { seq, source })?);
-        self.check_room(&bytes)?;
+        self.check_next(&bytes)?;
         // A record behind a log that was set back meanwhile would make it unreadable to everybody.
         self.confirm_head(store).await?;
         let failed = |source| LogError::Store { seq, source };
-        match create_once(store, &layout::log_note(seq), bytes.clone()).await.map_err(failed)? {
+        let body = SealedBody { sha256: sha256(&bytes), bytes };
+        match create_once(store, &layout::log_note(seq), &body).await.map_err(failed)? {
             Created::Ours => {
-                self.link_in(&bytes)?;
-                Ok(Attempt::Written(LogHead { seq, sha256: sha256(&bytes) }))
+                self.link_in(&body.bytes)?;
+                Ok(Attempt::Written(LogHead { seq, sha256: body.sha256 }))
             }
             Created::Others => {
                 self.refresh(store).await?;

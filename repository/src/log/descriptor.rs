@@ -1,7 +1,7 @@
 //! `lifeboat.json`: what a repository is. Written once, signed by its root key, the same bytes in every region.
 
 use bytes::Bytes;
-use lifeboat_stores::{Store, StoreError};
+use lifeboat_stores::{SealedBody, Store, StoreError};
 use lifeboat_vocabulary::{Sha256Digest, UtcTime};
 use serde::{Deserialize, Serialize};
 
@@ -184,9 +184,9 @@ impl Descriptor {
     /// [`DescriptorError::Exists`] if another repository lies there; [`DescriptorError::Store`] if the store fails.
     pub async fn create(&self, store: &dyn Store, signer: &NoteSigner) -> Result<Sha256Digest, DescriptorError> {
         let bytes = self.to_note(signer)?;
-        let digest = sha256(&bytes);
-        match create_once(store, &layout::descriptor(), bytes).await.map_err(DescriptorError::Store)? {
-            Created::Ours => Ok(digest),
+        let body = SealedBody { sha256: sha256(&bytes), bytes };
+        match create_once(store, &layout::descriptor(), &body).await.map_err(DescriptorError::Store)? {
+            Created::Ours => Ok(body.sha256),
             Created::Others => Err(DescriptorError::Exists),
         }
     }

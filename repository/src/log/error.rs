@@ -42,8 +42,8 @@ pub enum LogError {
         /// What is wrong.
         source: RecordError,
     },
-    /// Records after it exist: it was removed, or the others were added.
-    #[error("record {seq} of the log is missing, although there are later ones")]
+    /// Objects lie behind it: something was removed there, or they were put there ahead of their time.
+    #[error("nothing lies at place {seq} of the log, although there are objects behind it")]
     Gap {
         /// The missing place.
         seq: u64,
@@ -129,7 +129,7 @@ pub enum LogError {
     Statement(#[source] StatementError),
     /// More objects among the records than anybody reads.
     #[error(
-        "more than {max} objects lie at places of the log and are no records: delete them, and find out who puts them there"
+        "more than {max} objects lie at places of the log and are no records: find out who puts them there, then delete those behind the last record (nothing is appended meanwhile)"
     )]
     TooManyOutside {
         /// The most that are read.

@@ -10,7 +10,6 @@ use crate::format::ids::RepositoryId;
 use crate::keys::signing::VerifyKey;
 use crate::log::error::LogError;
 use crate::log::note::{self, NoteError};
-use crate::log::outside::OUTSIDE_MAX;
 use crate::log::records::record::{Link, Origin, Record, RecordBody};
 use crate::log::records::trust::CopyRecord;
 use crate::log::signers::Signers;
@@ -32,6 +31,8 @@ pub struct LogEntry {
     pub record: Record,
     /// SHA-256 of its note.
     pub sha256: Sha256Digest,
+    /// The key that has signed what it says; of a copied record, the key that has signed the original.
+    pub signer: VerifyKey,
 }
 
 /// The place that a note is judged for.
@@ -39,7 +40,11 @@ pub(crate) struct Place<'a> {
     pub(crate) seq: u64,
     /// The record before it.
     pub(crate) prev: Option<LogHead>,
+    /// A place between that record and this place at which nothing lies.
+    pub(crate) free: Option<u64>,
     pub(crate) repository: RepositoryId,
+    /// The cluster whose backups these are, once the first record has said it.
+    pub(crate) sysid: Option<u64>,
     /// The region, if it is known.
     pub(crate) region: Option<&'a RegionName>,
     pub(crate) signers: &'a Signers,
@@ -50,8 +55,6 @@ pub(crate) struct Linked {
     pub(crate) entry: LogEntry,
     /// What it says about keys.
     pub(crate) statement: Option<Statement>,
-    /// The key that has signed it.
-    pub(crate) signer: VerifyKey,
 }
 
 /// A note that is none.
@@ -85,7 +88,7 @@ impl Place<'_> {
             return Err(Unlinked { error: Box::new(error), signed_by });
         }
         let void = |why: String| RecordBody::Void { kind: kind.clone(), why };
-        let mut said = Said { origin: origin.clone(), body: void(String::new()), statement: None };
+        let mut said = Said { origin: origin.clone(), body: void(String::new()), statement: None, signer: key };
         match parsed {
             Err(source) if self.prev.is_none() => return unlinked(LogError::Record { seq, source }),
             Err(error) => said.body = void(error_chain(&error)),
@@ -105,7 +108,7 @@ impl Place<'_> {
             }
         }
         let record = Record { link, origin: said.origin, body: said.body };
-        Ok(Linked { entry: LogEntry { record, sha256: sha256(bytes) }, statement: said.statement, signer: key })
+        Ok(Linked { entry: LogEntry { record, sha256: sha256(bytes), signer: said.signer }, statement: said.statement })
     }
 
     /// The text of a note, and the key of the repository that has signed it.
@@ -146,12 +149,11 @@ impl Place<'_> {
         if link.prev != self.prev.map(|prev| prev.sha256) {
             return Err(LogError::Chain { seq });
         }
-        // Nobody passes over more places than objects that are no records may lie at: one that does would use them up.
-        let first = self.prev.map_or(0, |prev| prev.seq.saturating_add(1));
-        if seq < first || seq - first > OUTSIDE_MAX as u64 {
-            return Err(LogError::Gap { seq: first });
+        // Whoever left a place free could fill it later, and so decide what follows it.
+        match self.free {
+            Some(free) => Err(LogError::Gap { seq: free }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What a record says that counts; `Err` says why it does not.
@@ -161,14 +163,20 @@ impl Place<'_> {
             RecordBody::Signer(carried) => {
                 let verified = Statement::verify(&carried.statement, &self.signers.root(), self.repository);
                 let statement = Some(verified.map_err(|error| error_chain(&error))?);
-                Ok(Said { origin, body: RecordBody::Signer(carried), statement })
+                Ok(Said { origin, body: RecordBody::Signer(carried), statement, signer: *key })
             }
             body => {
                 let allowed = self.signers.judge(key, body.right(), &origin.writer, origin.time);
                 allowed.map_err(|error| error.to_string())?;
-                match body {
-                    RecordBody::Copy(copy) => self.original(&copy),
-                    body => Ok(Said { origin, body, statement: None }),
+                let said = match body {
+                    RecordBody::Copy(copy) => self.original(&copy)?,
+                    body => Said { origin, body, statement: None, signer: *key },
+                };
+                match (&said.body, self.sysid) {
+                    (RecordBody::Backup(backup), Some(sysid)) if backup.pg.sysid != sysid => {
+                        Err(format!("a backup of system {}, in the repository of {sysid}", backup.pg.sysid))
+                    }
+                    _ => Ok(said),
                 }
             }
         }
@@ -183,10 +191,11 @@ impl Place<'_> {
         if !is_copied(&body) {
             return Err(wrong(format!("kind {} stays in its region", body.kind())));
         }
-        let judged = verified.signers.iter().map(|key| self.signers.judge_past(key, &body, &origin));
-        let allowed = judged.reduce(|one, other| one.or(other)).unwrap_or(Ok(()));
-        allowed.map_err(|error| wrong(error.to_string()))?;
-        Ok(Said { origin, body, statement: None })
+        let judge = |key: &VerifyKey| self.signers.judge_past(key, &body, &origin).map(|()| *key);
+        let judged = verified.signers.iter().map(judge).reduce(|one, other| one.or(other));
+        let signer = judged.ok_or_else(|| wrong("nobody has signed it".to_owned()))?;
+        let signer = signer.map_err(|error| wrong(error.to_string()))?;
+        Ok(Said { origin, body, statement: None, signer })
     }
 }
 
@@ -195,6 +204,7 @@ struct Said {
     origin: Origin,
     body: RecordBody,
     statement: Option<Statement>,
+    signer: VerifyKey,
 }
 
 /// Whether records of this kind are brought to regions that missed them. What happens in one region stays in its log.

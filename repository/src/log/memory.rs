@@ -33,6 +33,33 @@ struct Region {
     turn: Arc<tokio::sync::Mutex<Option<LastRead>>>,
 }
 
+/// A log that is being read on. What was learned is kept, also if the reading fails or nobody waits for it any more: otherwise
+/// whoever puts many objects into a log would have them read for ever.
+struct Reading<'a> {
+    memory: &'a LogMemory,
+    region: &'a RegionName,
+    forgotten: u64,
+    known: Arc<RegionLog>,
+    log: RegionLog,
+}
+
+impl Reading<'_> {
+    /// What was read; the same as before if nothing is new.
+    fn taken(&mut self) -> Arc<RegionLog> {
+        if self.log.differs_from(&self.known) {
+            self.known = Arc::new(self.log.clone());
+        }
+        Arc::clone(&self.known)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let log = self.taken();
+        self.memory.keep(self.region, &log, self.forgotten);
+    }
+}
+
 /// The last request for a log, and what came of it.
 #[derive(Debug)]
 struct LastRead {
@@ -44,7 +71,7 @@ struct LastRead {
 }
 
 impl LogMemory {
-    /// The log of `region` as it is now: two requests if nothing is new, and all of it the first time. Calls at the same time
+    /// The log of `region` as it is now: two requests if nothing is new (and no strange objects lie behind it), and all of it the first time. Calls at the same time
     /// share the requests. `trust` must be of the same repository and keys every time.
     ///
     /// # Errors
@@ -72,10 +99,11 @@ impl LogMemory {
         let log = match known.filter(|log| log.trusts_like(trust)) {
             Some(known) => {
                 known.confirm_head(store).await?;
-                let mut log = RegionLog::clone(&known);
-                let new = log.refresh(store).await?;
-                log.compare_with(trust.remembered)?;
-                if new == 0 { known } else { Arc::new(log) }
+                let log = RegionLog::clone(&known);
+                let mut reading = Reading { memory: self, region: &region.name, forgotten, known, log };
+                reading.log.refresh(store).await?;
+                reading.log.compare_with(trust.remembered)?;
+                reading.taken()
             }
             None => Arc::new(RegionLog::read(store, trust.clone()).await?),
         };

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use lifeboat_stores::ObjectMeta;
 use lifeboat_vocabulary::Sha256Digest;
 
 use crate::keys::signing::VerifyKey;
@@ -25,6 +26,19 @@ pub struct Outside {
     pub signed_by: Option<Box<VerifyKey>>,
     /// Why it is none.
     pub why: String,
+    /// What that goes by.
+    pub(crate) judged: Judged,
+}
+
+/// What the judgement of an object goes by: as long as it is the same, the object need not be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// The record before it.
+    pub(crate) behind: Option<u64>,
+    /// Whether a place before it is free.
+    pub(crate) is_behind_free: bool,
+    /// What a listing said of the object; `None` if it was not listed.
+    pub(crate) meta: Option<ObjectMeta>,
 }
 
 /// A record of the log that says nothing, because it must not.

@@ -7,23 +7,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use lifeboat_stores::{ObjectKey, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
+use lifeboat_stores::{ObjectKey, ObjectMeta, Store, StoreError};
+use lifeboat_vocabulary::{RegionName, Sha256Digest, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
 use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
+use crate::keys::signing::VerifyKey;
 use crate::log::create_once::small_object;
 use crate::log::error::LogError;
 use crate::log::link::{Linked, LogEntry, LogHead, Place, Unlinked};
 use crate::log::note;
-use crate::log::outside::{OUTSIDE_MAX, Outside, Refused};
-use crate::log::records::record::{LOG_BYTES_MAX, LOG_RECORDS_MAX, RecordBody};
+use crate::log::outside::{Judged, OUTSIDE_MAX, Outside, Refused};
+use crate::log::records::record::RecordBody;
+use crate::log::room::{LogLimits, Room};
 use crate::log::signers::Signers;
 
 /// Records that are fetched at the same time.
 const FETCHES: usize = 8;
+/// Objects behind a free place that are looked at.
+const FAR_MAX: usize = 1000;
+/// With more objects that are no records, a log is being flooded: then they are read once.
+const READ_TWICE_MAX: usize = 1000;
 /// Foreign objects among the records that are named; more than that are only skipped.
 const STRAYS_KEPT: usize = 16;
 
@@ -52,42 +58,9 @@ pub struct RegionLog {
     strays: Vec<ObjectKey>,
     /// Objects at places of the log that are no records, by place.
     outside: Vec<Outside>,
-    /// The first place behind the last record that is free, as far as is known.
+    /// The first free place. What lies behind it belongs to no chain: whoever fills that place later decides what follows it.
     next: u64,
     room: Room,
-}
-
-/// Whether more records are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    Left,
-    /// It has as many as it may have. What comes behind them is not read: whoever fills a log up hides nothing of what stood in it.
-    Full,
-}
-
-/// What a log may grow to. Nothing is appended beyond it: a log that no reader accepts would be worse than none.
-#[derive(Clone, Copy, Debug)]
-struct LogLimits {
-    records: u64,
-    /// A log is kept in memory while it is followed.
-    bytes: u64,
-}
-
-impl Default for LogLimits {
-    fn default() -> Self {
-        Self { records: LOG_RECORDS_MAX, bytes: LOG_BYTES_MAX }
-    }
-}
-
-impl LogLimits {
-    /// Whether `records` with `bytes` in all are within the limits.
-    fn check(self, records: u64, bytes: u64) -> Result<(), LogError> {
-        match records {
-            records if records > self.records => Err(LogError::TooLong { max: self.records }),
-            _ if bytes > self.bytes => Err(LogError::TooLarge { max: ByteCount::from_bytes(self.bytes) }),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl RegionLog {
@@ -103,8 +76,7 @@ impl RegionLog {
     async fn read_within(store: &dyn Store, trust: LogTrust, limits: LogLimits) -> Result<Self, LogError> {
         let (entries, strays, outside) = Default::default();
         let mut log = Self { trust, entries, bytes: 0, limits, strays, outside, next: 0, room: Room::Left };
-        let places = log.list(store, None).await?;
-        log.take_places(store, places).await?;
+        log.look_ahead(store).await?;
         if log.entries.is_empty()
             && let Some(error) = log.first_error(store).await?
         {
@@ -126,14 +98,14 @@ impl RegionLog {
     }
 
     /// Lists the places that are taken, behind `after`, in order.
-    async fn list(&mut self, store: &dyn Store, after: Option<u64>) -> Result<Vec<u64>, LogError> {
+    async fn list(&mut self, store: &dyn Store, after: Option<u64>) -> Result<Vec<(u64, ObjectMeta)>, LogError> {
         let mut places = Vec::new();
         let mut after = after.map(layout::log_note);
         loop {
             let page = store.list(layout::LOG_PREFIX, after.as_ref()).await.map_err(LogError::List)?;
             for entry in &page.entries {
                 match layout::parse(&entry.key) {
-                    Some(StoredName::LogNote { seq }) => places.push(seq),
+                    Some(StoredName::LogNote { seq }) => places.push((seq, entry.meta.clone())),
                     _ if self.strays.len() < STRAYS_KEPT && !self.strays.contains(&entry.key) => {
                         self.strays.push(entry.key.clone());
                     }
@@ -151,39 +123,84 @@ impl RegionLog {
         }
     }
 
-    /// Reads what lies at these places, in their order.
-    async fn take_places(&mut self, store: &dyn Store, places: Vec<u64>) -> Result<(), LogError> {
-        let fetch = |seq| async move { (seq, fetch(store, seq).await) };
-        let mut fetched = futures_util::stream::iter(places).map(fetch).buffered(FETCHES);
-        while let Some((seq, fetched)) = fetched.next().await {
-            match fetched? {
+    /// Reads what lies at these places, in their order. What was judged before and cannot be judged otherwise now is not read again.
+    async fn take_places(&mut self, store: &dyn Store, places: Vec<(u64, ObjectMeta)>) -> Result<(), LogError> {
+        let known: Vec<bool> = places.iter().map(|(seq, meta)| self.knows(*seq, meta)).collect();
+        let fetch = |((seq, meta), is_known): ((u64, ObjectMeta), bool)| async move {
+            let fetched = if is_known { None } else { Some(fetch(store, seq).await) };
+            (seq, meta, fetched)
+        };
+        let mut fetched = futures_util::stream::iter(places.into_iter().zip(known)).map(fetch).buffered(FETCHES);
+        self.next = self.places();
+        let mut far = 0;
+        while let Some((seq, meta, ahead)) = fetched.next().await {
+            // They can say nothing; a few are looked at, to see whose they are.
+            far += usize::from(seq > self.next);
+            if far > FAR_MAX {
+                break;
+            }
+            let found = match ahead {
+                Some(found) => found?,
+                // A record that was found meanwhile may be what it follows.
+                None if !self.knows(seq, &meta) => self::fetch(store, seq).await?,
+                None => {
+                    self.next = if seq == self.next { seq.saturating_add(1) } else { self.next };
+                    continue;
+                }
+            };
+            match found {
                 Fetched::Nothing => return Err(LogError::Gap { seq }),
-                fetched => self.take(store, seq, fetched).await?,
+                found => self.take(store, seq, found, Some(meta)).await?,
             }
             if self.room == Room::Full {
                 break;
             }
         }
-        self.find_next();
         Ok(())
+    }
+
+    /// Whether an object is known that is no record, and can be none as long as no record comes before it.
+    fn knows(&self, seq: u64, meta: &ObjectMeta) -> bool {
+        self.outside_at(seq).is_some_and(|known| known.judged == self.judging(seq, Some(meta.clone())))
+    }
+
+    /// What the judgement of the object at a place goes by.
+    fn judging(&self, seq: u64, meta: Option<ObjectMeta>) -> Judged {
+        // Behind a free place it does not matter what the last record is.
+        let free = (seq > self.next).then_some(self.next);
+        Judged {
+            behind: self.head().filter(|_| free.is_none()).map(|head| head.seq),
+            is_behind_free: free.is_some(),
+            meta,
+        }
     }
 
     /// Takes what was found at a place: as the next record, or as something that is none. What looks like none is read twice: it may
     /// have been damaged on its way.
-    async fn take(&mut self, store: &dyn Store, seq: u64, found: Fetched) -> Result<(), LogError> {
-        let mut outside = match self.link_or_not(seq, found)? {
-            None => return Ok(()),
-            Some(outside) => outside,
-        };
-        if self.outside_at(seq).is_none_or(|known| known.sha256 != outside.sha256) {
-            match self.link_or_not(seq, fetch(store, seq).await?)? {
-                None => return Ok(()),
-                Some(again) => outside = again,
-            }
+    async fn take(
+        &mut self,
+        store: &dyn Store,
+        seq: u64,
+        found: Fetched,
+        meta: Option<ObjectMeta>,
+    ) -> Result<(), LogError> {
+        let judged = self.judging(seq, meta);
+        let mut outside = self.link_or_not(seq, found)?;
+        let is_known = |outside: &NoRecord| self.outside_at(seq).is_some_and(|known| known.sha256 == outside.sha256);
+        let is_flood = self.outside.len() > READ_TWICE_MAX;
+        if !is_flood && outside.as_ref().is_some_and(|outside| !is_known(outside)) {
+            outside = self.link_or_not(seq, fetch(store, seq).await?)?;
         }
+        if seq == self.next {
+            self.next = seq.saturating_add(1);
+        }
+        let Some(NoRecord { sha256, signed_by, why }) = outside else { return Ok(()) };
+        let outside = Outside { seq, sha256, signed_by, why, judged: judged.clone() };
         match self.outside.binary_search_by_key(&seq, |known| known.seq) {
             Ok(at) => self.outside[at..=at].fill(outside),
-            Err(_) if self.outside.len() >= OUTSIDE_MAX => return Err(LogError::TooManyOutside { max: OUTSIDE_MAX }),
+            // What stands up to here stays readable, whatever somebody puts behind it.
+            Err(_) if self.outside.len() >= OUTSIDE_MAX && judged.is_behind_free => {}
+            Err(_) if self.outside.len() >= OUTSIDE_MAX => self.room = Room::Full,
             Err(at) => self.outside.insert(at, outside),
         }
         Ok(())
@@ -194,31 +211,26 @@ impl RegionLog {
         self.outside.get(at)
     }
 
-    fn link_or_not(&mut self, seq: u64, found: Fetched) -> Result<Option<Outside>, LogError> {
+    fn link_or_not(&mut self, seq: u64, found: Fetched) -> Result<Option<NoRecord>, LogError> {
         let bytes = match found {
             Fetched::Note(bytes) => bytes,
             Fetched::TooLarge(error) => {
-                let why = error_chain(&error);
-                return Ok(Some(Outside { seq, sha256: None, signed_by: None, why }));
+                return Ok(Some(NoRecord { sha256: None, signed_by: None, why: error_chain(&error) }));
             }
             Fetched::Nothing => return Err(LogError::Gap { seq }),
         };
+        let no_record = |error: &LogError, signed_by| {
+            Some(NoRecord { sha256: Some(sha256(&bytes)), signed_by, why: error_chain(error) })
+        };
         match self.place(seq).judge(&bytes) {
-            Ok(linked) => match self.check_room(&bytes) {
+            Ok(linked) => match self.check_room(&linked, bytes.len()) {
                 Ok(()) => {
                     self.push(linked, bytes.len());
                     Ok(None)
                 }
-                Err(full) => {
-                    self.room = Room::Full;
-                    let signed_by = Some(Box::new(linked.signer));
-                    Ok(Some(Outside { seq, sha256: Some(linked.entry.sha256), signed_by, why: error_chain(&full) }))
-                }
+                Err(full) => Ok(no_record(&full, Some(Box::new(linked.entry.signer)))),
             },
-            Err(Unlinked { error, signed_by }) => {
-                let why = error_chain(&*error);
-                Ok(Some(Outside { seq, sha256: Some(sha256(&bytes)), signed_by, why }))
-            }
+            Err(Unlinked { error, signed_by }) => Ok(no_record(&error, signed_by)),
         }
     }
 
@@ -226,15 +238,29 @@ impl RegionLog {
     fn place(&self, seq: u64) -> Place<'_> {
         let LogTrust { repository, region, signers, .. } = &self.trust;
         let prev = self.head();
-        Place { seq, prev, repository: *repository, region: region.as_ref(), signers }
+        let free = (seq > self.next).then_some(self.next);
+        let sysid = self.entries.first().and_then(|first| match &first.record.body {
+            RecordBody::Init(init) => Some(init.sysid),
+            _ => None,
+        });
+        Place { seq, prev, free, repository: *repository, sysid, region: region.as_ref(), signers }
+    }
+
+    /// Whether a note that is to be written at the next place would be a record.
+    pub(crate) fn check_next(&self, bytes: &[u8]) -> Result<(), LogError> {
+        if self.room == Room::Full {
+            return Err(LogError::TooManyOutside { max: OUTSIDE_MAX });
+        }
+        let linked = self.place(self.next).judge(bytes).map_err(|unlinked| *unlinked.error)?;
+        self.check_room(&linked, bytes.len())
     }
 
     /// Puts a record at the end that was written at the next place.
     pub(crate) fn link_in(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        self.check_room(bytes)?;
         let linked = self.place(self.next).judge(bytes).map_err(|unlinked| *unlinked.error)?;
+        self.check_room(&linked, bytes.len())?;
         self.push(linked, bytes.len());
-        self.find_next();
+        self.next = self.places();
         Ok(())
     }
 
@@ -249,22 +275,12 @@ impl RegionLog {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// The first free place behind the last record: objects that are no records lie on some.
-    fn find_next(&mut self) {
-        let mut next = self.head().map_or(0, |head| head.seq + 1);
-        let from = self.outside.partition_point(|outside| outside.seq < next);
-        for outside in self.outside.iter().skip(from) {
-            if outside.seq > next {
-                break;
-            }
-            next += 1;
-        }
-        self.next = next;
-    }
-
-    /// Whether there is room for one more note.
-    pub(crate) fn check_room(&self, note: &[u8]) -> Result<(), LogError> {
-        self.limits.check(self.entries.len() as u64 + 1, self.bytes.saturating_add(note.len() as u64))
+    fn check_room(&self, linked: &Linked, bytes: usize) -> Result<(), LogError> {
+        let (records, bytes) = (self.entries.len() as u64 + 1, self.bytes.saturating_add(bytes as u64));
+        self.limits.check(records, bytes).or_else(|full| {
+            let is_let_in = linked.is_let_into_a_full_log(&self.trust.signers);
+            if is_let_in { self.limits.with_reserve().check(records, bytes) } else { Err(full) }
+        })
     }
 
     /// Whether these bytes, read at place `seq`, are signed as a record of this log has to be.
@@ -381,41 +397,44 @@ impl RegionLog {
     /// [`LogError`], by meaning. What was read before stays valid.
     pub async fn refresh(&mut self, store: &dyn Store) -> Result<u64, LogError> {
         let before = self.entries.len();
-        if self.room == Room::Full {
-            return Ok(0);
-        }
-        let end = self.places();
-        if self.outside.iter().any(|outside| outside.seq >= end) {
-            // Where objects lie that are no records, the next record need not be at the next place. What they are is judged anew.
-            self.read_behind(store).await?;
-        } else {
-            loop {
-                match fetch(store, self.next).await? {
-                    Fetched::Nothing => break,
-                    found => self.take(store, self.next, found).await?,
-                }
-                self.find_next();
-                if self.room == Room::Full {
-                    break;
-                }
+        loop {
+            // Where objects lie that are no records, the next place need not be the one that it was: some may be gone.
+            let end = self.places();
+            if self.outside.last().is_some_and(|outside| outside.seq >= end) {
+                self.look_ahead(store).await?;
+                return Ok((self.entries.len() - before) as u64);
+            }
+            match fetch(store, self.next).await? {
+                Fetched::Nothing => return Ok((self.entries.len() - before) as u64),
+                found => self.take(store, self.next, found, None).await?,
             }
         }
-        Ok((self.entries.len() - before) as u64)
     }
 
-    /// As [`Self::refresh`], by one listing: finds also what lies behind a place that is free.
+    /// Whether it says other things than an earlier reading of it: about records, or about objects that are none.
+    pub(crate) fn differs_from(&self, earlier: &Self) -> bool {
+        (self.entries.len(), self.next, self.room) != (earlier.entries.len(), earlier.next, earlier.room)
+            || self.outside != earlier.outside
+    }
+
+    /// As [`Self::refresh`], by one listing: finds also what lies behind a place that is free, and what was exchanged.
     pub(crate) async fn look_ahead(&mut self, store: &dyn Store) -> Result<u64, LogError> {
         let before = self.entries.len();
-        self.read_behind(store).await?;
+        let places = self.list(store, self.head().map(|head| head.seq)).await?;
+        self.room = Room::Left;
+        let end = self.places();
+        let is_listed = |seq: u64| places.binary_search_by_key(&seq, |(seq, _)| *seq).is_ok();
+        self.outside.retain(|outside| outside.seq < end || is_listed(outside.seq));
+        self.take_places(store, places).await?;
         Ok((self.entries.len() - before) as u64)
     }
+}
 
-    async fn read_behind(&mut self, store: &dyn Store) -> Result<(), LogError> {
-        let places = self.list(store, self.head().map(|head| head.seq)).await?;
-        let end = self.places();
-        self.outside.retain(|outside| outside.seq < end || places.binary_search(&outside.seq).is_ok());
-        self.take_places(store, places).await
-    }
+/// What was found at a place, and is no record.
+struct NoRecord {
+    sha256: Option<Sha256Digest>,
+    signed_by: Option<Box<VerifyKey>>,
+    why: String,
 }
 
 /// What lies at a place of a log.

@@ -11,7 +11,9 @@ impl RecordBody {
             Self::Backup(_) | Self::WalEpoch(_) | Self::WalGap(_) | Self::Incarnation(_) => {
                 Right::Roles(&[Role::Writer])
             }
-            Self::Forget(_)
+            // A later version may mean by it what only the pruner may say.
+            Self::Unknown { .. }
+            | Self::Forget(_)
             | Self::Keep(_)
             | Self::SweepIntent(_)
             | Self::SweepDone(_)
@@ -20,7 +22,7 @@ impl RecordBody {
             Self::Damage(_) => Right::Roles(&[Role::Pruner, Role::Drill]),
             Self::Hold(_) | Self::Release(_) => Right::Roles(&[Role::Operator, Role::Pruner]),
             // Their content is judged by itself: the root key has signed it.
-            Self::Signer(_) | Self::Audit(_) | Self::Void { .. } | Self::Unknown { .. } => Right::AnySigner,
+            Self::Signer(_) | Self::Audit(_) | Self::Void { .. } => Right::AnySigner,
         }
     }
 }

@@ -72,6 +72,16 @@ pub enum NotAllowed {
     Unknown,
 }
 
+/// Whether a key may still sign. What a revoked key has signed stays readable; where something depends on the writer not having lied,
+/// it counts for nothing, because whoever stole the key may have written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyStanding {
+    /// It was not revoked.
+    InForce,
+    /// It was.
+    Revoked,
+}
+
 fn one_of(roles: &[Role]) -> String {
     roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
@@ -151,6 +161,15 @@ impl Signers {
     #[must_use]
     pub fn signer(&self, key: &VerifyKey) -> Option<&Signer> {
         self.keys.iter().find(|signer| signer.key == *key)
+    }
+
+    /// Whether a key may still sign.
+    #[must_use]
+    pub fn standing(&self, key: &VerifyKey) -> KeyStanding {
+        match self.signer(key).and_then(|signer| signer.revoked.as_ref()) {
+            Some(_) => KeyStanding::Revoked,
+            None => KeyStanding::InForce,
+        }
     }
 
     /// Takes a statement into account. A repetition changes nothing; a key that was revoked stays revoked.

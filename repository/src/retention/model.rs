@@ -83,6 +83,8 @@ pub enum Verification {
     Damaged,
     /// Objects of it are not in this region, or are cut: a listing says so, and perhaps no record does yet.
     Lacking,
+    /// Nobody could look whether its objects are there. It pushes no other backup out, and is kept as if it were good.
+    Unknown,
 }
 
 impl Verification {
@@ -91,7 +93,7 @@ impl Verification {
     pub(crate) fn is_good(self) -> bool {
         match self {
             Self::Drilled | Self::Undrilled => true,
-            Self::Damaged | Self::Lacking => false,
+            Self::Damaged | Self::Lacking | Self::Unknown => false,
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct StoreFacts {
     pub arrived: BTreeMap<BackupId, UtcTime>,
     /// Backups of which objects are missing here.
     pub lacking: BTreeSet<BackupId>,
+    /// Backups of which nobody could see whether their objects are here.
+    pub unknown: BTreeSet<BackupId>,
     /// When the record of the last decision arrived here.
     pub decided: Option<UtcTime>,
 }
@@ -44,6 +46,7 @@ pub(crate) fn candidates(state: &RegionState, facts: &StoreFacts) -> Vec<Candida
         let verification = match () {
             () if damaged.is_some() || record.integrity() != Integrity::Intact => Verification::Damaged,
             () if facts.lacking.contains(&record.backup) => Verification::Lacking,
+            () if facts.unknown.contains(&record.backup) => Verification::Unknown,
             () => Verification::Undrilled,
         };
         Candidate {

@@ -37,6 +37,19 @@ pub(crate) fn apply_rules(candidates: &[&Candidate], policy: &RetentionPolicy, n
     for candidate in candidates {
         candidate.held.iter().for_each(|hold| add(Some(*candidate), Reason::Hold(*hold)));
     }
+    let is_likely = |candidate: &&Candidate| is_good(candidate) || candidate.verification == Verification::Unknown;
+    let likely: Vec<&Candidate> = newest_first.iter().copied().filter(is_likely).collect();
+    let of_likely = Buckets::of(&likely, policy).reasons();
+    let likely_anchor = likely.iter().find(is_old).copied();
+    add(likely_anchor.filter(|candidate| !is_good(candidate)), Reason::Anchor);
+    for (place, candidate) in likely.iter().enumerate().filter(|(_, candidate)| !is_good(candidate)) {
+        if place < min_keep {
+            add(Some(candidate), Reason::Newest { of: policy.min_keep });
+        }
+        for reason in of_likely.get(&candidate.backup).into_iter().flatten() {
+            add(Some(candidate), reason.clone());
+        }
+    }
     let spare = Buckets::of(&unmatched, policy).reasons().into_keys().collect::<BTreeSet<_>>();
     for (place, candidate) in unmatched.iter().enumerate() {
         if place < min_keep.max(1) || spare.contains(&candidate.backup) {

@@ -23,4 +23,4 @@ pub use self::object::{
     HISTORY_BYTES_MAX, OpenWalError, PlainWal, SealWalError, SealedWal, SignedWal, WalLevels, WalSealer, WalTrust,
     stored_bytes_max,
 };
-pub use self::records::{CurrentIncarnation, KnownGap, WalRecords};
+pub use self::records::{CurrentIncarnation, GapAsTold, KnownGap, WalRecords};

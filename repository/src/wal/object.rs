@@ -20,6 +20,7 @@ use crate::keys::signing::VerifyKey;
 use crate::log::note::NoteSigner;
 use crate::log::region_log::LogTrust;
 use crate::log::roles::Role;
+use crate::log::signers::KeyStanding;
 use crate::wal::epoch::WalEpoch;
 use crate::wal::name::{PIECE_BYTES_MAX, WalObject};
 
@@ -242,6 +243,8 @@ pub struct SignedWal {
     pub epoch: EpochId,
     /// What it says of its content; `None` of histories.
     pub mark: Option<WalMark>,
+    /// Whether the key that has signed it was revoked since.
+    pub standing: KeyStanding,
 }
 
 /// What objects with WAL are measured against.
@@ -249,6 +252,8 @@ pub struct SignedWal {
 pub struct WalTrust {
     repository: RepositoryId,
     signers: Vec<ed25519_dalek::VerifyingKey>,
+    /// Those of them that were revoked.
+    revoked: Vec<ed25519_dalek::VerifyingKey>,
 }
 
 /// Why an object is not the WAL that it should be.
@@ -278,14 +283,16 @@ impl WalTrust {
     /// Objects of `repository`, signed by one of `keys`.
     #[must_use]
     pub fn new(repository: RepositoryId, keys: &[VerifyKey]) -> Self {
-        Self { repository, signers: keys.iter().map(|key| *key.as_ed25519()).collect() }
+        Self { repository, signers: keys.iter().map(|key| *key.as_ed25519()).collect(), revoked: Vec::new() }
     }
 
     /// Objects of the repository that a log was read with, signed by the keys that may write WAL by that log. Also by keys that were
     /// revoked since: what they have signed before stays readable.
     #[must_use]
     pub fn of(trust: &LogTrust) -> Self {
-        Self::new(trust.repository, &trust.signers.that_had(Role::Writer))
+        let keys = trust.signers.that_had(Role::Writer);
+        let revoked = keys.iter().filter(|key| trust.signers.standing(key) == KeyStanding::Revoked);
+        Self { revoked: revoked.map(|key| *key.as_ed25519()).collect(), ..Self::new(trust.repository, &keys) }
     }
 
     /// The repository.
@@ -317,7 +324,9 @@ impl WalTrust {
         let (kind, repository) = (expected.kind, self.repository);
         let expected = ExpectedObject { kind, repository, epoch, object: None, place };
         let signed = check_signed(&expected, &self.signers, object)?;
-        Ok(SignedWal { epoch, mark: signed.mark })
+        let is_revoked = signed.signer.is_some_and(|signer| self.revoked.contains(&signer));
+        let standing = if is_revoked { KeyStanding::Revoked } else { KeyStanding::InForce };
+        Ok(SignedWal { epoch, mark: signed.mark, standing })
     }
 
     /// Opens an object that this process has sealed itself, with the key that it still has. CPU-bound.

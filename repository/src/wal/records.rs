@@ -9,6 +9,16 @@ use crate::format::key_name::KeyName;
 use crate::log::records::record::{Record, RecordBody};
 use crate::log::records::wal::{GapReason, GapScope, WalEpochRecord, WalGapRecord};
 use crate::log::region_log::RegionLog;
+use crate::log::signers::KeyStanding;
+
+/// A gap, as a log tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapAsTold<'a> {
+    /// The record.
+    pub gap: &'a WalGapRecord,
+    /// Whether the key of whoever says so was revoked.
+    pub standing: KeyStanding,
+}
 
 impl RegionLog {
     /// The copy of the cluster that may write WAL into this region: what the last `incarnation` record says. `None` is the
@@ -27,8 +37,14 @@ impl RegionLog {
 
     /// All gaps that this log records, in its order.
     pub fn wal_gaps(&self) -> impl Iterator<Item = &WalGapRecord> {
-        self.entries().iter().filter_map(|entry| match &entry.record.body {
-            RecordBody::WalGap(gap) => Some(gap),
+        self.gaps_as_told().map(|told| told.gap)
+    }
+
+    /// The gaps of this log, and whether the keys of those who tell of them were revoked.
+    pub fn gaps_as_told(&self) -> impl Iterator<Item = GapAsTold<'_>> {
+        let signers = &self.trust().signers;
+        self.entries().iter().filter_map(move |entry| match &entry.record.body {
+            RecordBody::WalGap(gap) => Some(GapAsTold { gap, standing: signers.standing(&entry.signer) }),
             _ => None,
         })
     }
@@ -55,6 +71,8 @@ pub struct KnownGap {
     pub gap: WalGapRecord,
     /// The regions.
     pub regions: Vec<RegionName>,
+    /// Whether all keys that have signed it were revoked.
+    pub standing: KeyStanding,
 }
 
 /// Which copy of the cluster may write WAL, by all logs.
@@ -91,12 +109,15 @@ impl WalRecords {
         let logs: Vec<_> = logs.into_iter().collect();
         let mut records = Self { incarnation: current_incarnation(&logs), ..Self::default() };
         for (region, log) in logs {
-            for gap in log.wal_gaps() {
+            for GapAsTold { gap, standing } in log.gaps_as_told() {
                 // The same stretch may be missing in two regions for reasons of their own.
-                match records.gaps.iter_mut().find(|known| known.gap == *gap) {
-                    Some(known) if !known.regions.contains(region) => known.regions.push(region.clone()),
-                    Some(_) => {}
-                    None => records.gaps.push(KnownGap { gap: gap.clone(), regions: vec![region.clone()] }),
+                let Some(known) = records.gaps.iter_mut().find(|known| known.gap == *gap) else {
+                    records.gaps.push(KnownGap { gap: gap.clone(), regions: vec![region.clone()], standing });
+                    continue;
+                };
+                known.standing = known.standing.min(standing);
+                if !known.regions.contains(region) {
+                    known.regions.push(region.clone());
                 }
             }
             for epoch in log.wal_epochs() {
@@ -110,9 +131,10 @@ impl WalRecords {
     }
 
     /// The gaps that no region is known to fill: also those that only some regions have on record, because the others could
-    /// not be asked then. What a single region missed is none of them.
+    /// not be asked then. What a single region missed is none of them, and what only revoked keys have signed.
     pub fn gaps_of_all(&self) -> impl Iterator<Item = &WalGapRecord> {
-        let gaps = self.gaps.iter().map(|known| &known.gap);
+        let told = self.gaps.iter().filter(|known| known.standing == KeyStanding::InForce);
+        let gaps = told.map(|known| &known.gap);
         gaps.filter(|gap| gap.scope == GapScope::Everywhere || gap.reason != GapReason::RegionMissed)
     }
 }

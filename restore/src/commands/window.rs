@@ -10,7 +10,7 @@ use lifeboat_cli::{out, outln};
 use lifeboat_vocabulary::{Clock, SystemClock};
 use serde_json::json;
 
-use crate::fetch::archive::Archive;
+use crate::fetch::archive::{Archive, segment_size};
 use crate::target::prove::timed_windows;
 use crate::target::survey::Survey;
 use crate::target::wal_source::WalSource;
@@ -22,15 +22,16 @@ use crate::target::window::{Window, table, windows};
 /// # Errors
 /// If the archive cannot be read, or a key does not fit.
 pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> anyhow::Result<Ending> {
-    if repository.catalog.rows().is_empty() {
+    let newest = repository.catalog.newest_intact().or(repository.catalog.rows().first());
+    let Some(newest) = newest else {
         match output {
             Output::Json => outln!("{}", json!({ "cluster": repository.cluster.as_str(), "windows": [] })),
             Output::Text => outln!("no backups of cluster {} yet", repository.cluster),
         }
         return Ok(Ending::Done);
-    }
+    };
     let keys = if Keys::are_given(place) { Keys::load(place)? } else { Keys::none() };
-    let archive = Arc::new(Archive::new(place, repository, &keys, &[]).await?);
+    let archive = Arc::new(Archive::new(place, repository, &keys, &[], segment_size(&newest.record)?).await?);
     let inventory = archive.inventory(repository, None).await?;
     let windows = if Keys::are_given(place) {
         let source = Arc::clone(&archive) as Arc<dyn WalSource>;

@@ -11,10 +11,10 @@ use lifeboat_cli::place::PlaceArgs;
 use lifeboat_postgres::TimelineHistory;
 use lifeboat_repository::catalog::{CatalogRow, RegionAnswer};
 use lifeboat_repository::format::layout::WalRange;
-use lifeboat_repository::log::records::{GapScope, Integrity};
-use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore, Signers};
+use lifeboat_repository::log::records::{BackupRecord, GapScope, Integrity};
+use lifeboat_repository::log::{KeyStanding, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{HistoryRead, WalRead, WalReader, WalRegion, WalTrouble};
-use lifeboat_repository::wal::{Head, PieceSize, WalTrust};
+use lifeboat_repository::wal::{GapAsTold, Head, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 
@@ -50,18 +50,18 @@ pub(crate) struct Inventory {
 }
 
 impl Archive {
-    /// The archive of a repository that was read, without the regions in `without`.
+    /// The archive of a repository that was read, without the regions in `without`, for backups and WAL with segments of this size.
     ///
     /// # Errors
-    /// If there is no backup that says what kind of cluster it is, a name in `without` is no region, or no region is left.
+    /// If a name in `without` is no region, or no region is left.
     pub(crate) async fn new(
         place: &PlaceArgs,
         repository: &Repository,
         keys: &Keys,
         without: &[RegionName],
+        segment: SegmentSize,
     ) -> anyhow::Result<Self> {
         let descriptor = repository.descriptor()?;
-        let segment = segment_size(repository).context("no backup tells the size of WAL segments")?;
         let regions = archive_regions(place, repository, without).await?;
         let wal_regions = regions.iter().map(|region| WalRegion {
             store: region.store.clone(),
@@ -85,6 +85,7 @@ impl Archive {
     pub(crate) async fn open_patiently(
         place: &PlaceArgs,
         without: &[RegionName],
+        segment: SegmentSize,
         patience: Duration,
     ) -> anyhow::Result<Self> {
         let keys = Keys::load(place)?;
@@ -92,7 +93,7 @@ impl Archive {
         loop {
             let opened = async {
                 let repository = Repository::open(place).await?;
-                Self::new(place, &repository, &keys, without).await
+                Self::new(place, &repository, &keys, without, segment).await
             };
             match opened.await {
                 Ok(archive) => return Ok(archive),
@@ -125,7 +126,7 @@ impl Archive {
         fixed: Option<&BackupId>,
     ) -> anyhow::Result<Inventory> {
         let backups: Vec<BackupPoint> =
-            repository.catalog.rows().iter().filter(|row| is_usable(row, fixed)).map(point).collect();
+            repository.catalog.rows().iter().filter(|row| self.can_use(row, fixed)).map(point).collect();
         let mut unanswered: Vec<(RegionName, String)> = Vec::new();
         for region in &self.regions {
             if let Err(why) = &region.log {
@@ -155,17 +156,25 @@ impl Archive {
         Ok(Inventory { view, unanswered })
     }
 
+    /// Whether a backup can be used, that of this name also if it does not count as good.
+    fn can_use(&self, row: &CatalogRow, fixed: Option<&BackupId>) -> bool {
+        let fits = fixed == Some(&row.record.backup) || row.record.integrity() == Integrity::Intact;
+        let has_these_segments = segment_size(&row.record).is_ok_and(|size| size == self.segment);
+        fits && has_these_segments && !row.is_disputed() && row.holders().next().is_some()
+    }
+
     async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
         let survey = self.reader.list(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
         let stored = Coverage::of(ranges);
         let logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
-        let gaps = logs.flat_map(|(log, _)| log.wal_gaps()).filter(|gap| gap.timeline == from.timeline);
+        let gaps = logs.flat_map(|(log, _)| log.gaps_as_told()).filter(|told| told.gap.timeline == from.timeline);
         let mut cut = BTreeSet::new();
-        for gap in gaps {
+        for GapAsTold { gap, standing } in gaps {
             let Some(to) = gap.to else { continue };
-            if !gap.reason.is_overruled_by_wal() {
-                // What stands on both sides does not belong together, even where bytes of it are stored.
+            if !gap.reason.is_overruled_by_wal() && standing == KeyStanding::InForce {
+                // What stands on both sides does not belong together, even where bytes of it are stored. Whoever stole a key
+                // may have said so too; once it is revoked, what is stored and verified counts.
                 cut.insert((gap.from, to));
             } else if gap.scope == GapScope::Everywhere {
                 cut.extend(self.unreadable(&stored, from.timeline, (gap.from, to)).await);
@@ -223,20 +232,19 @@ fn note(unanswered: &mut Vec<(RegionName, String)>, region: &RegionName, why: &s
     }
 }
 
-fn is_usable(row: &CatalogRow, fixed: Option<&BackupId>) -> bool {
-    let fits = fixed == Some(&row.record.backup) || row.record.integrity() == Integrity::Intact;
-    fits && !row.is_disputed() && row.holders().next().is_some()
-}
-
 fn point(row: &CatalogRow) -> BackupPoint {
     let record = &row.record;
     let (start, stop) = (record.start(), record.stop());
     BackupPoint { id: record.backup.clone(), start, stop, stop_time: record.stop_time }
 }
 
-fn segment_size(repository: &Repository) -> Option<SegmentSize> {
-    let newest = repository.catalog.rows().first()?;
-    SegmentSize::from_bytes(u64::from(newest.record.pg.wal_segment_bytes)).ok()
+/// The size of WAL segments of the cluster that a backup was made of.
+///
+/// # Errors
+/// If PostgreSQL has no segments of such a size.
+pub(crate) fn segment_size(record: &BackupRecord) -> anyhow::Result<SegmentSize> {
+    let size = SegmentSize::from_bytes(u64::from(record.pg.wal_segment_bytes));
+    size.with_context(|| format!("use the segment size of backup {}", record.backup))
 }
 
 /// All regions but those that were given up: also those that did not answer so far, because they may later.

@@ -6,10 +6,11 @@ use lifeboat_cli::access::{Keys, Repository};
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_repository::catalog::CatalogRow;
+use lifeboat_repository::log::KeyStanding;
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, WalPosition};
 
 use crate::command_line::RestoreArgs;
-use crate::fetch::archive::{Archive, Inventory};
+use crate::fetch::archive::{Archive, Inventory, segment_size};
 use crate::target::coverage::segment_start;
 use crate::target::prove::{Proof, Question, StopAt};
 use crate::target::recovery_target::{Goal, GoalOrigin, Target};
@@ -44,7 +45,8 @@ pub(crate) async fn decide(
 ) -> anyhow::Result<Decision> {
     let target = args.target.target().map_err(|message| Exit::error(Ending::BadCommandLine, message))?;
     let newest = repository.choose(args.backup.as_ref())?;
-    let archive = Arc::new(Archive::new(place, repository, keys, &args.without_regions).await?);
+    let segment = segment_size(&newest.record)?;
+    let archive = Arc::new(Archive::new(place, repository, keys, &args.without_regions, segment).await?);
     let inventory = archive.inventory(repository, args.backup.as_ref()).await?;
     let is_latest = target.goal == Goal::Latest;
     if is_latest && !args.standby && target.origin == GoalOrigin::Default && !inventory.view.has_wal() {
@@ -56,8 +58,9 @@ pub(crate) async fn decide(
     // A standby goes on when a region answers again.
     let unanswered = if args.standby { &[] } else { inventory.unanswered.as_slice() };
     let question = Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };
-    let proof = question.prove(&survey).await?;
+    let mut proof = question.prove(&survey).await?;
     let row = repository.choose(Some(&proof.backup))?.clone();
+    proof.warnings.extend(standing_text(&row));
     let mut without = args.without_regions.clone();
     if !is_latest {
         without.extend(inventory.unanswered.iter().map(|(region, _)| region.clone()));
@@ -68,6 +71,15 @@ pub(crate) async fn decide(
         (chain, mode) => Some(fetch_plan(chain.as_ref(), mode, &row, &archive)),
     };
     Ok(Decision { row, target, proof, fetch, without })
+}
+
+fn standing_text(row: &CatalogRow) -> Option<String> {
+    (row.standing == KeyStanding::Revoked).then(|| {
+        format!(
+            "the key that has signed backup {} was revoked: if it was stolen before, somebody else may have made this backup",
+            row.record.backup
+        )
+    })
 }
 
 /// Nothing but backups is stored: the newest one, with the WAL that it carries.
@@ -83,6 +95,7 @@ fn backup_alone(row: &CatalogRow, target: Target, inventory: &Inventory) -> Deci
         found: "no WAL is stored beside the backups; it recovers from its own".to_owned(),
         warnings: unread
             .map(|(region, why)| format!("region {region} does not answer and may have more: {why}"))
+            .chain(standing_text(row))
             .collect(),
     };
     Decision { row: row.clone(), target, proof, fetch: None, without: Vec::new() }

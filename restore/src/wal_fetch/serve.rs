@@ -195,7 +195,9 @@ pub async fn run(path: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
         tracing::info!("another prefetcher serves this directory");
         return Ok(());
     };
-    let archive = Archive::open_patiently(&settings.place()?, &settings.without()?, settings.limits().patience).await?;
+    let (without, patience) = (settings.without()?, settings.limits().patience);
+    let archive =
+        Archive::open_patiently(&settings.place()?, &without, settings.plan.plan()?.segment, patience).await?;
     let serving = Serving::start(place, &settings, Arc::new(archive))?;
     tracing::info!(restore = settings.restore, "the prefetcher serves");
     let recovers = |signal: &str| settings.data_dir.join(signal).exists();

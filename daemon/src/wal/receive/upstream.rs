@@ -1,6 +1,8 @@
 //! From a connection string to a running stream: which server it is, whether it may write into the repository, and
 //! where it goes on.
 
+mod records;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,7 @@ use lifeboat_repository::log::records::GapReason;
 use lifeboat_vocabulary::{Clock, Lsn, RecordMark, SegmentName, SegmentSize, SystemClock, TimelineId, WalPosition};
 
 use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
-use crate::wal::receive::proof::{Look, Verdict, is_of_its_history, look_for};
-use crate::wal::server_memory::{AcceptedLoss, LostWal, Remembered, ServerMemory};
+use crate::wal::server_memory::{AcceptedLoss, LostWal, ServerMemory};
 use crate::wal::ship::positions::ResumePoint;
 use crate::wal::ship::shipper::Shipper;
 
@@ -200,84 +201,6 @@ impl Finder {
             "from {} to {} on timeline {}: the server was set back, and what it lost was given up",
             missing.start, missing.end, missing.timeline
         )))
-    }
-
-    /// The server must have every record that was received before, as far as its history contains them: then it is the
-    /// one that is followed, or a copy of it. Before that nothing is taken from it.
-    async fn check_records(
-        &mut self,
-        wal: &mut WalConnection,
-        server: WalPosition,
-        history: &TimelineHistory,
-    ) -> Result<(), NoStream> {
-        let remembered = self.memory.read();
-        let refused = remembered.refused.as_ref();
-        if let Some(lost) = remembered.accepted_and_not_passed().and_then(|loss| loss.range())
-            && lost.timeline == server.timeline
-            && server.lsn < lost.end
-        {
-            let (end, at) = (lost.end, server.lsn);
-            return Err(NoStream::Foreign(format!(
-                "what the server lost was given up, and it is followed again from {end} on; it is at {at} now. `select \
-                 pg_switch_wal()` on the server takes it to the next segment"
-            )));
-        }
-        let mut proven_now = HashSet::new();
-        for record in self.wanted_records(&remembered) {
-            let is_behind = record.timeline == server.timeline && record.end > server.lsn;
-            if is_behind {
-                let stored = WalPosition { timeline: record.timeline, lsn: record.end };
-                let refusal = Refusal::Behind { server, stored };
-                return Err(self.lost(&refusal.to_string(), stored, Some(record)));
-            }
-            if !is_of_its_history(&record, server.timeline, history) {
-                continue;
-            }
-            let segment_size = wal.segment_size().await.context("ask for the segment size")?;
-            let look = Look {
-                connection: &self.settings.connection,
-                options: &self.options(),
-                host: wal.host(),
-                system_identifier: self.belonging.system_identifier,
-                segment_size,
-            };
-            match look_for(record, &look).await.with_context(|| format!("look for {record}"))? {
-                Verdict::Same => {
-                    proven_now.insert(record);
-                }
-                Verdict::Other => {
-                    let stored = WalPosition { timeline: record.timeline, lsn: record.end };
-                    return Err(self.lost(&not_there(&look, record), stored, Some(record)));
-                }
-                Verdict::Removed => {
-                    tracing::info!(host = wal.host(), %record, "the server has removed the WAL of a record that was received before");
-                }
-            }
-        }
-        match refused {
-            None => {}
-            Some(lost) if lost.record().is_some_and(|record| proven_now.contains(&record)) => {
-                tracing::warn!(host = wal.host(), "this server has what another one had lost; it is followed");
-                self.memory.found_again().await.context("lift the refusal of the server")?;
-            }
-            Some(lost) => return Err(NoStream::LostWal(Box::new(lost.clone()))),
-        }
-        self.proven.extend(proven_now);
-        Ok(())
-    }
-
-    /// The newest record, and what regions hold and was not looked for yet.
-    fn wanted_records(&self, remembered: &Remembered) -> Vec<RecordMark> {
-        let newest = self.shipper.last_record().or(remembered.newest());
-        let refused = remembered.refused.as_ref().and_then(LostWal::record);
-        let found = self.shipper.found_records().into_iter().filter(|record| !self.proven.contains(record));
-        let mut wanted: Vec<RecordMark> = refused.into_iter().chain(newest).chain(found).collect();
-        wanted.retain(|record| !remembered.accepted.is_some_and(|loss| loss.gives_up(record)));
-        wanted.sort_unstable_by_key(|record| (record.timeline, record.start, record.crc));
-        wanted.dedup();
-        // The newest first: what it proves, the others only confirm.
-        wanted.reverse();
-        wanted
     }
 
     /// A refusal for good.
@@ -466,15 +389,6 @@ impl Finder {
 fn segment_start(position: WalPosition, segment: SegmentSize) -> Option<WalPosition> {
     let name = SegmentName::holding(position.timeline, position.lsn, segment);
     name.start().map(|lsn| WalPosition { lsn, ..position })
-}
-
-fn not_there(look: &Look<'_>, record: RecordMark) -> String {
-    format!(
-        "{record} was received from this cluster, and {} has other WAL there: it was set back to an earlier state (a snapshot, \
-         a copy of its files) and has gone on from there. Nothing of it is stored. If the lost commits are wanted, restore \
-         them from the regions; to go on without them, `lifeboatd adopt --lost-wal`",
-        look.host
-    )
 }
 
 fn refused_bytes(error: &crate::wal::ship::positions::ShipError) -> NoStream {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
-use lifeboat_repository::log::records::{GapReason, GapScope, WalEpochRecord};
-use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore, Signers};
+use lifeboat_repository::log::records::{GapReason, GapScope, RecordBody, WalEpochRecord};
+use lifeboat_repository::log::{KeyStanding, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::{
     self, EarlierHead, Head, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject,
     WalPages, WalTrust,
@@ -94,18 +94,31 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
 
 /// What there is behind the last head, or all there is if there is no head. Names alone are no WAL, because whoever may
 /// create objects can take any: every object is read, and counts if one of our keys signed it for its place.
+///
+/// What revoked keys have signed counts for nothing: whoever stole one could make us believe that anything is stored. After a change of keys
+/// WAL goes on where the first key of the new writer begins, and a backup is made there, see [`crate::wal::learn`].
 async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Option<Head>) -> anyhow::Result<Found> {
     let store = &*region.store;
     let head_record = head.as_ref().and_then(|head| head.durable.zip(head.last_record));
     let head = head.and_then(|head| head.durable);
+    let epochs = epochs_in_force(log);
+    let has_revoked_keys = log.trust().signers.delegated().iter().any(|signer| signer.revoked.is_some());
+    let from = match (head, has_revoked_keys) {
+        (Some(head), _) => Some(head),
+        (None, false) => None,
+        (None, true) => match epochs.iter().min_by_key(|epoch| (epoch.timeline, epoch.lsn)) {
+            Some(first) => Some(*first),
+            None => return Ok(Found { has_revoked_keys, ..Found::default() }),
+        },
+    };
     let mut objects = Vec::new();
     for timeline in wal::timelines(store).await? {
-        if head.is_some_and(|head| timeline < head.timeline) {
+        if from.is_some_and(|from| timeline < from.timeline) {
             continue;
         }
         for form in [WalForm::Piece, WalForm::Slice] {
-            let mut pages = match head.filter(|head| head.timeline == timeline) {
-                Some(head) => WalPages::new(store, form, head, PieceSize::LARGEST),
+            let mut pages = match from.filter(|from| from.timeline == timeline) {
+                Some(from) => WalPages::new(store, form, from, PieceSize::LARGEST),
                 None => WalPages::all(store, form, timeline),
             };
             while let Some(object) = pages.next().await? {
@@ -120,20 +133,45 @@ async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Opt
     let (signed, unverified) = verify::signed(region, trust, objects).await?;
     let objects: Vec<_> = signed.iter().map(|signed| signed.object).collect();
     let end = |range: WalRange| WalPosition { timeline: range.timeline, lsn: range.end };
+    let told = || log.gaps_as_told().filter(|told| told.standing == KeyStanding::InForce).map(|told| told.gap);
+    let went_back = told().filter(|gap| gap.reason == GapReason::ServerWentBack).filter_map(gap_range);
+    let given_up = went_back.map(end).max_by_key(|at| (at.timeline, at.lsn));
+    // Behind the last WAL that is stored a gap has no other side: it is put on record again when WAL from there comes.
+    let has_other_side = |gap: &WalRange| {
+        let behind = objects
+            .iter()
+            .map(|object| object.range)
+            .any(|range| range.timeline == gap.timeline && range.end > gap.end);
+        behind || head.is_some_and(|head| head.timeline == gap.timeline && head.lsn >= gap.end)
+    };
+    let scoped = |scope| told().filter(move |gap| gap.scope == scope);
+    let ranges = |scope| scoped(scope).filter_map(|gap| Some((gap_range(gap)?, gap.reason)));
+    let losses: Vec<_> = ranges(GapScope::Region).filter(|(range, _)| has_other_side(range)).collect();
+    let gaps: Vec<_> = ranges(GapScope::Everywhere).map(|(range, _)| range).filter(has_other_side).collect();
+    let missing: Vec<_> = gaps.iter().copied().chain(losses.iter().map(|(range, _)| *range)).collect();
+    let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &missing);
+    // What lies behind a hole was acknowledged to nobody: a server need not have it.
+    let connects =
+        |range: WalRange| durable.is_some_and(|durable| durable.timeline != range.timeline || range.end <= durable.lsn);
     let marks = signed.iter().filter_map(|signed| Some((signed.object.range, signed.mark?)));
+    let marks = marks.filter(|(range, _)| connects(*range));
     let checksums = marks.clone().map(|(range, mark)| (range, mark.content_crc)).collect();
     let records = marks.filter_map(|(range, mark)| Some((end(range), mark.record?)));
     let records = head_record.into_iter().chain(records).collect();
-    let went_back = log.wal_gaps().filter(|gap| gap.reason == GapReason::ServerWentBack).filter_map(gap_range);
-    let given_up = went_back.map(end).max_by_key(|at| (at.timeline, at.lsn));
-    let scoped = |scope| log.wal_gaps().filter(move |gap| gap.scope == scope);
-    let losses: Vec<_> = scoped(GapScope::Region).filter_map(|gap| Some((gap_range(gap)?, gap.reason))).collect();
-    let gaps: Vec<_> = scoped(GapScope::Everywhere).filter_map(gap_range).collect();
-    let missing: Vec<_> = gaps.iter().copied().chain(losses.iter().map(|(range, _)| *range)).collect();
-    let epoch = |record: &WalEpochRecord| WalPosition { timeline: record.timeline, lsn: record.start };
-    let epochs: Vec<_> = log.wal_epochs().map(epoch).collect();
-    let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &missing);
-    Ok(Found { durable, objects, gaps, losses, records, checksums, given_up, unverified })
+    Ok(Found { durable, objects, gaps, losses, records, checksums, given_up, unverified, has_revoked_keys })
+}
+
+/// Where the keys for WAL begin that a key in force has put on record.
+fn epochs_in_force(log: &RegionLog) -> Vec<WalPosition> {
+    let signers = &log.trust().signers;
+    let in_force = log.entries().iter().filter(|entry| signers.standing(&entry.signer) == KeyStanding::InForce);
+    let epochs = in_force.filter_map(|entry| match &entry.record.body {
+        RecordBody::WalEpoch(WalEpochRecord { timeline, start, .. }) => {
+            Some(WalPosition { timeline: *timeline, lsn: *start })
+        }
+        _ => None,
+    });
+    epochs.collect()
 }
 
 /// Without a head: where the WAL begins. The first object that is there need not be the first that was sent, but a key is
@@ -173,7 +211,17 @@ pub(crate) fn pieces_until(safe: WalPosition, objects: &[WalObject], gaps: &[Wal
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifeboat_vocabulary::{Lsn, TimelineId};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use lifeboat_repository::format::ids::RepositoryId;
+    use lifeboat_repository::keys::{Identity, KeyRecipients, SigningKey};
+    use lifeboat_repository::log::records::{Origin, SignerRecord, WalGapRecord};
+    use lifeboat_repository::log::{Delegation, Draft, NoteSigner, Revocation, Role, Statement};
+    use lifeboat_repository::wal::{PlainWal, WalEpoch, WalLevels, WalSealer};
+    use lifeboat_stores::{Hooks, PutMode, Request, Step, WithHooks};
+    use lifeboat_vocabulary::{Lsn, RecordMark, TimelineId};
+
+    use crate::log_samples::Regions;
 
     const SIZE: u64 = 16;
 
@@ -234,5 +282,136 @@ mod tests {
         }
         let objects = [slice(16, 32), piece(32)];
         assert_eq!(pieces_until(at(1, 48), &objects, &[range(1, 16, 32)]), at(1, 48), "behind a gap on record");
+    }
+
+    const TIME: &str = "2026-11-20T02:00:00Z";
+
+    /// A region in which the host's own key has stored WAL from 16 to 24, and then somebody who stole it a slice far ahead.
+    struct Stolen {
+        regions: Regions,
+        host: Arc<NoteSigner>,
+        count: u64,
+    }
+
+    impl Stolen {
+        async fn new() -> Self {
+            let regions = Regions::new(&["a"]).await;
+            let (key, root) = (SigningKey::generate().unwrap(), regions.signer.verify_key());
+            let host = Arc::new(NoteSigner::under("lifeboat.host".parse().unwrap(), key, root));
+            let mut stolen = Self { regions, host, count: 0 };
+            let delegation = Delegation {
+                repo: stolen.repository(),
+                key: stolen.host.verify_key(),
+                name: stolen.host.name().clone(),
+                roles: vec![Role::Writer],
+                from: "2026-11-01T00:00:00Z".parse().unwrap(),
+                until: None,
+            };
+            stolen.state(Statement::Delegation(delegation)).await;
+            let recipients = [Identity::generate().unwrap().recipient()];
+            let recipients = KeyRecipients { recipients: &recipients, commands: &[] };
+            let epoch = WalEpoch::new(stolen.repository(), TIME.parse().unwrap(), recipients).await.unwrap();
+            let (epoch_id, keys_sha256) = (epoch.id(), epoch.slots().sha256);
+            let WalPosition { timeline, lsn: start } = at(1, 16);
+            let wal_segment_bytes = 16 << 20;
+            let record =
+                WalEpochRecord { epoch: epoch_id, keys_sha256, timeline, start, wal_segment_bytes, incarnation: None };
+            stolen.say(RecordBody::WalEpoch(record)).await;
+            let mut sealer =
+                WalSealer::new(stolen.repository(), Arc::clone(&stolen.host), WalLevels::default()).unwrap();
+            for (start, end) in [(16, 20), (20, 24), (1000, 1004)] {
+                let range = range(1, start, end);
+                let record = RecordMark {
+                    timeline,
+                    start: range.start,
+                    end: range.end,
+                    previous: None,
+                    crc: u32::try_from(end).unwrap(),
+                };
+                let wal = PlainWal { range, bytes: b"wal.", last_record: Some(record) };
+                let sealed = sealer.seal_checked(&epoch, WalForm::Slice, wal).unwrap();
+                let store = &stolen.regions.stores[0].store;
+                store.put(&sealed.name.key(), sealed.body, PutMode::CreateOnly).await.unwrap();
+            }
+            stolen
+        }
+
+        fn repository(&self) -> RepositoryId {
+            self.log().trust().repository
+        }
+
+        fn log(&self) -> &RegionLog {
+            self.regions.logs.values().next().unwrap()
+        }
+
+        async fn state(&mut self, statement: Statement) {
+            let statement = statement.sign(&self.regions.signer).unwrap();
+            self.regions.append("a", TIME, RecordBody::Signer(SignerRecord { statement })).await;
+        }
+
+        /// What the stolen key says.
+        async fn say(&mut self, body: RecordBody) {
+            self.count += 1;
+            let (writer, time) = (self.host.name().clone(), TIME.parse().unwrap());
+            let origin = Origin { writer, wseq: self.count, time, tool: "test".to_owned() };
+            let store = Arc::clone(&self.regions.stores[0].store);
+            let log = self.regions.logs.values_mut().next().unwrap();
+            log.append(&*store, &self.host, &Draft { origin, body }).await.unwrap();
+        }
+
+        async fn find(&self) -> (Found, usize) {
+            let reads = Arc::new(AtomicUsize::new(0));
+            let RegionStore { name, store } = &self.regions.stores[0];
+            let store = WithHooks::new(Arc::clone(store), CountReads(Arc::clone(&reads)));
+            let region = RegionStore { name: name.clone(), store: Arc::new(store) };
+            let trust = WalTrust::of(self.log().trust());
+            let found = find(&region, self.log(), &trust, None).await.unwrap();
+            (found, reads.load(Ordering::Relaxed))
+        }
+    }
+
+    struct CountReads(Arc<AtomicUsize>);
+
+    #[async_trait::async_trait]
+    impl Hooks for CountReads {
+        async fn before(&self, request: Request<'_>) -> Step {
+            if matches!(request, Request::Get { .. }) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            Step::Pass
+        }
+    }
+
+    fn gap(start: u64, end: u64) -> RecordBody {
+        let WalRange { timeline, start: from, end } = range(1, start, end);
+        let (reason, scope) = (GapReason::Other, GapScope::Everywhere);
+        RecordBody::WalGap(WalGapRecord { timeline, from, to: Some(end), reason, scope })
+    }
+
+    #[tokio::test]
+    async fn a_server_must_have_no_record_behind_a_hole_and_a_gap_without_another_side_is_not_passed() {
+        let mut stolen = Stolen::new().await;
+        stolen.say(gap(24, 2000)).await;
+        let (found, reads) = stolen.find().await;
+        assert_eq!((found.durable, reads), (Some(at(1, 24)), 3));
+        let ends: Vec<_> = found.records.iter().map(|(end, _)| *end).collect();
+        assert_eq!(ends, [at(1, 20), at(1, 24)], "nothing is acknowledged behind the hole");
+        assert_eq!(found.gaps, []);
+    }
+
+    #[tokio::test]
+    async fn what_a_revoked_key_has_signed_holds_nobody_up_and_is_not_read() {
+        let mut stolen = Stolen::new().await;
+        // What he says while his key counts is believed, so that it connects.
+        stolen.say(gap(24, 1000)).await;
+        assert_eq!(stolen.find().await.0.durable, Some(at(1, 1004)));
+        let (repo, key, time) = (stolen.repository(), stolen.host.verify_key(), TIME.parse().unwrap());
+        stolen.state(Statement::Revocation(Revocation { repo, key, time, reason: "stolen".to_owned() })).await;
+        let (found, reads) = stolen.find().await;
+        assert!(found.has_revoked_keys);
+        assert_eq!(
+            (found.durable, found.objects.len(), found.records.len(), found.gaps.len(), reads),
+            (None, 0, 0, 0, 0)
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_repository::format::header::ObjectHeader;
 use lifeboat_repository::format::layout::StoredName;
-use lifeboat_repository::log::RegionStore;
+use lifeboat_repository::log::{KeyStanding, RegionStore};
 use lifeboat_repository::wal::{WalTrust, stored_bytes_max};
 use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
@@ -71,6 +71,11 @@ impl Judge {
                 return Put::Planted { what, body };
             }
         };
+        if theirs.standing == KeyStanding::Revoked {
+            // What it says of its content may be a lie. A restore that cannot use it finds ours under another name.
+            let what = format!("{key} was signed by a key that was revoked");
+            return Put::Planted { what, body };
+        }
         let ours = self.trust.check_sealed(name, &body.bytes).ok().and_then(|signed| signed.mark);
         let (Some(theirs), Some(ours)) = (theirs.mark, ours) else { return self.by_time(region, &key).await };
         if theirs.content_crc != ours.content_crc {

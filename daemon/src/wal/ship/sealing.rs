@@ -87,7 +87,11 @@ impl Sealing {
                 self.enter(What::Notice(Arc::clone(notice)), notice_body(notice)?, wanted.as_deref(), 0);
                 return Ok(());
             }
-            Job::SealAgain { object, body, region } => return self.seal_again(*object, body, *region).await,
+            Job::SealAgain { object, body, region, sequence } => {
+                self.seal_again(*object, body, *region).await?;
+                self.ship.change(|ship_state| ship_state.sealed_again(*region, *sequence));
+                return Ok(());
+            }
             Job::Seal(raw) => raw,
         };
         let (what, at, length) = match raw {

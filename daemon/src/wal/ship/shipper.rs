@@ -102,6 +102,16 @@ impl Shipper {
         self.ship.look(|ship_state| ship_state.found_records().to_vec())
     }
 
+    /// Whether every region has told what it has.
+    pub(crate) fn knows_all_regions(&self) -> bool {
+        self.ship.look(|ship_state| (0..ship_state.region_count()).all(|region| ship_state.is_known(region)))
+    }
+
+    /// Whether a region that has answered names keys that were revoked.
+    pub(crate) fn has_revoked_keys(&self) -> bool {
+        self.ship.look(ShipState::has_revoked_keys)
+    }
+
     /// Announces that the next bytes are those at `at`, the start of a segment. After a reconnect that is the start of the
     /// segment with the last byte received: its bytes come again and are compared. Another timeline ends the one before.
     /// A hole that was not recorded before is recorded now.

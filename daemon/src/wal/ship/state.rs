@@ -42,7 +42,7 @@ pub(crate) enum Job {
     /// To be sealed for all regions.
     Seal(Raw),
     /// To be opened and sealed again under other names, for one region.
-    SealAgain { object: WalObject, body: SealedBody, region: usize },
+    SealAgain { object: WalObject, body: SealedBody, region: usize, sequence: u64 },
     /// Something for the logs of these regions, or of all.
     Notice(Arc<Notice>, Option<Vec<usize>>),
 }
@@ -81,6 +81,8 @@ pub(crate) struct Found {
     pub(crate) given_up: Option<WalPosition>,
     /// What lies there under names of WAL and is not ours.
     pub(crate) unverified: Option<String>,
+    /// Whether keys were revoked there.
+    pub(crate) has_revoked_keys: bool,
 }
 
 /// WAL as the receiver hands it on.
@@ -133,6 +135,8 @@ pub(crate) struct ShipState {
     found_wal: FoundWal,
     /// Records of regions that have answered, to be looked for at the server.
     found_records: Vec<RecordMark>,
+    /// Whether a region names keys of writers that were revoked: what they have signed counts for nothing any more.
+    has_revoked_keys: bool,
 }
 
 impl ShipState {
@@ -157,6 +161,7 @@ impl ShipState {
             records: Records::default(),
             found_wal: FoundWal::default(),
             found_records: Vec::new(),
+            has_revoked_keys: false,
         }
     }
 
@@ -395,6 +400,11 @@ impl ShipState {
     /// The records that the server must have, by what regions and spool hold.
     pub(crate) fn found_records(&self) -> &[RecordMark] {
         &self.found_records
+    }
+
+    /// Whether a region that has answered names keys that were revoked.
+    pub(crate) fn has_revoked_keys(&self) -> bool {
+        self.has_revoked_keys
     }
 
     /// There is WAL up to `end` in a region or in the spool, whose last record is this.

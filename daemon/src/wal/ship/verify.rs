@@ -3,7 +3,7 @@
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt};
 use lifeboat_repository::format::WalMark;
-use lifeboat_repository::log::RegionStore;
+use lifeboat_repository::log::{KeyStanding, RegionStore};
 use lifeboat_repository::wal::{WalObject, WalTrust, stored_bytes_max};
 use lifeboat_stores::{ByteRange, StoreError};
 use lifeboat_vocabulary::{ByteCount, error_chain};
@@ -24,6 +24,8 @@ pub(crate) struct SignedObject {
 #[derive(Debug)]
 pub(crate) enum Verified {
     Signed(Option<WalMark>),
+    /// By a key that was revoked since: nobody knows whether its owner has signed it, or whoever stole the key.
+    Revoked,
     /// It is not there any more.
     Gone,
     /// None of our keys signed it for this place, or it was changed.
@@ -47,13 +49,16 @@ pub(crate) async fn verify(region: &RegionStore, trust: &WalTrust, object: WalOb
         Err(error) => return Err(error),
     };
     Ok(match trust.check_sealed(&name, &bytes) {
-        Ok(signed) => Verified::Signed(signed.mark),
+        Ok(signed) => match signed.standing {
+            KeyStanding::InForce => Verified::Signed(signed.mark),
+            KeyStanding::Revoked => Verified::Revoked,
+        },
         Err(error) => Verified::Refused(error_chain(&error)),
     })
 }
 
 /// Those of the objects that are signed for their places, and the first of the others. Those are reported, and count for
-/// nothing.
+/// nothing. Those of revoked keys count for nothing either, and are nothing to report: a restore reads them.
 ///
 /// # Errors
 /// If the region does not give one of them.
@@ -72,7 +77,7 @@ pub(crate) async fn signed(
     while let Some((object, outcome)) = verified.try_next().await? {
         match outcome {
             Verified::Signed(mark) => signed.push(SignedObject { object, mark }),
-            Verified::Gone => {}
+            Verified::Gone | Verified::Revoked => {}
             Verified::Refused(why) => {
                 refused += 1;
                 first.get_or_insert_with(|| format!("{}: {why}", object.key()));

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lifeboat_stores::{PutMode, SealedBody, StoreError};
+use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime, WalPosition};
 
 use crate::backup::write::packer::StoredObject;
@@ -22,6 +22,7 @@ use crate::format::layout;
 use crate::format::packs_list::{PacksList, PacksListError};
 use crate::keys::slots::{EpochPlace, KeyRecipients, SlotsError, seal_slots};
 use crate::log::append::Draft;
+use crate::log::create_once::{Created, create_once};
 use crate::log::link::LogHead;
 use crate::log::note::NoteSigner;
 use crate::log::records::backup::{
@@ -214,9 +215,10 @@ async fn commit_region(
     let slots = record.epochs.first().map(|epoch| layout::slots(epoch.id, epoch.slots));
     let slots = slots.ok_or_else(|| commit("the record names no key".into()))?;
     for (key, object) in [(slots, keys), (layout::packs_list(&backup), list)] {
-        match region.store.put(&key, object.clone(), PutMode::CreateOnly).await {
-            // Both names hold random bits of this backup: what is there already is ours.
-            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+        // Whoever sees a backup grow knows both names.
+        match create_once(&*region.store, &key, object).await {
+            Ok(Created::Ours) => {}
+            Ok(Created::Others) => return Err(ExclusionReason::Taken { key }),
             Err(source) => return Err(ExclusionReason::Upload { key, source }),
         }
     }

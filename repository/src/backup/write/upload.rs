@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError};
+use lifeboat_stores::{ObjectKey, SealedBody, StoreError};
 use lifeboat_vocabulary::{RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
+use crate::log::create_once::{Created, create_once};
 use crate::log::region_store::RegionStore;
 
 /// Why a region is excluded from a backup.
@@ -33,6 +34,12 @@ pub enum ExclusionReason {
         key: ObjectKey,
         /// Why.
         source: StoreError,
+    },
+    /// Something else lies where an object was to go.
+    #[error("{key} exists with another content: find out who writes there")]
+    Taken {
+        /// Which object.
+        key: ObjectKey,
     },
     /// It was so slow that it held up the others.
     #[error("lagged {lag:?} behind the other regions (limit {limit:?})")]
@@ -238,25 +245,33 @@ async fn upload_task(upload: Arc<RegionUpload>, progress: Arc<Progress>) {
             () = upload.excluded.cancelled() => return,
             item = upload.receiver.recv() => match item { Ok(item) => item, Err(_) => return },
         };
-        let put = upload.region.store.put(&item.key, item.body.clone(), PutMode::CreateOnly);
         let outcome = tokio::select! {
             biased;
             () = upload.excluded.cancelled() => return,
-            outcome = put => outcome,
+            outcome = put(&upload.region, &item) => outcome,
         };
         match outcome {
-            // The name holds 128 random bits: an object that is there already is the one of our own first attempt.
-            Ok(_) | Err(StoreError::Conflict { .. }) => {
+            Ok(()) => {
                 let bytes = item.body.bytes.len();
                 upload.pending.lock().remove(&item.id);
                 upload.done.fetch_add(1, Ordering::Relaxed);
                 progress.add_stored(bytes);
             }
-            Err(source) => {
-                upload.exclude(ExclusionReason::Upload { key: item.key.clone(), source });
+            Err(reason) => {
+                upload.exclude(reason);
                 return;
             }
         }
+    }
+}
+
+async fn put(region: &RegionStore, item: &Item) -> Result<(), ExclusionReason> {
+    let Item { key, body, .. } = item;
+    let failed = |source| ExclusionReason::Upload { key: key.clone(), source };
+    // Whoever sees a region that is ahead knows the names of packs too. One of our own first attempts is known below, by the retries.
+    match create_once(&*region.store, key, body).await.map_err(failed)? {
+        Created::Ours => Ok(()),
+        Created::Others => Err(ExclusionReason::Taken { key: key.clone() }),
     }
 }
 

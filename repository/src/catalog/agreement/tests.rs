@@ -95,3 +95,15 @@ async fn tampering_is_a_disagreement_and_an_outage_is_not() {
     }
     drop(scene);
 }
+
+#[tokio::test]
+async fn a_second_record_in_one_log_is_no_disagreement() {
+    let mut scene = Scene::new(&["a", "b"]).await;
+    let record = scene.backup(10, 100, &[0, 1]).await;
+    let other = crate::log::records::backup::BackupRecord { duration_ms: 1, ..record };
+    scene.append(1, RecordBody::Backup(Box::new(other))).await;
+    let (a, b) = (scene.log(0).await, scene.log(1).await);
+    let (name_a, name_b): (RegionName, RegionName) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let readings = [reading(&name_a, &a), reading(&name_b, &b)];
+    assert_eq!(disagreements(&readings, &RememberedHeads::new()), []);
+}

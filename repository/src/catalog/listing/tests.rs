@@ -114,8 +114,10 @@ async fn oddities_of_a_region_are_reported() {
         [
             "region down cannot be read: no route".to_owned(),
             "region alias calls itself eu".to_owned(),
-            format!("backup {MIDDLE} stands twice in the log of alias, as records 1 and 2"),
-            format!("backup {OLD} in alias is of system 5, the repository is of system 7400000000000000001"),
+            "in the log of region alias, record 3 of kind backup does not count: a backup of system 5, in the repository of \
+             7400000000000000001"
+                .to_owned(),
+            format!("backup {MIDDLE} stands twice in the log of alias, as records 1 and 2; the first one counts"),
             "region alias was given twice; the second is not used".to_owned(),
         ]
     );
@@ -241,4 +243,19 @@ async fn holds_and_damage_are_known_of_each_backup() {
     assert!(row.damaged.is_empty());
     let damaged: Vec<_> = catalog.find(&NEW.parse().unwrap()).unwrap().damaged.iter().collect();
     assert_eq!(damaged, [&region("eu")]);
+}
+
+#[tokio::test]
+async fn of_two_records_of_a_backup_in_one_log_the_first_counts() {
+    let second = BackupRecord { duration_ms: 1, ..backup(NEW) };
+    let views = [view("eu", &[backup(NEW), second]).await, view("us", &[backup(NEW)]).await];
+    for views in [views.clone(), {
+        let [one, other] = views;
+        [other, one]
+    }] {
+        let catalog = Catalog::merge(&views);
+        let twice = Finding::Twice { backup: NEW.parse().unwrap(), region: region("eu"), first: 1, second: 2 };
+        assert_eq!(catalog.findings(), [twice]);
+        assert_eq!(catalog.newest_intact().unwrap().record, backup(NEW));
+    }
 }

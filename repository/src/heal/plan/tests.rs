@@ -151,3 +151,14 @@ async fn conflicting_signed_records_are_left_to_a_person() {
         assert_eq!((plan.backups.len(), plan.disputed.len()), (0, 1), "region {target}");
     }
 }
+
+#[tokio::test]
+async fn a_second_record_in_one_log_disputes_nothing() {
+    let mut scene = Scene::new(&["a", "b"]).await;
+    let record = scene.backup(10, 100, &[0]).await;
+    let other = BackupRecord { duration_ms: 1, ..record.clone() };
+    scene.append(0, RecordBody::Backup(Box::new(other))).await;
+    let plan = plan(&scene, 1, &[0]).await;
+    assert_eq!((plan.backups.len(), plan.disputed.len()), (1, 0));
+    assert_eq!(plan.backups[0].record, record, "the first one is brought");
+}

@@ -368,3 +368,37 @@ async fn what_no_other_region_has_is_said_and_why() {
     let missing: Vec<_> = report.damage.iter().map(|found| found.region.as_str()).collect();
     assert_eq!(missing, ["us", "us"], "it goes on record as damage");
 }
+
+#[tokio::test]
+async fn what_lies_under_a_name_of_wal_counts_only_if_it_is_signed_for_it() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    scene.backup(10, START, &[0, 1]).await;
+    let piece = scene.wal(START, START + MIB, &[0]).await;
+    let slice = scene.wal(START + MIB, START + MIB + 4096, &[0]).await;
+    let (piece, slice) = (piece.name.key(), slice.name.key());
+    // Somebody takes the name of the piece, and in another region that of a larger object over the slice.
+    scene.overwrite(1, &piece, Bytes::from_static(b"planted")).await;
+    let wide = crate::samples::wal_range(1, START + MIB, START + 2 * MIB);
+    let wide = crate::wal::name::WalObject::new(crate::format::layout::WalForm::Slice, wide).unwrap().key();
+    scene.overwrite(1, &wide, Bytes::from_static(b"planted")).await;
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!(report.wal_objects, 2, "{report:?}");
+    for key in [&piece, &slice] {
+        assert_eq!(scene.contents(1).await.get(key), scene.contents(0).await.get(key), "{key}");
+    }
+    // One of ours that was sealed by another run is WAL all the same.
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!((report.wal_objects, report.left_count), (0, 0), "{report:?}");
+}
+
+#[tokio::test]
+async fn small_objects_of_a_backup_whose_names_were_taken_are_replaced_before_its_record_is_written() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    let record = scene.backup(10, START, &[0]).await;
+    let list = layout::packs_list(&record.backup);
+    let size = scene.contents(0).await[&list].len();
+    scene.overwrite(1, &list, Bytes::from(vec![b'x'; size])).await;
+    let report = scene.heal(1, &[0]).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(scene.contents(1).await.get(&list), scene.contents(0).await.get(&list));
+}

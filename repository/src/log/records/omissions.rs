@@ -14,6 +14,9 @@ pub const OMISSIONS_NAMED_MAX: usize = 100;
 /// The longest path, and the longest text, of an omission in a record, in **bytes**.
 pub const OMISSION_BYTES_MAX: usize = 300;
 
+/// The end of a text that was cut.
+const CUT: &str = "...";
+
 /// What is not in a backup. Counts are of all, `named` has the first [`OMISSIONS_NAMED_MAX`] of them, missing data first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Omissions {
@@ -76,7 +79,6 @@ impl Omission {
 
 /// One line that may stand in a record.
 fn line(text: &str) -> String {
-    const CUT: &str = "...";
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.trim().is_empty() {
         return "?".to_owned();
@@ -116,6 +118,16 @@ impl Omissions {
     /// Those of a kind that are named.
     pub fn named_of(&self, what: OmittedPart) -> impl Iterator<Item = &Omission> {
         self.named.iter().filter(move |omission| omission.what == what)
+    }
+
+    /// Whether everything that is data or configuration is named, and by its whole path.
+    #[must_use]
+    pub fn names_all(&self) -> bool {
+        let all = |what, count| self.named_of(what).count() as u64 == count;
+        let is_whole = |omission: &Omission| !omission.path.ends_with(CUT);
+        all(OmittedPart::Data, self.data)
+            && all(OmittedPart::Configuration, self.configuration)
+            && self.named.iter().all(is_whole)
     }
 
     /// What contradicts itself, if anything does.
@@ -162,5 +174,11 @@ mod tests {
         assert_eq!((all.data, all.configuration, all.other, all.named.len()), (3, 0, 200, OMISSIONS_NAMED_MAX));
         assert_eq!(all.named_of(OmittedPart::Data).count(), 3);
         assert_eq!(all.check(), Ok(()));
+        assert!(all.names_all(), "the others are neither data nor configuration");
+        let settings =
+            |n: usize| (0..n).map(|n| Omission::new(OmittedPart::Configuration, &format!("{n}.conf"), "a link"));
+        assert!(Omissions::of(settings(100)).names_all() && !Omissions::of(settings(101)).names_all());
+        let long = Omission::new(OmittedPart::Configuration, &"x/".repeat(400), "a link");
+        assert!(!Omissions::of([long]).names_all());
     }
 }

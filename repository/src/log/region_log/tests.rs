@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::log::append::{Attempt, Draft};
-use crate::log::records::record::{Link, Record};
+use crate::log::records::record::{LOG_BYTES_MAX, Link, Record};
 use crate::samples;
 use async_trait::async_trait;
 use lifeboat_stores::{Hooks, MemoryStore, PutMode, Request, SealedBody, Step, WithHooks};
@@ -159,16 +159,78 @@ async fn an_object_that_is_no_record_stops_neither_readers_nor_writers() {
     assert_eq!(outside.iter().map(|outside| outside.seq).collect::<Vec<_>>(), [3, 6]);
     assert_eq!(old.at(4).unwrap().record.body, backup(3).body);
     assert!(old.at(3).is_none());
-    // Taken away again: what was written behind it is found by everybody.
+    // Taken away, it leaves a place free that somebody else could fill: anything in its place cures that.
     store.delete(&layout::log_note(3)).await.unwrap();
+    let (records, outside) = found(&store).await;
+    assert_eq!((records, outside[0].seq), (3, 4));
+    assert!(outside[0].why.contains("nothing lies at place 3 of the log"), "{}", outside[0]);
+    put(&store, layout::log_note(3).as_str(), Bytes::from_static(b"other junk")).await;
     assert_eq!(found(&store).await.0, 6);
 }
 
 #[tokio::test]
-async fn a_record_far_behind_the_last_one_does_not_use_up_the_places() {
+async fn a_record_behind_a_place_that_was_left_free_is_none_and_takes_nothing_out_of_the_log() {
+    let signer = samples::signer();
     let (store, log) = filled(2).await;
     let head = log.head().unwrap();
-    for seq in [u64::MAX, head.seq + 2 + OUTSIDE_MAX as u64] {
+    // An intruder with a key of the log writes one ahead, and fills the place between later.
+    let link = Link { seq: 3, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
+    put(&store, layout::log_note(3).as_str(), signed(link, backup(66))).await;
+    let mut honest = RegionLog::read(&store, trust()).await.unwrap();
+    assert_eq!((honest.entries().len(), honest.outside().len()), (2, 1));
+    let error = honest.append(&store, &signer, &backup(2)).await.unwrap_err();
+    assert!(matches!(error, LogError::HistoryChanged { seq: 3, .. }), "a key of the log has signed it: {error}");
+    // Others, that have not looked, go on, and what they write stays part of the log for ever and for everybody.
+    let link = Link { seq: 2, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
+    put(&store, layout::log_note(2).as_str(), signed(link, backup(2))).await;
+    assert_eq!(honest.refresh(&store).await.unwrap(), 1);
+    let read = RegionLog::read(&store, trust()).await.unwrap();
+    for log in [&honest, &read] {
+        assert_eq!(log.entries().last().unwrap().record.body, backup(2).body);
+        assert_eq!(log.outside().iter().map(|outside| outside.seq).collect::<Vec<_>>(), [3]);
+    }
+}
+
+#[tokio::test]
+async fn strange_objects_are_read_once() {
+    let (store, _) = filled(2).await;
+    for seq in 2..12 {
+        put(&store, layout::log_note(seq).as_str(), Bytes::from(format!("junk {seq}"))).await;
+    }
+    let store = Arc::new(store);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = WithHooks::new(Arc::<MemoryStore>::clone(&store), CountReads(Arc::clone(&reads)));
+    let mut log = RegionLog::read(&counted, trust()).await.unwrap();
+    let after_first = reads.load(Ordering::Relaxed);
+    for _ in 0..5 {
+        log.look_ahead(&counted).await.unwrap();
+        log.refresh(&counted).await.unwrap();
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), after_first);
+    // An object that was exchanged is looked at again.
+    let link = Link { seq: 7, prev: Some(log.head().unwrap().sha256), ..log.at(1).unwrap().record.link.clone() };
+    put(&store, layout::log_note(7).as_str(), signed(link, backup(7))).await;
+    assert_eq!(log.look_ahead(&counted).await.unwrap(), 1);
+    assert_eq!(log.entries(), RegionLog::read(&*store, trust()).await.unwrap().entries());
+}
+
+struct CountReads(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Hooks for CountReads {
+    async fn before(&self, request: Request<'_>) -> Step {
+        if matches!(request, Request::Get { .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Step::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_record_far_behind_the_last_one_is_none() {
+    let (store, log) = filled(2).await;
+    let head = log.head().unwrap();
+    for seq in [u64::MAX, head.seq + 2] {
         let link = Link { seq, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
         put(&store, layout::log_note(seq).as_str(), signed(link, backup(2))).await;
     }
@@ -176,7 +238,7 @@ async fn a_record_far_behind_the_last_one_does_not_use_up_the_places() {
     assert_eq!((read.entries().len(), read.outside().len()), (2, 2));
     assert_eq!(
         read.append(&store, &samples::signer(), &backup(3)).await.unwrap_err().to_string().split(':').next(),
-        Some("nothing is appended behind place 100003, where history was changed")
+        Some("nothing is appended behind place 3, where history was changed")
     );
 }
 
@@ -193,14 +255,17 @@ async fn a_copy_of_a_record_at_another_place_stops_nobody() {
 }
 
 #[tokio::test]
-async fn a_record_behind_a_place_that_became_free_is_found_before_anything_is_appended() {
+async fn nothing_is_appended_at_a_place_that_became_free_before_records() {
     let (store, log) = filled(2).await;
     let (mut first, mut second) = (log.clone(), log);
     put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"junk")).await;
     first.append(&store, &samples::signer(), &backup(2)).await.unwrap();
     store.delete(&layout::log_note(2)).await.unwrap();
+    let error = second.append(&store, &samples::signer(), &backup(3)).await.unwrap_err();
+    assert!(matches!(error, LogError::HistoryChanged { seq: 3, .. }), "{error}");
+    put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"anything")).await;
     assert_eq!(second.append(&store, &samples::signer(), &backup(3)).await.unwrap().seq, 4);
-    assert_eq!(found(&store).await, (4, Vec::new()));
+    assert_eq!(found(&store).await.0, 4);
 }
 
 #[tokio::test]
@@ -460,7 +525,7 @@ async fn a_log_that_is_full_takes_no_record_that_would_make_it_unreadable() {
         let read = RegionLog::read_within(&store, trust(), limits).await.unwrap();
         log.refresh(&store).await.unwrap();
         for log in [&read, &log] {
-            assert_eq!((log.entries().len(), log.outside().len()), (3, 1));
+            assert_eq!((log.entries().len(), log.outside().len()), (3, 2));
             assert!(log.outside()[0].why.starts_with(expected), "{}", log.outside()[0]);
         }
         let error = log.append(&store, &samples::signer(), &backup(9)).await.unwrap_err();
@@ -480,4 +545,44 @@ async fn nothing_is_written_behind_a_log_that_was_set_back_or_replaced() {
     let error = log.append(&store, &samples::signer(), &backup(7)).await.unwrap_err();
     assert!(matches!(error, LogError::Forked { seq: 3, .. }), "{error:?}");
     assert_eq!(RegionLog::read(&store, trust()).await.unwrap().entries(), now.entries());
+}
+
+#[tokio::test]
+async fn who_follows_finds_a_record_at_a_place_that_became_free() {
+    let signer = samples::signer();
+    let (store, mut writer) = filled(2).await;
+    put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"junk")).await;
+    let mut follower = RegionLog::read(&store, trust()).await.unwrap();
+    store.delete(&layout::log_note(2)).await.unwrap();
+    for wseq in 2..4 {
+        assert_eq!(writer.append(&store, &signer, &backup(wseq)).await.unwrap().seq, wseq);
+        assert_eq!(follower.refresh(&store).await.unwrap(), 1);
+    }
+    assert_eq!(follower.entries(), writer.entries());
+}
+
+#[tokio::test]
+async fn objects_behind_a_free_place_close_no_log() {
+    let (store, _) = filled(2).await;
+    for seq in 0..FAR_MAX as u64 + 50 {
+        put(&store, layout::log_note(1_000_000 + seq).as_str(), Bytes::from(format!("junk {seq}"))).await;
+    }
+    let mut log = RegionLog::read(&store, trust()).await.unwrap();
+    assert_eq!((log.entries().len(), log.outside().len(), log.room), (2, FAR_MAX, Room::Left));
+    log.append(&store, &samples::signer(), &backup(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_log_still_takes_what_only_the_pruner_says() {
+    let (store, _) = filled(20).await;
+    let limits = LogLimits { records: 20, bytes: LOG_BYTES_MAX };
+    let mut log = RegionLog::read_within(&store, trust(), limits).await.unwrap();
+    let backups = vec!["20261120T020003Z-00000001".parse().unwrap()];
+    let body = RecordBody::Keep(crate::log::records::care::KeepRecord { backups });
+    let keep = Draft { origin: samples::origin(77), body };
+    let error = log.append(&store, &samples::signer(), &backup(20)).await.unwrap_err();
+    assert!(matches!(error, LogError::TooLong { max: 20 }), "{error}");
+    log.append(&store, &samples::signer(), &keep).await.unwrap();
+    let read = RegionLog::read_within(&store, trust(), limits).await.unwrap();
+    assert_eq!(read.entries(), log.entries());
 }

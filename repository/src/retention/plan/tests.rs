@@ -448,3 +448,15 @@ fn a_decision_of_the_future_counts_from_when_its_record_arrived() {
     assert!(matches!(behind(&StoreFacts::default())[..], [Guard::ClockBehind { .. }]));
     assert_eq!(behind(&StoreFacts { decided: Some(now), ..StoreFacts::default() }), []);
 }
+
+#[test]
+fn a_backup_of_which_nobody_can_see_whether_it_is_whole_is_kept_and_pushes_none_out() {
+    let mut all = backups(&["2026-11-19T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-20T05:00:00Z"]);
+    let kept = |all: &[Candidate]| plan_candidates(all, &only(2, 0, 0), utc("2026-11-20T06:00:00Z")).kept.len();
+    assert_eq!(kept(&all), 2, "the newest of the day stands for it");
+    with(&mut all, "2026-11-20T05:00:00Z", |newest| newest.verification = Verification::Unknown);
+    assert_eq!(kept(&all), 3, "it may be the best of the day, or nothing");
+    with(&mut all, "2026-11-20T05:00:00Z", |newest| newest.verification = Verification::Undrilled);
+    with(&mut all, "2026-11-20T02:00:00Z", |older| older.verification = Verification::Unknown);
+    assert_eq!(kept(&all), 2, "a good one of the day is newer");
+}

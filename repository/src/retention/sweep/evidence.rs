@@ -20,12 +20,19 @@ use crate::retention::sweep::error::SweepError;
 use crate::retention::sweep::listing::{Pages, Seen};
 use crate::retention::sweep::settings::Elsewhere;
 
+/// The backups whose folders one backup refers to, at the most: each is listed.
+const FOLDERS_MAX: usize = 1000;
+/// Objects of other backups that are kept in mind, for all backups together; each takes some 150 bytes.
+const NEEDS_MAX: usize = 4_000_000;
+
 /// What a region's store says about the backups of its log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// When records arrived, by the store's clock and their places in the log.
     notes: BTreeMap<u64, UtcTime>,
     contents: BTreeMap<BackupId, Contents>,
+    /// How many objects of other backups are kept in mind.
+    needed: usize,
 }
 
 /// What lies there of one backup.
@@ -81,15 +88,6 @@ impl Evidence {
         self.notes.get(&seq).copied()
     }
 
-    /// What is missing of a backup, if anything is known to be.
-    #[must_use]
-    pub(crate) fn lacking(&self, backup: &BackupId) -> Option<&str> {
-        match &self.contents.get(backup)?.presence {
-            Presence::Lacking(what) => Some(what),
-            Presence::Whole | Presence::Unknown => None,
-        }
-    }
-
     /// What a plan takes into account, together with what is known of other regions: a region that was healed has an older
     /// backup since yesterday, and the one that it came from has had it for long.
     pub(crate) fn facts(&self, state: &RegionState, elsewhere: &Elsewhere) -> StoreFacts {
@@ -104,8 +102,10 @@ impl Evidence {
             if let Some(here) = self.arrived(backup.seq) {
                 facts.arrived.insert(id.clone(), there.map_or(here, |there| here.min(there)));
             }
-            if self.lacking(id).is_some() {
-                facts.lacking.insert(id.clone());
+            match self.contents.get(id).map(|contents| &contents.presence) {
+                Some(Presence::Lacking(_)) => drop(facts.lacking.insert(id.clone())),
+                Some(Presence::Unknown) => drop(facts.unknown.insert(id.clone())),
+                Some(Presence::Whole) | None => {}
             }
         }
         facts
@@ -137,7 +137,15 @@ impl Evidence {
         let look = Look { store, now };
         for backup in state.backups.values().map(|backup| &backup.record) {
             if !self.contents.contains_key(&backup.backup) {
-                let contents = look.contents(backup).await?;
+                let mut contents = look.contents(backup).await?;
+                if let BackupNeeds::Known(keys) = &contents.needs {
+                    if self.needed.saturating_add(keys.len()) > NEEDS_MAX {
+                        let why = format!("all backups together need more than {NEEDS_MAX} objects of others");
+                        contents.needs = BackupNeeds::Unknown(why);
+                    } else {
+                        self.needed += keys.len();
+                    }
+                }
                 self.contents.insert(backup.backup.clone(), contents);
             }
         }
@@ -218,6 +226,10 @@ impl Look<'_> {
         };
         let folder = |key: &ObjectKey| layout::folder_of(key).unwrap_or_else(|| record.backup.clone());
         let folders: BTreeSet<BackupId> = list.iter().map(|(key, _)| folder(key)).collect();
+        if folders.len() > FOLDERS_MAX {
+            let why = format!("the list of its objects names the folders of {} backups", folders.len());
+            return Ok(Contents { presence: Presence::Lacking(why.clone()), needs: BackupNeeds::Unknown(why) });
+        }
         // Only of what the list names: whoever may create objects must not fill this machine's memory.
         let mut missing: BTreeSet<&ObjectKey> = list.iter().map(|(key, _)| key).collect();
         let shards: BTreeMap<&ObjectKey, ByteCount> =
@@ -255,6 +267,9 @@ impl Look<'_> {
         let bytes = match self.store.get(&key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
             Ok(bytes) => bytes,
             Err(StoreError::NotFound { .. }) => return Err(lacking("the list of its objects is missing".to_owned())),
+            Err(error @ StoreError::Unsupported { .. }) => {
+                return Err(lacking(format!("the list of its objects is none: {}", error_chain(&error))));
+            }
             // The store may say more another time.
             Err(error) => {
                 let why = format!("the list of its objects cannot be read: {}", error_chain(&error));
@@ -264,7 +279,14 @@ impl Look<'_> {
         if sha256(&bytes) != record.packs.sha256 {
             return Err(lacking("the list of its objects is not the one that its record names".to_owned()));
         }
-        PacksList::parse(&bytes).map_err(|error| lacking(format!("the list of its objects: {}", error_chain(&error))))
+        let list = PacksList::parse(&bytes);
+        let list = list.map_err(|error| lacking(format!("the list of its objects: {}", error_chain(&error))))?;
+        match (list.len() as u64, record.packs.objects) {
+            (found, expected) if found != expected => {
+                Err(lacking(format!("the list of its objects names {found}, and its record says {expected}")))
+            }
+            _ => Ok(list),
+        }
     }
 }
 

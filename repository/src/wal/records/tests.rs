@@ -93,8 +93,9 @@ async fn gaps_and_keys_of_all_logs_are_reported_once() {
     assert_eq!(eu.1.wal_gaps().collect::<Vec<_>>(), [&everywhere, &here]);
     let (eu_name, us_name) = (eu.0.clone(), us.0.clone());
     let records = records(&[eu, us]);
-    let both = KnownGap { gap: everywhere.clone(), regions: vec![eu_name.clone(), us_name] };
-    assert_eq!(records.gaps, [both, KnownGap { gap: here, regions: vec![eu_name] }]);
+    let both =
+        KnownGap { gap: everywhere.clone(), regions: vec![eu_name.clone(), us_name], standing: KeyStanding::InForce };
+    assert_eq!(records.gaps, [both, KnownGap { gap: here, regions: vec![eu_name], standing: KeyStanding::InForce }]);
     assert_eq!(records.gaps_of_all().collect::<Vec<_>>(), [&everywhere]);
     let found: Vec<_> = records.epochs.values().cloned().collect();
     assert_eq!(found, [vec![epoch(1)], vec![epoch(2)]]);

@@ -34,7 +34,9 @@ pub(crate) struct Sealed {
 impl ShipState {
     /// A region has told what it has, and its lease is ours.
     pub(crate) fn entered(&mut self, region: usize, found: Found, time: UtcTime) {
-        let Found { durable, objects, gaps, losses, records, checksums, given_up, unverified } = found;
+        let Found { durable, objects, gaps, losses, records, checksums, given_up, unverified, has_revoked_keys } =
+            found;
+        self.has_revoked_keys |= has_revoked_keys;
         let durable = durable.or(self.owed);
         for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
             self.marks.found(at);
@@ -82,11 +84,18 @@ impl ShipState {
     /// An object cannot go to a region, because its name is taken there by one that is not ours: its WAL is sealed again under
     /// other names. A history has no other name, and the other regions have it.
     pub(crate) fn planted(&mut self, region: usize, load: &Load, what: String, body: SealedBody) {
-        self.pending_objects.done(region, load.file.sequence);
         self.at(region, |uploader| uploader.unverified(what));
-        if let What::Wal(object) = &load.what {
-            self.jobs.push_back(Job::SealAgain { object: *object, body, region });
+        let sequence = load.file.sequence;
+        match &load.what {
+            // CRASH SAFETY: it waits until its WAL waits under the other names, so that at any time one of them is kept.
+            What::Wal(object) => self.jobs.push_back(Job::SealAgain { object: *object, body, region, sequence }),
+            _ => self.pending_objects.done(region, sequence),
         }
+    }
+
+    /// The WAL of a load waits for a region under other names, or cannot.
+    pub(crate) fn sealed_again(&mut self, region: usize, sequence: u64) {
+        self.pending_objects.done(region, sequence);
     }
 
     /// The name of the key in use is taken in a region: the next object gets a new key.

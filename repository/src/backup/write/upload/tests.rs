@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_stores::{Fault, MemoryStore, ObjectKey, Operation, Rule, SealedBody, Store, WithFaults};
+use lifeboat_stores::{Fault, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, Store, WithFaults};
 use lifeboat_vocabulary::RegionName;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
 use crate::backup::write::upload::{BufferPermit, ExclusionReason, UploadHub, UploadSettings};
 use crate::format::aead::sha256;
+use crate::format::ids::ObjectId;
+use crate::format::layout;
 use crate::log::region_store::RegionStore;
 
 const LAG_LIMIT: Duration = Duration::from_secs(4);
@@ -116,4 +118,30 @@ async fn stopping_ends_uploads_that_would_take_for_ever() {
     hub.close();
     stop.cancel();
     assert!(hub.drained(&name("a")).await.is_err(), "an upload that was cut short is not complete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_somebody_else_has_taken_excludes_the_region_and_our_own_does_not() {
+    let backup = "20261120T020003Z-5f1c09ab".parse().unwrap();
+    let (index, pack) = (layout::index_shard(&backup, 0), layout::pack(&backup, 0, ObjectId::from_bytes([9; 16])));
+    for (key, there, is_done) in [
+        (&index, &b"junk"[..], false),
+        (&index, &[7; 1000], true),
+        (&index, &[7; 1001], false),
+        (&pack, &[7; 999], false),
+        (&pack, &[7; 1000], true),
+    ] {
+        let ((a, in_a), permits) = (region("a", vec![]), permits(1));
+        let body = |bytes: &[u8]| SealedBody { sha256: sha256(bytes), bytes: Bytes::copy_from_slice(bytes) };
+        in_a.put(key, body(there), PutMode::CreateOnly).await.unwrap();
+        let hub = hub(vec![a], &CancellationToken::new());
+        permits.1.try_recv().unwrap();
+        hub.submit(key, body(&[7; 1000]), BufferPermit::new(permits.0.clone()));
+        hub.close();
+        match hub.drained(&name("a")).await {
+            Ok(()) => assert!(is_done, "{key} of {} bytes", there.len()),
+            Err(ExclusionReason::Taken { key: taken }) => assert_eq!((is_done, &taken), (false, key)),
+            Err(other) => panic!("{key}: {other:?}"),
+        }
+    }
 }
