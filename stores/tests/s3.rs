@@ -167,6 +167,19 @@ async fn the_first_objects_of_a_session_are_looked_for_after_they_were_written()
         assert_eq!(matches!(answer, Err(StoreError::Transient { .. })), count < 3, "{count}: {answer:?}");
         server.faults().clear();
     }
+    // Something that keeps nothing and cannot list either is never believed.
+    let store = open(&support::region(&server.url(), "")).await.unwrap();
+    let everything = Page { times: Times::any(u64::MAX), etag: "\"0123\"".to_owned(), body: String::new() };
+    let only_puts = Page { times: Times::of(Operation::PutObject, u64::MAX), ..everything.clone() };
+    let refused = FailNext { times: Times::of(Operation::ListObjectsV2, u64::MAX), failure: Failure::status(404) };
+    for (page, refusal) in [(everything, None), (only_puts, Some(refused))] {
+        server.faults().change(|plan| (plan.page_in_200, plan.fail_next) = (Some(page), refusal));
+        for number in 0..10 {
+            let answer = create(&store, &format!("nowhere/{number}"), "x").await;
+            assert!(matches!(answer, Err(StoreError::Transient { .. })), "{number}: {answer:?}");
+        }
+        server.faults().clear();
+    }
     // Without the right to look, what is written counts.
     let deny = Deny { operation: Operation::ListObjectsV2, keys: KeyPattern::any() };
     server.faults().change(|plan| plan.deny = vec![deny]);

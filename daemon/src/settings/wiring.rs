@@ -57,8 +57,9 @@ pub fn cluster<'a>(config: &'a Config, name: Option<&ClusterName>) -> anyhow::Re
     }
 }
 
-/// Packs have names with random bits: one that is there after an answer to our own write was lost is ours, because nobody could know the name before. The
-/// names of the other objects of a backup follow from its own, which everybody sees who can list.
+/// Packs have names with random bits: one that is there after the answer to our own write was lost is ours, because nobody
+/// could know the name before. The names of the other objects of a backup follow from its own, which everybody sees who can
+/// list.
 fn key_nature(key: &ObjectKey) -> KeyNature {
     match layout::parse(key) {
         Some(StoredName::Pack { .. }) => KeyNature::Unguessable,

@@ -60,6 +60,9 @@ pub struct KeptConfig {
     pub values: Vec<KeptValue>,
     /// What is not kept, by its path, and why.
     pub not_kept: BTreeMap<String, String>,
+    /// Files that may be missing, and were.
+    #[serde(default)]
+    pub not_there: BTreeSet<String>,
 }
 
 impl fmt::Debug for KeptConfig {
@@ -157,7 +160,9 @@ impl<'s> ConfigReader<'s> {
                     ReferenceKind::File => open.push((to, kind)),
                     ReferenceKind::Names => open.push((to, ConfigKind::Names)),
                     ReferenceKind::FileIfThere => {
-                        if !matches!(&self.content(&to).await?, Err(why) if why == NOT_THERE) {
+                        if matches!(&self.content(&to).await?, Err(why) if why == NOT_THERE) {
+                            self.kept.not_there.insert(to);
+                        } else {
                             open.push((to, kind));
                         }
                     }

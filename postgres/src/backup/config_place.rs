@@ -96,6 +96,23 @@ fn normal(path: &str) -> String {
     joined
 }
 
+/// How a file of the copy names another one: relative to its own directory.
+pub(crate) fn relative(from: &str, to: &str) -> String {
+    let mut up: Vec<&str> = from.split('/').collect();
+    up.pop();
+    let mut down: Vec<&str> = to.split('/').collect();
+    while let (Some(a), Some(b)) = (up.first(), down.first())
+        && a == b
+        && down.len() > 1
+    {
+        up.remove(0);
+        down.remove(0);
+    }
+    let mut parts = vec![".."; up.len()];
+    parts.extend(down);
+    parts.join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

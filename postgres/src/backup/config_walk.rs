@@ -19,6 +19,9 @@ pub trait ConfigSource {
     /// The content of a file; `None` if it is not there.
     fn text(&self, place: &ConfigPlace) -> Option<Cow<'_, [u8]>>;
 
+    /// Whether the server is known to have had no such file.
+    fn was_absent(&self, place: &ConfigPlace) -> bool;
+
     /// The files of a directory that an include of it takes; `None` if nothing is known of it.
     fn members(&self, directory: &ConfigPlace) -> Option<Members>;
 }
@@ -74,9 +77,12 @@ pub fn walk(roots: &[(ConfigPlace, ConfigKind)], source: &dyn ConfigSource) -> W
             let by = Some(place.clone());
             match reference.kind {
                 ReferenceKind::File => open.push((to, kind, by, depth + 1)),
-                // Whether it was there on the server nobody knows: what was read of it is kept.
                 ReferenceKind::FileIfThere if source.text(&to).is_some() => open.push((to, kind, by, depth + 1)),
-                ReferenceKind::FileIfThere => {}
+                ReferenceKind::FileIfThere if kind == ConfigKind::Settings || source.was_absent(&to) => {}
+                // It may have been there, and a rule in it may have refused somebody.
+                ReferenceKind::FileIfThere => {
+                    walked.missing.insert(MissingConfig { place: to, named_by: by });
+                }
                 ReferenceKind::Names => open.push((to, ConfigKind::Names, by, depth + 1)),
                 ReferenceKind::Directory => {
                     let members = source.members(&to).unwrap_or_default();
@@ -108,6 +114,10 @@ mod tests {
             self.0.get(place).map(|text| Cow::Borrowed(text.as_bytes()))
         }
 
+        fn was_absent(&self, place: &ConfigPlace) -> bool {
+            place.to_string().starts_with("/absent/")
+        }
+
         fn members(&self, directory: &ConfigPlace) -> Option<Members> {
             let places: Vec<_> = self.0.keys().filter(|place| place.is_member_of(directory)).cloned().collect();
             (!places.is_empty()).then_some(Members { places, is_whole: true })
@@ -120,7 +130,7 @@ mod tests {
             ("/srv/pg/postgresql.conf", "include 'a.conf'\ninclude_dir '/etc/pg/conf.d'\ninclude_if_exists 'no.conf'"),
             ("/srv/pg/a.conf", "include '/etc/pg/gone.conf'\ninclude_dir '/etc/pg/empty.d'\ninclude 'postgresql.conf'"),
             ("/etc/pg/conf.d/x.conf", "include '../deep.conf'"),
-            ("/srv/pg/pg_hba.conf", "local all @admins peer"),
+            ("/srv/pg/pg_hba.conf", "local all @admins peer\ninclude_if_exists /etc/deny\ninclude_if_exists /absent/x"),
         ];
         let place = |path: &str| ConfigPlace::of(path, Some("/srv/pg"));
         let files = Files(files.into_iter().map(|(path, text)| (place(path), text)).collect());
@@ -132,6 +142,9 @@ mod tests {
         let walked = walk(&roots, &files);
         assert_eq!(walked.reached.len(), 4);
         let missing: Vec<String> = walked.missing.iter().map(|missing| missing.place.to_string()).collect();
-        assert_eq!(missing, ["admins", "pg_ident.conf", "/etc/pg/deep.conf", "/etc/pg/empty.d", "/etc/pg/gone.conf"]);
+        assert_eq!(
+            missing,
+            ["admins", "pg_ident.conf", "/etc/deny", "/etc/pg/deep.conf", "/etc/pg/empty.d", "/etc/pg/gone.conf"]
+        );
     }
 }

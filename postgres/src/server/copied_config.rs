@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::config_files::KeptConfig;
-use crate::backup::config_place::{ConfigPlace, is_included_name};
+use crate::backup::config_place::{ConfigPlace, is_included_name, relative};
 use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, access_word, lines, references, setting};
 use crate::backup::config_walk::{ConfigSource, Members, WalkedConfig, walk};
 use crate::backup::facts::ServerFacts;
@@ -42,6 +42,9 @@ pub trait CopiedFiles {
 
     /// What the server left out of the data directory, below it or absolute.
     fn left_out(&self) -> &[String];
+
+    /// Whether [`CopiedFiles::left_out`] has all that can be configuration, with its whole name.
+    fn knows_all_left_out(&self) -> bool;
 }
 
 /// What has to be written so that a copy starts with its own configuration.
@@ -156,11 +159,15 @@ impl ConfigSource for Source<'_> {
         self.found(place).map(|(text, _)| text)
     }
 
+    fn was_absent(&self, place: &ConfigPlace) -> bool {
+        self.on_server(place).is_some_and(|path| self.kept.not_there.contains(&path))
+    }
+
     fn members(&self, directory: &ConfigPlace) -> Option<Members> {
         let is_member = |place: &ConfigPlace| place.is_member_of(directory);
         let is_listed = self.on_server(directory).is_some_and(|path| self.kept.directories.contains(&path));
         let copied = self.names_in_copy(directory);
-        let is_whole = is_listed || copied.is_some();
+        let is_whole = is_listed || copied.is_some() && self.copied.knows_all_left_out();
         // A file that is a link is in no copy, and may be kept.
         let kept = self.kept.files.iter().map(|file| ConfigPlace::of(&file.path, self.data_directory));
         let mut places: BTreeSet<ConfigPlace> = kept.filter(is_member).collect();
@@ -476,23 +483,6 @@ fn copy_name(place: &ConfigPlace) -> Option<String> {
         ConfigPlace::Inside(path) => Some(path.clone()),
         ConfigPlace::Outside(path) => path.starts_with('/').then(|| format!("{FOLDER}{path}")),
     }
-}
-
-/// How a file of the copy names another one: relative to its own directory.
-fn relative(from: &str, to: &str) -> String {
-    let mut up: Vec<&str> = from.split('/').collect();
-    up.pop();
-    let mut down: Vec<&str> = to.split('/').collect();
-    while let (Some(a), Some(b)) = (up.first(), down.first())
-        && a == b
-        && down.len() > 1
-    {
-        up.remove(0);
-        down.remove(0);
-    }
-    let mut parts = vec![".."; up.len()];
-    parts.extend(down);
-    parts.join("/")
 }
 
 #[cfg(test)]

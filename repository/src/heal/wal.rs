@@ -113,9 +113,9 @@ impl WalLack {
     }
 }
 
-/// Compares the WAL of `target` with that of `sources`. A name in the target is no WAL: an object counts if a source lists the same with
-/// the same size, else it is read where it matters, and has to be signed for its place. `refused` objects have turned out damaged everywhere: they count
-/// as nothing, so that slices are looked for in their place.
+/// Compares the WAL of `target` with that of `sources`. A name in the target is no WAL: an object counts if a source lists
+/// the same with the same size, else it is read where it matters, and has to be signed for its place. `refused` objects have
+/// turned out damaged everywhere: they count as nothing, so that slices are looked for in their place.
 ///
 /// # Errors
 /// What the target says to a listing. A source that fails is only left out.
@@ -238,7 +238,8 @@ impl Held<'_> {
                 Ok(bytes) => match proof.fault(self.trust, &bytes) {
                     None => self.stretches.add(object.range),
                     Some(why) => {
-                        tracing::warn!(region = %self.target.name, %key, why, "an object below wal/ or slices/ is not ours and counts for nothing");
+                        let region = &self.target.name;
+                        tracing::warn!(%region, %key, why, "an object among the WAL is not ours and counts for nothing");
                     }
                 },
                 // It counts for nothing: what it should hold is copied, and whoever writes it finds out what lies there.

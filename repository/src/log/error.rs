@@ -129,7 +129,8 @@ pub enum LogError {
     Statement(#[source] StatementError),
     /// More objects among the records than anybody reads.
     #[error(
-        "more than {max} objects lie at places of the log and are no records: find out who puts them there, then delete those behind the last record (nothing is appended meanwhile)"
+        "more than {max} objects lie at places of the log and are no records: find out who puts them there, then delete those \
+         behind the last record (nothing is appended meanwhile)"
     )]
     TooManyOutside {
         /// The most that are read.

@@ -71,8 +71,8 @@ struct LastRead {
 }
 
 impl LogMemory {
-    /// The log of `region` as it is now: two requests if nothing is new (and no strange objects lie behind it), and all of it the first time. Calls at the same time
-    /// share the requests. `trust` must be of the same repository and keys every time.
+    /// The log of `region` as it is now: two requests if nothing is new (and no strange objects lie behind it), and all of it
+    /// the first time. Calls at the same time share the requests. `trust` must be of the same repository and keys every time.
     ///
     /// # Errors
     /// [`LogError`], by meaning. A log that does not continue what was read before is refused, also later on, until

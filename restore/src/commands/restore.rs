@@ -55,7 +55,12 @@ pub async fn run(
     let wanted = TablespaceWish { mappings: &args.tablespace_map, unmapped: Unmapped::of(args) };
     let plan = plan(&args.to, &facts.tablespaces, wanted, record.files.raw_bytes)?;
     if decision.fetch.is_some() {
-        prepare::check(&prepare::directory_of(&plan.root.path))?;
+        let directory = prepare::directory_of(&plan.root);
+        prepare::check(&directory)?;
+        prepare::check_can_be_made(&directory)?;
+    }
+    if args.start {
+        prepare::check_can_be_made(&prepare::run_directory_of(&plan.root))?;
     }
     let bin_dir = if args.start { Some(find_server_bin(facts.server.major())?) } else { None };
     let restore = Restore { place, args, repository, keys, decision, plan, facts, output };
@@ -151,14 +156,15 @@ impl Restore<'_> {
                 limits: Limits { patience: self.patience(), ..Limits::default() },
             },
         )?;
-        let directory = prepare::directory_of(&self.plan.root.path);
+        let directory = prepare::directory_of(&self.plan.root);
         let place = prepare::take(&directory, self.plan.owner)?;
         settings.write(place.directory()).context("write the prefetcher's settings")?;
         let command = prepare::restore_command(&directory, &restore)?;
         if !starts {
             return Ok((None, Some(command)));
         }
-        let archive = Archive::new(self.place, self.repository, &self.keys, &self.decision.without).await?;
+        let (without, segment) = (&self.decision.without, settings.plan.plan()?.segment);
+        let archive = Archive::new(self.place, self.repository, &self.keys, without, segment).await?;
         let serving = Serving::start(place, &settings, Arc::new(archive))?;
         Ok((Some(serving), Some(command)))
     }
@@ -176,6 +182,7 @@ impl Restore<'_> {
         let awaited = if self.args.standby { Awaited::Following } else { Awaited::of(self.decision.target.action) };
         let recovery = Recovery {
             data_dir: &self.plan.root.path,
+            run_directory: prepare::run_directory_of(&self.plan.root),
             bin_dir,
             user: self.facts.server.bootstrap_role.clone(),
             awaited,

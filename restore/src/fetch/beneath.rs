@@ -21,6 +21,8 @@ pub(crate) type Owner = (u32, u32);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedPlace {
     pub(crate) path: PathBuf,
+    /// The path as it was asked for; only what lies above its last name is without links.
+    named: PathBuf,
     /// Device and number of the directory; `None` if nothing was there.
     found: Option<(u64, u64)>,
 }
@@ -33,17 +35,36 @@ impl PlannedPlace {
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let fault = |error: io::Error| at(path, error);
         let wanted = std::path::absolute(path).map_err(fault)?;
-        let there = existing(&wanted);
-        let mut path = std::fs::canonicalize(there).map_err(fault)?;
-        // Component by component: an empty rest adds no slash.
-        path.extend(wanted.strip_prefix(there).unwrap_or(Path::new("")).components());
+        let path = without_links(&wanted).map_err(fault)?;
+        let named = match (wanted.parent(), wanted.file_name()) {
+            (Some(above), Some(name)) => without_links(above).map_err(fault)?.join(name),
+            _ => path.clone(),
+        };
         let found = match std::fs::symlink_metadata(&path) {
             Ok(metadata) => Some((metadata.dev(), metadata.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(fault(error)),
         };
-        Ok(Self { path, found })
+        Ok(Self { path, named, found })
     }
+
+    /// A directory of ours beside it, named after it. Where the directory is a link, that is beside the link: what lies beside its
+    /// end need not be ours to write in.
+    #[must_use]
+    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.named.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    }
+}
+
+/// Follows the links in what exists of an absolute path.
+fn without_links(wanted: &Path) -> io::Result<PathBuf> {
+    let there = existing(wanted);
+    let mut path = std::fs::canonicalize(there)?;
+    // Component by component: an empty rest adds no slash.
+    path.extend(wanted.strip_prefix(there).unwrap_or(Path::new("")).components());
+    Ok(path)
 }
 
 /// The directory itself, or the nearest one above it that exists.
@@ -65,10 +86,10 @@ impl Beneath {
     ///
     /// # Errors
     /// Whatever the operating system says; `DirectoryNotEmpty` if there is something in it.
-    pub(crate) fn take(PlannedPlace { path, found }: &PlannedPlace, owner: Option<Owner>) -> io::Result<Self> {
+    pub(crate) fn take(PlannedPlace { path, found, .. }: &PlannedPlace, owner: Option<Owner>) -> io::Result<Self> {
         let fault = |error: io::Error| at(path, error);
         // From here on the path is not looked up again.
-        let (directory, is_new) = open_or_make_directory(path).map_err(fault)?;
+        let (directory, is_new) = open_or_make_directory(path, owner).map_err(fault)?;
         let metadata = directory.metadata().map_err(fault)?;
         let is_it = found.map_or(is_new, |found| found == (metadata.dev(), metadata.ino()));
         if !is_it {
@@ -381,8 +402,9 @@ impl Beneath {
     }
 }
 
-/// Opens a directory, step by step from `/` and through no link; what is missing on the way is made. Says whether it is new.
-fn open_or_make_directory(path: &Path) -> io::Result<(File, bool)> {
+/// Opens a directory, step by step from `/` and through no link; what is missing on the way is made, and
+/// given to the owner, who would not get through otherwise. Says whether it is new.
+fn open_or_make_directory(path: &Path, owner: Option<Owner>) -> io::Result<(File, bool)> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let names = path.components().filter(|part| *part != Component::RootDir).map(|part| match part {
         Component::Normal(name) => Ok(name),
@@ -396,8 +418,19 @@ fn open_or_make_directory(path: &Path) -> io::Result<(File, bool)> {
         let open = || rustix::fs::openat(&parent, *name, OFlags::PATH | flags, Mode::empty());
         parent = match open() {
             Err(rustix::io::Errno::NOENT) => {
-                make_directory(&parent, name)?;
-                open()?
+                let is_new = make_directory(&parent, name)?;
+                let made = rustix::fs::openat(&parent, *name, OFlags::RDONLY | flags, Mode::empty())?;
+                if let Some((user, group)) = owner.filter(|_| is_new) {
+                    // Somebody may have put another one in its place.
+                    if Dir::read_from(&made)?
+                        .flatten()
+                        .any(|member| !matches!(member.file_name().to_bytes(), b"." | b".."))
+                    {
+                        return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                    }
+                    fchown(&made, Some(user), Some(group))?;
+                }
+                made
             }
             other => other?,
         };
@@ -524,6 +557,18 @@ mod tests {
         Beneath::keep(&kept, Some(somebody())).unwrap();
         let foreign = somebody().0 + 1;
         assert!(Beneath::keep(&kept, Some((foreign, foreign))).unwrap_err().to_string().contains("belongs to user"));
+    }
+
+    #[test]
+    fn directories_above_that_are_made_are_given_to_the_owner_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
+        let place = PlannedPlace::of(&path.join("17/more/main")).unwrap();
+        Beneath::take(&place, Some(somebody())).unwrap();
+        for made in ["17", "17/more", "17/more/main"] {
+            assert_eq!(path.join(made).metadata().unwrap().uid(), somebody().0, "{made}");
+        }
+        assert_eq!(path.metadata().unwrap().uid(), rustix::process::geteuid().as_raw());
     }
 
     #[test]

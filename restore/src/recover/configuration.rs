@@ -13,6 +13,7 @@ const FILE_MAX: u64 = 1 << 20;
 struct Restored<'t> {
     target: &'t TargetDir,
     left_out: Vec<String>,
+    knows_all_left_out: bool,
 }
 
 impl CopiedFiles for Restored<'_> {
@@ -34,6 +35,10 @@ impl CopiedFiles for Restored<'_> {
     fn left_out(&self) -> &[String] {
         &self.left_out
     }
+
+    fn knows_all_left_out(&self) -> bool {
+        self.knows_all_left_out
+    }
 }
 
 /// Writes what the copy needs to start, and returns what a person has to know about it. Settings that win over all files are
@@ -43,7 +48,7 @@ impl CopiedFiles for Restored<'_> {
 /// Whatever the operating system says; the copy cannot be started then.
 pub(crate) fn write(target: &TargetDir, server: &ServerFacts, omissions: &Omissions) -> anyhow::Result<Written> {
     let left_out = omissions.named.iter().map(|omission| omission.path.clone()).collect();
-    let copied = copied_config(server, &Restored { target, left_out });
+    let copied = copied_config(server, &Restored { target, left_out, knows_all_left_out: omissions.names_all() });
     for (name, content) in &copied.files {
         target.put_file(name, content).with_context(|| format!("write {name}"))?;
     }

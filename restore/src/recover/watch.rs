@@ -63,6 +63,8 @@ pub(crate) struct Recovery<'a> {
     /// The data directory.
     pub(crate) data_dir: &'a Path,
     /// The directory with `postgres`.
+    /// Where its socket and its log shall lie.
+    pub(crate) run_directory: PathBuf,
     pub(crate) bin_dir: PathBuf,
     /// The cluster's superuser.
     pub(crate) user: String,
@@ -205,8 +207,6 @@ impl Recovery<'_> {
     /// [`Ending::ShortOfTarget`] if it ends or opens before that, or hangs; if `stop` is cancelled. The server has ended
     /// then.
     pub(crate) async fn run(self, stop: &CancellationToken) -> anyhow::Result<Recovered> {
-        let mut run_directory = self.data_dir.as_os_str().to_owned();
-        run_directory.push("-run");
         // Asked of the system, so that no running server has it.
         let port =
             TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).context("find a free port")?;
@@ -218,7 +218,7 @@ impl Recovery<'_> {
             bin_dir: self.bin_dir.clone(),
             data_dir: self.data_dir.to_owned(),
             extra,
-            run_directory: PathBuf::from(run_directory),
+            run_directory: self.run_directory.clone(),
             port: port.port(),
             timeout: HUNG,
             listen: Listen::SocketOnly,

@@ -202,27 +202,25 @@ impl Question<'_> {
             // With the WAL of the backup itself: the clock that dated the backup need not be the server's.
             let begin = chain.legs.first().map_or(stop, |leg| leg.from);
             let decisions = survey.decisions(chain, begin, passes).await?;
-            if decisions.first_past.or(decisions.undated).is_some_and(|first| first.start < stop) {
+            if decisions.end().is_some_and(|end| end.start < stop) {
                 undated_for_all = decisions.first_past.is_none().then_some(decisions);
                 continue;
             }
-            if let Some(first) = decisions.first_past {
-                // As a position: told to stop at a time, PostgreSQL would stop at the first commit that is dated later, also if its
-                // clock was ahead for that one alone.
-                let found = format!("the first commit behind {time} is at WAL {}, of {}", first.start, first.time);
-                let mut proof = proof(reach, StopAt::Lsn(first.start, Inclusion::Exclusive), first.start, found);
-                proof.warnings.extend(decisions.attention());
-                return Ok(proof);
-            }
-            let (last, alive) = (decisions.last, self.view.alive_until(path, reach.end));
-            if let Some(alive) = alive.filter(|alive| *alive >= time) {
+            // As a position: told to stop at a time, PostgreSQL would stop at the first commit that is dated later, also if its clock was
+            // ten years ahead for that one alone.
+            let stop_at = decisions.end().map_or(StopAt::End, |end| StopAt::Lsn(end.start, Inclusion::Exclusive));
+            let expected = decisions.end().map_or(reach.end.lsn, |end| end.start);
+            let (last, alive) = (decisions.last.map(|last| last.time), self.view.alive_until(path, reach.end));
+            let found = if let Some(first) = decisions.first_past {
+                Some(format!("the first commit behind {time} is at WAL {}, of {}", first.start, first.time))
+            } else if let Some(alive) = alive.filter(|alive| *alive >= time) {
                 let last = last.map_or_else(|| "none".to_owned(), |last| last.to_string());
-                let found = format!("the last commit ({last}) is older, and the archive was complete at {alive}");
-                // Those behind it may be from after the target: none of them is replayed.
-                let mut proof = match decisions.undated {
-                    Some(first) => proof(reach, StopAt::Lsn(first.start, Inclusion::Exclusive), first.start, found),
-                    None => return Ok(proof(reach, StopAt::End, reach.end.lsn, found)),
-                };
+                Some(format!("the last commit ({last}) is older, and the archive was complete at {alive}"))
+            } else {
+                None
+            };
+            if let Some(found) = found {
+                let mut proof = proof(reach, stop_at, expected, found);
                 proof.warnings.extend(decisions.attention());
                 return Ok(proof);
             }
@@ -333,8 +331,8 @@ pub(crate) async fn timed_windows(view: &ArchiveView, survey: &Survey) -> anyhow
         let reaches = view.reaches(&path);
         let last = reaches.iter().rev().find(|reach| window.backups.contains(&reach.backup.id));
         if let Some((reach, chain)) = last.and_then(|reach| Some((reach, reach.chain.as_ref()?))) {
-            let decisions = survey.decisions(chain, reach.backup.stop.lsn, |_| false).await?;
-            window.to_time = window.to_time.max(decisions.last).max(Some(reach.backup.stop_time));
+            let decisions = survey.newest_decisions(chain, reach.backup.stop.lsn).await?;
+            window.to_time = window.to_time.max(decisions.last.map(|last| last.time)).max(Some(reach.backup.stop_time));
             window.decisions = Some(decisions);
         }
     }

@@ -1,4 +1,4 @@
-//! Looks through WAL for commits, restore points and record bounds, newest first, before a restore trusts it.
+//! Looks through WAL for commits, restore points and record bounds before a restore trusts it.
 
 use std::sync::Arc;
 
@@ -18,6 +18,10 @@ const STEP_MAX: u64 = 16 << 20;
 const OVERLAP: u64 = 1 << 20;
 /// Units that are read at the same time.
 const PARALLEL: usize = 4;
+/// Units over the whole stretch that are looked at first.
+const SAMPLES: usize = 16;
+/// Units that are looked through on either side of a target by time.
+pub(crate) const NEAR: usize = 64;
 /// Records begin at multiples of this (`MAXALIGN`).
 const ALIGNMENT: u64 = 8;
 
@@ -75,8 +79,9 @@ impl Survey {
         Ok(None)
     }
 
-    /// What the commits and aborts between `floor` and the end of a chain prove: from the end back to the first that is not `past`,
-    /// with the rest of its unit. What counts rises with the position, so nothing before that is read.
+    /// What the commits and aborts between `floor` and the end of a chain say about where recovery has to end, so that what is asked for is
+    /// there and nothing that is `past` it. Found by samples and by halves; a gibibyte on either side of the place is looked through, so
+    /// that a clock that was wrong there is seen. The rest is not read: a restore must not wait for days of WAL.
     ///
     /// # Errors
     /// If WAL cannot be read, or is none.
@@ -86,9 +91,47 @@ impl Survey {
         floor: Lsn,
         past: impl Fn(UtcTime) -> bool,
     ) -> anyhow::Result<Decisions> {
-        let mut decisions = Decisions::new(self.latest);
-        self.newest_first(chain, floor, |facts| decisions.go_back(facts, &past).then_some(())).await?;
-        Ok(decisions)
+        let mut units = units(chain, floor, self.segment);
+        units.reverse();
+        let count = units.len();
+        let mut search = Search { survey: self, floor, past, seen: vec![None; count], units };
+        let mut behind = count;
+        search.look((0..SAMPLES).map(|sample| sample * count / SAMPLES)).await?;
+        loop {
+            behind = search.first_past_seen(behind).unwrap_or(behind);
+            behind = search.halve(behind).await?;
+            search.look(behind.saturating_sub(NEAR)..behind).await?;
+            // A clock that was set: what is past the target before that place is what counts.
+            if search.first_past_seen(behind).is_none() {
+                break;
+            }
+        }
+        // Units without any that counts may lie between.
+        let mut hit = behind;
+        while hit < count && !search.is_seen(hit, |unit| unit.first_past.is_some()) && hit < behind.saturating_add(NEAR)
+        {
+            search.look(hit..hit.saturating_add(1)).await?;
+            hit += usize::from(!search.is_seen(hit, |unit| unit.first_past.is_some()));
+        }
+        let until = hit.saturating_add(NEAR + 1).min(count);
+        let from = behind.saturating_sub(NEAR);
+        search.look(from..until).await?;
+        let near = search.seen.get(from..until).unwrap_or_default().iter().flatten();
+        Ok(near.fold(Decisions::default(), Decisions::and))
+    }
+
+    /// What the newest commits and aborts of a chain say.
+    ///
+    /// # Errors
+    /// If WAL cannot be read, or is none.
+    pub(crate) async fn newest_decisions(&self, chain: &Chain, floor: Lsn) -> anyhow::Result<Decisions> {
+        let mut all = Decisions::default();
+        let judge = |facts: &[WalFact]| {
+            all = Decisions::of(facts, self.latest, |_| false).and(&all);
+            all.last.is_some().then_some(())
+        };
+        self.newest_first(chain, floor, judge).await?;
+        Ok(all)
     }
 
     async fn read(&self, leg: ChainLeg) -> anyhow::Result<bytes::Bytes> {
@@ -163,6 +206,73 @@ impl Survey {
             Ok(more)
         };
         tokio::task::spawn_blocking(look).await.context("look through WAL")?.context("check WAL around the target")
+    }
+}
+
+/// A search for the first commit that is past something.
+struct Search<'s, P> {
+    survey: &'s Survey,
+    floor: Lsn,
+    past: P,
+    /// Oldest first.
+    units: Vec<Unit>,
+    /// What is known of each.
+    seen: Vec<Option<Decisions>>,
+}
+
+impl<P: Fn(UtcTime) -> bool> Search<'_, P> {
+    /// Reads those of these units that were not read yet.
+    async fn look(&mut self, wanted: impl Iterator<Item = usize>) -> anyhow::Result<()> {
+        let mut wanted: Vec<usize> = wanted.filter(|unit| self.seen.get(*unit).is_some_and(Option::is_none)).collect();
+        wanted.dedup();
+        let (survey, floor) = (self.survey, self.floor);
+        let units: Vec<(usize, Unit)> =
+            wanted.into_iter().filter_map(|index| Some((index, *self.units.get(index)?))).collect();
+        let read = |(index, unit): (usize, Unit)| async move { (index, survey.facts(unit).await) };
+        let mut scanned = futures_util::stream::iter(units).map(read).buffered(PARALLEL);
+        while let Some((index, facts)) = scanned.next().await {
+            let mut facts = facts?;
+            facts.retain(|fact| fact.start >= floor);
+            if let Some(seen) = self.seen.get_mut(index) {
+                *seen = Some(Decisions::of(&facts, survey.latest, &self.past));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_seen(&self, unit: usize, what: impl Fn(&Decisions) -> bool) -> bool {
+        self.seen.get(unit).and_then(Option::as_ref).is_some_and(what)
+    }
+
+    /// The oldest unit before `behind` that is known to hold one that is past the target.
+    fn first_past_seen(&self, behind: usize) -> Option<usize> {
+        (0..behind).find(|unit| self.is_seen(*unit, |unit| unit.first_past.is_some()))
+    }
+
+    /// The first unit from which on, up to `behind`, nothing counts that is not past the target, if times only rise.
+    async fn halve(&mut self, mut behind: usize) -> anyhow::Result<usize> {
+        let mut from = 0;
+        while from < behind {
+            let middle = from + (behind - from) / 2;
+            let mut unit = middle;
+            let mut is_undated = false;
+            // A unit without any that counts is like the next one that has some. Behind many that are dated later than every clock nobody
+            // looks for it: recovery ends before them.
+            while unit < behind && !(is_undated && unit > middle + NEAR) {
+                self.look(unit..unit + 1).await?;
+                if self.is_seen(unit, |unit| unit.last.is_some()) {
+                    break;
+                }
+                is_undated |= !self.is_seen(unit, Decisions::are_none);
+                unit += 1;
+            }
+            if unit < behind && self.is_seen(unit, |unit| unit.last.is_some() && unit.first_past.is_none()) {
+                from = unit + 1;
+            } else {
+                behind = middle;
+            }
+        }
+        Ok(behind)
     }
 }
 

@@ -82,7 +82,7 @@ impl Window {
     /// For machines.
     #[must_use]
     pub(crate) fn json(&self) -> Value {
-        let ahead = self.decisions.as_ref().and_then(|decisions| decisions.ahead);
+        let ahead = self.decisions.as_ref().and_then(Decisions::ahead);
         json!({
             "timeline": self.timeline.get(),
             "from": { "time": self.from_time.to_string(), "lsn": self.from.lsn.to_string(), "timeline": self.from.timeline.get() },

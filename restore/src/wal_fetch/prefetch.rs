@@ -64,6 +64,8 @@ struct State {
     busy: BTreeSet<usize>,
     /// What went wrong last, until something goes well.
     trouble: Option<String>,
+    /// Why recovery was told to stop, until it gets something again: what goes wrong later explains less.
+    told: Option<String>,
     /// The end of the last whole segment that was handed out.
     seam: Option<Seam>,
     /// The end of the last record of all that was handed out.
@@ -139,7 +141,8 @@ impl Prefetcher {
     /// What went wrong last, while it does.
     #[must_use]
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.shared.state.lock().trouble.clone()
+        let state = self.shared.state.lock();
+        state.told.clone().or_else(|| state.trouble.clone())
     }
 
     /// Answers for one file. Takes as long as it takes, up to the patience of the limits.
@@ -152,8 +155,14 @@ impl Prefetcher {
             Asked::Other => Answer::Absent,
         };
         match &answer {
-            Answer::Failed(text) => tracing::error!(name, text, "recovery is told to stop"),
-            answer => tracing::info!(name, ?answer, "answered"),
+            Answer::Failed(text) => {
+                self.shared.state.lock().told = Some(text.clone());
+                tracing::error!(name, text, "recovery is told to stop");
+            }
+            answer => {
+                self.shared.state.lock().told = None;
+                tracing::info!(name, ?answer, "answered");
+            }
         }
         answer
     }

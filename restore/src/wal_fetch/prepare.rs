@@ -6,17 +6,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use lifeboat_cli::exit_code::{Ending, Exit};
+use rustix::fs::{Access, AtFlags};
 
-use crate::fetch::beneath::Owner;
+use crate::fetch::beneath::{Owner, PlannedPlace, existing};
 use crate::wal_fetch::protocol::{LOG, SETTINGS, SOCKET};
 use crate::wal_fetch::serve::Place;
 
 /// Where the prefetcher of a data directory lives: beside it, mostly on the same file system, and never in it.
 #[must_use]
-pub(crate) fn directory_of(data_dir: &Path) -> PathBuf {
-    let mut name = data_dir.as_os_str().to_owned();
-    name.push("-wal-fetch");
-    name.into()
+pub(crate) fn directory_of(data_dir: &PlannedPlace) -> PathBuf {
+    data_dir.beside("-wal-fetch")
+}
+
+/// Where the socket and the log of a server lie that a restore starts.
+#[must_use]
+pub(crate) fn run_directory_of(data_dir: &PlannedPlace) -> PathBuf {
+    data_dir.beside("-run")
 }
 
 fn unusable(directory: &Path, why: &str) -> anyhow::Error {
@@ -43,6 +48,26 @@ pub(crate) fn check(directory: &Path) -> anyhow::Result<()> {
             }
         },
     }
+}
+
+/// Refuses a directory that is missing and that we cannot make, before anything is written.
+///
+/// # Errors
+/// If the directory above it cannot be written.
+pub(crate) fn check_can_be_made(directory: &Path) -> anyhow::Result<()> {
+    let there = existing(directory);
+    if there == directory {
+        return Ok(());
+    }
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, there, access, AtFlags::EACCESS).map_err(|error| {
+        let why = format!(
+            "cannot be made: {} cannot be written by this account ({error}); make it as an empty directory that belongs to \
+             this account and has mode 0700, or name another place with --to. Nothing was written",
+            there.display()
+        );
+        unusable(directory, &why)
+    })
 }
 
 /// Makes the directory, or empties what an earlier restore has left in it.
@@ -83,6 +108,8 @@ fn command_line(program: &Path, socket: &Path, restore: &str) -> anyhow::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
 
     #[test]
     fn the_command_survives_shell_and_percent_signs() {
@@ -94,8 +121,8 @@ mod tests {
     #[test]
     fn a_directory_of_somebody_else_is_refused_and_one_of_ours_emptied() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = directory_of(&dir.path().join("data"));
-        assert_eq!(directory, dir.path().join("data-wal-fetch"));
+        let directory = directory_of(&PlannedPlace::of(&dir.path().join("data")).unwrap());
+        assert_eq!(directory, dir.path().canonicalize().unwrap().join("data-wal-fetch"));
         let place = take(&directory, None).unwrap();
         let in_use = take(&directory, None).err().unwrap().to_string();
         assert!(in_use.contains("remove it first"), "only the lock is in it: {in_use}");
@@ -105,5 +132,59 @@ mod tests {
         drop(place);
         take(&directory, None).unwrap();
         assert!(!directory.join(SETTINGS).exists());
+    }
+
+    #[test]
+    fn what_lies_beside_a_linked_directory_lies_beside_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let above = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(above.join("disk/pg")).unwrap();
+        std::fs::create_dir(above.join("17")).unwrap();
+        std::os::unix::fs::symlink(above.join("disk/pg"), above.join("17/main")).unwrap();
+        std::os::unix::fs::symlink(above.join("17"), above.join("current")).unwrap();
+        for named in ["17/main", "current/main", "17/main/", "17/./main"] {
+            let place = PlannedPlace::of(&above.join(named)).unwrap();
+            assert_eq!(place.path, above.join("disk/pg"), "{named}");
+            assert_eq!(directory_of(&place), above.join("17/main-wal-fetch"), "{named}");
+            assert_eq!(run_directory_of(&place), above.join("17/main-run"), "{named}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_refused_before_anything_is_fetched() {
+        const CLOSED: &str = "LIFEBOAT_TEST_CLOSED";
+        if let Some(closed) = std::env::var_os(CLOSED) {
+            let closed = Path::new(&closed);
+            let refused = check_can_be_made(&closed.join("data-run")).unwrap_err();
+            assert!(refused.to_string().contains("mode 0700"), "{refused}");
+            check_can_be_made(&closed.join("made")).unwrap();
+            return;
+        }
+        // Root may write everywhere: another account has to look.
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        let (closed, program) = (dir.path().join("closed"), dir.path().join("program"));
+        std::fs::create_dir_all(closed.join("made")).unwrap();
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        for path in [dir.path(), &closed, &program] {
+            mode(path, 0o555);
+        }
+        let module = module_path!().split_once("::").unwrap().1;
+        let name = format!("{module}::a_directory_that_cannot_be_made_is_refused_before_anything_is_fetched");
+        let mut command = std::process::Command::new(&program);
+        command.args(["--exact", &name, "--nocapture"]).env(CLOSED, &closed).current_dir("/");
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        let output = command.output().unwrap();
+        for path in [dir.path(), &closed] {
+            mode(path, 0o755);
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

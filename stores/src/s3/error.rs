@@ -32,6 +32,8 @@ enum Kind {
     Answer,
     /// A connection, a time-out, an answer that broke off.
     Way,
+    /// Something else than a store answered.
+    Foreign,
     /// The server's certificate is not one that we trust.
     Certificate,
     /// There are no credentials, or they cannot be read.
@@ -100,10 +102,14 @@ impl Seen {
         let is_page = has_body && header("content-type").is_some_and(is_page);
         let has_code = matches!(error, SdkError::ServiceError(service) if service.err().code().is_some());
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
-        if is_page && !has_code && matches!(status, 404 | 409 | 412 | 416) {
+        if is_page && !has_code && is_judged_by_form(status) {
             return Self::no_answer_of_s3(format!("status {status} with an HTML page"));
         }
         match error {
+            // It came whole, and cannot be read.
+            SdkError::ResponseError(answer) if answer.raw().body().bytes().is_some() => {
+                Self::no_answer_of_s3(format!("status {status} with {}", chain(error)))
+            }
             SdkError::ServiceError(service) => {
                 answered(service.err().code(), service.err().message().unwrap_or("").to_owned())
             }
@@ -123,13 +129,13 @@ impl Seen {
     /// Something answered in place of the store.
     pub(crate) fn no_answer_of_s3(why: String) -> Self {
         let message = format!("{why}: something else than the store answers (a proxy, a portal, a wrong endpoint?)");
-        Self { kind: Kind::Way, message, ..Self::default() }
+        Self { kind: Kind::Foreign, message, ..Self::default() }
     }
 
     /// The table of what each answer means.
     pub(crate) fn class(&self) -> Class {
         match self.kind {
-            Kind::Way => return Class::Transient,
+            Kind::Way | Kind::Foreign => return Class::Transient,
             Kind::Certificate => return Class::Misconfigured(UNTRUSTED),
             Kind::Credentials => return Class::Misconfigured(NO_CREDENTIALS),
             Kind::Request => return Class::Unsupported,
@@ -230,6 +236,44 @@ impl fmt::Display for Seen {
 }
 
 impl Error for Seen {}
+
+/// Why a store that has taken an object cannot be asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unseen {
+    /// For now: it wants less, or the way is disturbed.
+    Now,
+    /// The role has no right to look.
+    NoRight,
+    /// What answered is no store.
+    NoStore,
+}
+
+impl Unseen {
+    /// What the error of a listing says about that.
+    pub(crate) fn of(error: &StoreError) -> Self {
+        let seen = match error {
+            StoreError::Throttled { .. } => return Self::Now,
+            StoreError::Transient { source, .. } | StoreError::Misconfigured { source, .. } => {
+                source.downcast_ref::<Seen>()
+            }
+            _ => None,
+        };
+        let Some(seen) = seen else { return Self::NoStore };
+        let is_refused = matches!(seen.status, Some(401 | 403));
+        match (seen.class(), seen.kind) {
+            (Class::Misconfigured(_), Kind::Answer) if is_refused && seen.code.is_some() => Self::NoRight,
+            (Class::Transient, Kind::Way) | (Class::Expired, Kind::Answer) => Self::Now,
+            (Class::Transient, Kind::Answer) if seen.code.is_some() || seen.status >= Some(400) => Self::Now,
+            _ => Self::NoStore,
+        }
+    }
+}
+
+/// Whether an answer of this status that is a page, without a code of S3, is not the word of a store: it would count as one about
+/// the object, or about the role's rights.
+fn is_judged_by_form(status: u16) -> bool {
+    matches!(status, 401 | 403 | 404 | 409 | 412 | 416)
+}
 
 fn kind<E: Error + 'static>(error: &SdkError<E, Response>) -> Kind {
     if causes(error).any(is_certificate_fault) {
@@ -333,6 +377,30 @@ mod tests {
         ] {
             assert_eq!(answer(status, code).class(), class, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn only_a_store_that_cannot_be_asked_is_believed_unseen() {
+        let way = Seen::broken_off("cut".to_owned());
+        let page = Seen::no_answer_of_s3("a page".to_owned());
+        for (seen, unseen) in [
+            (answer(503, "SlowDown"), Unseen::Now),
+            (answer(429, ""), Unseen::Now),
+            (answer(500, "InternalError"), Unseen::Now),
+            (answer(504, ""), Unseen::Now),
+            (answer(400, "ExpiredToken"), Unseen::Now),
+            (way, Unseen::Now),
+            (answer(403, "AccessDenied"), Unseen::NoRight),
+            (answer(403, ""), Unseen::NoStore),
+            (answer(404, "NoSuchBucket"), Unseen::NoStore),
+            (answer(301, ""), Unseen::NoStore),
+            (answer(200, ""), Unseen::NoStore),
+            (answer(400, "InvalidArgument"), Unseen::NoStore),
+            (page, Unseen::NoStore),
+        ] {
+            assert_eq!(Unseen::of(&seen.clone().into_error("list".to_owned(), None)), unseen, "{seen:?}");
+        }
+        assert!(is_judged_by_form(401) && is_judged_by_form(403));
     }
 
     #[test]

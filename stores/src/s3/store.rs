@@ -23,7 +23,7 @@ use crate::profile::{ChecksumHeader, Profile};
 use crate::s3::answer::{Asked, listing_fault};
 use crate::s3::body::{self, Expected};
 use crate::s3::client::{self, Watch};
-use crate::s3::error::{Class, Seen};
+use crate::s3::error::{Class, Seen, Unseen};
 use crate::settings::{ObjectLock, RegionSettings};
 use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{
@@ -173,10 +173,15 @@ impl S3Store {
         let page = match self.list(key.as_str(), None).await {
             Ok(page) => page,
             Err(error) => {
-                // The object may be there, and nobody can look: the next one is read back. A role that may not list either is not
-                // asked every time.
-                if matches!(error, StoreError::Misconfigured { .. }) {
-                    self.read_backs.lock().done();
+                match Unseen::of(&error) {
+                    // The object may be there, and nobody can look: the next one is read back.
+                    Unseen::Now => {}
+                    // A role that may not list is not asked every time.
+                    Unseen::NoRight => self.read_backs.lock().done(),
+                    Unseen::NoStore => {
+                        let error = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                        return Err(format!("it says that it was written, and cannot be asked for it ({error})"));
+                    }
                 }
                 tracing::debug!(store = %self, %key, %error, "an object could not be looked for after it was written");
                 return Ok(());

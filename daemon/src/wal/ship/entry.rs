@@ -95,8 +95,9 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
 /// What there is behind the last head, or all there is if there is no head. Names alone are no WAL, because whoever may
 /// create objects can take any: every object is read, and counts if one of our keys signed it for its place.
 ///
-/// What revoked keys have signed counts for nothing: whoever stole one could make us believe that anything is stored. After a change of keys
-/// WAL goes on where the first key of the new writer begins, and a backup is made there, see [`crate::wal::learn`].
+/// What revoked keys have signed counts for nothing: whoever stole one could make us believe that anything is stored. After
+/// a change of keys WAL goes on where the first key of the new writer begins, and a backup is made there, see
+/// [`crate::wal::learn`].
 async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Option<Head>) -> anyhow::Result<Found> {
     let store = &*region.store;
     let head_record = head.as_ref().and_then(|head| head.durable.zip(head.last_record));

@@ -10,11 +10,12 @@ use crate::backup::config_files::{KeptFile, KeptValue};
 struct Files {
     files: BTreeMap<&'static str, &'static str>,
     left_out: Vec<String>,
+    is_cut: bool,
 }
 
 impl Files {
     fn of(files: impl IntoIterator<Item = (&'static str, &'static str)>) -> Self {
-        Self { files: files.into_iter().collect(), left_out: Vec::new() }
+        Self { files: files.into_iter().collect(), left_out: Vec::new(), is_cut: false }
     }
 }
 
@@ -31,6 +32,10 @@ impl CopiedFiles for Files {
 
     fn left_out(&self) -> &[String] {
         &self.left_out
+    }
+
+    fn knows_all_left_out(&self) -> bool {
+        !self.is_cut
     }
 }
 
@@ -354,4 +359,33 @@ fn only_the_word_that_refers_to_a_file_is_changed() {
         let copy = copied_config(&server, &plain(&[]));
         assert_eq!(copy.files["pg_hba.conf"], [expected.as_bytes(), b" \xe9"].concat());
     }
+}
+
+#[test]
+fn access_rules_that_may_be_missing_are_missed_unless_they_were_not_there() {
+    let rules = [("pg_hba.conf", "include_if_exists /etc/pg/deny.conf\nhost all all 0.0.0.0/0 scram-sha-256\n")];
+    let mut server = server(&INSIDE, &[]);
+    let copy = copied_config(&server, &plain(&rules));
+    assert!(!text(&copy, "pg_hba.conf").contains("0.0.0.0"), "rules that refuse somebody may be gone");
+    assert!(copy.notes.iter().any(|note| note.contains("/etc/pg/deny.conf")), "{:?}", copy.notes);
+    server.config.not_there.insert("/etc/pg/deny.conf".to_owned());
+    let copy = copied_config(&server, &plain(&rules));
+    assert!(text(&copy, "pg_hba.conf").contains("0.0.0.0"), "{:?}", copy.notes);
+    // Settings that may be missing refuse nobody.
+    let settings = [("postgresql.conf", "include_if_exists '/etc/pg/more.conf'\n")];
+    let copy = copied_config(&server, &plain(&settings));
+    assert!(text(&copy, "postgresql.conf").contains("include_if_exists"));
+}
+
+#[test]
+fn no_copied_directory_of_access_rules_is_whole_if_not_all_that_was_left_out_is_named() {
+    let mut files = plain(&[("pg_hba.conf", "include_dir hba.d\n"), ("hba.d/20.conf", "host all all all trust\n")]);
+    assert_eq!(copied_config(&server(&INSIDE, &[]), &files).files.get("pg_hba.conf"), None);
+    files.is_cut = true;
+    let copy = copied_config(&server(&INSIDE, &[]), &files);
+    assert!(!text(&copy, "pg_hba.conf").contains("hba.d"), "{copy:?}");
+    // The server itself has told what is in it.
+    let mut told = server(&INSIDE, &[]);
+    told.config.directories.insert("/srv/pg/hba.d".to_owned());
+    assert_eq!(copied_config(&told, &files).files.get("pg_hba.conf"), None);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,12 +40,15 @@ fn time(text: &str) -> UtcTime {
 /// Segments of WAL, each with a few commits and ended by a switch.
 #[derive(Default)]
 struct Wal {
+    /// Without the zeros at their ends.
     segments: Vec<Vec<u8>>,
     /// The segment that is being written.
     open: Vec<u8>,
     previous: u64,
     /// Where the commits begin, by their place.
     starts: Vec<Lsn>,
+    /// How often it was read.
+    reads: AtomicUsize,
 }
 
 impl Wal {
@@ -75,7 +79,6 @@ impl Wal {
             self.starts.push(lsn(start));
         }
         self.record(0, 0x40, &[]);
-        self.open.resize(usize::try_from(SEGMENT).unwrap(), 0);
         self.segments.push(std::mem::take(&mut self.open));
     }
 
@@ -98,9 +101,13 @@ impl Wal {
 #[async_trait]
 impl WalSource for Wal {
     async fn read(&self, range: WalRange) -> Result<Bytes, SourceError> {
-        let all = self.segments.concat();
-        let offset = |lsn: Lsn| usize::try_from(lsn.as_bytes() - SEGMENT).unwrap();
-        Ok(Bytes::copy_from_slice(&all[offset(range.start)..offset(range.end)]))
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let number = usize::try_from(range.start.as_bytes() / SEGMENT - 1).unwrap();
+        let length = usize::try_from(range.end.bytes_since(range.start).unwrap().as_bytes()).unwrap();
+        assert!(range.start.as_bytes().is_multiple_of(SEGMENT) && length as u64 <= SEGMENT, "one unit at a time");
+        let mut bytes = self.segments[number].clone();
+        bytes.resize(length, 0);
+        Ok(bytes.into())
     }
 
     async fn history(&self, _: TimelineId) -> Result<Option<Bytes>, SourceError> {
@@ -184,15 +191,23 @@ async fn nothing_is_replayed_behind_the_target_if_the_clock_went_ahead_for_good(
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_for_many_segments_ends_no_recovery_early() {
+async fn recovery_ends_where_a_clock_was_ahead_for_many_segments_and_says_what_that_costs() {
     let mut segments: Vec<Vec<UtcTime>> = (0..5).map(|part| minutes(&format!("09:{}0:00", part), 10, 0)).collect();
     // From 09:50 to 10:00 an hour ahead, a minute to the segment.
     segments.extend((0..10).map(|minute| minutes(&format!("09:5{minute}:00"), 1, 60)));
     segments.extend((0..6).map(|part| minutes(&format!("10:{part}0:00"), 10, 0)));
     let scene = Scene::new(&segments, &[(1, time("08:59:00"))], time("11:00:00"));
-    for (target, first) in [("10:30:30", 50 + 10 + 31), ("09:30:30", 31), ("09:55:00", 50), ("10:00:00", 61)] {
+    for (target, first, until) in [
+        ("10:30:30", 50, Some(50 + 10 + 30)),
+        ("09:30:30", 31, None),
+        ("09:55:00", 50, None),
+        ("10:00:00", 50, Some(60)),
+    ] {
         let proof = scene.prove(target).await.unwrap();
         assert_eq!(proof.stop, StopAt::Lsn(scene.wal.starts[first], Inclusion::Exclusive), "{target}");
+        let further = until.map(|until: usize| format!("(--target-lsn {})", scene.wal.starts[until]));
+        let fits = proof.warnings.iter().any(|text| further.as_ref().is_some_and(|further| text.contains(further)));
+        assert!(fits || (further.is_none() && proof.warnings.is_empty()), "{target}: {:?}", proof.warnings);
     }
 }
 
@@ -216,4 +231,57 @@ async fn a_backup_counts_by_the_clock_of_its_server() {
         (proof.backup, proof.stop),
         (scene.view.backups[1].id.clone(), StopAt::Lsn(scene.wal.starts[26], Inclusion::Exclusive))
     );
+}
+
+#[tokio::test]
+async fn commits_that_are_dated_too_early_take_no_target_past_the_mistake() {
+    let early: UtcTime = "2000-01-01T00:00:00Z".parse().unwrap();
+    // A machine boots, one commit is dated by its own clock, and then the time is set; that commit is anywhere in its segment.
+    let booted = [
+        vec![early],
+        vec![early, time("09:30:30")],
+        vec![time("09:30:00"), early],
+        vec![time("09:30:00"), early, time("09:30:30")],
+    ];
+    for boot in booted {
+        for at in 0..31 {
+            let mut segments: Vec<Vec<UtcTime>> =
+                (0..60).map(|part| minutes(&format!("09:{part:02}:00"), 1, 0)).collect();
+            segments.insert(30 + at, boot.clone());
+            let scene = Scene::new(&segments, &[(1, time("08:59:00"))], time("10:30:00"));
+            let proof = scene.prove("09:10:30").await.unwrap();
+            assert_eq!(proof.stop, StopAt::Lsn(scene.wal.starts[11], Inclusion::Exclusive), "{boot:?} at {at}");
+        }
+    }
+    // From 09:40 on the clock is two hours behind, up to the end.
+    let mut segments: Vec<Vec<UtcTime>> = (0..40).map(|part| minutes(&format!("09:{part:02}:00"), 1, 0)).collect();
+    segments.extend((0..20).map(|part| minutes(&format!("07:{}:00", 40 + part), 1, 0)));
+    let scene = Scene::new(&segments, &[(1, time("08:59:00"))], time("10:30:00"));
+    let proof = scene.prove("09:10:30").await.unwrap();
+    assert_eq!(proof.stop, StopAt::Lsn(scene.wal.starts[11], Inclusion::Exclusive));
+    assert!(proof.warnings[0].contains(&format!("--target-lsn {}", scene.wal.starts[59])), "{:?}", proof.warnings);
+    // None is past the target: everything is replayed, and that the clock went back is said.
+    let proof = scene.prove("09:50:00").await.unwrap();
+    assert_eq!(proof.stop, StopAt::End);
+    assert!(proof.warnings[0].contains("was set back"), "{:?}", proof.warnings);
+}
+
+#[tokio::test]
+async fn a_target_is_found_without_reading_what_lies_between_it_and_the_end() {
+    const UNITS: u64 = 2000;
+    let every = |number: u64| vec![time("00:00:00").plus(std::time::Duration::from_secs(30 * number))];
+    let mut segments: Vec<Vec<UtcTime>> = (0..UNITS).map(every).collect();
+    // One that is dated early, at a place that is looked at: not even that leads astray.
+    segments[1750] = vec!["2000-01-01T00:00:00Z".parse().unwrap()];
+    let scene = Scene::new(&segments, &[(1, time("00:00:00"))], time("17:00:00"));
+    for number in [3, 400, 1000, 1745, 1990] {
+        let target = time("00:00:00").plus(std::time::Duration::from_secs(30 * number + 1)).to_string();
+        let begun = scene.wal.reads.load(Ordering::Relaxed);
+        let proof = scene.prove(&target["2026-11-20T".len()..target.len() - 1]).await.unwrap();
+        let next = usize::try_from(number + 1).unwrap();
+        assert_eq!(proof.stop, StopAt::Lsn(scene.wal.starts[next], Inclusion::Exclusive), "{target}");
+        // Each with a little of the unit behind it.
+        let units = (scene.wal.reads.load(Ordering::Relaxed) - begun).div_ceil(2);
+        assert!(units <= 16 + 2 * 11 + 2 * crate::target::survey::NEAR + 2, "{target}: {units} units");
+    }
 }
