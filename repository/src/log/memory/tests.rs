@@ -135,3 +135,21 @@ impl Hooks for HoldLists {
         Step::Pass
     }
 }
+
+#[tokio::test]
+async fn strange_objects_are_read_once_and_told_to_everybody() {
+    let (world, _) = World::with_days(4).await;
+    let (region, metrics) = counted(&world);
+    let memory = LogMemory::default();
+    let end = memory.read(&region, &trust("eu-1")).await.unwrap().places();
+    for seq in 0..50 {
+        let key = layout::log_note(end + seq);
+        samples::sweep::put(&*world.memory, &key, "junk").await.unwrap();
+    }
+    let learned = memory.read(&region, &trust("eu-1")).await.unwrap();
+    assert_eq!(learned.outside().len(), 50);
+    let before = metrics.snapshot().of(Operation::Get).requests;
+    let again = memory.read(&region, &trust("eu-1")).await.unwrap();
+    assert_eq!(metrics.snapshot().of(Operation::Get).requests - before, 1, "its end alone; strange objects are listed");
+    assert_eq!(again.outside(), learned.outside());
+}
