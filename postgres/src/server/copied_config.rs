@@ -221,7 +221,17 @@ pub fn missing_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> BTreeMa
 struct Plan<'a> {
     server: &'a ServerFacts,
     source: Source<'a>,
+    /// For what lay outside of the data directory.
+    folder: String,
     done: CopiedConfig,
+}
+
+/// [`FOLDER`], or with a number behind it: one that the copy does not have. A server that was restored itself has one, with files
+/// that may have been deleted on it since; an include of a directory would read them again.
+fn folder(copied: &dyn CopiedFiles) -> String {
+    let numbered = (2..u32::MAX).map(|number| format!("{FOLDER}_{number}"));
+    let mut names = std::iter::once(FOLDER.to_owned()).chain(numbered);
+    names.find(|name| copied.names(name).is_none()).unwrap_or_else(|| FOLDER.to_owned())
 }
 
 /// A line of a file that includes others.
@@ -241,7 +251,7 @@ struct Rewritten {
 impl<'a> Plan<'a> {
     fn new(server: &'a ServerFacts, copied: &'a dyn CopiedFiles) -> Self {
         let source = Source { kept: &server.config, data_directory: server.setting("data_directory"), copied };
-        Self { server, source, done: CopiedConfig::default() }
+        Self { server, source, folder: folder(copied), done: CopiedConfig::default() }
     }
 
     /// Where a main file was on the server. Those whose role may not know have most often the default.
@@ -261,7 +271,7 @@ impl<'a> Plan<'a> {
         }
         self.put(&place, root.name, root.kind);
         for (reached, kind) in walked.reached.iter().skip(1) {
-            if let Some(name) = copy_name(reached) {
+            if let Some(name) = self.copy_name(reached) {
                 self.put(reached, &name, *kind);
             }
         }
@@ -271,7 +281,7 @@ impl<'a> Plan<'a> {
     fn put(&mut self, place: &ConfigPlace, name: &str, kind: ConfigKind) {
         let Some((text, origin)) = self.source.found(place) else { return };
         let Rewritten { text: new, notes } = self.rewritten(place, name, kind, &text);
-        let is_here = origin == Origin::Copy && copy_name(place).as_deref() == Some(name);
+        let is_here = origin == Origin::Copy && self.copy_name(place).as_deref() == Some(name);
         let is_to_write = !is_here || *text != *new;
         drop(text);
         if !is_here {
@@ -373,7 +383,7 @@ impl<'a> Plan<'a> {
         // What may be missing and would be the copy's own does no harm.
         let is_own = matches!(to, ConfigPlace::Inside(_)) && !path.starts_with('/');
         let is_kept = is_there || kind == ReferenceKind::FileIfThere && is_own;
-        match copy_name(&to).filter(|_| is_kept).map(|target| relative(name, &target)) {
+        match self.copy_name(&to).filter(|_| is_kept).map(|target| relative(name, &target)) {
             Some(new) if new == path => out.text.extend(line),
             Some(new) => {
                 out.text.extend([b"# lifeboat: was: ", line, b"\n"].concat());
@@ -424,7 +434,7 @@ impl<'a> Plan<'a> {
                     line.splice(..0, EMPTY.iter().copied());
                     continue;
                 }
-                let Some(new) = copy_name(&to).map(|target| relative(name, &target)) else { continue };
+                let Some(new) = self.copy_name(&to).map(|target| relative(name, &target)) else { continue };
                 if new != reference.path {
                     line.splice(reference.place, access_word(&new).into_bytes());
                 }
@@ -452,7 +462,7 @@ impl<'a> Plan<'a> {
     fn tls(&mut self) {
         let (mut moved, mut missing) = (Vec::new(), Vec::new());
         for (name, path, place) in self.tls_files() {
-            match (self.source.found(&place), copy_name(&place)) {
+            match (self.source.found(&place), self.copy_name(&place)) {
                 (Some((content, origin)), Some(copy)) => {
                     if origin == Origin::Kept {
                         self.done.files.insert(copy.clone(), content.into_owned());
@@ -472,16 +482,16 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Where a file lies in a copy; `None` if it cannot be there.
+    fn copy_name(&self, place: &ConfigPlace) -> Option<String> {
+        match place {
+            ConfigPlace::Inside(path) => Some(path.clone()),
+            ConfigPlace::Outside(path) => path.starts_with('/').then(|| format!("{}{path}", self.folder)),
+        }
+    }
+
     fn shown(&self, place: &ConfigPlace) -> String {
         self.source.on_server(place).unwrap_or_else(|| place.to_string())
-    }
-}
-
-/// Where a file lies in a copy; `None` if it cannot be there.
-fn copy_name(place: &ConfigPlace) -> Option<String> {
-    match place {
-        ConfigPlace::Inside(path) => Some(path.clone()),
-        ConfigPlace::Outside(path) => path.starts_with('/').then(|| format!("{FOLDER}{path}")),
     }
 }
 

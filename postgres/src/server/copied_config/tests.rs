@@ -389,3 +389,25 @@ fn no_copied_directory_of_access_rules_is_whole_if_not_all_that_was_left_out_is_
     told.config.directories.insert("/srv/pg/hba.d".to_owned());
     assert_eq!(copied_config(&told, &files).files.get("pg_hba.conf"), None);
 }
+
+#[test]
+fn what_a_restore_before_has_left_in_the_copy_is_read_by_no_include() {
+    let settings = [INSIDE[0], INSIDE[1], ("hba_file", "/etc/pg/pg_hba.conf"), INSIDE[3]];
+    let kept = [
+        ("/etc/pg/pg_hba.conf", ConfigKind::Access, "include_dir hba.d\n"),
+        ("/etc/pg/hba.d/base.conf", ConfigKind::Access, "local all all peer\n"),
+    ];
+    let mut server = server(&settings, &kept);
+    server.config.directories.insert("/etc/pg/hba.d".to_owned());
+    // Deleted on the server since; its copy came into the backup with the data directory.
+    let old = ("lifeboat_conf/etc/pg/hba.d/allow.conf", "host all all 0.0.0.0/0 trust\n");
+    for (files, folder) in [
+        (plain(&[]), "lifeboat_conf"),
+        (plain(&[old]), "lifeboat_conf_2"),
+        (plain(&[old, ("lifeboat_conf_2/etc/pg/hba.d/allow.conf", "")]), "lifeboat_conf_3"),
+    ] {
+        let copy = copied_config(&server, &files);
+        assert!(text(&copy, "pg_hba.conf").contains(&format!("include_dir {folder}/etc/pg/hba.d")), "{copy:?}");
+        assert_eq!(text(&copy, &format!("{folder}/etc/pg/hba.d/base.conf")), "local all all peer\n");
+    }
+}
