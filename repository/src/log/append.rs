@@ -111,10 +111,14 @@ impl RegionLog {
         self.check_right(signer, entry)?;
         let region = self.trust().region.clone().ok_or(LogError::Nameless)?;
         let repository = self.trust().repository;
-        let _alone = alone_where_conditions_may_be_ignored(store, &repository, &region).await;
+        let alone = alone_where_conditions_may_be_ignored(store, &repository, &region).await;
         let before = self.next_place();
         // A record behind a place that became free is seen only in a listing, and would be lost behind ours.
-        let new = self.look_ahead(store).await?;
+        let mut new = self.look_ahead(store).await?;
+        // A listing may be old, and where conditions are ignored a record that it does not show would be replaced.
+        if alone.is_some() {
+            new += self.refresh(store).await?;
+        }
         if new > 0 {
             let found = self.find(entry.says)?;
             return Ok(found.map_or(Attempt::Overtaken { new_from: before }, Attempt::Written));

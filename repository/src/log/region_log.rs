@@ -397,14 +397,20 @@ impl RegionLog {
     /// [`LogError`], by meaning. What was read before stays valid.
     pub async fn refresh(&mut self, store: &dyn Store) -> Result<u64, LogError> {
         let before = self.entries.len();
+        let mut has_listed = false;
         loop {
             // Where objects lie that are no records, the next place need not be the one that it was: some may be gone.
             let end = self.places();
-            if self.outside.last().is_some_and(|outside| outside.seq >= end) {
+            if !has_listed && self.outside.last().is_some_and(|outside| outside.seq >= end) {
                 self.look_ahead(store).await?;
-                return Ok((self.entries.len() - before) as u64);
+                has_listed = true;
             }
-            match fetch(store, self.next).await? {
+            // A listing may be older than what was written last.
+            let found = match self.room {
+                Room::Left => fetch(store, self.next).await?,
+                Room::Full => Fetched::Nothing,
+            };
+            match found {
                 Fetched::Nothing => return Ok((self.entries.len() - before) as u64),
                 found => self.take(store, self.next, found, None).await?,
             }
@@ -454,5 +460,7 @@ pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Fetched, LogErr
     }
 }
 
+#[cfg(test)]
+mod outside_tests;
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,11 @@
 //! nobody needs it. Crash in between: a file too many, which the next start sends once more to regions that have it, and
 //! which create-only makes harmless.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,6 +21,7 @@ use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, SealedBody, Store, StoreError};
 use lifeboat_vocabulary::{ByteCount, Sha256Digest, TimelineId, UtcTime};
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::wal::ship::notice::Notice;
@@ -96,8 +98,33 @@ impl SpoolFile {
 pub(crate) struct Spool {
     store: LocalDir,
     limit: u64,
-    used: AtomicU64,
+    held: Mutex<Held>,
     _lock: OwnedFd,
+}
+
+/// The files that count, each once: a file may be removed by several who find that nobody needs it or can read it.
+#[derive(Debug, Default)]
+struct Held {
+    /// Bytes of each, by its place in the order.
+    sizes: BTreeMap<u64, u64>,
+    /// The sum of them.
+    used: u64,
+}
+
+impl Held {
+    /// Whether it did not count before.
+    fn add(&mut self, file: &SpoolFile) -> bool {
+        let Entry::Vacant(place) = self.sizes.entry(file.sequence) else { return false };
+        place.insert(file.size);
+        self.used += file.size;
+        true
+    }
+
+    fn remove(&mut self, file: &SpoolFile) {
+        if let Some(size) = self.sizes.remove(&file.sequence) {
+            self.used -= size;
+        }
+    }
 }
 
 /// The name of the installation whose spool this is; `None` before WAL was first received.
@@ -120,7 +147,7 @@ impl Spool {
         // Nobody else writes here, so every unfinished file is the remains of a crash, however young it is.
         let store =
             LocalDir::open(directory.to_owned(), None, now.plus(2 * LEFTOVER_AGE)).await.with_context(opening)?;
-        let spool = Self { store, limit: limit.as_bytes(), used: AtomicU64::new(0), _lock: lock };
+        let spool = Self { store, limit: limit.as_bytes(), held: Mutex::default(), _lock: lock };
         let files = spool.load().await.with_context(opening)?;
         Ok((spool, files))
     }
@@ -133,7 +160,7 @@ impl Spool {
             for entry in &page.entries {
                 let Some(file) = SpoolFile::parse(&entry.key) else { continue };
                 if file.size == entry.meta.size.as_bytes() {
-                    self.used.fetch_add(file.size, Ordering::Relaxed);
+                    self.held.lock().add(&file);
                     files.push(file);
                 } else {
                     tracing::warn!(key = %entry.key, size = %entry.meta.size, "a file of the spool is torn and goes");
@@ -149,7 +176,7 @@ impl Spool {
 
     /// Bytes in it.
     pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.held.lock().used
     }
 
     /// What it may hold.
@@ -159,21 +186,23 @@ impl Spool {
 
     /// Writes a file; when this returns `Ok`, it survives a crash.
     pub(crate) async fn put(&self, file: &SpoolFile, body: SealedBody) -> Result<(), SpoolError> {
-        let full = || SpoolError::Full { bytes: file.size };
+        let (key, full) = (key(file)?, || SpoolError::Full { bytes: file.size });
         // Reserved first, so that parallel writes never go beyond the bound together.
-        let before = self.used.fetch_add(file.size, Ordering::Relaxed);
-        let written = if before.saturating_add(file.size) > self.limit {
-            Err(full())
-        } else {
-            match self.store.put(&key(file)?, body, PutMode::CreateOnly).await {
-                // It was written, and the answer was lost.
-                Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
-                Err(StoreError::Full { .. }) => Err(full()),
-                Err(error) => Err(error.into()),
+        let is_new = {
+            let mut held = self.held.lock();
+            if !held.sizes.contains_key(&file.sequence) && held.used.saturating_add(file.size) > self.limit {
+                return Err(full());
             }
+            held.add(file)
         };
-        if written.is_err() {
-            self.used.fetch_sub(file.size, Ordering::Relaxed);
+        let written = match self.store.put(&key, body, PutMode::CreateOnly).await {
+            // It was written, and the answer was lost.
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(StoreError::Full { .. }) => Err(full()),
+            Err(error) => Err(error.into()),
+        };
+        if written.is_err() && is_new {
+            self.held.lock().remove(file);
         }
         written
     }
@@ -189,10 +218,10 @@ impl Spool {
         Ok(SealedBody { bytes, sha256: found })
     }
 
-    /// Removes a file; to be repeated until it succeeds.
+    /// Removes a file; to be repeated until it succeeds. One that is not there any more is no error.
     pub(crate) async fn remove(&self, file: &SpoolFile) -> Result<(), StoreError> {
         self.store.delete(&key(file)?).await?;
-        self.used.fetch_sub(file.size, Ordering::Relaxed);
+        self.held.lock().remove(file);
         Ok(())
     }
 

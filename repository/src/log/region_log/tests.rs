@@ -10,24 +10,24 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-fn trust() -> LogTrust {
+pub(super) fn trust() -> LogTrust {
     let signers = Signers::root_only(samples::signer().verify_key());
     LogTrust { repository: samples::repository(), signers, region: Some("eu-1".parse().unwrap()), remembered: None }
 }
 
-fn init() -> Draft {
+pub(super) fn init() -> Draft {
     Draft { origin: samples::origin(0), body: RecordBody::Init(samples::init_record()) }
 }
 
-fn backup(wseq: u64) -> Draft {
+pub(super) fn backup(wseq: u64) -> Draft {
     let id = format!("20261120T020003Z-{wseq:08x}");
     let record = samples::backup_record_named(&id, "2026-11-20T02:41:07Z");
     Draft { origin: samples::origin(wseq), body: RecordBody::Backup(Box::new(record)) }
 }
 
-async fn filled(count: u64) -> (MemoryStore, RegionLog) {
+pub(super) async fn filled(count: u64) -> (MemoryStore, RegionLog) {
     let store = MemoryStore::new();
     let mut log = RegionLog::read(&store, trust()).await.unwrap();
     log.append(&store, &samples::signer(), &init()).await.unwrap();
@@ -37,17 +37,17 @@ async fn filled(count: u64) -> (MemoryStore, RegionLog) {
     (store, log)
 }
 
-async fn put(store: &MemoryStore, key: &str, bytes: Bytes) {
+pub(super) async fn put(store: &MemoryStore, key: &str, bytes: Bytes) {
     let key = key.parse().unwrap();
     store.delete(&key).await.unwrap();
     store.put(&key, SealedBody { sha256: sha256(&bytes), bytes }, PutMode::CreateOnly).await.unwrap();
 }
 
-async fn note_at(store: &MemoryStore, seq: u64) -> Bytes {
+pub(super) async fn note_at(store: &MemoryStore, seq: u64) -> Bytes {
     store.get(&layout::log_note(seq), small_object()).await.unwrap()
 }
 
-fn signed(link: Link, draft: Draft) -> Bytes {
+pub(super) fn signed(link: Link, draft: Draft) -> Bytes {
     let record = Record { link, origin: draft.origin, body: draft.body };
     note::sign(&record.to_text().unwrap(), &[&samples::signer()]).unwrap().into()
 }
@@ -57,7 +57,7 @@ async fn refused(store: &MemoryStore, trust: LogTrust) -> String {
 }
 
 /// What a reader finds that knows nothing from before.
-async fn found(store: &MemoryStore) -> (usize, Vec<Outside>) {
+pub(super) async fn found(store: &MemoryStore) -> (usize, Vec<Outside>) {
     let log = RegionLog::read(store, trust()).await.unwrap();
     (log.entries().len(), log.outside().to_vec())
 }
@@ -135,174 +135,6 @@ async fn a_log_without_any_record_of_ours_is_refused_with_its_fault() {
     assert!(refused(&store, other).await.starts_with("check the signature of record 0 of the log: the note is not"));
     store.delete(&layout::log_note(0)).await.unwrap();
     assert!(refused(&store, trust()).await.starts_with("record 1 of the log does not follow"));
-}
-
-#[tokio::test]
-async fn an_object_that_is_no_record_stops_neither_readers_nor_writers() {
-    let (store, mut old) = filled(3).await;
-    let mut other = old.clone();
-    put(&store, layout::log_note(3).as_str(), Bytes::from_static(b"junk")).await;
-    put(&store, layout::log_note(6).as_str(), Bytes::from_static(b"junk")).await;
-    let signer = samples::signer();
-    // One that has not seen it, one that reads everything, and one that follows.
-    assert_eq!(old.append(&store, &signer, &backup(3)).await.unwrap().seq, 4);
-    let mut new = RegionLog::read(&store, trust()).await.unwrap();
-    assert_eq!(new.append(&store, &signer, &backup(4)).await.unwrap().seq, 5);
-    assert_eq!(other.refresh(&store).await.unwrap(), 2);
-    assert_eq!(other.append(&store, &signer, &backup(5)).await.unwrap().seq, 7);
-    for log in [&mut old, &mut new] {
-        log.refresh(&store).await.unwrap();
-        assert_eq!(log.entries(), other.entries());
-    }
-    let (records, outside) = found(&store).await;
-    assert_eq!(records, 6);
-    assert_eq!(outside.iter().map(|outside| outside.seq).collect::<Vec<_>>(), [3, 6]);
-    assert_eq!(old.at(4).unwrap().record.body, backup(3).body);
-    assert!(old.at(3).is_none());
-    // Taken away, it leaves a place free that somebody else could fill: anything in its place cures that.
-    store.delete(&layout::log_note(3)).await.unwrap();
-    let (records, outside) = found(&store).await;
-    assert_eq!((records, outside[0].seq), (3, 4));
-    assert!(outside[0].why.contains("nothing lies at place 3 of the log"), "{}", outside[0]);
-    put(&store, layout::log_note(3).as_str(), Bytes::from_static(b"other junk")).await;
-    assert_eq!(found(&store).await.0, 6);
-}
-
-#[tokio::test]
-async fn a_record_behind_a_place_that_was_left_free_is_none_and_takes_nothing_out_of_the_log() {
-    let signer = samples::signer();
-    let (store, log) = filled(2).await;
-    let head = log.head().unwrap();
-    // An intruder with a key of the log writes one ahead, and fills the place between later.
-    let link = Link { seq: 3, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
-    put(&store, layout::log_note(3).as_str(), signed(link, backup(66))).await;
-    let mut honest = RegionLog::read(&store, trust()).await.unwrap();
-    assert_eq!((honest.entries().len(), honest.outside().len()), (2, 1));
-    let error = honest.append(&store, &signer, &backup(2)).await.unwrap_err();
-    assert!(matches!(error, LogError::HistoryChanged { seq: 3, .. }), "a key of the log has signed it: {error}");
-    // Others, that have not looked, go on, and what they write stays part of the log for ever and for everybody.
-    let link = Link { seq: 2, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
-    put(&store, layout::log_note(2).as_str(), signed(link, backup(2))).await;
-    assert_eq!(honest.refresh(&store).await.unwrap(), 1);
-    let read = RegionLog::read(&store, trust()).await.unwrap();
-    for log in [&honest, &read] {
-        assert_eq!(log.entries().last().unwrap().record.body, backup(2).body);
-        assert_eq!(log.outside().iter().map(|outside| outside.seq).collect::<Vec<_>>(), [3]);
-    }
-}
-
-#[tokio::test]
-async fn strange_objects_are_read_once() {
-    let (store, _) = filled(2).await;
-    for seq in 2..12 {
-        put(&store, layout::log_note(seq).as_str(), Bytes::from(format!("junk {seq}"))).await;
-    }
-    let store = Arc::new(store);
-    let reads = Arc::new(AtomicUsize::new(0));
-    let counted = WithHooks::new(Arc::<MemoryStore>::clone(&store), CountReads(Arc::clone(&reads)));
-    let mut log = RegionLog::read(&counted, trust()).await.unwrap();
-    let after_first = reads.load(Ordering::Relaxed);
-    for _ in 0..5 {
-        log.look_ahead(&counted).await.unwrap();
-        log.refresh(&counted).await.unwrap();
-    }
-    assert_eq!(reads.load(Ordering::Relaxed), after_first);
-    // An object that was exchanged is looked at again.
-    let link = Link { seq: 7, prev: Some(log.head().unwrap().sha256), ..log.at(1).unwrap().record.link.clone() };
-    put(&store, layout::log_note(7).as_str(), signed(link, backup(7))).await;
-    assert_eq!(log.look_ahead(&counted).await.unwrap(), 1);
-    assert_eq!(log.entries(), RegionLog::read(&*store, trust()).await.unwrap().entries());
-}
-
-struct CountReads(Arc<AtomicUsize>);
-
-#[async_trait]
-impl Hooks for CountReads {
-    async fn before(&self, request: Request<'_>) -> Step {
-        if matches!(request, Request::Get { .. }) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-        Step::Pass
-    }
-}
-
-#[tokio::test]
-async fn a_record_far_behind_the_last_one_is_none() {
-    let (store, log) = filled(2).await;
-    let head = log.head().unwrap();
-    for seq in [u64::MAX, head.seq + 2] {
-        let link = Link { seq, prev: Some(head.sha256), ..log.at(1).unwrap().record.link.clone() };
-        put(&store, layout::log_note(seq).as_str(), signed(link, backup(2))).await;
-    }
-    let mut read = RegionLog::read(&store, trust()).await.unwrap();
-    assert_eq!((read.entries().len(), read.outside().len()), (2, 2));
-    assert_eq!(
-        read.append(&store, &samples::signer(), &backup(3)).await.unwrap_err().to_string().split(':').next(),
-        Some("nothing is appended behind place 3, where history was changed")
-    );
-}
-
-#[tokio::test]
-async fn a_copy_of_a_record_at_another_place_stops_nobody() {
-    let (store, mut log) = filled(3).await;
-    put(&store, layout::log_note(3).as_str(), note_at(&store, 1).await).await;
-    let (us, mut region) = (MemoryStore::new(), LogTrust { region: Some("us-1".parse().unwrap()), ..trust() });
-    region.remembered = None;
-    let mut other = RegionLog::read(&us, region).await.unwrap();
-    other.append(&us, &samples::signer(), &init()).await.unwrap();
-    put(&store, layout::log_note(4).as_str(), note_at(&us, 0).await).await;
-    assert_eq!(log.append(&store, &samples::signer(), &backup(3)).await.unwrap().seq, 5);
-}
-
-#[tokio::test]
-async fn nothing_is_appended_at_a_place_that_became_free_before_records() {
-    let (store, log) = filled(2).await;
-    let (mut first, mut second) = (log.clone(), log);
-    put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"junk")).await;
-    first.append(&store, &samples::signer(), &backup(2)).await.unwrap();
-    store.delete(&layout::log_note(2)).await.unwrap();
-    let error = second.append(&store, &samples::signer(), &backup(3)).await.unwrap_err();
-    assert!(matches!(error, LogError::HistoryChanged { seq: 3, .. }), "{error}");
-    put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"anything")).await;
-    assert_eq!(second.append(&store, &samples::signer(), &backup(3)).await.unwrap().seq, 4);
-    assert_eq!(found(&store).await.0, 4);
-}
-
-#[tokio::test]
-async fn a_record_that_was_misread_once_is_a_record() {
-    let (store, log) = filled(4).await;
-    let (store, whole) = (Arc::new(store), note_at(&store_of(4).await, 2).await);
-    let damaged = DamagedOnce { store: Arc::clone(&store), whole, reads: AtomicUsize::new(0) };
-    let store = WithHooks::new(store, damaged);
-    let read = RegionLog::read(&store, trust()).await.unwrap();
-    assert_eq!(read.entries(), log.entries());
-    assert!(read.outside().is_empty());
-}
-
-async fn store_of(count: u64) -> MemoryStore {
-    filled(count).await.0
-}
-
-/// The third record is not as it should be when it is read first.
-struct DamagedOnce {
-    store: Arc<MemoryStore>,
-    whole: Bytes,
-    reads: AtomicUsize,
-}
-
-#[async_trait]
-impl Hooks for DamagedOnce {
-    async fn before(&self, request: Request<'_>) -> Step {
-        let key = layout::log_note(2);
-        if matches!(request, Request::Get { .. }) && request.key() == key.as_str() {
-            let content = match self.reads.fetch_add(1, Ordering::Relaxed) {
-                0 => Bytes::from_static(b"junk"),
-                _ => self.whole.clone(),
-            };
-            put(&self.store, key.as_str(), content).await;
-        }
-        Step::Pass
-    }
 }
 
 #[tokio::test]
@@ -545,31 +377,6 @@ async fn nothing_is_written_behind_a_log_that_was_set_back_or_replaced() {
     let error = log.append(&store, &samples::signer(), &backup(7)).await.unwrap_err();
     assert!(matches!(error, LogError::Forked { seq: 3, .. }), "{error:?}");
     assert_eq!(RegionLog::read(&store, trust()).await.unwrap().entries(), now.entries());
-}
-
-#[tokio::test]
-async fn who_follows_finds_a_record_at_a_place_that_became_free() {
-    let signer = samples::signer();
-    let (store, mut writer) = filled(2).await;
-    put(&store, layout::log_note(2).as_str(), Bytes::from_static(b"junk")).await;
-    let mut follower = RegionLog::read(&store, trust()).await.unwrap();
-    store.delete(&layout::log_note(2)).await.unwrap();
-    for wseq in 2..4 {
-        assert_eq!(writer.append(&store, &signer, &backup(wseq)).await.unwrap().seq, wseq);
-        assert_eq!(follower.refresh(&store).await.unwrap(), 1);
-    }
-    assert_eq!(follower.entries(), writer.entries());
-}
-
-#[tokio::test]
-async fn objects_behind_a_free_place_close_no_log() {
-    let (store, _) = filled(2).await;
-    for seq in 0..FAR_MAX as u64 + 50 {
-        put(&store, layout::log_note(1_000_000 + seq).as_str(), Bytes::from(format!("junk {seq}"))).await;
-    }
-    let mut log = RegionLog::read(&store, trust()).await.unwrap();
-    assert_eq!((log.entries().len(), log.outside().len(), log.room), (2, FAR_MAX, Room::Left));
-    log.append(&store, &samples::signer(), &backup(2)).await.unwrap();
 }
 
 #[tokio::test]

@@ -277,4 +277,6 @@ impl SweepRegion<'_> {
 }
 
 #[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
 mod tests;

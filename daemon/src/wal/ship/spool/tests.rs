@@ -78,6 +78,29 @@ async fn a_spool_never_holds_more_than_its_limit() {
     assert_eq!(spool.used(), (512 << 10) + 1);
 }
 
+/// One uploader cannot read it, another cannot either, and then nobody needs it any more.
+#[tokio::test]
+async fn a_file_that_is_written_or_removed_twice_counts_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path()).await;
+    let (kept, body) = file(1, b"kept");
+    spool.put(&kept, body).await.unwrap();
+    let (file, body) = file(2, b"needed by nobody");
+    for _ in 0..2 {
+        spool.put(&file, body.clone()).await.unwrap();
+    }
+    assert_eq!(spool.used(), kept.size + file.size);
+    for _ in 0..3 {
+        spool.remove(&file).await.unwrap();
+        assert_eq!(spool.used(), kept.size);
+    }
+    let (again, found) = {
+        drop(spool);
+        open(directory.path()).await
+    };
+    assert_eq!((again.used(), found), (kept.size, vec![kept]));
+}
+
 #[tokio::test]
 async fn only_one_process_uses_a_spool() {
     let directory = tempfile::tempdir().unwrap();
