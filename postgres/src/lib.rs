@@ -37,6 +37,8 @@ pub use crate::session::certificate_hash::server_end_point;
 pub use crate::session::commands::{ANSWER_MAX, Rows, Session};
 pub use crate::session::conninfo::{ConnInfoError, Place};
 pub use crate::session::error::{AuthError, HostFailure, ProtocolFault, SessionError, TlsError};
+#[cfg(feature = "testing")]
+pub use crate::session::memory_server::MemoryListener;
 pub use crate::session::message::{
     AuthRequest, BackendMessage, Decoded, MESSAGE_MAX, MessageError, ServerMessage, decode_message, split_message,
 };

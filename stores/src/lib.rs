@@ -32,7 +32,7 @@ pub use crate::s3::store::S3Store;
 pub use crate::settings::{
     CONCURRENCY_MAX, ObjectLock, ObjectLockError, RegionSettings, RegionUrlError, SettingsFault,
 };
-pub use crate::stack::{Stack, StackOptions, standard_stack};
+pub use crate::stack::{Stack, StackOptions, standard_stack, standard_stack_with};
 pub use crate::store::{
     ByteRange, Capabilities, Entry, ListPage, OBJECT_BYTES_MAX, ObjectMeta, ObjectVersion, PutMode, PutOutcome,
     SealedBody, Store, Support,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lifeboat_vocabulary::SystemClock;
+use lifeboat_vocabulary::{Clock, SystemClock};
 
 use crate::settings::RegionSettings;
 use crate::store::Store;
@@ -55,9 +55,15 @@ impl StackOptions {
 ///   eight parallel uploads would open it at once, and the attempts that were about to succeed would be refused.
 #[must_use]
 pub fn standard_stack(store: Arc<dyn Store>, options: StackOptions) -> Stack {
+    standard_stack_with(store, options, Arc::new(SystemClock))
+}
+
+/// As [`standard_stack`]; the region's clock is compared with this one.
+#[must_use]
+pub fn standard_stack_with(store: Arc<dyn Store>, options: StackOptions, clock: Arc<dyn Clock>) -> Stack {
     let metrics = Arc::<Metrics>::default();
     let breaker = Breaker::new();
-    let store = WithMetrics::new(store, Arc::clone(&metrics), Arc::new(SystemClock));
+    let store = WithMetrics::new(store, Arc::clone(&metrics), clock);
     let store = WithLimit::new(Arc::new(store), options.limits);
     let store = WithRetry::new(Arc::new(store), options.retry, options.jitter);
     let store = WithBreaker::new(Arc::new(store), Arc::clone(&breaker));

@@ -12,7 +12,7 @@ use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::wal;
-use lifeboat_vocabulary::{SystemClock, error_chain};
+use lifeboat_vocabulary::error_chain;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +66,7 @@ impl BackupMaker for Maker {
         };
         let shown = Shown::Daemon { progress, cpu_share: &self.cpu_share };
         let of = ClusterConfig { config: &config, cluster };
-        result_of(&make(of, &self.context.regions, shown, stop).await, stop)
+        result_of(&make(of, &self.context.regions, &*self.context.clock, shown, stop).await, stop)
     }
 
     /// Where this daemon receives WAL, it holds the lease of each region, or waits for it. A region that gives no answer
@@ -86,7 +86,7 @@ impl BackupMaker for Maker {
         };
         let name = signer.name();
         let asked = self.context.regions.stores().into_iter().map(|region| async move {
-            let asked = wal::other_holder(&*region.store, name, ours, &SystemClock);
+            let asked = wal::other_holder(&*region.store, name, ours, &*self.context.clock);
             let why = match timeout(ANSWER_PATIENCE, asked).await {
                 Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
                 Ok(Err(error)) => error_chain(&error),

@@ -20,7 +20,7 @@ use lifeboat_repository::log::records::{BackupKind, Origin, PageFacts};
 use lifeboat_repository::log::{Descriptor, NoteSigner, RegionLog, RegionStore, Role};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
 use lifeboat_stores::{Verdict, verdict};
-use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, SystemClock, WalPosition, error_chain};
+use lifeboat_vocabulary::{BackupId, ByteCount, Clock, RegionName, UtcTime, WalPosition, error_chain};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -155,14 +155,15 @@ async fn tell_steps(progress: Progress, counters: Arc<lifeboat_repository::backu
 pub(crate) async fn make(
     of: ClusterConfig<'_>,
     regions: &OpenRegions,
+    clock: &dyn Clock,
     shown: Shown<'_>,
     stop: &CancellationToken,
 ) -> anyhow::Result<BackupOutcome> {
     let ClusterConfig { config, cluster } = of;
     shown.waits("the regions");
-    let (begun, start_time) = (Instant::now(), SystemClock.now());
+    let (begun, start_time) = (Instant::now(), clock.now());
     let signer = of.signer()?;
-    let regions = read_regions(regions, &signer).await?;
+    let regions = read_regions(regions, &signer, clock.now()).await?;
     let plan = memory_plan(config, &regions.descriptor)?;
     tracing::info!("{plan}");
     let backup = BackupId::new(start_time, random()?);
@@ -201,14 +202,14 @@ pub(crate) async fn make(
         start: transfer.start.position,
         stop: transfer.end.position,
         start_time,
-        stop_time: SystemClock.now(),
+        stop_time: clock.now(),
         duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         frame_bytes: regions.descriptor.frame_bytes,
         pages,
         omissions: transfer.omissions.finish(),
     };
     let last = regions.logs.values().filter_map(|log| log.last_count(signer.name())).max();
-    let wseq = Origin::next_count(last, SystemClock.now());
+    let wseq = Origin::next_count(last, clock.now());
     let recipients = KeyRecipients { recipients: &config.keys.recipients, commands: &config.keys.wrap_commands };
     let authority = CommitAuthority { signer: &signer, wseq, tool: wiring::TOOL, recipients };
     // Not cut short: a request to stop ends the uploads, and what is complete by then is committed or not, for certain.
@@ -263,7 +264,7 @@ fn belongs(server: Option<&str>, start: WalPosition, logs: &BTreeMap<RegionName,
 const NOT_A_WRITER: &str =
     "back up with the signing key of this host: let the root key name it with `lifeboatd delegate`";
 
-async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>) -> anyhow::Result<Regions> {
+async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>, now: UtcTime) -> anyhow::Result<Regions> {
     let (mut stores, mut logs, mut unusable) = (Vec::new(), BTreeMap::new(), Vec::new());
     let mut descriptor: Option<Descriptor> = None;
     for region in regions.stores() {
@@ -276,7 +277,7 @@ async fn read_regions(regions: &OpenRegions, signer: &Arc<NoteSigner>) -> anyhow
             Ok((found, log)) => {
                 descriptor.get_or_insert(found);
                 // Before anything is uploaded that no record could name.
-                match log.trust().signers.allows(signer, Role::Writer, SystemClock.now()) {
+                match log.trust().signers.allows(signer, Role::Writer, now) {
                     Ok(()) => drop(logs.insert(name.clone(), RegionLog::clone(&log))),
                     Err(error) => unusable.push((name.clone(), anyhow::Error::new(error).context(NOT_A_WRITER))),
                 }

@@ -29,7 +29,7 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output, stop: &CancellationT
     let (history, _) = RunHistory::open(&directory);
     let (number, begun) = history.begin(RunKind::ByHand, None, SystemClock.now()).await;
     let regions = OpenRegions::open(config, &cluster.name).await?;
-    let outcome = make(chosen, &regions, Shown::To(output), stop).await;
+    let outcome = make(chosen, &regions, &SystemClock, Shown::To(output), stop).await;
     let ended = history.end(number, SystemClock.now(), result_of(&outcome, stop)).await;
     if let Err(error) = begun.and(ended) {
         errln!("warning: the daemon will not know of this backup until it reads the regions: {}", error_chain(&error));

@@ -198,7 +198,11 @@ impl RegionHealth {
             std::cmp::Ordering::Greater => Way::Worse,
             std::cmp::Ordering::Less => Way::Better,
         };
-        let leaning = self.leaning.filter(|leaning| leaning.way == way).unwrap_or(Leaning { way, since: now });
+        // After the clock was set back it would lean for as long as that was.
+        let leaning = self
+            .leaning
+            .filter(|leaning| leaning.way == way && leaning.since <= now)
+            .unwrap_or(Leaning { way, since: now });
         self.leaning = Some(leaning);
         let wait = match way {
             Way::Worse => seen.patience(),

@@ -1,5 +1,6 @@
 //! The regions of one cluster, opened once: WAL, backups, deletion, healing and scrub share what is learned about each.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::settings::wiring;
 const PROBE_PATIENCE: Duration = Duration::from_secs(90);
 
 /// One region of one cluster, with the only wrappers around it in this process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OpenRegion {
     /// Its name.
     pub name: RegionName,
@@ -35,14 +36,36 @@ pub struct OpenRegion {
     /// What the configuration says about it.
     pub settings: RegionSettings,
     judgement: Arc<Judgement>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for OpenRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenRegion").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl OpenRegion {
-    fn new(settings: &RegionSettings, bare: Arc<dyn Store>) -> Self {
+    fn new(settings: &RegionSettings, bare: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         let judgement = Arc::new(Judgement::of(&*bare));
         let judged = JudgedStore { bare: Arc::clone(&bare), judgement: Arc::clone(&judgement) };
-        let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::new(judged));
-        Self { name: settings.name.clone(), store, bare, metrics, breaker, settings: settings.clone(), judgement }
+        let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::new(judged), &clock);
+        Self {
+            name: settings.name.clone(),
+            store,
+            bare,
+            metrics,
+            breaker,
+            settings: settings.clone(),
+            judgement,
+            clock,
+        }
+    }
+
+    /// The clock of this host.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// How many may write there, as far as is known.
@@ -76,7 +99,7 @@ impl OpenRegion {
     pub async fn probe_writers(&self) -> Result<Writers, String> {
         let unknown =
             |why: String| Err(format!("whether conditional writes work there cannot be found out now: {why}"));
-        let report = match tokio::time::timeout(PROBE_PATIENCE, probe(&*self.bare, &SystemClock)).await {
+        let report = match tokio::time::timeout(PROBE_PATIENCE, probe(&*self.bare, &*self.clock)).await {
             Ok(Ok(report)) => report,
             // A role that may write nothing but records: what is known without a probe has to do.
             Ok(Err(StoreError::Misconfigured { .. })) => return Ok(self.writers()),
@@ -90,7 +113,7 @@ impl OpenRegion {
             return unknown(why);
         }
         if self.judgement.probed() != Some(Writers::One) {
-            self.set_writers(Capabilities::learn(None, &report, SystemClock.now()).0.writers());
+            self.set_writers(Capabilities::learn(None, &report, self.clock.now()).0.writers());
         }
         Ok(self.writers())
     }
@@ -128,9 +151,22 @@ impl OpenRegions {
                 }
                 Err(error) => return Err(anyhow::Error::new(error)),
             };
-            regions.push(OpenRegion::new(settings, bare));
+            regions.push(OpenRegion::new(settings, bare, Arc::new(SystemClock)));
         }
         Ok(Self { cluster: cluster.clone(), regions, logs: Arc::default() })
+    }
+
+    /// The regions of the configuration with stores that are open already, in the same order.
+    #[must_use]
+    pub fn given(
+        config: &Config,
+        cluster: &ClusterName,
+        stores: impl IntoIterator<Item = Arc<dyn Store>>,
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
+        let open = |(settings, bare)| OpenRegion::new(settings, bare, Arc::clone(clock));
+        let regions = config.regions.iter().zip(stores).map(open).collect();
+        Self { cluster: cluster.clone(), regions, logs: Arc::default() }
     }
 
     /// Whose regions they are.
@@ -191,7 +227,7 @@ pub(crate) mod tests {
 
     fn region(name: &str) -> OpenRegion {
         let settings = RegionSettings::at(name.parse().unwrap(), "file:///nowhere".parse().unwrap());
-        OpenRegion::new(&settings, Arc::new(MemoryStore::new()))
+        OpenRegion::new(&settings, Arc::new(MemoryStore::new()), Arc::new(SystemClock))
     }
 
     /// Two empty regions in memory.

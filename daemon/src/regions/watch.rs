@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_stores::{BreakerState, CLUSTER_MARK, ProbeReport, probe};
-use lifeboat_vocabulary::{Clock, RegionName, SystemClock, error_chain};
+use lifeboat_vocabulary::{RegionName, error_chain};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -126,7 +126,7 @@ pub(crate) async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Re
 
 impl Watch {
     fn look(&mut self) {
-        let (now, instant) = (SystemClock.now(), Instant::now());
+        let (now, instant) = (self.parts.context.now(), Instant::now());
         let cluster = self.parts.context.regions.cluster();
         for region in self.parts.context.regions.iter() {
             let seen = region.metrics.snapshot();
@@ -179,7 +179,7 @@ impl Watch {
 
     /// Compares what a probe found with what is remembered.
     fn learn(&mut self, name: &RegionName, report: &ProbeReport) {
-        let now = SystemClock.now();
+        let now = self.parts.context.now();
         let learned = self.parts.book.change(name, |memory| {
             let (known, changes) = Capabilities::learn(memory.capabilities.take(), report, now);
             let writers = known.writers();
@@ -227,7 +227,7 @@ impl Watch {
 
     /// Regions that answer and lack something.
     fn behind(&self, memories: &[(&OpenRegion, RegionMemory)]) -> Vec<(AlarmId, Wrong)> {
-        let (facts, now) = (self.parts.context.facts.read(), SystemClock.now());
+        let (facts, now) = (self.parts.context.facts.read(), self.parts.context.now());
         let look = |(region, memory): &(&OpenRegion, RegionMemory)| {
             let name = &region.name;
             let log = facts.survey.as_ref().and_then(|survey| survey.regions.get(name));
@@ -249,7 +249,7 @@ impl Watch {
     async fn save(&mut self) {
         (self.save_now, self.saved) = (false, Instant::now());
         // Not saved: the board tells of a state directory that takes no writes, and this is written again in a minute.
-        if let Err(error) = self.parts.book.save(&self.parts.context.regions, SystemClock.now()).await {
+        if let Err(error) = self.parts.book.save(&self.parts.context.regions, self.parts.context.now()).await {
             tracing::debug!(error = %error_chain(&error), "what is known of the regions is not saved");
         }
     }
@@ -297,7 +297,7 @@ async fn asked(region: OpenRegion, question: Question) -> (RegionName, Answer) {
             )
         }
         Question::Probe => {
-            let asked = tokio::time::timeout(PATIENCE, probe(&*region.bare, &SystemClock)).await;
+            let asked = tokio::time::timeout(PATIENCE, probe(&*region.bare, region.clock())).await;
             Answer::Probe(asked.map_err(|_| late()).and_then(|report| report.map_err(|error| error_chain(&error))))
         }
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_config::{ClusterSettings, Config, Role};
-use lifeboat_vocabulary::{Clock, ClusterName, SystemClock};
+use lifeboat_vocabulary::{Clock, ClusterName};
 use tokio::sync::watch;
 
 use crate::backup::history::RunHistory;
@@ -15,7 +15,7 @@ use crate::base::alarms::board::{AlarmBoard, Source, SourceKind};
 use crate::base::capacity::Capacity;
 use crate::base::readiness::{Looked, Readiness};
 use crate::base::renewed::renewed;
-use crate::base::supervisor::{Supervisor, TaskContext, TaskSettings};
+use crate::base::supervisor::{Supervisor, TaskContext, TaskSettings, Watchdog};
 use crate::care::board::CareBoard;
 use crate::care::parts::CareParts;
 use crate::care::{audit_delivery, tamper_watch};
@@ -39,6 +39,8 @@ const WAL_CEILING: Duration = Duration::from_secs(120);
 /// How long a backup may go without a byte, and the scheduler without a decision.
 const SCHEDULE_CEILING: Duration = Duration::from_secs(900);
 const ORDINARY_CEILING: Duration = Duration::from_secs(900);
+/// How long the keeper of the alarms may take for one of them.
+const ALARMS_CEILING: Duration = Duration::from_secs(60);
 
 /// Who raises alarms, by the role that it belongs to.
 const ALARMS_BY_ROLE: [(Role, &[SourceKind]); 6] = [
@@ -66,6 +68,56 @@ pub(crate) struct Common {
     pub(crate) capacity: Capacity,
     /// Where it is seen how everything stands.
     pub(crate) status: Arc<StatusBoard>,
+    /// This host's clock.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Regions that are open already, instead of those that the configuration leads to.
+    pub(crate) regions: Option<Arc<OpenRegions>>,
+}
+
+impl Common {
+    /// Of a daemon with this state directory; nothing is begun yet.
+    pub(crate) fn new(
+        config: watch::Receiver<Arc<Config>>,
+        watchdog: Watchdog,
+        clock: &Arc<dyn Clock>,
+        regions: Option<Arc<OpenRegions>>,
+    ) -> Self {
+        let now = Arc::clone(&config.borrow());
+        let directory = &now.state_directory;
+        // One that was damaged is reported for as long as it lies aside.
+        let (board, _) = AlarmBoard::open(directory, Arc::clone(clock));
+        board.forget(&Source::daemon(SourceKind::Config));
+        let (board, supervisor) = (Arc::new(board), Arc::new(Supervisor::new(watchdog)));
+        let freezer = Arc::new(Freezer::new(directory, Arc::clone(clock)));
+        let status =
+            StatusBoard::new(Arc::clone(&board), Arc::clone(&freezer), Arc::clone(&supervisor), Arc::clone(clock));
+        status.expect(&now);
+        let names: Vec<ClusterName> = now.clusters.iter().map(|cluster| cluster.name.clone()).collect();
+        Self {
+            config,
+            supervisor,
+            board,
+            freezer,
+            status: Arc::new(status),
+            readiness: Arc::new(Readiness::of(&names)),
+            capacity: Capacity::new(&now.limits),
+            clock: Arc::clone(clock),
+            regions,
+        }
+    }
+
+    /// Begins the task that keeps the alarms.
+    pub(crate) fn begin_alarms(&self) {
+        let keeper = Arc::clone(&self.board);
+        self.supervisor.spawn(None, TaskSettings::new("alarms", ALARMS_CEILING).last(), move |context| {
+            let board = Arc::clone(&keeper);
+            async move {
+                context.progress.waiting("a change");
+                board.keep(&context.stop).await;
+                Ok(())
+            }
+        });
+    }
 }
 
 /// Protects a cluster from now on: as one task that opens everything, begins the others and holds what is theirs together.
@@ -93,8 +145,12 @@ async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) 
     let directory = ClusterConfig { config: &config, cluster: &settings }.state_directory();
     crate::base::state::make_directory(&directory).with_context(|| format!("make {}", directory.display()))?;
     context.progress.waiting("the regions");
-    let regions = Arc::new(OpenRegions::open(&config, cluster).await?);
-    let (book, _) = RegionBook::open(&directory, &regions, SystemClock.now());
+    let regions = match &common.regions {
+        Some(regions) => Arc::clone(regions),
+        None => Arc::new(OpenRegions::open(&config, cluster).await?),
+    };
+    let clock = Arc::clone(&common.clock);
+    let (book, _) = RegionBook::open(&directory, &regions, clock.now());
     let count = regions.len();
     let shared = ClusterContext {
         cluster: cluster.clone(),
@@ -106,13 +162,13 @@ async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) 
         freezer: Arc::clone(&common.freezer),
         // First of all, so that nothing is begun without it.
         signer: wiring::signer(&config, cluster)?,
-        clock: Arc::new(SystemClock),
+        clock: Arc::clone(&clock),
     };
     let tasks = Tasks {
         common: common.clone(),
         context: shared,
         cluster: settings,
-        shared: Arc::new(Shared::new(cluster.clone(), count, Arc::new(SystemClock))),
+        shared: Arc::new(Shared::new(cluster.clone(), count, clock)),
         book: Arc::new(book),
         care: Arc::default(),
         good: watch::Sender::default(),

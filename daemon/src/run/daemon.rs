@@ -13,21 +13,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::base::alarms::board::{Alarm, AlarmBoard, Source, SourceKind, Wrongs};
-use crate::base::capacity::Capacity;
+use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::guard::{DaemonGuard, GuardError};
-use crate::base::readiness::Readiness;
 use crate::base::renewed::renewed;
 use crate::base::state;
-use crate::base::supervisor::{Supervisor, TaskSettings, Watchdog};
+use crate::base::supervisor::{TaskSettings, Watchdog};
 use crate::base::systemd::ServiceManager;
-use crate::deletion::freeze::Freezer;
 use crate::model::snapshot::OverrideStatus;
 use crate::run::cluster::{self, Common};
 use crate::run::housekeeping::{self, House};
 use crate::run::overrides::{ActiveOverride, Overrides};
 use crate::settings::reload::{ConfigSource, Plan, Refused, plan};
-use crate::status::board::{self as status_board, StatusBoard};
+use crate::status::board as status_board;
 use crate::web::{self, WebParts};
 
 /// How long housekeeping may take for one look.
@@ -125,25 +122,10 @@ impl Daemon {
         let names = names(&loaded.config);
         let mut guards = names.iter().map(|name| guard(&loaded.config, name)).collect::<anyhow::Result<Vec<_>>>()?;
         guards.push(whole_directory(directory)?);
-        // One that was damaged is reported for as long as it lies aside.
-        let (board, _) = AlarmBoard::open(directory, Arc::new(SystemClock));
-        board.forget(&Source::daemon(SourceKind::Config));
         let watchdog = if manager.watchdog.is_some() { Watchdog::Outside } else { Watchdog::Nobody };
         let config = watch::Sender::new(Arc::new(loaded.config.clone()));
-        let board = Arc::new(board);
-        let supervisor = Arc::new(Supervisor::new(watchdog));
-        let freezer = Arc::new(Freezer::new(directory, Arc::new(SystemClock)));
-        let status = StatusBoard::new(Arc::clone(&board), Arc::clone(&freezer), Arc::clone(&supervisor));
-        status.expect(&loaded.config);
-        let common = Common {
-            config: config.subscribe(),
-            supervisor,
-            board,
-            freezer,
-            status: Arc::new(status),
-            readiness: Arc::new(Readiness::of(&names)),
-            capacity: Capacity::new(&loaded.config.limits),
-        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let common = Common::new(config.subscribe(), watchdog, &clock, None);
         let overrides = Overrides::open(directory);
         let daemon =
             Self { source, manager, config, clusters: watch::Sender::new(names), overrides, guards, common, loaded };
@@ -154,15 +136,7 @@ impl Daemon {
 
     fn begin_tasks(&self) {
         let Common { supervisor, board, freezer, .. } = &self.common;
-        let keeper = Arc::clone(board);
-        supervisor.spawn(None, TaskSettings::new("alarms", HOUSEKEEPING_CEILING).last(), move |context| {
-            let board = Arc::clone(&keeper);
-            async move {
-                context.progress.waiting("a change");
-                board.keep(&context.stop).await;
-                Ok(())
-            }
-        });
+        self.common.begin_alarms();
         let house = House {
             state_directory: self.loaded.config.state_directory.clone(),
             clusters: self.clusters.subscribe(),

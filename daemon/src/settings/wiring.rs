@@ -10,8 +10,10 @@ use lifeboat_postgres::BaseBackupOptions;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::NoteSigner;
-use lifeboat_stores::{KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack};
-use lifeboat_vocabulary::ClusterName;
+use lifeboat_stores::{
+    KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack_with,
+};
+use lifeboat_vocabulary::{Clock, ClusterName};
 
 /// How records name the program that wrote them.
 pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -69,10 +71,10 @@ fn key_nature(key: &ObjectKey) -> KeyNature {
 
 /// Puts retries, breaker and limits around a region's bare store.
 #[must_use]
-pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>) -> Stack {
+pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
-    standard_stack(bare, StackOptions { retry, ..options })
+    standard_stack_with(bare, StackOptions { retry, ..options }, Arc::clone(clock))
 }
 
 /// The key that signs records.

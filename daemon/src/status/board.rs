@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
 use lifeboat_stores::{BreakerState, DURATION_BOUNDS, MetricsSnapshot, Operation};
-use lifeboat_vocabulary::{Clock, ClusterName, SystemClock, UtcTime};
+use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -68,6 +68,7 @@ impl Expected {
 /// Gathers snapshots from what the parts of the daemon know.
 pub(crate) struct StatusBoard {
     started: UtcTime,
+    clock: Arc<dyn Clock>,
     alarms: Arc<AlarmBoard>,
     freezer: Arc<Freezer>,
     supervisor: Arc<Supervisor>,
@@ -81,10 +82,16 @@ pub(crate) struct StatusBoard {
 impl StatusBoard {
     /// Without clusters.
     #[must_use]
-    pub(crate) fn new(alarms: Arc<AlarmBoard>, freezer: Arc<Freezer>, supervisor: Arc<Supervisor>) -> Self {
-        let started = SystemClock.now();
+    pub(crate) fn new(
+        alarms: Arc<AlarmBoard>,
+        freezer: Arc<Freezer>,
+        supervisor: Arc<Supervisor>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let started = clock.now();
         Self {
             started,
+            clock,
             alarms,
             freezer,
             supervisor,
@@ -245,7 +252,7 @@ pub(crate) async fn keep(
             _ = second.tick() => {}
         }
         context.progress.working("a status");
-        let status = Arc::new(board.gather(SystemClock.now()));
+        let status = Arc::new(board.gather(board.clock.now()));
         let written = write(Arc::clone(&status), &state_directory).await;
         if let Err(error) = &written
             && !complained
@@ -343,7 +350,7 @@ fn region_status(region: &OpenRegion, book: &RegionBook, facts: &Facts) -> Regio
     RegionStatus {
         name: region.name.to_string(),
         health: health.map_or(Health::Healthy, |health| health.state()),
-        health_since: health.map_or_else(|| SystemClock.now(), |health| health.since()),
+        health_since: health.map_or_else(|| region.clock().now(), |health| health.since()),
         breaker: breaker_word(region.breaker.state()).to_owned(),
         writers: if region.writers() == Writers::One { "one" } else { "many" }.to_owned(),
         latency_seconds: seen.latency.map(|latency| latency.as_secs_f64()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime, WalPosition};
+use lifeboat_vocabulary::{ByteCount, UtcTime, WalPosition};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -160,7 +160,7 @@ impl Reporter {
         let regions = regions.map(|(index, region)| {
             (region.region.to_string(), holder(index + 1, region.durable, state_in_words(&region.state)))
         });
-        let now = SystemClock.now();
+        let now = self.shared.now();
         let ended = receiver.ended.map(|ended| now.as_unix_micros().saturating_sub_unsigned(micros(ended.elapsed())));
         WalStatus {
             cluster: self.shared.cluster().to_string(),
@@ -263,6 +263,7 @@ fn lag(positions: &Positions, durable: Option<WalPosition>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lifeboat_vocabulary::{Clock, SystemClock};
 
     fn region(state: UploadState) -> RegionPosition {
         RegionPosition { region: "r".parse().unwrap(), durable: None, state, unverified: None }

@@ -63,6 +63,12 @@ impl Shared {
         Self { cluster, clock, inner: Mutex::new(inner), requests: Arc::default() }
     }
 
+    /// The time, by this host's clock.
+    #[must_use]
+    pub(crate) fn now(&self) -> UtcTime {
+        self.clock.now()
+    }
+
     #[must_use]
     pub(crate) fn cluster(&self) -> &ClusterName {
         &self.cluster

@@ -158,6 +158,11 @@ impl Attempt<'_> {
 
     async fn session(&self, endpoint: &Endpoint, encryption: Encryption) -> Result<Session, SessionError> {
         let stream = match endpoint {
+            #[cfg(feature = "testing")]
+            Endpoint::Socket(path) if crate::session::memory_server::listens(path) => {
+                let connected = crate::session::memory_server::connect(path);
+                Stream::Memory(connected.map_err(|error| self.unreachable(error))?)
+            }
             Endpoint::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| self.unreachable(error))?;
                 self.check_peer(&stream)?;

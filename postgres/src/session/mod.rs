@@ -8,6 +8,8 @@ pub(crate) mod conninfo;
 pub(crate) mod conninfo_text;
 pub(crate) mod conninfo_uri;
 pub(crate) mod error;
+#[cfg(feature = "testing")]
+pub(crate) mod memory_server;
 pub(crate) mod message;
 pub(crate) mod pgpass;
 pub(crate) mod settings;

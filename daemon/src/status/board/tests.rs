@@ -8,6 +8,7 @@ use crate::deletion::standstill::{Action, Trigger};
 use crate::model::survey::Survey;
 use crate::regions::open::tests::two_regions;
 use crate::status::samples::{at, cluster as sample};
+use lifeboat_vocabulary::SystemClock;
 
 struct Scene {
     directory: tempfile::TempDir,
@@ -21,7 +22,7 @@ fn scene() -> Scene {
     let (alarms, _) = AlarmBoard::open(directory.path(), Arc::clone(&clock));
     let freezer = Arc::new(Freezer::new(directory.path(), clock));
     let supervisor = Arc::new(Supervisor::new(Watchdog::Nobody));
-    let board = Arc::new(StatusBoard::new(Arc::new(alarms), freezer, supervisor));
+    let board = Arc::new(StatusBoard::new(Arc::new(alarms), freezer, supervisor, Arc::new(SystemClock)));
     let regions = Arc::new(two_regions());
     let (book, _) = RegionBook::open(directory.path(), &regions, at("00:00:00"));
     let facts = Arc::<ClusterFacts>::default();

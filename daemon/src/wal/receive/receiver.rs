@@ -15,7 +15,7 @@ use lifeboat_postgres::{
     WalStreamError,
 };
 use lifeboat_repository::wal::PieceSize;
-use lifeboat_vocabulary::{ByteCount, Clock, Lsn, SegmentSize, SystemClock, WalPosition, error_chain};
+use lifeboat_vocabulary::{ByteCount, Lsn, SegmentSize, WalPosition, error_chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -418,7 +418,13 @@ impl<'r> Pump<'r> {
             ApplyReport::Nothing => None,
             ApplyReport::AsFlushed => flush,
         };
-        StandbyStatus { write: self.at.lsn, flush, apply, now: SystemClock.now(), ask_reply: ReplyWanted::Whenever }
+        StandbyStatus {
+            write: self.at.lsn,
+            flush,
+            apply,
+            now: self.receiver.shared.now(),
+            ask_reply: ReplyWanted::Whenever,
+        }
     }
 
     async fn report(&mut self, stream: &mut WalStream) -> Result<(), Ended> {

@@ -15,7 +15,7 @@ use lifeboat_postgres::{
 };
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::GapReason;
-use lifeboat_vocabulary::{Clock, Lsn, RecordMark, SegmentName, SegmentSize, SystemClock, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Lsn, RecordMark, SegmentName, SegmentSize, TimelineId, WalPosition};
 
 use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
 use crate::wal::server_memory::{AcceptedLoss, LostWal, ServerMemory};
@@ -211,7 +211,7 @@ impl Finder {
         let received = positions.timeline.zip(positions.received).map(|(timeline, lsn)| WalPosition { timeline, lsn });
         let stored = [Some(stored), highest, received].into_iter().flatten().max_by_key(in_order).unwrap_or(stored);
         let record = record.or_else(|| self.shipper.last_record().or(self.memory.read().newest()));
-        let lost = LostWal::new(why, SystemClock.now(), stored, record);
+        let lost = LostWal::new(why, self.shipper.now(), stored, record);
         NoStream::LostWal(Box::new(lost.of_system(self.belonging.system_identifier)))
     }
 
@@ -225,7 +225,8 @@ impl Finder {
         let positions = self.shipper.positions();
         if let (Some(timeline), Some(lsn)) = (positions.timeline, positions.received) {
             let received = WalPosition { timeline, lsn };
-            let behind = self.skip_to.filter(|skip| skip.timeline != timeline || skip.lsn > lsn);
+            // What was received since from a later timeline lies behind it, too.
+            let behind = self.skip_to.filter(|skip| (skip.timeline, skip.lsn) > (timeline, lsn));
             let from = behind.unwrap_or(received);
             return (Some(from), Some(from));
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::RegionLog;
+use lifeboat_repository::log::records::Origin;
 use lifeboat_repository::wal::PieceSize;
 use lifeboat_vocabulary::{Clock, UtcTime};
 use parking_lot::Mutex;
@@ -139,9 +140,16 @@ impl ShipContext {
         self.events.fetch_max(last, Ordering::Relaxed);
     }
 
-    /// The number of a new event.
+    /// The number of a new event. Above all that was heard of, and not below the time: an instance before this one may have
+    /// said something in a region that could not be asked since.
     pub(crate) fn next_event(&self) -> u64 {
-        self.events.fetch_add(1, Ordering::Relaxed) + 1
+        let mut number = 0;
+        let next = |last| {
+            number = Origin::next_count(Some(last), self.now());
+            Some(number)
+        };
+        let counted = self.events.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        counted.map_or_else(|last| last, |_| number)
     }
 
     /// Bytes that one uploader may read back from the spool at the same time: all together a quarter of the memory.

@@ -130,6 +130,9 @@ pub(crate) struct PendingObjects {
     next: u64,
     /// What each region was found to have, by name.
     present: Vec<HashSet<WalObject>>,
+    /// Timelines whose history was entered, by the run before or by this one. This host has seen no other one of them; sealed
+    /// once more it would be another object, and nobody could tell that both hold the same.
+    histories: BTreeSet<TimelineId>,
     /// Entries before this are done, by region.
     first_open: Vec<u64>,
     lacking: Vec<u64>,
@@ -145,6 +148,7 @@ impl PendingObjects {
             entries: BTreeMap::new(),
             next: 1,
             present: vec![HashSet::new(); regions],
+            histories: BTreeSet::new(),
             first_open: vec![0; regions],
             lacking: vec![0; regions],
             unspooled: BTreeSet::new(),
@@ -171,8 +175,13 @@ impl PendingObjects {
     fn insert(&mut self, load: Load, spool: InSpool, wanted: Option<&[usize]>, now: Instant) {
         let Load { what, file, body } = load;
         let sequence = file.sequence;
+        let is_known_history = matches!(what, What::History(timeline) if !self.histories.insert(timeline));
         let way = |(region, present): (usize, &HashSet<WalObject>)| {
-            let is_there = matches!(&what, What::Wal(object) if present.contains(object));
+            let is_there = match &what {
+                What::Wal(object) => present.contains(object),
+                What::History(_) => is_known_history,
+                What::Notice(_) => false,
+            };
             if is_there || wanted.is_some_and(|wanted| !wanted.contains(&region)) { Way::Done } else { Way::Open }
         };
         let ways = self.present.iter().enumerate().map(way).collect();

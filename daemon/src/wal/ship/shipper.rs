@@ -10,7 +10,7 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::HISTORY_BYTES_MAX;
-use lifeboat_vocabulary::{Clock, RecordMark, SegmentSize, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Clock, RecordMark, SegmentSize, TimelineId, UtcTime, WalPosition};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,11 @@ impl Shipper {
     #[must_use]
     pub fn resume(&self) -> Option<ResumePoint> {
         self.resume.clone()
+    }
+
+    /// The time, by this host's clock.
+    pub(crate) fn now(&self) -> UtcTime {
+        self.ship.now()
     }
 
     /// The last whole record that was received from a server since the start.

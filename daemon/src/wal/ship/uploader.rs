@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::{Origin, RecordBody};
-use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore};
+use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore, Role};
 use lifeboat_repository::wal::WalTrust;
 use lifeboat_stores::{ByteRange, ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
@@ -336,7 +336,7 @@ impl RegionUploader {
             let origin = Origin {
                 writer: settings.signer.name().clone(),
                 wseq: self.ship.next_event(),
-                time: notice.time().unwrap_or(self.entered),
+                time: self.time_of(notice, &log),
                 tool: settings.tool.clone(),
             };
             match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
@@ -348,6 +348,14 @@ impl RegionUploader {
             }
         }
         Ok(())
+    }
+
+    /// When the notice was made; now, if the key may not sign anything of that time: a host whose clock was wrong then would never
+    /// get its WAL into the region.
+    fn time_of(&self, notice: &Notice, log: &RegionLog) -> UtcTime {
+        let (signers, signer) = (&log.trust().signers, &self.ship.settings.signer);
+        let made = notice.time().unwrap_or(self.entered);
+        if signers.allows(signer, Role::Writer, made).is_ok() { made } else { self.ship.now() }
     }
 
     /// The name is random, but whoever saw it in another region may have taken it here. The record names the SHA-256 of the

@@ -37,7 +37,7 @@ fn scene() -> Scene {
     let alarms = Arc::new(alarms);
     let freezer = Arc::new(Freezer::new(directory.path(), clock));
     let supervisor = Arc::new(Supervisor::new(Watchdog::Nobody));
-    let board = Arc::new(StatusBoard::new(Arc::clone(&alarms), freezer, supervisor));
+    let board = Arc::new(StatusBoard::new(Arc::clone(&alarms), freezer, supervisor, Arc::new(SystemClock)));
     let settings = HttpSettings { listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), token: None, tls: None };
     let parts = WebParts { settings, environment: Environment::default(), board, alarms };
     Scene { directory, parts, stop: CancellationToken::new() }

@@ -69,17 +69,32 @@ pub struct Origin {
     pub tool: String,
 }
 
+/// Two that count on from the same number with a clock that is behind it get the same one once in so many times.
+const APART: u64 = 1 << 20;
+
+/// A number by chance; 0 where the machine has none, which is as good as counting.
+fn chance_below(end: u64) -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes) % end,
+        Err(_) => 0,
+    }
+}
+
 impl Origin {
     /// The count of a new event: above `last`, the writer's highest in all logs, and not below the time in microseconds.
     ///
     /// So two programs that write under one name (a backup by hand beside the daemon) need not talk to each other: only
-    /// events in the same microsecond would get the same count, and a log refuses the second one.
+    /// events in the same microsecond would get the same count, and a log refuses the second one. A clock that was set back tells
+    /// nothing of that kind, and not everybody has read the same logs: then chance keeps the counts apart.
     #[must_use]
     pub fn next_count(last: Option<u64>, now: UtcTime) -> u64 {
         let now = u64::try_from(now.as_unix_micros()).unwrap_or(0);
         // A count that no clock gives was made up, so that nothing could come after it.
-        let last = last.filter(|last| *last <= COUNT_MAX);
-        last.map_or(1, |last| last.saturating_add(1)).max(now)
+        match last.filter(|last| *last <= COUNT_MAX) {
+            Some(last) if last >= now => last.saturating_add(1).saturating_add(chance_below(APART)),
+            _ => now.max(1),
+        }
     }
 }
 

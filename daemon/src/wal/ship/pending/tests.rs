@@ -89,6 +89,29 @@ fn the_oldest_goes_first_and_nothing_passes_a_notice() {
 }
 
 #[test]
+fn a_history_from_the_run_before_is_not_sent_twice() {
+    let mut scene = Scene::new();
+    let history = What::History(TimelineId::new(2).unwrap());
+    let Load { what, file, .. } = load(&scene.pending_objects, history.clone(), &scene.memory);
+    let before = file.sequence;
+    scene.pending_objects.reload(what, file, scene.now);
+    assert_eq!(scene.claim(0), Some(before));
+    scene.pending_objects.done(0, before);
+    let again = scene.add(history);
+    let behind = scene.add(wal(WalForm::Slice, 16, 18));
+    assert_eq!(scene.claim(0), Some(behind), "a region that has it gets no {again}");
+    assert_eq!(
+        (scene.claim(1), scene.claim(1)),
+        (Some(before), None),
+        "one that lacks it gets one, and nothing passes it"
+    );
+    scene.pending_objects.done(1, before);
+    assert_eq!((scene.claim(1), scene.claim(1)), (Some(behind), None));
+    let other = scene.add(What::History(TimelineId::new(3).unwrap()));
+    assert_eq!(scene.claim(1), Some(other));
+}
+
+#[test]
 fn a_piece_takes_the_place_of_slices_that_nobody_has_begun_to_take() {
     let mut scene = Scene::new();
     let first = scene.add(wal(WalForm::Slice, 16, 18));

@@ -1,0 +1,381 @@
+//! What must stay true whatever happens, and the account of it.
+//!
+//! 1. **Nothing durable is claimed early.** What the server was told to be safe is readable in a quorum of regions at that moment, each
+//!    by itself; a backup whose record stands in a region's log can be restored from that region.
+//! 2. **Nothing is lost quietly.** Once everything works, every region has what it missed, or an alarm is raised.
+//! 3. **The database host cannot destroy history.** Honest backups that were committed stay, whoever signs what with its key; and its
+//!    daemon never tries what its credentials do not allow.
+//! 4. **Regions and a key are enough.** All of this is read by a host that has nothing else.
+//! 5. **Every backup can be restored by itself.** Files and WAL of a backup come from one region.
+//! 6. **It never harms the database.** Once everything works, the server may forget its WAL again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_repository::wal::read::WalReader;
+use lifeboat_vocabulary::{BackupId, Lsn, WalPosition};
+
+use crate::Counts;
+use crate::intruder::Deeds;
+use crate::pace::ThreadsWork;
+use crate::reader::{ReadRegion, Reader, read_wal};
+use crate::scenario::Kind;
+use crate::server::{BEGIN, DATA_FILE, SEGMENT, file_content};
+use crate::world::{QUORUM, REGIONS, World};
+
+/// A backup may be so old once everything has worked for a while: they are due every five minutes.
+const BACKUP_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(12 * 60);
+/// Once everything works, no more than this is not told to be safe.
+const BEHIND_MAX: u64 = 2 << 20;
+/// Backups that retention keeps in any case.
+const MIN_KEEP: usize = 4;
+/// How far back every moment can be restored.
+const WINDOW: std::time::Duration = std::time::Duration::from_secs(5 * 60);
+
+/// A part of the WAL that the server was told to be safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Promised {
+    timeline: u32,
+    start: u64,
+    end: u64,
+}
+
+/// What was promised, and what became of it.
+pub(crate) struct Account {
+    reader: Reader,
+    /// Up to where it was looked.
+    looked: WalPosition,
+    promised: Vec<Promised>,
+    /// Honest backups by name, with the regions that had them at some time.
+    committed: BTreeMap<BackupId, (BackupRecord, BTreeSet<usize>)>,
+    broken: Vec<String>,
+    counts: Counts,
+}
+
+impl Account {
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self {
+            reader,
+            looked: crate::server::position(1, BEGIN),
+            promised: Vec::new(),
+            committed: BTreeMap::new(),
+            broken: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn broken(&self) -> Vec<String> {
+        self.broken.clone()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// All records of all logs, a line each.
+    pub(crate) async fn logs(&self, world: &World) -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for region in self.regions().await? {
+            let state = region.log.state(world.now());
+            lines.push(format!("{}: floors {:?}, swept {:?}", region.store.name, state.wal_floors, state.swept.keys()));
+            for entry in region.log.entries() {
+                let (origin, body) = (&entry.record.origin, format!("{:?}", entry.record.body));
+                let body: String = body.chars().take(160).collect();
+                let (seq, writer, count, time) = (entry.record.link.seq, &origin.writer, origin.wseq, origin.time);
+                lines.push(format!("    {seq:>3} {writer} {count} {time} {body}"));
+            }
+            lines.extend(region.log.outside().iter().map(|outside| format!("    outside: {outside:?}")));
+        }
+        Ok(lines)
+    }
+
+    fn breaks(&mut self, promise: u32, what: String) {
+        // One fault breaks many parts.
+        if self.broken.len() < 8 {
+            self.broken.push(format!("promise {promise}: {what}"));
+        }
+    }
+
+    async fn regions(&self) -> anyhow::Result<Vec<ReadRegion>> {
+        let mut regions = Vec::new();
+        for index in 0..REGIONS {
+            regions.push(self.reader.region(index).await.with_context(|| format!("region r{index}"))?);
+        }
+        Ok(regions)
+    }
+
+    /// Looks at what is claimed now. `is_ours` tells that nobody else signs as the writer: what the server is told while somebody
+    /// does is nothing that anybody could promise.
+    pub(crate) async fn look(&mut self, world: &World, is_ours: bool) -> anyhow::Result<()> {
+        let told = world.server.flushed();
+        let regions = self.regions().await?;
+        self.note_backups(world, &regions);
+        if !is_ours {
+            self.looked = world.server.end();
+            return Ok(());
+        }
+        let Some(told) = told.filter(|told| (told.timeline, told.lsn) > (self.looked.timeline, self.looked.lsn)) else {
+            return Ok(());
+        };
+        for (timeline, start, end) in world.server.course(self.looked.lsn.as_bytes()) {
+            let end = end.min(told.lsn.as_bytes());
+            if timeline > told.timeline.get() || end <= start {
+                continue;
+            }
+            let part = Promised { timeline, start, end };
+            self.promised.push(part);
+            let mut holders = 0;
+            let mut why = Vec::new();
+            for region in &regions {
+                match self.is_there(world, &[region], part).await {
+                    Ok(()) => holders += 1,
+                    Err(error) => why.push(format!("{}: {error:#}", region.store.name)),
+                }
+            }
+            if holders < QUORUM {
+                let what = format!(
+                    "the server was told that WAL is safe up to {told}, and {holders} regions have {part:?}: {}",
+                    why.join("; ")
+                );
+                self.breaks(1, what);
+            }
+        }
+        self.looked = WalPosition { lsn: told.lsn.max(self.looked.lsn), ..told };
+        Ok(())
+    }
+
+    /// Reads a part back and compares it with what the server wrote. The last segment of a timeline may lie under the name of one
+    /// that follows: up to the fork they have the same bytes, and recovery takes the newest.
+    async fn is_there(&self, world: &World, regions: &[&ReadRegion], part: Promised) -> anyhow::Result<()> {
+        let reader = self.reader.wal(regions.iter().copied())?;
+        let last_segment = world.server.left_at(part.timeline).map_or(u64::MAX, |fork| fork / SEGMENT * SEGMENT);
+        let before = Promised { end: part.end.min(last_segment), ..part };
+        let behind = Promised { start: part.start.max(last_segment), ..part };
+        if before.start < before.end {
+            self.is_under(world, &reader, before).await?;
+        }
+        if behind.start >= behind.end {
+            return Ok(());
+        }
+        let mut found = self.is_under(world, &reader, behind).await;
+        for timeline in part.timeline + 1..=world.server.end().timeline.get() {
+            if found.is_ok() {
+                break;
+            }
+            let later = self.is_under(world, &reader, Promised { timeline, ..behind }).await;
+            found = found.or(later);
+        }
+        found
+    }
+
+    async fn is_under(&self, world: &World, reader: &WalReader, part: Promised) -> anyhow::Result<()> {
+        let found = read_wal(reader, part.timeline, part.start, part.end).await?;
+        let truths = world.server.truths(part.timeline, part.start, part.end);
+        anyhow::ensure!(truths.contains(&found), "other bytes than the server wrote, in {part:?}");
+        Ok(())
+    }
+
+    fn note_backups(&mut self, world: &World, regions: &[ReadRegion]) {
+        for (index, region) in regions.iter().enumerate() {
+            let state = region.log.state(world.now());
+            for (name, backup) in state.backups {
+                let record = &backup.record;
+                let (start, stop) = (record.start_lsn.as_bytes(), record.stop_lsn.as_bytes());
+                if world.server.has_sent_backup(record.start_tli.get(), start, stop) {
+                    let known = self.committed.entry(name).or_insert_with(|| (backup.record, BTreeSet::new()));
+                    known.1.insert(index);
+                }
+            }
+        }
+    }
+
+    /// Everything has worked for a while.
+    pub(crate) async fn close(
+        &mut self,
+        world: &World,
+        kind: Kind,
+        deeds: Deeds,
+        lost_what_was_told: bool,
+    ) -> anyhow::Result<()> {
+        let regions = self.regions().await?;
+        self.counts.backups = self.committed.values().filter(|(_, holders)| holders.len() >= QUORUM).count();
+        let restorable = self.restore_all(world, &regions).await;
+        self.kept(world, &restorable);
+        self.wal_is_kept(world, &regions, kind, &restorable).await;
+        self.goes_on(world, kind, deeds, &restorable);
+        self.alarms(world, kind, deeds, lost_what_was_told);
+        for network in world.writer.networks() {
+            let refused: Vec<String> =
+                network.refused().into_iter().filter(|what| !what.contains(" state/probe-")).collect();
+            if let Some(first) = refused.first() {
+                self.breaks(3, format!("the daemon on the database host tried {first} and {} more", refused.len() - 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores every honest backup from every region that says it has it.
+    async fn restore_all(&mut self, world: &World, regions: &[ReadRegion]) -> BTreeMap<BackupId, BTreeSet<usize>> {
+        let mut restorable: BTreeMap<BackupId, BTreeSet<usize>> = BTreeMap::new();
+        for (index, region) in regions.iter().enumerate() {
+            let state = region.log.state(world.now());
+            let honest = state.backups.iter().filter(|(name, _)| self.committed.contains_key(*name));
+            let honest: Vec<(BackupId, BackupRecord)> =
+                honest.map(|(name, backup)| (name.clone(), backup.record.clone())).collect();
+            for (name, record) in honest {
+                match self.restore(region, &record).await {
+                    Ok(()) => {
+                        self.counts.restored += 1;
+                        restorable.entry(name).or_default().insert(index);
+                    }
+                    Err(error) => self.breaks(5, format!("{name} from {}: {error:#}", region.store.name)),
+                }
+            }
+        }
+        restorable
+    }
+
+    async fn restore(&self, region: &ReadRegion, record: &BackupRecord) -> anyhow::Result<()> {
+        let _work = ThreadsWork::begin();
+        let files = self.reader.restore(region, record).await?;
+        let data = files.get(DATA_FILE).with_context(|| format!("it has {DATA_FILE}"))?;
+        anyhow::ensure!(*data == file_content(record.start_lsn.as_bytes()), "{DATA_FILE} has other content");
+        anyhow::ensure!(
+            files.contains_key("global/pg_control") && files.contains_key("backup_label"),
+            "files are missing"
+        );
+        anyhow::ensure!(files.keys().any(|name| name.starts_with("pg_wal/0")), "it has no WAL of its own");
+        Ok(())
+    }
+
+    /// The newest honest backups stay.
+    fn kept(&mut self, world: &World, restorable: &BTreeMap<BackupId, BTreeSet<usize>>) {
+        let mut good: Vec<&BackupRecord> =
+            self.committed.values().filter(|(_, holders)| holders.len() >= QUORUM).map(|(record, _)| record).collect();
+        good.sort_by_key(|record| record.stop_time);
+        let deleted = good.iter().filter(|record| !restorable.contains_key(&record.backup)).count();
+        let is_empty = good.is_empty();
+        let lost: Vec<String> = good
+            .iter()
+            .rev()
+            .take(MIN_KEEP)
+            .filter(|record| restorable.get(&record.backup).is_none_or(|holders| holders.len() < QUORUM))
+            .map(|record| record.backup.to_string())
+            .collect();
+        self.counts.deleted = deleted;
+        for name in lost {
+            self.breaks(3, format!("{name} was committed in a quorum, is one of the newest, and cannot be restored from a quorum any more"));
+        }
+        if is_empty {
+            self.breaks(2, format!("no backup was ever good until {}", world.now()));
+        }
+    }
+
+    /// From the oldest backup that there is on, the WAL that the server was told to be safe is there.
+    async fn wal_is_kept(
+        &mut self,
+        world: &World,
+        regions: &[ReadRegion],
+        kind: Kind,
+        restorable: &BTreeMap<BackupId, BTreeSet<usize>>,
+    ) {
+        // Each region keeps the WAL of the window from the backup before it on; without one, from its oldest backup on.
+        let window = world.clock_before(WINDOW);
+        let begins = |index: usize| {
+            let held = |name: &BackupId| restorable.get(name).is_some_and(|holders| holders.contains(&index));
+            let held = self.committed.iter().filter(|(name, _)| held(name)).map(|(_, (record, _))| record);
+            let held: Vec<&BackupRecord> = held.collect();
+            let before = held.iter().filter(|record| record.stop_time <= window).map(|record| record.start_lsn).max();
+            before.or(held.iter().map(|record| record.start_lsn).min()).map(Lsn::as_bytes)
+        };
+        let begins: Vec<Option<u64>> = (0..regions.len()).map(begins).collect();
+        // Where somebody has planted objects or a disk has lost them, a region may lack a part that the others have.
+        let least = match kind {
+            Kind::Quiet | Kind::Faults | Kind::Clocks => REGIONS,
+            Kind::Disk | Kind::Intruder | Kind::Revoked | Kind::SetBack => QUORUM,
+        };
+        for part in self.promised.clone() {
+            let (mut holders, mut why) = (0, Vec::new());
+            for (region, begin) in regions.iter().zip(&begins) {
+                let Some(begin) = begin else { continue };
+                let part = Promised { start: part.start.max(*begin), ..part };
+                if part.end <= part.start {
+                    holders += 1;
+                    continue;
+                }
+                match self.is_there(world, &[region], part).await {
+                    Ok(()) => holders += 1,
+                    Err(error) => why.push(format!("{}: {error:#}", region.store.name)),
+                }
+            }
+            if holders < least {
+                let what = format!("{part:?} was safe, and is in {holders} regions: {}", why.join("; "));
+                self.breaks(2, what);
+            }
+            let Some(begin) = begins.iter().flatten().min() else { continue };
+            let part = Promised { start: part.start.max(*begin), ..part };
+            if part.end <= part.start {
+                continue;
+            }
+            let all: Vec<&ReadRegion> = regions.iter().collect();
+            match self.is_there(world, &all, part).await {
+                Ok(()) => self.counts.wal_bytes += part.end - part.start,
+                Err(error) => self.breaks(4, format!("{part:?} from all regions together: {error:#}")),
+            }
+        }
+    }
+
+    /// The server may forget, and backups go on.
+    fn goes_on(&mut self, world: &World, kind: Kind, deeds: Deeds, restorable: &BTreeMap<BackupId, BTreeSet<usize>>) {
+        let is_refused = kind == Kind::SetBack && world.server.was_set_back()
+            || kind == Kind::Intruder && deeds.ahead + deeds.gaps > 0;
+        if is_refused {
+            return;
+        }
+        let end = world.server.end();
+        let told = world.server.flushed();
+        let behind = told.map(|told| end.lsn.as_bytes().saturating_sub(told.lsn.as_bytes()));
+        if behind.is_none_or(|behind| behind > BEHIND_MAX) {
+            let words = |position: Option<Lsn>| position.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string());
+            let what =
+                format!("the server is at {}, and was told {}", words(Some(end.lsn)), words(told.map(|told| told.lsn)));
+            self.breaks(6, what);
+        }
+        let newest =
+            self.committed.iter().filter(|(name, _)| restorable.get(*name).is_some_and(|all| all.len() >= QUORUM));
+        let newest = newest.map(|(_, (record, _))| record.stop_time).max();
+        if newest.is_none_or(|newest| newest.plus(BACKUP_AGE_MAX) < world.now()) {
+            self.breaks(2, format!("the newest backup is of {newest:?}, and it is {}", world.now()));
+        }
+    }
+
+    fn alarms(&mut self, world: &World, kind: Kind, deeds: Deeds, lost_what_was_told: bool) {
+        let of = |host: &crate::host::Host| -> Vec<String> {
+            host.alarms()
+                .iter()
+                .filter(|alarm| !is_of_scale(&alarm.id.to_string()))
+                .map(|alarm| format!("{}: {}", alarm.id, alarm.text))
+                .collect()
+        };
+        let (writers, pruners) = (of(&world.writer), of(&world.pruner));
+        let is_expected = match kind {
+            Kind::Quiet | Kind::Faults | Kind::Clocks => false,
+            Kind::SetBack => lost_what_was_told,
+            Kind::Disk => return,
+            Kind::Intruder | Kind::Revoked => deeds.in_logs > 0,
+        };
+        let all: Vec<String> = writers.into_iter().chain(pruners).collect();
+        if is_expected && all.is_empty() {
+            self.breaks(2, "no alarm is raised".to_owned());
+        }
+        if !is_expected && matches!(kind, Kind::Quiet | Kind::Faults | Kind::Clocks) && !all.is_empty() {
+            self.breaks(2, format!("everything works, and alarms are raised: {}", all.join(" | ")));
+        }
+    }
+}
+
+/// Retention is for days; where a day lasts for minutes, many backups are due at once.
+fn is_of_scale(alarm: &str) -> bool {
+    alarm.starts_with("prune-unusual")
+}

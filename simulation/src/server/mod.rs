@@ -1,0 +1,285 @@
+//! A server that is a script: real WAL and the real protocol, and what happens to servers on demand.
+
+mod base_backup;
+mod message;
+mod session;
+mod wal;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use lifeboat_postgres::MemoryListener;
+use lifeboat_vocabulary::{Clock, TimelineId, UtcTime, WalPosition};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use base_backup::{DATA_FILE, file_content};
+pub use wal::{BEGIN, SEGMENT, Wal};
+
+/// The system identifier of the simulated cluster.
+pub const SYSTEM_IDENTIFIER: u64 = 7_000_000_000_000_000_007;
+const PORT: u16 = 5432;
+
+/// What a server may forget only when it was told so.
+#[derive(Clone, Debug)]
+struct Slot {
+    restart: u64,
+    is_temporary: bool,
+    /// The process that uses it.
+    active: Option<u32>,
+}
+
+/// A timeline that has ended, or a course of events that was undone.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// All of its WAL.
+    pub wal: Wal,
+    /// Where another one goes on.
+    pub left_at: u64,
+}
+
+struct State {
+    wal: Wal,
+    /// Timelines that the history of the current one names, with where each ended.
+    ancestors: BTreeMap<u32, Past>,
+    /// What happened and was undone when the server was set back.
+    undone: Vec<Past>,
+    slots: BTreeMap<String, Slot>,
+    redo: u64,
+    /// WAL before this was removed.
+    kept_from: u64,
+    processes: u32,
+    /// Backups that are being sent.
+    backups: u32,
+    /// Backups that were sent: timeline, start and stop.
+    sent: Vec<(u32, u64, u64)>,
+    /// The highest position that was reported as flushed by the receiver with the slot, and whose WAL it was.
+    flushed: Option<WalPosition>,
+    is_up: bool,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    clock: Arc<dyn Clock>,
+    /// Counts changes of the WAL.
+    written: watch::Sender<u64>,
+    /// Ends all sessions.
+    crash: Mutex<CancellationToken>,
+}
+
+/// The server. Dropping it ends it.
+pub struct Server {
+    inner: Arc<Inner>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+impl Server {
+    /// Starts it: its socket is in `directory`.
+    #[must_use]
+    pub fn start(directory: &Path, clock: Arc<dyn Clock>) -> Self {
+        let mut wal = Wal::new(SYSTEM_IDENTIFIER);
+        let redo = wal.checkpoint();
+        let state = State {
+            wal,
+            ancestors: BTreeMap::new(),
+            undone: Vec::new(),
+            slots: BTreeMap::new(),
+            redo,
+            kept_from: BEGIN,
+            processes: 100,
+            backups: 0,
+            sent: Vec::new(),
+            flushed: None,
+            is_up: true,
+        };
+        let inner = Arc::new(Inner {
+            state: Mutex::new(state),
+            clock,
+            written: watch::Sender::new(0),
+            crash: Mutex::default(),
+        });
+        let (mut listener, accepting) = (MemoryListener::bind(directory, PORT), Arc::clone(&inner));
+        let accepting = tokio::spawn(async move {
+            while let Some(stream) = listener.accept().await {
+                let (inner, crash) = (Arc::clone(&accepting), accepting.crash.lock().clone());
+                if inner.state.lock().is_up {
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = crash.cancelled() => {}
+                            _ = session::serve(&inner, stream) => {}
+                        }
+                    });
+                }
+            }
+        });
+        Self { inner, _accepting: AbortOnDropHandle::new(accepting) }
+    }
+
+    /// The connection string that leads there.
+    #[must_use]
+    pub fn connection(directory: &Path) -> String {
+        format!("host={} port={PORT} user=lifeboat dbname=postgres", directory.display())
+    }
+
+    fn change<T>(&self, work: impl FnOnce(&mut State, UtcTime) -> T) -> T {
+        let result = work(&mut self.inner.state.lock(), self.inner.clock.now());
+        self.inner.written.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Commits a transaction that changes so many bytes; returns where it ends.
+    pub fn commit(&self, bytes: usize) -> WalPosition {
+        self.change(|state, now| {
+            state.wal.commit(now, bytes);
+            state.end()
+        })
+    }
+
+    /// Ends the segment.
+    pub fn switch_segment(&self) {
+        self.change(|state, _| state.wal.switch_segment());
+    }
+
+    /// A checkpoint, which removes WAL that nobody needs.
+    pub fn checkpoint(&self) {
+        self.change(|state, _| state.checkpoint());
+    }
+
+    /// All connections are lost.
+    pub fn disconnect(&self) {
+        let before = std::mem::take(&mut *self.inner.crash.lock());
+        before.cancel();
+        let mut state = self.inner.state.lock();
+        state.slots.retain(|_, slot| !slot.is_temporary);
+        state.slots.values_mut().for_each(|slot| slot.active = None);
+        state.backups = 0;
+    }
+
+    /// Goes down, or comes up again.
+    pub fn set_up(&self, is_up: bool) {
+        self.inner.state.lock().is_up = is_up;
+        self.disconnect();
+    }
+
+    /// A standby that has everything takes over.
+    pub fn promote(&self) {
+        self.change(|state, _| {
+            let past = Past { left_at: state.wal.end(), wal: state.wal.clone() };
+            let before = state.wal.timeline();
+            state.ancestors.insert(before, past);
+            state.wal.promote(before + 1);
+        });
+        self.disconnect();
+    }
+
+    /// Loses its last so many bytes of WAL, as a server does whose disk did not keep them, and goes on from there. Returns
+    /// where.
+    pub fn set_back(&self, bytes: u64) -> WalPosition {
+        let at = self.change(|state, _| {
+            let least = state.ancestors.values().map(|past| past.left_at).max().unwrap_or(BEGIN);
+            let to = state.wal.record_end_before(state.wal.end().saturating_sub(bytes).max(least + 1)).max(least);
+            let past = Past { left_at: to, wal: state.wal.clone() };
+            state.undone.push(past);
+            state.wal.cut(to);
+            state.end()
+        });
+        self.disconnect();
+        at
+    }
+
+    /// Behind its last byte.
+    #[must_use]
+    pub fn end(&self) -> WalPosition {
+        self.inner.state.lock().end()
+    }
+
+    /// What it was told to be safe.
+    #[must_use]
+    pub fn flushed(&self) -> Option<WalPosition> {
+        self.inner.state.lock().flushed
+    }
+
+    /// Whether a backup with this start and stop was sent.
+    #[must_use]
+    pub fn has_sent_backup(&self, timeline: u32, start: u64, stop: u64) -> bool {
+        self.inner.state.lock().sent.contains(&(timeline, start, stop))
+    }
+
+    /// The bytes from `start` to `end` of a timeline, in every course of events that there was.
+    #[must_use]
+    pub fn truths(&self, timeline: u32, start: u64, end: u64) -> Vec<Vec<u8>> {
+        let state = self.inner.state.lock();
+        let mut all: Vec<&Wal> = state.undone.iter().map(|past| &past.wal).collect();
+        all.extend(state.ancestors.values().map(|past| &past.wal));
+        all.push(&state.wal);
+        let of = all.into_iter().filter(|wal| wal.timeline() == timeline && wal.end() >= end);
+        of.map(|wal| wal.range(start, end).to_vec()).collect()
+    }
+
+    /// Where the next timeline goes on; `None` of the one that it is on.
+    #[must_use]
+    pub fn left_at(&self, timeline: u32) -> Option<u64> {
+        self.inner.state.lock().ancestors.get(&timeline).map(|past| past.left_at)
+    }
+
+    /// Whether it was ever set back.
+    #[must_use]
+    pub fn was_set_back(&self) -> bool {
+        !self.inner.state.lock().undone.is_empty()
+    }
+
+    /// The timelines that lead from `from` to the present one, each with where it begins and ends in bytes.
+    #[must_use]
+    pub fn course(&self, from: u64) -> Vec<(u32, u64, u64)> {
+        let state = self.inner.state.lock();
+        let (mut course, mut begin) = (Vec::new(), from);
+        for (timeline, past) in &state.ancestors {
+            if past.left_at > begin {
+                course.push((*timeline, begin, past.left_at));
+                begin = past.left_at;
+            }
+        }
+        course.push((state.wal.timeline(), begin, state.wal.end()));
+        course
+    }
+}
+
+impl State {
+    fn end(&self) -> WalPosition {
+        position(self.wal.timeline(), self.wal.end())
+    }
+
+    fn checkpoint(&mut self) {
+        self.redo = self.wal.checkpoint();
+        let needed = self.slots.values().map(|slot| slot.restart).fold(self.redo, u64::min);
+        self.kept_from = self.kept_from.max(needed / SEGMENT * SEGMENT);
+    }
+
+    /// The history file of the current timeline.
+    fn history(&self, timeline: u32) -> String {
+        let before = self.ancestors.iter().filter(|(ancestor, _)| **ancestor < timeline);
+        before.map(|(ancestor, past)| format!("{ancestor}\t{}\tno recovery target\n", lsn_text(past.left_at))).collect()
+    }
+
+    /// The WAL of a timeline, and where the next one goes on.
+    fn timeline(&self, timeline: u32) -> Option<(&Wal, Option<u64>)> {
+        if timeline == self.wal.timeline() {
+            return Some((&self.wal, None));
+        }
+        self.ancestors.get(&timeline).map(|past| (&past.wal, Some(past.left_at)))
+    }
+}
+
+fn lsn_text(lsn: u64) -> String {
+    format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)
+}
+
+/// A position; none of the simulation is 0.
+#[must_use]
+pub fn position(timeline: u32, lsn: u64) -> WalPosition {
+    let timeline = TimelineId::new(timeline).expect("timelines begin at 1");
+    WalPosition { timeline, lsn: lifeboat_vocabulary::Lsn::from_bytes(lsn).expect("WAL begins behind 0") }
+}
