@@ -10,7 +10,8 @@ use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{self, WalRange};
 use lifeboat_repository::keys::KeyRecipients;
 use lifeboat_repository::log::records::{
-    BackupRecord, GapReason, GapScope, Link, Origin, Record, RecordBody, SweepIntentRecord, WalFloor, WalGapRecord,
+    BackupRecord, ForgetRecord, Forgotten, GapReason, GapScope, Link, Origin, PolicyText, Record, RecordBody,
+    SweepIntentRecord, WalFloor, WalGapRecord,
 };
 use lifeboat_repository::log::{NoteSigner, RegionLog, note};
 use lifeboat_repository::wal::{Head, HeadFile, WalEpoch, WalLevels, WalSealer};
@@ -135,6 +136,28 @@ impl Intruder {
         let wal = vec![WalFloor { timeline: end.timeline, before: end.lsn }];
         let intent =
             SweepIntentRecord { backups: state.backups.keys().cloned().collect(), wal, ..SweepIntentRecord::default() };
+        if self.random.one_in(2) {
+            // In good order: first they leave, and then they go.
+            let backups =
+                intent.backups.iter().map(|backup| Forgotten { backup: backup.clone(), why: "old".to_owned() });
+            let policy = PolicyText {
+                timezone: "UTC".to_owned(),
+                daily: 1,
+                weekly: 0,
+                monthly: 0,
+                min_keep: 1,
+                window_seconds: 0,
+            };
+            let not_before = world.clock_before(Duration::from_secs(3600));
+            let forget = ForgetRecord { backups: backups.collect(), policy, not_before };
+            let bytes = self.record(world, log, RecordBody::Forget(forget))?;
+            self.put_record(index, log, bytes).await?;
+            let log = world.log(index).await?;
+            let bytes = self.record(world, &log, RecordBody::SweepIntent(intent))?;
+            let at = self.put_record(index, &log, bytes).await?;
+            self.deeds.in_logs += 2;
+            return Ok(format!("records up to place {at} that everything was forgotten and is being deleted"));
+        }
         let bytes = self.record(world, log, RecordBody::SweepIntent(intent))?;
         let at = self.put_record(index, log, bytes).await?;
         self.deeds.in_logs += 1;

@@ -295,7 +295,7 @@ impl Account {
             Kind::Quiet | Kind::Faults | Kind::Clocks => REGIONS,
             Kind::Disk | Kind::Intruder | Kind::Revoked | Kind::SetBack => QUORUM,
         };
-        for part in self.promised.clone() {
+        for part in together(&self.promised) {
             let (mut holders, mut why) = (0, Vec::new());
             for (region, begin) in regions.iter().zip(&begins) {
                 let Some(begin) = begin else { continue };
@@ -373,6 +373,18 @@ impl Account {
             self.breaks(2, format!("everything works, and alarms are raised: {}", all.join(" | ")));
         }
     }
+}
+
+/// Parts that follow each other as one: what each was by itself must also fit together.
+fn together(parts: &[Promised]) -> Vec<Promised> {
+    let mut whole: Vec<Promised> = Vec::new();
+    for part in parts {
+        match whole.last_mut() {
+            Some(last) if last.timeline == part.timeline && last.end == part.start => last.end = part.end,
+            _ => whole.push(*part),
+        }
+    }
+    whole
 }
 
 /// Retention is for days; where a day lasts for minutes, many backups are due at once.

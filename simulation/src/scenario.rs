@@ -156,8 +156,14 @@ impl Scene {
         self.calm().await?;
         let until = Instant::now() + CALM;
         while Instant::now() < until {
-            self.wait(Duration::from_secs(40)).await?;
-            self.look().await?;
+            // Retention is carried out when a daemon begins, and each day.
+            self.world.pruner.stop(PATIENCE).await;
+            self.world.pruner.start()?;
+            // A region that was slow is said to have recovered after five minutes.
+            for _ in 0..8 {
+                self.wait(Duration::from_secs(40)).await?;
+                self.look().await?;
+            }
         }
         self.account.close(&self.world, self.kind, self.intruder.deeds(), self.lost_what_was_told).await
     }
@@ -281,6 +287,8 @@ impl Scene {
                 self.note(format!("the {} loses its power", name(is_writers)));
                 let host = if is_writers { &mut self.world.writer } else { &mut self.world.pruner };
                 host.stop(Duration::ZERO).await;
+                // What was told before it went down is all that there is.
+                self.look().await?;
                 self.later(60, Ending::Host { is_writers });
             }
             5 => {

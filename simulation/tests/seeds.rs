@@ -58,6 +58,8 @@ fn no_seed_breaks_a_promise() {
     // A scene in which nothing happens proves nothing.
     let (backups, restored, deleted) = (sum(|one| one.backups), sum(|one| one.restored), sum(|one| one.deleted));
     assert!(backups >= outcomes.len() && restored >= outcomes.len(), "{backups} backups, {restored} restored");
+    let wal = outcomes.values().map(|one| one.counts.wal_bytes).sum::<u64>() >> 20;
+    eprintln!("{count} seeds: {backups} backups, {restored} restored, {deleted} deleted, {wal} MiB of WAL read back");
     if count == COUNT {
         assert!(deleted >= outcomes.len() / 4, "{deleted} backups were deleted by retention");
     }

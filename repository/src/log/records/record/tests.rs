@@ -251,7 +251,7 @@ fn counts_of_events_rise_even_if_the_clock_does_not() {
     // A clock that is behind tells two apart no more: chance does.
     let behind = || Origin::next_count(Some(1_900_000_000_000_000), at(1_800_000_000_000_000));
     let drawn: Vec<u64> = (0..20).map(|_| behind()).collect();
-    assert!(drawn.iter().all(|count| (1_900_000_000_000_001..1_900_000_000_001_048_577).contains(count)), "{drawn:?}");
+    assert!(drawn.iter().all(|count| (1_900_000_000_000_001..1_900_000_001_048_577).contains(count)), "{drawn:?}");
     assert!(drawn.iter().any(|count| *count != drawn[0]), "{drawn:?}");
     // One that leaves no number for what comes later is passed over.
     assert_eq!(Origin::next_count(Some(u64::MAX), at(1_800_000_000_000_000)), 1_800_000_000_000_000);
