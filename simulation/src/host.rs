@@ -129,7 +129,7 @@ daily = 1
 weekly = 1
 monthly = 1
 pitr_window = "5m"
-min_keep = 5
+min_keep = 3
 grace = "3m"
 [cluster.objectives]
 rpo = "30s"

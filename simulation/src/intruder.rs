@@ -132,6 +132,9 @@ impl Intruder {
 
     async fn intent(&mut self, world: &World, log: &RegionLog, index: usize) -> anyhow::Result<String> {
         let state = log.state(world.now());
+        if state.backups.is_empty() {
+            return Ok("nothing: there is no backup yet".to_owned());
+        }
         let end = world.server.end();
         let wal = vec![WalFloor { timeline: end.timeline, before: end.lsn }];
         let intent =

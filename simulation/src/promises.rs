@@ -29,7 +29,7 @@ const BACKUP_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(12 * 
 /// Once everything works, no more than this is not told to be safe.
 const BEHIND_MAX: u64 = 2 << 20;
 /// Backups that retention keeps in any case.
-const MIN_KEEP: usize = 4;
+const MIN_KEEP: usize = 3;
 /// How far back every moment can be restored.
 const WINDOW: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
