@@ -46,9 +46,18 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     house::add_steps(&mut steps, &root);
     let clippy = cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     steps.step("clippy", &shown(&clippy), || quiet(clippy));
-    let deny = cargo(&["deny", "--workspace", "check"]);
-    steps.step("licences", &shown(&deny), || match tools::works("cargo", &["deny", "--version"]) {
-        true => quiet(deny),
+    let has_deny = tools::works("cargo", &["deny", "--version"]);
+    let licences = cargo(&["deny", "--workspace", "check", "licenses", "bans", "sources"]);
+    steps.step("licences", &shown(&licences), || match has_deny {
+        true => quiet(licences),
+        false => Ok("not checked: cargo-deny is not installed".to_owned()),
+    });
+    let (mut fetch, advisories) =
+        (cargo(&["deny", "fetch", "db"]), cargo(&["deny", "--workspace", "check", "advisories"]));
+    steps.step("advisories", &shown(&advisories), || match has_deny {
+        // It comes over the network; all else can be tested without one.
+        true if steps::run(&mut fetch).is_err() => Ok("not checked: their database cannot be fetched".to_owned()),
+        true => quiet(advisories),
         false => Ok("not checked: cargo-deny is not installed".to_owned()),
     });
     let tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
