@@ -10,7 +10,7 @@ pub use crate::backup::base_backup::{BackupCheckpoint, BaseBackupOptions, Replic
 pub use crate::backup::config_files::{KeptConfig, KeptFile, KeptValue};
 pub use crate::backup::config_place::ConfigPlace;
 pub use crate::backup::config_text::ConfigKind;
-pub use crate::backup::config_walk::{ConfigSource, MissingConfig, WalkedConfig, walk};
+pub use crate::backup::config_walk::{ConfigSource, Members, MissingConfig, WalkedConfig, walk};
 pub use crate::backup::error::SourceError;
 pub use crate::backup::facts::ServerFacts;
 pub use crate::backup::label::{BackupFrom, BackupLabel, BackupLabelError};

@@ -26,4 +26,4 @@ pub use self::ids::{HoldId, Incarnation, InstanceId};
 pub use self::key_name::{KeyName, KeyNameError};
 pub use self::packs_list::{PacksList, PacksListError};
 pub use self::record_text::RecordText;
-pub use self::wal_mark::WalMark;
+pub use self::wal_mark::{WAL_MARK_BYTES, WalMark};

@@ -7,7 +7,7 @@
 use lifeboat_vocabulary::{Lsn, RecordMark, TimelineId};
 
 /// Length in **bytes**: `start (8) ‖ end (8) ‖ previous (8) ‖ record's checksum (4) ‖ content's CRC-32C (4)`.
-pub(crate) const WAL_MARK_BYTES: usize = 32;
+pub const WAL_MARK_BYTES: usize = 32;
 
 /// See the head of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,9 @@ pub struct WalMark {
 }
 
 impl WalMark {
-    pub(crate) fn encode(&self) -> [u8; WAL_MARK_BYTES] {
+    /// The bytes that are signed.
+    #[must_use]
+    pub fn encode(&self) -> [u8; WAL_MARK_BYTES] {
         let number = |lsn: Option<Lsn>| lsn.map_or(0, Lsn::as_bytes).to_le_bytes();
         let record = self.record.as_ref();
         let parts: [&[u8]; 5] = [
@@ -40,7 +42,8 @@ impl WalMark {
     }
 
     /// Reads what was signed of an object that ends at `object_end`; a record that ends before it begins or behind the object is none.
-    pub(crate) fn decode(bytes: &[u8; WAL_MARK_BYTES], timeline: TimelineId, object_end: Lsn) -> Self {
+    #[must_use]
+    pub fn decode(bytes: &[u8; WAL_MARK_BYTES], timeline: TimelineId, object_end: Lsn) -> Self {
         let number =
             |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
         let short =

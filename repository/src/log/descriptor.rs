@@ -127,7 +127,7 @@ impl Descriptor {
     ///
     /// # Errors
     /// [`DescriptorError`] if no reader would accept it, or `signer` does not hold the root key.
-    pub(crate) fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
+    pub fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, DescriptorError> {
         self.check()?;
         if signer.verify_key() != self.root {
             return Err(DescriptorError::OtherRoot {

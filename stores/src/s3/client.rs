@@ -44,10 +44,13 @@ const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`StoreError::Misconfigured`] if a file is missing or of no use, or nobody says which region to sign for.
-pub(crate) async fn configured(settings: &RegionSettings, profile: &Profile) -> Result<Config, StoreError> {
+pub(crate) async fn configured(
+    settings: &RegionSettings,
+    profile: &Profile,
+    http: SharedHttpClient,
+) -> Result<Config, StoreError> {
     // Pinned: a newer version changes retries, time-outs and checksums under our feet.
     let version = BehaviorVersion::v2026_01_12();
-    let http = http_client(settings).await?;
     let Identity { provider, region } = credentials::identity(settings, version).await?;
     let named = settings.s3_region.clone().or_else(|| profile.default_region.clone()).map(Region::new);
     let region = named.or(region).ok_or_else(|| StoreError::Misconfigured {
@@ -81,7 +84,11 @@ pub(crate) fn fresh(config: &Config) -> Client {
     Client::from_conf(config.to_builder().identity_cache(IdentityCache::lazy().build()).build())
 }
 
-async fn http_client(settings: &RegionSettings) -> Result<SharedHttpClient, StoreError> {
+/// HTTP over the network, as the settings ask for it.
+///
+/// # Errors
+/// [`StoreError::Misconfigured`] if `ca_file` is missing or of no use.
+pub(crate) async fn http_client(settings: &RegionSettings) -> Result<SharedHttpClient, StoreError> {
     let plain = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.transport() == Transport::Plain);
     let trust = match &settings.ca_file {
         Some(path) => {

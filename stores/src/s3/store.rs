@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_runtime_api::http::Response;
@@ -85,12 +86,53 @@ impl S3Store {
         bucket: String,
         prefix: Option<ObjectKey>,
     ) -> Result<Self, StoreError> {
+        let http = client::http_client(settings).await?;
+        Self::through(settings, bucket, prefix, http).await
+    }
+
+    /// As [`S3Store::connect`], with answers that come from elsewhere than the network.
+    ///
+    /// # Errors
+    /// As [`S3Store::connect`].
+    #[cfg(feature = "testing")]
+    pub async fn connect_through(
+        settings: &RegionSettings,
+        bucket: String,
+        prefix: Option<ObjectKey>,
+        http: SharedHttpClient,
+    ) -> Result<Self, StoreError> {
+        Self::through(settings, bucket, prefix, http).await
+    }
+
+    /// The same store, as it is when nothing has been written yet.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            client: RwLock::new(self.client()),
+            bucket: self.bucket.clone(),
+            prefix: self.prefix.clone(),
+            owner: self.owner.clone(),
+            lock: self.lock,
+            profile: self.profile.clone(),
+            headers: Arc::clone(&self.headers),
+            read_backs: Mutex::default(),
+        }
+    }
+
+    async fn through(
+        settings: &RegionSettings,
+        bucket: String,
+        prefix: Option<ObjectKey>,
+        http: SharedHttpClient,
+    ) -> Result<Self, StoreError> {
         let profile = settings.effective_profile().profile().map_err(|source| StoreError::Misconfigured {
             doing: format!("open region {}", settings.name),
             advice: "reinstall this program".to_owned(),
             source: source.into(),
         })?;
-        let config = client::configured(settings, &profile).await?;
+        let config = client::configured(settings, &profile, http).await?;
         Ok(Self {
             client: RwLock::new(client::fresh(&config)),
             config,
