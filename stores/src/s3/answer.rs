@@ -86,13 +86,18 @@ pub(crate) fn is_page(content_type: &str) -> bool {
     kind.eq_ignore_ascii_case("text/html") || kind.eq_ignore_ascii_case("application/xhtml+xml")
 }
 
-/// Why a listing is none: it must say whether there is more, repeat what was asked, and tell the size of every object.
+/// Why a listing is none: it must say whether there is more, repeat what was asked, have nothing else, and tell the size of every
+/// object. What a listing names is read, compared and deleted.
 pub(crate) fn listing_fault(answer: &ListObjectsV2Output, prefix: &str) -> Option<String> {
     if answer.is_truncated.is_none() {
         return Some("the listing does not say whether there is more".to_owned());
     }
     if answer.prefix.as_deref().unwrap_or_default() != prefix {
         return Some("the listing is of another prefix".to_owned());
+    }
+    let is_stray = |object: &aws_sdk_s3::types::Object| object.key().is_some_and(|key| !key.starts_with(prefix));
+    if answer.contents().iter().any(is_stray) {
+        return Some("the listing has an object of another prefix".to_owned());
     }
     let lacks = |object: &aws_sdk_s3::types::Object| object.key.is_none() || object.size.is_none();
     answer.contents().iter().any(lacks).then(|| "the listing has an object without a name or a size".to_owned())
@@ -172,5 +177,17 @@ mod tests {
         assert!(listing_fault(&listing().build(), "b/").is_some());
         let object = aws_sdk_s3::types::Object::builder().key("a/1").build();
         assert!(listing_fault(&listing().contents(object).build(), "a/").is_some());
+    }
+
+    #[test]
+    fn a_listing_of_one_prefix_has_no_object_of_another() {
+        let listing = |key: &str| {
+            let object = aws_sdk_s3::types::Object::builder().key(key).size(1).build();
+            ListObjectsV2Output::builder().is_truncated(false).prefix("data/a/").contents(object).build()
+        };
+        assert_eq!(listing_fault(&listing("data/a/1"), "data/a/"), None);
+        for key in ["data/b/1", "data/a", "log/1"] {
+            assert!(listing_fault(&listing(key), "data/a/").is_some(), "{key}");
+        }
     }
 }
