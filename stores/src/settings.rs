@@ -163,7 +163,7 @@ pub enum RegionUrlError {
 
 /// Escapes what would end or change a parameter (RFC 3986 section 2.1).
 fn percent_encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
@@ -224,7 +224,11 @@ impl RegionSettings {
             ("allow_plain_http", self.allow_plain_http.then(|| "true".to_owned())),
         ];
         let given = pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", percent_encoded(&value?))));
-        format!("{}?{}", self.url, given.collect::<Vec<_>>().join("&"))
+        let url = match &self.url {
+            StoreUrl::Directory(directory) => format!("file://{}", percent_encoded(&path(directory))),
+            url @ StoreUrl::S3 { .. } => url.to_string(),
+        };
+        format!("{url}?{}", given.collect::<Vec<_>>().join("&"))
     }
 
     fn set(&mut self, key: &str, value: String) -> Result<(), RegionUrlError> {

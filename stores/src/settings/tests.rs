@@ -113,6 +113,7 @@ fn a_region_survives_its_own_address() {
     let name: RegionName = "frankfurt".parse().unwrap();
     for address in [
         "file:///srv/backups?name=frankfurt",
+        "file:///srv/100%25%20of%20%40%3Fwhom?name=frankfurt",
         "s3://bucket/pg/main?name=frankfurt&endpoint=https://minio.example.com:9000&profile=minio&ca=/etc/my%20ca%26b.pem",
     ] {
         let region = RegionSettings::from_url(name.clone(), address).unwrap();
