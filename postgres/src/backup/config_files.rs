@@ -73,10 +73,12 @@ impl fmt::Debug for KeptConfig {
 }
 
 impl KeptConfig {
-    /// The kept file of this path.
+    /// The kept file of this path, which has no empty parts, `.` or `..`. Older servers tell a path as it was set.
     #[must_use]
     pub fn file(&self, path: &str) -> Option<&KeptFile> {
-        self.files.iter().find(|file| file.path == path)
+        let is_at =
+            |file: &&KeptFile| matches!(ConfigPlace::of(&file.path, None), ConfigPlace::Outside(at) if at == path);
+        self.files.iter().find(|file| file.path == path).or_else(|| self.files.iter().find(is_at))
     }
 
     /// Directories are listed before their files are read: those of which one could not be are no whole ones.

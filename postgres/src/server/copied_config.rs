@@ -8,14 +8,17 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::backup::config_files::KeptConfig;
-use crate::backup::config_place::{ConfigPlace, is_included_name, relative};
+use crate::backup::config_place::{ConfigPlace, relative};
 use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, access_word, lines, references, setting};
-use crate::backup::config_walk::{ConfigSource, Members, WalkedConfig, walk};
+use crate::backup::config_walk::{ConfigSource, WalkedConfig, walk};
 use crate::backup::facts::ServerFacts;
+pub use crate::server::copied_config::source::CopiedFiles;
+use crate::server::copied_config::source::{AUTO, Directory, Origin, Source};
 use crate::server::minimal_configuration::{
     minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, quoted,
 };
+
+mod source;
 
 /// The folder of a copy with files that lay outside of the data directory.
 const FOLDER: &str = "lifeboat_conf";
@@ -31,21 +34,6 @@ const NEEDED: [&str; 7] = [
     "wal_level",
     "shared_preload_libraries",
 ];
-
-/// The files of a copy as they came out of the backup.
-pub trait CopiedFiles {
-    /// The content of a file, by its path below the data directory; `None` if there is none, or it is too large for configuration.
-    fn read(&self, path: &str) -> Option<Vec<u8>>;
-
-    /// The names of the files in a directory, in any order; `None` if there is no such directory.
-    fn names(&self, directory: &str) -> Option<Vec<String>>;
-
-    /// What the server left out of the data directory, below it or absolute.
-    fn left_out(&self) -> &[String];
-
-    /// Whether [`CopiedFiles::left_out`] has all that can be configuration, with its whole name.
-    fn knows_all_left_out(&self) -> bool;
-}
 
 /// What has to be written so that a copy starts with its own configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,110 +60,8 @@ const ROOTS: [Root; 3] = [
     Root { setting: "hba_file", name: "pg_hba.conf", kind: ConfigKind::Access },
     Root { setting: "ident_file", name: "pg_ident.conf", kind: ConfigKind::Ident },
 ];
-const AUTO: &str = "postgresql.auto.conf";
 /// Before an include of a directory that nobody makes in the copy.
 const EMPTY: &[u8] = b"# lifeboat: no file was in it: ";
-
-/// Kept files, and those that came out of the backup.
-struct Source<'a> {
-    kept: &'a KeptConfig,
-    data_directory: Option<&'a str>,
-    copied: &'a dyn CopiedFiles,
-}
-
-/// Where the content of a file comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// It came out of the backup and lies in the copy.
-    Copy,
-    /// It was read from the server and is kept beside the backup's files.
-    Kept,
-}
-
-/// What a copy has of a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Directory {
-    Whole,
-    /// Some of its files.
-    Partial,
-    /// No file was in it, so that nobody makes it in the copy.
-    Empty,
-    Missing,
-}
-
-impl Source<'_> {
-    /// The content of a file, and where it comes from: the copy's own goes first.
-    fn found(&self, place: &ConfigPlace) -> Option<(Cow<'_, [u8]>, Origin)> {
-        if let ConfigPlace::Inside(path) = place
-            && let Some(content) = self.copied.read(path)
-        {
-            return Some((Cow::Owned(content), Origin::Copy));
-        }
-        let kept = self.kept.file(&self.on_server(place)?)?;
-        Some((Cow::Borrowed(kept.content.as_slice()), Origin::Kept))
-    }
-
-    /// The files that an include of a directory takes in the copy; `None` if the copy has no such directory.
-    fn names_in_copy(&self, directory: &ConfigPlace) -> Option<Vec<ConfigPlace>> {
-        let ConfigPlace::Inside(path) = directory else { return None };
-        let names = self.copied.names(path)?.into_iter().filter(|name| is_included_name(name));
-        Some(names.map(|name| ConfigPlace::Inside(format!("{path}/{name}"))).collect())
-    }
-
-    /// A file that the server read in this directory, and that nobody has.
-    fn lacking(&self, directory: &ConfigPlace) -> Option<ConfigPlace> {
-        let top = ConfigPlace::Inside(AUTO.to_owned());
-        let named = self.kept.not_kept.keys().chain(self.copied.left_out());
-        let mut places = named.map(|path| top.refers_to(path, self.data_directory));
-        places.find(|place| place.is_member_of(directory) && self.text(place).is_none())
-    }
-
-    /// What there is of a directory that an include names, so that the include can stand in the copy.
-    fn directory(&self, place: &ConfigPlace) -> Directory {
-        let in_copy = self.names_in_copy(place).is_some();
-        match self.members(place) {
-            Some(members) if members.places.is_empty() && !in_copy => Directory::Empty,
-            Some(members) if members.is_whole => Directory::Whole,
-            Some(_) => Directory::Partial,
-            None => Directory::Missing,
-        }
-    }
-
-    /// The path that a place inside had on the server.
-    fn on_server(&self, place: &ConfigPlace) -> Option<String> {
-        match place {
-            ConfigPlace::Outside(path) => Some(path.clone()),
-            ConfigPlace::Inside(path) => Some(format!("{}/{path}", self.data_directory?.trim_end_matches('/'))),
-        }
-    }
-}
-
-impl ConfigSource for Source<'_> {
-    fn data_directory(&self) -> Option<&str> {
-        self.data_directory
-    }
-
-    fn text(&self, place: &ConfigPlace) -> Option<Cow<'_, [u8]>> {
-        self.found(place).map(|(text, _)| text)
-    }
-
-    fn was_absent(&self, place: &ConfigPlace) -> bool {
-        self.on_server(place).is_some_and(|path| self.kept.not_there.contains(&path))
-    }
-
-    fn members(&self, directory: &ConfigPlace) -> Option<Members> {
-        let is_member = |place: &ConfigPlace| place.is_member_of(directory);
-        let is_listed = self.on_server(directory).is_some_and(|path| self.kept.directories.contains(&path));
-        let copied = self.names_in_copy(directory);
-        let is_whole = is_listed || copied.is_some() && self.copied.knows_all_left_out();
-        // A file that is a link is in no copy, and may be kept.
-        let kept = self.kept.files.iter().map(|file| ConfigPlace::of(&file.path, self.data_directory));
-        let mut places: BTreeSet<ConfigPlace> = kept.filter(is_member).collect();
-        places.extend(copied.into_iter().flatten());
-        let is_whole = is_whole && self.lacking(directory).is_none();
-        (is_whole || !places.is_empty()).then(|| Members { places: places.into_iter().collect(), is_whole })
-    }
-}
 
 /// Decides what the configuration of a copy is.
 #[must_use]
@@ -185,7 +71,10 @@ pub fn copied_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> CopiedCo
         plan.root(root);
     }
     if copied.read(AUTO).is_some() {
-        plan.put(&ConfigPlace::Inside(AUTO.to_owned()), AUTO, ConfigKind::Settings);
+        // Nobody should write an include into it; the server follows one all the same.
+        let auto = (ConfigPlace::Inside(AUTO.to_owned()), ConfigKind::Settings);
+        let walked = walk(&[auto], &plan.source);
+        plan.put_all(&walked.reached);
     }
     plan.tls();
     plan.done
@@ -223,6 +112,8 @@ struct Plan<'a> {
     source: Source<'a>,
     /// For what lay outside of the data directory.
     folder: String,
+    /// Files that have been put, each once for every way in which it is read.
+    put: BTreeSet<(String, ConfigKind)>,
     done: CopiedConfig,
 }
 
@@ -251,7 +142,7 @@ struct Rewritten {
 impl<'a> Plan<'a> {
     fn new(server: &'a ServerFacts, copied: &'a dyn CopiedFiles) -> Self {
         let source = Source { kept: &server.config, data_directory: server.setting("data_directory"), copied };
-        Self { server, source, folder: folder(copied), done: CopiedConfig::default() }
+        Self { server, source, folder: folder(copied), put: BTreeSet::new(), done: CopiedConfig::default() }
     }
 
     /// Where a main file was on the server. Those whose role may not know have most often the default.
@@ -270,9 +161,14 @@ impl<'a> Plan<'a> {
             return self.stand_in(root, &place, &walked);
         }
         self.put(&place, root.name, root.kind);
-        for (reached, kind) in walked.reached.iter().skip(1) {
-            if let Some(name) = self.copy_name(reached) {
-                self.put(reached, &name, *kind);
+        self.put_all(walked.reached.get(1..).unwrap_or_default());
+    }
+
+    /// Gives files of the server the names that they have in the copy.
+    fn put_all(&mut self, reached: &[(ConfigPlace, ConfigKind)]) {
+        for (place, kind) in reached {
+            if let Some(name) = self.copy_name(place) {
+                self.put(place, &name, *kind);
             }
         }
     }
@@ -280,6 +176,9 @@ impl<'a> Plan<'a> {
     /// Gives a file of the server this name in the copy. One that has it already is written only if it changes.
     fn put(&mut self, place: &ConfigPlace, name: &str, kind: ConfigKind) {
         let Some((text, origin)) = self.source.found(place) else { return };
+        if !self.put.insert((name.to_owned(), kind)) {
+            return;
+        }
         let Rewritten { text: new, notes } = self.rewritten(place, name, kind, &text);
         let is_here = origin == Origin::Copy && self.copy_name(place).as_deref() == Some(name);
         let is_to_write = !is_here || *text != *new;
@@ -381,7 +280,8 @@ impl<'a> Plan<'a> {
             _ => "include",
         };
         // What may be missing and would be the copy's own does no harm.
-        let is_own = matches!(to, ConfigPlace::Inside(_)) && !path.starts_with('/');
+        // An empty name is refused by the server, however little it needs the file.
+        let is_own = matches!(to, ConfigPlace::Inside(_)) && !path.starts_with('/') && !path.trim().is_empty();
         let is_kept = is_there || kind == ReferenceKind::FileIfThere && is_own;
         match self.copy_name(&to).filter(|_| is_kept).map(|target| relative(name, &target)) {
             Some(new) if new == path => out.text.extend(line),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::backup::config_files::{KeptFile, KeptValue};
+use crate::backup::config_files::{KeptConfig, KeptFile, KeptValue};
 
 /// Files of a copy.
 #[derive(Default)]
@@ -107,6 +107,37 @@ fn absolute_names_of_the_original_become_the_copys_own() {
     let included = "# lifeboat: a place of the original: data_directory = '/srv/pg'\nwork_mem = 1MB";
     assert_eq!(text(&copy, "conf.d/a.conf"), included);
     assert_eq!(copy.files.len(), 2);
+}
+
+#[test]
+fn the_file_of_alter_system_is_followed_like_any_other() {
+    let auto = "include '/etc/pg/more.conf'\ninclude_dir '/etc/pg/conf.d'\n";
+    let kept = [
+        ("/etc/pg/more.conf", ConfigKind::Settings, "work_mem = '2MB'"),
+        ("/etc/pg/conf.d/x.conf", ConfigKind::Settings, "work_mem = '3MB'"),
+    ];
+    let mut server = server(&INSIDE, &kept);
+    server.config.directories = BTreeSet::from(["/etc/pg/conf.d".to_owned()]);
+    let copy = copied_config(&server, &plain(&[("postgresql.auto.conf", auto)]));
+    assert!(text(&copy, "postgresql.auto.conf").ends_with("include_dir 'lifeboat_conf/etc/pg/conf.d'\n"));
+    assert_eq!(text(&copy, "lifeboat_conf/etc/pg/more.conf"), "work_mem = '2MB'");
+    assert_eq!(text(&copy, "lifeboat_conf/etc/pg/conf.d/x.conf"), "work_mem = '3MB'");
+}
+
+#[test]
+fn a_file_is_found_however_its_path_was_set() {
+    let settings = [("data_directory", "/srv/pg"), ("hba_file", "/etc/pg/../hba//main.conf")];
+    let kept = [("/etc/pg/../hba//main.conf", ConfigKind::Access, "local all all scram-sha-256")];
+    let copy = copied_config(&server(&settings, &kept), &plain(&[]));
+    assert_eq!(text(&copy, "pg_hba.conf"), "local all all scram-sha-256");
+}
+
+#[test]
+fn an_include_without_a_name_does_not_stop_the_copy() {
+    for line in ["include ''", "include_if_exists ' '", "include_dir ''"] {
+        let copy = copied_config(&server(&INSIDE, &[]), &plain(&[("postgresql.conf", line)]));
+        assert!(text(&copy, "postgresql.conf").starts_with("# lifeboat: "), "{copy:?}");
+    }
 }
 
 #[test]
