@@ -8,6 +8,7 @@ mod clock;
 mod host;
 mod intruder;
 mod network;
+mod outcome;
 mod pace;
 pub mod promises;
 mod reader;
@@ -15,45 +16,7 @@ mod scenario;
 mod server;
 mod world;
 
-use std::fmt;
-
-pub use scenario::Kind;
-
-/// What became of a simulation.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What it followed from.
-    pub seed: u64,
-    /// What could happen in it.
-    pub kind: Kind,
-    /// What happened, in order.
-    pub events: Vec<String>,
-    /// What was broken; empty if all is well.
-    pub broken: Vec<String>,
-    /// What was counted.
-    pub counts: Counts,
-}
-
-/// What a simulation did: a scene in which nothing happens proves nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Backups that were committed in a quorum.
-    pub backups: usize,
-    /// Backups that were restored and compared.
-    pub restored: usize,
-    /// Bytes of WAL that were read back and compared.
-    pub wal_bytes: u64,
-    /// Backups that were deleted.
-    pub deleted: usize,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} ({:?}): {:?}", self.seed, self.kind, self.counts)?;
-        self.events.iter().try_for_each(|event| writeln!(f, "    {event}"))?;
-        self.broken.iter().try_for_each(|broken| writeln!(f, "  BROKEN: {broken}"))
-    }
-}
+pub use outcome::{Counts, Kind, Outcome};
 
 /// Runs the simulation of a seed, on this thread.
 ///

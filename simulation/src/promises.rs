@@ -16,11 +16,10 @@ use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::wal::read::WalReader;
 use lifeboat_vocabulary::{BackupId, Lsn, WalPosition};
 
-use crate::Counts;
 use crate::intruder::Deeds;
+use crate::outcome::{Counts, Kind};
 use crate::pace::ThreadsWork;
 use crate::reader::{ReadRegion, Reader, read_wal};
-use crate::scenario::Kind;
 use crate::server::{BEGIN, DATA_FILE, SEGMENT, file_content};
 use crate::world::{QUORUM, REGIONS, World};
 

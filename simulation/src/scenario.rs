@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::intruder::Intruder;
 use crate::network::Condition;
+use crate::outcome::{Counts, Kind, Outcome};
 use crate::promises::Account;
 use crate::server::Server;
 use crate::world::{REGIONS, World};
-use crate::{Counts, Outcome};
 
 /// How long faults may happen.
 const TROUBLED: Duration = Duration::from_secs(14 * 60);
@@ -21,38 +21,6 @@ const TROUBLED: Duration = Duration::from_secs(14 * 60);
 const CALM: Duration = Duration::from_secs(13 * 60);
 /// An orderly stop.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What may happen in a simulation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Nothing.
-    Quiet,
-    /// Networks, hosts and the server fail and come back; the server changes its timeline.
-    Faults,
-    /// As well, the clocks of hosts are wrong for a while.
-    Clocks,
-    /// As well, the disk of the spool loses what was written to it.
-    Disk,
-    /// As well, somebody has taken over the host of the server.
-    Intruder,
-    /// As well, the key that he has is revoked, and the host gets another one.
-    Revoked,
-    /// The server loses WAL that was received from it.
-    SetBack,
-}
-
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Quiet, Self::Faults, Self::Clocks, Self::Disk, Self::Intruder, Self::Revoked, Self::SetBack];
-
-    /// The kind of a seed.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        let mut random = SeededRandom::new(seed ^ 0x6b69_6e64);
-        *random.choose(&Self::ALL).unwrap_or(&Self::Quiet)
-    }
-}
 
 /// Commits transactions, as clients do, until the stop.
 async fn clients(server: Arc<Server>, mut random: SeededRandom, stop: CancellationToken) {

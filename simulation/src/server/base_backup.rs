@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::message::Line;
-use super::{Inner, SEGMENT, SYSTEM_IDENTIFIER, State, lsn_text};
+use crate::server::message::Line;
+use crate::server::state::{Inner, SYSTEM_IDENTIFIER, State, lsn_text};
+use crate::server::wal::SEGMENT;
 
 /// The data file of the simulated cluster.
 pub const DATA_FILE: &str = "base/5/16384";

@@ -3,6 +3,7 @@
 mod base_backup;
 mod message;
 mod session;
+mod state;
 mod wal;
 
 use std::collections::BTreeMap;
@@ -10,65 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lifeboat_postgres::MemoryListener;
-use lifeboat_vocabulary::{Clock, TimelineId, UtcTime, WalPosition};
+use lifeboat_vocabulary::{Clock, UtcTime, WalPosition};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use base_backup::{DATA_FILE, file_content};
-pub use wal::{BEGIN, SEGMENT, Wal};
+use state::{Inner, Past, State};
+pub use state::{SYSTEM_IDENTIFIER, position};
+use wal::Wal;
+pub use wal::{BEGIN, SEGMENT};
 
-/// The system identifier of the simulated cluster.
-pub const SYSTEM_IDENTIFIER: u64 = 7_000_000_000_000_000_007;
 const PORT: u16 = 5432;
-
-/// What a server may forget only when it was told so.
-#[derive(Clone, Debug)]
-struct Slot {
-    restart: u64,
-    is_temporary: bool,
-    /// The process that uses it.
-    active: Option<u32>,
-}
-
-/// A timeline that has ended, or a course of events that was undone.
-#[derive(Clone, Debug)]
-pub struct Past {
-    /// All of its WAL.
-    pub wal: Wal,
-    /// Where another one goes on.
-    pub left_at: u64,
-}
-
-struct State {
-    wal: Wal,
-    /// Timelines that the history of the current one names, with where each ended.
-    ancestors: BTreeMap<u32, Past>,
-    /// What happened and was undone when the server was set back.
-    undone: Vec<Past>,
-    slots: BTreeMap<String, Slot>,
-    redo: u64,
-    /// WAL before this was removed.
-    kept_from: u64,
-    processes: u32,
-    /// Backups that are being sent.
-    backups: u32,
-    /// Backups that were sent: timeline, start and stop.
-    sent: Vec<(u32, u64, u64)>,
-    /// The highest position that was reported as flushed by the receiver with the slot, and whose WAL it was.
-    flushed: Option<WalPosition>,
-    is_up: bool,
-}
-
-struct Inner {
-    state: Mutex<State>,
-    clock: Arc<dyn Clock>,
-    /// Counts changes of the WAL.
-    written: watch::Sender<u64>,
-    /// Ends all sessions.
-    crash: Mutex<CancellationToken>,
-}
 
 /// The server. Dropping it ends it.
 pub struct Server {
@@ -245,41 +199,4 @@ impl Server {
         course.push((state.wal.timeline(), begin, state.wal.end()));
         course
     }
-}
-
-impl State {
-    fn end(&self) -> WalPosition {
-        position(self.wal.timeline(), self.wal.end())
-    }
-
-    fn checkpoint(&mut self) {
-        self.redo = self.wal.checkpoint();
-        let needed = self.slots.values().map(|slot| slot.restart).fold(self.redo, u64::min);
-        self.kept_from = self.kept_from.max(needed / SEGMENT * SEGMENT);
-    }
-
-    /// The history file of the current timeline.
-    fn history(&self, timeline: u32) -> String {
-        let before = self.ancestors.iter().filter(|(ancestor, _)| **ancestor < timeline);
-        before.map(|(ancestor, past)| format!("{ancestor}\t{}\tno recovery target\n", lsn_text(past.left_at))).collect()
-    }
-
-    /// The WAL of a timeline, and where the next one goes on.
-    fn timeline(&self, timeline: u32) -> Option<(&Wal, Option<u64>)> {
-        if timeline == self.wal.timeline() {
-            return Some((&self.wal, None));
-        }
-        self.ancestors.get(&timeline).map(|past| (&past.wal, Some(past.left_at)))
-    }
-}
-
-fn lsn_text(lsn: u64) -> String {
-    format!("{:X}/{:X}", lsn >> 32, lsn & 0xffff_ffff)
-}
-
-/// A position; none of the simulation is 0.
-#[must_use]
-pub fn position(timeline: u32, lsn: u64) -> WalPosition {
-    let timeline = TimelineId::new(timeline).expect("timelines begin at 1");
-    WalPosition { timeline, lsn: lifeboat_vocabulary::Lsn::from_bytes(lsn).expect("WAL begins behind 0") }
 }

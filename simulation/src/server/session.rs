@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::DuplexStream;
 
-use super::message::{Line, Row};
-use super::{Inner, SEGMENT, SYSTEM_IDENTIFIER, Slot, State, base_backup, lsn_text, position};
 use crate::pace::ThreadsWork;
+use crate::server::base_backup;
+use crate::server::message::{Line, Row};
+use crate::server::state::{Inner, SYSTEM_IDENTIFIER, Slot, State, lsn_text, position};
+use crate::server::wal::SEGMENT;
 
 /// The most bytes of WAL in a message, as in a real server.
 const MESSAGE: u64 = 128 << 10;
