@@ -156,13 +156,14 @@ fn a_good_configuration_is_taken_over_and_a_bad_one_changes_nothing() {
     configure("[cluster.schedule]\nfull = \"30 4 * * *\"", "");
     reload();
     until("the end of the alarm", || !alarms(&scene).contains(&"config-refused".to_owned()));
-    assert!(daemon.log().contains("in force at once: cluster.main.schedule.full"), "{}", daemon.log());
+    until("what was read again", || daemon.log().contains("in force at once: cluster.main.schedule.full"));
     until("another next run", || status(&scene)["clusters"][0]["next_run"]["time"].to_string().contains("T04:30:00"));
     assert!(!daemon.log().contains("begins again ("), "nothing was disturbed");
 
     configure("", "[durability]\nflush_interval = \"500ms\"\n");
     reload();
-    assert!(daemon.log().contains("cluster main begins again (durability.flush_interval)"), "{}", daemon.log());
+    let again = "cluster main begins again (durability.flush_interval)";
+    until("what began again", || daemon.log().contains(again));
     until("a stream", || streams(&scene));
 
     let moved = std::fs::read_to_string(scene.config()).unwrap().replace("/state\"", "/elsewhere\"");

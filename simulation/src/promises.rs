@@ -12,9 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_daemon::base::alarms::board::RaisedAlarm;
+use lifeboat_repository::log::records::{BackupRecord, GapReason, RecordBody, WalGapRecord};
 use lifeboat_repository::wal::read::WalReader;
-use lifeboat_vocabulary::{BackupId, Lsn, WalPosition};
+use lifeboat_vocabulary::{BackupId, Lsn, UtcTime, WalPosition};
 
 use crate::intruder::Deeds;
 use crate::outcome::{Counts, Kind};
@@ -25,8 +26,6 @@ use crate::world::{QUORUM, REGIONS, World};
 
 /// A backup may be so old once everything has worked for a while: they are due every five minutes.
 const BACKUP_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(12 * 60);
-/// Once everything works, no more than this is not told to be safe.
-const BEHIND_MAX: u64 = 2 << 20;
 /// Backups that retention keeps in any case.
 const MIN_KEEP: usize = 3;
 /// How far back every moment can be restored.
@@ -43,22 +42,32 @@ struct Promised {
 /// What was promised, and what became of it.
 pub(crate) struct Account {
     reader: Reader,
+    /// It sees the regions without a network, so that nothing changes while it looks.
+    at_once: Reader,
+    /// Where the server was at the last look, and at the one before.
+    ends: [Lsn; 2],
     /// Up to where it was looked.
     looked: WalPosition,
     promised: Vec<Promised>,
     /// Honest backups by name, with the regions that had them at some time.
     committed: BTreeMap<BackupId, (BackupRecord, BTreeSet<usize>)>,
+    /// When honest backups were seen first.
+    seen: BTreeMap<BackupId, UtcTime>,
     broken: Vec<String>,
     counts: Counts,
 }
 
 impl Account {
-    pub(crate) fn new(reader: Reader) -> Self {
+    pub(crate) fn new(reader: Reader, at_once: Reader) -> Self {
+        let begin = crate::server::position(1, BEGIN);
         Self {
             reader,
-            looked: crate::server::position(1, BEGIN),
+            at_once,
+            ends: [begin.lsn; 2],
+            looked: begin,
             promised: Vec::new(),
             committed: BTreeMap::new(),
+            seen: BTreeMap::new(),
             broken: Vec::new(),
             counts: Counts::default(),
         }
@@ -75,7 +84,7 @@ impl Account {
     /// All records of all logs, a line each.
     pub(crate) async fn logs(&self, world: &World) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
-        for region in self.regions().await? {
+        for region in self.regions(&self.reader).await? {
             let state = region.log.state(world.now());
             lines.push(format!("{}: floors {:?}, swept {:?}", region.store.name, state.wal_floors, state.swept.keys()));
             for entry in region.log.entries() {
@@ -96,10 +105,10 @@ impl Account {
         }
     }
 
-    async fn regions(&self) -> anyhow::Result<Vec<ReadRegion>> {
+    async fn regions(&self, reader: &Reader) -> anyhow::Result<Vec<ReadRegion>> {
         let mut regions = Vec::new();
         for index in 0..REGIONS {
-            regions.push(self.reader.region(index).await.with_context(|| format!("region r{index}"))?);
+            regions.push(reader.region(index).await.with_context(|| format!("region r{index}"))?);
         }
         Ok(regions)
     }
@@ -108,7 +117,8 @@ impl Account {
     /// does is nothing that anybody could promise.
     pub(crate) async fn look(&mut self, world: &World, is_ours: bool) -> anyhow::Result<()> {
         let told = world.server.flushed();
-        let regions = self.regions().await?;
+        self.ends = [self.ends[1], world.server.end().lsn];
+        let regions = self.regions(&self.at_once).await?;
         self.note_backups(world, &regions);
         if !is_ours {
             self.looked = world.server.end();
@@ -123,6 +133,9 @@ impl Account {
                 continue;
             }
             let part = Promised { timeline, start, end };
+            if regions.iter().any(|region| is_told_missing(region, part)) {
+                continue;
+            }
             self.promised.push(part);
             let mut holders = 0;
             let mut why = Vec::new();
@@ -148,11 +161,16 @@ impl Account {
     /// that follows: up to the fork they have the same bytes, and recovery takes the newest.
     async fn is_there(&self, world: &World, regions: &[&ReadRegion], part: Promised) -> anyhow::Result<()> {
         let reader = self.reader.wal(regions.iter().copied())?;
-        let last_segment = world.server.left_at(part.timeline).map_or(u64::MAX, |fork| fork / SEGMENT * SEGMENT);
+        let fork = world.server.left_at(part.timeline).unwrap_or(u64::MAX);
+        let last_segment = fork / SEGMENT * SEGMENT;
         let before = Promised { end: part.end.min(last_segment), ..part };
-        let behind = Promised { start: part.start.max(last_segment), ..part };
-        if before.start < before.end {
-            self.is_under(world, &reader, before).await?;
+        let behind = Promised { start: part.start.max(last_segment), end: part.end.min(fork), ..part };
+        // What a standby lacked that took over is on the old timeline alone.
+        let beyond = Promised { start: part.start.max(fork), ..part };
+        for alone in [before, beyond] {
+            if alone.start < alone.end {
+                self.is_under(world, &reader, alone).await?;
+            }
         }
         if behind.start >= behind.end {
             return Ok(());
@@ -182,11 +200,29 @@ impl Account {
                 let record = &backup.record;
                 let (start, stop) = (record.start_lsn.as_bytes(), record.stop_lsn.as_bytes());
                 if world.server.has_sent_backup(record.start_tli.get(), start, stop) {
+                    self.seen.entry(name.clone()).or_insert_with(|| world.now());
                     let known = self.committed.entry(name).or_insert_with(|| (backup.record, BTreeSet::new()));
                     known.1.insert(index);
                 }
             }
         }
+    }
+
+    /// Retention has just been carried out: every moment of the window can still be reached.
+    pub(crate) async fn look_at_window(&mut self, world: &World) -> anyhow::Result<()> {
+        let regions = self.regions(&self.reader).await?;
+        self.note_backups(world, &regions);
+        let mut present: BTreeMap<BackupId, BTreeSet<usize>> = BTreeMap::new();
+        for (index, region) in regions.iter().enumerate() {
+            let backups = region.log.state(world.now()).backups.into_iter();
+            for (name, _) in
+                backups.filter(|(name, backup)| backup.leaving.is_none() && self.committed.contains_key(name))
+            {
+                present.entry(name).or_default().insert(index);
+            }
+        }
+        self.wal_is_kept(world, &regions, QUORUM, &present).await;
+        Ok(())
     }
 
     /// Everything has worked for a while.
@@ -197,11 +233,16 @@ impl Account {
         deeds: Deeds,
         lost_what_was_told: bool,
     ) -> anyhow::Result<()> {
-        let regions = self.regions().await?;
+        let regions = self.regions(&self.reader).await?;
         self.counts.backups = self.committed.values().filter(|(_, holders)| holders.len() >= QUORUM).count();
         let restorable = self.restore_all(world, &regions).await;
         self.kept(world, &restorable);
-        self.wal_is_kept(world, &regions, kind, &restorable).await;
+        // Where somebody has planted objects or a disk has lost them, a region may lack a part that the others have.
+        let least = match kind {
+            Kind::Quiet | Kind::Faults | Kind::Clocks => REGIONS,
+            Kind::Disk | Kind::Intruder | Kind::Revoked | Kind::SetBack => QUORUM,
+        };
+        self.wal_is_kept(world, &regions, least, &restorable).await;
         self.goes_on(world, kind, deeds, &restorable);
         self.alarms(world, kind, deeds, lost_what_was_told);
         for network in world.writer.networks() {
@@ -276,7 +317,7 @@ impl Account {
         &mut self,
         world: &World,
         regions: &[ReadRegion],
-        kind: Kind,
+        least: usize,
         restorable: &BTreeMap<BackupId, BTreeSet<usize>>,
     ) {
         // Each region keeps the WAL of the window from the backup before it on; without one, from its oldest backup on.
@@ -289,12 +330,10 @@ impl Account {
             before.or(held.iter().map(|record| record.start_lsn).min()).map(Lsn::as_bytes)
         };
         let begins: Vec<Option<u64>> = (0..regions.len()).map(begins).collect();
-        // Where somebody has planted objects or a disk has lost them, a region may lack a part that the others have.
-        let least = match kind {
-            Kind::Quiet | Kind::Faults | Kind::Clocks => REGIONS,
-            Kind::Disk | Kind::Intruder | Kind::Revoked | Kind::SetBack => QUORUM,
-        };
         for part in together(&self.promised) {
+            // Recovery follows the present timeline.
+            let end = world.server.left_at(part.timeline).map_or(part.end, |fork| part.end.min(fork));
+            let part = Promised { end, ..part };
             let (mut holders, mut why) = (0, Vec::new());
             for (region, begin) in regions.iter().zip(&begins) {
                 let Some(begin) = begin else { continue };
@@ -329,21 +368,29 @@ impl Account {
     fn goes_on(&mut self, world: &World, kind: Kind, deeds: Deeds, restorable: &BTreeMap<BackupId, BTreeSet<usize>>) {
         let is_refused = kind == Kind::SetBack && world.server.was_set_back()
             || kind == Kind::Intruder && deeds.ahead + deeds.gaps > 0;
+        let told = world.server.flushed();
+        // What was there a minute ago has to be safe by now.
+        let [before, _] = self.ends;
+        let is_behind = told.is_none_or(|told| told.lsn < before);
         if is_refused {
+            let is_of_wal = |alarm: &RaisedAlarm| alarm.id.to_string().starts_with("wal");
+            if is_behind && !world.writer.alarms().iter().any(is_of_wal) {
+                self.breaks(2, "WAL does not go on, and no alarm says so".to_owned());
+            }
             return;
         }
-        let end = world.server.end();
-        let told = world.server.flushed();
-        let behind = told.map(|told| end.lsn.as_bytes().saturating_sub(told.lsn.as_bytes()));
-        if behind.is_none_or(|behind| behind > BEHIND_MAX) {
+        if is_behind {
             let words = |position: Option<Lsn>| position.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string());
-            let what =
-                format!("the server is at {}, and was told {}", words(Some(end.lsn)), words(told.map(|told| told.lsn)));
+            let what = format!(
+                "the server was at {} a minute ago, and was told {}",
+                words(Some(before)),
+                words(told.map(|told| told.lsn))
+            );
             self.breaks(6, what);
         }
-        let newest =
-            self.committed.iter().filter(|(name, _)| restorable.get(*name).is_some_and(|all| all.len() >= QUORUM));
-        let newest = newest.map(|(_, (record, _))| record.stop_time).max();
+        // Not by what a host says of the time.
+        let newest = self.seen.iter().filter(|(name, _)| restorable.get(*name).is_some_and(|all| all.len() >= QUORUM));
+        let newest = newest.map(|(_, seen)| *seen).max();
         if newest.is_none_or(|newest| newest.plus(BACKUP_AGE_MAX) < world.now()) {
             self.breaks(2, format!("the newest backup is of {newest:?}, and it is {}", world.now()));
         }
@@ -372,6 +419,19 @@ impl Account {
             self.breaks(2, format!("everything works, and alarms are raised: {}", all.join(" | ")));
         }
     }
+}
+
+/// Whether a log says that some of this is missing everywhere: the server no longer had it, because the slot was lost.
+fn is_told_missing(region: &ReadRegion, part: Promised) -> bool {
+    let gaps = region.log.entries().iter().filter_map(|entry| match &entry.record.body {
+        RecordBody::WalGap(gap) if gap.reason != GapReason::RegionMissed => Some(gap),
+        _ => None,
+    });
+    let overlaps = |gap: &WalGapRecord| {
+        let is_before_its_end = gap.to.is_none_or(|to| to.as_bytes() > part.start);
+        gap.timeline.get() <= part.timeline && gap.from.as_bytes() < part.end && is_before_its_end
+    };
+    gaps.into_iter().any(overlaps)
 }
 
 /// Parts that follow each other as one: what each was by itself must also fit together.

@@ -74,7 +74,7 @@ pub(crate) async fn run(seed: u64, kind: Kind) -> anyhow::Result<Outcome> {
     let clients = tokio::spawn(clients(Arc::clone(&world.server), SeededRandom::new(random.bits()), stop.clone()));
     let intruder = Intruder::new(&world, random.bits());
     let mut scene = Scene {
-        account: Account::new(world.reader()?),
+        account: Account::new(world.reader()?, world.onlooker()?),
         world,
         random,
         kind,
@@ -128,6 +128,8 @@ impl Scene {
             self.world.pruner.stop(PATIENCE).await;
             self.world.pruner.start()?;
             // A region that was slow is said to have recovered after five minutes.
+            self.wait(Duration::from_secs(30)).await?;
+            self.account.look_at_window(&self.world).await?;
             for _ in 0..8 {
                 self.wait(Duration::from_secs(40)).await?;
                 self.look().await?;
@@ -271,9 +273,10 @@ impl Scene {
                 self.later(40, Ending::Server);
             }
             7 => {
-                self.world.server.promote();
-                let end = self.world.server.end();
-                self.note(format!("a standby takes over: {end}"));
+                let lacks = if self.random.one_in(2) { self.random.below(60_000) } else { 0 };
+                let has_slots = self.random.one_in(2);
+                let fork = self.world.server.promote(lacks, has_slots);
+                self.note(format!("a standby takes over, slots: {has_slots}, it lacks {lacks} bytes: {fork}"));
             }
             _ => {
                 self.note("connections are lost");

@@ -182,6 +182,15 @@ impl World {
         Ok(Reader::new(self.root.verify_key(), identity, &regions))
     }
 
+    /// Somebody who sees all regions at once, without a network.
+    ///
+    /// # Errors
+    /// If the identity cannot be copied.
+    pub fn onlooker(&self) -> anyhow::Result<Reader> {
+        let identity = Identity::from_text(self.identity.to_text().expose())?;
+        Ok(Reader::new(self.root.verify_key(), identity, &self.regions))
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> UtcTime {

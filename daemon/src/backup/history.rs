@@ -168,10 +168,11 @@ impl Runs {
         self.runs.iter()
     }
 
-    /// The newest run that made a backup that counts.
+    /// The newest run that made a backup that counts. One that began later than `now` was made while the clock was ahead: it is the
+    /// newest only if there is no other.
     #[must_use]
-    pub(crate) fn newest_good(&self) -> Option<&Run> {
-        self.runs.iter().filter(|run| run.is_good()).max_by_key(|run| run.started)
+    pub(crate) fn newest_good(&self, now: UtcTime) -> Option<&Run> {
+        self.runs.iter().filter(|run| run.is_good()).max_by_key(|run| (run.started <= now, run.started))
     }
 
     /// What the schedule needs to know.
@@ -187,7 +188,8 @@ impl Runs {
         self.runs.push_back(run);
         while self.runs.len() > RUNS_MAX {
             // The newest good run is what everything is judged by, however many have failed since.
-            let newest = self.newest_good().map(|run| run.number);
+            let Some(now) = self.runs.back().map(|run| run.started) else { return };
+            let newest = self.newest_good(now).map(|run| run.number);
             let oldest = self.runs.iter().position(|run| Some(run.number) != newest).unwrap_or(0);
             self.runs.remove(oldest);
         }
@@ -278,7 +280,7 @@ impl Runs {
             let text = format!("the backup that began at {} is {}: {why}{again}", run.started, result.ending.as_str());
             wrongs.add(Alarm::BackupFailed, text);
         }
-        let newest = self.newest_good();
+        let newest = self.newest_good(now);
         if let Some((run, result)) = newest.and_then(|run| Some((run, run.result.as_ref()?))) {
             let ended = run.ended.unwrap_or(run.started);
             let healed = || result.backup.as_deref().is_some_and(&is_everywhere);

@@ -221,7 +221,7 @@ impl Scheduler {
                 self.saved(saved);
             }
             Ok(None) => {}
-            Err(error) if runs.newest_good().is_none() => return Some(format!("{error:#}")),
+            Err(error) if runs.newest_good(self.now()).is_none() => return Some(format!("{error:#}")),
             Err(error) => {
                 tracing::debug!(cluster = %self.parts.context.cluster, error = format!("{error:#}"), "regions cannot be read")
             }
@@ -242,7 +242,7 @@ impl Scheduler {
             wrongs.add(Alarm::StateNotWritable, why.clone());
         }
         self.parts.context.alarms.report(&Source::of(&self.parts.context.cluster, SourceKind::Schedule), wrongs);
-        let newest = runs.newest_good().map_or(0, |run| run.number);
+        let newest = runs.newest_good(self.now()).map_or(0, |run| run.number);
         self.parts.good.send_if_modified(|known| std::mem::replace(known, newest) != newest);
         self.show(runs);
     }

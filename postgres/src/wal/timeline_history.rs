@@ -121,6 +121,14 @@ impl TimelineHistory {
             || self.switch_from(position.timeline).is_some_and(|switch| position.lsn <= switch)
     }
 
+    /// The timeline whose WAL lies at `lsn` in this one's past, or this one itself. A server has files of its own timeline only from the
+    /// segment on in which it began.
+    #[must_use]
+    pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
+        let lasted = |entry: &&HistoryEntry| self.switch_from(entry.timeline).is_some_and(|switch| lsn < switch);
+        self.entries.iter().find(lasted).map_or(self.timeline, |entry| entry.timeline)
+    }
+
     /// The timeline that this one was opened from.
     #[must_use]
     pub fn parent(&self) -> Option<HistoryEntry> {

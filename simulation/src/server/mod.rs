@@ -118,15 +118,26 @@ impl Server {
         self.disconnect();
     }
 
-    /// A standby that has everything takes over.
-    pub fn promote(&self) {
-        self.change(|state, _| {
-            let past = Past { left_at: state.wal.end(), wal: state.wal.clone() };
+    /// A standby takes over that lacks the last so many bytes of WAL, and has the slots of the one before or none. Returns where the
+    /// next timeline begins.
+    pub fn promote(&self, lacks: u64, has_slots: bool) -> WalPosition {
+        let fork = self.change(|state, _| {
+            let least = state.ancestors.values().map(|past| past.left_at).max().unwrap_or(BEGIN);
+            // The standby has replayed the last checkpoint.
+            let least = least.max(state.redo + 1);
+            let wanted = state.wal.record_end_before(state.wal.end().saturating_sub(lacks));
+            let fork = if wanted >= least { wanted } else { state.wal.end() };
             let before = state.wal.timeline();
-            state.ancestors.insert(before, past);
+            state.ancestors.insert(before, Past { left_at: fork, wal: state.wal.clone() });
+            state.wal.cut(fork);
             state.wal.promote(before + 1);
+            if !has_slots {
+                state.slots.clear();
+            }
+            position(before + 1, fork)
         });
         self.disconnect();
+        fork
     }
 
     /// Loses its last so many bytes of WAL, as a server does whose disk did not keep them, and goes on from there. Returns

@@ -210,7 +210,9 @@ fn begin(state: &mut State, slot: Option<&str>, timeline: u32, at: u64, process:
         let text = format!("requested starting point {at} is ahead of the WAL flush position of this server {end}");
         return Err(("XX000", text));
     }
-    if at < state.kept_from {
+    // Of its own timeline a server has files from the segment on in which it began.
+    let begun = timeline.checked_sub(1).and_then(|before| state.ancestors.get(&before)).map_or(0, |past| past.left_at);
+    if at < state.kept_from.max(begun / SEGMENT * SEGMENT) {
         let (high, low) = (at >> 32, (at & 0xffff_ffff) / SEGMENT);
         return Err((
             "58P01",

@@ -107,6 +107,16 @@ fn damaged_pages_are_reported_until_a_backup_finds_none() {
 }
 
 #[test]
+fn a_backup_that_was_made_while_the_clock_was_ahead_hides_nothing() {
+    let mut runs = history(&[("2027-11-20T02:00:00Z", RunEnding::Done)]);
+    let number = runs.begin(RunKind::ByHand, None, at("03:00"));
+    runs.end(number, at("03:10"), RunResult { damaged_pages: 3, ..ended(RunEnding::Done, Some("b")) });
+    assert_eq!(alarms(&runs, "03:11"), ["database-damaged"]);
+    assert_eq!(alarms(&runs, "2026-11-27T03:11:00Z"), ["backup-overdue", "database-damaged"]);
+    assert_eq!(runs.newest_good(at("03:11")).map(|run| run.number), Some(number));
+}
+
+#[test]
 fn a_run_that_nobody_ended_was_interrupted_and_no_run_is_ended_twice() {
     let mut runs = Runs::default();
     let first = runs.begin(RunKind::Scheduled, None, at("02:00"));
@@ -116,7 +126,7 @@ fn a_run_that_nobody_ended_was_interrupted_and_no_run_is_ended_twice() {
     assert_eq!(endings, [Some(RunEnding::Interrupted), None]);
     runs.end(second, at("03:10"), ended(RunEnding::Done, None));
     runs.interrupt(at("04:00"));
-    assert_eq!(runs.newest_good().map(|run| run.number), Some(second));
+    assert_eq!(runs.newest_good(at("05:00")).map(|run| run.number), Some(second));
 }
 
 #[test]
@@ -128,7 +138,7 @@ fn the_newest_good_run_is_never_forgotten() {
         runs.end(number, started, ended(RunEnding::Failed, None));
     }
     assert_eq!(runs.iter().count(), RUNS_MAX);
-    assert_eq!(runs.newest_good().map(|run| run.started), Some(at("02:00")));
+    assert_eq!(runs.newest_good(at("2027-01-01T00:00:00Z")).map(|run| run.started), Some(at("02:00")));
     assert_eq!(runs.past().newest_made(), Some(at("02:00")));
 }
 

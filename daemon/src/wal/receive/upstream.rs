@@ -163,8 +163,9 @@ impl Finder {
         let history = self.history(&mut wal, identity.timeline).await?;
         let server = WalPosition { timeline: identity.timeline, lsn: identity.flush };
         self.check_records(&mut wal, server, &history).await?;
-        let restart = self.slot(sql).await?;
-        let (resume, highest) = self.known(restart.map(|lsn| WalPosition { lsn, ..server }));
+        // A slot may begin before the server's timeline does.
+        let restart = self.slot(sql).await?.map(|lsn| WalPosition { timeline: history.timeline_at(lsn), lsn });
+        let (resume, highest) = self.known(restart);
         let position = match decide(Situation { resume, highest, server, history: &history }) {
             Decision::Refuse(refusal @ Refusal::Behind { stored, .. }) => {
                 return Err(self.lost(&refusal.to_string(), stored, None));
@@ -172,12 +173,9 @@ impl Finder {
             Decision::Refuse(refusal) => return Err(NoStream::Foreign(refusal.to_string())),
             Decision::Continue(position) => position,
             Decision::NextTimeline { to, fork } => WalPosition { timeline: to, lsn: fork },
-            Decision::Fresh => {
-                let lsn = restart.context("wait for the slot to reserve WAL")?;
-                WalPosition { lsn, ..server }
-            }
+            Decision::Fresh => restart.context("wait for the slot to reserve WAL")?,
         };
-        self.restart = restart.map(|lsn| WalPosition { lsn, ..server });
+        self.restart = restart;
         self.start(wal, position).await
     }
 
@@ -236,7 +234,7 @@ impl Finder {
         match &self.resume {
             Some(resume) => {
                 let holds = |position: WalPosition| {
-                    restart.is_some_and(|slot| slot.timeline == position.timeline && slot.lsn <= position.lsn)
+                    restart.is_some_and(|slot| slot.timeline <= position.timeline && slot.lsn <= position.lsn)
                 };
                 // Whole pieces take the place of slices again, if the server still has what it takes.
                 let position = if holds(resume.pieces) { resume.pieces } else { resume.position };
@@ -359,10 +357,12 @@ impl Finder {
     /// timeline has the WAL of the one before.
     fn continues(&self, position: WalPosition) -> Option<RecordMark> {
         let positions = self.shipper.positions();
+        // Behind what was skipped nothing is continued, unless a whole record came from there.
+        let is_behind_skip = |record: &RecordMark| {
+            self.skip_to.is_none_or(|skip| (record.timeline, record.start) >= (skip.timeline, skip.lsn))
+        };
         let record = match positions.received {
-            // Behind what was skipped nothing is continued.
-            Some(received) if self.skip_to.is_none_or(|skip| skip.lsn <= received) => self.shipper.last_record(),
-            Some(_) => None,
+            Some(_) => self.shipper.last_record().filter(is_behind_skip),
             None => self.shipper.record_at(position),
         };
         let record = record.filter(|record| record.end <= position.lsn)?;
@@ -371,7 +371,8 @@ impl Finder {
 
     /// The server no longer has what is needed. Says so in every region's log, and goes on behind it next time.
     pub(crate) async fn gap(&mut self, from: WalPosition) -> NoStream {
-        let Some(to) = self.restart.filter(|to| to.timeline != from.timeline || to.lsn > from.lsn) else {
+        let in_order = |at: WalPosition| (at.timeline, at.lsn);
+        let Some(to) = self.restart.filter(|to| in_order(*to) > in_order(from)) else {
             return anyhow!("the server removed the WAL at {from}, and the slot does not say what it has left").into();
         };
         let end = if to.timeline == from.timeline { Some(to.lsn) } else { None };
