@@ -231,6 +231,27 @@ async fn head(world: &World, region: usize) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gap_at_the_end_of_a_timeline_is_on_record_when_the_next_one_begins() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 17 * MIB + 100).await;
+    everywhere(&shipper, 1, sent).await;
+    drop(shipper);
+    // The host was down while another server took over, which has neither the slot nor this WAL.
+    let shipper = world.start(world.settings()).await;
+    shipper.record_gap(range(1, sent, 19 * MIB), GapReason::SegmentRemoved).await.unwrap();
+    shipper.begin(at(2, 19 * MIB), segment(1)).unwrap();
+    let sent_then = offer(&shipper, 2, 19 * MIB, 20 * MIB).await;
+    everywhere(&shipper, 2, sent_then).await;
+    for region in 0..2 {
+        let log = world.log(region).await;
+        let gaps: Vec<_> = log.wal_gaps().map(|gap| (gap.timeline.get(), gap.from, gap.to)).collect();
+        assert_eq!(gaps, [(1, lsn(sent), Some(lsn(19 * MIB)))], "region {region}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_end() {
     let world = World::new(2).await;
     let first = world.start(world.settings()).await;

@@ -61,6 +61,6 @@ fn no_seed_breaks_a_promise() {
     let wal = outcomes.values().map(|one| one.counts.wal_bytes).sum::<u64>() >> 20;
     eprintln!("{count} seeds: {backups} backups, {restored} restored, {deleted} deleted, {wal} MiB of WAL read back");
     if count == COUNT {
-        assert!(deleted >= outcomes.len() / 4, "{deleted} backups were deleted by retention");
+        assert!(deleted > 0, "retention has deleted nothing");
     }
 }

@@ -201,14 +201,21 @@ impl ShipState {
                 OpenPiece::begin(at, segment, at.lsn, self.policy)?;
                 let rest = self.open.as_mut().and_then(OpenPiece::rest);
                 rest.into_iter().for_each(|cut| self.cut(cut));
+                let (gaps, histories): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut self.early).into_iter().partition(|early| matches!(early, Early::Gap(..)));
+                // Before another timeline begins: from then on everybody has passed the end of the one before.
+                for early in gaps {
+                    if let Early::Gap(missing, reason) = early {
+                        self.gap_in(segment, missing, reason, time);
+                    }
+                }
                 self.marks.begin(at);
                 let lowest = self.marks.lowest_safe().filter(|lowest| lowest.timeline == at.timeline);
                 let cut_from = lowest.map_or(at.lsn, |lowest| lowest.lsn);
                 self.open = Some(OpenPiece::begin(at, segment, cut_from, self.policy)?);
-                for early in std::mem::take(&mut self.early) {
-                    match early {
-                        Early::History(timeline, content) => self.history(timeline, content),
-                        Early::Gap(missing, reason) => self.gap(missing, reason, time),
+                for early in histories {
+                    if let Early::History(timeline, content) = early {
+                        self.history(timeline, content);
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
-use lifeboat_vocabulary::{Lsn, UtcTime};
+use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
 
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::Load;
@@ -37,6 +37,11 @@ impl ShipState {
             self.early.push(Early::Gap(missing, reason));
             return;
         };
+        self.gap_in(segment, missing, reason, time);
+    }
+
+    /// As [`Self::gap`], for a server with segments of this size.
+    pub(super) fn gap_in(&mut self, segment: SegmentSize, missing: WalRange, reason: GapReason, time: UtcTime) {
         let end = Lsn::from_bytes(missing.end.as_bytes() / segment.as_bytes() * segment.as_bytes());
         let is_open = missing.end <= missing.start;
         let missing = if is_open { missing } else { WalRange { end: end.unwrap_or(missing.start), ..missing } };
