@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_daemon::wal::CommitMode;
 use lifeboat_daemon::wal::ship::positions::{Offer, ShipError, UploadState};
+use lifeboat_daemon::wal::ship::settings::ShipSettings;
 use lifeboat_daemon::wal::ship::shipper::Shipper;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
 use lifeboat_repository::log::records::{GapReason, GapScope};
@@ -215,6 +216,64 @@ async fn missing_wal_is_on_record_before_what_follows_it() {
     let resume = shipper.resume().unwrap();
     assert_eq!((resume.highest, resume.quorum), (at(1, last), Some(at(1, last))), "the gaps are passed");
     assert_eq!((resume.position, resume.unknown), (at(1, last), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_gap_is_one_of_all_regions_only_once_all_have_answered() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 14 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 14 * MIB, 15 * MIB).await;
+    everywhere(&shipper, 1, sent).await;
+    shipper.stop(Duration::from_secs(10)).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let shipper = world.start(world.settings()).await;
+    shipper.record_gap(range(1, 15 * MIB, 16 * MIB), GapReason::SegmentRemoved).await.unwrap();
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    offer(&shipper, 1, 16 * MIB, 17 * MIB).await;
+    let gaps =
+        async |region| -> Vec<_> { world.log(region).await.wal_gaps().map(|gap| (gap.reason, gap.scope)).collect() };
+    let narrow = (GapReason::SegmentRemoved, GapScope::Region);
+    eventually("the gap in the region that answers", async || gaps(0).await == [narrow]).await;
+    world.stores[1].heal();
+    let wide = (GapReason::SegmentRemoved, GapScope::Everywhere);
+    eventually("the gap in both regions", async || gaps(0).await == [narrow, wide] && gaps(1).await.contains(&wide))
+        .await;
+    shipper.stop(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_give_a_region_any_more_is_on_record_there_alone() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let first = offer(&shipper, 1, 16 * MIB, 16 * MIB + 77).await;
+    everywhere(&shipper, 1, first).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let sent = offer(&shipper, 1, first, 20 * MIB).await;
+    until(&shipper, "the first region", |now| now.regions[0].durable == Some(at(1, sent))).await;
+    drop(shipper);
+    // The host is lost, and its spool with it; the server has only what came last.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.stores[1].heal();
+    let lease = StoredName::Lease { writer: world.signer.name().clone() }.key();
+    for store in &world.stores {
+        store.delete(&lease).await.unwrap();
+    }
+    let spool_directory = world.dir.path().join("new-host");
+    let shipper = world.start(ShipSettings { spool_directory, ..world.settings() }).await;
+    let found = shipper.resume().unwrap();
+    assert_eq!((found.position, found.highest), (at(1, first), at(1, sent)));
+    assert_eq!(found.pieces, at(1, 16 * MIB), "region 1 lacks the first piece");
+    shipper.begin(at(1, 20 * MIB), segment(1)).unwrap();
+    let end = offer(&shipper, 1, 20 * MIB, 21 * MIB + 3).await;
+    everywhere(&shipper, 1, end).await;
+    assert_eq!(world.log(0).await.wal_gaps().count(), 0);
+    let log = world.log(1).await;
+    let gaps: Vec<_> = log.wal_gaps().map(|gap| (gap.from, gap.to, gap.reason, gap.scope)).collect();
+    assert_eq!(gaps, [(lsn(first), Some(lsn(20 * MIB)), GapReason::RegionMissed, GapScope::Region)]);
+    world.all_have(&[0], range(1, 16 * MIB, end), segment(1)).await;
+    world.all_have(&[1], range(1, 20 * MIB, end), segment(1)).await;
 }
 
 async fn head(world: &World, region: usize) -> Option<u64> {

@@ -150,7 +150,7 @@ fn server(data: &[u8]) -> (ServerFacts, Files) {
             _ => {}
         }
     }
-    (facts(config, settings), copy)
+    (ServerFacts::sample(settings, config), copy)
 }
 
 /// The server has only settings whose names it knows.
@@ -161,22 +161,6 @@ fn value(text: &str) -> Option<KeptValue> {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !name.to_ascii_lowercase().starts_with("include");
     is_name.then(|| KeptValue { path: path.to_owned(), name: name.to_ascii_lowercase(), value: value.to_owned() })
-}
-
-fn facts(config: KeptConfig, settings: BTreeMap<String, String>) -> ServerFacts {
-    ServerFacts {
-        version_num: 170_006,
-        system_identifier: 7,
-        in_recovery: false,
-        settings,
-        databases: Vec::new(),
-        size_bytes: None,
-        config,
-        bootstrap_role: "postgres".to_owned(),
-        may_replicate: true,
-        may_reread: true,
-        incarnation: None,
-    }
 }
 
 /// The configuration of a copy: whatever that of the server was, the copy's is whole, names nothing beyond the copy, sets no

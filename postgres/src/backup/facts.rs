@@ -93,6 +93,27 @@ impl fmt::Debug for ServerFacts {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl ServerFacts {
+    /// Those of a server of version 17 with these settings and this configuration, for tests.
+    #[must_use]
+    pub fn sample(settings: BTreeMap<String, String>, config: KeptConfig) -> Self {
+        Self {
+            version_num: 170_006,
+            system_identifier: 7,
+            in_recovery: false,
+            settings,
+            databases: Vec::new(),
+            size_bytes: None,
+            config,
+            bootstrap_role: "postgres".to_owned(),
+            may_replicate: true,
+            may_reread: true,
+            incarnation: None,
+        }
+    }
+}
+
 impl ServerFacts {
     /// Asks everything. The session must be one for SQL.
     ///

@@ -47,19 +47,7 @@ fn server(settings: &[(&str, &str)], kept: &[(&str, ConfigKind, &str)]) -> Serve
         content: text.as_bytes().to_vec(),
     };
     let config = KeptConfig { files: kept.iter().map(file).collect(), ..KeptConfig::default() };
-    ServerFacts {
-        version_num: 170_006,
-        system_identifier: 7,
-        in_recovery: false,
-        settings,
-        databases: Vec::new(),
-        size_bytes: None,
-        config,
-        bootstrap_role: "postgres".to_owned(),
-        may_replicate: true,
-        may_reread: true,
-        incarnation: None,
-    }
+    ServerFacts::sample(settings, config)
 }
 
 fn text<'a>(copy: &'a CopiedConfig, name: &str) -> &'a str {
