@@ -176,8 +176,9 @@ impl Sealing {
     async fn epoch(&mut self, at: WalPosition) -> anyhow::Result<Arc<WalEpoch>> {
         let now = self.ship.now();
         let is_spoiled = self.ship.quietly(ShipState::take_wish_for_key);
-        // One that was made while the clock was ahead would be in use for as long as that was.
-        let is_of_its_time = |epoch: &Epoch| now < epoch.until && epoch.until.since(now) <= EPOCH_AGE;
+        // One that was made while the clock was far ahead would be in use for as long as that was.
+        let longest = EPOCH_AGE + EPOCH_GRACE;
+        let is_of_its_time = |epoch: &Epoch| now < epoch.until && epoch.until.since(now) <= longest;
         let fresh = |epoch: &&Epoch| !is_spoiled && is_of_its_time(epoch) && epoch.objects < EPOCH_OBJECTS_MAX;
         if let Some(epoch) = self.epoch.as_ref().filter(fresh) {
             return Ok(Arc::clone(&epoch.epoch));
