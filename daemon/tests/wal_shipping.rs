@@ -311,6 +311,53 @@ async fn a_gap_at_the_end_of_a_timeline_is_on_record_when_the_next_one_begins() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gap_at_the_end_of_a_timeline_is_on_record_in_a_region_that_answers_late_too() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 17 * MIB + 100).await;
+    everywhere(&shipper, 1, sent).await;
+    shipper.stop(Duration::from_secs(10)).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let shipper = world.start(world.settings()).await;
+    shipper.record_gap(range(1, sent, 19 * MIB), GapReason::SegmentRemoved).await.unwrap();
+    shipper.begin(at(2, 19 * MIB), segment(1)).unwrap();
+    let sent_then = offer(&shipper, 2, 19 * MIB, 20 * MIB).await;
+    until(&shipper, "the first region", |now| now.regions[0].durable == Some(at(2, sent_then))).await;
+    world.stores[1].heal();
+    everywhere(&shipper, 2, sent_then).await;
+    let missing = (1, lsn(sent), Some(lsn(19 * MIB)), GapScope::Everywhere);
+    for region in 0..2 {
+        let gaps = async || -> Vec<_> {
+            let log = world.log(region).await;
+            log.wal_gaps().map(|gap| (gap.timeline.get(), gap.from, gap.to, gap.scope)).collect()
+        };
+        eventually("the gap everywhere", async || gaps().await.contains(&missing)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_the_spool_for_a_region_is_missing_nowhere() {
+    let world = World::new(2).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 17 * MIB).await;
+    everywhere(&shipper, 1, sent).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let sent = offer(&shipper, 1, sent, 19 * MIB).await;
+    until(&shipper, "the first region", |now| now.regions[0].durable == Some(at(1, sent))).await;
+    // The server was told, and has removed what the region asks for.
+    shipper.record_gap(range(1, 17 * MIB, 18 * MIB), GapReason::SegmentRemoved).await.unwrap();
+    world.stores[1].heal();
+    everywhere(&shipper, 1, sent).await;
+    shipper.stop(Duration::from_secs(10)).await;
+    for region in 0..2 {
+        assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region}");
+    }
+    world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_one_installation_writes_and_the_next_takes_over_after_an_orderly_end() {
     let world = World::new(2).await;
     let first = world.start(world.settings()).await;

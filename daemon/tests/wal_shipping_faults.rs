@@ -466,6 +466,41 @@ async fn what_the_spool_has_lost_is_received_again_as_long_as_the_server_has_it(
     world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_of_an_earlier_run_whose_name_is_taken_is_received_again_and_counts_only_then() {
+    let world = World::new(1).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let stored = offer(&shipper, 1, 16 * MIB, 16 * MIB + 100).await;
+    everywhere(&shipper, 1, stored).await;
+    world.stores[0].add(puts_of_wal(Fault::Lost));
+    let sent = offer(&shipper, 1, stored, 18 * MIB).await;
+    eventually("the spool keeps it", async || world.spooled().len() >= 2).await;
+    drop(shipper);
+    world.stores[0].heal();
+    let bytes = Bytes::from_static(b"planted while the host was down");
+    let key = StoredName::WalSegment(range(1, 16 * MIB, 17 * MIB)).key();
+    let body = SealedBody { sha256: sha256(&bytes), bytes };
+    world.stores[0].put(&key, body, PutMode::CreateOnly).await.unwrap();
+    let shipper = world.start(world.settings()).await;
+    let failed = tokio::time::timeout(Duration::from_secs(30), shipper.failed()).await;
+    assert_eq!(failed.unwrap(), "upload into a region", "this run cannot open it");
+    assert!(shipper.positions().confirmed.is_none_or(|confirmed| confirmed.lsn <= lsn(stored)));
+    drop(shipper);
+    for _ in 0..4 {
+        let shipper = world.start(world.settings()).await;
+        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+        offer(&shipper, 1, 16 * MIB, sent).await;
+        let done = until_or_failed(&shipper, sent).await;
+        drop(shipper);
+        if done {
+            break;
+        }
+    }
+    assert_eq!(world.log(0).await.wal_gaps().count(), 0, "nothing is missing");
+    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
 /// Whether everything is everywhere before a part of the shipper fails.
 async fn until_or_failed(shipper: &Shipper, end: u64) -> bool {
     tokio::select! {

@@ -133,7 +133,8 @@ impl Account {
                 continue;
             }
             let part = Promised { timeline, start, end };
-            if regions.iter().any(|region| is_told_missing(region, part)) {
+            // What the server had removed is told as safe behind the gap: where the gap is on record, nobody was promised anything.
+            if regions.iter().filter(|region| is_told_missing(region, part)).count() >= QUORUM {
                 continue;
             }
             self.promised.push(part);
@@ -421,10 +422,10 @@ impl Account {
     }
 }
 
-/// Whether a log says that some of this is missing everywhere: the server no longer had it, because the slot was lost.
+/// Whether a log says that some of this is missing because the server no longer had it.
 fn is_told_missing(region: &ReadRegion, part: Promised) -> bool {
     let gaps = region.log.entries().iter().filter_map(|entry| match &entry.record.body {
-        RecordBody::WalGap(gap) if gap.reason != GapReason::RegionMissed => Some(gap),
+        RecordBody::WalGap(gap) if !matches!(gap.reason, GapReason::RegionMissed | GapReason::Other) => Some(gap),
         _ => None,
     });
     let overlaps = |gap: &WalGapRecord| {

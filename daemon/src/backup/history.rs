@@ -296,7 +296,8 @@ impl Runs {
                 wrongs.add(Alarm::DatabaseDamaged, text);
             }
         }
-        let since = newest.map(|run| run.started).or(self.first_seen);
+        // What is dated ahead was made while the clock was: nobody knows how old it is.
+        let since = newest.map(|run| run.started).filter(|started| *started <= now).or(self.first_seen);
         if let Some(since) = since
             && overdue_after(timetable, since).is_some_and(|latest| now > latest)
         {

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use lifeboat_repository::format::header::WalPlace;
 use lifeboat_repository::format::layout::{self, StoredName, WalForm, WalRange};
 use lifeboat_repository::format::{InstanceId, KeyName, WalMark};
 use lifeboat_repository::keys::{Identity, KeyRecipients};
@@ -102,11 +103,13 @@ pub fn wal_object(data: &[u8]) {
 
 /// Reads a mark as it may stand in an object: what it says fits into the object, and is written as it was read.
 fn read_mark(bytes: &[u8; 32], range: WalRange) -> Option<RecordMark> {
-    let mark = WalMark::decode(bytes, range.timeline, range.end);
+    let WalRange { timeline, start, end } = range;
+    let place = WalPlace::Range { timeline, start, end };
+    let mark = WalMark::decode(bytes, place);
     if let Some(record) = mark.record {
         assert!(record.start < record.end && record.end <= range.end && record.timeline == range.timeline);
     }
-    assert_eq!(WalMark::decode(&mark.encode(), range.timeline, range.end), mark);
+    assert_eq!(WalMark::decode(&mark.encode(), place), mark);
     mark.record
 }
 

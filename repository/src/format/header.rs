@@ -235,7 +235,7 @@ impl ObjectHeader {
         let trailer_fits = match self.kind {
             ObjectKind::Pack | ObjectKind::IndexShard => self.trailer == Trailer::Absent,
             ObjectKind::WalSlice | ObjectKind::WalSegment => self.trailer != Trailer::Absent,
-            ObjectKind::SmallBlob => self.trailer != Trailer::Marked,
+            ObjectKind::SmallBlob => self.trailer != Trailer::Marked || matches!(self.place, WalPlace::History(_)),
         };
         if !trailer_fits {
             return Err(HeaderError::Malformed { field: HeaderField::Flags });
@@ -287,7 +287,7 @@ mod tests {
             (IndexShard, Trailer::Present, WalPlace::Nowhere, HeaderField::Flags),
             (WalSlice, Trailer::Absent, range(1, 2), HeaderField::Flags),
             (Pack, Trailer::Marked, WalPlace::Nowhere, HeaderField::Flags),
-            (SmallBlob, Trailer::Marked, history, HeaderField::Flags),
+            (SmallBlob, Trailer::Marked, WalPlace::Nowhere, HeaderField::Flags),
             (WalSegment, Trailer::Absent, range(1, 2), HeaderField::Flags),
             (Pack, Trailer::Absent, range(1, 2), HeaderField::WalPlace),
             (IndexShard, Trailer::Absent, history, HeaderField::WalPlace),
@@ -308,6 +308,7 @@ mod tests {
             (WalSegment, Trailer::Present, range(16 << 20, 32 << 20)),
             (SmallBlob, Trailer::Absent, WalPlace::Nowhere),
             (SmallBlob, Trailer::Present, history),
+            (SmallBlob, Trailer::Marked, history),
         ] {
             let header = header(kind, trailer, place);
             assert_eq!(ObjectHeader::parse(&header.encode().unwrap()), Ok(header));

@@ -245,13 +245,13 @@ pub(crate) fn check_signed(
             (body, Some(signer))
         }
     };
-    let (body, mark) = match (header.trailer, header.place) {
-        (Trailer::Marked, WalPlace::Range { timeline, end, .. }) => {
+    let (body, mark) = match header.trailer {
+        Trailer::Marked => {
             let truncated = OpenError::Truncated { bytes: object.len() };
             let (body, mark) = signed.split_last_chunk::<WAL_MARK_BYTES>().ok_or(truncated)?;
-            (body, Some(WalMark::decode(mark, timeline, end)))
+            (body, Some(WalMark::decode(mark, header.place)))
         }
-        _ => (signed, None),
+        Trailer::Absent | Trailer::Present => (signed, None),
     };
     Ok(SignedObject { header, body: body.len(), mark, signer })
 }

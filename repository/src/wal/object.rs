@@ -161,7 +161,7 @@ impl WalSealer {
         let WalRange { timeline, start, end } = range;
         let place = WalPlace::Range { timeline, start, end };
         let record = last_record.filter(|record| record.timeline == timeline && record.end <= end);
-        let mark = Some(WalMark { record, content_crc: crc32c::crc32c(bytes) });
+        let mark = WalMark { record, content_crc: crc32c::crc32c(bytes) };
         let body = self.seal(epoch, PlainObject { kind, place, level, content, mark })?;
         Ok(SealedWal { name: object.name(), body })
     }
@@ -180,8 +180,8 @@ impl WalSealer {
             return Err(SealWalError::HistoryTooLarge { bytes: content.len() });
         }
         let (place, level) = (WalPlace::History(timeline), self.levels.piece);
-        let plain = PlainObject { kind: ObjectKind::SmallBlob, place, level, content, mark: None };
-        let body = self.seal(epoch, plain)?;
+        let mark = WalMark { record: None, content_crc: crc32c::crc32c(content) };
+        let body = self.seal(epoch, PlainObject { kind: ObjectKind::SmallBlob, place, level, content, mark })?;
         Ok(SealedWal { name: StoredName::TimelineHistory { timeline }, body })
     }
 
@@ -193,8 +193,7 @@ impl WalSealer {
         }
         // Drawn anew for every object: content under one key and nonce never differs.
         let header = ObjectHeader::new(kind, repository, epoch.id(), ObjectId::random()?)?;
-        let trailer = if mark.is_some() { Trailer::Marked } else { Trailer::Present };
-        let header = ObjectHeader { trailer, place, ..header };
+        let header = ObjectHeader { trailer: Trailer::Marked, place, ..header };
         // WAL mostly shrinks to a third; what does not makes the buffer grow.
         let mut layout = ObjectLayout::new(epoch.key(), header, content.len() / 3 + FRAME_RAW_BYTES)?;
         self.compressor.set_level(level)?;
@@ -203,11 +202,7 @@ impl WalSealer {
             let raw_len = u32::try_from(raw.len()).map_err(|_| SealError::FrameTooLarge { bytes: raw.len() })?;
             layout.push(FrameContent { codec, payload: &self.payload, raw_len })?;
         }
-        let signer = self.signer.key().as_ed25519();
-        Ok(match mark {
-            Some(mark) => layout.seal_marked(&mark, signer)?,
-            None => layout.seal(Some(signer))?,
-        })
+        Ok(layout.seal_marked(&mark, self.signer.key().as_ed25519())?)
     }
 }
 
@@ -218,7 +213,7 @@ struct PlainObject<'a> {
     /// Of compression.
     level: i32,
     content: &'a [u8],
-    mark: Option<WalMark>,
+    mark: WalMark,
 }
 
 /// Content up to its last byte that is not zero.
@@ -241,7 +236,7 @@ fn without_zeros(bytes: &[u8]) -> &[u8] {
 pub struct SignedWal {
     /// The epoch that it is sealed under.
     pub epoch: EpochId,
-    /// What it says of its content; `None` of histories.
+    /// What it says of its content, if it does.
     pub mark: Option<WalMark>,
     /// Whether the key that has signed it was revoked since.
     pub standing: KeyStanding,

@@ -156,6 +156,18 @@ def successes():
     history = header(BLOB, flags=1, wal=(0, 0, 7))
     write("good_history_signed", "success 1 4", "a timeline's history may be signed", BLOB,
           sign(sealed(BLOB, [b"1\t0/"], history)), SIGNER)
+    for name, kind, wal, mark, why in [
+            ("slice", SLICE, WAL, (0x1F00028, 0x1F00060, 0x1F00000, 0xDEADBEEF), "WAL with its last whole record"),
+            ("segment", SEGMENT, WAL, (0, 0, 0, 0), "WAL in which no record ends"),
+            ("history", BLOB, (0, 0, 7), (0, 0, 0, 0), "a timeline's history, as writers write it")]:
+        start, end, previous, checksum = mark
+        body = sealed(kind, [b"1\t0/"], header(kind, flags=3, wal=wal))
+        body = body[:-72] if kind != BLOB else body
+        marked = body + b"".join([le(start, 8), le(end, 8), le(previous, 8), le(checksum, 4), le(0x01020304, 4)])
+        signed = sign(marked)
+        write(f"good_{name}_marked", "success 1 4", why, kind, signed, SIGNER)
+        write(f"mark_{name}_changed", "signature-wrong", "the mark is signed", kind, flip(signed, len(body)), SIGNER)
+        write(f"mark_{name}_missing", "signature-wrong", "the mark was cut out", kind, body + signed[-72:], SIGNER)
     write("good_many_frames", "success 300 300", "frame numbers above 255 change two bytes of the nonce", SHARD,
           sealed(SHARD, [b"x"] * 300))
 
@@ -170,6 +182,7 @@ def headers():
         ("kind_0", "malformed-header", "kind 0 never existed", header(0)),
         ("kind_6", "malformed-header", "kind 6 is not known", header(6)),
         ("flag_2", "malformed-header", "flag 2 is not known", header(SHARD, flags=2)),
+        ("blob_marked", "malformed-header", "of kind 5 only a history has a mark", header(BLOB, flags=3)),
         ("flag_high", "malformed-header", "flag 128 is not known", header(SHARD, flags=128)),
         ("reserved_1", "malformed-header", "reserved bytes 12 to 15 are not zero", header(SHARD, reserved=(1, 0))),
         ("reserved_2", "malformed-header", "reserved bytes 108 to 111 are not zero", header(SHARD, reserved=(0, 1))),

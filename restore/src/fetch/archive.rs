@@ -172,11 +172,12 @@ impl Archive {
         let mut cut = BTreeSet::new();
         for GapAsTold { gap, standing } in gaps {
             let Some(to) = gap.to else { continue };
-            if !gap.reason.is_overruled_by_wal() && standing == KeyStanding::InForce {
+            let is_everywhere = gap.scope == GapScope::Everywhere;
+            if is_everywhere && !gap.reason.is_overruled_by_wal() && standing == KeyStanding::InForce {
                 // What stands on both sides does not belong together, even where bytes of it are stored. Whoever stole a key
                 // may have said so too; once it is revoked, what is stored and verified counts.
                 cut.insert((gap.from, to));
-            } else if gap.scope == GapScope::Everywhere {
+            } else if is_everywhere {
                 cut.extend(self.unreadable(&stored, from.timeline, (gap.from, to)).await);
             }
         }

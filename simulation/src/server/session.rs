@@ -108,7 +108,8 @@ impl Session<'_> {
         let timeline: u32 = after("TIMELINE").and_then(|text| text.parse().ok()).unwrap_or(1);
         let from = after("PHYSICAL").and_then(|text| text.parse::<lifeboat_vocabulary::Lsn>().ok());
         let mut at = from.map_or(0, lifeboat_vocabulary::Lsn::as_bytes);
-        if let Err((code, message)) = begin(&mut self.inner.state.lock(), slot.as_deref(), timeline, at, self.process) {
+        let begun = begin(&mut self.inner.state.lock(), slot.as_deref(), timeline, at, self.process);
+        if let Err((code, message)) = begun {
             self.line.put_error(code, &message);
             return Ok(());
         }
@@ -132,6 +133,11 @@ impl Session<'_> {
             if !has_begun {
                 self.line.put(b'W', &[0, 0, 0]);
                 has_begun = true;
+                // As the server does: it finds out when it reads, and then it has agreed to stream.
+                if let Some(removed) = removed(&self.inner.state.lock(), timeline, at) {
+                    self.line.put_error("58P01", &removed);
+                    return Ok(());
+                }
             }
             if !chunk.is_empty() {
                 let mut message = BytesMut::new();
@@ -210,15 +216,6 @@ fn begin(state: &mut State, slot: Option<&str>, timeline: u32, at: u64, process:
         let text = format!("requested starting point {at} is ahead of the WAL flush position of this server {end}");
         return Err(("XX000", text));
     }
-    // Of its own timeline a server has files from the segment on in which it began.
-    let begun = timeline.checked_sub(1).and_then(|before| state.ancestors.get(&before)).map_or(0, |past| past.left_at);
-    if at < state.kept_from.max(begun / SEGMENT * SEGMENT) {
-        let (high, low) = (at >> 32, (at & 0xffff_ffff) / SEGMENT);
-        return Err((
-            "58P01",
-            format!("requested WAL segment {timeline:08X}{high:08X}{low:08X} has already been removed"),
-        ));
-    }
     if let Some(name) = slot {
         match state.slots.get_mut(name) {
             None => return Err(("42704", format!("replication slot \"{name}\" does not exist"))),
@@ -229,6 +226,15 @@ fn begin(state: &mut State, slot: Option<&str>, timeline: u32, at: u64, process:
         }
     }
     Ok(())
+}
+
+/// Says that the server does not have what a stream begins with.
+fn removed(state: &State, timeline: u32, at: u64) -> Option<String> {
+    // Of its own timeline a server has files from the segment on in which it began.
+    let begun = timeline.checked_sub(1).and_then(|before| state.ancestors.get(&before)).map_or(0, |past| past.left_at);
+    let (high, low) = (at >> 32, (at & 0xffff_ffff) / SEGMENT);
+    (at < state.kept_from.max(begun / SEGMENT * SEGMENT))
+        .then(|| format!("requested WAL segment {timeline:08X}{high:08X}{low:08X} has already been removed"))
 }
 
 fn rows_of(state: &mut State, sql: &str, process: u32) -> Result<Vec<Row>, Refusal> {

@@ -114,6 +114,9 @@ fn a_backup_that_was_made_while_the_clock_was_ahead_hides_nothing() {
     assert_eq!(alarms(&runs, "03:11"), ["database-damaged"]);
     assert_eq!(alarms(&runs, "2026-11-27T03:11:00Z"), ["backup-overdue", "database-damaged"]);
     assert_eq!(runs.newest_good(at("03:11")).map(|run| run.number), Some(number));
+    let mut alone = history(&[("2027-11-20T02:00:00Z", RunEnding::Done)]);
+    alone.first_seen = Some(at("02:00"));
+    assert_eq!(alarms(&alone, "2026-11-27T03:11:00Z"), ["backup-overdue"], "it covers nothing before its time");
 }
 
 #[test]

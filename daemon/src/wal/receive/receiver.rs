@@ -149,7 +149,10 @@ impl Receiver {
                     tracing::info!(cluster = %self.shared.cluster(), next = %end.next, "the timeline ended");
                     upstream = self.finder.next_timeline(*end).await?;
                 }
-                Ended::Removed => return Err(self.finder.gap(wanted).await),
+                Ended::Removed => {
+                    let at = WalPosition { lsn: wanted.lsn.max(pump.at.lsn), ..wanted };
+                    return Err(self.finder.gap(at).await);
+                }
                 Ended::Stopped => return Ok(()),
                 Ended::Closed => {
                     self.shared.waiting("the server ended the stream: it shuts down or was told to".to_owned());
@@ -193,6 +196,9 @@ struct Pump<'r> {
     receiver: &'r Receiver,
     scanner: WalScanner,
     segment: SegmentSize,
+    /// Where the shipper is to begin. A server says only after it has agreed to stream that it has removed the segment, so the
+    /// first message decides. Source: PostgreSQL `walsender.c`, `StartReplication` and `XLogSendPhysical`.
+    begins: Option<WalPosition>,
     positions: watch::Receiver<Positions>,
     timer: Interval,
     at: WalPosition,
@@ -225,6 +231,7 @@ impl<'r> Pump<'r> {
             receiver,
             scanner,
             segment,
+            begins: Some(upstream.start),
             positions: receiver.shipper.watch(),
             timer,
             at: upstream.start,
@@ -275,6 +282,8 @@ impl<'r> Pump<'r> {
                     }
                     WalEvent::Keepalive { server_time, reply, .. } => {
                         self.server_time(server_time);
+                        // The server has looked for WAL to send.
+                        self.begin()?;
                         if reply == ReplyWanted::Now {
                             self.report(stream).await?;
                         }
@@ -305,7 +314,13 @@ impl<'r> Pump<'r> {
         Ok(())
     }
 
+    fn begin(&mut self) -> Result<(), Ended> {
+        let Some(at) = self.begins.take() else { return Ok(()) };
+        self.receiver.shipper.begin(at, self.segment).map_err(|error| Ended::Refused(error.to_string()))
+    }
+
     async fn part(&mut self, stream: &mut WalStream, start: Lsn, bytes: bytes::Bytes) -> Result<(), Ended> {
+        self.begin()?;
         self.shutdown = None;
         let timeline = self.at.timeline;
         let (shared, from, mut shut_down) = (&self.receiver.shared, self.from, false);
@@ -401,6 +416,8 @@ impl<'r> Pump<'r> {
     /// Ends an orderly stop once the regions have everything, or have had their time.
     fn drained(&self) -> Result<(), Ended> {
         match self.draining {
+            // Nothing has come over this connection.
+            Some(_) if self.begins.is_some() => Err(Ended::Stopped),
             Some(deadline) if self.flushed() >= Some(self.at.lsn) || Instant::now() >= deadline => Err(Ended::Stopped),
             _ => Ok(()),
         }

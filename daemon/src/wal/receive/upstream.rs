@@ -86,6 +86,8 @@ pub(crate) struct Finder {
     /// From where on the slot holds WAL, as it was found last.
     restart: Option<WalPosition>,
     histories: BTreeSet<TimelineId>,
+    /// Of the server's timeline, as it was read last.
+    history: Option<TimelineHistory>,
     /// What is remembered of servers over restarts.
     memory: ServerMemory,
     /// Records that regions hold and that the server was found to have.
@@ -105,7 +107,7 @@ impl Finder {
         memory: ServerMemory,
     ) -> Self {
         let (slot, resume) = (settings.wal.slot.clone(), shipper.resume());
-        let (skip_to, restart, histories) = (None, None, BTreeSet::new());
+        let (skip_to, restart, histories, history) = (None, None, BTreeSet::new(), None);
         let (proven, given_up) = (HashSet::new(), None);
         Self {
             settings,
@@ -117,6 +119,7 @@ impl Finder {
             skip_to,
             restart,
             histories,
+            history,
             memory,
             proven,
             given_up,
@@ -166,6 +169,7 @@ impl Finder {
         // A slot may begin before the server's timeline does.
         let restart = self.slot(sql).await?.map(|lsn| WalPosition { timeline: history.timeline_at(lsn), lsn });
         let (resume, highest) = self.known(restart);
+        let highest = highest.map(|highest| self.later_timeline(highest));
         let position = match decide(Situation { resume, highest, server, history: &history }) {
             Decision::Refuse(refusal @ Refusal::Behind { stored, .. }) => {
                 return Err(self.lost(&refusal.to_string(), stored, None));
@@ -246,6 +250,15 @@ impl Finder {
         }
     }
 
+    /// The position of the newest record that was received, if it is on a later timeline than what is stored and nobody has given
+    /// it up: the server has gone on there.
+    fn later_timeline(&self, highest: WalPosition) -> WalPosition {
+        let remembered = self.memory.read();
+        let newest = remembered.newest().filter(|_| remembered.accepted_and_not_passed().is_none());
+        let newest = newest.map(|record| WalPosition { timeline: record.timeline, lsn: record.end });
+        newest.filter(|newest| newest.timeline > highest.timeline).unwrap_or(highest)
+    }
+
     async fn check_identity(&self, wal: &mut WalConnection) -> Result<ServerIdentity, NoStream> {
         let identity = wal.identify().await.context("identify the server")?;
         if identity.system_identifier != self.belonging.system_identifier {
@@ -277,7 +290,9 @@ impl Finder {
     /// The history of a timeline. Its file, and those of its ancestors, are stored before any WAL that they explain.
     async fn history(&mut self, wal: &mut WalConnection, timeline: TimelineId) -> Result<TimelineHistory, NoStream> {
         if timeline.get() == 1 {
-            return Ok(TimelineHistory::first(timeline));
+            let first = TimelineHistory::first(timeline);
+            self.history = Some(first.clone());
+            return Ok(first);
         }
         let content = wal.timeline_history(timeline).await.context("read the timeline's history")?;
         let history = TimelineHistory::parse(timeline, &content).context("read the timeline's history")?;
@@ -300,6 +315,7 @@ impl Finder {
         if !self.histories.contains(&timeline) {
             self.store_history(timeline, content).await?;
         }
+        self.history = Some(history.clone());
         Ok(history)
     }
 
@@ -343,7 +359,6 @@ impl Finder {
         };
         match started {
             WalStart::Streaming(stream) => {
-                self.shipper.begin(start, segment).map_err(|error| refused_bytes(&error))?;
                 // What lies before the stream can only be compared where nothing lies in between.
                 let continues = continues.filter(|record| record.timeline == start.timeline);
                 Ok(Upstream { stream, start, from: position.lsn, segment, host, continues })
@@ -375,16 +390,32 @@ impl Finder {
         let Some(to) = self.restart.filter(|to| in_order(*to) > in_order(from)) else {
             return anyhow!("the server removed the WAL at {from}, and the slot does not say what it has left").into();
         };
-        let end = if to.timeline == from.timeline { Some(to.lsn) } else { None };
-        let missing = WalRange { timeline: from.timeline, start: from.lsn, end: end.unwrap_or(to.lsn) };
         let stored = self.shipper.positions().received.is_some() || self.resume.is_some();
         let reason = if stored { GapReason::SegmentRemoved } else { GapReason::FreshSlot };
-        if let Err(error) = self.shipper.record_gap(missing, reason).await {
-            return error.context("record that WAL is missing").into();
+        for missing in missing_between(from, to, self.history.as_ref()) {
+            if let Err(error) = self.shipper.record_gap(missing, reason).await {
+                return error.context("record that WAL is missing").into();
+            }
         }
         self.skip_to = Some(to);
         NoStream::Gap(format!("from {from} to {to}"))
     }
+}
+
+/// What is missing of each timeline between two positions: each up to where the history of the later one leaves it.
+fn missing_between(from: WalPosition, to: WalPosition, history: Option<&TimelineHistory>) -> Vec<WalRange> {
+    let (mut missing, mut at) = (Vec::new(), from);
+    let left = history.into_iter().flat_map(|history| history.entries.iter());
+    let left = left.filter(|entry| entry.timeline >= from.timeline && entry.timeline < to.timeline);
+    for entry in left {
+        // A history may name a switch before the timeline's own beginning; what counts is the earliest.
+        let end = history.and_then(|history| history.switch_from(entry.timeline)).unwrap_or(entry.switch);
+        missing.push(WalRange { timeline: entry.timeline, start: at.lsn, end });
+        at.lsn = end;
+    }
+    missing.push(WalRange { timeline: to.timeline, start: at.lsn, end: to.lsn });
+    missing.retain(|range| range.start < range.end);
+    missing
 }
 
 /// The start of the segment that holds a position. A position at a segment's end belongs to the next one.
@@ -393,6 +424,28 @@ fn segment_start(position: WalPosition, segment: SegmentSize) -> Option<WalPosit
     name.start().map(|lsn| WalPosition { lsn, ..position })
 }
 
-fn refused_bytes(error: &crate::wal::ship::positions::ShipError) -> NoStream {
-    NoStream::Refused(error.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_over_a_promotion_is_missing_of_each_timeline_up_to_where_it_was_left() {
+        let timeline = |number| TimelineId::new(number).unwrap();
+        let at = |number, lsn| WalPosition { timeline: timeline(number), lsn: Lsn::from_bytes(lsn).unwrap() };
+        let history = TimelineHistory::parse(timeline(3), b"1\t0/64\tx\n2\t0/C8\tx\n").unwrap();
+        for (why, from, to, expected) in [
+            ("one timeline", at(3, 210), at(3, 260), vec![(3, 210, 260)]),
+            ("over one promotion", at(2, 150), at(3, 260), vec![(2, 150, 200), (3, 200, 260)]),
+            ("over two", at(1, 50), at(3, 260), vec![(1, 50, 100), (2, 100, 200), (3, 200, 260)]),
+            ("all of the first is stored", at(1, 100), at(2, 150), vec![(2, 100, 150)]),
+            ("beyond the fork", at(1, 120), at(2, 150), vec![(2, 100, 150)]),
+        ] {
+            let found = missing_between(from, to, Some(&history));
+            let found: Vec<_> = found
+                .into_iter()
+                .map(|WalRange { timeline, start, end }| (timeline.get(), start.as_bytes(), end.as_bytes()))
+                .collect();
+            assert_eq!(found, expected, "{why}");
+        }
+    }
 }

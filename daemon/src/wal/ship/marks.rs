@@ -283,6 +283,16 @@ impl Marks {
             || mark.held.get(&bytes.timeline).is_some_and(|held| held.covers(bytes.into()))
     }
 
+    /// Whether a region has all of these bytes, or gets what it lacks of them from `kept`.
+    pub(crate) fn holds_or_gets(&self, region: usize, bytes: WalRange, kept: &Kept) -> bool {
+        let Some(mark) = self.regions.get(region) else { return false };
+        let mut all = mark.held.get(&bytes.timeline).cloned().unwrap_or_default();
+        if let Some(kept) = kept.get(&bytes.timeline) {
+            all.add_all(kept);
+        }
+        all.covers(bytes.into()) || self.holds(region, bytes)
+    }
+
     /// Whether it is on record that a region will never have some of these bytes.
     pub(crate) fn has_lost(&self, region: usize, bytes: WalRange) -> bool {
         let lost = |mark: &RegionMark| mark.lost.get(&bytes.timeline).is_some_and(|lost| lost.overlaps(bytes.into()));

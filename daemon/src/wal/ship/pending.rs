@@ -130,8 +130,8 @@ pub(crate) struct PendingObjects {
     next: u64,
     /// What each region was found to have, by name.
     present: Vec<HashSet<WalObject>>,
-    /// Timelines whose history was entered, by the run before or by this one. This host has seen no other one of them; sealed
-    /// once more it would be another object, and nobody could tell that both hold the same.
+    /// Timelines whose history was entered, by the run before or by this one. This host has seen no other one of them: it is not
+    /// sealed and sent once more.
     histories: BTreeSet<TimelineId>,
     /// Entries before this are done, by region.
     first_open: Vec<u64>,
@@ -140,6 +140,15 @@ pub(crate) struct PendingObjects {
     /// Slices whose piece is not complete yet.
     open_slices: Vec<u64>,
     removals: Vec<SpoolFile>,
+    replaced: Vec<Replaced>,
+}
+
+/// An object that goes to a region in others.
+#[derive(Debug)]
+struct Replaced {
+    region: usize,
+    sequence: u64,
+    instead: Vec<u64>,
 }
 
 impl PendingObjects {
@@ -154,6 +163,7 @@ impl PendingObjects {
             unspooled: BTreeSet::new(),
             open_slices: Vec::new(),
             removals: Vec::new(),
+            replaced: Vec::new(),
         }
     }
 
@@ -357,8 +367,24 @@ impl PendingObjects {
         self.remove_if_done(sequence);
     }
 
+    /// An object goes to a region in others, instead of itself. Its file stays until each of them is in the spool, or stored.
+    pub(crate) fn replace(&mut self, region: usize, sequence: u64, instead: Vec<u64>) {
+        self.replaced.push(Replaced { region, sequence, instead });
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let is_kept = |number: &u64| self.entries.get(number).is_none_or(|entry| entry.spool == InSpool::Yes);
+        let (settled, open) =
+            std::mem::take(&mut self.replaced).into_iter().partition(|replaced| replaced.instead.iter().all(is_kept));
+        self.replaced = open;
+        let settled: Vec<Replaced> = settled;
+        settled.into_iter().for_each(|Replaced { region, sequence, .. }| self.done(region, sequence));
+    }
+
     /// Files that nobody needs any more.
     pub(crate) fn take_removals(&mut self) -> Vec<SpoolFile> {
+        self.settle();
         std::mem::take(&mut self.removals)
     }
 

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_repository::format::WalMark;
 use lifeboat_repository::format::header::ObjectHeader;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::{KeyStanding, RegionStore};
 use lifeboat_repository::wal::{WalTrust, stored_bytes_max};
-use lifeboat_stores::{ByteRange, Entry, ObjectKey, PutMode, SealedBody, StoreError};
-use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
-
-/// A request of a process that was killed may arrive this long after its successor has taken the lease.
-const STRAGGLER: Duration = Duration::from_secs(10);
+use lifeboat_stores::{ByteRange, PutMode, SealedBody, StoreError};
+use lifeboat_vocabulary::{ByteCount, error_chain};
 
 /// How often an object that differs is read again.
 const LOOKS: u32 = 3;
@@ -36,8 +34,6 @@ pub(crate) enum Put {
 pub(crate) struct Judge {
     /// Whose signatures count.
     pub(crate) trust: WalTrust,
-    /// When we took the lease, by the region's clock.
-    pub(crate) entered: UtcTime,
 }
 
 /// Puts an object at its name.
@@ -76,33 +72,15 @@ impl Judge {
             let what = format!("{key} was signed by a key that was revoked");
             return Put::Planted { what, body };
         }
-        let ours = self.trust.check_sealed(name, &body.bytes).ok().and_then(|signed| signed.mark);
-        let (Some(theirs), Some(ours)) = (theirs.mark, ours) else { return self.by_time(region, &key).await };
-        if theirs.content_crc != ours.content_crc {
-            return Put::Conflict(format!("{key} holds other WAL, which another writer has signed"));
+        let content_of = |mark: Option<WalMark>| mark.map(|mark| mark.content_crc);
+        let ours = self.trust.check_sealed(name, &body.bytes).ok().and_then(|signed| content_of(signed.mark));
+        // What does not tell what it holds may hold anything.
+        if ours.is_none() || content_of(theirs.mark) != ours {
+            return Put::Conflict(format!("{key} holds something else, which another writer has signed"));
         }
-        // The same WAL, sealed by the run before or by another daemon of the same server.
-        tracing::info!(region = %region.name, %key, "the object is there already, with the same WAL");
+        // The same, sealed by the run before, by another daemon of the same server, or brought there by healing.
+        tracing::info!(region = %region.name, %key, "the object is there already, with the same content");
         Put::Stored
-    }
-
-    /// Of objects that do not tell what they hold, those of an earlier run are ours.
-    async fn by_time(&self, region: &RegionStore, key: &ObjectKey) -> Put {
-        let page = match region.store.list(key.as_str(), None).await {
-            Ok(page) => page,
-            Err(error) => return Put::Failed(error),
-        };
-        let Some(Entry { meta, .. }) = page.entries.into_iter().find(|entry| entry.key == *key) else {
-            let doing = format!("find {key} in {}, which was said to exist", region.store);
-            return Put::Failed(StoreError::Transient { doing, source: "it is not listed".into() });
-        };
-        match meta.modified {
-            Some(modified) if modified <= self.entered.plus(STRAGGLER) => Put::Stored,
-            _ => {
-                let when = meta.modified.map_or("an unknown time".to_owned(), |at| at.to_string());
-                Put::Conflict(format!("{key} was written at {when} with {} by another writer", meta.size))
-            }
-        }
     }
 }
 
@@ -172,19 +150,26 @@ mod tests {
             let mut sealer = WalSealer::new(repository, Arc::clone(signer), WalLevels::default()).unwrap();
             sealer.seal_checked(&epoch, WalForm::Slice, PlainWal { range, bytes, last_record: None }).unwrap()
         };
-        let name = sealed(&ours, b"same").name;
-        let judge = Judge { trust: WalTrust::new(repository, &[ours.verify_key()]), entered: SystemClock.now() };
+        let history = |signer: &Arc<NoteSigner>, content: &[u8]| {
+            let mut sealer = WalSealer::new(repository, Arc::clone(signer), WalLevels::default()).unwrap();
+            sealer.seal_history(&epoch, range.timeline, content).unwrap()
+        };
+        let judge = Judge { trust: WalTrust::new(repository, &[ours.verify_key()]) };
         let junk = SealedBody { bytes: Bytes::from_static(b"planted"), sha256: sha256(b"planted") };
-        for (why, there, expected) in [
-            ("an earlier run's", sealed(&ours, b"same").body, "stored"),
-            ("other WAL", sealed(&ours, b"else").body, "conflict"),
-            ("a stranger's", sealed(&stranger, b"same").body, "planted"),
-            ("junk", junk, "planted"),
+        for (why, there, sent, expected) in [
+            ("an earlier run's", sealed(&ours, b"same").body, sealed(&ours, b"same"), "stored"),
+            ("other WAL", sealed(&ours, b"else").body, sealed(&ours, b"same"), "conflict"),
+            ("a stranger's", sealed(&stranger, b"same").body, sealed(&ours, b"same"), "planted"),
+            ("junk", junk, sealed(&ours, b"same"), "planted"),
+            ("a history that was sealed before", history(&ours, b"1\t0/10").body, history(&ours, b"1\t0/10"), "stored"),
+            ("another history", history(&ours, b"1\t0/20").body, history(&ours, b"1\t0/10"), "conflict"),
+            ("a stranger's history", history(&stranger, b"1\t0/10").body, history(&ours, b"1\t0/10"), "planted"),
         ] {
+            let name = sent.name;
             let store = Arc::new(MemoryStore::default());
             store.put(&name.key(), there, PutMode::CreateOnly).await.unwrap();
             let region = RegionStore { name: "r".parse().unwrap(), store };
-            let found = match put(&region, &name, sealed(&ours, b"same").body, &judge).await {
+            let found = match put(&region, &name, sent.body, &judge).await {
                 Put::Stored => "stored",
                 Put::Conflict(_) => "conflict",
                 Put::Planted { .. } => "planted",

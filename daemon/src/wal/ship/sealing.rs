@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::wal::server_memory::ServerMemory;
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::Notice;
-use crate::wal::ship::pending::What;
+use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::piece::Cut;
 use crate::wal::ship::settings::WalKeyRecipients;
 use crate::wal::ship::state::regions::Sealed;
@@ -87,11 +87,7 @@ impl Sealing {
                 self.enter(What::Notice(Arc::clone(notice)), notice_body(notice)?, wanted.as_deref(), 0);
                 return Ok(());
             }
-            Job::SealAgain { object, body, region, sequence } => {
-                self.seal_again(*object, body, *region).await?;
-                self.ship.change(|ship_state| ship_state.sealed_again(*region, *sequence));
-                return Ok(());
-            }
+            Job::SealAgain { load, body, region } => return self.seal_again(load, body, *region).await,
             Job::Seal(raw) => raw,
         };
         let (what, at, length) = match raw {
@@ -113,11 +109,13 @@ impl Sealing {
     }
 
     /// Seals the WAL of an object again, as two slices that end elsewhere. Their names cannot be foreseen.
-    async fn seal_again(&mut self, object: WalObject, body: &SealedBody, region: usize) -> anyhow::Result<()> {
+    async fn seal_again(&mut self, load: &Load, body: &SealedBody, region: usize) -> anyhow::Result<()> {
+        let What::Wal(object) = load.what else { return Ok(()) };
         let claimed = WalTrust::claimed_epoch(&body.bytes).context("read an object of our own")?;
         let Some(epoch) = self.earlier.iter().find(|epoch| epoch.id() == claimed).cloned() else {
-            // Only who can read could do it. The other regions have it, and healing brings it back.
-            tracing::error!(key = %object.key(), region, "WAL of an earlier run cannot be sealed again for a region in which its name is taken");
+            // Its key was given up in the meantime.
+            let time = self.ship.now();
+            self.ship.change(|ship_state| ship_state.lost(region, load, time));
             return Ok(());
         };
         let settings = &self.ship.settings;
@@ -130,6 +128,7 @@ impl Sealing {
         let drawn = u64::from_le_bytes(InstanceId::random().context("draw a name")?.as_bytes().to_owned());
         let first = if length > 1 { 1 + drawn % (length - 1) } else { length };
         let middle = start.advanced_by(ByteCount::from_bytes(first)).unwrap_or(end);
+        let mut instead = Vec::new();
         for (start, end) in [(start, middle), (middle, end)] {
             let range = WalRange { timeline, start, end };
             if range.is_empty() {
@@ -140,14 +139,15 @@ impl Sealing {
             let cut = Cut { form: WalForm::Slice, range, bytes };
             let sealed = self.seal(Raw::Cut(cut, None), WalPosition { timeline, lsn: start }).await?;
             let what = What::Wal(WalObject { form: WalForm::Slice, range });
-            self.enter(what, sealed.body, Some(&[region]), 0);
+            instead.push(self.enter(what, sealed.body, Some(&[region]), 0));
         }
+        self.ship.change(|ship_state| ship_state.sealed_again(region, load, instead));
         Ok(())
     }
 
-    fn enter(&self, what: What, body: SealedBody, wanted: Option<&[usize]>, raw: u64) {
+    fn enter(&self, what: What, body: SealedBody, wanted: Option<&[usize]>, raw: u64) -> u64 {
         let sealed = Sealed { what, body, raw_bytes: raw };
-        self.ship.change(|ship_state| ship_state.sealed(sealed, wanted, Instant::now()));
+        self.ship.change(|ship_state| ship_state.sealed(sealed, wanted, Instant::now()))
     }
 
     async fn seal(&mut self, raw: Raw, at: WalPosition) -> anyhow::Result<SealedWal> {
@@ -190,6 +190,8 @@ impl Sealing {
                 if self.earlier.len() > EPOCHS_KEPT {
                     self.earlier.pop_front();
                 }
+                let keys = self.earlier.iter().map(|epoch| epoch.id()).collect();
+                self.ship.change(|ship_state| ship_state.keep_keys(keys));
                 Ok(epoch)
             }
             // The key in use is as good as it was; what must not happen is that WAL stays here.
@@ -197,6 +199,9 @@ impl Sealing {
                 let error = format!("{error:#}");
                 tracing::warn!(error, again_in = ?EPOCH_GRACE, "no new key for WAL; the old one stays in use");
                 (old.until, old.objects) = (now.plus(EPOCH_GRACE), 0);
+                if is_spoiled {
+                    self.ship.change(ShipState::wish_for_key);
+                }
                 Ok(Arc::clone(&old.epoch))
             }
             (Err(error), None) => Err(error),

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::{PieceSize, WalObject};
@@ -42,7 +43,7 @@ pub(crate) enum Job {
     /// To be sealed for all regions.
     Seal(Raw),
     /// To be opened and sealed again under other names, for one region.
-    SealAgain { object: WalObject, body: SealedBody, region: usize, sequence: u64 },
+    SealAgain { load: Load, body: SealedBody, region: usize },
     /// Something for the logs of these regions, or of all.
     Notice(Arc<Notice>, Option<Vec<usize>>),
 }
@@ -127,6 +128,8 @@ pub(crate) struct ShipState {
     /// Missing WAL that no region has which could be asked.
     narrow_gaps: Vec<(WalRange, GapReason)>,
     wants_new_key: bool,
+    /// Keys whose objects this run can open.
+    own_keys: Vec<EpochId>,
     /// Where the oldest key begins that some region has not heard of: an empty region is owed everything from there on.
     owed: Option<WalPosition>,
     /// The last whole record that was received.
@@ -156,6 +159,7 @@ impl ShipState {
             early: Vec::new(),
             narrow_gaps: Vec::new(),
             wants_new_key: false,
+            own_keys: Vec::new(),
             owed: None,
             last_record: None,
             records: Records::default(),

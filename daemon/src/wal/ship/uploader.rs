@@ -212,7 +212,7 @@ impl RegionUploader {
         let read_back = if load.body.is_none() { load.file.size } else { 0 };
         self.read_back += read_back;
         let (ship, region) = (Arc::clone(&self.ship), self.region.clone());
-        let judge = Judge { trust: self.trust.clone(), entered: self.entered };
+        let judge = Judge { trust: self.trust.clone() };
         let (held, file) = (load.body.clone(), load.file.clone());
         let task = self.puts.spawn(async move {
             let body = match held.as_deref().map(Body::sealed) {
@@ -247,18 +247,23 @@ impl RegionUploader {
             Put::Stored => self.took(load),
             Put::Failed(error) => self.refused(load, &error.into()),
             Put::Conflict(what) => self.conflict(what),
-            Put::Planted { what, body } => self.planted(load, what, body),
+            Put::Planted { what, body } => self.planted(load, what, body).await,
             Put::Unreadable(error) => {
                 let error = error_chain(&error);
                 let (region, sequence) = (&self.region.name, load.file.sequence);
                 tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
-                if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
-                    return self.receive_again(load).await;
-                }
-                let (index, time) = (self.index, self.ship.now());
-                self.ship.change(|ship_state| ship_state.lost(index, load, time));
+                self.gone(load).await;
             }
         }
+    }
+
+    /// What was received before cannot be given to the region.
+    async fn gone(&mut self, load: &Load) {
+        if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
+            return self.receive_again(load).await;
+        }
+        let (index, time) = (self.index, self.ship.now());
+        self.ship.change(|ship_state| ship_state.lost(index, load, time));
     }
 
     /// The server was not told that this WAL is safe, so its slot still holds it: the task ends, is begun again, and receives
@@ -271,7 +276,7 @@ impl RegionUploader {
             let error = error_chain(&error);
             tracing::warn!(error, "a file of the spool that cannot be read cannot be removed either");
         }
-        tracing::warn!(region = %self.region.name, "WAL that the spool has lost is received again from the server");
+        tracing::warn!(region = %self.region.name, "WAL that cannot be given to the region is received again from the server");
         self.begin_again = true;
     }
 
@@ -293,10 +298,17 @@ impl RegionUploader {
         self.ship.change(|ship_state| ship_state.refused(index, load, why, now));
     }
 
-    /// Somebody has taken the name. What it should have held goes there under other names, as slices.
-    fn planted(&mut self, load: &Load, what: String, body: SealedBody) {
+    /// Somebody has taken the name. What it should have held goes there under other names, as slices. WAL of an earlier run can be
+    /// opened only by who can read: it comes from the server again, or is missing there.
+    async fn planted(&mut self, load: &Load, what: String, body: SealedBody) {
         tracing::error!(region = %self.region.name, what, "a name for WAL is taken by an object that is not ours");
         (self.pause, self.paused_until) = (PAUSE_MIN, None);
+        let key = WalTrust::claimed_epoch(&body.bytes).ok();
+        let can_open = |key| self.ship.look(|ship_state| ship_state.can_open(key));
+        if matches!(load.what, What::Wal(_)) && !key.is_some_and(can_open) {
+            self.ship.change(|ship_state| ship_state.unverified(self.index, what));
+            return self.gone(load).await;
+        }
         self.ship.change(|ship_state| ship_state.planted(self.index, load, what, body));
     }
 

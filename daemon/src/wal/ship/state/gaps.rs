@@ -4,11 +4,30 @@ use std::sync::Arc;
 
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
-use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
+use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime, WalPosition};
 
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::Load;
+use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::{Early, Job, ShipState};
+
+/// What a region has told that it has.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// It has everything before this.
+    pub(super) durable: Option<WalPosition>,
+    /// And this.
+    pub(super) held: Vec<WalRange>,
+}
+
+impl Told {
+    fn holds(&self, range: WalRange) -> bool {
+        let WalRange { timeline, end, .. } = range;
+        let mut held = RangeSet::default();
+        self.held.iter().filter(|held| held.timeline == timeline).for_each(|range| held.add((*range).into()));
+        self.durable.is_some_and(|durable| (durable.timeline, durable.lsn) >= (timeline, end)) || held.covers(range.into())
+    }
+}
 
 impl ShipState {
     pub(super) fn is_on_record(&self, range: WalRange) -> bool {
@@ -55,7 +74,9 @@ impl ShipState {
             return;
         }
         let (known, unknown): (Vec<_>, Vec<_>) = (0..self.regions.len()).partition(|&region| self.is_known(region));
-        let lacking: Vec<_> = known.iter().copied().filter(|&region| !self.marks.holds(region, missing)).collect();
+        // What waits in the spool for a region it gets.
+        let gets = |region| self.marks.holds_or_gets(region, missing, &self.pending_objects.kept_for(region));
+        let lacking: Vec<_> = known.iter().copied().filter(|&region| !gets(region)).collect();
         match (lacking.len() == known.len(), unknown.is_empty()) {
             (true, true) => self.notice_gap(missing, reason, None, time),
             // A region that could not be asked may have it: until it answers, the others speak for themselves.
@@ -69,12 +90,13 @@ impl ShipState {
     }
 
     /// A region has answered: what the others lack is missing everywhere if it lacks it as well, and no region is left that
-    /// could not be asked.
-    pub(super) fn widen_gaps(&mut self, region: usize, time: UtcTime) {
+    /// could not be asked. What it has is what it told: its place may be on a later timeline by now, behind what it lacks.
+    pub(super) fn widen_gaps(&mut self, region: usize, told: &Told, time: UtcTime) {
         let all_known = (0..self.regions.len()).all(|region| self.is_known(region));
         for (missing, reason) in std::mem::take(&mut self.narrow_gaps) {
-            let holder = (0..self.regions.len()).find(|&region| {
-                self.is_known(region) && self.marks.holds(region, missing) && !self.marks.has_lost(region, missing)
+            let holder = (0..self.regions.len()).find(|&other| {
+                let holds = if other == region { told.holds(missing) } else { self.marks.holds(other, missing) };
+                self.is_known(other) && holds && !self.marks.has_lost(other, missing)
             });
             match (holder, all_known) {
                 (Some(_), _) => {}

@@ -1,5 +1,6 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::wal::WalObject;
 use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{RecordMark, RegionName, UtcTime, WalPosition};
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::spool::SpoolFile;
+use crate::wal::ship::state::gaps::Told;
 use crate::wal::ship::state::{Found, Job, ShipState, start_of};
 use crate::wal::ship::uploader_state::UploaderState;
 
@@ -38,6 +40,7 @@ impl ShipState {
             found;
         self.has_revoked_keys |= has_revoked_keys;
         let durable = durable.or(self.owed);
+        let told = Told { durable, held: objects.iter().map(|object| object.range).collect() };
         for at in durable.into_iter().chain(objects.iter().map(|object| start_of(object.range))) {
             self.marks.found(at);
         }
@@ -62,7 +65,7 @@ impl ShipState {
             uploader.lease(None);
         });
         self.record_holes(region, time);
-        self.widen_gaps(region, time);
+        self.widen_gaps(region, &told, time);
     }
 
     /// A region could not be entered; it is tried again.
@@ -85,17 +88,31 @@ impl ShipState {
     /// other names. A history has no other name, and the other regions have it.
     pub(crate) fn planted(&mut self, region: usize, load: &Load, what: String, body: SealedBody) {
         self.at(region, |uploader| uploader.unverified(what));
-        let sequence = load.file.sequence;
         match &load.what {
             // CRASH SAFETY: it waits until its WAL waits under the other names, so that at any time one of them is kept.
-            What::Wal(object) => self.jobs.push_back(Job::SealAgain { object: *object, body, region, sequence }),
-            _ => self.pending_objects.done(region, sequence),
+            What::Wal(_) => self.jobs.push_back(Job::SealAgain { load: load.clone(), body, region }),
+            _ => self.pending_objects.done(region, load.file.sequence),
         }
     }
 
-    /// The WAL of a load waits for a region under other names, or cannot.
-    pub(crate) fn sealed_again(&mut self, region: usize, sequence: u64) {
-        self.pending_objects.done(region, sequence);
+    /// Something lies under a name of WAL that is not ours.
+    pub(crate) fn unverified(&mut self, region: usize, what: String) {
+        self.at(region, |uploader| uploader.unverified(what));
+    }
+
+    /// The WAL of a load waits for a region in these objects as well.
+    pub(crate) fn sealed_again(&mut self, region: usize, load: &Load, instead: Vec<u64>) {
+        self.pending_objects.replace(region, load.file.sequence, instead);
+    }
+
+    /// Which keys of this run are kept.
+    pub(crate) fn keep_keys(&mut self, keys: Vec<EpochId>) {
+        self.own_keys = keys;
+    }
+
+    /// Whether this run can open what was sealed under a key.
+    pub(crate) fn can_open(&self, key: EpochId) -> bool {
+        self.own_keys.contains(&key)
     }
 
     /// The name of the key in use is taken in a region: the next object gets a new key.
@@ -104,7 +121,12 @@ impl ShipState {
         self.wants_new_key = true;
     }
 
-    /// Whether a new key is due before its time; asked once.
+    /// Whether a new key is due before its time; asked once. It is wished for again if there was none.
+    pub(crate) fn wish_for_key(&mut self) {
+        self.wants_new_key = true;
+    }
+
+    /// See [`Self::wish_for_key`].
     pub(crate) fn take_wish_for_key(&mut self) -> bool {
         std::mem::take(&mut self.wants_new_key)
     }
@@ -189,8 +211,8 @@ impl ShipState {
         self.pending_objects.objects().copied().collect()
     }
 
-    /// An object was sealed: it waits for all regions, or for those that want it. Its raw bytes are free.
-    pub(crate) fn sealed(&mut self, sealed: Sealed, wanted: Option<&[usize]>, now: Instant) {
+    /// An object was sealed: it waits for all regions, or for those that want it. Its raw bytes are free. Returns its number.
+    pub(crate) fn sealed(&mut self, sealed: Sealed, wanted: Option<&[usize]>, now: Instant) -> u64 {
         let Sealed { what, body, raw_bytes } = sealed;
         let (sequence, size, sha256) = (self.pending_objects.next_sequence(), body.bytes.len() as u64, body.sha256);
         let file = SpoolFile { sequence, name: what.name(), size, sha256 };
@@ -200,6 +222,7 @@ impl ShipState {
         }
         let body = Some(Body::new(body, &self.memory));
         self.pending_objects.add(Load { what, file, body }, wanted, now);
+        sequence
     }
 
     /// The files of the spool that nobody needs any more.
