@@ -169,8 +169,8 @@ fn a_slot_that_is_lost_is_a_recorded_gap_and_a_new_base_backup() {
         .unwrap();
     server.psql("postgres", LEDGER).unwrap();
     let (scene, daemon) = protected(&server, "", "");
-    let end = insert(&server, 1, 100);
-    scene.wait_until_durable(&end);
+    let before = insert(&server, 1, 100);
+    scene.wait_until_durable(&before);
     daemon.kill();
     for _ in 0..8 {
         server.psql("postgres", "CREATE TABLE IF NOT EXISTS fill (t text)").unwrap();
@@ -189,6 +189,8 @@ fn a_slot_that_is_lost_is_a_recorded_gap_and_a_new_base_backup() {
     let windows: serde_json::Value = serde_json::from_str(&window.out).unwrap();
     assert_eq!(windows["windows"].as_array().unwrap().len(), 2, "before the gap and behind it: {windows:#}");
     assert!(windows["windows"][0]["wal_after_hole"].is_string(), "the gap is shown: {windows:#}");
+    let reaches = windows["windows"][0]["to"]["lsn"].as_str().unwrap();
+    assert!(lsn_number(reaches) >= lsn_number(&before), "the gap hides WAL that is stored: {before}, {windows:#}");
     assert_eq!(ledger(&restored(&scene, "back", server.major(), &[])), "300 to 300");
 }
 
@@ -218,8 +220,15 @@ fn a_promoted_standby_is_followed_twice_and_the_old_primary_is_refused() {
     let end = insert(&standby, 1001, 2000);
     let status = scene.wait_until_durable(&end);
     assert_eq!(status["timeline"], 2, "{status:#}");
-    let second = standby.standby().unwrap();
+    // The daemon is killed before its heads say that it went on there, and finds the old primary.
+    daemon.kill();
+    primary.start().unwrap();
+    scene.configure_wal(&primary.connection_string(), "", "");
+    let daemon = scene.run_daemon();
+    scene.wait_for_status("a refusal", is_refused);
     drop(daemon);
+    primary.stop(Stop::Kill).unwrap();
+    let second = standby.standby().unwrap();
     scene.configure_wal(&hosts(&[&standby, &second]), "", "");
     let daemon = scene.run_daemon();
     let end = insert(&standby, 2001, 3000);
@@ -237,12 +246,14 @@ fn a_promoted_standby_is_followed_twice_and_the_old_primary_is_refused() {
     scene.configure_wal(&primary.connection_string(), "", "");
     let before = scene.keys(0, "wal/").len() + scene.keys(0, "slices/").len();
     let daemon = scene.run_daemon();
-    scene.wait_for_status("a refusal", |status| {
-        status["alarms"].as_array().is_some_and(|all| all.iter().any(|alarm| alarm["alarm"] == "wal-server-refused"))
-    });
+    scene.wait_for_status("a refusal", is_refused);
     assert_eq!(scene.keys(0, "wal/").len() + scene.keys(0, "slices/").len(), before, "nothing of it was stored");
     drop(daemon);
     assert_eq!(ledger(&restored(&scene, "back", primary.major(), &[])), "4000 to 4000");
+}
+
+fn is_refused(status: &serde_json::Value) -> bool {
+    status["alarms"].as_array().is_some_and(|all| all.iter().any(|alarm| alarm["alarm"] == "wal-server-refused"))
 }
 
 fn backups(scene: &Scene) -> usize {
