@@ -121,8 +121,7 @@ fn forged(epoch: &WalEpoch, form: WalForm, range: WalRange, content: &[u8]) -> S
     let WalRange { timeline, start, end } = range;
     let place = WalPlace::Range { timeline, start, end };
     let mark = WalMark { record: None, content_crc: 0 };
-    let body =
-        sealer(samples::signer()).seal(epoch, PlainObject { kind, place, level: 1, content, mark }).unwrap();
+    let body = sealer(samples::signer()).seal(epoch, PlainObject { kind, place, level: 1, content, mark }).unwrap();
     SealedWal { name, body }
 }
 

@@ -25,7 +25,8 @@ impl Told {
         let WalRange { timeline, end, .. } = range;
         let mut held = RangeSet::default();
         self.held.iter().filter(|held| held.timeline == timeline).for_each(|range| held.add((*range).into()));
-        self.durable.is_some_and(|durable| (durable.timeline, durable.lsn) >= (timeline, end)) || held.covers(range.into())
+        self.durable.is_some_and(|durable| (durable.timeline, durable.lsn) >= (timeline, end))
+            || held.covers(range.into())
     }
 }
 
