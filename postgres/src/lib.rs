@@ -18,6 +18,7 @@ pub use crate::backup::left_out::{LeftOut, MissingPart};
 pub use crate::backup::manifest::{ManifestVersion, ManifestWriter, WalRange};
 pub use crate::backup::manifest_lines::ManifestFile;
 pub use crate::backup::manifest_lines::{ManifestLineError, ManifestLines};
+pub use crate::backup::not_copied::is_copied;
 pub use crate::backup::page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread};
 pub use crate::backup::source::{BackupEnd, BackupSource, BackupStart, PageChecks, SourceEvent};
 pub use crate::backup::tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};

@@ -430,7 +430,8 @@ fn is_told_missing(region: &ReadRegion, part: Promised) -> bool {
     });
     let overlaps = |gap: &WalGapRecord| {
         let is_before_its_end = gap.to.is_none_or(|to| to.as_bytes() > part.start);
-        gap.timeline.get() <= part.timeline && gap.from.as_bytes() < part.end && is_before_its_end
+        // The last segment of a timeline belongs to the next one, too.
+        gap.timeline.get() >= part.timeline && gap.from.as_bytes() < part.end && is_before_its_end
     };
     gaps.into_iter().any(overlaps)
 }

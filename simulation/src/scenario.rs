@@ -50,8 +50,8 @@ struct Scene {
     /// What ends later, and when.
     ending: Vec<(Instant, Ending)>,
     is_revoked: bool,
-    /// The server was told that WAL is safe which it has lost since.
-    lost_what_was_told: bool,
+    /// Up to where the server was told that WAL is safe, which it then lost.
+    lost_what_was_told: Option<WalPosition>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,7 @@ pub(crate) async fn run(seed: u64, kind: Kind) -> anyhow::Result<Outcome> {
         events: Vec::new(),
         ending: Vec::new(),
         is_revoked: false,
-        lost_what_was_told: false,
+        lost_what_was_told: None,
     };
     let broken = match scene.play().await {
         Ok(()) => scene.account.broken(),
@@ -135,7 +135,13 @@ impl Scene {
                 self.look().await?;
             }
         }
-        self.account.close(&self.world, self.kind, self.intruder.deeds(), self.lost_what_was_told).await
+        // A server that took over from there before anybody looked is a standby that lagged, for all that can be seen.
+        let is_lag = |told: &WalPosition| {
+            let left = self.world.server.left_at(told.timeline.get());
+            left.is_some_and(|fork| fork < told.lsn.as_bytes())
+        };
+        let is_lost = self.lost_what_was_told.is_some_and(|told| !is_lag(&told));
+        self.account.close(&self.world, self.kind, self.intruder.deeds(), is_lost).await
     }
 
     async fn look(&mut self) -> anyhow::Result<()> {
@@ -308,7 +314,8 @@ impl Scene {
         let before: Option<WalPosition> = self.world.server.flushed();
         let bytes = 1 + self.random.below(100_000);
         let to = self.world.server.set_back(bytes);
-        self.lost_what_was_told |= before.is_some_and(|told| told.timeline == to.timeline && told.lsn > to.lsn);
+        let lost = before.filter(|told| told.timeline == to.timeline && told.lsn > to.lsn);
+        self.lost_what_was_told = lost.or(self.lost_what_was_told);
         self.note(format!("the server is set back to {to}; it was told {before:?}"));
         Ok(())
     }

@@ -25,7 +25,8 @@ const NAMES: [&[u8]; 14] = [
 ];
 
 /// Whether a member of a data directory belongs into a copy of it.
-pub(crate) fn is_copied(path: &RelativePath) -> bool {
+#[must_use]
+pub fn is_copied(path: &RelativePath) -> bool {
     let mut parts = path.as_bytes().split(|byte| *byte == b'/');
     let top = parts.next().unwrap_or_default();
     !NAMES.contains(&top) && !is_core(path.as_bytes()) && !is_scratch(top) && !parts.any(is_scratch)

@@ -70,9 +70,7 @@ pub fn copied_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> CopiedCo
     for root in &ROOTS {
         plan.root(root);
     }
-    if copied.read(AUTO).is_some() {
-        // Nobody should write an include into it; the server follows one all the same.
-        let auto = (ConfigPlace::Inside(AUTO.to_owned()), ConfigKind::Settings);
+    if let Some(auto) = auto(copied) {
         let walked = walk(&[auto], &plan.source);
         plan.put_all(&walked.reached);
     }
@@ -80,14 +78,19 @@ pub fn copied_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> CopiedCo
     plan.done
 }
 
+/// The file of `ALTER SYSTEM`. Nobody should write an include into it; the server follows one all the same.
+fn auto(copied: &dyn CopiedFiles) -> Option<(ConfigPlace, ConfigKind)> {
+    copied.read(AUTO).map(|_| (ConfigPlace::Inside(AUTO.to_owned()), ConfigKind::Settings))
+}
+
 /// What belongs to the configuration of a server and is in no file of a copy: paths on the server, and why.
 #[must_use]
 pub fn missing_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> BTreeMap<String, String> {
     let plan = Plan::new(server, copied);
     let mut missing = BTreeMap::new();
-    for root in &ROOTS {
-        let place = plan.root_place(root);
-        for found in walk(&[(place, root.kind)], &plan.source).missing {
+    let roots = ROOTS.iter().map(|root| (plan.root_place(root), root.kind));
+    for root in roots.chain(auto(copied)) {
+        for found in walk(&[root], &plan.source).missing {
             let path = plan.shown(&found.place);
             let named = found.named_by.map_or_else(String::new, |by| format!("{} refers to it, and ", plan.shown(&by)));
             let not_kept = |path: &str| server.config.not_kept.get(path).map(String::as_str);
@@ -180,7 +183,7 @@ impl<'a> Plan<'a> {
             return;
         }
         let Rewritten { text: new, notes } = self.rewritten(place, name, kind, &text);
-        let is_here = origin == Origin::Copy && self.copy_name(place).as_deref() == Some(name);
+        let is_here = origin == Origin::Copy && *place == ConfigPlace::Inside(name.to_owned());
         let is_to_write = !is_here || *text != *new;
         drop(text);
         if !is_here {
@@ -385,9 +388,19 @@ impl<'a> Plan<'a> {
     /// Where a file lies in a copy; `None` if it cannot be there.
     fn copy_name(&self, place: &ConfigPlace) -> Option<String> {
         match place {
+            // It was no main file on the server, and would be one in the copy.
+            ConfigPlace::Inside(path) if self.is_namesake(place) => {
+                Some(format!("{}/data_directory/{path}", self.folder))
+            }
             ConfigPlace::Inside(path) => Some(path.clone()),
             ConfigPlace::Outside(path) => path.starts_with('/').then(|| format!("{}{path}", self.folder)),
         }
+    }
+
+    /// Whether a file has the name that a main file gets in the copy, and is another one.
+    fn is_namesake(&self, place: &ConfigPlace) -> bool {
+        let named = |root: &&Root| *place == ConfigPlace::Inside(root.name.to_owned());
+        ROOTS.iter().find(named).is_some_and(|root| self.root_place(root) != *place)
     }
 
     fn shown(&self, place: &ConfigPlace) -> String {

@@ -167,7 +167,7 @@ const fn line_for(versions: Range<u32>, name: &'static str, value: &'static str,
 }
 
 /// What keeps every copy away from the original.
-const GUARDS: [Line; 11] = [
+const GUARDS: [Line; 12] = [
     line("recovery_min_apply_delay", "0", "a delayed standby's delay would hold up this recovery too"),
     line("recovery_end_command", "", "it was written for the original and may act on its machines"),
     line("archive_cleanup_command", "", "it would delete from the original's archive"),
@@ -175,6 +175,7 @@ const GUARDS: [Line; 11] = [
     line("archive_command", "", "likewise"),
     line_for(15..u32::MAX, "archive_library", "", "likewise"),
     line_for(0..16, "promote_trigger_file", "", "a file of the original must not open the copy early"),
+    line_for(0..15, "stats_temp_directory", "pg_stat_tmp", "the original writes its own there"),
     line("synchronous_standby_names", "", "no standby follows the copy yet: commits would wait for ever"),
     line("max_logical_replication_workers", "0", "subscriptions would use up the changes meant for the original"),
     line_for(17..u32::MAX, "sync_replication_slots", "off", "there is no primary to take slots from"),
@@ -413,7 +414,7 @@ mod tests {
         // The file before may not end with a line's end.
         assert!(text.starts_with('\n') && text.ends_with('\n'));
         let lines: Vec<&str> = text.lines().filter(|line| line.contains(" = ")).collect();
-        assert_eq!(lines.len(), 4 + TARGETS.len() + 2 + GUARDS.len() - 1);
+        assert_eq!(lines.len(), 4 + TARGETS.len() + 2 + GUARDS.len() - 2);
         assert!(lines.iter().all(|line| line.contains("'    # ")), "{text}");
         let names: std::collections::HashSet<&str> =
             lines.iter().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();

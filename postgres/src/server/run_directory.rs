@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -82,59 +82,76 @@ pub(crate) fn ident_path(directory: &Path) -> PathBuf {
 
 /// Makes the directory or checks it, and opens the log in it.
 pub(crate) fn prepare(directory: &Path, run_as: RunAs) -> Result<RunDirectory, RunDirectoryError> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => give(directory, run_as)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+    let is_new = match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(system("make", directory)(error)),
-    }
+    };
+    // Whoever may write in the directory above may have put another in its place. From here on this one counts, whatever its
+    // name leads to.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty());
+    let opened = opened.map(File::from).map_err(|error| system("open", directory)(error.into()))?;
     let path = directory.canonicalize().map_err(system("find", directory))?;
     if path.as_os_str().as_bytes().len() > SOCKET_DIRECTORY_MAX {
         return Err(RunDirectoryError::TooLong { path: path.display().to_string() });
     }
-    let about = path.metadata().map_err(system("look at", &path))?;
+    let about = opened.metadata().map_err(system("look at", &path))?;
+    let us = rustix::process::geteuid().as_raw();
     let uid = match run_as {
-        RunAs::Same => rustix::process::geteuid().as_raw(),
-        RunAs::Other { uid, .. } => uid,
+        RunAs::Other { uid, .. } if !is_new => uid,
+        _ => us,
     };
-    if about.uid() != uid || about.mode() & 0o077 != 0 || !about.is_dir() {
+    if about.uid() != uid || about.mode() & 0o077 != 0 {
         let (owner, mode) = (about.uid(), about.mode() & 0o7777);
         return Err(RunDirectoryError::NotPrivate { path: path.display().to_string(), uid, owner, mode });
     }
-    write(&hba_path(&path), HBA, run_as)?;
-    write(&ident_path(&path), b"", run_as)?;
-    let log_path = path.join("postgresql.log");
-    let log = open(&log_path, OFlags::APPEND, run_as)?;
-    Ok(RunDirectory { path, log, log_path })
+    give(&opened, run_as).map_err(system("give away", &path))?;
+    let opened = Opened { path: &path, directory: opened, run_as };
+    opened.write("pg_hba.conf", HBA)?;
+    opened.write("pg_ident.conf", b"")?;
+    let log = opened.open("postgresql.log", OFlags::APPEND)?;
+    Ok(RunDirectory { log_path: path.join("postgresql.log"), log, path })
 }
 
-/// The directory is another account's where we are root: a link that it has put there must not lead us elsewhere, a second name
-/// of a file elsewhere is as good as a link, and a pipe would make us wait.
-fn open(path: &Path, flags: OFlags, run_as: RunAs) -> Result<File, RunDirectoryError> {
-    let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags | safe | OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR)
-        .map_err(|error| system("open", path)(error.into()))
-        .map(File::from)?;
-    let about = file.metadata().map_err(system("look at", path))?;
-    if !about.is_file() || about.nlink() > 1 {
-        return Err(system("open", path)(io::Error::other("it has another name elsewhere, or is no file; remove it")));
+/// The directory, open.
+struct Opened<'a> {
+    path: &'a Path,
+    directory: File,
+    run_as: RunAs,
+}
+
+impl Opened<'_> {
+    /// The directory is another account's where we are root: a link that it has put there must not lead us elsewhere, a second name
+    /// of a file elsewhere is as good as a link, and a pipe would make us wait.
+    fn open(&self, name: &str, flags: OFlags) -> Result<File, RunDirectoryError> {
+        let path = self.path.join(name);
+        let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = flags | safe | OFlags::CREATE | OFlags::WRONLY;
+        let file = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| system("open", &path)(error.into()))
+            .map(File::from)?;
+        let about = file.metadata().map_err(system("look at", &path))?;
+        if !about.is_file() || about.nlink() > 1 {
+            let text = "it has another name elsewhere, or is no file; remove it";
+            return Err(system("open", &path)(io::Error::other(text)));
+        }
+        give(&file, self.run_as).map_err(system("give away", &path))?;
+        Ok(file)
     }
-    if let RunAs::Other { uid, gid } = run_as {
-        std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).map_err(system("give away", path))?;
+
+    /// Nothing here has to survive a crash: the server that reads it would not either.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), RunDirectoryError> {
+        // Emptied only once it is known to be ours.
+        let mut file = self.open(name, OFlags::empty())?;
+        file.set_len(0).and_then(|()| file.write_all(content)).map_err(system("write", &self.path.join(name)))
     }
-    Ok(file)
 }
 
-/// Nothing here has to survive a crash: the server that reads it would not either.
-fn write(path: &Path, content: &[u8], run_as: RunAs) -> Result<(), RunDirectoryError> {
-    // Emptied only once it is known to be ours.
-    let mut file = open(path, OFlags::empty(), run_as)?;
-    file.set_len(0).and_then(|()| file.write_all(content)).map_err(system("write", path))
-}
-
-fn give(path: &Path, run_as: RunAs) -> Result<(), RunDirectoryError> {
+fn give(file: &File, run_as: RunAs) -> io::Result<()> {
     match run_as {
         RunAs::Same => Ok(()),
-        RunAs::Other { uid, gid } => lchown(path, Some(uid), Some(gid)).map_err(system("give away", path)),
+        RunAs::Other { uid, gid } => std::os::unix::fs::fchown(file, Some(uid), Some(gid)),
     }
 }
 
@@ -161,8 +178,13 @@ mod tests {
         let long = dir.path().join("x".repeat(100));
         assert!(matches!(prepare(&long, RunAs::Same), Err(RunDirectoryError::TooLong { .. })));
         let file = dir.path().join("file");
-        open(&file, OFlags::empty(), RunAs::Same).unwrap().write_all(b"precious").unwrap();
-        assert!(matches!(prepare(&file, RunAs::Same), Err(RunDirectoryError::NotPrivate { .. })));
+        File::create_new(&file).unwrap().write_all(b"precious").unwrap();
+        assert!(matches!(prepare(&file, RunAs::Same), Err(RunDirectoryError::System { doing: "open", .. })));
+        let (elsewhere, linked) = (dir.path().join("elsewhere"), dir.path().join("linked"));
+        fs::DirBuilder::new().mode(0o700).create(&elsewhere).unwrap();
+        symlink(&elsewhere, &linked).unwrap();
+        assert!(matches!(prepare(&linked, RunAs::Same), Err(RunDirectoryError::System { doing: "open", .. })));
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "a link to a directory is not followed");
         let missing = dir.path().join("missing/run");
         assert!(matches!(prepare(&missing, RunAs::Same), Err(RunDirectoryError::System { doing: "make", .. })));
         let run = dir.path().join("run");

@@ -122,12 +122,17 @@ impl Beneath {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| fault(error.into()))?;
         let kept = Self { path: path.to_owned(), directory: directory.into(), owner };
-        let uid = kept.directory.metadata().map_err(fault)?.uid();
-        if let Some((user, _)) = owner
-            && !is_new
-            && uid != user
-        {
+        let about = kept.directory.metadata().map_err(fault)?;
+        let (uid, mode) = (about.uid(), about.mode() & 0o7777);
+        let us = rustix::process::geteuid().as_raw();
+        // Whoever can write in it decides what our programs do.
+        let user = owner.filter(|_| !is_new).map_or(us, |(user, _)| user);
+        if uid != user {
             let text = format!("it belongs to user {uid}, and is not given to user {user}; remove it first");
+            return Err(fault(io::Error::other(text)));
+        }
+        if mode & 0o022 != 0 {
+            let text = format!("others may write in it (mode {mode:04o}); remove it first, or run `chmod 0700` on it");
             return Err(fault(io::Error::other(text)));
         }
         kept.give_away(&kept.directory).map_err(fault)?;
@@ -238,7 +243,7 @@ impl Beneath {
         made.map(drop).map_err(|error| self.at(path, error))
     }
 
-    /// Makes a file, and the directories above it.
+    /// Makes a file, and the directories above it. What its owner could not write could not be filled: he always may.
     ///
     /// # Errors
     /// Whatever the operating system says; `AlreadyExists` also for a link, wherever it leads.
@@ -313,7 +318,8 @@ impl Beneath {
         let parent = self.open_parent(parent)?;
         // A pipe would make us wait for somebody at its other end.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let opened = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(mode & 0o777))?;
+        let opened =
+            rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(mode & 0o777 | 0o600))?;
         let file = File::from(opened);
         let metadata = file.metadata()?;
         // A second name of a file elsewhere is as good as a link to it.
@@ -378,7 +384,7 @@ impl Beneath {
             Err(rustix::io::Errno::NOENT) => {}
             other => return Ok(other?),
         }
-        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode & 0o777)) {
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode & 0o777 | 0o700)) {
             Ok(()) => {
                 let made = open()?;
                 self.give_away(&made)?;

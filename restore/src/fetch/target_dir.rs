@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use lifeboat_postgres::is_copied;
 use lifeboat_repository::backup::read::{FileSink, SinkFile};
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};
 use parking_lot::Mutex;
@@ -191,6 +192,7 @@ impl TargetDir {
 
 impl FileSink for TargetDir {
     fn make(&self, entry: &FileEntry) -> io::Result<()> {
+        refuse_foreign(&entry.path)?;
         match &entry.kind {
             EntryKind::Directory => {
                 let oid =
@@ -210,6 +212,7 @@ impl FileSink for TargetDir {
     }
 
     fn open(&self, entry: &FileEntry) -> io::Result<Box<dyn SinkFile>> {
+        refuse_foreign(&entry.path)?;
         let (directory, path) = self.place(&entry.path)?;
         let buffered = directory.create(&path, entry.mode)?;
         let direct = match entry.size {
@@ -227,6 +230,20 @@ impl FileSink for TargetDir {
     fn facts(&self, _json: &[u8]) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What no backup has, because a server would follow it: where tablespaces are (`tablespace_map`), how to recover (signal files).
+/// Whoever writes backups could else lead a copy wherever he wants.
+fn refuse_foreign(path: &RelativePath) -> io::Result<()> {
+    let is_ours = path.as_bytes() == [b"global/", PG_CONTROL_WAITING.as_bytes()].concat();
+    if is_copied(path) && !is_ours {
+        return Ok(());
+    }
+    let path = String::from_utf8_lossy(path.as_bytes()).into_owned();
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{path}: no backup may bring this file; it was not written"),
+    ))
 }
 
 /// Reserves the file's room, so that a full disk shows now and blocks lie together, and opens it a second time past the
@@ -312,6 +329,17 @@ mod tests {
         target.publish().unwrap();
         assert_eq!(std::fs::read(root.join("global/pg_control")).unwrap(), [7; 8192]);
         assert_eq!(std::fs::read_dir(root.join("global")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_that_a_server_would_follow_comes_from_a_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(&dir.path().join("pgdata"), BTreeMap::new()).unwrap();
+        for name in ["tablespace_map", "standby.signal", "recovery.signal", "global/pg_control.lifeboat-restoring"] {
+            let refused = target.open(&entry(name, 15)).map(drop).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{name}: {refused}");
+        }
+        write(&target, "base/1/1259", b"data");
     }
 
     #[test]

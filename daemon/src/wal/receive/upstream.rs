@@ -88,6 +88,8 @@ pub(crate) struct Finder {
     histories: BTreeSet<TimelineId>,
     /// Of the server's timeline, as it was read last.
     history: Option<TimelineHistory>,
+    /// The server's, as it told last.
+    segment: Option<SegmentSize>,
     /// What is remembered of servers over restarts.
     memory: ServerMemory,
     /// Records that regions hold and that the server was found to have.
@@ -120,6 +122,7 @@ impl Finder {
             restart,
             histories,
             history,
+            segment: None,
             memory,
             proven,
             given_up,
@@ -349,6 +352,7 @@ impl Finder {
 
     async fn start(&mut self, mut wal: WalConnection, position: WalPosition) -> Result<Upstream, NoStream> {
         let segment = wal.segment_size().await.context("ask for the segment size")?;
+        self.segment = Some(segment);
         let start = segment_start(position, segment).context("find the start of the segment")?;
         let host = wal.host().to_owned();
         let continues = self.continues(position);
@@ -392,7 +396,7 @@ impl Finder {
         };
         let stored = self.shipper.positions().received.is_some() || self.resume.is_some();
         let reason = if stored { GapReason::SegmentRemoved } else { GapReason::FreshSlot };
-        for missing in missing_between(from, to, self.history.as_ref()) {
+        for missing in missing_between(from, to, self.history.as_ref(), self.segment) {
             if let Err(error) = self.shipper.record_gap(missing, reason).await {
                 return error.context("record that WAL is missing").into();
             }
@@ -402,8 +406,14 @@ impl Finder {
     }
 }
 
-/// What is missing of each timeline between two positions: each up to where the history of the later one leaves it.
-fn missing_between(from: WalPosition, to: WalPosition, history: Option<&TimelineHistory>) -> Vec<WalRange> {
+/// What is missing of each timeline between two positions: each up to where the history of the later one leaves it. The WAL of a
+/// later timeline begins at the start of the segment that holds the fork.
+fn missing_between(
+    from: WalPosition,
+    to: WalPosition,
+    history: Option<&TimelineHistory>,
+    segment: Option<SegmentSize>,
+) -> Vec<WalRange> {
     let (mut missing, mut at) = (Vec::new(), from);
     let left = history.into_iter().flat_map(|history| history.entries.iter());
     let left = left.filter(|entry| entry.timeline >= from.timeline && entry.timeline < to.timeline);
@@ -411,7 +421,8 @@ fn missing_between(from: WalPosition, to: WalPosition, history: Option<&Timeline
         // A history may name a switch before the timeline's own beginning; what counts is the earliest.
         let end = history.and_then(|history| history.switch_from(entry.timeline)).unwrap_or(entry.switch);
         missing.push(WalRange { timeline: entry.timeline, start: at.lsn, end });
-        at.lsn = end;
+        let fork = WalPosition { timeline: to.timeline, lsn: end };
+        at.lsn = segment.and_then(|segment| segment_start(fork, segment)).map_or(end, |start| start.lsn);
     }
     missing.push(WalRange { timeline: to.timeline, start: at.lsn, end: to.lsn });
     missing.retain(|range| range.start < range.end);
@@ -430,17 +441,26 @@ mod tests {
 
     #[test]
     fn what_is_missing_over_a_promotion_is_missing_of_each_timeline_up_to_where_it_was_left() {
+        const MIB: u64 = 1 << 20;
         let timeline = |number| TimelineId::new(number).unwrap();
         let at = |number, lsn| WalPosition { timeline: timeline(number), lsn: Lsn::from_bytes(lsn).unwrap() };
-        let history = TimelineHistory::parse(timeline(3), b"1\t0/64\tx\n2\t0/C8\tx\n").unwrap();
+        // Forks at 3.5 and at 5.25 MiB.
+        let history = TimelineHistory::parse(timeline(3), b"1\t0/380000\tx\n2\t0/540000\tx\n").unwrap();
+        let segment = SegmentSize::from_bytes(MIB).unwrap();
+        let (first, second) = (3 * MIB + MIB / 2, 5 * MIB + MIB / 4);
         for (why, from, to, expected) in [
-            ("one timeline", at(3, 210), at(3, 260), vec![(3, 210, 260)]),
-            ("over one promotion", at(2, 150), at(3, 260), vec![(2, 150, 200), (3, 200, 260)]),
-            ("over two", at(1, 50), at(3, 260), vec![(1, 50, 100), (2, 100, 200), (3, 200, 260)]),
-            ("all of the first is stored", at(1, 100), at(2, 150), vec![(2, 100, 150)]),
-            ("beyond the fork", at(1, 120), at(2, 150), vec![(2, 100, 150)]),
+            ("one timeline", at(3, 6 * MIB), at(3, 9 * MIB), vec![(3, 6 * MIB, 9 * MIB)]),
+            ("over one promotion", at(2, 4 * MIB), at(3, 9 * MIB), vec![(2, 4 * MIB, second), (3, 5 * MIB, 9 * MIB)]),
+            (
+                "over two",
+                at(1, 2 * MIB),
+                at(3, 9 * MIB),
+                vec![(1, 2 * MIB, first), (2, 3 * MIB, second), (3, 5 * MIB, 9 * MIB)],
+            ),
+            ("all of the first is stored", at(1, first), at(2, 5 * MIB), vec![(2, 3 * MIB, 5 * MIB)]),
+            ("beyond the fork", at(1, first + 9), at(2, 5 * MIB), vec![(2, 3 * MIB, 5 * MIB)]),
         ] {
-            let found = missing_between(from, to, Some(&history));
+            let found = missing_between(from, to, Some(&history), Some(segment));
             let found: Vec<_> = found
                 .into_iter()
                 .map(|WalRange { timeline, start, end }| (timeline.get(), start.as_bytes(), end.as_bytes()))

@@ -113,6 +113,32 @@ fn the_file_of_alter_system_is_followed_like_any_other() {
 }
 
 #[test]
+fn what_the_file_of_alter_system_refers_to_is_missed_like_any_other() {
+    let files = plain(&[("postgresql.auto.conf", "include '/etc/pg/more.conf'\n")]);
+    let missing = missing_config(&server(&INSIDE, &[]), &files);
+    assert!(missing.keys().any(|path| path == "/etc/pg/more.conf"), "{missing:?}");
+}
+
+#[test]
+fn a_main_file_outside_may_include_its_namesake_in_the_data_directory() {
+    let settings =
+        [INSIDE[0], ("config_file", "/etc/pg/postgresql.conf"), ("hba_file", "/etc/pg/pg_hba.conf"), INSIDE[3]];
+    let kept = [
+        ("/etc/pg/postgresql.conf", ConfigKind::Settings, "include '/srv/pg/postgresql.conf'\nwork_mem = '8MB'\n"),
+        ("/etc/pg/pg_hba.conf", ConfigKind::Access, "include /srv/pg/pg_hba.conf\n"),
+    ];
+    let files = plain(&[("postgresql.conf", "include 'more.conf'\n"), ("more.conf", "max_connections = 50\n")]);
+    let copy = copied_config(&server(&settings, &kept), &files);
+    assert!(
+        text(&copy, "postgresql.conf").contains("\ninclude 'lifeboat_conf/data_directory/postgresql.conf'\nwork_mem")
+    );
+    let inner = "lifeboat_conf/data_directory/postgresql.conf";
+    assert!(text(&copy, inner).contains("\ninclude '../../more.conf'"), "{copy:?}");
+    assert!(text(&copy, "pg_hba.conf").contains("lifeboat_conf/data_directory/pg_hba.conf"), "{copy:?}");
+    assert_eq!(text(&copy, "lifeboat_conf/data_directory/pg_hba.conf"), files.files["pg_hba.conf"]);
+}
+
+#[test]
 fn a_file_is_found_however_its_path_was_set() {
     let settings = [("data_directory", "/srv/pg"), ("hba_file", "/etc/pg/../hba//main.conf")];
     let kept = [("/etc/pg/../hba//main.conf", ConfigKind::Access, "local all all scram-sha-256")];

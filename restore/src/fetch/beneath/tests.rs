@@ -156,7 +156,20 @@ fn a_directory_that_is_kept_is_emptied_by_name_and_never_through_a_link() {
     let linked = dir.path().join("linked");
     symlink(&elsewhere, &linked).unwrap();
     assert!(Beneath::keep(&linked, None).is_err());
+    let shared = dir.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    for mode in [0o777, 0o1777, 0o770] {
+        std::fs::set_permissions(&shared, PermissionsExt::from_mode(mode)).unwrap();
+        let refused = Beneath::keep(&shared, None).unwrap_err().to_string();
+        assert!(refused.contains("others may write in it"), "{mode:o}: {refused}");
+    }
     let kept = Beneath::keep(&dir.path().join("kept"), None).unwrap();
+    let sealed = kept.create(b"sealed", 0o444).unwrap();
+    assert_eq!(sealed.metadata().unwrap().mode() & 0o777, 0o644, "its owner has to fill it");
+    kept.make_directory(b"closed", 0o555).unwrap();
+    assert_eq!(kept.path().join("closed").metadata().unwrap().mode() & 0o777, 0o755);
+    kept.remove(OsStr::new("sealed")).unwrap();
+    std::fs::remove_dir(kept.path().join("closed")).unwrap();
     symlink(&elsewhere, kept.path().join("segments")).unwrap();
     assert!(kept.folder("segments").is_err());
     symlink(elsewhere.join("precious"), kept.path().join("lock")).unwrap();
