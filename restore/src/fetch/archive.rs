@@ -163,6 +163,12 @@ impl Archive {
         fits && has_these_segments && !row.is_disputed() && row.holders().next().is_some()
     }
 
+    /// Whether a region that was read has a key for WAL on record.
+    pub(crate) fn knows_of_wal(&self) -> bool {
+        let mut logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
+        logs.any(|(log, _)| log.wal_epochs().next().is_some())
+    }
+
     async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
         let survey = self.reader.list(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
