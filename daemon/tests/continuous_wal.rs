@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use lifeboat_testkit::{PgServer, RestoredServer, Stop, majors_under_test};
-use support::{Daemon, Scene, flushed, insert, lsn_number};
+use support::{BUCKET, Daemon, Scene, flushed, insert, lsn_number};
 
 const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY, made timestamptz NOT NULL DEFAULT clock_timestamp())";
 
@@ -192,6 +192,32 @@ fn a_slot_that_is_lost_is_a_recorded_gap_and_a_new_base_backup() {
     let reaches = windows["windows"][0]["to"]["lsn"].as_str().unwrap();
     assert!(lsn_number(reaches) >= lsn_number(&before), "the gap hides WAL that is stored: {before}, {windows:#}");
     assert_eq!(ledger(&restored(&scene, "back", server.major(), &[])), "300 to 300");
+}
+
+#[test]
+fn the_newest_backup_alone_is_not_taken_for_the_latest_where_wal_is_on_record() {
+    let server = server(majors_under_test()[0]);
+    server.psql("postgres", LEDGER).unwrap();
+    let (scene, daemon) = protected(&server, "", "");
+    scene.wait_until_durable(&insert(&server, 1, 100));
+    drop(daemon);
+    for (index, region) in scene.regions.iter().enumerate() {
+        for key in scene.keys(index, "wal/").into_iter().chain(scene.keys(index, "slices/")) {
+            region.remove_raw(BUCKET, &key).unwrap();
+        }
+    }
+    let target = scene.site.target("back");
+    let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
+    assert!(said.err.contains("is not there any more; name a target"), "{}", said.err);
+    assert!(!target.exists(), "nothing is written");
+    // Nor where no sign of life is left that says how far WAL went, and a region does not answer.
+    for (index, region) in scene.regions.iter().enumerate() {
+        scene.keys(index, "state/head-").iter().for_each(|key| assert!(region.remove_raw(BUCKET, key).unwrap()));
+    }
+    scene.regions[1].faults().change(|plan| plan.dead = true);
+    let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
+    assert!(said.err.contains("wait for it, or accept"), "{}", said.err);
+    assert_eq!(ledger(&restored(&scene, "back", server.major(), &["--target", "immediate"])), "0 to 0");
 }
 
 #[test]

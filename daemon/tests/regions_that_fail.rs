@@ -27,7 +27,11 @@ fn a_region_that_is_dead_from_the_start_makes_a_backup_degraded_or_below_the_quo
     let listed = scene.daemon(&["list"]).expect(0);
     assert!(listed.out.contains("region r1 cannot be read"), "{}", listed.out);
     let target = scene.site.target("back");
-    scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(0);
+    let restore = ["restore", "--to", target.to_str().unwrap()];
+    let said = scene.site.restore(&restore).expect(10);
+    assert!(said.err.contains("wait for it, or accept the loss with --without-region"), "{}", said.err);
+    assert!(!target.exists(), "nothing is written");
+    scene.site.restore(&[&restore[..], &["--without-region", "region-2"]].concat()).expect(0);
     pg_verifybackup(&target).unwrap();
 
     scene.regions[0].faults().change(|plan| plan.dead = true);

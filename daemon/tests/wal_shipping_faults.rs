@@ -246,21 +246,23 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
     }
 }
 
+/// Somebody who may create objects takes the name of a piece.
+async fn plant(world: &World, region: usize, start: u64) {
+    let bytes = Bytes::from(format!("not ours, at {start}"));
+    let key = StoredName::WalSegment(range(1, start, start + MIB)).key();
+    let body = SealedBody { sha256: sha256(&bytes), bytes };
+    world.stores[region].put(&key, body, PutMode::CreateOnly).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_writer_stops_one_uploader_and_objects_that_nobody_signed_stop_none() {
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let stores = (0..2).map(|_| Arc::new(MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock))) as Arc<dyn Store>);
     let world = World::with(stores.collect()).await;
-    let foreign = async |region: usize, start: u64| {
-        let bytes = Bytes::from(format!("not ours, at {start}"));
-        let key = StoredName::WalSegment(range(1, start, start + MIB)).key();
-        let body = SealedBody { sha256: sha256(&bytes), bytes };
-        world.stores[region].put(&key, body, PutMode::CreateOnly).await.unwrap();
-    };
     let shipper = world.start(world.settings()).await;
     shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-    // Somebody who may create objects takes a name before we do: its WAL goes there under other names.
-    foreign(1, 17 * MIB).await;
+    // A name that is taken before we use it: its WAL goes there under other names.
+    plant(&world, 1, 17 * MIB).await;
     let sent = offer(&shipper, 1, 16 * MIB, 18 * MIB + 10).await;
     let now = everywhere(&shipper, 1, sent).await;
     assert!(now.regions[1].unverified.as_ref().is_some_and(|what| what.contains("wal/00000001/")), "{now:?}");
@@ -449,17 +451,7 @@ async fn what_the_spool_has_lost_is_received_again_as_long_as_the_server_has_it(
     let failed = tokio::time::timeout(Duration::from_secs(30), shipper.failed()).await;
     assert_eq!(failed.unwrap(), "upload into a region");
     drop(shipper);
-    // Begun again, as the supervisor does, until nothing unreadable is left.
-    for _ in 0..4 {
-        let shipper = world.start(settings.clone()).await;
-        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-        offer(&shipper, 1, 16 * MIB, sent).await;
-        let done = until_or_failed(&shipper, sent).await;
-        drop(shipper);
-        if done {
-            break;
-        }
-    }
+    begun_again_until_everywhere(&world, &settings, sent).await;
     for region in 0..2 {
         assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region} misses nothing");
     }
@@ -478,33 +470,31 @@ async fn wal_of_an_earlier_run_whose_name_is_taken_is_received_again_and_counts_
     eventually("the spool keeps it", async || world.spooled().len() >= 2).await;
     drop(shipper);
     world.stores[0].heal();
-    let bytes = Bytes::from_static(b"planted while the host was down");
-    let key = StoredName::WalSegment(range(1, 16 * MIB, 17 * MIB)).key();
-    let body = SealedBody { sha256: sha256(&bytes), bytes };
-    world.stores[0].put(&key, body, PutMode::CreateOnly).await.unwrap();
+    plant(&world, 0, 16 * MIB).await;
     let shipper = world.start(world.settings()).await;
     let failed = tokio::time::timeout(Duration::from_secs(30), shipper.failed()).await;
     assert_eq!(failed.unwrap(), "upload into a region", "this run cannot open it");
     assert!(shipper.positions().confirmed.is_none_or(|confirmed| confirmed.lsn <= lsn(stored)));
     drop(shipper);
-    for _ in 0..4 {
-        let shipper = world.start(world.settings()).await;
-        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-        offer(&shipper, 1, 16 * MIB, sent).await;
-        let done = until_or_failed(&shipper, sent).await;
-        drop(shipper);
-        if done {
-            break;
-        }
-    }
+    begun_again_until_everywhere(&world, &world.settings(), sent).await;
     assert_eq!(world.log(0).await.wal_gaps().count(), 0, "nothing is missing");
     world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
 }
 
-/// Whether everything is everywhere before a part of the shipper fails.
-async fn until_or_failed(shipper: &Shipper, end: u64) -> bool {
-    tokio::select! {
-        _ = everywhere(shipper, 1, end) => true,
-        _ = shipper.failed() => false,
+/// The host's task ends whenever a part of the shipper fails, and is begun again, as the supervisor does, until everything that
+/// the server sends is everywhere.
+async fn begun_again_until_everywhere(world: &World, settings: &ShipSettings, sent: u64) {
+    for _ in 0..4 {
+        let shipper = world.start(settings.clone()).await;
+        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+        offer(&shipper, 1, 16 * MIB, sent).await;
+        let is_done = tokio::select! {
+            _ = everywhere(&shipper, 1, sent) => true,
+            _ = shipper.failed() => false,
+        };
+        if is_done {
+            return;
+        }
     }
+    panic!("a part of the shipper fails each time");
 }

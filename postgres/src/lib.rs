@@ -18,7 +18,7 @@ pub use crate::backup::left_out::{LeftOut, MissingPart};
 pub use crate::backup::manifest::{ManifestVersion, ManifestWriter, WalRange};
 pub use crate::backup::manifest_lines::ManifestFile;
 pub use crate::backup::manifest_lines::{ManifestLineError, ManifestLines};
-pub use crate::backup::not_copied::is_copied;
+pub use crate::backup::not_copied::belongs_to_a_copy;
 pub use crate::backup::page_checksum::{PAGE_BYTES, PageFault, PageVerdict, check_pages, is_relation, judge_reread};
 pub use crate::backup::source::{BackupEnd, BackupSource, BackupStart, PageChecks, SourceEvent};
 pub use crate::backup::tar::{TarError, TarEvent, TarHeader, TarKind, TarParser};
@@ -26,6 +26,7 @@ pub use crate::server::control_file::{ClusterState, ControlFile, ControlFileErro
 pub use crate::server::copied_config::{CopiedConfig, CopiedFiles, copied_config, missing_config};
 pub use crate::server::local_server::{LocalServer, LocalServerError, StopMode};
 pub use crate::server::minimal_configuration::{minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf};
+pub use crate::server::owned_files::{Owner, give_new_directory, not_private, open_file, open_or_make_file};
 pub use crate::server::recovery::{
     CopyRole, RECOVERY_SIGNAL, RecoverySettings, RecoverySettingsError, RecoveryTarget, RecoveryTimeline,
     STANDBY_SIGNAL, Subscriptions, TargetAction, TargetBound, recovered_copy_settings,

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lifeboat_s3_testd::{CorruptGet, Failure, FaultPlan, KeyPattern, TruncateGet, Truncation};
-use lifeboat_testkit::{PgServer, RestoredServer, bin_dir, majors_under_test};
+use lifeboat_testkit::{PgServer, RestoredServer, as_postgres, bin_dir, majors_under_test};
 use support::{BUCKET, Said, Scene, Shipper, stop_server};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -285,7 +285,8 @@ fn the_client_takes_a_few_milliseconds() {
     let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
     let client = |name: &str| {
         let begun = Instant::now();
-        let status = Command::new(scene.site.restore_program())
+        // The directory is the server's: nobody else's client believes what is in it.
+        let status = as_postgres(&mut Command::new(scene.site.restore_program()))
             .args(["wal-fetch", "--socket"])
             .arg(directory.join("socket"))
             .args(["--restore", settings["restore"].as_str().unwrap(), name])

@@ -26,7 +26,7 @@ const NAMES: [&[u8]; 14] = [
 
 /// Whether a member of a data directory belongs into a copy of it.
 #[must_use]
-pub fn is_copied(path: &RelativePath) -> bool {
+pub fn belongs_to_a_copy(path: &RelativePath) -> bool {
     let mut parts = path.as_bytes().split(|byte| *byte == b'/');
     let top = parts.next().unwrap_or_default();
     !NAMES.contains(&top) && !is_core(path.as_bytes()) && !is_scratch(top) && !parts.any(is_scratch)
@@ -79,7 +79,7 @@ mod tests {
             ("base/5/1259", true),
             ("pg_wal/archive_status/000000010000000000000001.done", true),
         ] {
-            assert_eq!(is_copied(&RelativePath::new(name.as_bytes()).unwrap()), copied, "{name}");
+            assert_eq!(belongs_to_a_copy(&RelativePath::new(name.as_bytes()).unwrap()), copied, "{name}");
         }
     }
 }

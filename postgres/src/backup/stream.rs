@@ -13,7 +13,7 @@ use lifeboat_vocabulary::{
 use crate::backup::error::SourceError;
 use crate::backup::left_out::{LeftOut, MissingPart, Warned, judge_warning, part_of};
 use crate::backup::manifest_lines::ManifestLines;
-use crate::backup::not_copied::is_copied;
+use crate::backup::not_copied::belongs_to_a_copy;
 use crate::backup::source::{BackupEnd, BackupStart, PageChecks, SourceEvent};
 use crate::backup::tar::{TarEvent, TarHeader, TarKind, TarParser};
 use crate::session::message::{BackendMessage, ServerMessage};
@@ -284,7 +284,7 @@ impl BackupStream {
                 let events = &mut self.events;
                 lines.feed(&bytes, |file| {
                     // What was not passed on must not count as missing.
-                    if is_copied(&file.path) {
+                    if belongs_to_a_copy(&file.path) {
                         events.push_back(SourceEvent::ManifestFile(file));
                     }
                 })?;
@@ -341,7 +341,7 @@ impl BackupStream {
             }
         };
         self.control_file |= path.as_bytes() == b"global/pg_control";
-        if !is_copied(&path) {
+        if !belongs_to_a_copy(&path) {
             return Ok(());
         }
         let number = FileNumber(self.next_file);

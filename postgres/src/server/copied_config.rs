@@ -8,10 +8,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use lifeboat_vocabulary::RelativePath;
+
 use crate::backup::config_place::{ConfigPlace, relative};
 use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, access_word, lines, references, setting};
 use crate::backup::config_walk::{ConfigSource, WalkedConfig, walk};
 use crate::backup::facts::ServerFacts;
+use crate::backup::not_copied::belongs_to_a_copy;
 pub use crate::server::copied_config::source::CopiedFiles;
 use crate::server::copied_config::source::{AUTO, Directory, Origin, Source};
 use crate::server::minimal_configuration::{
@@ -385,22 +388,23 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Where a file lies in a copy; `None` if it cannot be there.
+    /// Where a file lies in a copy; `None` if it cannot be there, as nothing that a server would follow.
     fn copy_name(&self, place: &ConfigPlace) -> Option<String> {
-        match place {
+        let name = match place {
             // It was no main file on the server, and would be one in the copy.
-            ConfigPlace::Inside(path) if self.is_namesake(place) => {
-                Some(format!("{}/data_directory/{path}", self.folder))
-            }
-            ConfigPlace::Inside(path) => Some(path.clone()),
-            ConfigPlace::Outside(path) => path.starts_with('/').then(|| format!("{}{path}", self.folder)),
-        }
+            ConfigPlace::Inside(path) if self.is_namesake(place) => format!("{}/data_directory/{path}", self.folder),
+            ConfigPlace::Inside(path) => path.clone(),
+            ConfigPlace::Outside(path) if path.starts_with('/') => format!("{}{path}", self.folder),
+            ConfigPlace::Outside(_) => return None,
+        };
+        RelativePath::new(name.as_bytes()).is_ok_and(|path| belongs_to_a_copy(&path)).then_some(name)
     }
 
     /// Whether a file has the name that a main file gets in the copy, and is another one.
     fn is_namesake(&self, place: &ConfigPlace) -> bool {
-        let named = |root: &&Root| *place == ConfigPlace::Inside(root.name.to_owned());
-        ROOTS.iter().find(named).is_some_and(|root| self.root_place(root) != *place)
+        let is_it =
+            |root: &Root| *place == ConfigPlace::Inside(root.name.to_owned()) && self.root_place(root) != *place;
+        ROOTS.iter().any(is_it)
     }
 
     fn shown(&self, place: &ConfigPlace) -> String {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::server::owned_files::{Owner, give_new_directory, not_private, open_or_make_file};
 use crate::server::server_settings::RunAs;
 
 /// `sun_path` holds 108 bytes with the NUL at the end (`unix(7)`); the server adds `/.s.PGSQL.65535`.
@@ -97,16 +98,15 @@ pub(crate) fn prepare(directory: &Path, run_as: RunAs) -> Result<RunDirectory, R
         return Err(RunDirectoryError::TooLong { path: path.display().to_string() });
     }
     let about = opened.metadata().map_err(system("look at", &path))?;
-    let us = rustix::process::geteuid().as_raw();
-    let uid = match run_as {
-        RunAs::Other { uid, .. } if !is_new => uid,
-        _ => us,
-    };
-    if about.uid() != uid || about.mode() & 0o077 != 0 {
+    let (us, owner) = (rustix::process::geteuid().as_raw(), owner_of(run_as));
+    let uid = owner.filter(|_| !is_new).map_or(us, |(user, _)| user);
+    if not_private(&about, uid).is_some() {
         let (owner, mode) = (about.uid(), about.mode() & 0o7777);
         return Err(RunDirectoryError::NotPrivate { path: path.display().to_string(), uid, owner, mode });
     }
-    give(&opened, run_as).map_err(system("give away", &path))?;
+    if let Some(owner) = owner.filter(|_| is_new) {
+        give_new_directory(&opened, owner).map_err(system("give away", &path))?;
+    }
     let opened = Opened { path: &path, directory: opened, run_as };
     opened.write("pg_hba.conf", HBA)?;
     opened.write("pg_ident.conf", b"")?;
@@ -122,22 +122,10 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    /// The directory is another account's where we are root: a link that it has put there must not lead us elsewhere, a second name
-    /// of a file elsewhere is as good as a link, and a pipe would make us wait.
     fn open(&self, name: &str, flags: OFlags) -> Result<File, RunDirectoryError> {
-        let path = self.path.join(name);
-        let safe = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let flags = flags | safe | OFlags::CREATE | OFlags::WRONLY;
-        let file = rustix::fs::openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| system("open", &path)(error.into()))
-            .map(File::from)?;
-        let about = file.metadata().map_err(system("look at", &path))?;
-        if !about.is_file() || about.nlink() > 1 {
-            let text = "it has another name elsewhere, or is no file; remove it";
-            return Err(system("open", &path)(io::Error::other(text)));
-        }
-        give(&file, self.run_as).map_err(system("give away", &path))?;
-        Ok(file)
+        let owner = owner_of(self.run_as);
+        open_or_make_file(&self.directory, name.as_ref(), flags | OFlags::WRONLY, 0o600, owner)
+            .map_err(system("open", &self.path.join(name)))
     }
 
     /// Nothing here has to survive a crash: the server that reads it would not either.
@@ -148,10 +136,10 @@ impl Opened<'_> {
     }
 }
 
-fn give(file: &File, run_as: RunAs) -> io::Result<()> {
+fn owner_of(run_as: RunAs) -> Option<Owner> {
     match run_as {
-        RunAs::Same => Ok(()),
-        RunAs::Other { uid, gid } => std::os::unix::fs::fchown(file, Some(uid), Some(gid)),
+        RunAs::Same => None,
+        RunAs::Other { uid, gid } => Some((uid, gid)),
     }
 }
 

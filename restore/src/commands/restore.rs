@@ -56,11 +56,13 @@ pub async fn run(
     let plan = plan(&args.to, &facts.tablespaces, wanted, record.files.raw_bytes)?;
     if decision.fetch.is_some() {
         let directory = prepare::directory_of(&plan.root);
-        prepare::check(&directory)?;
+        prepare::check(&directory, plan.owner)?;
         prepare::check_can_be_made(&directory)?;
     }
     if args.start {
-        prepare::check_can_be_made(&prepare::run_directory_of(&plan.root))?;
+        let directory = prepare::run_directory_of(&plan.root);
+        prepare::check_private(&directory, plan.owner)?;
+        prepare::check_can_be_made(&directory)?;
     }
     let bin_dir = if args.start { Some(find_server_bin(facts.server.major())?) } else { None };
     let restore = Restore { place, args, repository, keys, decision, plan, facts, output };

@@ -22,6 +22,8 @@ use lifeboat_vocabulary::{FileEntry, Sha256Digest, counted, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::fetch::target_dir::refuse_foreign;
+
 /// Objects that are read at the same time.
 const CONNECTIONS: usize = 4;
 
@@ -208,11 +210,12 @@ pub(crate) fn workers() -> usize {
 struct Nowhere;
 
 impl FileSink for Nowhere {
-    fn make(&self, _: &FileEntry) -> std::io::Result<()> {
-        Ok(())
+    fn make(&self, entry: &FileEntry) -> std::io::Result<()> {
+        refuse_foreign(&entry.path)
     }
 
-    fn open(&self, _: &FileEntry) -> std::io::Result<Box<dyn SinkFile>> {
+    fn open(&self, entry: &FileEntry) -> std::io::Result<Box<dyn SinkFile>> {
+        refuse_foreign(&entry.path)?;
         Ok(Box::new(Nowhere))
     }
 

@@ -163,27 +163,22 @@ impl Archive {
         fits && has_these_segments && !row.is_disputed() && row.holders().next().is_some()
     }
 
-    /// Whether a region that was read has a key for WAL on record.
-    pub(crate) fn knows_of_wal(&self) -> bool {
-        let mut logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
-        logs.any(|(log, _)| log.wal_epochs().next().is_some())
-    }
-
     async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
         let survey = self.reader.list(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
         let stored = Coverage::of(ranges);
         let logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
-        let gaps = logs.flat_map(|(log, _)| log.gaps_as_told()).filter(|told| told.gap.timeline == from.timeline);
+        // What one region lacks says nothing of the others.
+        let counts = |told: &GapAsTold| told.gap.timeline == from.timeline && told.gap.scope == GapScope::Everywhere;
+        let gaps = logs.flat_map(|(log, _)| log.gaps_as_told()).filter(counts);
         let mut cut = BTreeSet::new();
         for GapAsTold { gap, standing } in gaps {
             let Some(to) = gap.to else { continue };
-            let is_everywhere = gap.scope == GapScope::Everywhere;
-            if is_everywhere && !gap.reason.is_overruled_by_wal() && standing == KeyStanding::InForce {
+            if !gap.reason.is_overruled_by_wal() && standing == KeyStanding::InForce {
                 // What stands on both sides does not belong together, even where bytes of it are stored. Whoever stole a key
                 // may have said so too; once it is revoked, what is stored and verified counts.
                 cut.insert((gap.from, to));
-            } else if is_everywhere {
+            } else {
                 cut.extend(self.unreadable(&stored, from.timeline, (gap.from, to)).await);
             }
         }

@@ -12,10 +12,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
+use lifeboat_postgres::{give_new_directory, not_private, open_file, open_or_make_file};
 use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Uid};
 
-/// Who shall own what is restored: the numbers of user and group.
-pub(crate) type Owner = (u32, u32);
+pub(crate) use lifeboat_postgres::Owner;
+
+/// What the owner of a directory may do in any case: without it he could not fill it.
+const OWNER_ENTERS: u32 = 0o700;
 
 /// A directory that shall be filled: its path without links, found out once, and what lay there then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +115,7 @@ impl Beneath {
     /// Takes a directory that may hold something already, and is made if it is missing. The one above it must be there.
     ///
     /// # Errors
-    /// Whatever the operating system says, above all if it is a link; with an owner, if it is somebody else's.
+    /// Whatever the operating system says, above all if it is a link; if it is somebody else's, or others may use it.
     pub(crate) fn keep(path: &Path, owner: Option<Owner>) -> io::Result<Self> {
         let fault = |error: io::Error| at(path, error);
         let is_new = match std::fs::DirBuilder::new().mode(0o700).create(path) {
@@ -123,21 +126,14 @@ impl Beneath {
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| fault(error.into()))?;
         let kept = Self { path: path.to_owned(), directory: directory.into(), owner };
         let about = kept.directory.metadata().map_err(fault)?;
-        let (uid, mode) = (about.uid(), about.mode() & 0o7777);
         let us = rustix::process::geteuid().as_raw();
-        // Whoever can write in it decides what our programs do.
         let user = owner.filter(|_| !is_new).map_or(us, |(user, _)| user);
-        // Root may look after the copy of another account.
-        let is_root = owner.is_none() && us == 0;
-        if uid != user && !is_root {
-            let text = format!("it belongs to user {uid}, and is not given to user {user}; remove it first");
-            return Err(fault(io::Error::other(text)));
+        if let Some(why) = not_private(&about, user) {
+            return Err(fault(io::Error::other(why)));
         }
-        if mode & 0o022 != 0 {
-            let text = format!("others may write in it (mode {mode:04o}); remove it first, or run `chmod 0700` on it");
-            return Err(fault(io::Error::other(text)));
+        if let Some(owner) = owner.filter(|_| is_new) {
+            give_new_directory(&kept.directory, owner).map_err(fault)?;
         }
-        kept.give_away(&kept.directory).map_err(fault)?;
         Ok(kept)
     }
 
@@ -184,7 +180,7 @@ impl Beneath {
     /// # Errors
     /// Whatever the operating system says, above all if it is a link.
     pub(crate) fn open_or_make(&self, name: &str) -> io::Result<File> {
-        self.open(name.as_bytes(), OFlags::WRONLY | OFlags::CREATE, 0o600)
+        self.open_or_create(name.as_bytes(), OFlags::WRONLY, 0o600)
     }
 
     /// Gives the socket of this name to the owner.
@@ -245,12 +241,13 @@ impl Beneath {
         made.map(drop).map_err(|error| self.at(path, error))
     }
 
-    /// Makes a file, and the directories above it. What its owner could not write could not be filled: he always may.
+    /// Makes a file, and the directories above it. Its owner may always write it.
     ///
     /// # Errors
     /// Whatever the operating system says; `AlreadyExists` also for a link, wherever it leads.
     pub(crate) fn create(&self, path: &[u8], mode: u32) -> io::Result<File> {
-        self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)
+        let made = self.open_flags(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode);
+        made.and_then(|file| self.give_away(&file).map(|()| file)).map_err(|error| self.at(path, error))
     }
 
     /// Reads a file that is not longer than `most` **bytes**.
@@ -290,7 +287,7 @@ impl Beneath {
     /// # Errors
     /// Whatever the operating system says, above all if it is a link.
     pub(crate) fn append(&self, path: &[u8], mode: u32) -> io::Result<File> {
-        self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, mode)
+        self.open_or_create(path, OFlags::WRONLY | OFlags::APPEND, mode)
     }
 
     /// Opens a file that is open already a second time, past the page cache.
@@ -306,9 +303,12 @@ impl Beneath {
         Ok(again)
     }
 
-    fn open(&self, path: &[u8], flags: OFlags, mode: u32) -> io::Result<File> {
-        let file = self.open_flags(path, flags, mode).and_then(|file| self.give_away(&file).map(|()| file));
-        file.map_err(|error| self.at(path, error))
+    fn open_or_create(&self, path: &[u8], flags: OFlags, mode: u32) -> io::Result<File> {
+        let opened = || {
+            let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
+            open_or_make_file(self.open_parent(parent)?, OsStr::from_bytes(name), flags, mode, self.owner)
+        };
+        opened().map_err(|error| self.at(path, error))
     }
 
     fn open_existing(&self, path: &[u8], flags: OFlags) -> io::Result<File> {
@@ -317,18 +317,7 @@ impl Beneath {
 
     fn open_flags(&self, path: &[u8], flags: OFlags, mode: u32) -> io::Result<File> {
         let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
-        let parent = self.open_parent(parent)?;
-        // A pipe would make us wait for somebody at its other end.
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let opened =
-            rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::from_raw_mode(mode & 0o777 | 0o600))?;
-        let file = File::from(opened);
-        let metadata = file.metadata()?;
-        // A second name of a file elsewhere is as good as a link to it.
-        if !metadata.is_file() || metadata.nlink() > 1 {
-            return Err(io::Error::other("it has another name elsewhere, or is no file"));
-        }
-        Ok(file)
+        open_file(self.open_parent(parent)?, OsStr::from_bytes(name), flags, mode)
     }
 
     /// Makes a symbolic link.
@@ -386,7 +375,7 @@ impl Beneath {
             Err(rustix::io::Errno::NOENT) => {}
             other => return Ok(other?),
         }
-        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode & 0o777 | 0o700)) {
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode & 0o777 | OWNER_ENTERS)) {
             Ok(()) => {
                 let made = open()?;
                 self.give_away(&made)?;
@@ -428,15 +417,8 @@ fn open_or_make_directory(path: &Path, owner: Option<Owner>) -> io::Result<(File
             Err(rustix::io::Errno::NOENT) => {
                 let is_new = make_directory(&parent, name)?;
                 let made = rustix::fs::openat(&parent, *name, OFlags::RDONLY | flags, Mode::empty())?;
-                if let Some((user, group)) = owner.filter(|_| is_new) {
-                    // Somebody may have put another one in its place.
-                    if Dir::read_from(&made)?
-                        .flatten()
-                        .any(|member| !matches!(member.file_name().to_bytes(), b"." | b".."))
-                    {
-                        return Err(io::ErrorKind::DirectoryNotEmpty.into());
-                    }
-                    fchown(&made, Some(user), Some(group))?;
+                if let Some(owner) = owner.filter(|_| is_new) {
+                    give_new_directory(&made, owner)?;
                 }
                 made
             }

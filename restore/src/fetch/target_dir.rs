@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use lifeboat_postgres::is_copied;
+use lifeboat_postgres::belongs_to_a_copy;
 use lifeboat_repository::backup::read::{FileSink, SinkFile};
 use lifeboat_vocabulary::{EntryKind, FileEntry, RelativePath};
 use parking_lot::Mutex;
@@ -21,6 +21,8 @@ use crate::fetch::beneath::{Beneath, Owner, PlannedPlace};
 
 const PG_CONTROL: &[u8] = b"global/pg_control";
 const PG_CONTROL_WAITING: &str = "pg_control.lifeboat-restoring";
+/// Its path, which no backup has.
+const PG_CONTROL_WAITING_PATH: &[u8] = b"global/pg_control.lifeboat-restoring";
 /// Smaller files go through the page cache: reserving and aligning costs more than it saves.
 const DIRECT_FROM: u64 = 256 << 10;
 const PAGE: usize = 4096;
@@ -86,7 +88,7 @@ impl TargetDir {
     /// another program.
     fn place<'p>(&self, path: &'p RelativePath) -> io::Result<(&Beneath, Cow<'p, [u8]>)> {
         if path.as_bytes() == PG_CONTROL {
-            return Ok((&self.root, Cow::Owned(format!("global/{PG_CONTROL_WAITING}").into_bytes())));
+            return Ok((&self.root, Cow::Borrowed(PG_CONTROL_WAITING_PATH)));
         }
         let in_tablespace = path.as_bytes().strip_prefix(b"pg_tblspc/").and_then(|rest| {
             let slash = rest.iter().position(|b| *b == b'/')?;
@@ -232,18 +234,16 @@ impl FileSink for TargetDir {
     }
 }
 
-/// What no backup has, because a server would follow it: where tablespaces are (`tablespace_map`), how to recover (signal files).
-/// Whoever writes backups could else lead a copy wherever he wants.
-fn refuse_foreign(path: &RelativePath) -> io::Result<()> {
-    let is_ours = path.as_bytes() == [b"global/", PG_CONTROL_WAITING.as_bytes()].concat();
-    if is_copied(path) && !is_ours {
+/// Refuses what no backup of ours has. Some of it a server would follow, as to where tablespaces are (`tablespace_map`) or how to
+/// recover (signal files): whoever writes backups could lead a copy past what was asked for.
+pub(crate) fn refuse_foreign(path: &RelativePath) -> io::Result<()> {
+    if belongs_to_a_copy(path) && path.as_bytes() != PG_CONTROL_WAITING_PATH {
         return Ok(());
     }
-    let path = String::from_utf8_lossy(path.as_bytes()).into_owned();
-    Err(io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("{path}: no backup may bring this file; it was not written"),
-    ))
+    let text = format!(
+        "{path}: lifeboat writes no backup with such a file, so somebody else made it (docs/THREATS.md); choose another with --backup"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// Reserves the file's room, so that a full disk shows now and blocks lie together, and opens it a second time past the

@@ -10,7 +10,7 @@ use lifeboat_repository::log::KeyStanding;
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, WalPosition};
 
 use crate::command_line::RestoreArgs;
-use crate::fetch::archive::{Archive, Inventory, segment_size};
+use crate::fetch::archive::{Archive, segment_size};
 use crate::target::coverage::segment_start;
 use crate::target::prove::{Proof, Question, StopAt};
 use crate::target::recovery_target::{Goal, GoalOrigin, Target};
@@ -49,10 +49,10 @@ pub(crate) async fn decide(
     let archive = Arc::new(Archive::new(place, repository, keys, &args.without_regions, segment).await?);
     let inventory = archive.inventory(repository, args.backup.as_ref()).await?;
     let is_latest = target.goal == Goal::Latest;
-    // Only where nobody has ever said that there is WAL: keys for it are on record in every region before it is.
-    let is_alone = !inventory.view.has_wal() && inventory.view.heads.is_empty() && !archive.knows_of_wal();
+    // A region that does not answer may have WAL, and a sign of life may say that there was some.
+    let is_alone = !inventory.view.has_wal() && inventory.view.heads.is_empty() && inventory.unanswered.is_empty();
     if is_latest && !args.standby && target.origin == GoalOrigin::Default && is_alone {
-        return Ok(backup_alone(newest, target, &inventory));
+        return Ok(backup_alone(newest, target));
     }
     let source = Arc::clone(&archive) as Arc<dyn WalSource>;
     let survey =
@@ -85,9 +85,8 @@ fn standing_text(row: &CatalogRow) -> Option<String> {
 }
 
 /// Nothing but backups is stored: the newest one, with the WAL that it carries.
-fn backup_alone(row: &CatalogRow, target: Target, inventory: &Inventory) -> Decision {
+fn backup_alone(row: &CatalogRow, target: Target) -> Decision {
     let WalPosition { timeline, lsn } = row.record.stop();
-    let unread = inventory.unanswered.iter();
     let proof = Proof {
         backup: row.record.backup.clone(),
         timeline,
@@ -95,10 +94,7 @@ fn backup_alone(row: &CatalogRow, target: Target, inventory: &Inventory) -> Deci
         stop: StopAt::End,
         expected: lsn,
         found: "no WAL is stored beside the backups; it recovers from its own".to_owned(),
-        warnings: unread
-            .map(|(region, why)| format!("region {region} does not answer and may have more: {why}"))
-            .chain(standing_text(row))
-            .collect(),
+        warnings: standing_text(row).into_iter().collect(),
     };
     Decision { row: row.clone(), target, proof, fetch: None, without: Vec::new() }
 }

@@ -163,16 +163,21 @@ impl Question<'_> {
         if let Some(beyond) = reach.beyond_hole {
             let why = format!(
                 "WAL is missing from {} to {}, and no backup lies behind that; name a target before it to restore up to \
-                 there, such as --target-lsn {}",
-                reach.end, beyond.lsn, reach.end.lsn
+                 there, such as {}",
+                reach.end,
+                beyond.lsn,
+                as_target(reach)
             );
             return Err(unreachable(&why));
         }
         if let Some(head) = self.view.promised_beyond(path, reach.end) {
             let why = format!(
                 "WAL up to {} was stored in region {} at {}, and is not there any more; name a target to restore what is \
-                 left, such as --target-lsn {}",
-                head.durable, head.region, head.time, reach.end.lsn
+                 left, such as {}",
+                head.durable,
+                head.region,
+                head.time,
+                as_target(reach)
             );
             return Err(unreachable(&why));
         }
@@ -313,6 +318,14 @@ impl Question<'_> {
             }
         }
         Ok(None)
+    }
+}
+
+/// How to ask for the end of what can be reached.
+fn as_target(reach: &Reach) -> String {
+    match reach.chain {
+        Some(_) => format!("--target-lsn {}", reach.end.lsn),
+        None => format!("--backup {} --target immediate", reach.backup.id),
     }
 }
 

@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+
 use crate::wal_fetch::protocol::{Answer, LINE_MAX, LOG, SETTINGS, SILENCE_MAX, request, socket_address};
 
 /// The archive does not have the file.
@@ -163,7 +165,12 @@ fn connect_or_start(socket: &Path) -> io::Result<UnixStream> {
 /// Starts the prefetcher as a process of its own. It leaves this one's session by itself and tells its story to a file
 /// beside the socket.
 fn start(socket: &Path) -> io::Result<std::process::Child> {
-    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(socket.with_file_name(LOG))?;
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(socket.with_file_name(LOG))?;
     let errors = log.try_clone()?;
     Command::new(std::env::current_exe()?)
         .args(["wal-fetch", "--serve"])

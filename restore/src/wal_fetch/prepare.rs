@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use lifeboat_cli::exit_code::{Ending, Exit};
+use lifeboat_postgres::not_private;
 use rustix::fs::{Access, AtFlags};
 
 use crate::fetch::beneath::{Owner, PlannedPlace, existing};
@@ -33,10 +34,11 @@ fn unusable(directory: &Path, why: &str) -> anyhow::Error {
 /// # Errors
 /// If it holds anything but what an earlier restore into the same place has left, or its path cannot be written into a
 /// command.
-pub(crate) fn check(directory: &Path) -> anyhow::Result<()> {
+pub(crate) fn check(directory: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
     if directory.as_os_str().as_bytes().contains(&b'\n') || directory.to_str().is_none() {
         return Err(unusable(directory, "cannot be written into restore_command; name a directory in plain text"));
     }
+    check_private(directory, owner)?;
     match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(unusable(directory, &format!("cannot be used: {error}"))),
@@ -47,6 +49,20 @@ pub(crate) fn check(directory: &Path) -> anyhow::Result<()> {
                 Err(unusable(directory, "is not empty, and is not what an earlier restore has left; remove it first"))
             }
         },
+    }
+}
+
+/// Refuses a directory that is there and that others may use, before anything is written.
+///
+/// # Errors
+/// If it is not private to the owner of what is restored.
+pub(crate) fn check_private(directory: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
+    let user = owner.map_or(rustix::process::geteuid().as_raw(), |(user, _)| user);
+    match std::fs::symlink_metadata(directory) {
+        Ok(about) => not_private(&about, user)
+            .map_or(Ok(()), |why| Err(unusable(directory, &format!("cannot be used: {why}. Nothing was written")))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unusable(directory, &format!("cannot be used: {error}"))),
     }
 }
 
@@ -75,7 +91,7 @@ pub(crate) fn check_can_be_made(directory: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// If a prefetcher still serves from it, or whatever the operating system says.
 pub(crate) fn take(directory: &Path, owner: Option<Owner>) -> anyhow::Result<Place> {
-    check(directory)?;
+    check(directory, owner)?;
     let place = Place::take(directory, owner).with_context(|| format!("lock {}", directory.display()))?;
     let Some(place) = place else {
         return Err(unusable(directory, "is in use by the prefetcher of an earlier restore; stop that server first"));

@@ -70,16 +70,17 @@ mod tests {
     #[test]
     fn a_file_has_its_name_only_when_it_is_complete_and_none_outlives_a_start() {
         let dir = tempfile::tempdir().unwrap();
-        let files = SegmentFiles::emptied(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
-        let names = || std::fs::read_dir(dir.path().join("segments")).unwrap().count();
+        let kept = dir.path().join("kept");
+        let files = SegmentFiles::emptied(&Beneath::keep(&kept, None).unwrap()).unwrap();
+        let names = || std::fs::read_dir(kept.join("segments")).unwrap().count();
         let mut file = files.begin("0000", 8192).unwrap();
         file.write_all(b"wal").unwrap();
-        assert!(!dir.path().join("segments/0000").exists());
+        assert!(!kept.join("segments/0000").exists());
         let path = files.publish("0000").unwrap();
         assert_eq!(std::fs::read(&path).unwrap().len(), 8192);
         files.begin("0001", 1).unwrap();
         assert_eq!(names(), 2);
-        SegmentFiles::emptied(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
+        SegmentFiles::emptied(&Beneath::keep(&kept, None).unwrap()).unwrap();
         assert_eq!(names(), 0, "what another start has left is never replayed");
         files.discard(&path);
     }

@@ -190,11 +190,12 @@ pub async fn run(path: &Path, stop: &CancellationToken) -> anyhow::Result<()> {
         tracing::debug!(%error, "leads a session already");
     }
     let directory = path.parent().context("find the prefetcher's directory")?;
-    let settings = WalFetchSettings::read(path)?;
+    // Before anything in it is believed: the settings name programs that are run.
     let Some(place) = Place::take(directory, None).context("take the prefetcher's directory")? else {
         tracing::info!("another prefetcher serves this directory");
         return Ok(());
     };
+    let settings = WalFetchSettings::read(path)?;
     let (without, patience) = (settings.without()?, settings.limits().patience);
     let archive =
         Archive::open_patiently(&settings.place()?, &without, settings.plan.plan()?.segment, patience).await?;

@@ -252,8 +252,8 @@ mod tests {
             limits: Limits::default(),
         };
         let settings = WalFetchSettings::new(&place, &parts).unwrap();
-        settings.write(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
-        let path = dir.path().join(SETTINGS);
+        settings.write(&Beneath::keep(&dir.path().join("kept"), None).unwrap()).unwrap();
+        let path = dir.path().join("kept").join(SETTINGS);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let read = WalFetchSettings::read(&path).unwrap();
         assert_eq!(read, settings);

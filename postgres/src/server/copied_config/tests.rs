@@ -139,6 +139,21 @@ fn a_main_file_outside_may_include_its_namesake_in_the_data_directory() {
 }
 
 #[test]
+fn what_a_server_would_follow_comes_into_no_copy_as_configuration_either() {
+    let files = plain(&[("tablespace_map", "16384 /srv/live\n")]);
+    let settings = [INSIDE[0], ("config_file", "/etc/pg/postgresql.conf"), INSIDE[2], INSIDE[3]];
+    let text_of = "include '/srv/pg/tablespace_map'\ninclude 'pgsql_tmp.conf'\n";
+    let kept = [
+        ("/etc/pg/postgresql.conf", ConfigKind::Settings, text_of),
+        ("/etc/pg/pgsql_tmp.conf", ConfigKind::Settings, "work_mem = '8MB'\n"),
+    ];
+    let copy = copied_config(&server(&settings, &kept), &files);
+    let written = text(&copy, "postgresql.conf");
+    assert!(written.lines().filter(|line| line.starts_with("include")).count() == 0, "{written}");
+    assert!(!copy.files.keys().any(|name| name.contains("tablespace_map") || name.contains("pgsql_tmp")), "{copy:?}");
+}
+
+#[test]
 fn a_file_is_found_however_its_path_was_set() {
     let settings = [("data_directory", "/srv/pg"), ("hba_file", "/etc/pg/../hba//main.conf")];
     let kept = [("/etc/pg/../hba//main.conf", ConfigKind::Access, "local all all scram-sha-256")];

@@ -158,10 +158,10 @@ fn a_directory_that_is_kept_is_emptied_by_name_and_never_through_a_link() {
     assert!(Beneath::keep(&linked, None).is_err());
     let shared = dir.path().join("shared");
     std::fs::create_dir(&shared).unwrap();
-    for mode in [0o777, 0o1777, 0o770] {
+    for mode in [0o777, 0o1777, 0o755] {
         std::fs::set_permissions(&shared, PermissionsExt::from_mode(mode)).unwrap();
         let refused = Beneath::keep(&shared, None).unwrap_err().to_string();
-        assert!(refused.contains("others may write in it"), "{mode:o}: {refused}");
+        assert!(refused.contains("others may use it"), "{mode:o}: {refused}");
     }
     let kept = Beneath::keep(&dir.path().join("kept"), None).unwrap();
     let sealed = kept.create(b"sealed", 0o444).unwrap();

@@ -121,7 +121,7 @@ fn scene(mode: Mode, patience: Duration, prepare: impl FnOnce(&Scripted)) -> Sce
         replay_from: lsn(2 * MIB),
     };
     let limits = Limits { segments: 3, patience, pause: Duration::from_millis(20), ..Limits::default() };
-    let files = SegmentFiles::emptied(&Beneath::keep(dir.path(), None).unwrap()).unwrap();
+    let files = SegmentFiles::emptied(&Beneath::keep(&dir.path().join("kept"), None).unwrap()).unwrap();
     let fetcher = Fetcher::new(Arc::clone(&source) as Arc<dyn WalSource>, files, SYSTEM);
     let guard = TablespaceGuard::new(dir.path().join("data"));
     let prefetcher = Prefetcher::start(plan, limits, fetcher, guard);
