@@ -134,7 +134,9 @@ impl Account {
             }
             let part = Promised { timeline, start, end };
             // What the server had removed is told as safe behind the gap: where the gap is on record, nobody was promised anything.
-            if regions.iter().filter(|region| is_told_missing(region, part)).count() >= QUORUM {
+            let fork = world.server.left_at(timeline).unwrap_or(u64::MAX);
+            let until_fork = Promised { end: end.min(fork), ..part };
+            if regions.iter().filter(|region| is_told_missing(region, until_fork)).count() >= QUORUM {
                 continue;
             }
             self.promised.push(part);

@@ -19,7 +19,7 @@ use lifeboat_vocabulary::{Lsn, RecordMark, SegmentName, SegmentSize, TimelineId,
 
 use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
 use crate::wal::server_memory::{AcceptedLoss, LostWal, ServerMemory};
-use crate::wal::ship::positions::ResumePoint;
+use crate::wal::ship::positions::{ResumePoint, on_latest_timeline};
 use crate::wal::ship::shipper::Shipper;
 
 /// The server drops a session from which it hears nothing for this long; we speak every few seconds.
@@ -161,6 +161,7 @@ impl Finder {
                 anyhow!("the server names {next} as the next position, which its history does not contain").into()
             );
         }
+        self.history = Some(history);
         self.start(wal, next).await
     }
 
@@ -172,7 +173,7 @@ impl Finder {
         // A slot may begin before the server's timeline does.
         let restart = self.slot(sql).await?.map(|lsn| WalPosition { timeline: history.timeline_at(lsn), lsn });
         let (resume, highest) = self.known(restart);
-        let highest = highest.map(|highest| self.later_timeline(highest));
+        let highest = highest.map(|highest| on_latest_timeline(highest, self.newest_received()));
         let position = match decide(Situation { resume, highest, server, history: &history }) {
             Decision::Refuse(refusal @ Refusal::Behind { stored, .. }) => {
                 return Err(self.lost(&refusal.to_string(), stored, None));
@@ -182,7 +183,7 @@ impl Finder {
             Decision::NextTimeline { to, fork } => WalPosition { timeline: to, lsn: fork },
             Decision::Fresh => restart.context("wait for the slot to reserve WAL")?,
         };
-        self.restart = restart;
+        (self.restart, self.history) = (restart, Some(history));
         self.start(wal, position).await
     }
 
@@ -253,13 +254,11 @@ impl Finder {
         }
     }
 
-    /// The position of the newest record that was received, if it is on a later timeline than what is stored and nobody has given
-    /// it up: the server has gone on there.
-    fn later_timeline(&self, highest: WalPosition) -> WalPosition {
+    /// The end of the newest record that was received, unless a person has given it up.
+    fn newest_received(&self) -> Option<WalPosition> {
         let remembered = self.memory.read();
         let newest = remembered.newest().filter(|_| remembered.accepted_and_not_passed().is_none());
-        let newest = newest.map(|record| WalPosition { timeline: record.timeline, lsn: record.end });
-        newest.filter(|newest| newest.timeline > highest.timeline).unwrap_or(highest)
+        newest.map(|record| WalPosition { timeline: record.timeline, lsn: record.end })
     }
 
     async fn check_identity(&self, wal: &mut WalConnection) -> Result<ServerIdentity, NoStream> {
@@ -293,9 +292,7 @@ impl Finder {
     /// The history of a timeline. Its file, and those of its ancestors, are stored before any WAL that they explain.
     async fn history(&mut self, wal: &mut WalConnection, timeline: TimelineId) -> Result<TimelineHistory, NoStream> {
         if timeline.get() == 1 {
-            let first = TimelineHistory::first(timeline);
-            self.history = Some(first.clone());
-            return Ok(first);
+            return Ok(TimelineHistory::first(timeline));
         }
         let content = wal.timeline_history(timeline).await.context("read the timeline's history")?;
         let history = TimelineHistory::parse(timeline, &content).context("read the timeline's history")?;
@@ -318,7 +315,6 @@ impl Finder {
         if !self.histories.contains(&timeline) {
             self.store_history(timeline, content).await?;
         }
-        self.history = Some(history.clone());
         Ok(history)
     }
 
@@ -391,12 +387,13 @@ impl Finder {
     /// The server no longer has what is needed. Says so in every region's log, and goes on behind it next time.
     pub(crate) async fn gap(&mut self, from: WalPosition) -> NoStream {
         let in_order = |at: WalPosition| (at.timeline, at.lsn);
-        let Some(to) = self.restart.filter(|to| in_order(*to) > in_order(from)) else {
+        let to = self.restart.filter(|to| in_order(*to) > in_order(from));
+        let (Some(to), Some(history), Some(segment)) = (to, &self.history, self.segment) else {
             return anyhow!("the server removed the WAL at {from}, and the slot does not say what it has left").into();
         };
         let stored = self.shipper.positions().received.is_some() || self.resume.is_some();
         let reason = if stored { GapReason::SegmentRemoved } else { GapReason::FreshSlot };
-        for missing in missing_between(from, to, self.history.as_ref(), self.segment) {
+        for missing in missing_between(from, to, history, segment) {
             if let Err(error) = self.shipper.record_gap(missing, reason).await {
                 return error.context("record that WAL is missing").into();
             }
@@ -411,20 +408,18 @@ impl Finder {
 fn missing_between(
     from: WalPosition,
     to: WalPosition,
-    history: Option<&TimelineHistory>,
-    segment: Option<SegmentSize>,
+    history: &TimelineHistory,
+    segment: SegmentSize,
 ) -> Vec<WalRange> {
-    let (mut missing, mut at) = (Vec::new(), from);
-    let left = history.into_iter().flat_map(|history| history.entries.iter());
-    let left = left.filter(|entry| entry.timeline >= from.timeline && entry.timeline < to.timeline);
-    for entry in left {
-        // A history may name a switch before the timeline's own beginning; what counts is the earliest.
-        let end = history.and_then(|history| history.switch_from(entry.timeline)).unwrap_or(entry.switch);
-        missing.push(WalRange { timeline: entry.timeline, start: at.lsn, end });
-        let fork = WalPosition { timeline: to.timeline, lsn: end };
-        at.lsn = segment.and_then(|segment| segment_start(fork, segment)).map_or(end, |start| start.lsn);
+    let (mut missing, mut start) = (Vec::new(), from.lsn);
+    let left = history.entries.iter().map(|entry| entry.timeline);
+    for timeline in left.filter(|timeline| (from.timeline..to.timeline).contains(timeline)) {
+        let Some(fork) = history.switch_from(timeline) else { continue };
+        missing.push(WalRange { timeline, start, end: fork });
+        let begins = segment_start(WalPosition { timeline: to.timeline, lsn: fork }, segment);
+        start = begins.map_or(fork, |begins| begins.lsn);
     }
-    missing.push(WalRange { timeline: to.timeline, start: at.lsn, end: to.lsn });
+    missing.push(WalRange { timeline: to.timeline, start, end: to.lsn });
     missing.retain(|range| range.start < range.end);
     missing
 }
@@ -460,7 +455,7 @@ mod tests {
             ("all of the first is stored", at(1, first), at(2, 5 * MIB), vec![(2, 3 * MIB, 5 * MIB)]),
             ("beyond the fork", at(1, first + 9), at(2, 5 * MIB), vec![(2, 3 * MIB, 5 * MIB)]),
         ] {
-            let found = missing_between(from, to, Some(&history), Some(segment));
+            let found = missing_between(from, to, &history, segment);
             let found: Vec<_> = found
                 .into_iter()
                 .map(|WalRange { timeline, start, end }| (timeline.get(), start.as_bytes(), end.as_bytes()))

@@ -14,7 +14,7 @@ use crate::wal::ship::entry::{Answer, pieces_until};
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::What;
 use crate::wal::ship::piece::CutPolicy;
-use crate::wal::ship::positions::ResumePoint;
+use crate::wal::ship::positions::{ResumePoint, on_latest_timeline};
 use crate::wal::ship::settings::{ANSWER_PATIENCE, ShipSettings};
 use crate::wal::ship::spool::{Spool, SpoolFile, SpoolName};
 use crate::wal::ship::state::{Bounds, Found, ShipState};
@@ -102,14 +102,6 @@ pub(crate) async fn ask(mut uploader: RegionUploader) -> (RegionUploader, anyhow
     (uploader, answer)
 }
 
-/// Where WAL begins on the latest timeline, if that is a later one than that of `highest`: a head is some seconds old, so what
-/// was stored last need not follow it yet, and all the same the server has gone on there.
-fn later_timeline(highest: WalPosition, seen: impl Iterator<Item = WalRange>) -> WalPosition {
-    let later = seen.filter(|range| range.timeline > highest.timeline);
-    let latest = later.map(|range| WalPosition { timeline: range.timeline, lsn: range.start });
-    latest.max_by_key(|at| (at.timeline, std::cmp::Reverse(at.lsn))).unwrap_or(highest)
-}
-
 impl Beginning {
     /// A region has answered.
     pub(crate) fn answered(&mut self, region: usize, found: &Found) {
@@ -142,7 +134,9 @@ impl Beginning {
         let spool = ends.max_by_key(in_order).map(|end| pieces(end, &[], &[]));
         let highest = points.iter().chain(&spool).map(|(safe, _)| *safe).max_by_key(in_order)?;
         let seen = self.found.iter().flatten().flat_map(|answered| &answered.objects).chain(&self.spooled);
-        let highest = later_timeline(highest, seen.map(|object| object.range));
+        let starts = seen.map(|object| WalPosition { timeline: object.range.timeline, lsn: object.range.start });
+        // A head is some seconds old, so what was stored last need not follow it yet.
+        let highest = on_latest_timeline(highest, starts);
         if points.is_empty() {
             points.extend(spool);
         }
@@ -153,27 +147,5 @@ impl Beginning {
             highest,
             unknown: ship_state.regions_without_wal(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lifeboat_vocabulary::{Lsn, TimelineId};
-
-    #[test]
-    fn wal_of_a_later_timeline_says_where_the_server_has_gone_on() {
-        let timeline = |number| TimelineId::new(number).unwrap();
-        let lsn = |bytes| Lsn::from_bytes(bytes).unwrap();
-        let at = |number, bytes| WalPosition { timeline: timeline(number), lsn: lsn(bytes) };
-        let range = |number, start, end| WalRange { timeline: timeline(number), start: lsn(start), end: lsn(end) };
-        for (why, seen, expected) in [
-            ("nothing more", vec![], at(2, 110)),
-            ("behind a hole", vec![range(2, 200, 220)], at(2, 110)),
-            ("of an earlier one", vec![range(1, 200, 220)], at(2, 110)),
-            ("of later ones", vec![range(3, 120, 130), range(4, 200, 210), range(4, 130, 140)], at(4, 130)),
-        ] {
-            assert_eq!(later_timeline(at(2, 110), seen.into_iter()), expected, "{why}");
-        }
     }
 }

@@ -374,11 +374,10 @@ impl PendingObjects {
     }
 
     fn settle(&mut self) {
-        let is_kept = |number: &u64| self.entries.get(number).is_none_or(|entry| entry.spool == InSpool::Yes);
-        let (settled, open) =
-            std::mem::take(&mut self.replaced).into_iter().partition(|replaced| replaced.instead.iter().all(is_kept));
-        self.replaced = open;
-        let settled: Vec<Replaced> = settled;
+        let entries = &self.entries;
+        let is_kept = |number: &u64| entries.get(number).is_none_or(|entry| entry.spool == InSpool::Yes);
+        let settled = self.replaced.extract_if(.., |replaced| replaced.instead.iter().all(is_kept));
+        let settled: Vec<_> = settled.collect();
         settled.into_iter().for_each(|Replaced { region, sequence, .. }| self.done(region, sequence));
     }
 

@@ -160,3 +160,32 @@ pub enum ShipError {
         to: Lsn,
     },
 }
+
+/// The highest position that is stored, or the first of `seen` on the latest timeline if that is a later one: the server has gone
+/// on there, and whoever is on an earlier one is a former primary.
+pub(crate) fn on_latest_timeline(highest: WalPosition, seen: impl IntoIterator<Item = WalPosition>) -> WalPosition {
+    let later = seen.into_iter().filter(|at| at.timeline > highest.timeline);
+    later.max_by_key(|at| (at.timeline, std::cmp::Reverse(at.lsn))).unwrap_or(highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifeboat_vocabulary::{Lsn, TimelineId};
+
+    #[test]
+    fn wal_of_a_later_timeline_says_where_the_server_has_gone_on() {
+        let at = |number, bytes| WalPosition {
+            timeline: TimelineId::new(number).unwrap(),
+            lsn: Lsn::from_bytes(bytes).unwrap(),
+        };
+        for (why, seen, expected) in [
+            ("nothing more", vec![], at(2, 110)),
+            ("behind a hole", vec![at(2, 200)], at(2, 110)),
+            ("of an earlier one", vec![at(1, 200)], at(2, 110)),
+            ("of later ones", vec![at(3, 120), at(4, 200), at(4, 130)], at(4, 130)),
+        ] {
+            assert_eq!(on_latest_timeline(at(2, 110), seen), expected, "{why}");
+        }
+    }
+}

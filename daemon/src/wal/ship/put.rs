@@ -30,58 +30,50 @@ pub(crate) enum Put {
     Unreadable(StoreError),
 }
 
-/// What an object that is there already is measured against.
-pub(crate) struct Judge {
-    /// Whose signatures count.
-    pub(crate) trust: WalTrust,
-}
-
-/// Puts an object at its name.
-pub(crate) async fn put(region: &RegionStore, name: &StoredName, body: SealedBody, judge: &Judge) -> Put {
+/// Puts an object at its name. By `trust` it is decided whose object is there already, if one is.
+pub(crate) async fn put(region: &RegionStore, name: &StoredName, body: SealedBody, trust: &WalTrust) -> Put {
     match region.store.put(&name.key(), body.clone(), PutMode::CreateOnly).await {
         Ok(_) => Put::Stored,
         // Or the answer to our own first request was lost.
-        Err(StoreError::Conflict { .. }) => judge.look(region, name, body).await,
+        Err(StoreError::Conflict { .. }) => look(region, name, body, trust).await,
         Err(error) => Put::Failed(error),
     }
 }
 
-impl Judge {
-    /// Decides whose object it is. Nothing is ever overwritten, so this only decides whether to go on. A name is nobody's:
-    /// only what one of our keys signed for it counts.
-    async fn look(&self, region: &RegionStore, name: &StoredName, body: SealedBody) -> Put {
-        let key = name.key();
-        let found = match read(region, name).await {
-            Ok(Some(found)) if found == body.bytes => return Put::Stored,
-            Ok(Some(found)) => match look_again(region, name, &body, found).await {
-                Ok(found) => found,
-                Err(put) => return put,
-            },
-            Ok(None) => return Put::Planted { what: format!("{key} is larger than any object of its name"), body },
-            Err(error) => return Put::Failed(error),
-        };
-        let theirs = match self.trust.check_sealed(name, &found) {
-            Ok(theirs) => theirs,
-            Err(error) => {
-                let what = format!("{key} was not signed by this repository's keys: {}", error_chain(&error));
-                return Put::Planted { what, body };
-            }
-        };
-        if theirs.standing == KeyStanding::Revoked {
-            // What it says of its content may be a lie. A restore that cannot use it finds ours under another name.
-            let what = format!("{key} was signed by a key that was revoked");
+/// Decides whose object it is. Nothing is ever overwritten, so this only decides whether to go on. A name is nobody's:
+/// only what one of our keys signed for it counts.
+async fn look(region: &RegionStore, name: &StoredName, body: SealedBody, trust: &WalTrust) -> Put {
+    let key = name.key();
+    let found = match read(region, name).await {
+        Ok(Some(found)) if found == body.bytes => return Put::Stored,
+        Ok(Some(found)) => match look_again(region, name, &body, found).await {
+            Ok(found) => found,
+            Err(put) => return put,
+        },
+        Ok(None) => return Put::Planted { what: format!("{key} is larger than any object of its name"), body },
+        Err(error) => return Put::Failed(error),
+    };
+    let theirs = match trust.check_sealed(name, &found) {
+        Ok(theirs) => theirs,
+        Err(error) => {
+            let what = format!("{key} was not signed by this repository's keys: {}", error_chain(&error));
             return Put::Planted { what, body };
         }
-        let content_of = |mark: Option<WalMark>| mark.map(|mark| mark.content_crc);
-        let ours = self.trust.check_sealed(name, &body.bytes).ok().and_then(|signed| content_of(signed.mark));
-        // What does not tell what it holds may hold anything.
-        if ours.is_none() || content_of(theirs.mark) != ours {
-            return Put::Conflict(format!("{key} holds something else, which another writer has signed"));
-        }
-        // The same, sealed by the run before, by another daemon of the same server, or brought there by healing.
-        tracing::info!(region = %region.name, %key, "the object is there already, with the same content");
-        Put::Stored
+    };
+    if theirs.standing == KeyStanding::Revoked {
+        // What it says of its content may be a lie. A restore that cannot use it finds ours under another name.
+        let what = format!("{key} was signed by a key that was revoked");
+        return Put::Planted { what, body };
     }
+    let content_of = |mark: Option<WalMark>| mark.map(|mark| mark.content_crc);
+    let ours = trust.check_sealed(name, &body.bytes).ok().and_then(|signed| content_of(signed.mark));
+    // What does not tell what it holds may hold anything.
+    if ours.is_none() || content_of(theirs.mark) != ours {
+        return Put::Conflict(format!("{key} holds something else, which another writer has signed"));
+    }
+    // The same, sealed by the run before, by another daemon of the same server, or brought there by healing.
+    tracing::info!(region = %region.name, %key, "the object is there already, with the same content");
+    Put::Stored
 }
 
 /// What is there; `None` if it is larger than anything of that name.
@@ -154,7 +146,7 @@ mod tests {
             let mut sealer = WalSealer::new(repository, Arc::clone(signer), WalLevels::default()).unwrap();
             sealer.seal_history(&epoch, range.timeline, content).unwrap()
         };
-        let judge = Judge { trust: WalTrust::new(repository, &[ours.verify_key()]) };
+        let trust = WalTrust::new(repository, &[ours.verify_key()]);
         let junk = SealedBody { bytes: Bytes::from_static(b"planted"), sha256: sha256(b"planted") };
         for (why, there, sent, expected) in [
             ("an earlier run's", sealed(&ours, b"same").body, sealed(&ours, b"same"), "stored"),
@@ -169,7 +161,7 @@ mod tests {
             let store = Arc::new(MemoryStore::default());
             store.put(&name.key(), there, PutMode::CreateOnly).await.unwrap();
             let region = RegionStore { name: "r".parse().unwrap(), store };
-            let found = match put(&region, &name, sent.body, &judge).await {
+            let found = match put(&region, &name, sent.body, &trust).await {
                 Put::Stored => "stored",
                 Put::Conflict(_) => "conflict",
                 Put::Planted { .. } => "planted",

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::wal::server_memory::ServerMemory;
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::Notice;
-use crate::wal::ship::pending::{Load, What};
+use crate::wal::ship::pending::What;
 use crate::wal::ship::piece::Cut;
 use crate::wal::ship::settings::WalKeyRecipients;
 use crate::wal::ship::state::regions::Sealed;
@@ -32,6 +32,8 @@ const EPOCH_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const EPOCH_OBJECTS_MAX: u64 = 100_000;
 /// An old key stays in use for this long if there is no new one.
 const EPOCH_GRACE: Duration = Duration::from_secs(60 * 60);
+/// Likewise, if somebody has taken its name in a region.
+const SPOILED_GRACE: Duration = Duration::from_secs(60);
 /// Keys of this run that are kept, to seal again what cannot be stored under its name.
 const EPOCHS_KEPT: usize = 8;
 /// Before sealing is tried again: programs that wrap keys may ask a service that is away.
@@ -87,7 +89,15 @@ impl Sealing {
                 self.enter(What::Notice(Arc::clone(notice)), notice_body(notice)?, wanted.as_deref(), 0);
                 return Ok(());
             }
-            Job::SealAgain { load, body, region } => return self.seal_again(load, body, *region).await,
+            Job::SealAgain { object, load, body, region } => {
+                let instead = self.seal_again(*object, body, *region).await?;
+                self.ship.change(|ship_state| match instead {
+                    Some(instead) => ship_state.sealed_again(*region, load, instead),
+                    // Its key was among those that are kept when that was asked.
+                    None => ship_state.lost(*region, load, self.ship.now()),
+                });
+                return Ok(());
+            }
             Job::Seal(raw) => raw,
         };
         let (what, at, length) = match raw {
@@ -108,16 +118,16 @@ impl Sealing {
         Ok(())
     }
 
-    /// Seals the WAL of an object again, as two slices that end elsewhere. Their names cannot be foreseen.
-    async fn seal_again(&mut self, load: &Load, body: &SealedBody, region: usize) -> anyhow::Result<()> {
-        let What::Wal(object) = load.what else { return Ok(()) };
+    /// Seals the WAL of an object again, as two slices that end elsewhere. Their names cannot be foreseen. Returns the numbers of the
+    /// slices; `None` if the key of the object is not kept.
+    async fn seal_again(
+        &mut self,
+        object: WalObject,
+        body: &SealedBody,
+        region: usize,
+    ) -> anyhow::Result<Option<Vec<u64>>> {
         let claimed = WalTrust::claimed_epoch(&body.bytes).context("read an object of our own")?;
-        let Some(epoch) = self.earlier.iter().find(|epoch| epoch.id() == claimed).cloned() else {
-            // Its key was given up in the meantime.
-            let time = self.ship.now();
-            self.ship.change(|ship_state| ship_state.lost(region, load, time));
-            return Ok(());
-        };
+        let Some(epoch) = self.earlier.iter().find(|epoch| epoch.id() == claimed).cloned() else { return Ok(None) };
         let settings = &self.ship.settings;
         let trust = WalTrust::new(settings.repository, &[settings.signer.verify_key()]);
         let (name, sealed) = (object.name(), body.bytes.clone());
@@ -141,8 +151,7 @@ impl Sealing {
             let what = What::Wal(WalObject { form: WalForm::Slice, range });
             instead.push(self.enter(what, sealed.body, Some(&[region]), 0));
         }
-        self.ship.change(|ship_state| ship_state.sealed_again(region, load, instead));
-        Ok(())
+        Ok(Some(instead))
     }
 
     fn enter(&self, what: What, body: SealedBody, wanted: Option<&[usize]>, raw: u64) -> u64 {
@@ -196,12 +205,11 @@ impl Sealing {
             }
             // The key in use is as good as it was; what must not happen is that WAL stays here.
             (Err(error), Some(old)) => {
+                // A region in which its slots are not what its record says cannot read what is sealed under it.
+                let grace = if is_spoiled { SPOILED_GRACE } else { EPOCH_GRACE };
                 let error = format!("{error:#}");
-                tracing::warn!(error, again_in = ?EPOCH_GRACE, "no new key for WAL; the old one stays in use");
-                (old.until, old.objects) = (now.plus(EPOCH_GRACE), 0);
-                if is_spoiled {
-                    self.ship.change(ShipState::wish_for_key);
-                }
+                tracing::warn!(error, again_in = ?grace, "no new key for WAL; the old one stays in use");
+                (old.until, old.objects) = (now.plus(grace), 0);
                 Ok(Arc::clone(&old.epoch))
             }
             (Err(error), None) => Err(error),

@@ -43,7 +43,7 @@ pub(crate) enum Job {
     /// To be sealed for all regions.
     Seal(Raw),
     /// To be opened and sealed again under other names, for one region.
-    SealAgain { load: Load, body: SealedBody, region: usize },
+    SealAgain { object: WalObject, load: Load, body: SealedBody, region: usize },
     /// Something for the logs of these regions, or of all.
     Notice(Arc<Notice>, Option<Vec<usize>>),
 }

@@ -23,7 +23,7 @@ use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
-use crate::wal::ship::put::{Judge, Put, put};
+use crate::wal::ship::put::{Put, put};
 use crate::wal::ship::state::regions::NotEntered;
 
 /// Objects on their way into one region at the same time.
@@ -58,7 +58,7 @@ pub(crate) struct RegionUploader {
     paused_until: Option<Instant>,
     /// When the log was last compared with the keys that were used.
     keys_looked: Option<Instant>,
-    /// The spool has lost what the server still has: everything is to begin again.
+    /// The region cannot be given what the server still has: everything is to begin again.
     begin_again: bool,
 }
 
@@ -212,7 +212,7 @@ impl RegionUploader {
         let read_back = if load.body.is_none() { load.file.size } else { 0 };
         self.read_back += read_back;
         let (ship, region) = (Arc::clone(&self.ship), self.region.clone());
-        let judge = Judge { trust: self.trust.clone() };
+        let trust = self.trust.clone();
         let (held, file) = (load.body.clone(), load.file.clone());
         let task = self.puts.spawn(async move {
             let body = match held.as_deref().map(Body::sealed) {
@@ -220,7 +220,7 @@ impl RegionUploader {
                 None => ship.spool.read(&file).await,
             };
             match body {
-                Ok(body) => put(&region, &name, body, &judge).await,
+                Ok(body) => put(&region, &name, body, &trust).await,
                 Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => Put::Unreadable(error),
                 Err(error) => Put::Failed(error),
             }
@@ -274,7 +274,7 @@ impl RegionUploader {
     async fn receive_again(&mut self, load: &Load) {
         if let Err(error) = self.ship.spool.remove(&load.file).await {
             let error = error_chain(&error);
-            tracing::warn!(error, "a file of the spool that cannot be read cannot be removed either");
+            tracing::warn!(error, "a file of the spool cannot be removed");
         }
         tracing::warn!(region = %self.region.name, "WAL that cannot be given to the region is received again from the server");
         self.begin_again = true;

@@ -90,7 +90,9 @@ impl ShipState {
         self.at(region, |uploader| uploader.unverified(what));
         match &load.what {
             // CRASH SAFETY: it waits until its WAL waits under the other names, so that at any time one of them is kept.
-            What::Wal(_) => self.jobs.push_back(Job::SealAgain { load: load.clone(), body, region }),
+            What::Wal(object) => {
+                self.jobs.push_back(Job::SealAgain { object: *object, load: load.clone(), body, region })
+            }
             _ => self.pending_objects.done(region, load.file.sequence),
         }
     }
@@ -121,12 +123,7 @@ impl ShipState {
         self.wants_new_key = true;
     }
 
-    /// Whether a new key is due before its time; asked once. It is wished for again if there was none.
-    pub(crate) fn wish_for_key(&mut self) {
-        self.wants_new_key = true;
-    }
-
-    /// See [`Self::wish_for_key`].
+    /// Whether a new key is due before its time; asked once.
     pub(crate) fn take_wish_for_key(&mut self) -> bool {
         std::mem::take(&mut self.wants_new_key)
     }
