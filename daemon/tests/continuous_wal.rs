@@ -209,6 +209,7 @@ fn the_newest_backup_alone_is_not_taken_for_the_latest_where_wal_is_on_record() 
     let target = scene.site.target("back");
     let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
     assert!(said.err.contains("is not there any more; name a target"), "{}", said.err);
+    assert!(said.err.contains("--target immediate"), "there is no WAL to name a position of: {}", said.err);
     assert!(!target.exists(), "nothing is written");
     // Nor where no sign of life is left that says how far WAL went, and a region does not answer.
     for (index, region) in scene.regions.iter().enumerate() {
