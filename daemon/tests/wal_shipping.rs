@@ -337,6 +337,40 @@ async fn a_gap_at_the_end_of_a_timeline_is_on_record_in_a_region_that_answers_la
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_answers_late_hears_of_a_gap_that_another_one_fills() {
+    let world = World::new(3).await;
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 17 * MIB).await;
+    everywhere(&shipper, 1, sent).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    world.stores[2].add(Rule::always(Fault::Lost));
+    let sent_then = offer(&shipper, 1, sent, 19 * MIB).await;
+    until(&shipper, "the first region", |now| now.regions[0].durable == Some(at(1, sent_then))).await;
+    drop(shipper);
+    // The host is lost, and its spool with it; the server has only what came last.
+    let lease = StoredName::Lease { writer: world.signer.name().clone() }.key();
+    for region in [0, 1] {
+        world.stores[region].heal();
+        world.stores[region].delete(&lease).await.unwrap();
+    }
+    let spool_directory = world.dir.path().join("new-host");
+    let shipper = world.start(ShipSettings { spool_directory, ..world.settings() }).await;
+    shipper.record_gap(range(1, sent, sent_then), GapReason::SegmentRemoved).await.unwrap();
+    shipper.begin(at(1, sent_then), segment(1)).unwrap();
+    let end = offer(&shipper, 1, sent_then, 20 * MIB).await;
+    world.stores[2].heal();
+    world.stores[2].delete(&lease).await.unwrap();
+    everywhere(&shipper, 1, end).await;
+    let missed = (lsn(sent), Some(lsn(sent_then)), GapReason::RegionMissed, GapScope::Region);
+    for (region, expected) in [(0, vec![]), (1, vec![missed]), (2, vec![missed])] {
+        let log = world.log(region).await;
+        let gaps: Vec<_> = log.wal_gaps().map(|gap| (gap.from, gap.to, gap.reason, gap.scope)).collect();
+        assert_eq!(gaps, expected, "region {region}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_in_the_spool_for_a_region_is_missing_nowhere() {
     let world = World::new(2).await;
     let shipper = world.start(world.settings()).await;

@@ -13,17 +13,12 @@ use lifeboat_daemon::wal::CommitMode;
 use lifeboat_daemon::wal::ship::positions::{Offer, ShipError, UploadState};
 use lifeboat_daemon::wal::ship::settings::ShipSettings;
 use lifeboat_daemon::wal::ship::shipper::Shipper;
-use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{StoredName, WalForm};
 use lifeboat_repository::log::LogError;
 use lifeboat_repository::log::records::GapReason;
-use lifeboat_stores::{Chance, Fault, MemoryStore, Operation, PutMode, Rule, SealedBody, Store};
-use lifeboat_vocabulary::{ByteCount, Clock, ManualClock, SystemClock, UtcTime};
+use lifeboat_stores::{Chance, Fault, Operation, Rule, Store};
+use lifeboat_vocabulary::{ByteCount, Clock, SystemClock, UtcTime};
 use wal_support::*;
-
-fn puts_of_wal(fault: Fault) -> Rule {
-    Rule { operation: Some(Operation::Put), ..Rule::always(fault) }
-}
 
 fn is_away(state: &UploadState) -> bool {
     matches!(state, UploadState::Away { .. })
@@ -246,46 +241,6 @@ async fn kill_again_and_again(world: &World, settings: ShipSettings) {
     }
 }
 
-/// Somebody who may create objects takes the name of a piece.
-async fn plant(world: &World, region: usize, start: u64) {
-    let bytes = Bytes::from(format!("not ours, at {start}"));
-    let key = StoredName::WalSegment(range(1, start, start + MIB)).key();
-    let body = SealedBody { sha256: sha256(&bytes), bytes };
-    world.stores[region].put(&key, body, PutMode::CreateOnly).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_writer_stops_one_uploader_and_objects_that_nobody_signed_stop_none() {
-    let clock = Arc::new(ManualClock::at(SystemClock.now()));
-    let stores = (0..2).map(|_| Arc::new(MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock))) as Arc<dyn Store>);
-    let world = World::with(stores.collect()).await;
-    let shipper = world.start(world.settings()).await;
-    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-    // A name that is taken before we use it: its WAL goes there under other names.
-    plant(&world, 1, 17 * MIB).await;
-    let sent = offer(&shipper, 1, 16 * MIB, 18 * MIB + 10).await;
-    let now = everywhere(&shipper, 1, sent).await;
-    assert!(now.regions[1].unverified.as_ref().is_some_and(|what| what.contains("wal/00000001/")), "{now:?}");
-    assert_eq!((&now.regions[1].state, &now.regions[0].unverified), (&UploadState::Current, &None));
-    world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
-    // Another server writes with the same key.
-    let theirs = world.store_other_wal(1, range(1, 19 * MIB, 20 * MIB)).await;
-    let sent = offer(&shipper, 1, sent, 22 * MIB).await;
-    let now = until(&shipper, "a conflict", |now| matches!(now.regions[1].state, UploadState::Conflict { .. })).await;
-    assert!(
-        matches!(&now.regions[1].state, UploadState::Conflict { what } if what.contains("another writer")),
-        "{now:?}"
-    );
-    let now = until(&shipper, "the other region", |now| now.confirmed == Some(at(1, sent))).await;
-    assert_eq!((&now.regions[0].state, now.regions[0].durable), (&UploadState::Current, Some(at(1, sent))));
-    let durable = now.regions[1].durable.unwrap().lsn;
-    assert!((lsn(18 * MIB)..lsn(20 * MIB)).contains(&durable), "{durable}");
-    let key = StoredName::WalSegment(range(1, 19 * MIB, 20 * MIB)).key();
-    let kept = world.stores[1].get(&key, lifeboat_stores::ByteRange::WholeUpTo(ByteCount::from_mib(2))).await.unwrap();
-    assert_eq!(kept, theirs, "nothing is overwritten");
-    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_create_and_read_wal_alone_ships_as_well() {
     let world = World::new(1).await;
@@ -456,45 +411,4 @@ async fn what_the_spool_has_lost_is_received_again_as_long_as_the_server_has_it(
         assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region} misses nothing");
     }
     world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wal_of_an_earlier_run_whose_name_is_taken_is_received_again_and_counts_only_then() {
-    let world = World::new(1).await;
-    let shipper = world.start(world.settings()).await;
-    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-    let stored = offer(&shipper, 1, 16 * MIB, 16 * MIB + 100).await;
-    everywhere(&shipper, 1, stored).await;
-    world.stores[0].add(puts_of_wal(Fault::Lost));
-    let sent = offer(&shipper, 1, stored, 18 * MIB).await;
-    eventually("the spool keeps it", async || world.spooled().len() >= 2).await;
-    drop(shipper);
-    world.stores[0].heal();
-    plant(&world, 0, 16 * MIB).await;
-    let shipper = world.start(world.settings()).await;
-    let failed = tokio::time::timeout(Duration::from_secs(30), shipper.failed()).await;
-    assert_eq!(failed.unwrap(), "upload into a region", "this run cannot open it");
-    assert!(shipper.positions().confirmed.is_none_or(|confirmed| confirmed.lsn <= lsn(stored)));
-    drop(shipper);
-    begun_again_until_everywhere(&world, &world.settings(), sent).await;
-    assert_eq!(world.log(0).await.wal_gaps().count(), 0, "nothing is missing");
-    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
-}
-
-/// The host's task ends whenever a part of the shipper fails, and is begun again, as the supervisor does, until everything that
-/// the server sends is everywhere.
-async fn begun_again_until_everywhere(world: &World, settings: &ShipSettings, sent: u64) {
-    for _ in 0..4 {
-        let shipper = world.start(settings.clone()).await;
-        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-        offer(&shipper, 1, 16 * MIB, sent).await;
-        let is_done = tokio::select! {
-            _ = everywhere(&shipper, 1, sent) => true,
-            _ = shipper.failed() => false,
-        };
-        if is_done {
-            return;
-        }
-    }
-    panic!("a part of the shipper fails each time");
 }

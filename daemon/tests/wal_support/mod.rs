@@ -18,7 +18,7 @@ use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody};
 use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{WalOpeners, WalRead, WalReader, WalRegion};
 use lifeboat_repository::wal::{PieceSize, WalEpoch, WalLevels, WalObject, WalSealer, WalTrust};
-use lifeboat_stores::{MemoryStore, PutMode, Store, WithFaults};
+use lifeboat_stores::{Fault, MemoryStore, Operation, PutMode, Rule, Store, WithFaults};
 use lifeboat_vocabulary::{ByteCount, Clock, Lsn, SegmentSize, SystemClock, TimelineId, WalPosition};
 use tempfile::TempDir;
 
@@ -230,4 +230,27 @@ pub async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
         assert!(tokio::time::Instant::now() < patience, "{what} never comes true");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The fault meets what is written.
+pub fn puts_of_wal(fault: Fault) -> Rule {
+    Rule { operation: Some(Operation::Put), ..Rule::always(fault) }
+}
+
+/// The host's task ends whenever a part of the shipper fails, and is begun again, as the supervisor does, until everything that
+/// the server sends is everywhere.
+pub async fn begun_again_until_everywhere(world: &World, settings: &ShipSettings, sent: u64) {
+    for _ in 0..4 {
+        let shipper = world.start(settings.clone()).await;
+        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+        offer(&shipper, 1, 16 * MIB, sent).await;
+        let is_done = tokio::select! {
+            _ = everywhere(&shipper, 1, sent) => true,
+            _ = shipper.failed() => false,
+        };
+        if is_done {
+            return;
+        }
+    }
+    panic!("a part of the shipper fails each time");
 }

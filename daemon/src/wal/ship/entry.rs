@@ -16,7 +16,7 @@ use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::Found;
-use crate::wal::ship::verify;
+use crate::wal::ship::verify::{self, Signed};
 
 /// Objects that are remembered by name, at the most: months of slices. A region with more has no head that can be used.
 const OBJECTS_MAX: usize = 2_000_000;
@@ -131,7 +131,7 @@ async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Opt
             }
         }
     }
-    let (signed, unverified) = verify::signed(region, trust, objects).await?;
+    let Signed { objects: signed, taken, unverified } = verify::signed(region, trust, objects).await?;
     let objects: Vec<_> = signed.iter().map(|signed| signed.object).collect();
     let end = |range: WalRange| WalPosition { timeline: range.timeline, lsn: range.end };
     let told = || log.gaps_as_told().filter(|told| told.standing == KeyStanding::InForce).map(|told| told.gap);
@@ -159,7 +159,7 @@ async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Opt
     let checksums = marks.clone().map(|(range, mark)| (range, mark.content_crc)).collect();
     let records = marks.filter_map(|(range, mark)| Some((end(range), mark.record?)));
     let records = head_record.into_iter().chain(records).collect();
-    Ok(Found { durable, objects, gaps, losses, records, checksums, given_up, unverified, has_revoked_keys })
+    Ok(Found { durable, objects, gaps, losses, records, checksums, given_up, taken, unverified, has_revoked_keys })
 }
 
 /// Where the keys for WAL begin that a key in force has put on record.

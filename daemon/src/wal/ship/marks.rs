@@ -94,11 +94,21 @@ struct RegionMark {
     held: Kept,
     /// What is on record as missing there for ever: one gets past it, and it is no copy.
     lost: Kept,
+    /// What the spool has and cannot give it: its names are taken there, and nobody here can open what an earlier run has sealed.
+    out_of_reach: Kept,
     durable: Option<Place>,
     safe: Option<Place>,
 }
 
 impl RegionMark {
+    /// How far the spool has without a hole what it can give the region.
+    fn end_of_spooled(&self, from: Place, spooled: &RangeSet) -> Lsn {
+        let end = spooled.end_from(from.lsn);
+        let Some(out_of_reach) = self.out_of_reach.get(&from.timeline) else { return end };
+        let within_reach = out_of_reach.missing(Stretch { start: from.lsn, end });
+        within_reach.first().filter(|first| first.start == from.lsn).map_or(from.lsn, |first| first.end)
+    }
+
     fn holds_anything(&self) -> bool {
         self.held.values().any(|held| held.end().is_some())
     }
@@ -203,7 +213,20 @@ impl Marks {
         if let Some(span) = self.line.get_mut(&bytes.timeline) {
             span.spooled.add(bytes.into());
         }
+        for mark in &mut self.regions {
+            if let Some(out_of_reach) = mark.out_of_reach.get_mut(&bytes.timeline) {
+                out_of_reach.remove(bytes.into());
+            }
+        }
         (0..self.regions.len()).for_each(|region| self.advance(region));
+    }
+
+    /// The spool has these bytes and cannot give them to a region; but for what it has of them in other objects.
+    pub(crate) fn out_of_reach(&mut self, region: usize, bytes: WalRange, kept: &Kept) {
+        let Some(mark) = self.regions.get_mut(region) else { return };
+        let kept = kept.get(&bytes.timeline).cloned().unwrap_or_default();
+        let out_of_reach = mark.out_of_reach.entry(bytes.timeline).or_default();
+        kept.missing(bytes.into()).into_iter().for_each(|missing| out_of_reach.add(missing));
     }
 
     /// It is on record that a region will never have these bytes, which others may have. It gets past them; in the quorum it
@@ -229,11 +252,21 @@ impl Marks {
         if begun.is_some_and(|begun| lost.end <= begun) {
             return true;
         }
-        let (without, with): (Vec<_>, Vec<_>) =
-            (0..self.regions.len()).partition(|&region| self.has_lost(region, lost));
-        // Where too few are left that could have it, all that are left must.
-        let needed = self.quorum.min(self.regions.len() - without.len());
-        with.into_iter().filter(|&region| self.holds(region, lost)).count() >= needed
+        let with: Vec<_> = (0..self.regions.len()).filter(|&region| !self.has_lost(region, lost)).collect();
+        self.are_enough(&with, lost)
+    }
+
+    /// Whether enough of these regions have some bytes that the others lack. Where too few are left that could have them, all that
+    /// are left must; where none is left, nobody has them.
+    fn are_enough(&self, with: &[usize], bytes: WalRange) -> bool {
+        let needed = self.quorum.min(with.len());
+        needed > 0 && with.iter().filter(|&&region| self.holds(region, bytes)).count() >= needed
+    }
+
+    /// Whether enough other regions have bytes that this one lacks.
+    pub(crate) fn is_made_up_for(&self, region: usize, bytes: WalRange) -> bool {
+        let others: Vec<_> = (0..self.regions.len()).filter(|&other| other != region).collect();
+        self.are_enough(&others, bytes)
     }
 
     /// A region has these bytes, or nobody ever will, which is on record.
@@ -258,7 +291,7 @@ impl Marks {
             let held = mark.held.get(&place.timeline).map_or(place.lsn, |held| held.end_from(place.lsn));
             let spooled = match over {
                 Over::Region => place.lsn,
-                Over::RegionAndSpool => span.spooled.end_from(place.lsn),
+                Over::RegionAndSpool => mark.end_of_spooled(place, &span.spooled),
             };
             if held.max(spooled) > place.lsn {
                 place.lsn = held.max(spooled);

@@ -83,6 +83,8 @@ struct Entry {
     piece: Option<u64>,
     /// Of a piece: the slices whose place it took.
     slices: Vec<u64>,
+    /// Whether an earlier run has sealed it.
+    is_of_earlier_run: bool,
 }
 
 impl Entry {
@@ -202,7 +204,10 @@ impl PendingObjects {
         if matches!(&what, What::Wal(slice) if slice.form == WalForm::Slice) {
             self.open_slices.push(sequence);
         }
-        let entry = Entry { what, file, body, spool, ways, sealed_at: now, piece: None, slices: slices.clone() };
+        let is_of_earlier_run = spool == InSpool::Yes;
+        let slices_of = slices.clone();
+        let entry =
+            Entry { what, file, body, spool, ways, sealed_at: now, piece: None, slices: slices_of, is_of_earlier_run };
         for (region, way) in entry.ways.iter().enumerate() {
             if let (Way::Open, Some(lacking)) = (way, self.lacking.get_mut(region)) {
                 *lacking += entry.file.size;
@@ -283,6 +288,20 @@ impl PendingObjects {
             .map(|(&sequence, _)| sequence)
             .collect();
         found.into_iter().for_each(|sequence| self.finish(region, sequence));
+    }
+
+    /// A region was asked what it has: these names are taken there by what is not ours. What an earlier run has sealed under them
+    /// cannot go there; its file stays as long as another region lacks it. Returns the WAL of it.
+    pub(crate) fn taken(&mut self, region: usize, names: &[WalObject]) -> Vec<WalRange> {
+        let names: HashSet<&WalObject> = names.iter().collect();
+        let is_out = |entry: &Entry| {
+            let is_taken = matches!(&entry.what, What::Wal(object) if names.contains(object));
+            entry.is_of_earlier_run && is_taken && entry.lacks(region)
+        };
+        let out = self.entries.iter().filter(|(_, entry)| is_out(entry));
+        let out: Vec<_> = out.filter_map(|(&sequence, entry)| Some((sequence, entry.what.range()?))).collect();
+        out.iter().for_each(|(sequence, _)| self.finish(region, *sequence));
+        out.into_iter().map(|(_, range)| range).collect()
     }
 
     /// Whether every region was found to have this object before.

@@ -45,6 +45,19 @@ impl RangeSet {
         self.stretches.insert(start, end);
     }
 
+    /// Takes the bytes of `removed` out.
+    pub(crate) fn remove(&mut self, removed: Stretch) {
+        for Stretch { start, end } in std::mem::take(self).stretches() {
+            self.add(Stretch { start, end: end.min(removed.start) });
+            self.add(Stretch { start: start.max(removed.end), end });
+        }
+    }
+
+    /// The stretches, in order.
+    fn stretches(self) -> impl Iterator<Item = Stretch> {
+        self.stretches.into_iter().map(|(start, end)| Stretch { start, end })
+    }
+
     /// Where the bytes end that follow `from` without a hole; `from` itself if the set does not have that byte.
     pub(crate) fn end_from(&self, from: Lsn) -> Lsn {
         match self.stretches.range(..=from).next_back() {

@@ -44,6 +44,8 @@ struct Epoch {
     /// When the next one is due.
     until: UtcTime,
     objects: u64,
+    /// Somebody has taken its name in a region: there it opens nothing.
+    is_spoiled: bool,
 }
 
 /// Does the jobs of the state, one after the other.
@@ -184,17 +186,22 @@ impl Sealing {
     /// The key for now. A new one is announced to all regions before anything that is sealed under it.
     async fn epoch(&mut self, at: WalPosition) -> anyhow::Result<Arc<WalEpoch>> {
         let now = self.ship.now();
-        let is_spoiled = self.ship.quietly(ShipState::take_wish_for_key);
+        let is_due = self.ship.quietly(ShipState::take_wish_for_key);
         // One that was made while the clock was far ahead would be in use for as long as that was.
         let longest = EPOCH_AGE + EPOCH_GRACE;
         let is_of_its_time = |epoch: &Epoch| now < epoch.until && epoch.until.since(now) <= longest;
-        let fresh = |epoch: &&Epoch| !is_spoiled && is_of_its_time(epoch) && epoch.objects < EPOCH_OBJECTS_MAX;
+        let fresh = |epoch: &&Epoch| !is_due && is_of_its_time(epoch) && epoch.objects < EPOCH_OBJECTS_MAX;
         if let Some(epoch) = self.epoch.as_ref().filter(fresh) {
             return Ok(Arc::clone(&epoch.epoch));
         }
         match (self.new_epoch(at, now).await, &mut self.epoch) {
             (Ok(epoch), current) => {
-                *current = Some(Epoch { epoch: Arc::clone(&epoch), until: now.plus(EPOCH_AGE), objects: 0 });
+                *current = Some(Epoch {
+                    epoch: Arc::clone(&epoch),
+                    until: now.plus(EPOCH_AGE),
+                    objects: 0,
+                    is_spoiled: false,
+                });
                 self.earlier.push_back(Arc::clone(&epoch));
                 if self.earlier.len() > EPOCHS_KEPT {
                     self.earlier.pop_front();
@@ -205,8 +212,8 @@ impl Sealing {
             }
             // The key in use is as good as it was; what must not happen is that WAL stays here.
             (Err(error), Some(old)) => {
-                // A region in which its slots are not what its record says cannot read what is sealed under it.
-                let grace = if is_spoiled { SPOILED_GRACE } else { EPOCH_GRACE };
+                old.is_spoiled |= is_due;
+                let grace = if old.is_spoiled { SPOILED_GRACE } else { EPOCH_GRACE };
                 let error = format!("{error:#}");
                 tracing::warn!(error, again_in = ?grace, "no new key for WAL; the old one stays in use");
                 (old.until, old.objects) = (now.plus(grace), 0);

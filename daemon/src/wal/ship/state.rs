@@ -25,6 +25,7 @@ use crate::wal::ship::pending::{Load, PendingObjects, SpoolWork, What};
 use crate::wal::ship::piece::{Cut, CutPolicy, Moment, OpenPiece};
 use crate::wal::ship::positions::{Positions, RegionPosition, ShipError};
 use crate::wal::ship::state::found_wal::FoundWal;
+use crate::wal::ship::state::gaps::NarrowGap;
 use crate::wal::ship::state::records::Records;
 use crate::wal::ship::uploader_state::UploaderState;
 
@@ -80,6 +81,8 @@ pub(crate) struct Found {
     pub(crate) checksums: Vec<(WalRange, u32)>,
     /// Records before this were given up by a person, because the server has lost them.
     pub(crate) given_up: Option<WalPosition>,
+    /// Names of WAL that are taken there by what does not count.
+    pub(crate) taken: Vec<WalObject>,
     /// What lies there under names of WAL and is not ours.
     pub(crate) unverified: Option<String>,
     /// Whether keys were revoked there.
@@ -126,7 +129,7 @@ pub(crate) struct ShipState {
     gaps: Kept,
     early: Vec<Early>,
     /// Missing WAL that no region has which could be asked.
-    narrow_gaps: Vec<(WalRange, GapReason)>,
+    narrow_gaps: Vec<NarrowGap>,
     wants_new_key: bool,
     /// Keys whose objects this run can open.
     own_keys: Vec<EpochId>,

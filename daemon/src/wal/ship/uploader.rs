@@ -24,7 +24,7 @@ use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
-use crate::wal::ship::state::regions::NotEntered;
+use crate::wal::ship::state::regions::{AfterTaken, NotEntered};
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
@@ -247,23 +247,18 @@ impl RegionUploader {
             Put::Stored => self.took(load),
             Put::Failed(error) => self.refused(load, &error.into()),
             Put::Conflict(what) => self.conflict(what),
-            Put::Planted { what, body } => self.planted(load, what, body).await,
+            Put::Planted { what, body } => self.planted(load, what, body),
             Put::Unreadable(error) => {
                 let error = error_chain(&error);
                 let (region, sequence) = (&self.region.name, load.file.sequence);
                 tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
-                self.gone(load).await;
+                if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
+                    return self.receive_again(load).await;
+                }
+                let (index, time) = (self.index, self.ship.now());
+                self.ship.change(|ship_state| ship_state.lost(index, load, time));
             }
         }
-    }
-
-    /// What was received before cannot be given to the region.
-    async fn gone(&mut self, load: &Load) {
-        if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
-            return self.receive_again(load).await;
-        }
-        let (index, time) = (self.index, self.ship.now());
-        self.ship.change(|ship_state| ship_state.lost(index, load, time));
     }
 
     /// The server was not told that this WAL is safe, so its slot still holds it: the task ends, is begun again, and receives
@@ -276,7 +271,7 @@ impl RegionUploader {
             let error = error_chain(&error);
             tracing::warn!(error, "a file of the spool cannot be removed");
         }
-        tracing::warn!(region = %self.region.name, "WAL that cannot be given to the region is received again from the server");
+        tracing::warn!(region = %self.region.name, "WAL that the spool has lost is received again from the server");
         self.begin_again = true;
     }
 
@@ -300,14 +295,16 @@ impl RegionUploader {
 
     /// Somebody has taken the name. What it should have held goes there under other names, as slices. WAL of an earlier run can be
     /// opened only by who can read: it comes from the server again, or is missing there.
-    async fn planted(&mut self, load: &Load, what: String, body: SealedBody) {
+    fn planted(&mut self, load: &Load, what: String, body: SealedBody) {
         tracing::error!(region = %self.region.name, what, "a name for WAL is taken by an object that is not ours");
         (self.pause, self.paused_until) = (PAUSE_MIN, None);
         let key = WalTrust::claimed_epoch(&body.bytes).ok();
         let can_open = |key| self.ship.look(|ship_state| ship_state.can_open(key));
         if matches!(load.what, What::Wal(_)) && !key.is_some_and(can_open) {
-            self.ship.change(|ship_state| ship_state.unverified(self.index, what));
-            return self.gone(load).await;
+            let (index, time) = (self.index, self.ship.now());
+            let after = self.ship.change(|ship_state| ship_state.cannot_go(index, load, what, time));
+            self.begin_again |= after == AfterTaken::BeginAgain;
+            return;
         }
         self.ship.change(|ship_state| ship_state.planted(self.index, load, what, body));
     }

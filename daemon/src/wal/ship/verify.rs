@@ -57,30 +57,39 @@ pub(crate) async fn verify(region: &RegionStore, trust: &WalTrust, object: WalOb
     })
 }
 
-/// Those of the objects that are signed for their places, and the first of the others. Those are reported, and count for
-/// nothing. Those of revoked keys count for nothing either, and are nothing to report: a restore reads them.
+/// What became of the objects that a region lists.
+#[derive(Debug, Default)]
+pub(crate) struct Signed {
+    /// Those that are signed for their places.
+    pub(crate) objects: Vec<SignedObject>,
+    /// The names of all others: they are taken.
+    pub(crate) taken: Vec<WalObject>,
+    /// What is wrong with the first that nobody of ours has signed.
+    pub(crate) unverified: Option<String>,
+}
+
+/// Verifies which of the objects are signed for their places. Those that are not are reported, and count for nothing. Those of
+/// revoked keys count for nothing either, and are nothing to report: a restore reads them.
 ///
 /// # Errors
 /// If the region does not give one of them.
-pub(crate) async fn signed(
-    region: &RegionStore,
-    trust: &WalTrust,
-    objects: Vec<WalObject>,
-) -> anyhow::Result<(Vec<SignedObject>, Option<String>)> {
+pub(crate) async fn signed(region: &RegionStore, trust: &WalTrust, objects: Vec<WalObject>) -> anyhow::Result<Signed> {
     let verified = futures_util::stream::iter(objects).map(|object| async move {
         let verified = verify(region, trust, object).await;
         let verified = verified.with_context(|| format!("read {}, to verify who signed it", object.key()))?;
         anyhow::Ok((object, verified))
     });
     let mut verified = verified.buffered(PARALLEL);
-    let (mut signed, mut refused, mut first) = (Vec::new(), 0_usize, None);
+    let (mut signed, mut refused) = (Signed::default(), 0_usize);
     while let Some((object, outcome)) = verified.try_next().await? {
         match outcome {
-            Verified::Signed(mark) => signed.push(SignedObject { object, mark }),
-            Verified::Gone | Verified::Revoked => {}
+            Verified::Signed(mark) => signed.objects.push(SignedObject { object, mark }),
+            Verified::Gone => {}
+            Verified::Revoked => signed.taken.push(object),
             Verified::Refused(why) => {
                 refused += 1;
-                first.get_or_insert_with(|| format!("{}: {why}", object.key()));
+                signed.taken.push(object);
+                signed.unverified.get_or_insert_with(|| format!("{}: {why}", object.key()));
                 if refused <= TOLD {
                     tracing::warn!(region = %region.name, key = %object.key(), why, "an object below wal/ or slices/ is not ours and counts for nothing");
                 }
@@ -90,5 +99,5 @@ pub(crate) async fn signed(
     if refused > TOLD {
         tracing::warn!(region = %region.name, refused, "objects below wal/ and slices/ are not ours and count for nothing");
     }
-    Ok((signed, first))
+    Ok(signed)
 }

@@ -174,7 +174,7 @@ async fn prefetching_stays_within_its_limit() {
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(reads(), 4, "one that was asked for, and three ahead");
-    let files = std::fs::read_dir(scene.dir.path().join("segments")).unwrap().count();
+    let files = std::fs::read_dir(scene.dir.path().join("kept/segments")).unwrap().count();
     assert!(files <= 4, "{files}");
 }
 
@@ -222,7 +222,7 @@ async fn a_segment_that_does_not_follow_the_one_before_is_a_failure_also_for_who
         }
     }
     assert_whole(&middle.prefetcher.answer(&name(2, 7)).await);
-    let files = std::fs::read_dir(middle.dir.path().join("segments")).unwrap();
+    let files = std::fs::read_dir(middle.dir.path().join("kept/segments")).unwrap();
     assert!(files.count() <= 4, "what was refused does not stay");
 }
 

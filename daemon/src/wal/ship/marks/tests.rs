@@ -380,6 +380,15 @@ fn a_recorded_loss_of_one_region_is_no_copy_in_the_quorum() {
         assert_eq!(marks.durable(0), Some(at(1, 40)), "{why}: it gets past what it lost");
         assert_eq!(marks.quorum(), Some(at(1, expected)), "{why}");
     }
+    // Where no other region is, nobody has it: the server keeps it.
+    let mut marks = Marks::new(1, 1);
+    marks.enter(0, None);
+    marks.begin(at(1, 8));
+    marks.receive(lsn(40));
+    marks.hold(0, range(1, 8..20));
+    marks.lose(0, range(1, 20..30));
+    marks.hold(0, range(1, 30..40));
+    assert_eq!(marks.quorum(), Some(at(1, 20)));
     // What is lost before the place where this process began, nobody can receive again.
     let mut marks = Marks::new(1, 1);
     marks.found(at(1, 8));

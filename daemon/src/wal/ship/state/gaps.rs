@@ -6,14 +6,23 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
 use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime, WalPosition};
 
+use crate::wal::ship::marks::Kept;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::Load;
-use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::{Early, Job, ShipState};
+
+/// Missing WAL, as long as a region could not be asked whether it has it.
+#[derive(Clone, Debug)]
+pub(crate) struct NarrowGap {
+    missing: WalRange,
+    reason: GapReason,
+    /// The regions that were found not to have it.
+    lacking: Vec<usize>,
+}
 
 /// What a region has told that it has.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// It has everything before this.
     pub(super) durable: Option<WalPosition>,
     /// And this.
@@ -21,9 +30,9 @@ pub(super) struct Told {
 }
 
 impl Told {
-    fn holds(&self, range: WalRange) -> bool {
+    fn holds_or_gets(&self, range: WalRange, kept: &Kept) -> bool {
         let WalRange { timeline, end, .. } = range;
-        let mut held = RangeSet::default();
+        let mut held = kept.get(&timeline).cloned().unwrap_or_default();
         self.held.iter().filter(|held| held.timeline == timeline).for_each(|range| held.add((*range).into()));
         self.durable.is_some_and(|durable| (durable.timeline, durable.lsn) >= (timeline, end))
             || held.covers(range.into())
@@ -75,47 +84,58 @@ impl ShipState {
             return;
         }
         let (known, unknown): (Vec<_>, Vec<_>) = (0..self.regions.len()).partition(|&region| self.is_known(region));
-        // What waits in the spool for a region it gets.
-        let gets = |region| self.marks.holds_or_gets(region, missing, &self.pending_objects.kept_for(region));
-        let lacking: Vec<_> = known.iter().copied().filter(|&region| !gets(region)).collect();
-        match (lacking.len() == known.len(), unknown.is_empty()) {
+        let lacking: Vec<_> = known.iter().copied().filter(|&region| !self.gets(region, missing)).collect();
+        let is_missing_in_all = lacking.len() == known.len();
+        match (is_missing_in_all, unknown.is_empty()) {
             (true, true) => self.notice_gap(missing, reason, None, time),
             // A region that could not be asked may have it: until it answers, the others speak for themselves.
-            (true, false) => {
-                self.notice_gap(missing, reason, Some(lacking), time);
-                self.narrow_gaps.push((missing, reason));
-            }
+            (true, false) => self.notice_gap(missing, reason, Some(lacking.clone()), time),
             (false, _) if lacking.is_empty() => {}
-            (false, _) => self.notice_gap(missing, GapReason::RegionMissed, Some(lacking), time),
+            (false, _) => self.notice_gap(missing, GapReason::RegionMissed, Some(lacking.clone()), time),
+        }
+        if !unknown.is_empty() {
+            self.narrow_gaps.push(NarrowGap { missing, reason, lacking });
         }
     }
 
+    /// Whether a region has WAL, or what waits in the spool for it has.
+    pub(super) fn gets(&self, region: usize, range: WalRange) -> bool {
+        self.marks.holds_or_gets(region, range, &self.pending_objects.kept_for(region))
+    }
+
     /// A region has answered: what the others lack is missing everywhere if it lacks it as well, and no region is left that
-    /// could not be asked. What it has is what it told: its place may be on a later timeline by now, behind what it lacks.
+    /// could not be asked. Who was found to lack it does not have it, however far it has come since: behind the end of a timeline
+    /// all go on on the next one.
     pub(super) fn widen_gaps(&mut self, region: usize, told: &Told, time: UtcTime) {
         let all_known = (0..self.regions.len()).all(|region| self.is_known(region));
-        for (missing, reason) in std::mem::take(&mut self.narrow_gaps) {
-            let holder = (0..self.regions.len()).find(|&other| {
-                let holds = if other == region { told.holds(missing) } else { self.marks.holds(other, missing) };
-                self.is_known(other) && holds && !self.marks.has_lost(other, missing)
-            });
-            match (holder, all_known) {
-                (Some(_), _) => {}
-                (None, true) => self.notice_gap(missing, reason, None, time),
-                (None, false) => {
-                    self.notice_gap(missing, reason, Some(vec![region]), time);
-                    self.narrow_gaps.push((missing, reason));
-                }
+        for mut gap in std::mem::take(&mut self.narrow_gaps) {
+            let NarrowGap { missing, reason, .. } = gap;
+            let has_lost = self.marks.has_lost(region, missing);
+            if has_lost || !told.holds_or_gets(missing, &self.pending_objects.kept_for(region)) {
+                gap.lacking.push(region);
+            }
+            let holds = |other| !gap.lacking.contains(&other) && (other == region || self.gets(other, missing));
+            let is_held = (0..self.regions.len()).any(|other| self.is_known(other) && holds(other));
+            let is_new = gap.lacking.contains(&region) && !has_lost;
+            match (is_held, all_known) {
+                (false, true) => self.notice_gap(missing, reason, None, time),
+                (false, false) => self.notice_gap(missing, reason, Some(vec![region]), time),
+                (true, _) if is_new => self.notice_gap(missing, GapReason::RegionMissed, Some(vec![region]), time),
+                (true, _) => {}
+            }
+            if !all_known {
+                self.narrow_gaps.push(gap);
             }
         }
     }
 
     /// What a region that has answered has on record as missing there, for a reason that holds for all.
-    pub(super) fn missing_in(&mut self, losses: &[(WalRange, GapReason)]) {
+    pub(super) fn missing_in(&mut self, region: usize, losses: &[(WalRange, GapReason)]) {
         for (range, reason) in losses {
-            let is_new = !self.narrow_gaps.iter().any(|(known, _)| known == range);
-            if *reason != GapReason::RegionMissed && is_new {
-                self.narrow_gaps.push((*range, *reason));
+            match self.narrow_gaps.iter_mut().find(|gap| gap.missing == *range) {
+                Some(known) => known.lacking.push(region),
+                None if *reason == GapReason::RegionMissed => {}
+                None => self.narrow_gaps.push(NarrowGap { missing: *range, reason: *reason, lacking: vec![region] }),
             }
         }
     }
@@ -150,7 +170,7 @@ impl ShipState {
     /// Neither memory nor spool nor the server can give an object any more: the region will never get it.
     pub(crate) fn lost(&mut self, region: usize, load: &Load, time: UtcTime) {
         self.pending_objects.done(region, load.file.sequence);
-        if let Some(range) = load.what.range().filter(|range| !self.marks.holds(region, *range)) {
+        if let Some(range) = load.what.range().filter(|range| !self.gets(region, *range)) {
             self.notice_gap(range, GapReason::RegionMissed, Some(vec![region]), time);
         }
     }

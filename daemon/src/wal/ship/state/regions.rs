@@ -1,6 +1,7 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
 use lifeboat_repository::format::ids::EpochId;
+use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::WalObject;
 use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{RecordMark, RegionName, UtcTime, WalPosition};
@@ -24,6 +25,13 @@ pub(crate) enum NotEntered {
     Leased(String),
 }
 
+/// What follows where the name of WAL of an earlier run is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterTaken {
+    GoOn,
+    BeginAgain,
+}
+
 /// What was sealed.
 #[derive(Debug)]
 pub(crate) struct Sealed {
@@ -36,7 +44,7 @@ pub(crate) struct Sealed {
 impl ShipState {
     /// A region has told what it has, and its lease is ours.
     pub(crate) fn entered(&mut self, region: usize, found: Found, time: UtcTime) {
-        let Found { durable, objects, gaps, losses, records, checksums, given_up, unverified, has_revoked_keys } =
+        let Found { durable, objects, gaps, losses, records, checksums, given_up, taken, unverified, has_revoked_keys } =
             found;
         self.has_revoked_keys |= has_revoked_keys;
         let durable = durable.or(self.owed);
@@ -48,7 +56,7 @@ impl ShipState {
             self.marks.hold(region, range);
         }
         losses.iter().for_each(|(range, _)| self.marks.lose(region, *range));
-        self.missing_in(&losses);
+        self.missing_in(region, &losses);
         let is_given_up =
             |record: &RecordMark| given_up.is_some_and(|up| up.timeline == record.timeline && record.end <= up.lsn);
         let highest = records.iter().max_by_key(|(end, _)| (end.timeline, end.lsn));
@@ -57,6 +65,9 @@ impl ShipState {
         }
         records.into_iter().for_each(|(end, record)| self.found_record(end, record));
         checksums.into_iter().for_each(|(range, crc)| self.found_wal.add(range, crc));
+        let out_of_reach = self.pending_objects.taken(region, &taken);
+        let kept = self.pending_objects.kept_for(region);
+        out_of_reach.into_iter().for_each(|range| self.marks.out_of_reach(region, range, &kept));
         self.marks.enter(region, durable);
         self.pending_objects.present(region, objects);
         self.at(region, |uploader| {
@@ -97,9 +108,25 @@ impl ShipState {
         }
     }
 
-    /// Something lies under a name of WAL that is not ours.
-    pub(crate) fn unverified(&mut self, region: usize, what: String) {
+    /// What an earlier run has sealed cannot go to a region, because its name is taken there, and nobody here can open it. Its file
+    /// stays as long as another region lacks it. Returns whether the task is to begin again: then the name is known to be taken,
+    /// and WAL is received from there once more.
+    ///
+    /// CRASH SAFETY: a loss is put on record only where enough other regions have the WAL. Else nothing is, so that the server is
+    /// not told, and the next start asks it.
+    pub(crate) fn cannot_go(&mut self, region: usize, load: &Load, what: String, time: UtcTime) -> AfterTaken {
         self.at(region, |uploader| uploader.unverified(what));
+        self.pending_objects.done(region, load.file.sequence);
+        let Some(range) = load.what.range() else { return AfterTaken::GoOn };
+        if self.gets(region, range) {
+            return AfterTaken::GoOn;
+        }
+        // The names that lie before the first key in force are not looked at, so another start would find the same.
+        if !self.has_revoked_keys && !self.marks.is_made_up_for(region, range) {
+            return AfterTaken::BeginAgain;
+        }
+        self.notice_gap(range, GapReason::RegionMissed, Some(vec![region]), time);
+        AfterTaken::GoOn
     }
 
     /// The WAL of a load waits for a region in these objects as well.
