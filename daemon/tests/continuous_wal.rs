@@ -200,7 +200,7 @@ fn the_newest_backup_alone_is_not_taken_for_the_latest_where_wal_is_on_record() 
     server.psql("postgres", LEDGER).unwrap();
     let (scene, daemon) = protected(&server, "", "");
     scene.wait_until_durable(&insert(&server, 1, 100));
-    drop(daemon);
+    assert_eq!(daemon.stop(), Some(0));
     for (index, region) in scene.regions.iter().enumerate() {
         for key in scene.keys(index, "wal/").into_iter().chain(scene.keys(index, "slices/")) {
             region.remove_raw(BUCKET, &key).unwrap();
@@ -215,10 +215,13 @@ fn the_newest_backup_alone_is_not_taken_for_the_latest_where_wal_is_on_record() 
     for (index, region) in scene.regions.iter().enumerate() {
         scene.keys(index, "state/head-").iter().for_each(|key| assert!(region.remove_raw(BUCKET, key).unwrap()));
     }
+    let moment = scene.site.target("moment");
+    let said = scene.site.restore(&["restore", "--dry-run", "--to", moment.to_str().unwrap()]).expect(0);
+    assert!(said.out.contains("keys for WAL are on record, and no WAL is stored"), "{}", said.out);
     scene.regions[1].faults().change(|plan| plan.dead = true);
     let said = scene.site.restore(&["restore", "--to", target.to_str().unwrap()]).expect(10);
     assert!(said.err.contains("wait for it, or accept"), "{}", said.err);
-    assert_eq!(ledger(&restored(&scene, "back", server.major(), &["--target", "immediate"])), "0 to 0");
+    assert_eq!(ledger(&restored(&scene, "immediate", server.major(), &["--target", "immediate"])), "0 to 0");
 }
 
 #[test]

@@ -26,6 +26,13 @@ use crate::target::wal_source::{Extent, SourceError, WalSource};
 /// How often the repository is asked for again while no region answers.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Whether WAL was ever written beside the backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeysForWal {
+    OnRecord,
+    None,
+}
+
 /// Reads WAL from all regions that were not given up.
 pub(crate) struct Archive {
     reader: WalReader,
@@ -161,6 +168,15 @@ impl Archive {
         let fits = fixed == Some(&row.record.backup) || row.record.integrity() == Integrity::Intact;
         let has_these_segments = segment_size(&row.record).is_ok_and(|size| size == self.segment);
         fits && has_these_segments && !row.is_disputed() && row.holders().next().is_some()
+    }
+
+    /// Whether a region that was read has a key for WAL on record.
+    pub(crate) fn keys_for_wal(&self) -> KeysForWal {
+        let mut logs = self.regions.iter().filter_map(|region| region.log.as_ref().ok());
+        match logs.any(|(log, _)| log.wal_epochs().next().is_some()) {
+            true => KeysForWal::OnRecord,
+            false => KeysForWal::None,
+        }
     }
 
     async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {

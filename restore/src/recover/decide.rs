@@ -10,7 +10,7 @@ use lifeboat_repository::log::KeyStanding;
 use lifeboat_vocabulary::{Clock, RegionName, SystemClock, WalPosition};
 
 use crate::command_line::RestoreArgs;
-use crate::fetch::archive::{Archive, segment_size};
+use crate::fetch::archive::{Archive, KeysForWal, segment_size};
 use crate::target::coverage::segment_start;
 use crate::target::prove::{Proof, Question, StopAt};
 use crate::target::recovery_target::{Goal, GoalOrigin, Target};
@@ -52,7 +52,7 @@ pub(crate) async fn decide(
     // A region that does not answer may have WAL, and a sign of life may say that there was some.
     let is_alone = !inventory.view.has_wal() && inventory.view.heads.is_empty() && inventory.unanswered.is_empty();
     if is_latest && !args.standby && target.origin == GoalOrigin::Default && is_alone {
-        return Ok(backup_alone(newest, target));
+        return Ok(backup_alone(newest, target, archive.keys_for_wal()));
     }
     let source = Arc::clone(&archive) as Arc<dyn WalSource>;
     let survey =
@@ -85,8 +85,9 @@ fn standing_text(row: &CatalogRow) -> Option<String> {
 }
 
 /// Nothing but backups is stored: the newest one, with the WAL that it carries.
-fn backup_alone(row: &CatalogRow, target: Target) -> Decision {
+fn backup_alone(row: &CatalogRow, target: Target, keys_for_wal: KeysForWal) -> Decision {
     let WalPosition { timeline, lsn } = row.record.stop();
+    let gone = "keys for WAL are on record, and no WAL is stored: what was committed behind this backup may be lost";
     let proof = Proof {
         backup: row.record.backup.clone(),
         timeline,
@@ -94,7 +95,11 @@ fn backup_alone(row: &CatalogRow, target: Target) -> Decision {
         stop: StopAt::End,
         expected: lsn,
         found: "no WAL is stored beside the backups; it recovers from its own".to_owned(),
-        warnings: standing_text(row).into_iter().collect(),
+        warnings: (keys_for_wal == KeysForWal::OnRecord)
+            .then(|| gone.to_owned())
+            .into_iter()
+            .chain(standing_text(row))
+            .collect(),
     };
     Decision { row: row.clone(), target, proof, fetch: None, without: Vec::new() }
 }

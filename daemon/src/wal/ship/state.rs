@@ -3,6 +3,7 @@
 
 pub(crate) mod found_wal;
 pub(crate) mod gaps;
+pub(crate) mod narrow_gap;
 pub(crate) mod records;
 pub(crate) mod regions;
 
@@ -25,7 +26,7 @@ use crate::wal::ship::pending::{Load, PendingObjects, SpoolWork, What};
 use crate::wal::ship::piece::{Cut, CutPolicy, Moment, OpenPiece};
 use crate::wal::ship::positions::{Positions, RegionPosition, ShipError};
 use crate::wal::ship::state::found_wal::FoundWal;
-use crate::wal::ship::state::gaps::NarrowGap;
+use crate::wal::ship::state::narrow_gap::NarrowGap;
 use crate::wal::ship::state::records::Records;
 use crate::wal::ship::uploader_state::UploaderState;
 

@@ -4,40 +4,12 @@ use std::sync::Arc;
 
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
-use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime, WalPosition};
+use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
 
-use crate::wal::ship::marks::Kept;
 use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::Load;
+use crate::wal::ship::state::narrow_gap::{NarrowGap, Told};
 use crate::wal::ship::state::{Early, Job, ShipState};
-
-/// Missing WAL, as long as a region could not be asked whether it has it.
-#[derive(Clone, Debug)]
-pub(crate) struct NarrowGap {
-    missing: WalRange,
-    reason: GapReason,
-    /// The regions that were found not to have it.
-    lacking: Vec<usize>,
-}
-
-/// What a region has told that it has.
-#[derive(Debug)]
-pub(crate) struct Told {
-    /// It has everything before this.
-    pub(super) durable: Option<WalPosition>,
-    /// And this.
-    pub(super) held: Vec<WalRange>,
-}
-
-impl Told {
-    fn holds_or_gets(&self, range: WalRange, kept: &Kept) -> bool {
-        let WalRange { timeline, end, .. } = range;
-        let mut held = kept.get(&timeline).cloned().unwrap_or_default();
-        self.held.iter().filter(|held| held.timeline == timeline).for_each(|range| held.add((*range).into()));
-        self.durable.is_some_and(|durable| (durable.timeline, durable.lsn) >= (timeline, end))
-            || held.covers(range.into())
-    }
-}
 
 impl ShipState {
     pub(super) fn is_on_record(&self, range: WalRange) -> bool {

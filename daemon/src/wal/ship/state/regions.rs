@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::spool::SpoolFile;
-use crate::wal::ship::state::gaps::Told;
+use crate::wal::ship::state::narrow_gap::Told;
 use crate::wal::ship::state::{Found, Job, ShipState, start_of};
 use crate::wal::ship::uploader_state::UploaderState;
 
