@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lifeboat_s3_testd::{Deny, KeyPattern, Operation};
-use lifeboat_testkit::{Checksums, PgServer, Stop, majors_under_test};
+use lifeboat_testkit::{Checksums, PgServer, RestoredServer, Stop, majors_under_test};
 use support::{Said, Scene};
 
 fn server() -> PgServer {
@@ -126,6 +126,45 @@ fn a_server_that_restarts_during_the_backup_fails_it_clearly() {
     let ended = said(running).expect(1);
     assert!(ended.err.contains("receive the backup"), "{}", ended.err);
     nothing_is_listed(&scene);
+}
+
+#[test]
+fn a_tablespace_that_was_made_during_a_backup_is_not_made_where_the_original_has_it() {
+    let server = server();
+    let scene = Scene::new(1);
+    scene.configure(&server, "");
+    scene.daemon(&["init"]).expect(0);
+    let running = slow(&scene, &server);
+    wait_for_objects(&scene, ".lbp");
+    let space = server.tablespace_dir("late").unwrap();
+    server.psql("postgres", &format!("CREATE TABLESPACE late LOCATION '{}'", space.display())).unwrap();
+    said(running).expect(0);
+
+    let back = |name: &str, more: &[&str], code| {
+        let target = scene.site.target(name);
+        let arguments = [&["restore", "--to", target.to_str().unwrap()], more].concat();
+        let mut command = scene.site.restore_command(&arguments);
+        let output = command.env("LIFEBOAT_PG_BIN", server.bin_dir()).output().unwrap();
+        (target, Said::from(output).expect(code))
+    };
+    let (target, refused) = back("in-use", &[], 9);
+    assert!(refused.err.contains("may belong to a running cluster"), "{}", refused.err);
+    assert!(!target.join("global/pg_control").exists(), "nobody can start it");
+
+    server.psql("postgres", "DROP TABLESPACE late").unwrap();
+    std::fs::remove_dir(&space).unwrap();
+    let (_, told) = back("later", &[], 0);
+    assert!(told.out.contains("make that directory"), "{}", told.out);
+    let (target, told) = back("missing", &["--start"], 9);
+    assert!(told.err.contains("make that directory") && told.err.contains("is restored"), "{}", told.err);
+    assert!(target.join("global/pg_control").exists() && !target.join("postmaster.pid").exists());
+    let made = server.tablespace_dir("late").unwrap();
+    assert_eq!(made, space);
+    let copy = RestoredServer::start(&target, server.major()).unwrap();
+    copy.wait_until_promoted(Duration::from_secs(60)).unwrap();
+    assert_eq!(copy.psql("postgres", "SELECT count(*) FROM rows").unwrap().trim(), "400000");
+    let kept = copy.psql("postgres", "SELECT count(*) FROM pg_tablespace WHERE spcname = 'late'").unwrap();
+    assert_eq!(kept.trim(), "1");
 }
 
 #[test]

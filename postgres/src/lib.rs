@@ -26,7 +26,9 @@ pub use crate::server::control_file::{ClusterState, ControlFile, ControlFileErro
 pub use crate::server::copied_config::{CopiedConfig, CopiedFiles, copied_config, missing_config};
 pub use crate::server::local_server::{LocalServer, LocalServerError, StopMode};
 pub use crate::server::minimal_configuration::{minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf};
-pub use crate::server::owned_files::{Owner, give_new_directory, not_private, open_file, open_or_make_file};
+pub use crate::server::owned_files::{
+    Owner, give_new_directory, not_private, open_file, open_or_make_file, open_to_read, read_small,
+};
 pub use crate::server::recovery::{
     CopyRole, RECOVERY_SIGNAL, RecoverySettings, RecoverySettingsError, RecoveryTarget, RecoveryTimeline,
     STANDBY_SIGNAL, Subscriptions, TargetAction, TargetBound, recovered_copy_settings,

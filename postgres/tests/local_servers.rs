@@ -32,6 +32,10 @@ struct BaseCopy {
 fn copy_of_a_server(major: u32) -> BaseCopy {
     let server = PgServer::builder(major).start().unwrap();
     server.psql("postgres", "create table t as select 42 as answer").unwrap();
+    copy_of(server)
+}
+
+fn copy_of(server: PgServer) -> BaseCopy {
     let dir = scratch_dir("lifeboat-copy-").unwrap();
     let data = dir.path().join("data");
     let mut backup = server.client("pg_basebackup");
@@ -279,6 +283,25 @@ async fn a_copy_recovers_opens_on_a_new_timeline_and_reaches_nothing_of_the_orig
         assert!(!copy.data.join(RECOVERY_SIGNAL).exists());
         let control = ControlFile::parse(&fs::read(copy.data.join("global/pg_control")).unwrap()).unwrap();
         assert_eq!((control.state, control.redo.timeline.get()), (ClusterState::ShutDown, 2));
+    }
+}
+
+#[tokio::test]
+async fn what_a_role_or_a_database_sets_for_sessions_keeps_no_copy_from_opening() {
+    for major in majors_under_test() {
+        let server = PgServer::builder(major).start().unwrap();
+        let library = "'$libdir/plugins/no_such_library'";
+        let set = format!(
+            "ALTER ROLE postgres SET session_preload_libraries = {library}; \
+             ALTER ROLE postgres SET local_preload_libraries = {library}"
+        );
+        server.psql("postgres", &set).unwrap();
+        // Nobody gets in any more without saying otherwise.
+        assert!(server.psql("postgres", "SELECT 1").is_err());
+        let copy = copy_of(server);
+        copy.make_recoverable();
+        let local = LocalServer::start(copy.settings(Listen::SocketOnly)).await.unwrap();
+        assert_eq!(local.ask("SELECT pg_catalog.current_setting('role')").await.unwrap().as_deref(), Some("none"));
     }
 }
 

@@ -15,6 +15,7 @@ use lifeboat_vocabulary::{Clock, ClusterName};
 
 use crate::clock::HostClock;
 use crate::network::{Network, Rights};
+use crate::schedule::Schedule;
 use crate::server::Server;
 
 /// The name of the simulated cluster.
@@ -65,6 +66,8 @@ pub struct Host {
     networks: Vec<Arc<Network>>,
     regions: Vec<Arc<dyn Store>>,
     daemon: Option<ClusterDaemon>,
+    /// What its last daemon had raised when it ended.
+    raised: Vec<RaisedAlarm>,
 }
 
 impl Host {
@@ -89,6 +92,7 @@ impl Host {
             networks,
             regions,
             daemon: None,
+            raised: Vec::new(),
         };
         host.configure(world)?;
         Ok(host)
@@ -123,14 +127,15 @@ connection = "{connection}"
 [cluster.backup]
 checkpoint = "fast"
 [cluster.schedule]
-full = "*/5 6 * * *"
+full = "*/{minutes} 6 * * *"
 [cluster.retention]
 daily = 1
 weekly = 1
 monthly = 1
-pitr_window = "5m"
-min_keep = 3
-grace = "3m"
+pitr_window = "{window}m"
+min_keep = {min_keep}
+grace = "{grace}m"
+extra_backups_per_day = {by_hand}
 [cluster.objectives]
 rpo = "30s"
 {regions}
@@ -156,6 +161,11 @@ listen = "off"
 directory = "{state}"
 "#,
             connection = Server::connection(world.server),
+            minutes = world.schedule.minutes,
+            window = world.schedule.window,
+            grace = world.schedule.grace,
+            by_hand = Schedule::BY_HAND,
+            min_keep = world.schedule.min_keep,
             quorum = world.wal_quorum,
             recipient = world.recipient,
             key = key_file.display(),
@@ -183,6 +193,7 @@ directory = "{state}"
     /// Ends the daemon: in order, or as a power failure does.
     pub async fn stop(&mut self, patience: Duration) {
         if let Some(daemon) = self.daemon.take() {
+            self.raised = daemon.alarms();
             daemon.stop(patience).await;
         }
     }
@@ -193,10 +204,10 @@ directory = "{state}"
         self.daemon.is_some()
     }
 
-    /// The alarms that its daemon has raised.
+    /// The alarms that its daemon has raised, or had when it ended.
     #[must_use]
     pub fn alarms(&self) -> Vec<RaisedAlarm> {
-        self.daemon.as_ref().map(ClusterDaemon::alarms).unwrap_or_default()
+        self.daemon.as_ref().map_or_else(|| self.raised.clone(), ClusterDaemon::alarms)
     }
 
     /// The networks to the regions, in their order.
@@ -243,4 +254,6 @@ pub struct Surroundings<'a> {
     pub recipient: &'a Recipient,
     /// Regions that must hold WAL before the server hears of it.
     pub wal_quorum: usize,
+    /// How often backups are made.
+    pub schedule: Schedule,
 }

@@ -17,11 +17,14 @@ use lifeboat_repository::log::{NoteSigner, RegionLog, note};
 use lifeboat_repository::wal::{Head, HeadFile, WalEpoch, WalLevels, WalSealer};
 use lifeboat_stores::{PutMode, SealedBody, Store, StoreError};
 use lifeboat_testkit::SeededRandom;
-use lifeboat_vocabulary::{BackupId, RecordMark, WalPosition};
+use lifeboat_vocabulary::{BackupId, RecordMark, UtcTime, WalPosition};
 
+use crate::intruder::false_backups::When;
 use crate::network::{Network, Rights};
 use crate::server::{BEGIN, SEGMENT, position};
 use crate::world::{REGIONS, World};
+
+mod false_backups;
 
 /// What he has done so far that matters for what may be expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,12 +39,22 @@ pub struct Deeds {
     pub backups: usize,
 }
 
+/// How he goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// He does whatever he can.
+    Open,
+    /// He makes backups, which looks like what the host is for.
+    Hidden,
+}
+
 /// The intruder.
 pub struct Intruder {
     random: SeededRandom,
     key: Arc<NoteSigner>,
     regions: Vec<Arc<dyn Store>>,
     deeds: Deeds,
+    manner: Manner,
 }
 
 impl Intruder {
@@ -52,7 +65,9 @@ impl Intruder {
             Network::new(Rights::Writer, seed.wrapping_add(index)).to(Arc::clone(region))
         };
         let regions = (0..).zip(&world.regions).map(network).collect();
-        Self { random: SeededRandom::new(seed), key: Arc::clone(world.writer.key()), regions, deeds: Deeds::default() }
+        let (mut random, key) = (SeededRandom::new(seed), Arc::clone(world.writer.key()));
+        let manner = if random.one_in(2) { Manner::Open } else { Manner::Hidden };
+        Self { random, key, regions, deeds: Deeds::default(), manner }
     }
 
     /// What he has done.
@@ -68,7 +83,8 @@ impl Intruder {
     pub async fn act(&mut self, world: &World) -> anyhow::Result<String> {
         let index = self.random.index(REGIONS);
         let log = world.log(index).await?;
-        let what = match self.random.below(9) {
+        let first = if self.manner == Manner::Open { 0 } else { 8 };
+        let what = match first + self.random.below(12 - first) {
             0 => self.garbage(&log, index, 0).await?,
             1 => {
                 let free = 1 + self.random.below(3);
@@ -83,7 +99,10 @@ impl Intruder {
                 self.other_wal(world, index, ahead).await?
             }
             7 => self.head(world, &log, index).await?,
-            _ => self.backup(world, &log, index).await?,
+            8 => self.backup(world, &log, index).await?,
+            9 => self.false_backups(world, &log, index, When::Now).await?,
+            10 => self.false_backups(world, &log, index, When::Ahead).await?,
+            _ => self.false_backups(world, &log, index, When::LongAgo).await?,
         };
         Ok(format!("in r{index}: {what}"))
     }
@@ -141,18 +160,7 @@ impl Intruder {
             SweepIntentRecord { backups: state.backups.keys().cloned().collect(), wal, ..SweepIntentRecord::default() };
         if self.random.one_in(2) {
             // In good order: first they leave, and then they go.
-            let backups =
-                intent.backups.iter().map(|backup| Forgotten { backup: backup.clone(), why: "old".to_owned() });
-            let policy = PolicyText {
-                timezone: "UTC".to_owned(),
-                daily: 1,
-                weekly: 0,
-                monthly: 0,
-                min_keep: 1,
-                window_seconds: 0,
-            };
-            let not_before = world.clock_before(Duration::from_secs(3600));
-            let forget = ForgetRecord { backups: backups.collect(), policy, not_before };
+            let forget = forget(&intent.backups, world.clock_before(Duration::from_secs(3600)));
             let bytes = self.record(world, log, RecordBody::Forget(forget))?;
             self.put_record(index, log, bytes).await?;
             let log = world.log(index).await?;
@@ -259,6 +267,13 @@ impl Intruder {
         self.deeds.backups += 1;
         Ok(format!("a backup {backup} that does not exist, at place {at}"))
     }
+}
+
+fn forget(backups: &[BackupId], not_before: UtcTime) -> ForgetRecord {
+    let backups = backups.iter().map(|backup| Forgotten { backup: backup.clone(), why: "old".to_owned() });
+    let policy =
+        PolicyText { timezone: "UTC".to_owned(), daily: 1, weekly: 0, monthly: 0, min_keep: 1, window_seconds: 0 };
+    ForgetRecord { backups: backups.collect(), policy, not_before }
 }
 
 fn newest_backup(world: &World, log: &RegionLog) -> Option<BackupRecord> {

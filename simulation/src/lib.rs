@@ -13,6 +13,7 @@ mod pace;
 pub mod promises;
 mod reader;
 mod scenario;
+mod schedule;
 mod server;
 mod world;
 

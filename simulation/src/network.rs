@@ -33,6 +33,8 @@ pub struct Condition {
 impl Condition {
     /// Nothing is lost.
     pub const GOOD: Self = Self { is_away: false, loses_one_in: 0, slow_millis: 40 };
+    /// Nothing gets through.
+    pub const AWAY: Self = Self { is_away: true, ..Self::GOOD };
 }
 
 /// The network between one host and one region.

@@ -21,12 +21,22 @@ pub enum Kind {
     Revoked,
     /// The server loses WAL that was received from it.
     SetBack,
+    /// Networks, hosts and the server fail, while most backups are deleted again.
+    Retention,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Quiet, Self::Faults, Self::Clocks, Self::Disk, Self::Intruder, Self::Revoked, Self::SetBack];
+    pub const ALL: [Self; 8] = [
+        Self::Quiet,
+        Self::Faults,
+        Self::Clocks,
+        Self::Disk,
+        Self::Intruder,
+        Self::Revoked,
+        Self::SetBack,
+        Self::Retention,
+    ];
 
     /// The kind of a seed.
     #[must_use]

@@ -10,6 +10,7 @@
 //! 6. **It never harms the database.** Once everything works, the server may forget its WAL again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_daemon::base::alarms::board::RaisedAlarm;
@@ -24,12 +25,8 @@ use crate::reader::{ReadRegion, Reader, read_wal};
 use crate::server::{BEGIN, DATA_FILE, SEGMENT, file_content};
 use crate::world::{QUORUM, REGIONS, World};
 
-/// A backup may be so old once everything has worked for a while: they are due every five minutes.
-const BACKUP_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(12 * 60);
 /// Backups that retention keeps in any case.
 const MIN_KEEP: usize = 3;
-/// How far back every moment can be restored.
-const WINDOW: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
 /// A part of the WAL that the server was told to be safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +133,7 @@ impl Account {
             // What the server had removed is told as safe behind the gap: where the gap is on record, nobody was promised anything.
             let fork = world.server.left_at(timeline).unwrap_or(u64::MAX);
             let until_fork = Promised { end: end.min(fork), ..part };
-            if regions.iter().filter(|region| is_told_missing(region, until_fork)).count() >= QUORUM {
+            if regions.iter().filter(|region| is_told_missing(region, until_fork)).count() >= world.wal_quorum() {
                 continue;
             }
             self.promised.push(part);
@@ -148,7 +145,7 @@ impl Account {
                     Err(error) => why.push(format!("{}: {error:#}", region.store.name)),
                 }
             }
-            if holders < QUORUM {
+            if holders < world.wal_quorum() {
                 let what = format!(
                     "the server was told that WAL is safe up to {told}, and {holders} regions have {part:?}: {}",
                     why.join("; ")
@@ -211,7 +208,7 @@ impl Account {
         }
     }
 
-    /// Retention has just been carried out: every moment of the window can still be reached.
+    /// Retention has just been carried out: the newest backups stay, and every moment of the window can still be reached.
     pub(crate) async fn look_at_window(&mut self, world: &World) -> anyhow::Result<()> {
         let regions = self.regions(&self.reader).await?;
         self.note_backups(world, &regions);
@@ -224,7 +221,8 @@ impl Account {
                 present.entry(name).or_default().insert(index);
             }
         }
-        self.wal_is_kept(world, &regions, QUORUM, &present).await;
+        self.kept(world, &present);
+        self.wal_is_kept(world, &regions, world.wal_quorum(), &present).await;
         Ok(())
     }
 
@@ -242,8 +240,8 @@ impl Account {
         self.kept(world, &restorable);
         // Where somebody has planted objects or a disk has lost them, a region may lack a part that the others have.
         let least = match kind {
-            Kind::Quiet | Kind::Faults | Kind::Clocks => REGIONS,
-            Kind::Disk | Kind::Intruder | Kind::Revoked | Kind::SetBack => QUORUM,
+            Kind::Quiet | Kind::Faults | Kind::Clocks | Kind::Retention => REGIONS,
+            Kind::Disk | Kind::Intruder | Kind::Revoked | Kind::SetBack => world.wal_quorum(),
         };
         self.wal_is_kept(world, &regions, least, &restorable).await;
         self.goes_on(world, kind, deeds, &restorable);
@@ -308,7 +306,10 @@ impl Account {
             .collect();
         self.counts.deleted = deleted;
         for name in lost {
-            self.breaks(3, format!("{name} was committed in a quorum, is one of the newest, and cannot be restored from a quorum any more"));
+            self.breaks(
+                3,
+                format!("{name} was committed in a quorum, is one of the newest, and does not stay in a quorum"),
+            );
         }
         if is_empty {
             self.breaks(2, format!("no backup was ever good until {}", world.now()));
@@ -324,7 +325,7 @@ impl Account {
         restorable: &BTreeMap<BackupId, BTreeSet<usize>>,
     ) {
         // Each region keeps the WAL of the window from the backup before it on; without one, from its oldest backup on.
-        let window = world.clock_before(WINDOW);
+        let window = world.clock_before(Duration::from_secs(60) * world.schedule().window);
         let begins = |index: usize| {
             let held = |name: &BackupId| restorable.get(name).is_some_and(|holders| holders.contains(&index));
             let held = self.committed.iter().filter(|(name, _)| held(name)).map(|(_, (record, _))| record);
@@ -394,7 +395,7 @@ impl Account {
         // Not by what a host says of the time.
         let newest = self.seen.iter().filter(|(name, _)| restorable.get(*name).is_some_and(|all| all.len() >= QUORUM));
         let newest = newest.map(|(_, seen)| *seen).max();
-        if newest.is_none_or(|newest| newest.plus(BACKUP_AGE_MAX) < world.now()) {
+        if newest.is_none_or(|newest| newest.plus(world.schedule().age_max) < world.now()) {
             self.breaks(2, format!("the newest backup is of {newest:?}, and it is {}", world.now()));
         }
     }
@@ -409,7 +410,7 @@ impl Account {
         };
         let (writers, pruners) = (of(&world.writer), of(&world.pruner));
         let is_expected = match kind {
-            Kind::Quiet | Kind::Faults | Kind::Clocks => false,
+            Kind::Quiet | Kind::Faults | Kind::Clocks | Kind::Retention => false,
             Kind::SetBack => lost_what_was_told,
             Kind::Disk => return,
             Kind::Intruder | Kind::Revoked => deeds.in_logs > 0,
@@ -418,7 +419,8 @@ impl Account {
         if is_expected && all.is_empty() {
             self.breaks(2, "no alarm is raised".to_owned());
         }
-        if !is_expected && matches!(kind, Kind::Quiet | Kind::Faults | Kind::Clocks) && !all.is_empty() {
+        let is_honest = matches!(kind, Kind::Quiet | Kind::Faults | Kind::Clocks | Kind::Retention);
+        if !is_expected && is_honest && !all.is_empty() {
             self.breaks(2, format!("everything works, and alarms are raised: {}", all.join(" | ")));
         }
     }

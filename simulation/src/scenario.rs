@@ -12,13 +12,10 @@ use crate::intruder::Intruder;
 use crate::network::Condition;
 use crate::outcome::{Counts, Kind, Outcome};
 use crate::promises::Account;
+use crate::schedule::Schedule;
 use crate::server::Server;
-use crate::world::{REGIONS, World};
+use crate::world::{QUORUM, REGIONS, World};
 
-/// How long faults may happen.
-const TROUBLED: Duration = Duration::from_secs(14 * 60);
-/// How long everything works before the account: healing looks every ten minutes.
-const CALM: Duration = Duration::from_secs(13 * 60);
 /// An orderly stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -69,7 +66,10 @@ enum Ending {
 /// Runs the simulation of a seed.
 pub(crate) async fn run(seed: u64, kind: Kind) -> anyhow::Result<Outcome> {
     let mut random = SeededRandom::new(seed);
-    let world = World::new(random.bits()).await?;
+    // Most backups of the others are deleted now and then, too.
+    let schedule = Schedule::of(kind, random.one_in(6));
+    let wal_quorum = 1 + random.index(QUORUM);
+    let world = World::new(random.bits(), schedule, wal_quorum).await?;
     let stop = CancellationToken::new();
     let clients = tokio::spawn(clients(Arc::clone(&world.server), SeededRandom::new(random.bits()), stop.clone()));
     let intruder = Intruder::new(&world, random.bits());
@@ -113,16 +113,17 @@ impl Scene {
         self.world.pruner.start()?;
         // The first backup, before anything goes wrong.
         sleep(Duration::from_secs(90)).await;
-        while self.begun.elapsed() < TROUBLED {
+        while self.begun.elapsed() < self.world.schedule().troubled {
             let pause = Duration::from_secs(3 + self.random.below(40));
             self.wait(pause).await?;
             if self.kind != Kind::Quiet {
                 self.something().await?;
             }
+            self.retention().await?;
             self.look().await?;
         }
         self.calm().await?;
-        let until = Instant::now() + CALM;
+        let until = Instant::now() + self.world.schedule().calm;
         while Instant::now() < until {
             // Retention is carried out when a daemon begins, and each day.
             self.world.pruner.stop(PATIENCE).await;
@@ -132,9 +133,12 @@ impl Scene {
             self.account.look_at_window(&self.world).await?;
             for _ in 0..8 {
                 self.wait(Duration::from_secs(40)).await?;
+                self.retention().await?;
                 self.look().await?;
             }
         }
+        // What is read must not be deleted meanwhile.
+        self.world.pruner.stop(PATIENCE).await;
         // A server that took over from there before anybody looked is a standby that lagged, for all that can be seen.
         let is_lag = |told: &WalPosition| {
             let left = self.world.server.left_at(told.timeline.get());
@@ -142,6 +146,16 @@ impl Scene {
         };
         let is_lost = self.lost_what_was_told.is_some_and(|told| !is_lag(&told));
         self.account.close(&self.world, self.kind, self.intruder.deeds(), is_lost).await
+    }
+
+    /// Retention is carried out when a daemon begins, and each day.
+    async fn retention(&mut self) -> anyhow::Result<()> {
+        let one_in = self.world.schedule().retention_one_in;
+        if one_in > 0 && self.random.one_in(one_in) && self.world.pruner.is_running() {
+            self.world.pruner.stop(PATIENCE).await;
+            self.world.pruner.start()?;
+        }
+        Ok(())
     }
 
     async fn look(&mut self) -> anyhow::Result<()> {
@@ -218,7 +232,7 @@ impl Scene {
             Kind::Intruder if special => return self.intrude().await,
             Kind::Revoked if special && !self.is_revoked => {
                 // After a while somebody notices.
-                if self.begun.elapsed() > TROUBLED / 2 {
+                if self.begun.elapsed() > self.world.schedule().troubled / 2 {
                     return self.revoke().await;
                 } else {
                     return self.intrude().await;
@@ -226,10 +240,14 @@ impl Scene {
             }
             // What he still has of the key.
             Kind::Revoked if special => return self.intrude().await,
-            Kind::SetBack if special && !self.world.server.was_set_back() && self.begun.elapsed() > TROUBLED / 3 => {
+            Kind::SetBack
+                if special
+                    && !self.world.server.was_set_back()
+                    && self.begun.elapsed() > self.world.schedule().troubled / 3 =>
+            {
                 return self.set_back().await;
             }
-            Kind::Disk if special && self.random.one_in(2) => return self.damage_spool(),
+            Kind::Disk if special && self.random.one_in(2) => return self.lose_spool().await,
             Kind::Clocks if special && self.random.one_in(2) => {
                 let ahead = i64::try_from(self.random.below(40_000)).unwrap_or(0) - 20_000;
                 let host = if is_writers { &self.world.writer } else { &self.world.pruner };
@@ -244,21 +262,17 @@ impl Scene {
     }
 
     async fn ordinary_fault(&mut self, is_writers: bool) -> anyhow::Result<()> {
-        match self.random.below(9) {
+        match self.random.below(10) {
             0..3 => {
                 let region = self.random.index(REGIONS);
                 let condition = match self.random.below(3) {
-                    0 => Condition { is_away: true, ..Condition::GOOD },
+                    0 => Condition::AWAY,
                     1 => Condition { loses_one_in: 2 + self.random.below(6), ..Condition::GOOD },
                     _ => Condition { slow_millis: 5000, ..Condition::GOOD },
                 };
-                let host = if is_writers { &self.world.writer } else { &self.world.pruner };
-                if let Some(network) = host.networks().get(region) {
-                    network.set(condition);
-                }
-                self.note(format!("the network from the {} to r{region}: {condition:?}", name(is_writers)));
-                self.later(200, Ending::Network { is_writers, region });
+                self.network(is_writers, region, condition);
             }
+            9 => return self.takeover_while_regions_are_away().await,
             3..5 => {
                 self.note(format!("the {} loses its power", name(is_writers)));
                 let host = if is_writers { &mut self.world.writer } else { &mut self.world.pruner };
@@ -288,6 +302,57 @@ impl Scene {
                 self.note("connections are lost");
                 self.world.server.disconnect();
             }
+        }
+        Ok(())
+    }
+
+    fn network(&mut self, is_writers: bool, region: usize, condition: Condition) {
+        let host = if is_writers { &self.world.writer } else { &self.world.pruner };
+        if let Some(network) = host.networks().get(region) {
+            network.set(condition);
+        }
+        self.note(format!("the network from the {} to r{region}: {condition:?}", name(is_writers)));
+        self.later(200, Ending::Network { is_writers, region });
+    }
+
+    /// The writer cannot reach one region, or two.
+    fn regions_away(&mut self) {
+        let (first, both) = (self.random.index(REGIONS), self.random.one_in(2));
+        self.network(true, first, Condition::AWAY);
+        if both {
+            self.network(true, (first + 1) % REGIONS, Condition::AWAY);
+        }
+    }
+
+    /// What a new primary no longer has is missing, and a daemon that begins then does not know what every region has.
+    async fn takeover_while_regions_are_away(&mut self) -> anyhow::Result<()> {
+        self.regions_away();
+        self.note("the writer loses its power");
+        self.world.writer.stop(Duration::ZERO).await;
+        self.look().await?;
+        let lacks = if self.random.one_in(2) { self.random.below(60_000) } else { 0 };
+        let fork = self.world.server.promote(lacks, false);
+        self.note(format!("a standby takes over without slots, it lacks {lacks} bytes: {fork}"));
+        self.later(20, Ending::Host { is_writers: true });
+        Ok(())
+    }
+
+    /// The disk loses files of the spool; often while they are the only copy.
+    async fn lose_spool(&mut self) -> anyhow::Result<()> {
+        if self.random.one_in(2) {
+            self.regions_away();
+            let pause = Duration::from_secs(5 + self.random.below(20));
+            self.wait(pause).await?;
+            if self.random.one_in(2) {
+                // What was in memory is gone, too.
+                self.note("the writer loses its power");
+                self.world.writer.stop(Duration::ZERO).await;
+                self.look().await?;
+                self.later(30, Ending::Host { is_writers: true });
+            }
+        }
+        for _ in 0..=self.random.below(4) {
+            self.damage_spool()?;
         }
         Ok(())
     }

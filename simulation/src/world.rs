@@ -19,11 +19,12 @@ use crate::clock::HostClock;
 use crate::host::{Duty, Host, Surroundings};
 use crate::network::{Network, Rights};
 use crate::reader::Reader;
+use crate::schedule::Schedule;
 use crate::server::{SYSTEM_IDENTIFIER, Server};
 
 /// How many regions there are.
 pub const REGIONS: usize = 3;
-/// How many must hold WAL before the server hears of it, and a backup before it counts.
+/// How many must hold a backup before it counts.
 pub const QUORUM: usize = 2;
 
 /// Everything.
@@ -42,6 +43,8 @@ pub struct World {
     identity: Identity,
     repository: RepositoryId,
     directory: TempDir,
+    schedule: Schedule,
+    wal_quorum: usize,
 }
 
 impl World {
@@ -49,7 +52,7 @@ impl World {
     ///
     /// # Errors
     /// If the world cannot be set up.
-    pub async fn new(seed: u64) -> anyhow::Result<Self> {
+    pub async fn new(seed: u64, schedule: Schedule, wal_quorum: usize) -> anyhow::Result<Self> {
         let directory = in_memory_directory()?;
         let clock = HostClock::begin();
         let stores = (0..REGIONS).map(|_| MemoryStore::with_clock(Arc::new(clock.beside())));
@@ -58,12 +61,32 @@ impl World {
         let identity = Identity::generate()?;
         let socket = directory.path().join("server");
         let (key, recipient) = (root.verify_key(), identity.recipient());
-        let surroundings = surroundings(&regions, &clock, &socket, &key, &recipient);
+        let surroundings = Surroundings {
+            regions: &regions,
+            clock: &clock,
+            server: &socket,
+            root: &key,
+            recipient: &recipient,
+            wal_quorum,
+            schedule,
+        };
         let writer = Host::new(directory.path(), Duty::Writes, &surroundings, seed ^ 0x11)?;
         let pruner = Host::new(directory.path(), Duty::Prunes, &surroundings, seed ^ 0x2222)?;
         let server = Arc::new(Server::start(&socket, Arc::new(clock.beside())));
         let repository = RepositoryId::random()?;
-        let world = Self { regions, server, writer, pruner, clock, root, identity, repository, directory };
+        let world = Self {
+            regions,
+            server,
+            writer,
+            pruner,
+            clock,
+            root,
+            identity,
+            repository,
+            directory,
+            schedule,
+            wal_quorum,
+        };
         world.initialise().await?;
         Ok(world)
     }
@@ -166,7 +189,15 @@ impl World {
     /// If its files or a log cannot be written.
     pub async fn change_writers_key(&mut self) -> anyhow::Result<()> {
         let (key, recipient, socket) = (self.root.verify_key(), self.identity.recipient(), self.socket());
-        let surroundings = surroundings(&self.regions, &self.clock, &socket, &key, &recipient);
+        let surroundings = Surroundings {
+            regions: &self.regions,
+            clock: &self.clock,
+            server: &socket,
+            root: &key,
+            recipient: &recipient,
+            wal_quorum: self.wal_quorum,
+            schedule: self.schedule,
+        };
         self.writer.change_key(&surroundings)?;
         self.delegate(&self.writer, &[Role::Writer]).await
     }
@@ -191,21 +222,23 @@ impl World {
         Ok(Reader::new(self.root.verify_key(), identity, &self.regions))
     }
 
+    /// How many regions must hold WAL before the server hears of it.
+    #[must_use]
+    pub fn wal_quorum(&self) -> usize {
+        self.wal_quorum
+    }
+
+    /// How often backups are made.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> UtcTime {
         self.clock.now()
     }
-}
-
-fn surroundings<'a>(
-    regions: &'a [Arc<dyn Store>],
-    clock: &'a HostClock,
-    server: &'a std::path::Path,
-    root: &'a VerifyKey,
-    recipient: &'a Recipient,
-) -> Surroundings<'a> {
-    Surroundings { regions, clock, server, root, recipient, wal_quorum: QUORUM }
 }
 
 /// A directory whose files need no disk, where the machine has one: a disk would be waited for thousands of times.

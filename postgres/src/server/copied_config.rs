@@ -73,6 +73,7 @@ pub fn copied_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> CopiedCo
     for root in &ROOTS {
         plan.root(root);
     }
+    plan.not_known_in_force();
     if let Some(auto) = auto(copied) {
         let walked = walk(&[auto], &plan.source);
         plan.put_all(&walked.reached);
@@ -116,6 +117,8 @@ pub fn missing_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> BTreeMa
 struct Plan<'a> {
     server: &'a ServerFacts,
     source: Source<'a>,
+    /// Places that its files set, where the server did not tell them.
+    set_places: BTreeMap<String, String>,
     /// For what lay outside of the data directory.
     folder: String,
     /// Files that have been put, each once for every way in which it is read.
@@ -148,14 +151,50 @@ struct Rewritten {
 impl<'a> Plan<'a> {
     fn new(server: &'a ServerFacts, copied: &'a dyn CopiedFiles) -> Self {
         let source = Source { kept: &server.config, data_directory: server.setting("data_directory"), copied };
-        Self { server, source, folder: folder(copied), put: BTreeSet::new(), done: CopiedConfig::default() }
+        let (set_places, done) = (BTreeMap::new(), CopiedConfig::default());
+        let mut plan = Self { server, source, set_places, folder: folder(copied), put: BTreeSet::new(), done };
+        plan.set_places = plan.places_in_text();
+        plan
     }
 
     /// Where a main file was on the server. Those whose role may not know have most often the default.
     fn root_place(&self, root: &Root) -> ConfigPlace {
-        match self.server.setting(root.setting) {
-            Some(path) => ConfigPlace::of(path, self.source.data_directory),
-            None => ConfigPlace::Inside(root.name.to_owned()),
+        let top = ConfigPlace::Inside(AUTO.to_owned());
+        match (self.server.setting(root.setting), self.set_places.get(root.setting)) {
+            (Some(path), _) => ConfigPlace::of(path, self.source.data_directory),
+            (None, Some(path)) => top.refers_to(path, self.source.data_directory),
+            (None, None) => ConfigPlace::Inside(root.name.to_owned()),
+        }
+    }
+
+    /// The places of main files that the settings name; the last one that sets a place counts.
+    fn places_in_text(&self) -> BTreeMap<String, String> {
+        let main = ROOTS
+            .iter()
+            .filter(|root| root.kind == ConfigKind::Settings)
+            .map(|root| (self.root_place(root), root.kind));
+        let roots: Vec<_> = main.chain(auto(self.source.copied)).collect();
+        let mut places = BTreeMap::new();
+        for (place, _) in walk(&roots, &self.source).reached {
+            let text = self.source.text(&place).unwrap_or_default();
+            places.extend(lines(&text).filter_map(setting).filter(|(name, _)| PLACES.contains(&name.as_str())));
+        }
+        places
+    }
+
+    /// A role without rights cannot tell which access rules the server was started with.
+    fn not_known_in_force(&mut self) {
+        let is_unknown = |root: &&Root| {
+            let is_told = self.server.setting(root.setting).is_some() || self.set_places.contains_key(root.setting);
+            !is_told && root.kind != ConfigKind::Settings && !self.done.files.contains_key(root.name)
+        };
+        let unknown: Vec<&str> = ROOTS.iter().filter(is_unknown).map(|root| root.name).collect();
+        if !unknown.is_empty() {
+            self.done.notes.push(format!(
+                "{}: as in the data directory; the role of the backups may not see whether the server used other files \
+                 (pg_read_all_settings would let it): look at them before the copy takes connections",
+                unknown.join(", ")
+            ));
         }
     }
 

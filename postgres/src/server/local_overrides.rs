@@ -55,6 +55,24 @@ const THROW_AWAY: [Row; 5] = [
     ("event_triggers", "off", FROM_17),
 ];
 
+/// What sessions of ours start with: a setting of a role or a database wins over the command line, and would load its libraries
+/// and run its triggers in them.
+const OWN_SESSIONS: [Row; 7] = [
+    ("session_preload_libraries", "", EVERY),
+    ("local_preload_libraries", "", EVERY),
+    ("event_triggers", "off", FROM_17),
+    ("role", "none", EVERY),
+    ("jit", "off", EVERY),
+    ("statement_timeout", "0", EVERY),
+    ("transaction_timeout", "0", FROM_17),
+];
+
+/// Settings for the sessions in which this program asks the server.
+pub(crate) fn own_session_options(major: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rows = OWN_SESSIONS.iter().filter(move |(_, _, versions)| versions.contains(&major));
+    rows.map(|(name, value, _)| (*name, *value))
+}
+
 /// Names and values in the order of the command line; the last one of a name counts.
 pub(crate) fn overrides(settings: &LocalServerSettings, major: u32) -> Vec<(OsString, OsString)> {
     let (own_hba, own_ident) = (hba_path(&settings.run_directory), ident_path(&settings.run_directory));

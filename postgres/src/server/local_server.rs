@@ -3,7 +3,6 @@
 //! Sources: PostgreSQL manual, chapters "Server Setup and Operation" and "Setting Parameters";
 //! `src/backend/utils/init/miscinit.c` (`AddToDataDirLockFile`) for `postmaster.pid`.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -14,15 +13,18 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use crate::server::local_overrides::overrides;
+use crate::server::local_overrides::{overrides, own_session_options};
+use crate::server::owned_files::{open_to_read, read_small};
 use crate::server::run_directory::{RunDirectoryError, prepare};
 use crate::server::server_settings::{LocalServerSettings, RunAs};
 use crate::session::commands::Session;
 use crate::session::settings::{ConnectionSettings, Purpose};
-use crate::session::surroundings::{Surroundings, read_bounded};
+use crate::session::surroundings::Surroundings;
 
 /// How much of the log's end goes into errors, in bytes.
 const TAIL_MAX: u64 = 4096;
+/// The longest of the files that a server writes for others, in **bytes**.
+const SMALL_FILE_MAX: u64 = 64 << 10;
 /// How often the server is looked at while it starts or stops.
 const POLL: Duration = Duration::from_millis(50);
 /// How long the question whether recovery has ended may take.
@@ -122,6 +124,7 @@ pub struct LocalServer {
     /// `None` once it has ended or is to be left alone.
     child: Option<Child>,
     pid: u32,
+    major: u32,
     settings: LocalServerSettings,
     log: PathBuf,
 }
@@ -172,7 +175,7 @@ impl LocalServer {
         let program = settings.bin_dir.join("postgres");
         let child = command.spawn().map_err(system(format!("start {}", program.display())))?;
         tracing::info!(pid = child.id(), data_dir = %settings.data_dir.display(), "started PostgreSQL");
-        Ok(Self { pid: child.id(), child: Some(child), settings, log: run.log_path })
+        Ok(Self { pid: child.id(), child: Some(child), major, settings, log: run.log_path })
     }
 
     /// Waits until recovery has ended and the server takes writes.
@@ -212,8 +215,8 @@ impl LocalServer {
         };
         match tokio::time::timeout(QUESTION, question).await {
             Ok(Ok(answer)) => Ok(answer.as_deref() == Some("f")),
-            // It lets nobody in before it is open but says who may not come in: its own word has to do.
-            Ok(Err(error)) => Ok(error.server_message().is_some_and(|message| is_no_entry(&message.code))),
+            // It may let nobody in, for what a role, a database or a library is like: its own word has to do.
+            Ok(Err(error)) => Ok(error.server_message().is_some_and(|message| !is_passing(&message.code))),
             Err(_) => Ok(false),
         }
     }
@@ -222,8 +225,9 @@ impl LocalServer {
         let text = self.connection_string();
         // Not the environment of this process: its PGHOSTADDR could lead to another server.
         let nothing = Surroundings { variables: std::collections::HashMap::new(), user: None, home: None };
-        ConnectionSettings::parse_in(&text, &nothing)
-            .map_err(|error| system("understand our own connection string")(io::Error::other(error)))
+        let settings = ConnectionSettings::parse_in(&text, &nothing)
+            .map_err(|error| system("understand our own connection string")(io::Error::other(error)))?;
+        Ok(own_session_options(self.major).fold(settings, |all, (name, value)| all.with_option(name, value)))
     }
 
     /// Asks one question in a session of its own; the server may still be in recovery, as long as it lets people look.
@@ -246,7 +250,8 @@ impl LocalServer {
     /// Whether the server says that recovery is over. Hot standby is `standby`, anything earlier `starting`.
     fn says_ready(&self) -> bool {
         // The file comes late and goes early; a file that is not there says nothing.
-        let Ok(content) = read_bounded(&self.settings.data_dir.join("postmaster.pid")) else { return false };
+        let path = self.settings.data_dir.join("postmaster.pid");
+        let Ok(content) = read_small(&path, SMALL_FILE_MAX) else { return false };
         let content = String::from_utf8_lossy(&content);
         let lines: Vec<&str> = content.lines().map(str::trim).collect();
         lines.first() == Some(&self.pid.to_string().as_str()) && lines.get(7) == Some(&"ready")
@@ -347,21 +352,22 @@ impl Drop for LocalServer {
     }
 }
 
-/// Refused for what was given as role, password or database: the server was able to judge it.
-fn is_no_entry(code: &str) -> bool {
-    code.starts_with("28") || code == "3D000"
+/// Whether a refusal passes by itself: the server starts or stops, or has no room. Source: PostgreSQL manual, appendix "Error
+/// Codes", classes 53 and 57.
+fn is_passing(code: &str) -> bool {
+    code.starts_with("53") || code.starts_with("57")
 }
 
 /// The major version of a data directory, from its `PG_VERSION`.
 fn major_of(data_dir: &Path) -> Result<u32, LocalServerError> {
     let path = data_dir.join("PG_VERSION");
-    let content = read_bounded(&path).map_err(system(format!("read {}", path.display())))?;
+    let content = read_small(&path, SMALL_FILE_MAX).map_err(system(format!("read {}", path.display())))?;
     let text = String::from_utf8_lossy(&content);
     text.trim().parse().map_err(|_| LocalServerError::NoVersion { path: path.display().to_string() })
 }
 
 fn tail_of(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = open_to_read(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_MAX)))?;
     let mut bytes = Vec::new();
@@ -389,10 +395,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_of_who_asks_counts_as_an_open_server() {
-        for (code, expected) in [("28P01", true), ("28000", true), ("3D000", true), ("57P03", false), ("53300", false)]
-        {
-            assert_eq!(is_no_entry(code), expected, "{code}");
+    fn a_refusal_that_stays_comes_from_an_open_server() {
+        for code in ["28P01", "28000", "3D000", "55000", "58P01", "42501"] {
+            assert!(!is_passing(code), "{code}");
+        }
+        for code in ["57P03", "57P01", "53300", "53200"] {
+            assert!(is_passing(code), "{code}");
         }
     }
 
@@ -400,9 +408,9 @@ mod tests {
     fn a_directory_without_a_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(major_of(dir.path()), Err(LocalServerError::System { .. })));
-        File::create(dir.path().join("PG_VERSION")).unwrap().write_all(b"nine").unwrap();
+        std::fs::File::create(dir.path().join("PG_VERSION")).unwrap().write_all(b"nine").unwrap();
         assert!(matches!(major_of(dir.path()), Err(LocalServerError::NoVersion { .. })));
-        File::create(dir.path().join("PG_VERSION")).unwrap().write_all(b"15\n").unwrap();
+        std::fs::File::create(dir.path().join("PG_VERSION")).unwrap().write_all(b"15\n").unwrap();
         assert_eq!(major_of(dir.path()).unwrap(), 15);
     }
 }

@@ -3,9 +3,10 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::Path;
 
 use rustix::fs::{Dir, Mode, OFlags};
 
@@ -41,6 +42,27 @@ pub fn open_file(directory: impl AsFd, name: &OsStr, flags: OFlags, mode: u32) -
         return Err(io::Error::other("it has another name elsewhere, or is no file; remove it"));
     }
     Ok(file)
+}
+
+/// Opens a file by its path to read it, as [`open_file`] does.
+///
+/// # Errors
+/// Whatever the operating system says.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    open_file(rustix::fs::CWD, path.as_os_str(), OFlags::RDONLY, 0)
+}
+
+/// Reads a file that is not longer than `most` **bytes**, as [`open_file`] does.
+///
+/// # Errors
+/// Whatever the operating system says; `FileTooLarge` if it is longer.
+pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open_to_read(path)?.take(most.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("the file is larger than {most} bytes")));
+    }
+    Ok(content)
 }
 
 /// As [`open_file`]; a file that is missing is made, and is the owner's. One that is there must be his: root would else give him
@@ -94,6 +116,22 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    #[test]
+    fn what_is_read_is_a_short_file_and_nothing_that_makes_anybody_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        File::create(at("short")).unwrap().write_all(b"short").unwrap();
+        assert_eq!(read_small(&at("short"), 5).unwrap(), b"short");
+        assert_eq!(read_small(&at("short"), 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        symlink("/dev/zero", at("endless")).unwrap();
+        let cwd = rustix::fs::CWD;
+        rustix::fs::mknodat(cwd, at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        std::fs::hard_link(at("short"), at("second")).unwrap();
+        for name in ["endless", "pipe", "second", "none"] {
+            assert!(read_small(&at(name), 5).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn a_file_that_is_there_is_the_owners_already_and_is_never_given_to_him() {

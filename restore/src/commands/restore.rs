@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command_line::RestoreArgs;
 use crate::commands::verify::workers;
-use crate::fetch::archive::Archive;
+use crate::fetch::archive::{Archive, segment_size};
 use crate::fetch::plan::{TablespaceWish, Unmapped, plan};
 use crate::fetch::target_dir::{TargetDir, TargetPlaces};
+use crate::recover::carried_wal::CarriedWal;
 use crate::recover::decide::decide;
 use crate::recover::decided::{Done, Restore};
 use crate::recover::watch::{Awaited, Recovered, Recovery};
@@ -32,6 +33,7 @@ use crate::wal_fetch::prefetch::Limits;
 use crate::wal_fetch::prepare;
 use crate::wal_fetch::serve::Serving;
 use crate::wal_fetch::settings::{Parts, WalFetchSettings};
+use crate::wal_fetch::tablespaces::{Refusal, TablespaceGuard};
 
 /// Bytes that one request asks for.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -106,19 +108,49 @@ impl Restore<'_> {
         let target = Arc::new(TargetDir::prepare(&places).context("prepare the target directory")?);
         self.fetch(reader, &target, stop).await?;
         let fetched = begun.elapsed();
+        let tablespaces_to_make = self.tablespaces_to_make(&target).await?;
         let (serving, command) = self.prefetcher(bin_dir.is_some()).await?;
         let settings = files::settings(&self.decision, self.args, command)?;
         let finish = {
             let (target, facts, record) = (Arc::clone(&target), self.facts.clone(), record.clone());
             tokio::task::spawn_blocking(move || files::finish(&target, &facts, &record, &settings))
         };
-        let configuration = finish.await.context("finish the restored directory")??;
+        let mut configuration = finish.await.context("finish the restored directory")??;
+        if let (Some(first), Some(_)) = (tablespaces_to_make.first(), &bin_dir) {
+            let root = self.plan.root.path.display();
+            let text = format!("{first}. All of {root} is restored; no server was started");
+            return Err(Exit::error(Ending::BadTarget, text));
+        }
+        configuration.extend(tablespaces_to_make);
         let flushed = begun.elapsed().saturating_sub(fetched);
         let recovered = match bin_dir {
             Some(bin_dir) => Some(self.recover(bin_dir, serving.as_ref(), stop).await?),
             None => None,
         };
         Ok(Done { fetched, flushed, recovered, configuration })
+    }
+
+    /// Looks for tablespaces that the backup's own WAL creates. Returns what to do before the server is started.
+    ///
+    /// # Errors
+    /// If a server over the copy could write into what belongs to another one: then it is not to be startable.
+    async fn tablespaces_to_make(&self, target: &Arc<TargetDir>) -> anyhow::Result<Vec<String>> {
+        let carried = CarriedWal::of(&self.decision, segment_size(&self.decision.row.record)?);
+        let target = Arc::clone(target);
+        let created = tokio::task::spawn_blocking(move || carried.tablespaces(&target)).await;
+        let guard = TablespaceGuard::new(self.plan.root.path.clone());
+        let mut to_make = Vec::new();
+        for tablespace in created.context("read the WAL of the backup")?? {
+            match guard.allows(&tablespace) {
+                Ok(()) => {}
+                Err(Refusal::Missing(what)) => to_make.push(what),
+                Err(refusal @ Refusal::InUse(_)) => {
+                    let text = format!("{refusal}. What was restored cannot be started; remove it");
+                    return Err(Exit::error(Ending::BadTarget, text));
+                }
+            }
+        }
+        Ok(to_make)
     }
 
     async fn fetch(

@@ -266,6 +266,14 @@ impl Beneath {
         read().map_err(|error| self.at(path, error))
     }
 
+    /// Opens a file to read it.
+    ///
+    /// # Errors
+    /// Whatever the operating system says, above all if it is a link.
+    pub(crate) fn open_to_read(&self, path: &[u8]) -> io::Result<File> {
+        self.open_existing(path, OFlags::RDONLY)
+    }
+
     /// Removes a file or a link, if there is one.
     ///
     /// # Errors

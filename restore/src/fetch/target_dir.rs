@@ -119,6 +119,14 @@ impl TargetDir {
         self.root.read(name.as_bytes(), most).map(Some)
     }
 
+    /// Opens a restored file to read it.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub(crate) fn open_to_read(&self, name: &str) -> io::Result<File> {
+        self.root.open_to_read(name.as_bytes())
+    }
+
     /// The names of the files that lie in a directory below the data directory, not deeper; `None` if there is no such directory.
     #[must_use]
     pub(crate) fn names(&self, directory: &str) -> Option<Vec<String>> {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use lifeboat_postgres::TimelineHistory;
+use lifeboat_postgres::{HISTORY_MAX, TimelineHistory, read_small};
 use lifeboat_vocabulary::{Lsn, TimelineId};
 
 use crate::target::prove::StopAt;
@@ -78,7 +78,7 @@ impl Expected {
 /// Source: PostgreSQL `src/backend/access/transam/xlog.c` (`StartupXLOG`, `writeTimeLineHistory`).
 pub(crate) fn left_timeline(data_dir: &Path, opened: TimelineId) -> Option<(TimelineId, Lsn)> {
     let path = data_dir.join("pg_wal").join(format!("{:08X}.history", opened.get()));
-    let content = std::fs::read(path).ok()?;
+    let content = read_small(&path, HISTORY_MAX as u64).ok()?;
     let history = TimelineHistory::parse(opened, &content).ok()?;
     history.entries.last().map(|entry| (entry.timeline, entry.switch))
 }

@@ -1,7 +1,6 @@
 //! A server on its way back: started, watched until it is where it should be, and judged by its state and its log. The
 //! exit code of a server says little: one that stops at its target ends like one that was stopped by somebody.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,8 @@ use anyhow::{Context, bail};
 use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::terminal::{Output, ProgressLine};
 use lifeboat_postgres::{
-    ClusterState, ControlFile, Listen, LocalServer, LocalServerError, LocalServerSettings, StopMode,
+    ClusterState, ControlFile, Listen, LocalServer, LocalServerError, LocalServerSettings, StopMode, open_to_read,
+    read_small,
 };
 use lifeboat_repository::backup::Progress;
 use lifeboat_vocabulary::{ByteCount, Lsn, TimelineId, error_chain};
@@ -32,6 +32,9 @@ const ASK: Duration = Duration::from_secs(1);
 const HUNG: Duration = Duration::from_secs(3600);
 /// The most of a log that is held at once, in **bytes**.
 const LOG_STEP: u64 = 1 << 20;
+
+/// The size of `pg_control` in **bytes**.
+const PG_CONTROL_BYTES: u64 = 8192;
 
 /// What the watch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +153,7 @@ impl LogReader {
 
     /// Reads on to the end. Returns whether there was anything.
     fn read_on(&mut self) -> io::Result<bool> {
-        let mut file = File::open(&self.path)?;
+        let mut file = open_to_read(&self.path)?;
         let (begin, end) = (self.offset, file.metadata()?.len());
         while self.offset < end {
             file.seek(SeekFrom::Start(self.offset))?;
@@ -373,8 +376,7 @@ impl Recovery<'_> {
             return Ok(false);
         }
         let path = self.data_dir.join("global/pg_control");
-        let mut bytes = Vec::new();
-        File::open(&path).and_then(|file| file.take(8192).read_to_end(&mut bytes)).context("read the control file")?;
+        let bytes = read_small(&path, PG_CONTROL_BYTES).context("read the control file")?;
         let control = ControlFile::parse(&bytes).context("read the control file")?;
         Ok(control.state == ClusterState::ShutDownInRecovery)
     }

@@ -296,7 +296,7 @@ impl Shared {
         for tablespace in &joined.tablespaces {
             if let Err(why) = self.guard.allows(tablespace) {
                 self.fetcher.files().discard(&path);
-                return Answer::Failed(why);
+                return Answer::Failed(why.to_string());
             }
         }
         let mut state = self.state.lock();

@@ -1,10 +1,9 @@
 //! Where one segment ends and the next one begins. PostgreSQL takes a record that does not follow the one before it for the
 //! end of the WAL, and opens the cluster there: so segments that do not belong together are never handed out.
 
-use std::fs::File;
 use std::io::{self, Read};
 
-use lifeboat_postgres::{WalFact, WalScanner};
+use lifeboat_postgres::{WalFact, WalScanner, open_to_read};
 use lifeboat_vocabulary::Lsn;
 
 use crate::wal_fetch::segment::Fetched;
@@ -62,7 +61,7 @@ impl Seam {
             }
         };
         let cannot = |error: io::Error| format!("read {} again: {error}", next.path.display());
-        let mut file = File::open(&next.path).map_err(cannot)?;
+        let mut file = open_to_read(&next.path).map_err(cannot)?;
         let mut left = usize::try_from(next.end.as_bytes() - next.start.as_bytes()).unwrap_or(usize::MAX);
         let mut bytes = vec![0; STEP];
         while left > 0 {
@@ -87,6 +86,7 @@ impl Seam {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::path::Path;
 
     use lifeboat_postgres::ScanStart;

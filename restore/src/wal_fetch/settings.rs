@@ -1,12 +1,12 @@
 //! What the prefetcher is told by `restore`: a file beside its socket, so that it can be started again by anybody who may
 //! read it. It names keys and credentials, and never holds them.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use lifeboat_cli::place::PlaceArgs;
+use lifeboat_postgres::read_small;
 use lifeboat_stores::RegionSettings;
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, SegmentSize, TimelineId};
 use serde::{Deserialize, Serialize};
@@ -167,10 +167,8 @@ impl WalFetchSettings {
     /// # Errors
     /// If it cannot be read or understood.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let mut text = String::new();
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        file.take(BYTES_MAX).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-        let settings: Self = serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))?;
+        let text = read_small(path, BYTES_MAX).with_context(|| format!("read {}", path.display()))?;
+        let settings: Self = serde_json::from_slice(&text).with_context(|| format!("understand {}", path.display()))?;
         ensure!(settings.v == VERSION, "{} has version {}, this program knows {VERSION}", path.display(), settings.v);
         Ok(settings)
     }

@@ -46,8 +46,8 @@ impl TablespaceGuard {
     /// Whether the copy may replay this record: only into an empty directory, or one that is the copy's own already.
     ///
     /// # Errors
-    /// A sentence with what to do.
-    pub(crate) fn allows(&self, tablespace: &CreatedTablespace) -> Result<(), String> {
+    /// See [`Refusal`].
+    pub(crate) fn allows(&self, tablespace: &CreatedTablespace) -> Result<(), Refusal> {
         let CreatedTablespace { oid, path, at } = tablespace;
         // In-place tablespaces (for PostgreSQL's own tests) have no path.
         if path.is_empty() || !path.starts_with('/') {
@@ -60,16 +60,27 @@ impl TablespaceGuard {
         }
         match std::fs::read_dir(path).map(|mut members| members.next().is_none()) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(format!(
+            Ok(false) => Err(Refusal::InUse(format!(
                 "{what}; that directory is not empty and may belong to a running cluster. Restore on another machine, or \
                  to a target before that record"
-            )),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+            ))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Refusal::Missing(format!(
                 "{what}; make that directory, empty and owned by the account of the server, and start the server again"
-            )),
-            Err(error) => Err(format!("{what}; it cannot be looked at: {error}")),
+            ))),
+            Err(error) => Err(Refusal::InUse(format!("{what}; it cannot be looked at: {error}"))),
         }
     }
+}
+
+/// Why a tablespace may not be created, as a sentence with what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Something lies in its directory, or it is not known whether.
+    #[error("{0}")]
+    InUse(String),
+    /// Its directory is missing: the server would stop at the record, and could be started again.
+    #[error("{0}")]
+    Missing(String),
 }
 
 #[cfg(test)]
@@ -93,7 +104,9 @@ mod tests {
             let answer = guard.allows(&created);
             match allowed {
                 None => assert_eq!(answer, Ok(()), "{name}"),
-                Some(part) => assert!(answer.as_ref().is_err_and(|text| text.contains(part)), "{name}: {answer:?}"),
+                Some(part) => {
+                    assert!(answer.as_ref().is_err_and(|why| why.to_string().contains(part)), "{name}: {answer:?}")
+                }
             }
         }
     }

@@ -148,9 +148,14 @@ impl Marks {
         span.start = span.start.min(at.lsn);
     }
 
+    /// Where this process began to receive.
+    fn begun(&self) -> Option<Place> {
+        self.line.iter().find_map(|(&timeline, span)| Some(Place { timeline, lsn: span.begun? }))
+    }
+
     /// A region answered: it has everything before `at`, or it has nothing at all and goes on where this process begins.
     pub(crate) fn enter(&mut self, region: usize, at: Option<WalPosition>) {
-        let begun = self.line.iter().find_map(|(&timeline, span)| Some(Place { timeline, lsn: span.begun? }));
+        let begun = self.begun();
         let known = at.filter(|at| self.line.contains_key(&at.timeline)).map(Place::from);
         let Some(mark) = self.regions.get_mut(region) else { return };
         if let Some(place) = known {
@@ -248,8 +253,9 @@ impl Marks {
     }
 
     fn is_covered(&self, lost: WalRange) -> bool {
-        let begun = self.line.get(&lost.timeline).and_then(|span| span.begun);
-        if begun.is_some_and(|begun| lost.end <= begun) {
+        let there = self.line.get(&lost.timeline).and_then(|span| span.begun);
+        let end = Place { timeline: lost.timeline, lsn: lost.end };
+        if there.is_some_and(|begun| lost.end <= begun) || self.begun().is_some_and(|begun| end <= begun) {
             return true;
         }
         let with: Vec<_> = (0..self.regions.len()).filter(|&region| !self.has_lost(region, lost)).collect();

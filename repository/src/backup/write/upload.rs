@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use lifeboat_stores::{ObjectKey, SealedBody, StoreError};
+use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
+use crate::format::layout::{self, StoredName};
 use crate::log::create_once::{Created, create_once};
 use crate::log::region_store::RegionStore;
 
@@ -87,7 +88,9 @@ struct RegionUpload {
     queue: Sender<Arc<Item>>,
     receiver: Receiver<Arc<Item>>,
     done: AtomicU64,
-    pending: Mutex<BTreeMap<u64, Instant>>,
+    /// Objects that were not stored yet, and when the watch saw them first: they come from threads, whose clock is not the
+    /// watch's.
+    pending: Mutex<BTreeMap<u64, Option<Instant>>>,
     reason: Mutex<Option<ExclusionReason>>,
     is_excluded: AtomicBool,
     excluded: CancellationToken,
@@ -109,8 +112,15 @@ impl RegionUpload {
         self.is_excluded.load(Ordering::SeqCst)
     }
 
+    /// How long the oldest object has waited, up to one interval of the watch too little.
     fn lag(&self, now: Instant) -> Duration {
-        self.pending.lock().first_key_value().map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
+        let mut pending = self.pending.lock();
+        let seen = pending.values_mut().rev().take_while(|since| since.is_none());
+        seen.for_each(|since| *since = Some(now));
+        pending
+            .first_key_value()
+            .and_then(|(_, since)| *since)
+            .map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 }
 
@@ -174,9 +184,8 @@ impl UploadHub {
     pub(crate) fn submit(&self, key: &ObjectKey, body: SealedBody, permit: BufferPermit) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let item = Arc::new(Item { id, key: key.clone(), body, _permit: permit });
-        let now = Instant::now();
         for upload in self.uploads.iter().filter(|upload| !upload.is_excluded()) {
-            upload.pending.lock().insert(id, now);
+            upload.pending.lock().insert(id, None);
             if upload.queue.try_send(Arc::clone(&item)).is_err() {
                 upload.pending.lock().remove(&id);
             }
@@ -268,10 +277,20 @@ async fn upload_task(upload: Arc<RegionUpload>, progress: Arc<Progress>) {
 async fn put(region: &RegionStore, item: &Item) -> Result<(), ExclusionReason> {
     let Item { key, body, .. } = item;
     let failed = |source| ExclusionReason::Upload { key: key.clone(), source };
-    // Whoever sees a region that is ahead knows the names of packs too. One of our own first attempts is known below, by the retries.
+    let taken = || ExclusionReason::Taken { key: key.clone() };
+    // Packs are never read to find out who wrote them: who writes backups need not be able to. One of our own first attempts is known
+    // below, by the retries.
+    if matches!(layout::parse(key), Some(StoredName::Pack { .. })) {
+        return match region.store.put(key, body.clone(), PutMode::CreateOnly).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Conflict { .. }) => Err(taken()),
+            Err(source) => Err(failed(source)),
+        };
+    }
+    // Whoever sees a backup grow knows the names of its index.
     match create_once(&*region.store, key, body).await.map_err(failed)? {
         Created::Ours => Ok(()),
-        Created::Others => Err(ExclusionReason::Taken { key: key.clone() }),
+        Created::Others => Err(taken()),
     }
 }
 

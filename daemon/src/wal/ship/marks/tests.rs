@@ -397,4 +397,15 @@ fn a_recorded_loss_of_one_region_is_no_copy_in_the_quorum() {
     marks.begin(at(1, 16));
     marks.hold(0, range(1, 16..24));
     assert_eq!(marks.quorum(), Some(at(1, 24)));
+    // Nor what is lost of a timeline that had ended before.
+    let mut marks = Marks::new(2, 1);
+    marks.found(at(1, 8));
+    marks.begin(at(3, 16));
+    marks.receive(lsn(24));
+    for region in 0..2 {
+        marks.enter(region, None);
+        marks.hold(region, range(3, 16..24));
+        marks.lose(region, range(1, 8..16));
+    }
+    assert_eq!(marks.quorum(), Some(at(3, 24)));
 }
