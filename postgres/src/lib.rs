@@ -34,6 +34,7 @@ pub use crate::server::recovery::{
     STANDBY_SIGNAL, Subscriptions, TargetAction, TargetBound, recovered_copy_settings,
 };
 pub use crate::server::run_directory::RunDirectoryError;
+pub use crate::server::run_directory::SOCKET_DIRECTORY_MAX;
 pub use crate::server::server_bin::{ServerBinError, find_server_bin};
 pub use crate::server::server_settings::Listen;
 pub use crate::server::server_settings::LocalServerSettings;

@@ -155,7 +155,7 @@ fn ours(fact: &WalFact) -> String {
         WalFactKind::OnlineCheckpoint => "CHECKPOINT_ONLINE".to_owned(),
         WalFactKind::EndOfRecovery => "END_OF_RECOVERY".to_owned(),
         WalFactKind::RestorePoint { name, .. } => format!("RESTORE_POINT {name}"),
-        WalFactKind::CreateTablespace { oid, path } => format!("CREATE {oid} \"{path}\""),
+        WalFactKind::CreateTablespace { oid, path } => format!("CREATE {oid} \"{}\"", path.display()),
         WalFactKind::ParameterChange { max_connections, wal_level, .. } => {
             let level = ["minimal", "replica", "logical"][usize::try_from(*wal_level).unwrap()];
             format!("PARAMETER_CHANGE max_connections={max_connections} wal_level={level}")

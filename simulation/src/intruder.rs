@@ -19,12 +19,13 @@ use lifeboat_stores::{PutMode, SealedBody, Store, StoreError};
 use lifeboat_testkit::SeededRandom;
 use lifeboat_vocabulary::{BackupId, RecordMark, UtcTime, WalPosition};
 
-use crate::intruder::false_backups::When;
+use crate::intruder::when::When;
 use crate::network::{Network, Rights};
 use crate::server::{BEGIN, SEGMENT, position};
 use crate::world::{REGIONS, World};
 
 mod false_backups;
+mod when;
 
 /// What he has done so far that matters for what may be expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

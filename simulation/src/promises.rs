@@ -25,9 +25,6 @@ use crate::reader::{ReadRegion, Reader, read_wal};
 use crate::server::{BEGIN, DATA_FILE, SEGMENT, file_content};
 use crate::world::{QUORUM, REGIONS, World};
 
-/// Backups that retention keeps in any case.
-const MIN_KEEP: usize = 3;
-
 /// A part of the WAL that the server was told to be safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Promised {
@@ -35,6 +32,8 @@ struct Promised {
     start: u64,
     end: u64,
 }
+
+mod retention;
 
 /// What was promised, and what became of it.
 pub(crate) struct Account {
@@ -208,24 +207,6 @@ impl Account {
         }
     }
 
-    /// Retention has just been carried out: the newest backups stay, and every moment of the window can still be reached.
-    pub(crate) async fn look_at_window(&mut self, world: &World) -> anyhow::Result<()> {
-        let regions = self.regions(&self.reader).await?;
-        self.note_backups(world, &regions);
-        let mut present: BTreeMap<BackupId, BTreeSet<usize>> = BTreeMap::new();
-        for (index, region) in regions.iter().enumerate() {
-            let backups = region.log.state(world.now()).backups.into_iter();
-            for (name, _) in
-                backups.filter(|(name, backup)| backup.leaving.is_none() && self.committed.contains_key(name))
-            {
-                present.entry(name).or_default().insert(index);
-            }
-        }
-        self.kept(world, &present);
-        self.wal_is_kept(world, &regions, world.wal_quorum(), &present).await;
-        Ok(())
-    }
-
     /// Everything has worked for a while.
     pub(crate) async fn close(
         &mut self,
@@ -238,6 +219,9 @@ impl Account {
         self.counts.backups = self.committed.values().filter(|(_, holders)| holders.len() >= QUORUM).count();
         let restorable = self.restore_all(world, &regions).await;
         self.kept(world, &restorable);
+        if kind != Kind::Clocks {
+            self.graces(world, &regions);
+        }
         // Where somebody has planted objects or a disk has lost them, a region may lack a part that the others have.
         let least = match kind {
             Kind::Quiet | Kind::Faults | Kind::Clocks | Kind::Retention => REGIONS,
@@ -288,32 +272,6 @@ impl Account {
         );
         anyhow::ensure!(files.keys().any(|name| name.starts_with("pg_wal/0")), "it has no WAL of its own");
         Ok(())
-    }
-
-    /// The newest honest backups stay.
-    fn kept(&mut self, world: &World, restorable: &BTreeMap<BackupId, BTreeSet<usize>>) {
-        let mut good: Vec<&BackupRecord> =
-            self.committed.values().filter(|(_, holders)| holders.len() >= QUORUM).map(|(record, _)| record).collect();
-        good.sort_by_key(|record| record.stop_time);
-        let deleted = good.iter().filter(|record| !restorable.contains_key(&record.backup)).count();
-        let is_empty = good.is_empty();
-        let lost: Vec<String> = good
-            .iter()
-            .rev()
-            .take(MIN_KEEP)
-            .filter(|record| restorable.get(&record.backup).is_none_or(|holders| holders.len() < QUORUM))
-            .map(|record| record.backup.to_string())
-            .collect();
-        self.counts.deleted = deleted;
-        for name in lost {
-            self.breaks(
-                3,
-                format!("{name} was committed in a quorum, is one of the newest, and does not stay in a quorum"),
-            );
-        }
-        if is_empty {
-            self.breaks(2, format!("no backup was ever good until {}", world.now()));
-        }
     }
 
     /// From the oldest backup that there is on, the WAL that the server was told to be safe is there.

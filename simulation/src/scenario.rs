@@ -130,7 +130,7 @@ impl Scene {
             self.world.pruner.start()?;
             // A region that was slow is said to have recovered after five minutes.
             self.wait(Duration::from_secs(30)).await?;
-            self.account.look_at_window(&self.world).await?;
+            self.account.look_at_window(&self.world, self.kind).await?;
             for _ in 0..8 {
                 self.wait(Duration::from_secs(40)).await?;
                 self.retention().await?;
@@ -348,7 +348,12 @@ impl Scene {
                 self.note("the writer loses its power");
                 self.world.writer.stop(Duration::ZERO).await;
                 self.look().await?;
-                self.later(30, Ending::Host { is_writers: true });
+                if self.random.one_in(2) {
+                    self.later(30, Ending::Host { is_writers: true });
+                } else {
+                    self.world.writer.start()?;
+                    self.wait(Duration::from_secs(8)).await?;
+                }
             }
         }
         for _ in 0..=self.random.below(4) {

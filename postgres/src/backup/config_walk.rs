@@ -7,9 +7,9 @@ use crate::backup::config_place::ConfigPlace;
 use crate::backup::config_text::{ConfigKind, ReferenceKind, lines, references};
 
 /// How deep files may include each other: as deep as the server follows them.
-const DEPTH_MAX: usize = 10;
+pub(crate) const DEPTH_MAX: usize = 10;
 /// How many files are followed.
-const FILES_MAX: usize = 1000;
+pub(crate) const FILES_MAX: usize = 1000;
 
 /// Where the texts come from.
 pub trait ConfigSource {

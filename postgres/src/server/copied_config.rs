@@ -12,7 +12,7 @@ use lifeboat_vocabulary::RelativePath;
 
 use crate::backup::config_place::{ConfigPlace, relative};
 use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, access_word, lines, references, setting};
-use crate::backup::config_walk::{ConfigSource, WalkedConfig, walk};
+use crate::backup::config_walk::{ConfigSource, DEPTH_MAX, FILES_MAX, WalkedConfig, walk};
 use crate::backup::facts::ServerFacts;
 use crate::backup::not_copied::belongs_to_a_copy;
 pub use crate::server::copied_config::source::CopiedFiles;
@@ -134,6 +134,12 @@ fn folder(copied: &dyn CopiedFiles) -> String {
     names.find(|name| copied.names(name).is_none()).unwrap_or_else(|| FOLDER.to_owned())
 }
 
+/// What was found while files are read in order.
+struct Reading {
+    files_left: usize,
+    places: BTreeMap<String, String>,
+}
+
 /// A line of a file that includes others.
 struct CopiedLine<'a> {
     /// The file.
@@ -160,39 +166,64 @@ impl<'a> Plan<'a> {
     /// Where a main file was on the server. Those whose role may not know have most often the default.
     fn root_place(&self, root: &Root) -> ConfigPlace {
         let top = ConfigPlace::Inside(AUTO.to_owned());
+        let own = || ConfigPlace::Inside(root.name.to_owned());
         match (self.server.setting(root.setting), self.set_places.get(root.setting)) {
             (Some(path), _) => ConfigPlace::of(path, self.source.data_directory),
+            // It may be the file of the data directory itself, which nobody could tell.
+            (None, Some(path)) if self.may_be_own(path, root) => own(),
             (None, Some(path)) => top.refers_to(path, self.source.data_directory),
-            (None, None) => ConfigPlace::Inside(root.name.to_owned()),
+            (None, None) => own(),
         }
+    }
+
+    /// Whether an absolute path can name the file of this name in the data directory: it is not known where that was.
+    fn may_be_own(&self, path: &str, root: &Root) -> bool {
+        let is_named_so = path.starts_with('/') && path.rsplit('/').next() == Some(root.name);
+        is_named_so && self.source.data_directory.is_none() && self.source.copied.read(root.name).is_some()
     }
 
     /// The places of main files that the settings name; the last one that sets a place counts.
     fn places_in_text(&self) -> BTreeMap<String, String> {
-        let main = ROOTS
-            .iter()
-            .filter(|root| root.kind == ConfigKind::Settings)
-            .map(|root| (self.root_place(root), root.kind));
-        let roots: Vec<_> = main.chain(auto(self.source.copied)).collect();
-        let mut places = BTreeMap::new();
-        for (place, _) in walk(&roots, &self.source).reached {
-            let text = self.source.text(&place).unwrap_or_default();
-            places.extend(lines(&text).filter_map(setting).filter(|(name, _)| PLACES.contains(&name.as_str())));
+        let main = ROOTS.iter().filter(|root| root.kind == ConfigKind::Settings).map(|root| self.root_place(root));
+        let mut reading = Reading { files_left: FILES_MAX, places: BTreeMap::new() };
+        for place in main.chain(auto(self.source.copied).map(|(place, _)| place)) {
+            self.read_places(&place, DEPTH_MAX, &mut reading);
         }
-        places
+        reading.places
+    }
+
+    /// Reads a file of settings line by line, and what it includes where it is included, as the server does
+    /// (`src/backend/utils/misc/guc-file.l`, `ParseConfigFp`).
+    fn read_places(&self, place: &ConfigPlace, depth: usize, reading: &mut Reading) {
+        let Some(text) = self.source.text(place).filter(|_| depth > 0 && reading.files_left > 0) else { return };
+        reading.files_left -= 1;
+        for line in lines(&text) {
+            if let Some((name, value)) = setting(line).filter(|(name, _)| PLACES.contains(&name.as_str())) {
+                reading.places.insert(name, value);
+            }
+            for reference in references(ConfigKind::Settings, line) {
+                let to = place.refers_to(&reference.path, self.source.data_directory);
+                if reference.kind == ReferenceKind::Directory {
+                    let members = self.source.members(&to).unwrap_or_default().places;
+                    members.iter().for_each(|member| self.read_places(member, depth - 1, reading));
+                } else {
+                    self.read_places(&to, depth - 1, reading);
+                }
+            }
+        }
     }
 
     /// A role without rights cannot tell which access rules the server was started with.
     fn not_known_in_force(&mut self) {
         let is_unknown = |root: &&Root| {
-            let is_told = self.server.setting(root.setting).is_some() || self.set_places.contains_key(root.setting);
-            !is_told && root.kind != ConfigKind::Settings && !self.done.files.contains_key(root.name)
+            let is_there = self.source.found(&self.root_place(root)).is_some();
+            is_there && self.server.setting(root.setting).is_none() && root.kind != ConfigKind::Settings
         };
         let unknown: Vec<&str> = ROOTS.iter().filter(is_unknown).map(|root| root.name).collect();
         if !unknown.is_empty() {
             self.done.notes.push(format!(
-                "{}: as in the data directory; the role of the backups may not see whether the server used other files \
-                 (pg_read_all_settings would let it): look at them before the copy takes connections",
+                "{}: the role of the backups may not see whether the server used these rules or others (pg_read_all_settings \
+                 would let it): look at them before the copy takes connections",
                 unknown.join(", ")
             ));
         }

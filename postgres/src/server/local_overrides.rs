@@ -57,13 +57,15 @@ const THROW_AWAY: [Row; 5] = [
 
 /// What sessions of ours start with: a setting of a role or a database wins over the command line, and would load its libraries
 /// and run its triggers in them.
-const OWN_SESSIONS: [Row; 7] = [
+const OWN_SESSIONS: [Row; 8] = [
     ("session_preload_libraries", "", EVERY),
     ("local_preload_libraries", "", EVERY),
     ("event_triggers", "off", FROM_17),
     ("role", "none", EVERY),
     ("jit", "off", EVERY),
     ("statement_timeout", "0", EVERY),
+    // A standby refuses what is serializable.
+    ("default_transaction_isolation", "read committed", EVERY),
     ("transaction_timeout", "0", FROM_17),
 ];
 

@@ -18,6 +18,7 @@ use crate::server::owned_files::{open_to_read, read_small};
 use crate::server::run_directory::{RunDirectoryError, prepare};
 use crate::server::server_settings::{LocalServerSettings, RunAs};
 use crate::session::commands::Session;
+use crate::session::error::SessionError;
 use crate::session::settings::{ConnectionSettings, Purpose};
 use crate::session::surroundings::Surroundings;
 
@@ -62,6 +63,9 @@ pub enum LocalServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// The server did not answer a question.
+    #[error("ask PostgreSQL")]
+    Question(#[source] SessionError),
     /// The server ended by itself.
     #[error("PostgreSQL ended with {status} before it was open; the end of its log:\n{log_tail}")]
     Ended {
@@ -92,6 +96,15 @@ pub enum LocalServerError {
 
 fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> LocalServerError {
     |source| LocalServerError::System { doing: doing.into(), source }
+}
+
+impl LocalServerError {
+    /// Whether the server has refused a question for good, for what a role or a database is like.
+    #[must_use]
+    pub fn is_lasting_refusal(&self) -> bool {
+        let Self::Question(error) = self else { return false };
+        error.server_message().is_some_and(|message| !is_passing(&message.code))
+    }
 }
 
 /// How to stop a server.
@@ -244,17 +257,28 @@ impl LocalServer {
         };
         let answer = tokio::time::timeout(QUESTION, question).await;
         let answer = answer.map_err(|_| system("ask PostgreSQL")(io::ErrorKind::TimedOut.into()))?;
-        answer.map_err(|error| system("ask PostgreSQL")(io::Error::other(error)))
+        answer.map_err(LocalServerError::Question)
     }
 
-    /// Whether the server says that recovery is over. Hot standby is `standby`, anything earlier `starting`.
+    /// Whether the server says that recovery is over.
     fn says_ready(&self) -> bool {
+        self.says("ready")
+    }
+
+    /// Whether the server says that it lets people look while it recovers.
+    #[must_use]
+    pub fn says_standby(&self) -> bool {
+        self.says("standby")
+    }
+
+    /// Hot standby is `standby`, anything earlier `starting`.
+    fn says(&self, state: &str) -> bool {
         // The file comes late and goes early; a file that is not there says nothing.
         let path = self.settings.data_dir.join("postmaster.pid");
         let Ok(content) = read_small(&path, SMALL_FILE_MAX) else { return false };
         let content = String::from_utf8_lossy(&content);
         let lines: Vec<&str> = content.lines().map(str::trim).collect();
-        lines.first() == Some(&self.pid.to_string().as_str()) && lines.get(7) == Some(&"ready")
+        lines.first() == Some(&self.pid.to_string().as_str()) && lines.get(7) == Some(&state)
     }
 
     /// The end of the log, from the begin of a line.

@@ -12,7 +12,7 @@ use crate::server::owned_files::{Owner, give_new_directory, not_private, open_or
 use crate::server::server_settings::RunAs;
 
 /// `sun_path` holds 108 bytes with the NUL at the end (`unix(7)`); the server adds `/.s.PGSQL.65535`.
-const SOCKET_DIRECTORY_MAX: usize = 107 - 15;
+pub const SOCKET_DIRECTORY_MAX: usize = 107 - 15;
 
 /// Lets every role in without a password: the directory's mode has already told who may come.
 const HBA: &[u8] = b"local all all trust\nlocal replication all trust\n";

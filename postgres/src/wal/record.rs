@@ -3,6 +3,10 @@
 //! Sources: PostgreSQL `src/include/access/xlogrecord.h`, `xact.h`, `xlog_internal.h`, `catalog/pg_control.h`,
 //! `commands/tablespace.h`; `src/backend/access/rmgrdesc/xactdesc.c` (`ParseCommitRecord`); versions 13 to 18.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
 use lifeboat_vocabulary::{Lsn, UtcTime};
 
 use crate::wal::clock::from_server;
@@ -70,8 +74,8 @@ pub enum WalFactKind {
     CreateTablespace {
         /// Its OID.
         oid: u32,
-        /// Its directory; bytes that are not UTF-8 are replaced.
-        path: String,
+        /// Its directory.
+        path: PathBuf,
     },
     /// Settings that a standby must have at least as high changed. Source: `xl_parameter_change`.
     ParameterChange {
@@ -387,7 +391,7 @@ impl ContentReader {
             }),
             Kept::CreateTablespace => Told::Fact(WalFactKind::CreateTablespace {
                 oid: u32::from_le_bytes(array(main, 0)),
-                path: zero_ended(main, 4),
+                path: PathBuf::from(OsString::from_vec(until_zero(main, 4).to_vec())),
             }),
             Kept::ParameterChange => Told::Fact(WalFactKind::ParameterChange {
                 max_connections: number(0),
@@ -402,6 +406,9 @@ impl ContentReader {
 }
 
 fn zero_ended(bytes: &[u8], offset: usize) -> String {
-    let text = bytes.get(offset..).unwrap_or_default().split(|byte| *byte == 0).next();
-    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(until_zero(bytes, offset)).into_owned()
+}
+
+fn until_zero(bytes: &[u8], offset: usize) -> &[u8] {
+    bytes.get(offset..).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default()
 }

@@ -62,6 +62,7 @@ pub async fn run(
         prepare::check_can_be_made(&directory)?;
     }
     if args.start {
+        prepare::check_can_start(&plan.root, plan.owner)?;
         let directory = prepare::run_directory_of(&plan.root);
         prepare::check_private(&directory, plan.owner)?;
         prepare::check_can_be_made(&directory)?;
@@ -116,9 +117,10 @@ impl Restore<'_> {
             tokio::task::spawn_blocking(move || files::finish(&target, &facts, &record, &settings))
         };
         let mut configuration = finish.await.context("finish the restored directory")??;
-        if let (Some(first), Some(_)) = (tablespaces_to_make.first(), &bin_dir) {
-            let root = self.plan.root.path.display();
-            let text = format!("{first}. All of {root} is restored; no server was started");
+        if !tablespaces_to_make.is_empty() && bin_dir.is_some() {
+            report::print_notes(&configuration, self.output);
+            let (what, root) = (tablespaces_to_make.join(". "), self.plan.root.path.display());
+            let text = format!("{what}. All of {root} is restored; no server was started");
             return Err(Exit::error(Ending::BadTarget, text));
         }
         configuration.extend(tablespaces_to_make);
@@ -137,7 +139,11 @@ impl Restore<'_> {
     async fn tablespaces_to_make(&self, target: &Arc<TargetDir>) -> anyhow::Result<Vec<String>> {
         let carried = CarriedWal::of(&self.decision, segment_size(&self.decision.row.record)?);
         let target = Arc::clone(target);
-        let created = tokio::task::spawn_blocking(move || carried.tablespaces(&target)).await;
+        let created = tokio::task::spawn_blocking(move || {
+            carried.check_label(&target)?;
+            carried.tablespaces(&target)
+        });
+        let created = created.await;
         let guard = TablespaceGuard::new(self.plan.root.path.clone());
         let mut to_make = Vec::new();
         for tablespace in created.context("read the WAL of the backup")?? {

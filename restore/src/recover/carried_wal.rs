@@ -3,11 +3,12 @@
 //! Source: PostgreSQL `src/backend/access/transam/xlogrecovery.c` (`XLogFileReadAnyTLI`): a segment that the archive does not have is
 //! read from `pg_wal`, from the newest timeline that has it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use lifeboat_cli::exit_code::{Ending, Exit};
-use lifeboat_postgres::{ScanStart, WalFact, WalScanner};
+use lifeboat_postgres::{BackupLabel, ScanStart, WalFact, WalScanner};
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_vocabulary::{Lsn, SegmentName, SegmentSize, WalPosition};
 
@@ -15,10 +16,13 @@ use crate::fetch::target_dir::TargetDir;
 use crate::recover::decide::Decision;
 use crate::target::coverage::segment_start;
 use crate::target::prove::StopAt;
+use crate::wal_fetch::plan::Mode;
 use crate::wal_fetch::tablespaces::{CreatedTablespace, created};
 
 /// Read at once, in **bytes**.
 const STEP: usize = 1 << 20;
+/// The longest `backup_label` that is read, in **bytes**.
+const LABEL_MAX: u64 = 64 << 10;
 
 /// What recovery reads of a backup's own WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +41,9 @@ impl CarriedWal {
     /// As far as this restore needs it.
     pub(crate) fn of(decision: &Decision, segment: SegmentSize) -> Self {
         let record: &BackupRecord = &decision.row.record;
-        let legs = decision.fetch.as_ref().map(|plan| plan.legs.as_slice()).unwrap_or_default();
+        // A standby goes on with what it has where no region answers.
+        let plan = decision.fetch.as_ref().filter(|plan| plan.mode == Mode::Recovery);
+        let legs = plan.map(|plan| plan.legs.as_slice()).unwrap_or_default();
         Self {
             system_identifier: record.pg.sysid,
             segment,
@@ -65,18 +71,44 @@ impl CarriedWal {
         let (mut scanner, mut found) = (WalScanner::new(begin), Vec::new());
         let mut name = SegmentName::holding(self.start.timeline, first, self.segment);
         let why = loop {
-            if name.start().is_none_or(|start| self.archive.is_some_and(|archive| start >= archive)) {
+            // A record may go on in the first segment that the archive has; what begins there, the prefetcher sees.
+            let archived = self.archive.zip(name.start()).map(|(archive, start)| start.cmp(&archive));
+            let is_archived = archived.is_some_and(Ordering::is_ge);
+            if archived.is_some_and(Ordering::is_gt) || is_archived && name.start() == Some(first) {
                 return Ok(found);
             }
-            let Some(segment) = carried.get(&name.number) else { break format!("{name} is not in it") };
-            scanner.go_on_as(segment.timeline);
-            if let Some(fault) = self.scan(target, *segment, &mut scanner, &mut found)? {
-                break fault;
+            let scanned = match carried.get(&name.number) {
+                Some(segment) => {
+                    scanner.go_on_as(segment.timeline);
+                    self.scan(target, *segment, &mut scanner, &mut found)?
+                }
+                None => Some(format!("{name} is not in it")),
+            };
+            match scanned {
+                None => name = name.next(),
+                Some(_) if is_archived => return Ok(found),
+                Some(why) => break why,
             }
-            name = name.next();
         };
         // Behind the stop there may be anything: a standby's last segment may have been another one before.
         if scanner.last_record_end().is_some_and(|end| end >= self.stop.lsn) { Ok(found) } else { Err(damaged(&why)) }
+    }
+
+    /// Compares where the backup says that it begins with where the server will begin. Whoever writes backups writes both.
+    ///
+    /// # Errors
+    /// [`Ending::Damaged`] if they differ.
+    pub(crate) fn check_label(&self, target: &TargetDir) -> anyhow::Result<()> {
+        let label = target.read_small("backup_label", LABEL_MAX)?.unwrap_or_default();
+        let label = BackupLabel::parse(&label).map_err(|error| damaged(&format!("backup_label: {error}")))?;
+        if (label.timeline, label.start) == (self.start.timeline, self.start.lsn) {
+            return Ok(());
+        }
+        let (start, timeline) = (label.start, label.timeline);
+        Err(damaged(&format!(
+            "its record says that it begins at {}, its backup_label at {start} on timeline {timeline}",
+            self.start
+        )))
     }
 
     /// The segments by number, as recovery takes them.
@@ -104,6 +136,7 @@ impl CarriedWal {
         let mut file = target.open_to_read(&format!("pg_wal/{name}"))?;
         let mut found = |fact: &WalFact| {
             let is_replayed = self.end.is_none_or(|end| fact.start < end);
+            let is_replayed = is_replayed && self.archive.is_none_or(|archive| fact.start < archive);
             tablespaces.extend(created(fact, self.start.lsn).filter(|_| is_replayed));
         };
         let mut bytes = vec![0; STEP];
@@ -206,7 +239,10 @@ mod tests {
             ] {
                 let found = carried.tablespaces(&whole).unwrap();
                 assert_eq!(found.len(), expected, "{why}, major {major}: {found:?}");
-                assert!(found.iter().all(|found| found.path == place && found.at >= before), "{why}: {found:?}");
+                assert!(
+                    found.iter().all(|found| found.path == Path::new(&place) && found.at >= before),
+                    "{why}: {found:?}"
+                );
             }
             let mut lacking = segments.clone();
             lacking.remove(1);

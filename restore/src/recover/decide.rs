@@ -19,6 +19,9 @@ use crate::target::wal_plan::Chain;
 use crate::target::wal_source::WalSource;
 use crate::wal_fetch::plan::{FetchPlan, Mode};
 
+const WAL_IS_GONE: &str =
+    "keys for WAL are on record, and no WAL is stored: what was committed behind this backup may be lost";
+
 /// A restore that is known to work.
 pub(crate) struct Decision {
     /// The backup.
@@ -63,6 +66,9 @@ pub(crate) async fn decide(
     let mut proof = question.prove(&survey).await?;
     let row = repository.choose(Some(&proof.backup))?.clone();
     proof.warnings.extend(standing_text(&row));
+    if proof.stop == StopAt::End && proof.chain.is_none() && archive.keys_for_wal() == KeysForWal::OnRecord {
+        proof.warnings.push(WAL_IS_GONE.to_owned());
+    }
     let mut without = args.without_regions.clone();
     if !is_latest {
         without.extend(inventory.unanswered.iter().map(|(region, _)| region.clone()));
@@ -87,7 +93,6 @@ fn standing_text(row: &CatalogRow) -> Option<String> {
 /// Nothing but backups is stored: the newest one, with the WAL that it carries.
 fn backup_alone(row: &CatalogRow, target: Target, keys_for_wal: KeysForWal) -> Decision {
     let WalPosition { timeline, lsn } = row.record.stop();
-    let gone = "keys for WAL are on record, and no WAL is stored: what was committed behind this backup may be lost";
     let proof = Proof {
         backup: row.record.backup.clone(),
         timeline,
@@ -96,7 +101,7 @@ fn backup_alone(row: &CatalogRow, target: Target, keys_for_wal: KeysForWal) -> D
         expected: lsn,
         found: "no WAL is stored beside the backups; it recovers from its own".to_owned(),
         warnings: (keys_for_wal == KeysForWal::OnRecord)
-            .then(|| gone.to_owned())
+            .then(|| WAL_IS_GONE.to_owned())
             .into_iter()
             .chain(standing_text(row))
             .collect(),

@@ -112,9 +112,7 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
             damage.what
         );
     }
-    for note in &done.configuration {
-        outln!("{} {note}", toned("configuration:", Tone::Warning));
-    }
+    print_notes(&done.configuration, *output);
     let files = record.files;
     let count = counted(files.count, "file", "files");
     outln!("{} {} in {count}", toned("restored", Tone::Good), files.raw_bytes);
@@ -123,6 +121,17 @@ pub(crate) fn print(restore: &Restore<'_>, reader: &BackupReader, done: &Done) {
     match &done.recovered {
         Some(recovered) => print_recovered(decision, recovered),
         None => print_next_steps(restore),
+    }
+}
+
+/// What a person has to know about the configuration of a copy.
+pub(crate) fn print_notes(notes: &[String], output: Output) {
+    if output == Output::Json {
+        outln!("{}", json!({ "event": "configuration", "configuration": notes }));
+        return;
+    }
+    for note in notes {
+        outln!("{} {note}", toned("configuration:", Tone::Warning));
     }
 }
 

@@ -349,8 +349,15 @@ impl Recovery<'_> {
         now_at: &mut Option<Lsn>,
     ) -> anyhow::Result<Option<()>> {
         let replayed = server.ask("SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text").await;
-        // Nobody is let in before the copy is consistent.
-        let Ok(replayed) = replayed else { return Ok(None) };
+        let replayed = match replayed {
+            Ok(replayed) => replayed,
+            // Nobody will be let in: its own word has to do.
+            Err(error) if error.is_lasting_refusal() => {
+                return Ok(self.is_there_by_its_word(server, log).then_some(()));
+            }
+            // Nobody is let in before the copy is consistent.
+            Err(_) => return Ok(None),
+        };
         *now_at = replayed.as_deref().and_then(|text| text.parse().ok()).or(*now_at);
         if let Some(stuck) = &log.stuck {
             bail!(
@@ -367,6 +374,14 @@ impl Recovery<'_> {
                 Ok((state.as_deref() == Some("true")).then_some(()))
             }
             _ => Ok(None),
+        }
+    }
+
+    fn is_there_by_its_word(&self, server: &LocalServer, log: &LogReader) -> bool {
+        match self.awaited {
+            Awaited::Following => server.says_standby(),
+            Awaited::Paused => log.is_pausing,
+            Awaited::Open | Awaited::Stopped => false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use lifeboat_cli::exit_code::{Ending, Exit};
-use lifeboat_postgres::not_private;
+use lifeboat_postgres::{SOCKET_DIRECTORY_MAX, not_private};
 use rustix::fs::{Access, AtFlags};
 
 use crate::fetch::beneath::{Owner, PlannedPlace, existing};
@@ -84,6 +84,27 @@ pub(crate) fn check_can_be_made(directory: &Path) -> anyhow::Result<()> {
         );
         unusable(directory, &why)
     })
+}
+
+/// Refuses a place in which no server could be started, before anything is written.
+///
+/// # Errors
+/// If the server's account would be root, or the path of its socket would be too long.
+pub(crate) fn check_can_start(data_dir: &PlannedPlace, owner: Option<Owner>) -> anyhow::Result<()> {
+    if owner.is_some_and(|(user, _)| user == 0) {
+        let why = "would belong to root, and PostgreSQL refuses to run as root; make it as an empty directory that belongs to the \
+                   account of the server, or leave out --start. Nothing was written";
+        return Err(unusable(&data_dir.path, why));
+    }
+    let run_directory = run_directory_of(data_dir);
+    if run_directory.as_os_str().len() > SOCKET_DIRECTORY_MAX {
+        let why = format!(
+            "is too long a name for the directory of the server's socket (at most {SOCKET_DIRECTORY_MAX} bytes); name a shorter \
+             directory with --to, or leave out --start. Nothing was written"
+        );
+        return Err(unusable(&run_directory, &why));
+    }
+    Ok(())
 }
 
 /// Makes the directory, or empties what an earlier restore has left in it.

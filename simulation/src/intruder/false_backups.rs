@@ -8,6 +8,7 @@ use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::{BackupRecord, PacksRef, RecordBody};
 use lifeboat_vocabulary::{BackupId, ByteCount, UtcTime};
 
+use crate::intruder::when::When;
 use crate::intruder::{Intruder, newest_backup};
 use crate::schedule::Schedule;
 use crate::server::position;
@@ -17,14 +18,6 @@ use crate::world::World;
 const FEW: u32 = 3;
 /// No clock is so wrong.
 const FAR: Duration = Duration::from_secs(3 * 24 * 3600);
-
-/// When a false backup was made, as it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
-    Now,
-    Ahead,
-    LongAgo,
-}
 
 impl Intruder {
     /// Backups that could push out real ones. Of now there are more than anybody has asked for: as many as the schedule has cannot

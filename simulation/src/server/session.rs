@@ -196,7 +196,8 @@ impl Session<'_> {
         let flush = status.get_u64();
         let mut state = self.inner.state.lock();
         let Some(slot) = slot.and_then(|name| state.slots.get_mut(name)).filter(|_| flush > 0) else { return };
-        slot.restart = slot.restart.max(flush);
+        // Back as well (`PhysicalConfirmReceivedLocation`).
+        slot.restart = flush;
         let told = position(timeline, flush);
         let in_order = |position: &lifeboat_vocabulary::WalPosition| (position.timeline, position.lsn);
         state.flushed = state.flushed.into_iter().chain([told]).max_by_key(in_order);

@@ -15,7 +15,7 @@ use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
-use crate::wal::ship::state::Found;
+use crate::wal::ship::state::{Found, ShipState};
 use crate::wal::ship::verify::{self, Signed};
 
 /// Objects that are remembered by name, at the most: months of slices. A region with more has no head that can be used.
@@ -88,8 +88,17 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
         }
     };
     let trust = WalTrust::of(log.trust());
-    let found = find(region, &log, &trust, earlier).await.context("find out what WAL is there")?;
+    let spooled = ship.look(ShipState::spooled_from);
+    let known = Known { head: earlier, spooled };
+    let found = find(region, &log, &trust, known).await.context("find out what WAL is there")?;
     Ok(Answer::Entry(Box::new(Entry { lease, head, found, trust, entered })))
+}
+
+/// What is known of a region before it is listed.
+struct Known {
+    head: Option<Head>,
+    /// Where the WAL begins that waits in the spool.
+    spooled: Option<WalPosition>,
 }
 
 /// What there is behind the last head, or all there is if there is no head. Names alone are no WAL, because whoever may
@@ -98,7 +107,8 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
 /// What revoked keys have signed counts for nothing: whoever stole one could make us believe that anything is stored. After
 /// a change of keys WAL goes on where the first key of the new writer begins, and a backup is made there, see
 /// [`crate::wal::learn`].
-async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Option<Head>) -> anyhow::Result<Found> {
+async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, known: Known) -> anyhow::Result<Found> {
+    let Known { head, spooled } = known;
     let store = &*region.store;
     let head_record = head.as_ref().and_then(|head| head.durable.zip(head.last_record));
     let head = head.and_then(|head| head.durable);
@@ -107,8 +117,9 @@ async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, head: Opt
     let from = match (head, has_revoked_keys) {
         (Some(head), _) => Some(head),
         (None, false) => None,
-        (None, true) => match epochs.iter().min_by_key(|epoch| (epoch.timeline, epoch.lsn)) {
-            Some(first) => Some(*first),
+        // What waits in the spool may find its names taken: that has to be known before anybody is told that it is safe there.
+        (None, true) => match epochs.iter().copied().chain(spooled).min_by_key(|at| (at.timeline, at.lsn)) {
+            Some(first) => Some(first),
             None => return Ok(Found { has_revoked_keys, ..Found::default() }),
         },
     };
@@ -179,7 +190,8 @@ fn epochs_in_force(log: &RegionLog) -> Vec<WalPosition> {
 /// on record, with the place where its first object begins, before anything is sent under it.
 fn beginning(objects: &[WalObject], epochs: &[WalPosition]) -> Option<WalPosition> {
     let Some(timeline) = objects.iter().map(|object| object.range.timeline).max() else {
-        return epochs.first().copied();
+        // A new region gets all keys that are kept, in any order, before any WAL.
+        return epochs.iter().min_by_key(|epoch| (epoch.timeline, epoch.lsn)).copied();
     };
     let of_it = objects.iter().filter(|object| object.range.timeline == timeline);
     let first = of_it.map(|object| object.range.start).min()?;
@@ -261,7 +273,7 @@ mod tests {
     fn without_a_head_wal_begins_where_its_key_says() {
         for (why, objects, epochs, expected) in [
             ("a new region", vec![], vec![], None),
-            ("nothing has arrived", vec![], vec![at(1, 16), at(1, 20)], Some(at(1, 16))),
+            ("nothing has arrived", vec![], vec![at(1, 20), at(1, 16)], Some(at(1, 16))),
             ("all has arrived", vec![piece(16)], vec![at(1, 16)], Some(at(1, 16))),
             ("the first has not arrived", vec![piece(32)], vec![at(1, 16), at(1, 33)], Some(at(1, 16))),
             ("what is older was removed", vec![piece(64)], vec![at(1, 16), at(1, 60)], Some(at(1, 60))),
@@ -366,7 +378,7 @@ mod tests {
             let store = WithHooks::new(Arc::clone(store), CountReads(Arc::clone(&reads)));
             let region = RegionStore { name: name.clone(), store: Arc::new(store) };
             let trust = WalTrust::of(self.log().trust());
-            let found = find(&region, self.log(), &trust, None).await.unwrap();
+            let found = find(&region, self.log(), &trust, Known { head: None, spooled: None }).await.unwrap();
             (found, reads.load(Ordering::Relaxed))
         }
     }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::GapReason;
 use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
 
 use crate::wal::ship::ranges::{RangeSet, Stretch};
@@ -78,6 +79,13 @@ impl Span {
 enum Over {
     Region,
     RegionAndSpool,
+}
+
+/// Whether the server may still have WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceivedAgain {
+    Perhaps,
+    Never,
 }
 
 /// Whether a region has told what it has.
@@ -226,6 +234,21 @@ impl Marks {
         (0..self.regions.len()).for_each(|region| self.advance(region));
     }
 
+    /// As [`Self::spool`], where it is fsynced for some regions alone. `kept` is what other objects keep for each of the others.
+    pub(crate) fn spool_for(&mut self, bytes: WalRange, kept: &[Option<Kept>]) {
+        if let Some(span) = self.line.get_mut(&bytes.timeline) {
+            span.spooled.add(bytes.into());
+        }
+        for (region, kept) in kept.iter().enumerate() {
+            match (kept, self.regions.get_mut(region)) {
+                (Some(kept), _) => self.out_of_reach(region, bytes, kept),
+                (None, Some(mark)) => mark.out_of_reach.entry(bytes.timeline).or_default().remove(bytes.into()),
+                (None, None) => {}
+            }
+        }
+        (0..self.regions.len()).for_each(|region| self.advance(region));
+    }
+
     /// The spool has these bytes and cannot give them to a region; but for what it has of them in other objects.
     pub(crate) fn out_of_reach(&mut self, region: usize, bytes: WalRange, kept: &Kept) {
         let Some(mark) = self.regions.get_mut(region) else { return };
@@ -235,13 +258,17 @@ impl Marks {
     }
 
     /// It is on record that a region will never have these bytes, which others may have. It gets past them; in the quorum it
-    /// counts for nothing there.
-    pub(crate) fn lose(&mut self, region: usize, bytes: WalRange) {
+    /// counts for nothing there. What is missing for a reason of the server's nobody can wait for.
+    pub(crate) fn lose(&mut self, region: usize, bytes: WalRange, reason: GapReason) {
         if let Some(mark) = self.regions.get_mut(region) {
-            mark.lost.entry(bytes.timeline).or_default().add(bytes.into());
+            let missing = mark.held.entry(bytes.timeline).or_default().missing(bytes.into());
+            let lost = mark.lost.entry(bytes.timeline).or_default();
+            missing.into_iter().for_each(|missing| lost.add(missing));
         }
-        self.uncovered.push(bytes);
-        self.hold(region, bytes);
+        if reason == GapReason::RegionMissed {
+            self.uncovered.push(bytes);
+        }
+        self.pass(region, bytes);
         self.cover();
     }
 
@@ -266,17 +293,33 @@ impl Marks {
     /// are left must; where none is left, nobody has them.
     fn are_enough(&self, with: &[usize], bytes: WalRange) -> bool {
         let needed = self.quorum.min(with.len());
-        needed > 0 && with.iter().filter(|&&region| self.holds(region, bytes)).count() >= needed
+        needed > 0 && self.copies(with, bytes) >= needed
     }
 
-    /// Whether enough other regions have bytes that this one lacks.
-    pub(crate) fn is_made_up_for(&self, region: usize, bytes: WalRange) -> bool {
+    /// How many of these regions have some bytes, and not only a record that they lack them.
+    fn copies(&self, of: &[usize], bytes: WalRange) -> usize {
+        of.iter().filter(|&&region| self.holds(region, bytes) && !self.has_lost(region, bytes)).count()
+    }
+
+    /// Whether enough other regions have bytes that this one lacks: all that the quorum asks for, where the server may still have
+    /// them, else as many as there can be.
+    pub(crate) fn is_made_up_for(&self, region: usize, bytes: WalRange, again: ReceivedAgain) -> bool {
         let others: Vec<_> = (0..self.regions.len()).filter(|&other| other != region).collect();
-        self.are_enough(&others, bytes)
+        match again {
+            ReceivedAgain::Perhaps => self.copies(&others, bytes) >= self.quorum,
+            ReceivedAgain::Never => self.are_enough(&others, bytes),
+        }
     }
 
     /// A region has these bytes, or nobody ever will, which is on record.
     pub(crate) fn hold(&mut self, region: usize, bytes: WalRange) {
+        if let Some(lost) = self.regions.get_mut(region).and_then(|mark| mark.lost.get_mut(&bytes.timeline)) {
+            lost.remove(bytes.into());
+        }
+        self.pass(region, bytes);
+    }
+
+    fn pass(&mut self, region: usize, bytes: WalRange) {
         let Some(mark) = self.regions.get_mut(region) else { return };
         mark.held.entry(bytes.timeline).or_default().add(bytes.into());
         self.advance(region);

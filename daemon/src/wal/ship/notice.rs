@@ -7,9 +7,9 @@ use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::format::layout::WalRange;
-use lifeboat_repository::log::records::{GapScope, RecordBody, WalEpochRecord, WalGapRecord};
+use lifeboat_repository::log::records::{GapReason, GapScope, RecordBody, WalEpochRecord, WalGapRecord};
 use lifeboat_stores::{ObjectKey, SealedBody};
-use lifeboat_vocabulary::UtcTime;
+use lifeboat_vocabulary::{RegionName, UtcTime};
 use serde::{Deserialize, Serialize};
 
 /// What there is to say.
@@ -29,6 +29,9 @@ pub(crate) enum Notice {
         record: WalGapRecord,
         /// When, in microseconds since 1970.
         time: i64,
+        /// The regions in whose logs it is to stand; empty for all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        regions: Vec<String>,
     },
 }
 
@@ -67,9 +70,24 @@ impl Notice {
         }
     }
 
+    /// Why WAL is missing.
+    pub(crate) fn reason(&self) -> Option<GapReason> {
+        match self {
+            Self::Epoch { .. } => None,
+            Self::Gap { record, .. } => Some(record.reason),
+        }
+    }
+
     /// Whether it says that WAL is missing in one region, and others may have it.
     pub(crate) fn is_of_one_region(&self) -> bool {
         matches!(self, Self::Gap { record, .. } if record.scope == GapScope::Region)
+    }
+
+    /// Which of these regions are to hear of it; `None` for all.
+    pub(crate) fn wanted<'a>(&self, all: impl Iterator<Item = &'a RegionName>) -> Option<Vec<usize>> {
+        let Self::Gap { regions, .. } = self else { return None };
+        let is_wanted = |(_, name): &(usize, &RegionName)| regions.iter().any(|wanted| wanted == name.as_str());
+        (!regions.is_empty()).then(|| all.enumerate().filter(is_wanted).map(|(region, _)| region).collect())
     }
 
     /// Its bytes in the spool.

@@ -179,9 +179,14 @@ impl PendingObjects {
         self.insert(load, InSpool::No, wanted, now);
     }
 
-    /// Enters what was found in the spool.
-    pub(crate) fn reload(&mut self, what: What, file: SpoolFile, now: Instant) {
-        self.insert(Load { what, file, body: None }, InSpool::Yes, None, now);
+    /// Enters what was found in the spool. `wanted` tells which regions need it; `None` for all.
+    pub(crate) fn reload(&mut self, what: What, file: SpoolFile, wanted: Option<&[usize]>, now: Instant) {
+        self.insert(Load { what, file, body: None }, InSpool::Yes, wanted, now);
+    }
+
+    /// Whether a region still lacks an entry.
+    pub(crate) fn lacks(&self, region: usize, sequence: u64) -> bool {
+        self.entries.get(&sequence).is_some_and(|entry| entry.lacks(region))
     }
 
     fn insert(&mut self, load: Load, spool: InSpool, wanted: Option<&[usize]>, now: Instant) {

@@ -50,7 +50,12 @@ async fn look(region: &RegionStore, name: &StoredName, body: SealedBody, trust: 
             Ok(found) => found,
             Err(put) => return put,
         },
-        Ok(None) => return Put::Planted { what: format!("{key} is larger than any object of its name"), body },
+        Ok(None) => {
+            return Put::Planted {
+                what: format!("{key} is larger than any object of its name, or cannot be read"),
+                body,
+            };
+        }
         Err(error) => return Put::Failed(error),
     };
     let theirs = match trust.check_sealed(name, &found) {
@@ -81,12 +86,13 @@ async fn look(region: &RegionStore, name: &StoredName, body: SealedBody, trust: 
     Put::Stored
 }
 
-/// What is there; `None` if it is larger than anything of that name.
+/// What is there; `None` if it is larger than anything of that name, or of a class or under a key of somebody else's that keep us from
+/// reading it: no waiting would change that.
 async fn read(region: &RegionStore, name: &StoredName) -> Result<Option<Bytes>, StoreError> {
     let bound = ByteRange::WholeUpTo(ByteCount::from_bytes(stored_bytes_max(name)));
     match region.store.get(&name.key(), bound).await {
         Ok(found) => Ok(Some(found)),
-        Err(StoreError::Unsupported { .. }) => Ok(None),
+        Err(StoreError::Unsupported { .. } | StoreError::Misconfigured { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod gaps;
 pub(crate) mod narrow_gap;
 pub(crate) mod records;
 pub(crate) mod regions;
+mod spooled;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use crate::wal::ship::marks::{Kept, Marks};
 use crate::wal::ship::memory::Memory;
 use crate::wal::ship::notice::Notice;
-use crate::wal::ship::pending::{Load, PendingObjects, SpoolWork, What};
+use crate::wal::ship::pending::{Load, PendingObjects, SpoolWork};
 use crate::wal::ship::piece::{Cut, CutPolicy, Moment, OpenPiece};
 use crate::wal::ship::positions::{Positions, RegionPosition, ShipError};
 use crate::wal::ship::state::found_wal::FoundWal;
@@ -171,20 +172,6 @@ impl ShipState {
             found_records: Vec::new(),
             has_revoked_keys: false,
         }
-    }
-
-    /// Something lay in the spool.
-    pub(crate) fn reloaded(&mut self, what: What, file: crate::wal::ship::spool::SpoolFile, now: Instant) {
-        if let Some(range) = what.range() {
-            self.marks.found(start_of(range));
-            self.marks.spool(range);
-        }
-        if let What::Notice(notice) = &what
-            && let Notice::Epoch { record, .. } = &**notice
-        {
-            self.owed = self.owed.or(Some(WalPosition { timeline: record.timeline, lsn: record.start }));
-        }
-        self.pending_objects.reload(what, file, now);
     }
 
     /// The next bytes are those at `at`.
@@ -372,14 +359,6 @@ impl ShipState {
     pub(crate) fn spool_work(&mut self, now: Instant) -> SpoolWork {
         let behind: Vec<_> = (0..self.regions.len()).filter(|&region| !self.is_prompt(region)).collect();
         self.pending_objects.spool_work(now, &behind)
-    }
-
-    /// A load survives a crash now.
-    pub(crate) fn spooled(&mut self, load: &Load) {
-        if let Some(range) = load.what.range() {
-            self.marks.spool(range);
-        }
-        self.pending_objects.spooled(load.file.sequence);
     }
 
     /// Up to where a region has everything, and whole pieces as one object each.

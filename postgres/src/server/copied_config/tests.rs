@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::backup::config_files::{KeptConfig, KeptFile, KeptValue};
 
+mod in_force;
+
 /// Files of a copy.
 #[derive(Default)]
 struct Files {
@@ -80,23 +82,6 @@ fn configuration_that_lies_whole_in_the_data_directory_is_left_alone() {
     let note = untold.notes.pop().unwrap();
     assert!(note.starts_with("pg_hba.conf, pg_ident.conf: ") && note.contains("pg_read_all_settings"), "{note}");
     assert_eq!(untold, CopiedConfig::default());
-}
-
-#[test]
-fn rules_that_were_not_in_force_do_not_take_force_in_a_copy() {
-    let trust = ("pg_hba.conf", "local all all trust\n");
-    let inside = ("rules/pg_hba.conf", "local all all peer\n");
-    for (settings, of_alter_system, expected) in [
-        ("hba_file = '/etc/pg/pg_hba.conf'\n", "", minimal_pg_hba_conf()),
-        ("", "hba_file = '/etc/pg/pg_hba.conf'\n", minimal_pg_hba_conf()),
-        ("hba_file = 'rules/pg_hba.conf'\n", "", inside.1),
-        ("hba_file = '/etc/a.conf'\n", "hba_file = 'rules/pg_hba.conf'\n", inside.1),
-    ] {
-        let files = plain(&[trust, inside, ("postgresql.conf", settings), ("postgresql.auto.conf", of_alter_system)]);
-        let copy = copied_config(&server(&[], &[]), &files);
-        assert_eq!(text(&copy, "pg_hba.conf"), expected, "{settings}{of_alter_system}");
-        assert!(copy.notes.iter().any(|note| note.starts_with("pg_hba.conf: ")), "{:?}", copy.notes);
-    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn gap(start: u64, end: u64) -> What {
     let WalRange { timeline, start, end } = range(start, end);
     let (reason, scope) = (GapReason::SlotLost, GapScope::Everywhere);
     let record = WalGapRecord { timeline, from: start, to: Some(end), reason, scope };
-    What::Notice(Arc::new(Notice::Gap { record, time: 0 }))
+    What::Notice(Arc::new(Notice::Gap { record, time: 0, regions: Vec::new() }))
 }
 
 fn load(pending_objects: &PendingObjects, what: What, memory: &Arc<Memory>) -> Load {
@@ -94,7 +94,7 @@ fn a_history_from_the_run_before_is_not_sent_twice() {
     let history = What::History(TimelineId::new(2).unwrap());
     let Load { what, file, .. } = load(&scene.pending_objects, history.clone(), &scene.memory);
     let before = file.sequence;
-    scene.pending_objects.reload(what, file, scene.now);
+    scene.pending_objects.reload(what, file, None, scene.now);
     assert_eq!(scene.claim(0), Some(before));
     scene.pending_objects.done(0, before);
     let again = scene.add(history);

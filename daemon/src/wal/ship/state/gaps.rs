@@ -129,7 +129,9 @@ impl ShipState {
         let to = (end > start).then_some(end);
         let scope = if regions.is_some() { GapScope::Region } else { GapScope::Everywhere };
         let record = WalGapRecord { timeline, from: start, to, reason, scope };
-        self.jobs.push_back(Job::Notice(Arc::new(Notice::Gap { record, time: time.as_unix_micros() }), regions));
+        let named = regions.iter().flatten().filter_map(|region| Some(self.regions.get(*region)?.name.to_string()));
+        let notice = Notice::Gap { record, time: time.as_unix_micros(), regions: named.collect() };
+        self.jobs.push_back(Job::Notice(Arc::new(notice), regions));
     }
 
     /// Whether the server may still have the WAL of a load: it was not told that all of it is safe.

@@ -7,6 +7,7 @@ use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{RecordMark, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
+use crate::wal::ship::marks::ReceivedAgain;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::spool::SpoolFile;
@@ -55,7 +56,7 @@ impl ShipState {
         for range in objects.iter().map(|object| object.range).chain(gaps) {
             self.marks.hold(region, range);
         }
-        losses.iter().for_each(|(range, _)| self.marks.lose(region, *range));
+        losses.iter().for_each(|(range, reason)| self.marks.lose(region, *range, *reason));
         self.missing_in(region, &losses);
         let is_given_up =
             |record: &RecordMark| given_up.is_some_and(|up| up.timeline == record.timeline && record.end <= up.lsn);
@@ -121,8 +122,8 @@ impl ShipState {
         if self.gets(region, range) {
             return AfterTaken::GoOn;
         }
-        // The names that lie before the first key in force are not looked at, so another start would find the same.
-        if !self.has_revoked_keys && !self.marks.is_made_up_for(region, range) {
+        let again = if self.can_be_received_again(load) { ReceivedAgain::Perhaps } else { ReceivedAgain::Never };
+        if !self.marks.is_made_up_for(region, range, again) {
             return AfterTaken::BeginAgain;
         }
         self.notice_gap(range, GapReason::RegionMissed, Some(vec![region]), time);
@@ -163,7 +164,9 @@ impl ShipState {
     /// A region has taken a load.
     pub(crate) fn stored(&mut self, region: usize, load: &Load) {
         match (load.what.range(), &load.what) {
-            (Some(range), What::Notice(notice)) if notice.is_of_one_region() => self.marks.lose(region, range),
+            (Some(range), What::Notice(notice)) if notice.is_of_one_region() => {
+                self.marks.lose(region, range, notice.reason().unwrap_or(GapReason::RegionMissed));
+            }
             (Some(range), _) => self.marks.hold(region, range),
             (None, _) => {}
         }

@@ -129,7 +129,8 @@ async fn a_name_that_somebody_else_has_taken_excludes_the_region_and_our_own_doe
         (&index, &[7; 1000], true),
         (&index, &[7; 1001], false),
         (&pack, &[7; 999], false),
-        (&pack, &[7; 1000], true),
+        // Never read: one of our own first attempts is known by the retries, and comes no further than them.
+        (&pack, &[7; 1000], false),
     ] {
         let ((a, in_a), permits) = (region("a", vec![]), permits(1));
         let body = |bytes: &[u8]| SealedBody { sha256: sha256(bytes), bytes: Bytes::copy_from_slice(bytes) };
