@@ -263,8 +263,7 @@ impl WalStream {
     /// # Errors
     /// [`WalStreamError::Session`], also if the server does not take the report within 10 s.
     pub async fn report(&mut self, status: StandbyStatus) -> Result<(), WalStreamError> {
-        // One before the beginning would move a slot back that was made since, to WAL that is gone.
-        let reached = |lsn: &Lsn| (self.begin..=self.position).contains(lsn);
+        let reached = |lsn: &Lsn| *lsn <= self.position;
         self.flushed = status.flush.filter(reached).max(self.flushed);
         let number = |lsn: Option<Lsn>| lsn.map_or(0, Lsn::as_bytes).to_be_bytes();
         let mut message = Vec::with_capacity(34);

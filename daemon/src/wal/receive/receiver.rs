@@ -430,7 +430,9 @@ impl<'r> Pump<'r> {
     }
 
     fn status(&self) -> StandbyStatus {
-        let flush = self.flushed();
+        // The server moves a slot back as well: one that was made after a gap would stand before it, at WAL that is gone.
+        let restart = self.receiver.finder.restart().map(|restart| restart.lsn);
+        let flush = self.flushed().filter(|flushed| restart.is_none_or(|restart| *flushed >= restart));
         let apply = match self.receiver.apply {
             ApplyReport::Nothing => None,
             ApplyReport::AsFlushed => flush,

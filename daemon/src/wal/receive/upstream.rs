@@ -226,6 +226,11 @@ impl Finder {
         self.lost(why, at, None)
     }
 
+    /// Where the slot stood when the server was found.
+    pub(crate) fn restart(&self) -> Option<WalPosition> {
+        self.restart
+    }
+
     /// Where the stream has to go on, and the highest position that is stored.
     fn known(&self, restart: Option<WalPosition>) -> (Option<WalPosition>, Option<WalPosition>) {
         let positions = self.shipper.positions();

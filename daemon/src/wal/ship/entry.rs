@@ -161,7 +161,10 @@ async fn find(region: &RegionStore, log: &RegionLog, trust: &WalTrust, known: Kn
     let losses: Vec<_> = ranges(GapScope::Region).filter(|(range, _)| has_other_side(range)).collect();
     let gaps: Vec<_> = ranges(GapScope::Everywhere).map(|(range, _)| range).filter(has_other_side).collect();
     let missing: Vec<_> = gaps.iter().copied().chain(losses.iter().map(|(range, _)| *range)).collect();
-    let durable = durable(head.or_else(|| beginning(&objects, &epochs)), &objects, &missing);
+    // A region with keys alone has no WAL that the spool still keeps, whichever of its keys have arrived.
+    let first = spooled.filter(|_| objects.is_empty() && !epochs.is_empty());
+    let beginning = beginning(&objects, &epochs).into_iter().chain(first).min_by_key(|at| (at.timeline, at.lsn));
+    let durable = durable(head.or(beginning), &objects, &missing);
     // What lies behind a hole was acknowledged to nobody: a server need not have it.
     let connects =
         |range: WalRange| durable.is_some_and(|durable| durable.timeline != range.timeline || range.end <= durable.lsn);

@@ -106,6 +106,8 @@ struct RegionMark {
     out_of_reach: Kept,
     durable: Option<Place>,
     safe: Option<Place>,
+    /// Where a region began that had no WAL: what lies before, it does not have, though nothing lacks on its way.
+    first: Option<Place>,
 }
 
 impl RegionMark {
@@ -173,6 +175,7 @@ impl Marks {
         }
         let place = known.or(begun);
         mark.knowledge = Knowledge::Known;
+        mark.first = if known.is_none() { begun } else { None };
         mark.durable = mark.durable.max(place);
         mark.safe = mark.safe.max(place);
         self.advance(region);
@@ -191,8 +194,8 @@ impl Marks {
         for region in 0..self.regions.len() {
             if let Some(mark) = self.regions.get_mut(region) {
                 mark.safe = mark.safe.or(Some(at.into()));
-                if mark.knowledge == Knowledge::Known {
-                    mark.durable = mark.durable.or(Some(at.into()));
+                if mark.knowledge == Knowledge::Known && mark.durable.is_none() {
+                    (mark.durable, mark.first) = (Some(at.into()), Some(at.into()));
                 }
             }
             self.advance(region);
@@ -298,7 +301,11 @@ impl Marks {
 
     /// How many of these regions have some bytes, and not only a record that they lack them.
     fn copies(&self, of: &[usize], bytes: WalRange) -> usize {
-        of.iter().filter(|&&region| self.holds(region, bytes) && !self.has_lost(region, bytes)).count()
+        let start = Place { timeline: bytes.timeline, lsn: bytes.start };
+        let began_behind =
+            |region: usize| self.regions.get(region).and_then(|mark| mark.first).is_some_and(|first| start < first);
+        let has = |region| self.holds(region, bytes) && !self.has_lost(region, bytes) && !began_behind(region);
+        of.iter().filter(|&&region| has(region)).count()
     }
 
     /// Whether enough other regions have bytes that this one lacks: all that the quorum asks for, where the server may still have

@@ -51,11 +51,12 @@ async fn look(region: &RegionStore, name: &StoredName, body: SealedBody, trust: 
             Err(put) => return put,
         },
         Ok(None) => {
-            return Put::Planted {
-                what: format!("{key} is larger than any object of its name, or cannot be read"),
-                body,
-            };
+            return Put::Planted { what: format!("{key} is larger than any object of its name"), body };
         }
+        Err(StoreError::Misconfigured { .. }) => match refused(region, name).await {
+            Ok(why) => return Put::Planted { what: format!("{key} cannot be read: {why}"), body },
+            Err(error) => return Put::Failed(error),
+        },
         Err(error) => return Put::Failed(error),
     };
     let theirs = match trust.check_sealed(name, &found) {
@@ -86,15 +87,35 @@ async fn look(region: &RegionStore, name: &StoredName, body: SealedBody, trust: 
     Put::Stored
 }
 
-/// What is there; `None` if it is larger than anything of that name, or of a class or under a key of somebody else's that keep us from
-/// reading it: no waiting would change that.
+/// What is there; `None` if it is larger than anything of that name.
 async fn read(region: &RegionStore, name: &StoredName) -> Result<Option<Bytes>, StoreError> {
     let bound = ByteRange::WholeUpTo(ByteCount::from_bytes(stored_bytes_max(name)));
     match region.store.get(&name.key(), bound).await {
         Ok(found) => Ok(Some(found)),
-        Err(StoreError::Unsupported { .. } | StoreError::Misconfigured { .. }) => Ok(None),
+        Err(StoreError::Unsupported { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// An object of another class, or under a key of somebody else's, keeps us from reading it, and no waiting would change that. Returns what
+/// the store says each time.
+///
+/// # Errors
+/// If it says something else in between: then it was no refusal of this object.
+async fn refused(region: &RegionStore, name: &StoredName) -> Result<String, StoreError> {
+    let mut why = String::new();
+    for _ in 0..LOOKS {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        match read(region, name).await {
+            Err(error @ StoreError::Misconfigured { .. }) => why = error_chain(&error),
+            Err(error) => return Err(error),
+            Ok(_) => {
+                let doing = format!("read {} in {}", name.key(), region.store);
+                return Err(StoreError::Transient { doing, source: "it was refused before".into() });
+            }
+        }
+    }
+    Ok(why)
 }
 
 /// An object that differs is read some more times: what stops a region for good must not be a bit that flipped on the way,

@@ -451,6 +451,14 @@ fn what_a_region_lacks_on_record_is_no_copy_for_another_and_one_of_the_servers_r
         marks.lose(region, lost, GapReason::SegmentRemoved);
     }
     assert_eq!(marks.quorum(), Some(at(1, 40)));
+
+    // A new region has nothing of what came before it.
+    let mut marks = Marks::new(2, 1);
+    marks.found(at(1, 8));
+    marks.enter(0, Some(at(1, 8)));
+    marks.enter(1, None);
+    marks.begin(at(1, 32));
+    assert!(!marks.is_made_up_for(0, range(1, 8..16), ReceivedAgain::Perhaps));
 }
 
 #[test]

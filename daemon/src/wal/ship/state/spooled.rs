@@ -1,5 +1,6 @@
 //! What the spool holds, and for which regions.
 
+use lifeboat_repository::log::records::GapReason;
 use lifeboat_vocabulary::WalPosition;
 use tokio::time::Instant;
 
@@ -28,11 +29,13 @@ impl ShipState {
         self.keeps(&what, sequence);
     }
 
-    /// The spool keeps this for the regions that lack it. What says that one region misses WAL is nothing that another could have
-    /// instead of it.
+    /// The spool keeps this for the regions that lack it. What says that one region missed WAL is nothing that another could have
+    /// instead of it; of what the server no longer has, none will get more.
     fn keeps(&mut self, what: &What, sequence: u64) {
         let Some(range) = what.range() else { return };
-        if !matches!(what, What::Notice(notice) if notice.is_of_one_region()) {
+        let has_missed =
+            |notice: &Notice| notice.is_of_one_region() && notice.reason() == Some(GapReason::RegionMissed);
+        if !matches!(what, What::Notice(notice) if has_missed(notice)) {
             return self.marks.spool(range);
         }
         let regions = 0..self.regions.len();
