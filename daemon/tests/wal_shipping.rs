@@ -242,6 +242,24 @@ async fn a_gap_is_one_of_all_regions_only_once_all_have_answered() {
     shipper.stop(Duration::from_secs(10)).await;
 }
 
+#[tokio::test]
+async fn wal_goes_on_behind_what_the_server_has_removed_while_a_region_does_not_answer() {
+    let world = World::new(2).await;
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 14 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 14 * MIB, 15 * MIB).await;
+    until(&shipper, "what comes before", |now| now.confirmed == Some(at(1, sent))).await;
+    // The connection was lost, and the slot with it.
+    shipper.record_gap(range(1, 15 * MIB, 16 * MIB), GapReason::SegmentRemoved).await.unwrap();
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 17 * MIB).await;
+    until(&shipper, "what comes behind", |now| now.confirmed == Some(at(1, sent))).await;
+    world.stores[1].heal();
+    everywhere(&shipper, 1, sent).await;
+    shipper.stop(Duration::from_secs(10)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_can_give_a_region_any_more_is_on_record_there_alone() {
     let world = World::new(2).await;
