@@ -12,21 +12,21 @@ use lifeboat_vocabulary::RelativePath;
 
 use crate::backup::config_place::{ConfigPlace, relative};
 use crate::backup::config_text::{ConfigKind, Reference, ReferenceKind, access_word, lines, references, setting};
-use crate::backup::config_walk::{ConfigSource, DEPTH_MAX, FILES_MAX, WalkedConfig, walk};
+use crate::backup::config_walk::{ConfigSource, WalkedConfig, walk};
 use crate::backup::facts::ServerFacts;
 use crate::backup::not_copied::belongs_to_a_copy;
+use crate::server::copied_config::set_places::set_places;
 pub use crate::server::copied_config::source::CopiedFiles;
-use crate::server::copied_config::source::{AUTO, Directory, Origin, Source};
+use crate::server::copied_config::source::{AUTO, Directory, Origin, PLACES, Source};
 use crate::server::minimal_configuration::{
     minimal_pg_hba_conf, minimal_pg_ident_conf, minimal_postgresql_conf, quoted,
 };
 
+mod set_places;
 mod source;
 
 /// The folder of a copy with files that lay outside of the data directory.
 const FOLDER: &str = "lifeboat_conf";
-/// Settings that name places of the original: the copy finds its own by itself.
-const PLACES: [&str; 5] = ["data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"];
 /// Settings that recovery wants at least as large as the original's, and libraries without which a copy may not start.
 const NEEDED: [&str; 7] = [
     "max_connections",
@@ -134,12 +134,6 @@ fn folder(copied: &dyn CopiedFiles) -> String {
     names.find(|name| copied.names(name).is_none()).unwrap_or_else(|| FOLDER.to_owned())
 }
 
-/// What was found while files are read in order.
-struct Reading {
-    files_left: usize,
-    places: BTreeMap<String, String>,
-}
-
 /// A line of a file that includes others.
 struct CopiedLine<'a> {
     /// The file.
@@ -157,9 +151,11 @@ struct Rewritten {
 impl<'a> Plan<'a> {
     fn new(server: &'a ServerFacts, copied: &'a dyn CopiedFiles) -> Self {
         let source = Source { kept: &server.config, data_directory: server.setting("data_directory"), copied };
-        let (set_places, done) = (BTreeMap::new(), CopiedConfig::default());
-        let mut plan = Self { server, source, set_places, folder: folder(copied), put: BTreeSet::new(), done };
-        plan.set_places = plan.places_in_text();
+        let (put, done) = (BTreeSet::new(), CopiedConfig::default());
+        let mut plan = Self { server, source, set_places: BTreeMap::new(), folder: folder(copied), put, done };
+        let main = ROOTS.iter().filter(|root| root.kind == ConfigKind::Settings).map(|root| plan.root_place(root));
+        let settings: Vec<ConfigPlace> = main.chain(auto(copied).map(|(place, _)| place)).collect();
+        plan.set_places = set_places(&settings, &plan.source);
         plan
     }
 
@@ -182,37 +178,6 @@ impl<'a> Plan<'a> {
         is_named_so && self.source.data_directory.is_none() && self.source.copied.read(root.name).is_some()
     }
 
-    /// The places of main files that the settings name; the last one that sets a place counts.
-    fn places_in_text(&self) -> BTreeMap<String, String> {
-        let main = ROOTS.iter().filter(|root| root.kind == ConfigKind::Settings).map(|root| self.root_place(root));
-        let mut reading = Reading { files_left: FILES_MAX, places: BTreeMap::new() };
-        for place in main.chain(auto(self.source.copied).map(|(place, _)| place)) {
-            self.read_places(&place, DEPTH_MAX, &mut reading);
-        }
-        reading.places
-    }
-
-    /// Reads a file of settings line by line, and what it includes where it is included, as the server does
-    /// (`src/backend/utils/misc/guc-file.l`, `ParseConfigFp`).
-    fn read_places(&self, place: &ConfigPlace, depth: usize, reading: &mut Reading) {
-        let Some(text) = self.source.text(place).filter(|_| depth > 0 && reading.files_left > 0) else { return };
-        reading.files_left -= 1;
-        for line in lines(&text) {
-            if let Some((name, value)) = setting(line).filter(|(name, _)| PLACES.contains(&name.as_str())) {
-                reading.places.insert(name, value);
-            }
-            for reference in references(ConfigKind::Settings, line) {
-                let to = place.refers_to(&reference.path, self.source.data_directory);
-                if reference.kind == ReferenceKind::Directory {
-                    let members = self.source.members(&to).unwrap_or_default().places;
-                    members.iter().for_each(|member| self.read_places(member, depth - 1, reading));
-                } else {
-                    self.read_places(&to, depth - 1, reading);
-                }
-            }
-        }
-    }
-
     /// A role without rights cannot tell which access rules the server was started with.
     fn not_known_in_force(&mut self) {
         let is_unknown = |root: &&Root| {
@@ -232,7 +197,9 @@ impl<'a> Plan<'a> {
     fn root(&mut self, root: &Root) {
         let place = self.root_place(root);
         let walked = walk(&[(place.clone(), root.kind)], &self.source);
-        let is_whole = root.kind == ConfigKind::Settings || walked.missing.is_empty();
+        let is_named = |(place, _): &(ConfigPlace, ConfigKind)| self.copy_name(place).is_some();
+        let has_all = walked.missing.is_empty() && walked.reached.iter().skip(1).all(is_named);
+        let is_whole = root.kind == ConfigKind::Settings || has_all;
         if !is_whole || self.source.found(&place).is_none() {
             return self.stand_in(root, &place, &walked);
         }
@@ -342,7 +309,7 @@ impl<'a> Plan<'a> {
         let (name, line, path, kind) = (*name, *line, path.as_str(), *kind);
         let to = place.refers_to(path, self.source.data_directory);
         let directory = match kind {
-            ReferenceKind::Directory => self.source.directory(&to),
+            ReferenceKind::Directory => self.directory(&to),
             _ if self.source.text(&to).is_some() => Directory::Whole,
             _ => Directory::Missing,
         };
@@ -384,6 +351,18 @@ impl<'a> Plan<'a> {
         // One that may be missing is missed by nobody.
         if kind != ReferenceKind::FileIfThere || !values.is_empty() {
             out.notes.push(format!("{name}: {word} {shown} {lacking}; {told}"));
+        }
+    }
+
+    /// What the copy gets of a directory: a file whose name no copy can have, it does not get.
+    fn directory(&self, place: &ConfigPlace) -> Directory {
+        let found = self.source.directory(place);
+        let members = self.source.members(place).unwrap_or_default().places;
+        let got = members.iter().filter(|member| self.copy_name(member).is_some()).count();
+        match (found, got) {
+            (Directory::Whole | Directory::Partial, 0) if !members.is_empty() => Directory::Missing,
+            (Directory::Whole, got) if got < members.len() => Directory::Partial,
+            (found, _) => found,
         }
     }
 

@@ -10,6 +10,9 @@ use crate::backup::config_walk::{ConfigSource, Members};
 /// What `ALTER SYSTEM` writes.
 pub(crate) const AUTO: &str = "postgresql.auto.conf";
 
+/// Settings that name places of the original: the copy finds its own by itself.
+pub(crate) const PLACES: [&str; 5] = ["data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"];
+
 /// The files of a copy as they came out of the backup.
 pub trait CopiedFiles {
     /// The content of a file, by its path below the data directory; `None` if there is none, or it is too large for configuration.

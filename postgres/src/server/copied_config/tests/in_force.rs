@@ -42,3 +42,22 @@ fn an_absolute_name_that_may_be_the_copys_own_file_takes_nothing_away() {
     assert!(copy.notes.iter().any(|note| note.contains("pg_read_all_settings")), "{:?}", copy.notes);
     assert_eq!(missing_config(&server(&[], &[]), &files), BTreeMap::new());
 }
+
+#[test]
+fn a_directory_whose_files_no_copy_can_have_is_not_included() {
+    let kept = [
+        ("/etc/pg/conf.d/a.conf", ConfigKind::Settings, "work_mem = '2MB'"),
+        ("/etc/pg/odd.d/\u{0}.conf", ConfigKind::Settings, "work_mem = '3MB'"),
+        ("/etc/pg/rules.d/\u{0}.conf", ConfigKind::Access, "local all all reject"),
+    ];
+    let mut server = server(&INSIDE, &kept);
+    let directories = ["/etc/pg/conf.d", "/etc/pg/odd.d", "/etc/pg/rules.d"];
+    server.config.directories = directories.into_iter().map(str::to_owned).collect();
+    let settings = "include_dir '/etc/pg/conf.d'\ninclude_dir '/etc/pg/odd.d'\n";
+    let rules = "local all all peer\ninclude_dir /etc/pg/rules.d\n";
+    let copy = copied_config(&server, &plain(&[("postgresql.conf", settings), ("pg_hba.conf", rules)]));
+    let settings = text(&copy, "postgresql.conf");
+    assert!(settings.contains("include_dir 'lifeboat_conf/etc/pg/conf.d'"), "{settings}");
+    assert!(settings.contains("# lifeboat: not in the backup: include_dir '/etc/pg/odd.d'"), "{settings}");
+    assert_eq!(text(&copy, "pg_hba.conf"), minimal_pg_hba_conf(), "a rule in it could refuse somebody");
+}
