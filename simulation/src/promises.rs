@@ -22,6 +22,7 @@ use crate::intruder::Deeds;
 use crate::outcome::{Counts, Kind};
 use crate::pace::ThreadsWork;
 use crate::reader::{ReadRegion, Reader, read_wal};
+use crate::schedule::Schedule;
 use crate::server::{BEGIN, DATA_FILE, SEGMENT, file_content};
 use crate::world::{QUORUM, REGIONS, World};
 
@@ -362,7 +363,7 @@ impl Account {
         let of = |host: &crate::host::Host| -> Vec<String> {
             host.alarms()
                 .iter()
-                .filter(|alarm| !is_of_scale(&alarm.id.to_string()))
+                .filter(|alarm| !is_of_scale(&alarm.id.to_string(), world.schedule()))
                 .map(|alarm| format!("{}: {}", alarm.id, alarm.text))
                 .collect()
         };
@@ -411,6 +412,8 @@ fn together(parts: &[Promised]) -> Vec<Promised> {
 }
 
 /// Retention is for days; where a day lasts for minutes, many backups are due at once.
-fn is_of_scale(alarm: &str) -> bool {
-    alarm.starts_with("prune-unusual")
+fn is_of_scale(alarm: &str, schedule: Schedule) -> bool {
+    // A daemon that begins again each minute never sees a region well for the five minutes that such an alarm takes to clear.
+    let takes_minutes = ["region-slow", "region-failing"].iter().any(|name| alarm.starts_with(name));
+    alarm.starts_with("prune-unusual") || takes_minutes && schedule == Schedule::BUSY
 }
