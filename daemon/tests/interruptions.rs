@@ -21,6 +21,14 @@ fn server() -> PgServer {
     server
 }
 
+/// A server, and regions without a backup of it.
+fn initialised(regions: usize) -> (PgServer, Scene) {
+    let (server, scene) = (server(), Scene::new(regions));
+    scene.configure(&server, "");
+    scene.daemon(&["init"]).expect(0);
+    (server, scene)
+}
+
 /// A slow backup: the server sends so little per second that there is time to interrupt it.
 fn slow(scene: &Scene, server: &PgServer) -> Child {
     let rate = "[limits]\nmemory = \"64MiB\"";
@@ -56,10 +64,7 @@ fn nothing_is_listed(scene: &Scene) {
 
 #[test]
 fn kill_and_stop_leave_nothing_that_looks_like_a_backup() {
-    let server = server();
-    let scene = Scene::new(2);
-    scene.configure(&server, "");
-    scene.daemon(&["init"]).expect(0);
+    let (server, scene) = initialised(2);
     for (how, code) in [("-KILL", None), ("-TERM", Some(130)), ("-INT", Some(130))] {
         let running = slow(&scene, &server);
         let before = scene.keys(0, ".lbp").len();
@@ -82,10 +87,7 @@ fn kill_and_stop_leave_nothing_that_looks_like_a_backup() {
 
 #[test]
 fn a_kill_between_the_last_object_and_the_record_leaves_no_backup() {
-    let server = server();
-    let scene = Scene::new(1);
-    scene.configure(&server, "");
-    scene.daemon(&["init"]).expect(0);
+    let (_server, scene) = initialised(1);
     for last in ["*keys/*", "*packs.sha256", "*log/*"] {
         // The write that is due next is refused at first and would be tried again: time to kill.
         let deny = Deny { operation: Operation::PutObject, keys: KeyPattern::new(last) };
@@ -115,10 +117,7 @@ fn a_kill_between_the_last_object_and_the_record_leaves_no_backup() {
 
 #[test]
 fn a_server_that_restarts_during_the_backup_fails_it_clearly() {
-    let mut server = server();
-    let scene = Scene::new(1);
-    scene.configure(&server, "");
-    scene.daemon(&["init"]).expect(0);
+    let (mut server, scene) = initialised(1);
     let running = slow(&scene, &server);
     wait_for_objects(&scene, ".lbp");
     server.stop(Stop::Immediate).unwrap();
@@ -130,10 +129,7 @@ fn a_server_that_restarts_during_the_backup_fails_it_clearly() {
 
 #[test]
 fn a_tablespace_that_was_made_during_a_backup_is_not_made_where_the_original_has_it() {
-    let server = server();
-    let scene = Scene::new(1);
-    scene.configure(&server, "");
-    scene.daemon(&["init"]).expect(0);
+    let (server, scene) = initialised(1);
     let running = slow(&scene, &server);
     wait_for_objects(&scene, ".lbp");
     let space = server.tablespace_dir("late").unwrap();

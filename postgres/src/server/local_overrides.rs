@@ -47,22 +47,18 @@ const ALWAYS: [Row; 25] = [
 ];
 
 /// Code that comes with the original's configuration and that a throw-away server does not need.
-const THROW_AWAY: [Row; 5] = [
-    ("shared_preload_libraries", "", EVERY),
+const PRELOADED: Row = ("shared_preload_libraries", "", EVERY);
+/// The same, in sessions. A setting of a role or a database wins over the command line.
+const IN_SESSIONS: [Row; 4] = [
     ("session_preload_libraries", "", EVERY),
     ("local_preload_libraries", "", EVERY),
     ("jit", "off", EVERY),
     ("event_triggers", "off", FROM_17),
 ];
 
-/// What sessions of ours start with: a setting of a role or a database wins over the command line, and would load its libraries
-/// and run its triggers in them.
-const OWN_SESSIONS: [Row; 8] = [
-    ("session_preload_libraries", "", EVERY),
-    ("local_preload_libraries", "", EVERY),
-    ("event_triggers", "off", FROM_17),
+/// What else a role or a database may set that keeps a session of ours from its answer.
+const OWN_SESSIONS: [Row; 4] = [
     ("role", "none", EVERY),
-    ("jit", "off", EVERY),
     ("statement_timeout", "0", EVERY),
     // A standby refuses what is serializable.
     ("default_transaction_isolation", "read committed", EVERY),
@@ -71,7 +67,7 @@ const OWN_SESSIONS: [Row; 8] = [
 
 /// Settings for the sessions in which this program asks the server.
 pub(crate) fn own_session_options(major: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let rows = OWN_SESSIONS.iter().filter(move |(_, _, versions)| versions.contains(&major));
+    let rows = IN_SESSIONS.iter().chain(&OWN_SESSIONS).filter(move |(_, _, versions)| versions.contains(&major));
     rows.map(|(name, value, _)| (*name, *value))
 }
 
@@ -79,10 +75,11 @@ pub(crate) fn own_session_options(major: u32) -> impl Iterator<Item = (&'static 
 pub(crate) fn overrides(settings: &LocalServerSettings, major: u32) -> Vec<(OsString, OsString)> {
     let (own_hba, own_ident) = (hba_path(&settings.run_directory), ident_path(&settings.run_directory));
     let (hba, ident) = (settings.data_dir.join("pg_hba.conf"), settings.data_dir.join("pg_ident.conf"));
-    let (hba, ident, addresses, throw_away) = match settings.listen {
-        Listen::SocketOnly => (own_hba, own_ident, "", THROW_AWAY.as_slice()),
-        Listen::Loopback => (hba, ident, "127.0.0.1", [].as_slice()),
+    let (hba, ident, addresses) = match settings.listen {
+        Listen::SocketOnly => (own_hba, own_ident, ""),
+        Listen::Loopback => (hba, ident, "127.0.0.1"),
     };
+    let throw_away = std::iter::once(&PRELOADED).chain(&IN_SESSIONS).filter(|_| settings.listen == Listen::SocketOnly);
     let places: [(&str, OsString); 6] = [
         ("data_directory", settings.data_dir.clone().into()),
         ("hba_file", hba.into()),

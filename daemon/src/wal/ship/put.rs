@@ -50,9 +50,7 @@ async fn look(region: &RegionStore, name: &StoredName, body: SealedBody, trust: 
             Ok(found) => found,
             Err(put) => return put,
         },
-        Ok(None) => {
-            return Put::Planted { what: format!("{key} is larger than any object of its name"), body };
-        }
+        Ok(None) => return Put::Planted { what: format!("{key} is larger than any object of its name"), body },
         Err(StoreError::Misconfigured { .. }) => match refused(region, name).await {
             Ok(why) => return Put::Planted { what: format!("{key} cannot be read: {why}"), body },
             Err(error) => return Put::Failed(error),
