@@ -94,7 +94,11 @@ pub fn missing_config(server: &ServerFacts, copied: &dyn CopiedFiles) -> BTreeMa
     let mut missing = BTreeMap::new();
     let roots = ROOTS.iter().map(|root| (plan.root_place(root), root.kind));
     for root in roots.chain(auto(copied)) {
-        for found in walk(&[root], &plan.source).missing {
+        let walked = walk(&[root], &plan.source);
+        let unnamed =
+            plan.unnamed(&walked).map(|place| (plan.shown(place), "no copy can have a file of this name".to_owned()));
+        missing.extend(unnamed);
+        for found in walked.missing {
             let path = plan.shown(&found.place);
             let named = found.named_by.map_or_else(String::new, |by| format!("{} refers to it, and ", plan.shown(&by)));
             let not_kept = |path: &str| server.config.not_kept.get(path).map(String::as_str);
@@ -197,14 +201,19 @@ impl<'a> Plan<'a> {
     fn root(&mut self, root: &Root) {
         let place = self.root_place(root);
         let walked = walk(&[(place.clone(), root.kind)], &self.source);
-        let is_named = |(place, _): &(ConfigPlace, ConfigKind)| self.copy_name(place).is_some();
-        let has_all = walked.missing.is_empty() && walked.reached.iter().skip(1).all(is_named);
+        let has_all = walked.missing.is_empty() && self.unnamed(&walked).next().is_none();
         let is_whole = root.kind == ConfigKind::Settings || has_all;
         if !is_whole || self.source.found(&place).is_none() {
             return self.stand_in(root, &place, &walked);
         }
         self.put(&place, root.name, root.kind);
         self.put_all(walked.reached.get(1..).unwrap_or_default());
+    }
+
+    /// Files of the server that no copy can have, for what they are called.
+    fn unnamed<'w>(&self, walked: &'w WalkedConfig) -> impl Iterator<Item = &'w ConfigPlace> {
+        let behind_the_first = walked.reached.iter().skip(1).map(|(place, _)| place);
+        behind_the_first.filter(|place| self.copy_name(place).is_none())
     }
 
     /// Gives files of the server the names that they have in the copy.
@@ -237,7 +246,8 @@ impl<'a> Plan<'a> {
 
     /// A minimal file in place of one that nobody has, or not whole.
     fn stand_in(&mut self, root: &Root, place: &ConfigPlace, walked: &WalkedConfig) {
-        let missing: Vec<String> = walked.missing.iter().map(|missing| self.shown(&missing.place)).collect();
+        let missing = walked.missing.iter().map(|missing| &missing.place).chain(self.unnamed(walked));
+        let missing: Vec<String> = missing.map(|place| self.shown(place)).collect();
         let missing = missing.join(", ");
         let (text, what) = match root.kind {
             ConfigKind::Settings => {
@@ -325,8 +335,9 @@ impl<'a> Plan<'a> {
         // What may be missing and would be the copy's own does no harm.
         // An empty name is refused by the server, however little it needs the file.
         let is_own = matches!(to, ConfigPlace::Inside(_)) && !path.starts_with('/') && !path.trim().is_empty();
-        let is_kept = is_there || kind == ReferenceKind::FileIfThere && is_own;
-        match self.copy_name(&to).filter(|_| is_kept).map(|target| relative(name, &target)) {
+        let target = self.copy_name(&to);
+        let is_kept = target.is_some() && (is_there || kind == ReferenceKind::FileIfThere && is_own);
+        match target.filter(|_| is_kept).map(|target| relative(name, &target)) {
             Some(new) if new == path => out.text.extend(line),
             Some(new) => {
                 out.text.extend([b"# lifeboat: was: ", line, b"\n"].concat());

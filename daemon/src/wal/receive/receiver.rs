@@ -396,8 +396,7 @@ impl<'r> Pump<'r> {
 
     /// The shipper has got further.
     async fn moved(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
-        let confirmed = self.flushed();
-        if confirmed != self.confirmed {
+        if self.status().flush != self.confirmed {
             self.report(stream).await?;
         }
         self.drained()

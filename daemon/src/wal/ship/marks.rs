@@ -81,13 +81,6 @@ enum Over {
     RegionAndSpool,
 }
 
-/// Whether the server may still have WAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReceivedAgain {
-    Perhaps,
-    Never,
-}
-
 /// Whether a region has told what it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Knowledge {
@@ -288,6 +281,7 @@ impl Marks {
         if there.is_some_and(|begun| lost.end <= begun) || self.begun().is_some_and(|begun| end <= begun) {
             return true;
         }
+        let lost = WalRange { start: there.map_or(lost.start, |begun| begun.max(lost.start)), ..lost };
         let with: Vec<_> = (0..self.regions.len()).filter(|&region| !self.has_lost(region, lost)).collect();
         self.are_enough(&with, lost)
     }
@@ -308,14 +302,18 @@ impl Marks {
         of.iter().filter(|&&region| has(region)).count()
     }
 
-    /// Whether enough other regions have bytes that this one lacks: all that the quorum asks for, where the server may still have
-    /// them, else as many as there can be.
-    pub(crate) fn is_made_up_for(&self, region: usize, bytes: WalRange, again: ReceivedAgain) -> bool {
-        let others: Vec<_> = (0..self.regions.len()).filter(|&other| other != region).collect();
-        match again {
-            ReceivedAgain::Perhaps => self.copies(&others, bytes) >= self.quorum,
-            ReceivedAgain::Never => self.are_enough(&others, bytes),
-        }
+    /// Whether enough other regions have bytes that this one lacks.
+    pub(crate) fn is_made_up_for(&self, region: usize, bytes: WalRange) -> bool {
+        self.are_enough(&self.all_but(region), bytes)
+    }
+
+    /// Whether as many other regions have bytes as the quorum asks for.
+    pub(crate) fn has_quorum_without(&self, region: usize, bytes: WalRange) -> bool {
+        self.copies(&self.all_but(region), bytes) >= self.quorum
+    }
+
+    fn all_but(&self, region: usize) -> Vec<usize> {
+        (0..self.regions.len()).filter(|&other| other != region).collect()
     }
 
     /// A region has these bytes, or nobody ever will, which is on record.
@@ -379,6 +377,8 @@ impl Marks {
         if let Some(kept) = kept.get(&bytes.timeline) {
             all.add_all(kept);
         }
+        let durable = mark.durable.filter(|durable| durable.timeline == bytes.timeline && durable.lsn > bytes.start);
+        durable.into_iter().for_each(|durable| all.add(Stretch { start: bytes.start, end: durable.lsn }));
         all.covers(bytes.into()) || self.holds(region, bytes)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_repository::format::WalMark;
 use lifeboat_repository::format::header::ObjectHeader;
-use lifeboat_repository::format::layout::StoredName;
+use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::log::{KeyStanding, RegionStore};
 use lifeboat_repository::wal::{WalTrust, stored_bytes_max};
 use lifeboat_stores::{ByteRange, PutMode, SealedBody, StoreError};
@@ -13,6 +13,8 @@ use lifeboat_vocabulary::{ByteCount, error_chain};
 
 /// How often an object that differs is read again.
 const LOOKS: u32 = 3;
+/// No descriptor is larger, in **bytes**.
+const DESCRIPTOR_MAX: u64 = 1 << 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 /// How one put ended.
@@ -113,7 +115,9 @@ async fn refused(region: &RegionStore, name: &StoredName) -> Result<String, Stor
             }
         }
     }
-    Ok(why)
+    // Where nothing can be read, it is not for what this object is.
+    let descriptor = ByteRange::WholeUpTo(ByteCount::from_bytes(DESCRIPTOR_MAX));
+    region.store.get(&layout::descriptor(), descriptor).await.map(|_| why)
 }
 
 /// An object that differs is read some more times: what stops a region for good must not be a bit that flipped on the way,

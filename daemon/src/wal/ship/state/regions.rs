@@ -7,7 +7,6 @@ use lifeboat_stores::SealedBody;
 use lifeboat_vocabulary::{RecordMark, RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
-use crate::wal::ship::marks::ReceivedAgain;
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::spool::SpoolFile;
@@ -122,8 +121,11 @@ impl ShipState {
         if self.gets(region, range) {
             return AfterTaken::GoOn;
         }
-        let again = if self.can_be_received_again(load) { ReceivedAgain::Perhaps } else { ReceivedAgain::Never };
-        if !self.marks.is_made_up_for(region, range, again) {
+        let is_made_up_for = match self.can_be_received_again(load) {
+            true => self.marks.has_quorum_without(region, range),
+            false => self.marks.is_made_up_for(region, range),
+        };
+        if !is_made_up_for {
             return AfterTaken::BeginAgain;
         }
         self.notice_gap(range, GapReason::RegionMissed, Some(vec![region]), time);
