@@ -251,6 +251,8 @@ fn wal_goes_on_with_a_new_key_whatever_the_stolen_one_has_signed() {
                 time: SystemClock.now(),
                 log: log.head(),
                 last_record: Some(record),
+                complete: None,
+                confirmed: None,
                 durable: Some(WalPosition { timeline, lsn: far(64) }),
             };
             let (mut file, _) = HeadFile::open(&*store.store, stolen.name(), log.trust()).await.unwrap();

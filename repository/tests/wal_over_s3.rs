@@ -282,6 +282,8 @@ async fn a_head_whose_answer_was_lost_is_there_and_can_be_written_again() {
         log: region.log.head(),
         durable: None,
         last_record: None,
+        complete: None,
+        confirmed: None,
     };
     let (mut file, earlier) = HeadFile::open(&*region.store, writer, &trust).await.unwrap();
     assert!(matches!(earlier, EarlierHead::Nothing));

@@ -58,6 +58,8 @@ pub struct FaultPlan {
     pub page_in_200: Option<Page>,
     /// Time that every request takes.
     pub delay: Delay,
+    /// Time that some requests take, as by a store whose parts are not equally fast.
+    pub delay_some: Option<DelaySome>,
     /// Requests that the role may not make: 403 `AccessDenied`.
     pub deny: Vec<Deny>,
     /// Keys that are gone for every reader (404 `NoSuchKey`, not listed) although they are stored.
@@ -195,6 +197,34 @@ pub struct Delay {
     pub fixed: Duration,
     /// For each MiB of both bodies together, before the answer.
     pub per_mib: Duration,
+}
+
+/// Requests that take longer than others. Which ones depends on the key alone, so that servers with the same setting delay the same
+/// objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelaySome {
+    /// This operation,
+    pub operation: Operation,
+    /// on these keys,
+    pub keys: KeyPattern,
+    /// of which one in so many is hit,
+    pub one_in: u64,
+    /// takes so much longer, before anything else happens.
+    pub by: Duration,
+    /// Another number hits other keys.
+    pub salt: u64,
+}
+
+impl DelaySome {
+    pub(crate) fn of(&self, target: &Target) -> Duration {
+        let is_meant = target.operation == self.operation && self.keys.matches(&target.key);
+        // FNV-1a, as it is described by its authors.
+        let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        let salt = self.salt.to_le_bytes();
+        let sum = salt.iter().chain(target.key.as_bytes()).fold(0xcbf2_9ce4_8422_2325, mix);
+        let is_hit = is_meant && ((sum >> 32) ^ sum) % self.one_in.max(1) == 0;
+        if is_hit { self.by } else { Duration::ZERO }
+    }
 }
 
 /// Something that a role may not do.

@@ -43,6 +43,8 @@ impl Front {
         let bytes_in = request.body().size_hint().exact().unwrap_or(0);
         let delay = self.faults.read(|plan| plan.delay);
         pause(delay.fixed).await;
+        let some = self.faults.read(|plan| plan.delay_some.as_ref().map(|some| some.of(&target)));
+        pause(some.unwrap_or_default()).await;
 
         let mut response = self.answer(&target, request).await;
         let bytes_out = response.as_ref().map_or(0, announced_length);

@@ -14,7 +14,7 @@ use lifeboat_repository::log::records::{
     SweepIntentRecord, WalFloor, WalGapRecord,
 };
 use lifeboat_repository::log::{NoteSigner, RegionLog, note};
-use lifeboat_repository::wal::{Head, HeadFile, WalEpoch, WalLevels, WalSealer};
+use lifeboat_repository::wal::{CompleteMark, Head, HeadFile, WalEpoch, WalLevels, WalSealer};
 use lifeboat_stores::{PutMode, SealedBody, Store, StoreError};
 use lifeboat_testkit::SeededRandom;
 use lifeboat_vocabulary::{BackupId, RecordMark, UtcTime, WalPosition};
@@ -232,6 +232,8 @@ impl Intruder {
             time: world.now(),
             log: log.head(),
             last_record: Some(record),
+            complete: Some(CompleteMark { at: end, time: world.now().plus(Duration::from_secs(3600)) }),
+            confirmed: Some(far(64)),
             durable: Some(WalPosition { lsn: far(64).lsn, timeline: end.timeline }),
         };
         let store = self.regions.get(index).context("there is such a region")?;

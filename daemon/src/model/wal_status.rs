@@ -14,6 +14,10 @@ pub(crate) struct HolderStatus {
     pub(crate) durable: Option<String>,
     /// The timeline of `durable`.
     pub(crate) timeline: Option<u32>,
+    /// Everything that was committed by then is among it, by the server's clock; absent while that is not known.
+    #[serde(default)]
+    #[schema(format = DateTime)]
+    pub(crate) complete_until: Option<String>,
     /// **Bytes** of WAL that were received and that it lacks.
     pub(crate) lag_bytes: u64,
     /// Age in **seconds** of the oldest commit that it lacks: what a disaster would cost now.

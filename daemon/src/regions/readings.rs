@@ -12,7 +12,7 @@ use lifeboat_repository::heal::HealRegion;
 use lifeboat_repository::log::{
     Descriptor, DescriptorError, LogError, LogHead, LogTrust, NoteSigner, RegionLog, RegionStore, Signers,
 };
-use lifeboat_repository::wal::HeadNotes;
+use lifeboat_repository::wal::{FoundHead, HeadNotes};
 use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{RegionName, error_chain};
 
@@ -116,7 +116,7 @@ async fn history(
     let notes = HeadNotes::read_all(store).await.map_err(|error| (NoLog::Heads(error), Vec::new()))?;
     let signed = |notes: HeadNotes, trust: &LogTrust| {
         let heads = notes.judge(trust).into_iter();
-        let signed = heads.filter_map(|(writer, head)| match head {
+        let signed = heads.filter_map(|FoundHead { writer, head, .. }| match head {
             Ok(head) => Some((writer, head.log?)),
             Err(error) => {
                 tracing::warn!(region = %region.name, %writer, error = %error_chain(&error), "a head cannot be used");

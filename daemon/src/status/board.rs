@@ -306,7 +306,8 @@ fn window(facts: &Facts, wal: Option<&WalStatus>) -> Option<WindowStatus> {
     let (backup, from) = survey.oldest.clone()?;
     let streamed = wal.and_then(|wal| {
         let (lsn, timeline) = (wal.quorum.durable.clone()?, wal.quorum.timeline?);
-        Some(Point { time: recoverable_until(wal), lsn, timeline })
+        let time = wal.quorum.complete_until.as_ref().and_then(|time| time.parse().ok());
+        Some(Point { time, lsn, timeline })
     });
     let to = streamed.unwrap_or_else(|| survey.newest.clone().unwrap_or_else(|| from.clone()));
     Some(WindowStatus {
@@ -317,19 +318,6 @@ fn window(facts: &Facts, wal: Option<&WalStatus>) -> Option<WindowStatus> {
         older_backups: survey.islands,
         older_from: survey.oldest_island.clone(),
     })
-}
-
-/// Up to when every commit is known to be in the quorum. What the server has committed since the stream ended is nowhere,
-/// and nobody here has seen it; and what it did before the first stream of this process, nobody here knows.
-fn recoverable_until(wal: &WalStatus) -> Option<UtcTime> {
-    let written = wal.time.parse::<UtcTime>().ok()?;
-    let lag = Duration::try_from_secs_f64(wal.quorum.exposure_seconds).ok()?;
-    let held = written.as_unix_micros().saturating_sub(i64::try_from(lag.as_micros()).ok()?);
-    let seen = match (&wal.host, &wal.stream_ended) {
-        (Some(_), _) => written,
-        (None, ended) => ended.as_ref()?.parse().ok()?,
-    };
-    UtcTime::from_unix_micros(held.min(seen.as_unix_micros()))
 }
 
 fn rpo(wal: Option<&WalStatus>, objective_seconds: f64) -> RpoStatus {

@@ -51,6 +51,7 @@ fn holder() -> HolderStatus {
         timeline: Some(1),
         exposure_seconds: 0.3,
         commits: 812,
+        complete_until: Some("2026-11-21T17:23:59Z".to_owned()),
         latency_p50: 0.4,
         latency_p99: 0.9,
         latency_max: 1.2,

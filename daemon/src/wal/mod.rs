@@ -3,6 +3,7 @@
 pub(crate) mod backup_need;
 pub(crate) mod backup_requests;
 pub(crate) mod commit_clock;
+pub(crate) mod complete_times;
 pub(crate) mod latency;
 pub(crate) mod learn;
 pub(crate) mod receive;

@@ -147,6 +147,7 @@ impl Reporter {
             HolderStatus {
                 durable: durable.map(|position| position.lsn.to_string()),
                 timeline: durable.map(|position| position.timeline.get()),
+                complete_until: durable.and_then(|at| self.shipper.complete_until(at)).map(|time| time.to_string()),
                 lag_bytes: lag(positions, durable),
                 exposure_seconds: exposure.as_secs_f64(),
                 commits,

@@ -1,7 +1,7 @@
 //! A writer's sign of life: a small signed note in every region, replaced about once a minute.
 //!
-//! For the writer it is the memory of how far the region has everything; for a restore it is evidence that the writer was
-//! alive at that time, and that WAL up to that place was stored then: a region that has less has lost it.
+//! For the writer it is the memory of how far the region has everything; for a restore it is evidence that WAL up to that place
+//! was stored then (a region that has less has lost it), and of the moment up to which WAL up to a place is all that there was.
 
 use bytes::Bytes;
 use lifeboat_stores::{ObjectVersion, PutMode, SealedBody, Store, StoreError};
@@ -49,6 +49,20 @@ pub struct Head {
     /// The last whole record before `durable`, if it is known: a server that has another one there does not continue what
     /// is stored.
     pub last_record: Option<RecordMark>,
+    /// A moment before which the cluster has written nothing that ends behind a position. Where all WAL up to that position is
+    /// stored, everything that was committed by then is. `None` if the writer has seen no such moment.
+    pub complete: Option<CompleteMark>,
+    /// Up to here PostgreSQL was told that its WAL is safe, which holds for all regions together; `None` if it was told nothing.
+    pub confirmed: Option<WalPosition>,
+}
+
+/// Everything that the cluster has committed by `time` ends at `at` or before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompleteMark {
+    /// The end of the WAL that had been written by then.
+    pub at: WalPosition,
+    /// The moment, by the server's clock.
+    pub time: UtcTime,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,6 +89,38 @@ struct Written {
     durable: Option<Lsn>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     record: Option<RecordText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    complete: Option<CompleteText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confirmed: Option<PositionText>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct PositionText {
+    #[serde(with = "timeline")]
+    tli: TimelineId,
+    #[serde(with = "as_text")]
+    lsn: Lsn,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct CompleteText {
+    #[serde(flatten)]
+    at: PositionText,
+    #[serde(with = "as_text")]
+    time: UtcTime,
+}
+
+impl From<WalPosition> for PositionText {
+    fn from(WalPosition { timeline: tli, lsn }: WalPosition) -> Self {
+        Self { tli, lsn }
+    }
+}
+
+impl From<PositionText> for WalPosition {
+    fn from(PositionText { tli: timeline, lsn }: PositionText) -> Self {
+        Self { timeline, lsn }
+    }
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -151,6 +197,8 @@ impl Head {
             tli: self.durable.map(|durable| Timeline(durable.timeline)),
             durable: self.durable.map(|durable| durable.lsn),
             record: self.last_record.map(RecordText),
+            complete: self.complete.map(|mark| CompleteText { at: mark.at.into(), time: mark.time }),
+            confirmed: self.confirmed.map(PositionText::from),
         };
         let text = format!("{}\n", serde_json::to_string(&written)?);
         Ok(note::sign(&text, &[signer])?.into())
@@ -200,8 +248,10 @@ impl Head {
         if last_record.is_some_and(|record| !fits(record)) {
             return Err(contradiction("its last record is not before its position"));
         }
-        let Written { repo: repository, region, writer, instance, time, .. } = written;
-        Ok(Self { repository, region, writer, instance, time, log, durable, last_record })
+        let Written { repo: repository, region, writer, instance, time, complete, confirmed, .. } = written;
+        let complete = complete.map(|mark| CompleteMark { at: mark.at.into(), time: mark.time });
+        let confirmed = confirmed.map(WalPosition::from);
+        Ok(Self { repository, region, writer, instance, time, log, durable, last_record, complete, confirmed })
     }
 
     /// Reads the head of `writer`; `None` if it has none in this region.
@@ -222,17 +272,32 @@ impl Head {
     ///
     /// # Errors
     /// Only if they cannot be listed.
-    pub async fn read_all(
-        store: &dyn Store,
-        trust: &LogTrust,
-    ) -> Result<Vec<(KeyName, Result<Self, HeadError>)>, StoreError> {
+    pub async fn read_all(store: &dyn Store, trust: &LogTrust) -> Result<Vec<FoundHead>, StoreError> {
         Ok(HeadNotes::read_all(store).await?.judge(trust))
     }
 }
 
 /// The heads of all writers in a region as they were read, before it is known who may sign them.
 #[derive(Debug)]
-pub struct HeadNotes(Vec<(KeyName, Result<Bytes, StoreError>)>);
+pub struct HeadNotes(Vec<FoundNote>);
+
+#[derive(Debug)]
+struct FoundNote {
+    writer: KeyName,
+    stored: Option<UtcTime>,
+    bytes: Result<Bytes, StoreError>,
+}
+
+/// The head of one writer, as it was found in a region.
+#[derive(Debug)]
+pub struct FoundHead {
+    /// Whose it is, by its name.
+    pub writer: KeyName,
+    /// When it was stored, by the region's clock, where the region says so.
+    pub stored: Option<UtcTime>,
+    /// What it says, or why it cannot be used.
+    pub head: Result<Head, HeadError>,
+}
 
 impl HeadNotes {
     /// Reads the first `HEADS_MAX` of them.
@@ -246,7 +311,7 @@ impl HeadNotes {
             let Some(StoredName::Head { writer }) = layout::parse(&entry.key) else { continue };
             match store.get(&entry.key, small_object()).await {
                 Err(StoreError::NotFound { .. }) => {}
-                read => notes.push((writer, read)),
+                bytes => notes.push(FoundNote { writer, stored: entry.meta.modified, bytes }),
             }
         }
         Ok(Self(notes))
@@ -254,13 +319,13 @@ impl HeadNotes {
 
     /// The heads, as far as they can be used. One that cannot does not hide the others.
     #[must_use]
-    pub fn judge(self, trust: &LogTrust) -> Vec<(KeyName, Result<Head, HeadError>)> {
-        let judge = |(writer, note): (KeyName, Result<Bytes, StoreError>)| {
-            let head = match note {
+    pub fn judge(self, trust: &LogTrust) -> Vec<FoundHead> {
+        let judge = |FoundNote { writer, stored, bytes }: FoundNote| {
+            let head = match bytes {
                 Ok(bytes) => Head::from_note(&bytes, &writer, trust),
                 Err(source) => Err(HeadError::Store { writer: writer.clone(), source }),
             };
-            (writer, head)
+            FoundHead { writer, stored, head }
         };
         self.0.into_iter().map(judge).collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use lifeboat_stores::{ListPage, ObjectKey, Store, StoreError};
-use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Lsn, TimelineId, UtcTime, WalPosition};
 
 use crate::format::layout::{WalForm, WalRange};
 use crate::wal::name::{PieceSize, WalObject, timeline_of};
@@ -20,7 +20,7 @@ pub struct WalPages<'a> {
     /// The first position that is asked for.
     from: u64,
     after: Option<ObjectKey>,
-    page: VecDeque<WalObject>,
+    page: VecDeque<(WalObject, Option<UtcTime>)>,
 }
 
 impl<'a> WalPages<'a> {
@@ -46,6 +46,14 @@ impl<'a> WalPages<'a> {
     /// # Errors
     /// Whatever the store says. The same call may be repeated then: nothing is skipped.
     pub async fn next(&mut self) -> Result<Option<WalObject>, StoreError> {
+        Ok(self.next_stored().await?.map(|(object, _)| object))
+    }
+
+    /// The same, with the time when it was stored, by the region's clock, where the region says so.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub(crate) async fn next_stored(&mut self) -> Result<Option<(WalObject, Option<UtcTime>)>, StoreError> {
         loop {
             if let Some(object) = self.page.pop_front() {
                 return Ok(Some(object));
@@ -60,11 +68,12 @@ impl<'a> WalPages<'a> {
         self.after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
         for entry in page.entries {
             // Foreign objects in the folder do no harm.
-            self.page.extend(WalObject::of_key(&entry.key).filter(|object| {
+            let object = WalObject::of_key(&entry.key).filter(|object| {
                 object.form == self.form
                     && object.range.timeline == self.timeline
                     && object.range.end.as_bytes() > self.from
-            }));
+            });
+            self.page.extend(object.map(|object| (object, entry.meta.modified)));
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod read;
 pub(crate) mod records;
 
 pub use self::epoch::{WalEpoch, WalEpochError};
-pub use self::head::{EarlierHead, Head, HeadError, HeadFile, HeadNotes};
+pub use self::head::{CompleteMark, EarlierHead, FoundHead, Head, HeadError, HeadFile, HeadNotes};
 pub use self::lease::{
     LEASE_TTL, Lease, LeaseAnswer, LeaseError, LeaseHolder, LeaseJudgement, LeaseRenewal, LeaseTerms, LeaseText,
     other_holder,

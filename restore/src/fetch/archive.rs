@@ -1,5 +1,7 @@
 //! The archive of a cluster's WAL, over all regions: what there is, and its bytes.
 
+mod evidence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,13 +16,13 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{BackupRecord, GapScope, Integrity};
 use lifeboat_repository::log::{KeyStanding, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{HistoryRead, WalRead, WalReader, WalRegion, WalTrouble};
-use lifeboat_repository::wal::{GapAsTold, Head, PieceSize, WalTrust};
+use lifeboat_repository::wal::{GapAsTold, PieceSize, WalTrust};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, SegmentSize, TimelineId, WalPosition};
 use tokio::time::Instant;
 
 use crate::target::coverage::{Coverage, segment_start};
 use crate::target::timeline_tree::TimelineTree;
-use crate::target::wal_plan::{ArchiveView, BackupPoint, HeadFact};
+use crate::target::wal_plan::{ArchiveView, BackupPoint};
 use crate::target::wal_source::{Extent, SourceError, WalSource};
 
 /// How often the repository is asked for again while no region answers.
@@ -45,6 +47,14 @@ struct ArchiveRegion {
     store: RegionStore,
     /// `None` and why not, if the log could not be read.
     log: Result<(RegionLog, LogTrust), String>,
+}
+
+/// What is stored of a timeline.
+struct Stored {
+    coverage: Coverage,
+    /// What is on record as missing in all regions.
+    gaps: Vec<(Lsn, Lsn)>,
+    troubles: Vec<WalTrouble>,
 }
 
 /// What an archive holds.
@@ -140,6 +150,8 @@ impl Archive {
                 note(&mut unanswered, &region.store.name, why);
             }
         }
+        // Before the WAL is listed: what a writer that is at work says must not lie behind what was listed.
+        let heads = self.heads(&mut unanswered).await;
         let histories = self.reader.histories().await;
         histories.troubles.iter().for_each(|trouble| note(&mut unanswered, &trouble.region, &trouble.what));
         let parsed = histories.found.iter().map(|(timeline, content)| {
@@ -149,17 +161,22 @@ impl Archive {
         let tree = TimelineTree::new(parsed.collect::<anyhow::Result<Vec<_>>>()?);
         let mut timelines: Vec<TimelineId> = histories.found.keys().chain(&histories.missing).copied().collect();
         timelines.extend(TimelineId::new(1));
-        let mut coverage = BTreeMap::new();
+        let (mut coverage, mut gaps) = (BTreeMap::new(), BTreeMap::new());
         if let Some(oldest) = backups.iter().map(|backup| backup.start.lsn).min() {
             let from = segment_start(oldest, self.segment);
             for timeline in timelines {
-                let (stored, troubles) = self.stored(WalPosition { timeline, lsn: from }).await;
-                troubles.iter().for_each(|trouble| note(&mut unanswered, &trouble.region, &trouble.what));
-                coverage.insert(timeline, stored);
+                let stored = self.stored(WalPosition { timeline, lsn: from }).await;
+                stored.troubles.iter().for_each(|trouble| note(&mut unanswered, &trouble.region, &trouble.what));
+                coverage.insert(timeline, stored.coverage);
+                gaps.insert(timeline, stored.gaps);
             }
         }
-        let heads = self.heads().await;
-        let view = ArchiveView { segment: self.segment, tree, coverage, backups, heads };
+        let mut behind_holes = BTreeMap::new();
+        for (timeline, stored) in &coverage {
+            let gaps = gaps.get(timeline).map_or(&[][..], Vec::as_slice);
+            behind_holes.extend(self.behind_holes(*timeline, stored, gaps, &mut unanswered).await);
+        }
+        let view = ArchiveView { segment: self.segment, tree, coverage, gaps, behind_holes, backups, heads };
         Ok(Inventory { view, unanswered })
     }
 
@@ -179,7 +196,7 @@ impl Archive {
         }
     }
 
-    async fn stored(&self, from: WalPosition) -> (Coverage, Vec<WalTrouble>) {
+    async fn stored(&self, from: WalPosition) -> Stored {
         let survey = self.reader.list(from, None).await;
         let ranges = survey.map.coverage(from.timeline).into_iter().map(|range| (range.start, range.end));
         let stored = Coverage::of(ranges);
@@ -198,7 +215,8 @@ impl Archive {
                 cut.extend(self.unreadable(&stored, from.timeline, (gap.from, to)).await);
             }
         }
-        (stored.without(cut), survey.troubles)
+        let coverage = stored.without(cut.iter().copied());
+        Stored { coverage, gaps: cut.into_iter().collect(), troubles: survey.troubles }
     }
 
     /// The parts of a gap that are listed as stored and cannot be read: a name alone does not fill a gap that was put on
@@ -215,32 +233,6 @@ impl Archive {
             }
         }
         unreadable
-    }
-
-    async fn heads(&self) -> Vec<HeadFact> {
-        let mut facts = Vec::new();
-        for region in &self.regions {
-            let Ok((_, trust)) = &region.log else { continue };
-            let heads = match Head::read_all(&*region.store.store, trust).await {
-                Ok(heads) => heads,
-                Err(error) => {
-                    tracing::warn!(region = %region.store.name, %error, "signs of life cannot be read");
-                    continue;
-                }
-            };
-            for (writer, head) in heads {
-                match head {
-                    Ok(Head { time, durable: Some(durable), .. }) => {
-                        facts.push(HeadFact { region: region.store.name.clone(), time, durable });
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(region = %region.store.name, %writer, %error, "a sign of life is not used")
-                    }
-                }
-            }
-        }
-        facts
     }
 }
 

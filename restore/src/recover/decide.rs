@@ -12,7 +12,7 @@ use lifeboat_vocabulary::{Clock, RegionName, SystemClock, WalPosition};
 use crate::command_line::RestoreArgs;
 use crate::fetch::archive::{Archive, KeysForWal, segment_size};
 use crate::target::coverage::segment_start;
-use crate::target::prove::{Proof, Question, StopAt};
+use crate::target::prove::{Accepts, Proof, Question, StopAt};
 use crate::target::recovery_target::{Goal, GoalOrigin, Target};
 use crate::target::survey::Survey;
 use crate::target::wal_plan::Chain;
@@ -62,10 +62,22 @@ pub(crate) async fn decide(
         Survey::new(source, archive.system_identifier(), archive.segment(), inventory.view.latest(SystemClock.now()));
     // A standby goes on when a region answers again.
     let unanswered = if args.standby { &[] } else { inventory.unanswered.as_slice() };
-    let question = Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered };
+    let accepts = match (args.standby, args.without_regions.is_empty()) {
+        (true, _) => Accepts::WhatMayCome,
+        (false, false) => Accepts::LossOfRegions,
+        (false, true) => Accepts::NoLoss,
+    };
+    let question =
+        Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered, accepts };
     let mut proof = question.prove(&survey).await?;
     let row = repository.choose(Some(&proof.backup))?.clone();
     proof.warnings.extend(standing_text(&row));
+    if args.standby {
+        let silent = |(region, why): &(RegionName, String)| {
+            format!("region {region} does not answer; its WAL is followed once it does: {why}")
+        };
+        proof.warnings.extend(inventory.unanswered.iter().map(silent));
+    }
     if proof.stop == StopAt::End && proof.chain.is_none() && archive.keys_for_wal() == KeysForWal::OnRecord {
         proof.warnings.push(WAL_IS_GONE.to_owned());
     }

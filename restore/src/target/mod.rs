@@ -1,5 +1,6 @@
 //! How far a restore goes, and the proof that it can.
 
+pub(crate) mod behind;
 pub(crate) mod commit_clock;
 pub(crate) mod coverage;
 pub(crate) mod prove;

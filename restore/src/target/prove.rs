@@ -6,6 +6,7 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_postgres::{WalFact, WalFactKind};
 use lifeboat_vocabulary::{BackupId, Lsn, RegionName, TimelineId, UtcTime};
 
+use crate::target::behind::{Behind, Loss};
 use crate::target::recovery_target::{Goal, Inclusion, Target, TargetTimeline};
 use crate::target::survey::Survey;
 use crate::target::timeline_tree::TimelinePath;
@@ -51,6 +52,19 @@ pub(crate) struct Question<'a> {
     pub(crate) backup: Option<&'a BackupId>,
     /// Regions that could not be asked, and why. Those whose loss was accepted are not among them.
     pub(crate) unanswered: &'a [(RegionName, String)],
+    /// What may be missing.
+    pub(crate) accepts: Accepts,
+}
+
+/// What a restore to the end of the WAL may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// Nothing that anybody was told is safe.
+    NoLoss,
+    /// What only regions have that were given up.
+    LossOfRegions,
+    /// What may still be stored: a standby follows.
+    WhatMayCome,
 }
 
 /// The way to a timeline, and how far it leads from each backup on it, the oldest first.
@@ -88,7 +102,12 @@ impl Question<'_> {
             Goal::Name(name) => self.name(survey, &routes.reaches, name).await?,
         };
         for (region, why) in self.unanswered {
-            proof.warnings.push(format!("region {region} does not answer and is not needed for this target: {why}"));
+            proof.warnings.push(match goal {
+                Goal::Name(name) => {
+                    format!("region {region} does not answer, and may have a newer restore point `{name}`: {why}")
+                }
+                _ => format!("region {region} does not answer and is not needed for this target: {why}"),
+            });
         }
         Ok(proof)
     }
@@ -160,32 +179,24 @@ impl Question<'_> {
             );
             return Err(unreachable(&why));
         }
-        if let Some(beyond) = reach.beyond_hole {
-            let why = format!(
-                "WAL is missing from {} to {}, and no backup lies behind that; name a target before it to restore up to \
-                 there, such as {}",
-                reach.end,
-                beyond.lsn,
-                as_target(reach)
-            );
-            return Err(unreachable(&why));
+        let mut warnings = Vec::new();
+        match self.view.behind(path, reach.end, reach.beyond_hole) {
+            Behind::Nothing => {}
+            Behind::NeverSafe(text) => warnings.push(text),
+            Behind::Doubtful(text) if self.accepts == Accepts::WhatMayCome => warnings.push(text),
+            Behind::Lost(Loss { why, may_be_elsewhere: true }) if self.accepts == Accepts::LossOfRegions => {
+                warnings.push(why);
+            }
+            Behind::Doubtful(why) | Behind::Lost(Loss { why, .. }) => {
+                let why = format!("{why}; name a target to restore what is left, such as {}", as_target(reach));
+                return Err(unreachable(&why));
+            }
         }
-        if let Some(head) = self.view.promised_beyond(path, reach.end) {
-            let why = format!(
-                "WAL up to {} was stored in region {} at {}, and is not there any more; name a target to restore what is \
-                 left, such as {}",
-                head.durable,
-                head.region,
-                head.time,
-                as_target(reach)
-            );
-            return Err(unreachable(&why));
-        }
-        let found = match self.view.alive_until(path, reach.end) {
-            Some(time) => format!("WAL ends at {}; its writer was alive at {time}", reach.end),
+        let found = match self.view.complete_until(path, reach.end) {
+            Some(time) => format!("WAL ends at {}; everything that was committed by {time} is in it", reach.end),
             None => format!("WAL ends at {}", reach.end),
         };
-        Ok(proof(reach, StopAt::End, reach.end.lsn, found))
+        Ok(Proof { warnings, ..proof(reach, StopAt::End, reach.end.lsn, found) })
     }
 
     async fn time(
@@ -215,12 +226,14 @@ impl Question<'_> {
             // ten years ahead for that one alone.
             let stop_at = decisions.end().map_or(StopAt::End, |end| StopAt::Lsn(end.start, Inclusion::Exclusive));
             let expected = decisions.end().map_or(reach.end.lsn, |end| end.start);
-            let (last, alive) = (decisions.last.map(|last| last.time), self.view.alive_until(path, reach.end));
+            let (last, complete) = (decisions.last.map(|last| last.time), self.view.complete_until(path, reach.end));
             let found = if let Some(first) = decisions.first_past {
                 Some(format!("the first commit behind {time} is at WAL {}, of {}", first.start, first.time))
-            } else if let Some(alive) = alive.filter(|alive| *alive >= time) {
+            } else if let Some(complete) = complete.filter(|complete| *complete >= time) {
                 let last = last.map_or_else(|| "none".to_owned(), |last| last.to_string());
-                Some(format!("the last commit ({last}) is older, and the archive was complete at {alive}"))
+                Some(format!(
+                    "the last commit ({last}) is older, and everything that was committed by {complete} is stored"
+                ))
             } else {
                 None
             };
@@ -229,7 +242,7 @@ impl Question<'_> {
                 proof.warnings.extend(decisions.attention());
                 return Ok(proof);
             }
-            newest = newest.max(last).max(alive).max(Some(reach.backup.stop_time));
+            newest = newest.max(last).max(complete).max(Some(reach.backup.stop_time));
         }
         let before_all = reaches.iter().all(|reach| reach.backup.stop_time > time);
         let why = match newest {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use lifeboat_repository::wal::CompleteMark;
 use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, RegionName, SegmentSize, TimelineId, UtcTime, WalPosition};
 
 use crate::target::coverage::{Coverage, segment_start};
@@ -21,6 +22,10 @@ pub(crate) struct ArchiveView {
     pub(crate) tree: TimelineTree,
     /// What is stored of each timeline.
     pub(crate) coverage: BTreeMap<TimelineId, Coverage>,
+    /// What is on record as missing of each timeline in all regions.
+    pub(crate) gaps: BTreeMap<TimelineId, Vec<(Lsn, Lsn)>>,
+    /// What there is behind holes that are not on record, by where it begins.
+    pub(crate) behind_holes: BTreeMap<(TimelineId, Lsn), BehindHole>,
     /// The backups that can be used, in any order.
     pub(crate) backups: Vec<BackupPoint>,
     /// Signs of life of the writers.
@@ -40,14 +45,29 @@ pub(crate) struct BackupPoint {
     pub(crate) stop_time: UtcTime,
 }
 
-/// What a signed note says: at this time, all WAL up to here was stored in the region.
+/// What the sign of life of a writer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeadFact {
     pub(crate) region: RegionName,
-    /// When the note was written.
+    /// When it was written, by the writer's clock.
     pub(crate) time: UtcTime,
-    /// Up to where WAL was stored then.
-    pub(crate) durable: WalPosition,
+    /// When it was stored, by the region's clock.
+    pub(crate) stored: UtcTime,
+    /// Up to where WAL was stored in the region then.
+    pub(crate) durable: Option<WalPosition>,
+    /// Everything that was committed by a moment ends before a position.
+    pub(crate) complete: Option<CompleteMark>,
+    /// Up to where PostgreSQL had been told that its WAL is safe.
+    pub(crate) confirmed: Option<WalPosition>,
+}
+
+/// What there is behind a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BehindHole {
+    /// WAL that can be read, the newest of it stored then, by the regions' clocks; `None` if that is not known.
+    Wal { newest: Option<UtcTime> },
+    /// Objects with names of WAL, and nothing that can be read.
+    Unreadable,
 }
 
 /// A stretch of WAL of one timeline that recovery reads: whole segments from `from`, bytes up to `to`.
@@ -215,19 +235,11 @@ impl ArchiveView {
         })
     }
 
-    /// Until when the archive's writer is known to have stored everything up to `end`: the newest note that speaks of no
-    /// WAL beyond `end`.
+    /// Everything that was committed by then is within what can be reached up to `end`.
     #[must_use]
-    pub(crate) fn alive_until(&self, path: &TimelinePath, end: WalPosition) -> Option<UtcTime> {
-        let speaks = |head: &&HeadFact| path.contains(head.durable) && head.durable.lsn <= end.lsn;
-        self.heads.iter().filter(speaks).map(|head| head.time).max()
-    }
-
-    /// A note of more WAL on this path than can be reached up to `end`: objects are missing.
-    #[must_use]
-    pub(crate) fn promised_beyond(&self, path: &TimelinePath, end: WalPosition) -> Option<&HeadFact> {
-        let beyond = |head: &&HeadFact| path.contains(head.durable) && head.durable.lsn > end.lsn;
-        self.heads.iter().filter(beyond).max_by_key(|head| head.durable.lsn)
+    pub(crate) fn complete_until(&self, path: &TimelinePath, end: WalPosition) -> Option<UtcTime> {
+        let marks = self.heads.iter().filter_map(|head| head.complete);
+        marks.filter(|mark| path.contains(mark.at) && mark.at.lsn <= end.lsn).map(|mark| mark.time).max()
     }
 }
 

@@ -1,11 +1,10 @@
 //! What can be reached: windows in time and WAL, one or more per timeline. Every refusal of a target shows them.
 
-use std::fmt::Write as _;
-
 use lifeboat_cli::terminal::{Align, Table};
 use lifeboat_vocabulary::{BackupId, TimelineId, UtcTime, WalPosition};
 use serde_json::{Value, json};
 
+use crate::target::behind::{Behind, Loss};
 use crate::target::commit_clock::Decisions;
 use crate::target::wal_plan::{ArchiveView, Reach};
 
@@ -24,6 +23,8 @@ pub(crate) struct Window {
     pub(crate) to_time: Option<UtcTime>,
     /// Where WAL goes on behind a hole.
     pub(crate) beyond_hole: Option<WalPosition>,
+    /// What lies behind its end.
+    pub(crate) behind: Behind,
     /// The backups that it starts from, oldest first.
     pub(crate) backups: Vec<BackupId>,
     /// What the commits near its end say, where the WAL was read.
@@ -47,8 +48,15 @@ pub(crate) fn windows(view: &ArchiveView) -> Vec<Window> {
         all.extend(open);
         // What ends on an older timeline is shown there.
         all.retain(|window| window.timeline != timeline || window.to.timeline == timeline);
-        for window in all.iter_mut().filter(|window| window.timeline == timeline) {
-            window.to_time = view.alive_until(&path, window.to).filter(|time| *time > window.from_time);
+        let mut of_timeline: Vec<_> = all.iter_mut().filter(|window| window.timeline == timeline).collect();
+        let last = of_timeline.len().saturating_sub(1);
+        for (number, window) in of_timeline.iter_mut().enumerate() {
+            window.to_time = view.complete_until(&path, window.to).filter(|time| *time > window.from_time);
+            window.behind = match window.beyond_hole {
+                // Behind that stands a backup, so it was safe.
+                Some(beyond) if number < last => Behind::Lost(Loss::between(window.to, beyond)),
+                beyond => view.behind(&path, window.to, beyond),
+            };
         }
     }
     all
@@ -62,6 +70,7 @@ fn begin(timeline: TimelineId, reach: &Reach) -> Window {
         to: reach.end,
         to_time: None,
         beyond_hole: reach.beyond_hole,
+        behind: Behind::Nothing,
         backups: vec![reach.backup.id.clone()],
         decisions: None,
     }
@@ -87,6 +96,7 @@ impl Window {
             "timeline": self.timeline.get(),
             "from": { "time": self.from_time.to_string(), "lsn": self.from.lsn.to_string(), "timeline": self.from.timeline.get() },
             "to": { "time": self.to_time.map(|time| time.to_string()), "lsn": self.to.lsn.to_string() },
+            "behind": { "state": self.behind.word(), "text": self.behind.text() },
             "wal_after_hole": self.beyond_hole.map(|position| position.lsn.to_string()),
             "dated_ahead": ahead.map(|ahead| json!({ "lsn": ahead.start.to_string(), "time": ahead.time.to_string() })),
             "backups": self.backups.iter().map(BackupId::as_str).collect::<Vec<_>>(),
@@ -125,13 +135,8 @@ pub(crate) fn table(windows: &[Window]) -> String {
         if let Some(attention) = window.decisions.as_ref().and_then(Decisions::attention) {
             text.push_str(&format!("timeline {}: {attention}\n", window.timeline));
         }
-        if let Some(beyond) = window.beyond_hole {
-            // Writing to a String cannot fail.
-            if writeln!(text, "timeline {}: WAL is missing from {} to {}", window.timeline, window.to.lsn, beyond.lsn)
-                .is_err()
-            {
-                return text;
-            }
+        if let Some(behind) = window.behind.text() {
+            text.push_str(&format!("timeline {}: {behind}\n", window.timeline));
         }
     }
     text

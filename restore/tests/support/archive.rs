@@ -6,7 +6,7 @@ use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::keys::{KeyRecipients, SigningKey};
 use lifeboat_repository::log::records::{Origin, RecordBody, WalEpochRecord};
 use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, Signers};
-use lifeboat_repository::wal::{Head, HeadFile, PieceSize, WalEpoch, WalLevels, WalSealer};
+use lifeboat_repository::wal::{CompleteMark, Head, HeadFile, PieceSize, WalEpoch, WalLevels, WalSealer};
 use lifeboat_stores::{PutMode, RegionSettings, Store, open_below};
 use lifeboat_testkit::PgServer;
 use lifeboat_vocabulary::{Clock, Lsn, RegionName, SegmentName, SegmentSize, SystemClock, TimelineId, WalPosition};
@@ -147,6 +147,11 @@ impl Shipper {
                 log: None,
                 durable: Some(WalPosition { timeline: self.timeline, lsn: self.shipped }),
                 last_record: None,
+                complete: Some(CompleteMark {
+                    at: WalPosition { timeline: self.timeline, lsn: self.shipped },
+                    time: SystemClock.now(),
+                }),
+                confirmed: Some(WalPosition { timeline: self.timeline, lsn: self.shipped }),
             };
             self.runtime.block_on(async {
                 let opened = HeadFile::open(&**store, self.signer.name(), trust).await.unwrap();

@@ -91,8 +91,7 @@ fn facts_are_shown_as_long_as_their_task_reports_them() {
     assert_eq!(main.verdict.protection, Protection::Ok, "{:?}", main.verdict);
     let window = main.window.as_ref().unwrap();
     assert_eq!((window.from.lsn.as_str(), window.to.lsn.as_str()), ("0/3000028", "0/5A3F1B8"));
-    let almost = "2026-11-21T17:24:04.7Z".parse().unwrap();
-    assert_eq!(window.to.time, Some(almost), "up to the oldest commit that the quorum lacks");
+    assert_eq!(window.to.time, Some(at("17:23:59")), "up to what is known to be complete");
     assert_eq!(main.rpo.seconds, Some(0.3));
     let stale = &scene.board.gather(at("17:24:30")).clusters[0];
     assert_eq!((stale.wal.as_ref(), stale.verdict.protection), (None, Protection::NotProtected));
@@ -108,23 +107,18 @@ fn the_rpo_is_unknown_while_nothing_streams() {
 }
 
 #[test]
-fn what_was_committed_after_the_stream_ended_is_not_said_to_be_recoverable() {
+fn a_window_ends_at_the_moment_that_is_known_to_be_complete_and_names_none_otherwise() {
     let scene = scene();
     scene.facts.surveyed(survey());
-    let until = |host: Option<&str>, ended: Option<&str>| {
-        let (host, ended) = (host.map(str::to_owned), ended.map(|time| at(time).to_string()));
-        scene.facts.wal(WalStatus { host, stream_ended: ended, ..wal() });
+    let until = |complete: Option<&str>| {
+        let mut wal = WalStatus { host: Some("db1".to_owned()), ..wal() };
+        wal.quorum.complete_until = complete.map(|time| at(time).to_string());
+        scene.facts.wal(wal);
         let main = scene.board.gather(at("17:24:06")).clusters.swap_remove(0);
-        main.window.unwrap().to.time.map(|time| time.to_string())
+        main.window.unwrap().to.time
     };
-    for (why, host, ended, expected) in [
-        ("a stream runs", Some("db1"), None, Some("2026-11-21T17:24:04.7Z")),
-        ("it ended long ago", None, Some("14:00:00"), Some("2026-11-21T14:00:00Z")),
-        ("it ended just now, and the quorum lags", None, Some("17:24:05"), Some("2026-11-21T17:24:04.7Z")),
-        ("there was none yet", None, None, None),
-    ] {
-        assert_eq!(until(host, ended).as_deref(), expected, "{why}");
-    }
+    assert_eq!(until(Some("17:23:59")), Some(at("17:23:59")));
+    assert_eq!(until(None), None, "a stream that runs proves nothing");
 }
 
 #[test]

@@ -15,13 +15,14 @@ use lifeboat_postgres::{
     WalStreamError,
 };
 use lifeboat_repository::wal::PieceSize;
-use lifeboat_vocabulary::{ByteCount, Lsn, SegmentSize, WalPosition, error_chain};
+use lifeboat_vocabulary::{ByteCount, Lsn, SegmentSize, UtcTime, WalPosition, error_chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::progress::Progress;
-use crate::wal::receive::upstream::{Belonging, Finder, NoStream, Upstream};
+use crate::wal::complete_times::EndOfWal;
+use crate::wal::receive::upstream::{Belonging, Finder, NoStream, Sends, Upstream};
 use crate::wal::server_memory::{LostWal, ServerMemory};
 use crate::wal::shared::Shared;
 use crate::wal::ship::positions::{Offer, Positions, ShipError};
@@ -31,6 +32,8 @@ use crate::wal::ship::state::CheckedWal;
 /// How often the server hears from us at least; it drops us after a minute of silence.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How often deadlines are looked at.
+/// How long the server has for an answer before it is asked again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(250);
 /// How long a server that shuts down waits for the regions.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -210,6 +213,10 @@ struct Pump<'r> {
     shutdown: Option<Instant>,
     /// We were told to stop: the regions have until then.
     draining: Option<Instant>,
+    /// What the server says of the end of its WAL; `None` where that is not the end of what the cluster has written.
+    end_of_wal: Option<EndOfWal>,
+    /// When the server was asked for a sign of life that has not come.
+    asked: Option<Instant>,
 }
 
 impl<'r> Pump<'r> {
@@ -240,6 +247,8 @@ impl<'r> Pump<'r> {
             confirmed: None,
             shutdown: None,
             draining: None,
+            end_of_wal: (upstream.sends == Sends::AllOfCluster).then(EndOfWal::default),
+            asked: None,
         }
     }
 
@@ -271,8 +280,11 @@ impl<'r> Pump<'r> {
                 Ok(()) = self.positions.changed() => self.moved(stream).await?,
                 _ = self.timer.tick() => self.tick(stream).await?,
                 event = stream.next() => match event.map_err(broken)? {
-                    WalEvent::Data { start, bytes, server_time, .. } => {
+                    WalEvent::Data { start, bytes, server_end, server_time } => {
                         self.server_time(server_time);
+                        let received = start.advanced_by(ByteCount::of(&bytes)).unwrap_or(start);
+                        let end = self.end_of_wal.as_mut().and_then(|end| end.data(server_time, received, server_end));
+                        self.flushed_by_server(end);
                         if self.draining.is_none() {
                             self.receiver.progress.working("WAL that has arrived");
                             let taken = self.data(stream, start, bytes).await;
@@ -280,8 +292,11 @@ impl<'r> Pump<'r> {
                             taken?;
                         }
                     }
-                    WalEvent::Keepalive { server_time, reply, .. } => {
+                    WalEvent::Keepalive { server_end, server_time, reply } => {
                         self.server_time(server_time);
+                        let end = self.end_of_wal.as_mut().and_then(|end| end.keepalive(server_time, server_end));
+                        self.flushed_by_server(end);
+                        self.asked = None;
                         // The server has looked for WAL to send.
                         self.begin()?;
                         if reply == ReplyWanted::Now {
@@ -294,7 +309,13 @@ impl<'r> Pump<'r> {
         }
     }
 
-    fn server_time(&self, time: Option<lifeboat_vocabulary::UtcTime>) {
+    fn flushed_by_server(&self, end: Option<(UtcTime, Lsn)>) {
+        if let Some((time, lsn)) = end {
+            self.receiver.shipper.flushed(WalPosition { lsn, ..self.at }, time);
+        }
+    }
+
+    fn server_time(&self, time: Option<UtcTime>) {
         if let Some(time) = time {
             self.receiver.shared.server_time(time);
         }
@@ -404,7 +425,8 @@ impl<'r> Pump<'r> {
 
     async fn tick(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
         if self.reported.elapsed() >= STATUS_EVERY {
-            self.report(stream).await?;
+            let ask_reply = self.ask();
+            self.report_and(stream, ask_reply).await?;
         }
         if self.shutdown.is_some_and(|deadline| Instant::now() >= deadline) && self.flushed() < Some(self.at.lsn) {
             return Err(Ended::LeftToShutDown);
@@ -445,8 +467,23 @@ impl<'r> Pump<'r> {
         }
     }
 
+    /// A server that has nothing to send says nothing by itself, as long as it hears from us. It is asked, once at a time: an answer
+    /// that was not written after all WAL before it proves nothing.
+    fn ask(&mut self) -> ReplyWanted {
+        let is_open = self.asked.is_some_and(|asked| asked.elapsed() < ANSWER_PATIENCE);
+        if self.end_of_wal.is_none() || is_open {
+            return ReplyWanted::Whenever;
+        }
+        self.asked = Some(Instant::now());
+        ReplyWanted::Now
+    }
+
     async fn report(&mut self, stream: &mut WalStream) -> Result<(), Ended> {
-        let status = self.status();
+        self.report_and(stream, ReplyWanted::Whenever).await
+    }
+
+    async fn report_and(&mut self, stream: &mut WalStream, ask_reply: ReplyWanted) -> Result<(), Ended> {
+        let status = StandbyStatus { ask_reply, ..self.status() };
         self.confirmed = status.flush;
         self.reported = Instant::now();
         stream.report(status).await.map_err(broken)

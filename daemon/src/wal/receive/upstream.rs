@@ -1,6 +1,8 @@
 //! From a connection string to a running stream: which server it is, whether it may write into the repository, and
 //! where it goes on.
 
+mod missing;
+mod primary;
 mod records;
 
 use std::collections::{BTreeSet, HashSet};
@@ -13,11 +15,13 @@ use lifeboat_postgres::{
     EndOfTimeline, Purpose, ServerIdentity, Session, SlotCondition, SlotName, TimelineHistory, WalConnection,
     WalConnectionOptions, WalStart, WalStream, WalStreamError, create_slot, drop_slot, slot_status,
 };
-use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::GapReason;
-use lifeboat_vocabulary::{Lsn, RecordMark, SegmentName, SegmentSize, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId, WalPosition};
 
 use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
+use crate::wal::receive::upstream::missing::{missing_between, segment_start};
+pub(crate) use crate::wal::receive::upstream::primary::Sends;
+use crate::wal::receive::upstream::primary::written_timeline;
 use crate::wal::server_memory::{AcceptedLoss, LostWal, ServerMemory};
 use crate::wal::ship::positions::{ResumePoint, on_latest_timeline};
 use crate::wal::ship::shipper::Shipper;
@@ -49,6 +53,7 @@ pub(crate) struct Upstream {
     pub(crate) host: String,
     /// The last record before `from`, which the stream must continue; `None` if it begins anew.
     pub(crate) continues: Option<RecordMark>,
+    pub(crate) sends: Sends,
 }
 
 /// Why there is no stream.
@@ -85,6 +90,8 @@ pub(crate) struct Finder {
     skip_to: Option<WalPosition>,
     /// From where on the slot holds WAL, as it was found last.
     restart: Option<WalPosition>,
+    /// The timeline that the server writes, if it is a primary.
+    written: Option<TimelineId>,
     histories: BTreeSet<TimelineId>,
     /// Of the server's timeline, as it was read last.
     history: Option<TimelineHistory>,
@@ -109,7 +116,7 @@ impl Finder {
         memory: ServerMemory,
     ) -> Self {
         let (slot, resume) = (settings.wal.slot.clone(), shipper.resume());
-        let (skip_to, restart, histories, history) = (None, None, BTreeSet::new(), None);
+        let (skip_to, restart, written, histories, history) = (None, None, None, BTreeSet::new(), None);
         let (proven, given_up) = (HashSet::new(), None);
         Self {
             settings,
@@ -120,6 +127,7 @@ impl Finder {
             wanted,
             skip_to,
             restart,
+            written,
             histories,
             history,
             segment: None,
@@ -162,6 +170,13 @@ impl Finder {
             );
         }
         self.history = Some(history);
+        self.written = match self.ask_again(wal.host(), identity.timeline).await {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::info!("it is not known whether the server is a primary: {error:#}");
+                None
+            }
+        };
         self.start(wal, next).await
     }
 
@@ -172,6 +187,7 @@ impl Finder {
         self.check_records(&mut wal, server, &history).await?;
         // A slot may begin before the server's timeline does.
         let restart = self.slot(sql).await?.map(|lsn| WalPosition { timeline: history.timeline_at(lsn), lsn });
+        self.written = written_timeline(sql, identity.timeline).await.context("ask whether the server is a primary")?;
         let (resume, highest) = self.known(restart);
         let highest = highest.map(|highest| on_latest_timeline(highest, self.newest_received()));
         let position = match decide(Situation { resume, highest, server, history: &history }) {
@@ -185,6 +201,15 @@ impl Finder {
         };
         (self.restart, self.history) = (restart, Some(history));
         self.start(wal, position).await
+    }
+
+    /// The same over a session of its own, if that ends at the same server.
+    async fn ask_again(&self, host: &str, timeline: TimelineId) -> anyhow::Result<Option<TimelineId>> {
+        let mut sql = Session::connect(&self.settings.connection, Purpose::Sql).await?;
+        let is_same = sql.host() == host;
+        let written = written_timeline(&mut sql, timeline).await;
+        sql.close().await;
+        Ok(written?.filter(|_| is_same))
     }
 
     fn options(&self) -> WalConnectionOptions {
@@ -366,7 +391,8 @@ impl Finder {
             WalStart::Streaming(stream) => {
                 // What lies before the stream can only be compared where nothing lies in between.
                 let continues = continues.filter(|record| record.timeline == start.timeline);
-                Ok(Upstream { stream, start, from: position.lsn, segment, host, continues })
+                let sends = if self.written == Some(start.timeline) { Sends::AllOfCluster } else { Sends::Part };
+                Ok(Upstream { stream, start, from: position.lsn, segment, host, continues, sends })
             }
             // Nothing of that timeline is left to send.
             WalStart::EndOfTimeline(end) => Box::pin(self.next_timeline(end)).await,
@@ -405,67 +431,5 @@ impl Finder {
         }
         self.skip_to = Some(to);
         NoStream::Gap(format!("from {from} to {to}"))
-    }
-}
-
-/// What is missing of each timeline between two positions: each up to where the history of the later one leaves it. The WAL of a
-/// later timeline begins at the start of the segment that holds the fork.
-fn missing_between(
-    from: WalPosition,
-    to: WalPosition,
-    history: &TimelineHistory,
-    segment: SegmentSize,
-) -> Vec<WalRange> {
-    let (mut missing, mut start) = (Vec::new(), from.lsn);
-    let left = history.entries.iter().map(|entry| entry.timeline);
-    for timeline in left.filter(|timeline| (from.timeline..to.timeline).contains(timeline)) {
-        let Some(fork) = history.switch_from(timeline) else { continue };
-        missing.push(WalRange { timeline, start, end: fork });
-        let begins = segment_start(WalPosition { timeline: to.timeline, lsn: fork }, segment);
-        start = begins.map_or(fork, |begins| begins.lsn);
-    }
-    missing.push(WalRange { timeline: to.timeline, start, end: to.lsn });
-    missing.retain(|range| range.start < range.end);
-    missing
-}
-
-/// The start of the segment that holds a position. A position at a segment's end belongs to the next one.
-fn segment_start(position: WalPosition, segment: SegmentSize) -> Option<WalPosition> {
-    let name = SegmentName::holding(position.timeline, position.lsn, segment);
-    name.start().map(|lsn| WalPosition { lsn, ..position })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_over_a_promotion_is_missing_of_each_timeline_up_to_where_it_was_left() {
-        const MIB: u64 = 1 << 20;
-        let timeline = |number| TimelineId::new(number).unwrap();
-        let at = |number, lsn| WalPosition { timeline: timeline(number), lsn: Lsn::from_bytes(lsn).unwrap() };
-        // Forks at 3.5 and at 5.25 MiB.
-        let history = TimelineHistory::parse(timeline(3), b"1\t0/380000\tx\n2\t0/540000\tx\n").unwrap();
-        let segment = SegmentSize::from_bytes(MIB).unwrap();
-        let (first, second) = (3 * MIB + MIB / 2, 5 * MIB + MIB / 4);
-        for (why, from, to, expected) in [
-            ("one timeline", at(3, 6 * MIB), at(3, 9 * MIB), vec![(3, 6 * MIB, 9 * MIB)]),
-            ("over one promotion", at(2, 4 * MIB), at(3, 9 * MIB), vec![(2, 4 * MIB, second), (3, 5 * MIB, 9 * MIB)]),
-            (
-                "over two",
-                at(1, 2 * MIB),
-                at(3, 9 * MIB),
-                vec![(1, 2 * MIB, first), (2, 3 * MIB, second), (3, 5 * MIB, 9 * MIB)],
-            ),
-            ("all of the first is stored", at(1, first), at(2, 5 * MIB), vec![(2, 3 * MIB, 5 * MIB)]),
-            ("beyond the fork", at(1, first + 9), at(2, 5 * MIB), vec![(2, 3 * MIB, 5 * MIB)]),
-        ] {
-            let found = missing_between(from, to, &history, segment);
-            let found: Vec<_> = found
-                .into_iter()
-                .map(|WalRange { timeline, start, end }| (timeline.get(), start.as_bytes(), end.as_bytes()))
-                .collect();
-            assert_eq!(found, expected, "{why}");
-        }
     }
 }

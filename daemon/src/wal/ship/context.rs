@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::wal::complete_times::CompleteTimes;
 use crate::wal::ship::memory::Memory;
 use crate::wal::ship::positions::Positions;
 use crate::wal::ship::settings::ShipSettings;
@@ -41,6 +42,8 @@ pub(crate) struct ShipContext {
     /// Ends everything but the last words to the regions.
     pub(crate) stop: CancellationToken,
     pub(crate) positions: watch::Sender<Positions>,
+    /// Up to when WAL is complete, by the server's clock.
+    pub(crate) complete: CompleteTimes,
     ship_state: Mutex<ShipState>,
     /// The last number of an event in the logs.
     events: AtomicU64,
@@ -70,6 +73,7 @@ impl ShipContext {
             wakeups,
             stop: CancellationToken::new(),
             positions,
+            complete: CompleteTimes::default(),
             ship_state: Mutex::new(ship_state),
             events: AtomicU64::new(0),
             full: AtomicBool::new(false),

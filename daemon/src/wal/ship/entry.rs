@@ -13,6 +13,7 @@ use lifeboat_repository::wal::{
 use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
 
 use crate::wal::ship::context::ShipContext;
+use crate::wal::ship::lease_keeper::Said;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::{Found, ShipState};
@@ -25,6 +26,8 @@ const OBJECTS_MAX: usize = 2_000_000;
 pub(crate) struct Entry {
     pub(crate) lease: Lease,
     pub(crate) head: HeadFile,
+    /// What the head of an earlier run has said.
+    pub(crate) said: Said,
     pub(crate) found: Found,
     /// Whose signatures make objects with WAL count there.
     pub(crate) trust: WalTrust,
@@ -89,9 +92,10 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow
     };
     let trust = WalTrust::of(log.trust());
     let spooled = ship.look(ShipState::spooled_from);
+    let said = earlier.as_ref().map(Said::from).unwrap_or_default();
     let known = Known { head: earlier, spooled };
     let found = find(region, &log, &trust, known).await.context("find out what WAL is there")?;
-    Ok(Answer::Entry(Box::new(Entry { lease, head, found, trust, entered })))
+    Ok(Answer::Entry(Box::new(Entry { lease, head, said, found, trust, entered })))
 }
 
 /// What is known of a region before it is listed.

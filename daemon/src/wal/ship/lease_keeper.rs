@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_repository::log::RegionStore;
-use lifeboat_repository::wal::{Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseRenewal};
-use lifeboat_vocabulary::error_chain;
+use lifeboat_repository::wal::{CompleteMark, Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseRenewal};
+use lifeboat_vocabulary::{WalPosition, error_chain};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,21 @@ const HEAD_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Keys {
     pub(crate) lease: Lease,
     pub(crate) head: HeadFile,
+    /// What the head of an earlier run has said, which is still true.
+    pub(crate) said: Said,
+}
+
+/// What a head says about the server's WAL, whatever the region has of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) complete: Option<CompleteMark>,
+    pub(crate) confirmed: Option<WalPosition>,
+}
+
+impl From<&Head> for Said {
+    fn from(head: &Head) -> Self {
+        Self { complete: head.complete, confirmed: head.confirmed }
+    }
 }
 
 /// What is known about another installation.
@@ -51,7 +66,7 @@ impl LeaseKeeper {
             () = self.end.cancelled() => return,
             keys = self.keys.recv() => keys,
         };
-        let Some(Keys { mut lease, mut head }) = keys else { return };
+        let Some(Keys { mut lease, mut head, mut said }) = keys else { return };
         let mut renewals = tokio::time::interval_at(Instant::now() + LEASE_TTL / 3, LEASE_TTL / 3);
         let mut heads = tokio::time::interval(HEAD_EVERY);
         let mut forgets = self.ship.settings.logs.forgets();
@@ -61,12 +76,12 @@ impl LeaseKeeper {
             tokio::select! {
                 () = self.end.cancelled() => break,
                 _ = renewals.tick() => self.renew(&mut lease).await,
-                _ = heads.tick() => self.write(&mut head).await,
+                _ = heads.tick() => self.write(&mut head, &mut said).await,
                 // A person has accepted another log: the head must not name the old one any longer than that takes.
-                Ok(()) = forgets.changed() => self.write(&mut head).await,
+                Ok(()) = forgets.changed() => self.write(&mut head, &mut said).await,
             }
         }
-        self.write(&mut head).await;
+        self.write(&mut head, &mut said).await;
         if self.is_ours()
             && let Err(error) = lease.release(&*self.region.store).await
         {
@@ -99,7 +114,7 @@ impl LeaseKeeper {
         self.ship.look(|ship_state| ship_state.holds_lease(self.index))
     }
 
-    async fn write(&self, file: &mut HeadFile) {
+    async fn write(&self, file: &mut HeadFile, said: &mut Said) {
         if !self.is_ours() {
             return;
         }
@@ -107,6 +122,10 @@ impl LeaseKeeper {
             let durable = ship_state.head(self.index);
             (durable, durable.and_then(|durable| ship_state.record_before(durable)))
         });
+        let complete = durable.and_then(|durable| self.ship.complete.newest(durable));
+        said.complete = complete.or(said.complete);
+        // On another timeline than before it may be less.
+        said.confirmed = self.ship.positions.borrow().confirmed.or(said.confirmed);
         let log = self.ship.settings.logs.head(&self.region.name);
         let settings = &self.ship.settings;
         let head = Head {
@@ -118,6 +137,8 @@ impl LeaseKeeper {
             log,
             durable,
             last_record,
+            complete: said.complete,
+            confirmed: said.confirmed,
         };
         match file.write(&*self.region.store, &settings.signer, &head).await {
             Ok(()) => {}

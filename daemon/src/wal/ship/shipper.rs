@@ -87,6 +87,16 @@ impl Shipper {
         self.resume.clone()
     }
 
+    /// At `time`, by its own clock, the server had flushed nothing behind `at`.
+    pub(crate) fn flushed(&self, at: WalPosition, time: UtcTime) {
+        self.ship.complete.flushed(at, time);
+    }
+
+    /// The newest moment that a restore can prove to reach where WAL is stored up to `durable`.
+    pub(crate) fn complete_until(&self, durable: WalPosition) -> Option<UtcTime> {
+        self.ship.complete.newest(durable).map(|mark| mark.time)
+    }
+
     /// The time, by this host's clock.
     pub(crate) fn now(&self) -> UtcTime {
         self.ship.now()

@@ -93,12 +93,12 @@ impl RegionUploader {
 
     /// The region has answered.
     pub(crate) async fn enter(&mut self, entry: Entry) {
-        let Entry { lease, head, found, trust, entered } = entry;
+        let Entry { lease, head, said, found, trust, entered } = entry;
         (self.entered, self.trust) = (entered, trust);
         let (ship, index) = (Arc::clone(&self.ship), self.index);
         ship.change(|ship_state| ship_state.entered(index, found, ship.now()));
         // There is one, and room for it: every region answers once.
-        if self.keys.send(Keys { lease, head }).await.is_err() {
+        if self.keys.send(Keys { lease, head, said }).await.is_err() {
             tracing::debug!(region = %self.region.name, "nobody keeps the lease any more");
         }
     }

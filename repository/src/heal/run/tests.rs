@@ -298,6 +298,8 @@ async fn wal_that_the_writer_may_still_upload_is_not_healed() {
         time: samples::time("2026-11-20T02:00:00Z"),
         log: None,
         last_record: None,
+        complete: None,
+        confirmed: None,
         durable: Some(lifeboat_vocabulary::WalPosition {
             timeline: lifeboat_vocabulary::TimelineId::new(1).unwrap(),
             lsn: lifeboat_vocabulary::Lsn::from_bytes(START + 16 * MIB + 5).unwrap(),

@@ -23,6 +23,11 @@ fn head(time: &str, durable: Option<&str>) -> Head {
             previous: "A/27FFFE28".parse().ok(),
             crc: 77,
         }),
+        complete: durable.map(|lsn| CompleteMark {
+            at: WalPosition { timeline, lsn: lsn.parse().unwrap() },
+            time: samples::time("2026-11-20T01:59:54.5Z"),
+        }),
+        confirmed: durable.map(|_| WalPosition { timeline, lsn: "A/27000000".parse().unwrap() }),
     }
 }
 
@@ -58,6 +63,16 @@ fn heads_that_do_not_belong_there_are_refused_by_meaning() {
             "a record behind the position",
             signed("\"end\":\"A/28000000\"", "\"end\":\"A/28000001\""),
             "the head contradicts itself: its last record is not before its position",
+        ),
+        (
+            "half a moment",
+            signed(",\"time\":\"2026-11-20T01:59:54.5Z\"}", "}"),
+            "read the fields of a head: missing field `time`",
+        ),
+        (
+            "half a confirmation",
+            signed(",\"lsn\":\"A/27000000\"", ""),
+            "read the fields of a head: missing field `lsn`",
         ),
         ("timeline 0", signed("\"tli\":10", "\"tli\":0"), "read the fields of a head: there is no timeline 0"),
         ("no note", b"junk".to_vec(), "check the signature of a head: the note is not plain text"),
@@ -95,7 +110,9 @@ fn a_head_reads_as_documented() {
         r#""instance":"0707070707070707","time":"2026-11-20T02:00:00Z","log_seq":42,"#,
         r#""log_sha256":"0303030303030303030303030303030303030303030303030303030303030303","#,
         r#""tli":10,"durable":"A/28000000","#,
-        r#""record":{"tli":10,"start":"A/27FFFF00","end":"A/28000000","prev":"A/27FFFE28","crc":77}}"#,
+        r#""record":{"tli":10,"start":"A/27FFFF00","end":"A/28000000","prev":"A/27FFFE28","crc":77},"#,
+        r#""complete":{"tli":10,"lsn":"A/28000000","time":"2026-11-20T01:59:54.5Z"},"#,
+        r#""confirmed":{"tli":10,"lsn":"A/27000000"}}"#,
     );
     assert_eq!(String::from_utf8(note.to_vec()).unwrap().lines().next(), Some(expected));
 }
@@ -128,7 +145,7 @@ async fn a_head_is_replaced_by_its_writer_and_read_by_others() {
     let junk = "state/head-junk.note".parse().unwrap();
     overwrite(&store, &junk, Bytes::from_static(b"junk")).await;
     let all = Head::read_all(&store, &trust("eu-1")).await.unwrap();
-    let found: Vec<_> = all.iter().map(|(writer, head)| (writer.as_str(), head.is_ok())).collect();
+    let found: Vec<_> = all.iter().map(|found| (found.writer.as_str(), found.head.is_ok())).collect();
     assert_eq!(found, [("junk", false), ("lifeboat.example/db1", true), ("other", true)]);
 }
 

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use lifeboat_stores::StoreError;
-use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, WalPosition, error_chain};
+use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 use parking_lot::Mutex;
 
 use crate::backup::read::reader::Damage;
 use crate::format::layout::{StoredName, WalForm, WalRange};
 use crate::log::region_store::RegionStore;
-use crate::wal::list::{self, objects_in};
+use crate::wal::list::{self, WalPages, objects_in};
 use crate::wal::map::{HeldWal, WalChoice, WalMap};
 use crate::wal::name::{PieceSize, WalObject};
 use crate::wal::object::WalTrust;
@@ -302,6 +302,25 @@ impl WalReader {
                 Err(error) => listing.troubles.push(not_listed(region, &error)),
             }
         }
+    }
+
+    /// When the newest object with WAL of a timeline from a position on was stored, by the clocks of the regions that keep it; `None`
+    /// if there is none, or a region does not say.
+    ///
+    /// # Errors
+    /// What kept a region from being listed.
+    pub async fn newest_from(&self, from: WalPosition) -> Result<Option<UtcTime>, WalTrouble> {
+        let mut newest = None;
+        for region in self.source.stores() {
+            for form in [WalForm::Piece, WalForm::Slice] {
+                let mut pages = WalPages::new(&*region.store, form, from, self.pieces);
+                while let Some((_, stored)) = pages.next_stored().await.map_err(|error| not_listed(region, &error))? {
+                    let Some(stored) = stored else { return Ok(None) };
+                    newest = newest.max(Some(stored));
+                }
+            }
+        }
+        Ok(newest)
     }
 
     /// Reads the history file of a timeline. Timeline 1 has none.

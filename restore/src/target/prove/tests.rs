@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::wal::CompleteMark;
 use lifeboat_vocabulary::{SegmentSize, WalPosition};
 
 use super::*;
@@ -141,7 +142,16 @@ impl Scene {
             tree: TimelineTree::new([]),
             coverage: BTreeMap::from([(timeline(), Coverage::of([(lsn(SEGMENT), lsn(end))]))]),
             backups: backups.iter().enumerate().map(backup).collect(),
-            heads: vec![HeadFact { region: "a".parse().unwrap(), time: alive, durable: at(end) }],
+            gaps: BTreeMap::new(),
+            behind_holes: BTreeMap::new(),
+            heads: vec![HeadFact {
+                region: "a".parse().unwrap(),
+                time: alive,
+                stored: alive,
+                durable: Some(at(end)),
+                complete: Some(CompleteMark { at: at(end), time: alive }),
+                confirmed: None,
+            }],
         };
         Self { wal: Arc::new(wal), view, now: alive.plus(std::time::Duration::from_secs(900)) }
     }
@@ -158,7 +168,10 @@ impl Scene {
             timeline: TargetTimeline::Latest,
             action: TargetAction::Promote,
         };
-        Question { view: &self.view, target: &target, backup: None, unanswered: &[] }.prove(&self.survey()).await
+        let accepts = Accepts::NoLoss;
+        Question { view: &self.view, target: &target, backup: None, unanswered: &[], accepts }
+            .prove(&self.survey())
+            .await
     }
 }
 

@@ -3,6 +3,7 @@
 use lifeboat_postgres::{HistoryEntry, TimelineHistory};
 
 use super::*;
+use crate::target::behind::Behind;
 use crate::target::window::{sentence, table, windows};
 
 const MIB: u64 = 1 << 20;
@@ -38,7 +39,8 @@ fn view(histories: Vec<TimelineHistory>, stored: &[(u32, u64, u64)], backups: Ve
         coverage.insert(timeline(number), Coverage::of(ranges));
     }
     let segment = SegmentSize::from_bytes(MIB).unwrap();
-    ArchiveView { segment, tree: TimelineTree::new(histories), coverage, backups, heads: Vec::new() }
+    let (gaps, behind_holes, heads) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    ArchiveView { segment, tree: TimelineTree::new(histories), coverage, gaps, behind_holes, backups, heads }
 }
 
 fn legs(reach: &Reach) -> Vec<(u32, Lsn, Lsn)> {
@@ -110,7 +112,7 @@ fn windows_say_what_can_be_reached_as_times_and_positions() {
     let backups = vec![backup(1, 25), backup(1, 35), backup(1, 85), backup(1, 130)];
     let mut view = view(vec![history(2, &[(1, 46)])], &stored, backups);
     let time = "2026-11-20T05:00:00Z".parse().unwrap();
-    view.heads.push(HeadFact { region: "r0".parse().unwrap(), time, durable: at(2, 99) });
+    view.heads.push(head(time, at(2, 99)));
     let found = windows(&view);
     let ends: Vec<_> = found.iter().map(|window| (window.from, window.to, window.backups.len())).collect();
     let expected =
@@ -125,15 +127,81 @@ fn windows_say_what_can_be_reached_as_times_and_positions() {
     assert!(sentence(&[]).contains("no good backup"));
 }
 
+/// Everything up to a place is stored, and was committed by a time.
+fn head(time: UtcTime, at: WalPosition) -> HeadFact {
+    let complete = Some(CompleteMark { at, time });
+    HeadFact { region: "r0".parse().unwrap(), time, stored: time, durable: Some(at), complete, confirmed: None }
+}
+
 #[test]
-fn a_note_about_more_wal_than_there_is_shows_that_objects_are_missing() {
+fn a_moment_is_proven_only_where_all_wal_before_its_position_is_there() {
     let mut view = view(Vec::new(), &[(1, 20, 55)], vec![backup(1, 25)]);
     let path = view.tree.path(timeline(1)).unwrap();
     let time: UtcTime = "2026-11-20T05:00:00Z".parse().unwrap();
-    let head = |tenths, time| HeadFact { region: "r0".parse().unwrap(), time, durable: at(1, tenths) };
-    view.heads.push(head(55, time));
-    assert_eq!(view.alive_until(&path, at(1, 55)), Some(time));
-    assert_eq!(view.promised_beyond(&path, at(1, 55)), None);
-    view.heads.push(head(56, time));
-    assert!(view.promised_beyond(&path, at(1, 55)).is_some());
+    let later = time.plus(std::time::Duration::from_secs(60));
+    view.heads.push(head(time, at(1, 55)));
+    assert_eq!(view.complete_until(&path, at(1, 55)), Some(time));
+    view.heads.push(head(later, at(1, 56)));
+    assert_eq!(view.complete_until(&path, at(1, 55)), Some(time), "what was committed since may lie behind");
+    // That the writer was alive proves nothing.
+    view.heads[0].complete = None;
+    assert_eq!(view.complete_until(&path, at(1, 55)), None);
+    view.heads[0].complete = Some(CompleteMark { at: at(2, 30), time });
+    assert_eq!(view.complete_until(&path, at(1, 55)), None, "another timeline");
+}
+
+#[test]
+fn what_lies_behind_the_end_counts_only_if_somebody_was_told_that_it_is_safe() {
+    let t0: UtcTime = "2026-11-20T05:00:00Z".parse().unwrap();
+    let after = |seconds| t0.plus(std::time::Duration::from_secs(seconds));
+    let stored = |newest| BehindHole::Wal { newest };
+    let soon = Some(stored(Some(after(90))));
+    let good = || Some(head(t0, at(1, 50)));
+    let confirmed = |tenths| Some(HeadFact { confirmed: Some(at(1, tenths)), ..head(t0, at(1, 50)) });
+    for (why, last, behind, gap, expected) in [
+        ("what was on its way", good(), soon, None, "never-safe"),
+        ("told up to the end", confirmed(55), soon, None, "never-safe"),
+        ("told more", confirmed(56), soon, None, "lost"),
+        ("stored more", Some(head(t0, at(1, 56))), soon, None, "lost"),
+        (
+            "told more, on another timeline",
+            Some(HeadFact { confirmed: Some(at(2, 70)), ..head(t0, at(1, 50)) }),
+            soon,
+            None,
+            "never-safe",
+        ),
+        ("nobody says anything", None, soon, None, "doubtful"),
+        ("stored long after the last sign of life", good(), Some(stored(Some(after(301)))), None, "doubtful"),
+        ("stored at a time that is not known", good(), Some(stored(None)), None, "doubtful"),
+        ("a name alone", None, Some(BehindHole::Unreadable), None, "never-safe"),
+        ("not looked at", good(), None, None, "doubtful"),
+        ("on record as missing", good(), soon, Some((lsn(55), lsn(60))), "lost"),
+        ("on record in part", good(), soon, Some((lsn(50), lsn(58))), "lost"),
+        ("another one is on record", good(), soon, Some((lsn(30), lsn(40))), "never-safe"),
+    ] {
+        let mut view = view(Vec::new(), &[(1, 20, 55), (1, 60, 65)], vec![backup(1, 25)]);
+        let path = view.tree.path(timeline(1)).unwrap();
+        view.heads.extend(last);
+        view.behind_holes.extend(behind.map(|behind| ((timeline(1), lsn(60)), behind)));
+        view.gaps.insert(timeline(1), gap.into_iter().collect());
+        let reach = view.reaches(&path).pop().unwrap();
+        let behind = view.behind(&path, reach.end, reach.beyond_hole);
+        assert_eq!(behind.word(), expected, "{why}: {behind:?}");
+        assert_eq!(windows(&view)[0].behind, behind, "{why}");
+    }
+    // Without a hole only signs of life tell of more.
+    let mut whole = view(Vec::new(), &[(1, 20, 55)], vec![backup(1, 25)]);
+    let path = whole.tree.path(timeline(1)).unwrap();
+    whole.heads.extend(good());
+    assert_eq!(whole.behind(&path, at(1, 55), None), Behind::Nothing);
+    whole.heads.extend(confirmed(56));
+    assert_eq!(whole.behind(&path, at(1, 55), None).word(), "lost");
+    // A server that was promoted since has gone on.
+    let mut promoted =
+        view(vec![history(2, &[(1, 62)])], &[(1, 20, 55), (1, 60, 65), (2, 60, 80)], vec![backup(1, 25)]);
+    promoted.heads.extend(good());
+    promoted.behind_holes.insert((timeline(1), lsn(60)), stored(Some(t0)));
+    let path = promoted.tree.path(timeline(2)).unwrap();
+    let reach = promoted.reaches(&path).pop().unwrap();
+    assert_eq!(promoted.behind(&path, reach.end, reach.beyond_hole).word(), "doubtful");
 }
