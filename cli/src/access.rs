@@ -15,7 +15,8 @@ use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::log::{Descriptor, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::WalOpeners;
 use lifeboat_stores::{
-    ByteRange, OBJECT_BYTES_MAX, RegionSettings, StackOptions, Store, list_folders, open_below, standard_stack,
+    ByteRange, OBJECT_BYTES_MAX, ObjectKey, RegionSettings, StackOptions, Store, list_folders, open_below,
+    standard_stack,
 };
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
 
@@ -203,7 +204,7 @@ impl Repository {
     /// Opens a backup with whatever fits, reading from `regions` only.
     ///
     /// # Errors
-    /// If no key fits, or the key object or the list of objects is damaged in every region.
+    /// If no key fits; [`NotAsWritten`] if no region gives the key object or the list of objects as it was written.
     pub async fn open_backup(
         &self,
         record: &BackupRecord,
@@ -232,12 +233,12 @@ impl Repository {
     /// The list of a backup's objects, compared with the record.
     ///
     /// # Errors
-    /// If no region has it as it was written.
+    /// [`NotAsWritten`] if no region gives it as it was written; another one if it was not written as a list.
     pub async fn objects(
         &self,
         record: &BackupRecord,
         regions: &[RegionStore],
-    ) -> anyhow::Result<HashMap<lifeboat_stores::ObjectKey, Sha256Digest>> {
+    ) -> anyhow::Result<HashMap<ObjectKey, Sha256Digest>> {
         let key = layout::packs_list(&record.backup);
         let bytes =
             read_checked(regions, &key, record.packs.sha256).await.context("read the backup's list of objects")?;
@@ -246,11 +247,19 @@ impl Repository {
     }
 }
 
+/// No region gave an object as its signed record says. It may lie in one that did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("no region gave {key} as it was written ({})", .tried.join("; "))]
+pub struct NotAsWritten {
+    key: ObjectKey,
+    tried: Vec<String>,
+}
+
 async fn read_checked(
     regions: &[RegionStore],
-    key: &lifeboat_stores::ObjectKey,
+    key: &ObjectKey,
     expected: Sha256Digest,
-) -> anyhow::Result<bytes::Bytes> {
+) -> Result<bytes::Bytes, NotAsWritten> {
     let mut tried = Vec::new();
     for region in regions {
         let what = match region.store.get(key, ByteRange::WholeUpTo(OBJECT_BYTES_MAX)).await {
@@ -258,10 +267,10 @@ async fn read_checked(
             Ok(_) => "it is not what the record says".to_owned(),
             Err(error) => error_chain(&error),
         };
-        tracing::warn!(region = %region.name, %key, %what, "object is damaged or missing");
+        tracing::warn!(region = %region.name, %key, %what, "a region does not give an object as it was written");
         tried.push(format!("{}: {what}", region.name));
     }
-    bail!("no region has {key} as it was written ({})", tried.join("; "))
+    Err(NotAsWritten { key: key.clone(), tried })
 }
 
 async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<ClusterName> {

@@ -7,7 +7,7 @@ mod support;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lifeboat_s3_testd::Delay;
+use lifeboat_s3_testd::{Delay, Deny, KeyPattern, Operation};
 use lifeboat_testkit::{PgServer, RestoredServer, majors_under_test, pg_verifybackup};
 use support::{BUCKET, Scene, server_with_rows};
 
@@ -230,4 +230,46 @@ fn a_region_that_was_set_back_freezes_deletion_until_a_person_has_looked() {
     scene.daemon(&["heal"]).expect(0);
     assert!(scene.keys(1, ".note").contains(&last), "accepted, and healed");
     is_intact_alone(&scene, 1);
+}
+
+#[test]
+fn verify_without_a_key_looks_at_wrapped_keys_and_calls_nothing_damaged_that_it_could_not_read() {
+    let server = server_with_rows();
+    let scene = scene(&server, 2);
+    scene.daemon(&["backup"]).expect(0);
+    let identity = scene.site.identity();
+    let identity = ["--identity", identity.to_str().unwrap()];
+    let verify = |region: usize, with: &[&str]| scene.site.restore_from(&[region], &[with, &["verify"]].concat());
+    for with in [&[][..], &identity[..]] {
+        // Requests for one object are refused: nothing is known about it.
+        let pack = scene.keys(0, ".lbp").remove(0);
+        scene.regions[0].faults().change(|plan| {
+            plan.deny.push(Deny { operation: Operation::GetObject, keys: KeyPattern::new(&pack) });
+        });
+        let said = verify(0, with).expect(1);
+        assert!(said.out.contains("NOT VERIFIED: 1 object could not be read"), "{}", said.out);
+        assert!(!said.out.contains("DAMAGED"), "{}", said.out);
+        scene.regions[0].faults().clear();
+        // A region that is away is not passed over.
+        dead(&scene, 1, true);
+        let said = scene.site.restore_from(&[0, 1], &[with, &["verify"]].concat()).expect(1);
+        assert!(said.out.contains("is intact") && said.out.contains("NOT VERIFIED"), "{}", said.out);
+        dead(&scene, 1, false);
+    }
+    let keys = scene.keys(1, "/keys/");
+    assert!(!keys.is_empty());
+    for key in &keys {
+        scene.regions[1].remove_raw(BUCKET, key).unwrap();
+    }
+    for with in [&[][..], &identity[..]] {
+        let said = verify(1, with).expect(6);
+        assert!(said.out.contains("DAMAGED") && said.out.contains("keys/"), "{}", said.out);
+        verify(0, with).expect(0);
+    }
+    let said = scene.site.restore_from(&[1], &["--json", "verify"]).expect(6);
+    let said: serde_json::Value = serde_json::from_str(said.out.trim()).unwrap();
+    assert_eq!(
+        (&said["regions"][0]["verdict"], &said["regions"][0]["unread"]),
+        (&"damaged".into(), &serde_json::json!([]))
+    );
 }

@@ -77,6 +77,9 @@ pub(crate) enum CopyError {
     /// No region gave it as it should be.
     #[error("no region has {key} as it should be ({})", list(.tried))]
     NoSource { key: ObjectKey, tried: Vec<(RegionName, String)> },
+    /// No region gave it, and one of them did not say whether it has it: it may be whole there.
+    #[error("{key} cannot be read at present ({})", list(.tried))]
+    SourceAway { key: ObjectKey, tried: Vec<(RegionName, String)> },
     /// The key that it is sealed under is not known, or cannot be brought along.
     #[error("{key} is sealed under a key that the region does not have: {why}")]
     Epoch { key: ObjectKey, why: String },
@@ -181,7 +184,7 @@ impl<'a> Copier<'a> {
     /// Reads the object from the best source that has it whole.
     pub(crate) async fn fetch(&self, wanted: &Wanted<'_>) -> Result<Fetched, CopyError> {
         let Wanted { key, proof, size, holders } = *wanted;
-        let mut tried = Vec::new();
+        let (mut tried, mut is_away) = (Vec::new(), false);
         self.pace.take(size).await;
         for index in self.ranking.order(size) {
             let Some(source) = self.sources.get(index) else { continue };
@@ -201,13 +204,17 @@ impl<'a> Copier<'a> {
                         what
                     }
                 },
-                Err(error) => error_chain(&error),
+                Err(error) => {
+                    is_away |= !matches!(error, StoreError::NotFound { .. } | StoreError::Unsupported { .. });
+                    error_chain(&error)
+                }
             };
             self.ranking.failed(index);
             tracing::debug!(region = %source.name, %key, %what, "a region does not give an object");
             tried.push((source.name.clone(), what));
         }
-        Err(CopyError::NoSource { key: key.clone(), tried })
+        let key = key.clone();
+        Err(if is_away { CopyError::SourceAway { key, tried } } else { CopyError::NoSource { key, tried } })
     }
 
     fn found_damage(&self, source: &RegionStore, key: &ObjectKey, what: &str) {

@@ -373,6 +373,7 @@ impl<'a> Run<'a> {
                 self.report.ended = Some(HealEnd::Region(error_chain(error)));
             }
             CopyError::NoSource { .. }
+            | CopyError::SourceAway { .. }
             | CopyError::NotReplaceable { .. }
             | CopyError::NotReadable { .. }
             | CopyError::Epoch { .. } => {

@@ -121,6 +121,25 @@ async fn what_no_region_has_intact_is_left_and_the_rest_is_healed() {
 }
 
 #[tokio::test]
+async fn what_a_region_does_not_give_at_present_is_not_called_damaged() {
+    for fault in [Fault::Lost, Fault::Denied, Fault::Throttled] {
+        let scene = scene().await;
+        for region in [0, 2] {
+            let rule = Rule { operation: Some(Operation::Get), ..Rule::always(fault) };
+            scene.archive.regions[region].faults.add(Rule { key_contains: "/p000001".to_owned(), ..rule });
+        }
+        let report = scene.heal(1, &[0, 2]).await;
+        assert_eq!((report.left_count, report.backups.len(), report.wal_objects), (1, 0, 4), "{fault:?}: {report:?}");
+        assert!(report.left[0].why.contains("cannot be read at present"), "{fault:?}: {report:?}");
+        assert!(report.damage.is_empty(), "{fault:?}: {report:?}");
+        for region in [0, 2] {
+            scene.archive.regions[region].faults.heal();
+        }
+        assert!(scene.heal(1, &[0, 2]).await.is_complete(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_region_gets_everything_and_the_newest_backup_first() {
     let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
     for (day, place) in [(9, 0), (10, 1), (11, 2)] {
