@@ -109,6 +109,34 @@ fn a_promoted_clone_is_kept_out_while_the_original_is_alive() {
 }
 
 #[test]
+fn a_cloned_host_with_its_state_is_kept_out_and_both_raise_the_alarm() {
+    let major = majors_under_test()[0];
+    let server = PgServer::builder(major).start().unwrap();
+    server.psql("postgres", LEDGER).unwrap();
+    let (scene, _daemon) = Scene::protected(&server.connection_string(), "", "");
+    scene.wait_until_durable(&insert(&server, 1, 10));
+    let clone = server.standby().unwrap();
+    // Files come and go meanwhile, and `cp` complains of those that it has missed.
+    let state = scene.site.dir.path().join(scene.state);
+    let cloned = scene.site.dir.path().join("cloned-state");
+    Command::new("cp").arg("-a").arg(state).arg(&cloned).output().unwrap();
+    assert!(cloned.join("main/spool/instance").exists());
+    clone.promote().unwrap();
+    clone.psql("postgres", "INSERT INTO ledger VALUES (-1)").unwrap();
+    let stranger = Scene::beside(&scene, "cloned-state");
+    stranger.configure_wal(&clone.connection_string(), "", "");
+    let _other = stranger.run_daemon();
+    stranger.wait_for_status("a daemon that is kept out", |status| has_alarm(status, "wal-conflict/"));
+    scene.wait_for_status("the original hears of it", |status| has_alarm(status, "wal-conflict/"));
+    for region in 0..2 {
+        assert_eq!(scene.keys(region, "/00000002/").len(), 0, "nothing of the clone was stored");
+    }
+    assert!(stranger.daemon_log().contains("this is another installation now"), "{}", stranger.daemon_log());
+    // What is kept out does not keep the original from its work.
+    scene.wait_until_durable(&insert(&server, 11, 50));
+}
+
+#[test]
 fn an_old_primary_that_was_rewound_is_a_good_standby_and_a_good_primary_again() {
     let major = majors_under_test()[0];
     let mut first =

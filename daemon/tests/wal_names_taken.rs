@@ -1,4 +1,4 @@
-//! Regions in which somebody else has taken names of WAL: another writer, or whoever may create objects.
+//! Regions in which somebody else writes: another writer, a copy of this one, or whoever may create objects.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 #[allow(dead_code, reason = "shared by several test programs")]
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_daemon::wal::ship::positions::{Positions, UploadState};
+use lifeboat_daemon::wal::ship::settings::ShipSettings;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_stores::{Fault, MemoryStore, PutMode, Rule, SealedBody, Store};
@@ -53,6 +54,51 @@ async fn another_writer_stops_one_uploader_and_objects_that_nobody_signed_stop_n
     let kept = world.stores[1].get(&key, lifeboat_stores::ByteRange::WholeUpTo(ByteCount::from_mib(2))).await.unwrap();
     assert_eq!(kept, theirs, "nothing is overwritten");
     world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_an_installation_writes_nothing_while_the_original_is_at_work_and_both_know() {
+    let world = World::new(2).await;
+    let first = world.start(world.settings()).await;
+    first.begin(at(1, 16 * MIB), segment(16)).unwrap();
+    let sent = offer(&first, 1, 16 * MIB, 17 * MIB).await;
+    let all = everywhere(&first, 1, sent).await;
+    assert!(all.regions.iter().all(|region| region.contested.is_none()), "{all:?}");
+    // All but what tells the place: as a disk that was copied, in a machine that has the name of the first.
+    let spool_directory = world.dir.path().join("copy");
+    std::fs::create_dir(&spool_directory).unwrap();
+    let names = || std::fs::read_dir(world.spool()).unwrap().map(|entry| entry.unwrap().file_name());
+    for name in names().filter(|name| name != "machine") {
+        std::fs::copy(world.spool().join(&name), spool_directory.join(&name)).unwrap();
+    }
+    let written = |directory: &std::path::Path| std::fs::read(directory.join("lease-r1")).unwrap();
+    let patience = std::time::Instant::now() + Duration::from_secs(60);
+    while written(&spool_directory) == written(&world.spool()) {
+        assert!(std::time::Instant::now() < patience, "the lease is not renewed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let second = world.start(ShipSettings { spool_directory, ..world.settings() }).await;
+    let leased = second.positions();
+    let is_kept_out =
+        |state: &UploadState| matches!(state, UploadState::Leased { holder } if holder.contains("a copy"));
+    assert!(leased.regions.iter().all(|region| is_kept_out(&region.state)), "{leased:?}");
+    second.begin(at(1, 16 * MIB), segment(16)).unwrap();
+    offer(&second, 1, 16 * MIB, 18 * MIB).await;
+    second.flush();
+    let asked = |now: &Positions| now.regions.iter().all(|region| region.contested.is_some());
+    let patience = std::time::Instant::now() + Duration::from_secs(120);
+    while !asked(&first.positions()) {
+        assert!(std::time::Instant::now() < patience, "{:?}", first.positions());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let now = first.positions();
+    assert!(now.regions.iter().all(|region| region.state == UploadState::Current), "it goes on writing: {now:?}");
+    let more = offer(&first, 1, sent, 19 * MIB).await;
+    everywhere(&first, 1, more).await;
+    let now = second.positions();
+    assert_eq!(now.confirmed, None);
+    assert!(now.regions.iter().all(|region| is_kept_out(&region.state)), "{now:?}");
+    world.all_have(&[0, 1], range(1, 16 * MIB, more), segment(16)).await;
 }
 
 /// WAL that the spool keeps for region 0, which is away, and that the others have; then the process is killed. Returns up to where

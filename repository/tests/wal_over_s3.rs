@@ -14,13 +14,13 @@ use lifeboat_repository::log::records::{InitRecord, Origin, RecordBody, WalEpoch
 use lifeboat_repository::log::{Descriptor, Draft, LogTrust, NoteSigner, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::read::{HistoryRead, WalOpeners, WalRead, WalReader, WalRegion};
 use lifeboat_repository::wal::{
-    self, EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseTerms, PieceSize, SealedWal, WalEpoch, WalLevels,
-    WalObject, WalSealer, WalTrust,
+    self, EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseMemory, LeaseTerms, PieceSize, SealedWal, WalEpoch,
+    WalLevels, WalObject, WalSealer, WalTrust,
 };
 use lifeboat_s3_testd::{
     Bucket, Config, CorruptGet, Deny, Failure, KeyPattern, Operation, Server, Times, TruncateGet, Truncation,
 };
-use lifeboat_stores::{PutMode, RegionSettings, Store, Support, open};
+use lifeboat_stores::{MemoryStore, PutMode, RegionSettings, Store, Support, open};
 use lifeboat_vocabulary::{Lsn, RegionName, SystemClock, TimelineId, UtcTime, WalPosition};
 use tempfile::TempDir;
 
@@ -230,11 +230,15 @@ fn terms(instance: u8) -> LeaseTerms {
     LeaseTerms { writer, instance, cluster, ttl: Duration::from_secs(60) }
 }
 
+fn memory() -> LeaseMemory {
+    LeaseMemory::new(Arc::new(MemoryStore::new()), "lease".parse().unwrap())
+}
+
 async fn race(store: &Arc<dyn Store>) -> Vec<Lease> {
     let racers: Vec<_> = (1..=6)
         .map(|instance| {
             let store = Arc::clone(store);
-            tokio::spawn(async move { Lease::acquire(&*store, terms(instance), &SystemClock).await })
+            tokio::spawn(async move { Lease::acquire(&*store, terms(instance), &memory(), &SystemClock).await })
         })
         .collect();
     let mut held = Vec::new();
@@ -261,11 +265,14 @@ async fn of_many_that_race_for_a_lease_one_gets_it_and_a_store_without_condition
     let later = race(&store).await;
     assert_eq!(later.len(), 1);
     let (_server, without) = bucket(&directory, "garage").await;
-    let LeaseAnswer::Held(lease) = Lease::acquire(&*without, terms(1), &SystemClock).await.unwrap() else {
+    let LeaseAnswer::Held(lease) = Lease::acquire(&*without, terms(1), &memory(), &SystemClock).await.unwrap() else {
         panic!("nobody else asks")
     };
     assert_eq!(lease.is_exact(), Support::No);
-    assert!(matches!(Lease::acquire(&*without, terms(2), &SystemClock).await, Ok(LeaseAnswer::HeldByOther(_))));
+    assert!(matches!(
+        Lease::acquire(&*without, terms(2), &memory(), &SystemClock).await,
+        Ok(LeaseAnswer::HeldByOther(_))
+    ));
 }
 
 #[tokio::test]

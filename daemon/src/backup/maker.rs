@@ -12,7 +12,6 @@ use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::BackupRecord;
 use lifeboat_repository::wal;
-use lifeboat_vocabulary::error_chain;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +22,7 @@ use crate::regions::context::ClusterContext;
 use crate::settings::wiring::{self, ClusterConfig};
 use crate::wal::shared::Shared;
 use crate::wal::ship::lease_keeper::holder_text;
-use crate::wal::ship::spool::installation;
+use crate::wal::ship::spool::{installation, lease_memory};
 
 /// How long one region may take for an answer: one that hangs must not hide what the others say.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
@@ -80,16 +79,25 @@ impl BackupMaker for Maker {
         let of = ClusterConfig { config: &config, cluster };
         let signer = of.signer().ok()?;
         // Before WAL has begun here, there is no name yet, and whoever holds a lease is somebody else.
-        let ours = match installation(&of.state_directory().join("spool")).await {
+        let spool = &of.state_directory().join("spool");
+        let named = installation(spool).await;
+        let ours = match named {
             Some(ours) => ours,
             None => InstanceId::random().ok()?,
         };
         let name = signer.name();
         let asked = self.context.regions.stores().into_iter().map(|region| async move {
-            let asked = wal::other_holder(&*region.store, name, ours, &*self.context.clock);
+            let asked = async {
+                let clock = &*self.context.clock;
+                let memory = match named {
+                    Some(_) => Some(lease_memory(spool, &region.name, clock.now()).await?),
+                    None => None,
+                };
+                anyhow::Ok(wal::other_holder(&*region.store, name, ours, memory.as_ref(), clock).await?)
+            };
             let why = match timeout(ANSWER_PATIENCE, asked).await {
-                Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?))),
-                Ok(Err(error)) => error_chain(&error),
+                Ok(Ok(holder)) => return Some(format!("region {}: {}", region.name, holder_text(&holder?, ours))),
+                Ok(Err(error)) => format!("{error:#}"),
                 Err(late) => late.to_string(),
             };
             tracing::debug!(cluster = %self.context.cluster, region = %region.name, why, "who holds the lease is not known");

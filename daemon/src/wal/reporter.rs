@@ -209,6 +209,13 @@ fn lagging(positions: &Positions, since: &mut BTreeMap<usize, Instant>) {
 fn wrong_region(region: &RegionPosition, since: Option<Instant>, wrong: &mut Wrongs) {
     let name = &region.region;
     let long = |patience| since.is_some_and(|since| since.elapsed() > patience);
+    if let Some(other) = &region.contested {
+        let text = format!(
+            "another daemon wants to ship WAL into region {name} ({other}), and is kept out as long as this one is at work; stop \
+             one of the two"
+        );
+        wrong.add(Alarm::WalConflict.of_region(name), text);
+    }
     match &region.state {
         UploadState::Conflict { what } => {
             let text = format!(
@@ -267,7 +274,7 @@ mod tests {
     use lifeboat_vocabulary::{Clock, SystemClock};
 
     fn region(state: UploadState) -> RegionPosition {
-        RegionPosition { region: "r".parse().unwrap(), durable: None, state, unverified: None }
+        RegionPosition { region: "r".parse().unwrap(), durable: None, state, unverified: None, contested: None }
     }
 
     #[tokio::test(start_paused = true)]

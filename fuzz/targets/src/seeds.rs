@@ -275,6 +275,10 @@ pub fn seeds() -> Vec<Seed> {
     wal_objects().iter().for_each(|(name, object)| add("wal_object", name, object));
     let lease = r#"{"v":1,"instance":"0707070707070707","cluster":"main","since":"2026-11-20T00:00:00Z","ttl_seconds":60,"nonce":"01"}"#;
     add("lease", "ours", &[&30_u32.to_le_bytes()[..], lease.as_bytes()].concat());
+    let copy = lease.replace(r#""nonce":"01""#, r#""nonce":"02""#);
+    add("lease", "copy", &[&30_u32.to_le_bytes()[..], copy.as_bytes()].concat());
+    let contested = lease.replace('}', r#","contested_by":"0909090909090909"}"#);
+    add("lease", "contested", &[&30_u32.to_le_bytes()[..], contested.as_bytes()].concat());
     let other = lease.replace("0707", "0909");
     add("lease", "other", &[&30_u32.to_le_bytes()[..], other.as_bytes()].concat());
     add("lease", "expired", &[&61_u32.to_le_bytes()[..], other.as_bytes()].concat());

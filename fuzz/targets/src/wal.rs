@@ -9,8 +9,8 @@ use lifeboat_repository::format::{InstanceId, KeyName, WalMark};
 use lifeboat_repository::keys::{Identity, KeyRecipients};
 use lifeboat_repository::log::{KeyStanding, LogTrust, Signers, note};
 use lifeboat_repository::wal::{
-    EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseTerms, PieceSize, PlainWal, WalEpoch, WalLevels, WalObject,
-    WalSealer, WalTrust, other_holder, stored_bytes_max,
+    EarlierHead, Head, HeadFile, Lease, LeaseAnswer, LeaseMemory, LeaseTerms, PieceSize, PlainWal, WalEpoch, WalLevels,
+    WalObject, WalSealer, WalTrust, other_holder, stored_bytes_max,
 };
 use lifeboat_stores::{MemoryStore, ObjectKey, StoreUrl};
 use lifeboat_vocabulary::{ClusterName, Lsn, ManualClock, RecordMark, SegmentSize, TimelineId};
@@ -156,19 +156,24 @@ pub fn lease(data: &[u8]) {
     let instance = InstanceId::from_bytes([7; 8]);
     let cluster: ClusterName = "main".parse().expect("it is a name");
     let terms = LeaseTerms { writer: writer.clone(), instance, cluster, ttl: Duration::from_secs(60) };
-    let other = at_once(other_holder(&store, &writer, instance, &*clock)).expect("the store answers");
-    let answer = at_once(Lease::acquire(&store, terms, &*clock)).expect("the store answers");
+    let (spool, kept) = (MemoryStore::new(), "lease".parse().expect("it is a key"));
+    put(&spool, &kept, b"01\n".to_vec());
+    let ours = LeaseMemory::new(std::sync::Arc::new(spool), kept);
+    let other = at_once(other_holder(&store, &writer, instance, Some(&ours), &*clock)).expect("the store answers");
+    let answer = at_once(Lease::acquire(&store, terms, &ours, &*clock)).expect("the store answers");
     match (answer, other) {
         (LeaseAnswer::Held(lease), None) => {
             assert_eq!(lease.terms().instance, instance);
-            let other = at_once(other_holder(&store, &writer, InstanceId::from_bytes([8; 8]), &*clock));
+            let other = at_once(other_holder(&store, &writer, InstanceId::from_bytes([8; 8]), None, &*clock));
             let other = other.expect("the store answers").expect("it is held now");
             assert!(other.lease.is_some_and(|lease| lease.instance == instance));
         }
         (LeaseAnswer::HeldByOther(holder), Some(other)) => {
             assert_eq!(holder, other);
             assert!(age < LEASE_MAX && holder.remaining <= LEASE_MAX.saturating_sub(age));
-            assert!(holder.lease.is_none_or(|lease| lease.instance != instance));
+            assert!(holder.lease.is_none_or(|lease| {
+                lease.instance != instance || !(lease.nonce.is_empty() || lease.nonce == "01")
+            }));
         }
         (answer, other) => panic!("{answer:?} against {other:?}"),
     }

@@ -28,6 +28,8 @@ const KIND: &str = "head";
 pub(crate) const HEADS_MAX: usize = 64;
 /// How often [`HeadFile::write`] looks again when the object has changed.
 const ATTEMPTS: u32 = 3;
+/// Writings of which one may lie in the region: those whose answers are missing.
+const WRITTEN_KEPT: usize = 16;
 
 /// What a writer says about itself in one region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -337,6 +339,10 @@ pub struct HeadFile {
     writer: KeyName,
     trust: LogTrust,
     version: Option<ObjectVersion>,
+    /// What was written here, or may have been; the newest last, and no more than [`WRITTEN_KEPT`].
+    written: Vec<Sha256Digest>,
+    /// What lies there, as it was last read.
+    found: Option<Sha256Digest>,
 }
 
 /// What [`HeadFile::open`] found of an earlier run.
@@ -356,7 +362,8 @@ impl HeadFile {
     /// # Errors
     /// [`HeadError::Store`]; nothing is known then.
     pub async fn open(store: &dyn Store, writer: &KeyName, trust: &LogTrust) -> Result<(Self, EarlierHead), HeadError> {
-        let mut file = Self { writer: writer.clone(), trust: trust.clone(), version: None };
+        let mut file =
+            Self { writer: writer.clone(), trust: trust.clone(), version: None, written: Vec::new(), found: None };
         let earlier = file.look(store).await?;
         Ok((file, earlier))
     }
@@ -371,12 +378,13 @@ impl HeadFile {
         let (version, bytes) = match read.await {
             Ok(found) => found,
             Err(StoreError::NotFound { .. }) => {
-                self.version = None;
+                (self.version, self.found) = (None, None);
                 return Ok(EarlierHead::Nothing);
             }
             Err(source) => return Err(HeadError::Store { writer: self.writer.clone(), source }),
         };
         self.version = Some(version);
+        self.found = bytes.as_ref().ok().map(|bytes| sha256(bytes));
         match bytes {
             Ok(bytes) => Ok(match Head::from_note(&bytes, &self.writer, &self.trust) {
                 Ok(head) => EarlierHead::Head(head),
@@ -393,7 +401,8 @@ impl HeadFile {
     /// Replaces the head, if no other installation has done so since. `head` is about this file's writer.
     ///
     /// CRASH SAFETY: one conditional write. Crash or lost answer: the old head or the new one is there; the next write
-    /// meets another version, reads it, and finds its own installation in it.
+    /// meets another version, reads it, and finds what it has written. The name of the installation alone says nothing: a copy
+    /// of it has the same.
     ///
     /// # Errors
     /// [`HeadError::Overtaken`] if another installation writes under the same name. After [`HeadError::Store`] it may or
@@ -401,19 +410,25 @@ impl HeadFile {
     pub async fn write(&mut self, store: &dyn Store, signer: &NoteSigner, head: &Head) -> Result<(), HeadError> {
         let bytes = head.to_note(signer)?;
         let key = StoredName::Head { writer: self.writer.clone() }.key();
+        if self.written.len() >= WRITTEN_KEPT {
+            // All of them wait for the same version: the first that arrives is written, and that is most likely the oldest.
+            self.written.remove(2);
+        }
+        self.written.push(sha256(&bytes));
         for _ in 0..ATTEMPTS {
             let mode = self.version.clone().map_or(PutMode::CreateOnly, PutMode::IfUnchanged);
             let body = SealedBody { sha256: sha256(&bytes), bytes: bytes.clone() };
             match store.put(&key, body, mode).await {
                 Ok(outcome) => {
                     self.version = Some(outcome.version);
+                    self.written.drain(..self.written.len().saturating_sub(1));
                     return Ok(());
                 }
                 Err(StoreError::Conflict { .. }) => {}
                 Err(source) => return Err(HeadError::Store { writer: self.writer.clone(), source }),
             }
             if let EarlierHead::Head(found) = self.look(store).await?
-                && found.instance != head.instance
+                && !self.found.is_some_and(|found| self.written.contains(&found))
             {
                 let Head { writer, instance, time, .. } = found;
                 return Err(HeadError::Overtaken { writer, instance, time });

@@ -3,6 +3,7 @@
 pub(crate) mod epoch;
 pub(crate) mod head;
 pub(crate) mod lease;
+pub(crate) mod lease_memory;
 pub(crate) mod list;
 pub(crate) mod map;
 pub(crate) mod name;
@@ -16,6 +17,7 @@ pub use self::lease::{
     LEASE_TTL, Lease, LeaseAnswer, LeaseError, LeaseHolder, LeaseJudgement, LeaseRenewal, LeaseTerms, LeaseText,
     other_holder,
 };
+pub use self::lease_memory::LeaseMemory;
 pub use self::list::{WalPages, contiguous_end, timelines};
 pub use self::map::{HeldWal, WalChoice, WalMap};
 pub use self::name::{PieceSize, WalObject};

@@ -7,8 +7,8 @@ use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::log::records::{GapReason, GapScope, RecordBody, WalEpochRecord};
 use lifeboat_repository::log::{KeyStanding, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::{
-    self, EarlierHead, Head, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseTerms, PieceSize, WalObject,
-    WalPages, WalTrust,
+    self, EarlierHead, Head, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseMemory, LeaseTerms, PieceSize,
+    WalObject, WalPages, WalTrust,
 };
 use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
 
@@ -65,14 +65,14 @@ pub(crate) fn trust(ship: &ShipContext, region: &RegionStore) -> LogTrust {
 ///
 /// # Errors
 /// Whatever the region says; to be repeated later.
-pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore) -> anyhow::Result<Answer> {
+pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore, memory: &LeaseMemory) -> anyhow::Result<Answer> {
     let store = &*region.store;
     let read = ship.settings.logs.read_log_even_if_changed(region, &trust(ship, region)).await;
     let log = read.context("read the log")?;
     anyhow::ensure!(log.head().is_some(), "its log is empty: it was not made a region of this repository");
     ship.heard_of(&log);
     // First the lease, then the listing: what another writer puts there later is not mistaken for ours.
-    let lease = match Lease::acquire(store, lease_terms(ship), &*ship.clock).await.context("take the lease")? {
+    let lease = match Lease::acquire(store, lease_terms(ship), memory, &*ship.clock).await.context("take the lease")? {
         LeaseAnswer::Held(lease) => lease,
         LeaseAnswer::HeldByOther(holder) => return Ok(Answer::Leased(holder)),
     };

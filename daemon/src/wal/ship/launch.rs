@@ -48,7 +48,7 @@ pub(crate) async fn open(
     ensure!(settings.memory >= BYTES_MIN, "WAL needs {BYTES_MIN} of memory, not {}", settings.memory);
     ensure!(settings.spool_limit >= BYTES_MIN, "the spool needs {BYTES_MIN}, not {}", settings.spool_limit);
     let (spool, files) = Spool::open(&settings.spool_directory, settings.spool_limit, clock.now()).await?;
-    let instance = spool.instance().await.context("name this installation")?;
+    let instance = spool.instance(&settings.spool_directory).await.context("name this installation")?;
     // A quarter is left for what is read back from the spool.
     let bounds = Bounds { memory: settings.memory.as_bytes() / 4 * 3, wal_quorum: quorum };
     let policy = CutPolicy { mode: settings.mode, flush_interval: settings.flush_interval };

@@ -3,17 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::RegionStore;
-use lifeboat_repository::wal::{CompleteMark, Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseRenewal};
+use lifeboat_repository::wal::{
+    CompleteMark, Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseMemory, LeaseRenewal,
+};
 use lifeboat_vocabulary::{WalPosition, error_chain};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::wal::ship::context::ShipContext;
+use crate::wal::ship::lease_keeper::rival::Rival;
+
+pub(crate) mod rival;
 
 /// A head is written this often.
 const HEAD_EVERY: Duration = Duration::from_secs(60);
+/// Whoever asks for a lease in vain says so again within half of this.
+const CONTESTED_FOR: Duration = Duration::from_secs(180);
 
 /// What the keeper of the region's lease and head takes over once the region was asked.
 pub(crate) struct Keys {
@@ -21,6 +29,7 @@ pub(crate) struct Keys {
     pub(crate) head: HeadFile,
     /// What the head of an earlier run has said, which is still true.
     pub(crate) said: Said,
+    pub(crate) memory: Arc<LeaseMemory>,
 }
 
 /// What a head says about the server's WAL, whatever the region has of it.
@@ -36,10 +45,17 @@ impl From<&Head> for Said {
     }
 }
 
-/// What is known about another installation.
-pub(crate) fn holder_text(holder: &LeaseHolder) -> String {
+/// What is known about another installation than `ours`.
+pub(crate) fn holder_text(holder: &LeaseHolder, ours: InstanceId) -> String {
     let remaining = holder.remaining.as_secs();
     match &holder.lease {
+        Some(lease) if lease.instance == ours => {
+            let (cluster, since) = (&lease.cluster, lease.since);
+            format!(
+                "a copy of this installation for cluster {cluster} since {since}, with the same state directory; it ends in \
+                 {remaining} s if not renewed"
+            )
+        }
         Some(lease) => {
             let (instance, cluster, since) = (lease.instance, &lease.cluster, lease.since);
             format!(
@@ -48,6 +64,24 @@ pub(crate) fn holder_text(holder: &LeaseHolder) -> String {
         }
         None => format!("one that cannot be read; it ends in {remaining} s if not renewed"),
     }
+}
+
+/// Who asks for a lease that is ours.
+fn contender_text(other: InstanceId, ours: InstanceId) -> String {
+    if other == ours {
+        "a copy of this installation, with the same state directory".to_owned()
+    } else {
+        format!("installation {other}")
+    }
+}
+
+/// What there is to know about others that want the lease.
+#[derive(Default)]
+struct Rivalry {
+    /// Who asked for it while it was ours, and when.
+    asked: Option<(Instant, String)>,
+    /// Who has it.
+    rival: Rival,
 }
 
 pub(crate) struct LeaseKeeper {
@@ -66,7 +100,8 @@ impl LeaseKeeper {
             () = self.end.cancelled() => return,
             keys = self.keys.recv() => keys,
         };
-        let Some(Keys { mut lease, mut head, mut said }) = keys else { return };
+        let Some(Keys { mut lease, mut head, mut said, memory }) = keys else { return };
+        let mut rivalry = Rivalry::default();
         let mut renewals = tokio::time::interval_at(Instant::now() + LEASE_TTL / 3, LEASE_TTL / 3);
         let mut heads = tokio::time::interval(HEAD_EVERY);
         let mut forgets = self.ship.settings.logs.forgets();
@@ -75,7 +110,7 @@ impl LeaseKeeper {
         loop {
             tokio::select! {
                 () = self.end.cancelled() => break,
-                _ = renewals.tick() => self.renew(&mut lease).await,
+                _ = renewals.tick() => self.renew(&mut lease, &memory, &mut rivalry).await,
                 _ = heads.tick() => self.write(&mut head, &mut said).await,
                 // A person has accepted another log: the head must not name the old one any longer than that takes.
                 Ok(()) = forgets.changed() => self.write(&mut head, &mut said).await,
@@ -83,7 +118,7 @@ impl LeaseKeeper {
         }
         self.write(&mut head, &mut said).await;
         if self.is_ours()
-            && let Err(error) = lease.release(&*self.region.store).await
+            && let Err(error) = lease.release(&*self.region.store, &memory).await
         {
             let error = error_chain(&error);
             tracing::warn!(region = %self.region.name, error, "the lease was not given back; it ends by itself");
@@ -91,11 +126,21 @@ impl LeaseKeeper {
     }
 
     /// Another one may have taken the lease while the region was away. Then nothing is written until it is given back.
-    async fn renew(&self, lease: &mut Lease) {
-        match lease.renew(&*self.region.store, &*self.ship.clock).await {
-            Ok(LeaseRenewal::Held) => self.leased(None),
+    async fn renew(&self, lease: &mut Lease, memory: &LeaseMemory, Rivalry { asked, rival }: &mut Rivalry) {
+        match lease.renew(&*self.region.store, memory, &*self.ship.clock).await {
+            Ok(LeaseRenewal::Held) => {
+                self.leased(None);
+                if let Some(other) = lease.contested_by() {
+                    let other = contender_text(other, self.ship.instance);
+                    tracing::warn!(region = %self.region.name, other, "another installation asks for the lease");
+                    *asked = Some((Instant::now(), other));
+                }
+                let now = asked.as_ref().filter(|(at, _)| at.elapsed() < CONTESTED_FOR).map(|(_, other)| other.clone());
+                self.ship.change(|ship_state| ship_state.contested(self.index, now));
+            }
             Ok(LeaseRenewal::Lost(holder)) => {
-                let holder = holder_text(&holder);
+                rival.met(&self.ship, &self.region, memory, &holder).await;
+                let holder = holder_text(&holder, self.ship.instance);
                 tracing::warn!(region = %self.region.name, holder, "another installation holds the lease");
                 self.leased(Some(holder));
             }

@@ -35,6 +35,8 @@ pub struct RegionPosition {
     pub state: UploadState,
     /// An object under a name of WAL that is not ours, if one was met since the start.
     pub unverified: Option<String>,
+    /// Another installation that asks for the lease of the region, which is ours.
+    pub contested: Option<String>,
 }
 
 /// How the way into one region is doing.

@@ -58,7 +58,7 @@ impl Shipper {
         let mut uploaders = Vec::new();
         for (index, region) in regions.into_iter().enumerate() {
             let (sender, keys) = mpsc::channel(1);
-            uploaders.push(RegionUploader::new(index, region.clone(), Arc::clone(&ship), sender));
+            uploaders.push(RegionUploader::new(index, region.clone(), Arc::clone(&ship), sender)?);
             let keeper = LeaseKeeper { index, ship: Arc::clone(&ship), region, keys, end: end.clone() };
             keepers.spawn("lease and head of a region", &end, keeper.run());
         }

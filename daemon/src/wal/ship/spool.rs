@@ -12,6 +12,7 @@ use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,8 +20,9 @@ use bytes::Bytes;
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{self, StoredName};
+use lifeboat_repository::wal::LeaseMemory;
 use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, Sha256Digest, TimelineId, UtcTime};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, TimelineId, UtcTime};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -32,6 +34,11 @@ const LOCK_NAME: &str = ".in-use";
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const INSTANCE_KEY: &str = "instance";
+/// Tells the machine, and the place on it, that the installation was named on.
+const MACHINE_KEY: &str = "machine";
+const MACHINE_ID_FILE: &str = "/etc/machine-id";
+/// Names what was written into the leases of regions.
+const LEASE_PREFIX: &str = "lease-";
 const NOTICE_NAME: &str = "notice";
 /// Names the keys that were used.
 const KEY_PREFIX: &str = "epoch-";
@@ -96,7 +103,7 @@ impl SpoolFile {
 /// The directory, which belongs to this process as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    store: LocalDir,
+    store: Arc<LocalDir>,
     limit: u64,
     held: Mutex<Held>,
     _lock: OwnedFd,
@@ -133,6 +140,35 @@ pub(crate) async fn installation(spool_directory: &Path) -> Option<InstanceId> {
     text.trim().parse().ok()
 }
 
+/// What the installation has written into the lease of a region, for who does not have the spool open.
+///
+/// # Errors
+/// If the directory cannot be opened.
+pub(crate) async fn lease_memory(
+    spool_directory: &Path,
+    region: &RegionName,
+    now: UtcTime,
+) -> anyhow::Result<LeaseMemory> {
+    let store = LocalDir::open(spool_directory.to_owned(), None, now).await?;
+    Ok(LeaseMemory::new(Arc::new(store), lease_key(region)?))
+}
+
+fn lease_key(region: &RegionName) -> anyhow::Result<ObjectKey> {
+    Ok(format!("{LEASE_PREFIX}{region}").parse()?)
+}
+
+/// The machine and the place of the directory on it, as text. A copy of a disk has the same; a directory that was copied, moved
+/// or restored elsewhere has not.
+fn machine(directory: &Path, machine_id: &Path) -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    // Containers may have none.
+    let id = std::fs::read_to_string(machine_id).unwrap_or_default();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // Not its device: those are numbered anew when a machine starts.
+    let inode = std::fs::metadata(directory)?.ino();
+    Ok(sha256(format!("{}\n{host}\n{inode}\n", id.trim()).as_bytes()).to_string())
+}
+
 impl Spool {
     /// Takes the directory, makes it if it is missing, and returns what lies in it, in order. Files that are not as long
     /// as their name says are removed: a file system that loses writes in a crash leaves such files.
@@ -147,7 +183,7 @@ impl Spool {
         // Nobody else writes here, so every unfinished file is the remains of a crash, however young it is.
         let store =
             LocalDir::open(directory.to_owned(), None, now.plus(2 * LEFTOVER_AGE)).await.with_context(opening)?;
-        let spool = Self { store, limit: limit.as_bytes(), held: Mutex::default(), _lock: lock };
+        let spool = Self { store: Arc::new(store), limit: limit.as_bytes(), held: Mutex::default(), _lock: lock };
         let files = spool.load().await.with_context(opening)?;
         Ok((spool, files))
     }
@@ -225,8 +261,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Names this installation: drawn at the first start, so that after a restart it knows its own lease.
-    pub(crate) async fn instance(&self) -> anyhow::Result<InstanceId> {
+    /// Names this installation: drawn at the first start, so that after a restart it knows its own lease. On another machine, or
+    /// at another place, it is another installation: the state directory was copied, and the original may be at work.
+    ///
+    /// CRASH SAFETY: the old name goes first, then the new place is kept, then a name is drawn. Crash in between: there is no
+    /// name, and one is drawn.
+    pub(crate) async fn instance(&self, directory: &Path) -> anyhow::Result<InstanceId> {
+        self.settle(directory, Path::new(MACHINE_ID_FILE)).await.context("find out whether the spool was copied")?;
         let key: ObjectKey = INSTANCE_KEY.parse()?;
         match self.store.get(&key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await {
             Ok(bytes) => Ok(std::str::from_utf8(&bytes)?.trim().parse()?),
@@ -237,6 +278,32 @@ impl Spool {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn settle(&self, directory: &Path, machine_id: &Path) -> anyhow::Result<()> {
+        let key: ObjectKey = MACHINE_KEY.parse()?;
+        let here = format!("{}\n", machine(directory, machine_id)?);
+        match self.store.get(&key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await {
+            Ok(known) if known == here.as_bytes() => return Ok(()),
+            Ok(_) => {
+                tracing::warn!(
+                    directory = %directory.display(),
+                    "the spool was copied, moved or restored from elsewhere: this is another installation now, and waits for the \
+                     leases of the one before to end"
+                );
+                self.store.delete(&INSTANCE_KEY.parse()?).await?;
+                self.store.delete(&key).await?;
+            }
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.keep(&key, here.into()).await
+    }
+
+    /// What this installation has written into the lease of a region.
+    pub(crate) fn lease_memory(&self, region: &RegionName) -> anyhow::Result<LeaseMemory> {
+        let store: Arc<dyn Store> = Arc::<LocalDir>::clone(&self.store);
+        Ok(LeaseMemory::new(store, lease_key(region)?))
     }
 
     /// Remembers the history of a timeline, and returns the one that was remembered before, if it is another.

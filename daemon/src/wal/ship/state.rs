@@ -441,6 +441,7 @@ impl ShipState {
             durable: self.marks.durable(region),
             state: uploader_state.state(self.pending_objects.lacking(region), now),
             unverified: uploader_state.unverified_object(),
+            contested: uploader_state.contested.clone().filter(|_| uploader_state.holds_lease()),
         });
         Positions {
             timeline: self.marks.timeline(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::{Origin, RecordBody};
 use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore, Role};
-use lifeboat_repository::wal::WalTrust;
+use lifeboat_repository::wal::{LeaseMemory, WalTrust};
 use lifeboat_stores::{ByteRange, ObjectKey, PutMode, SealedBody, StoreError};
 use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::entry::{self, Answer, Entry, trust};
+use crate::wal::ship::lease_keeper::rival::Rival;
 use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::notice::Notice;
@@ -46,6 +47,9 @@ pub(crate) struct RegionUploader {
     ship: Arc<ShipContext>,
     region: RegionStore,
     keys: mpsc::Sender<Keys>,
+    memory: Arc<LeaseMemory>,
+    /// The other installation that keeps this one out.
+    rival: Rival,
     entered: UtcTime,
     /// Whose signatures make objects with WAL count there.
     trust: WalTrust,
@@ -64,16 +68,27 @@ pub(crate) struct RegionUploader {
 
 impl RegionUploader {
     /// An uploader for region number `index`.
-    pub(crate) fn new(index: usize, region: RegionStore, ship: Arc<ShipContext>, keys: mpsc::Sender<Keys>) -> Self {
+    ///
+    /// # Errors
+    /// If the region's name cannot be one of a file.
+    pub(crate) fn new(
+        index: usize,
+        region: RegionStore,
+        ship: Arc<ShipContext>,
+        keys: mpsc::Sender<Keys>,
+    ) -> anyhow::Result<Self> {
+        let memory = Arc::new(ship.spool.lease_memory(&region.name)?);
         let entered = ship.now();
         let trust = WalTrust::of(&trust(&ship, &region));
         let (puts, going) = (JoinSet::new(), HashMap::new());
         let (pause, keys_looked) = (PAUSE_MIN, None);
-        Self {
+        Ok(Self {
             index,
             ship,
             region,
             keys,
+            memory,
+            rival: Rival::default(),
             entered,
             trust,
             puts,
@@ -83,12 +98,12 @@ impl RegionUploader {
             paused_until: None,
             keys_looked,
             begin_again: false,
-        }
+        })
     }
 
     /// Asks the region what it has.
     pub(crate) async fn ask(&mut self) -> anyhow::Result<Answer> {
-        entry::ask(&self.ship, &self.region).await
+        entry::ask(&self.ship, &self.region, &self.memory).await
     }
 
     /// The region has answered.
@@ -98,7 +113,8 @@ impl RegionUploader {
         let (ship, index) = (Arc::clone(&self.ship), self.index);
         ship.change(|ship_state| ship_state.entered(index, found, ship.now()));
         // There is one, and room for it: every region answers once.
-        if self.keys.send(Keys { lease, head, said }).await.is_err() {
+        let memory = Arc::clone(&self.memory);
+        if self.keys.send(Keys { lease, head, said, memory }).await.is_err() {
             tracing::debug!(region = %self.region.name, "nobody keeps the lease any more");
         }
     }
@@ -106,7 +122,7 @@ impl RegionUploader {
     /// The region has not answered, or not let us in.
     pub(crate) fn outside(&mut self, answer: anyhow::Result<Answer>) {
         let why = match answer {
-            Ok(Answer::Leased(holder)) => NotEntered::Leased(holder_text(&holder)),
+            Ok(Answer::Leased(holder)) => NotEntered::Leased(holder_text(&holder, self.ship.instance)),
             Ok(Answer::Entry(_)) => return,
             Err(error) => NotEntered::Unanswered(format!("{error:#}")),
         };
@@ -128,7 +144,11 @@ impl RegionUploader {
             tokio::time::sleep(self.next_pause()).await;
             match self.ask().await {
                 Ok(Answer::Entry(entry)) => self.enter(*entry).await,
-                other => self.outside(other),
+                Ok(Answer::Leased(holder)) => {
+                    self.rival.met(&self.ship, &self.region, &self.memory, &holder).await;
+                    self.outside(Ok(Answer::Leased(holder)));
+                }
+                Err(error) => self.outside(Err(error)),
             }
         }
         self.pause = PAUSE_MIN;

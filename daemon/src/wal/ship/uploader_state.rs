@@ -27,6 +27,8 @@ pub(crate) struct UploaderState {
     away: Option<(UtcTime, String)>,
     leased: Option<String>,
     conflict: Option<String>,
+    /// Who else asks for the lease, which is ours.
+    pub(crate) contested: Option<String>,
     /// The first object under a name of WAL that is not ours.
     unverified: Option<String>,
     /// Where it began to lack whole pieces at the start.
@@ -36,7 +38,7 @@ pub(crate) struct UploaderState {
 impl UploaderState {
     pub(crate) fn new(name: RegionName) -> Self {
         let asked = Asked::NotYet { why: None };
-        Self { name, asked, away: None, leased: None, conflict: None, unverified: None, pieces: None }
+        Self { name, asked, away: None, leased: None, conflict: None, contested: None, unverified: None, pieces: None }
     }
 
     pub(crate) fn known(&mut self) {

@@ -305,7 +305,9 @@ async fn wal_that_the_writer_may_still_upload_is_not_healed() {
         ttl: Duration::from_secs(60),
     };
     let clock = lifeboat_vocabulary::SystemClock;
-    let lease = crate::wal::lease::Lease::acquire(scene.memory(1), terms, &clock).await.unwrap();
+    let spool = Arc::new(lifeboat_stores::MemoryStore::new());
+    let memory = crate::wal::lease_memory::LeaseMemory::new(spool, "lease".parse().unwrap());
+    let lease = crate::wal::lease::Lease::acquire(scene.memory(1), terms, &memory, &clock).await.unwrap();
     assert!(matches!(lease, crate::wal::lease::LeaseAnswer::Held(_)));
     let report = scene.heal(1, &[0, 2]).await;
     assert_eq!((report.backups.len(), report.wal_objects), (1, 0), "the writer has not said how far it is: {report:?}");

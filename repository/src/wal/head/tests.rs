@@ -173,6 +173,13 @@ async fn an_answer_that_was_lost_is_found_again_and_another_installation_is_not_
     let overtaken = file.write(&store, &signer, &last).await;
     assert!(matches!(&overtaken, Err(HeadError::Overtaken { instance, .. }) if *instance == copied.instance));
     assert_eq!(Head::read(&*memory, &writer(), &trust("eu-1")).await.unwrap(), Some(copied));
+    // A copy of the installation bears its name, and writes what this one has not written.
+    let (mut copy, _) = open(&store).await;
+    let copied = head("2026-11-20T02:10:00Z", None);
+    copy.write(&store, &signer, &copied).await.unwrap();
+    let overtaken = file.write(&store, &signer, &last).await;
+    assert!(matches!(&overtaken, Err(HeadError::Overtaken { instance, .. }) if *instance == last.instance));
+    assert_eq!(Head::read(&*memory, &writer(), &trust("eu-1")).await.unwrap(), Some(copied));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn files_come_back_in_order_after_a_restart_and_torn_ones_go() {
     let directory = parent.path().join("state/spool");
     let (spool, found) = open(&directory).await;
     assert_eq!(found, []);
-    let instance = spool.instance().await.unwrap();
+    let instance = spool.instance(&directory).await.unwrap();
     let mut written = Vec::new();
     for sequence in [3, 1, 200, 20] {
         let (file, body) = file(sequence, format!("object {sequence}").as_bytes());
@@ -54,11 +54,48 @@ async fn files_come_back_in_order_after_a_restart_and_torn_ones_go() {
     let (spool, found) = open(&directory).await;
     assert_eq!(found, written);
     assert_eq!(spool.used(), used - torn.size);
-    assert_eq!(spool.instance().await.unwrap(), instance, "the same installation");
+    assert_eq!(spool.instance(&directory).await.unwrap(), instance, "the same installation");
     assert!(!path.exists());
     assert!(!directory.join(".tmp-0000000000000001").exists());
     assert!(matches!(spool.read(&written[0]).await, Err(StoreError::Corrupted { .. })), "one with other bytes");
     assert_eq!(&spool.read(&written[3]).await.unwrap().bytes[..], b"object 200");
+}
+
+#[tokio::test]
+async fn a_spool_that_was_copied_or_moved_is_another_installation() {
+    let parent = tempfile::tempdir().unwrap();
+    let (first, second) = (parent.path().join("first"), parent.path().join("second"));
+    let region: RegionName = "eu-1".parse().unwrap();
+    let (spool, _) = open(&first).await;
+    let instance = spool.instance(&first).await.unwrap();
+    drop(spool);
+    let (spool, _) = open(&first).await;
+    assert_eq!(spool.instance(&first).await.unwrap(), instance, "a restart");
+    drop(spool);
+    // By an earlier release: what it was named is kept.
+    let (spool, _) = open(&first).await;
+    spool.store.delete(&MACHINE_KEY.parse().unwrap()).await.unwrap();
+    assert_eq!(spool.instance(&first).await.unwrap(), instance, "an update");
+    assert!(spool.lease_memory(&region).is_ok() && lease_memory(&first, &region, SystemClock.now()).await.is_ok());
+    drop(spool);
+    std::fs::create_dir(&second).unwrap();
+    for name in [INSTANCE_KEY, MACHINE_KEY] {
+        std::fs::copy(first.join(name), second.join(name)).unwrap();
+    }
+    let (spool, _) = open(&second).await;
+    let copy = spool.instance(&second).await.unwrap();
+    assert_ne!(copy, instance);
+    assert_eq!(spool.instance(&second).await.unwrap(), copy, "once");
+    drop(spool);
+    // Another machine has another identity; the rest is as before.
+    let (spool, _) = open(&second).await;
+    let identity = parent.path().join("machine-id");
+    for (id, expected) in [("0a", false), ("0a", true), ("0b", false)] {
+        std::io::Write::write_all(&mut std::fs::File::create(&identity).unwrap(), id.as_bytes()).unwrap();
+        spool.settle(&second, &identity).await.unwrap();
+        assert_eq!(installation(&second).await.is_some(), expected, "{id}");
+        spool.keep(&INSTANCE_KEY.parse().unwrap(), "0000000000000001\n".into()).await.ok();
+    }
 }
 
 #[tokio::test]

@@ -95,6 +95,11 @@ impl ShipState {
         self.at(region, |uploader| uploader.lease(other));
     }
 
+    /// Another installation asks for the lease of a region, which is ours; `None` if none does any more.
+    pub(crate) fn contested(&mut self, region: usize, by: Option<String>) {
+        self.at(region, |uploader| uploader.contested = by);
+    }
+
     /// An object cannot go to a region, because its name is taken there by one that is not ours: its WAL is sealed again under
     /// other names. A history has no other name, and the other regions have it.
     pub(crate) fn planted(&mut self, region: usize, load: &Load, what: String, body: SealedBody) {
