@@ -142,7 +142,7 @@ async fn bucket_and_key_alone_suffice_to_find_verify_and_open_a_backup() {
     let views = [view(&regions[0], signer.verify_key()).await, view(&regions[1], signer.verify_key()).await];
     let catalog = Catalog::merge(&views);
     assert_eq!(catalog.findings(), []);
-    let row = catalog.newest_intact().unwrap();
+    let row = catalog.newest_intact(now().plus(std::time::Duration::from_secs(86_400))).unwrap();
     assert_eq!(row.record.backup, backup);
     assert_eq!(row.regions[&regions[0].name], Presence::Committed { seq: 1 });
     assert_eq!(row.regions[&regions[1].name], Presence::Absent);

@@ -20,6 +20,8 @@ use crate::settings::timetable::Timetable;
 pub(crate) const RUNS_MAX: usize = 400;
 /// How long a backup may lack a region before it is reported: a region that was away for a moment is healed by then.
 const DEGRADED_PATIENCE: Duration = Duration::from_secs(3600);
+/// What is dated later than now by more than this is reported.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Why a run was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -218,15 +220,24 @@ impl Runs {
         }
     }
 
+    /// What an earlier call has written down while the clock was ahead begins now.
     fn plan_by(&mut self, timetable: &Timetable, now: UtcTime) {
-        self.first_seen.get_or_insert(now);
+        self.first_seen = Some(self.first_seen.map_or(now, |seen| seen.min(now)));
         let text = timetable.text();
         match &mut self.timetable {
             // Lost or new: whatever was missed before is made up for.
             None => self.timetable = Some(InForce { text, since: None }),
-            Some(known) if known.text == text => {}
+            Some(known) if known.text == text => known.since = known.since.map(|since| since.min(now)),
             Some(known) => *known = InForce { text, since: Some(now) },
         }
+    }
+
+    /// The newest run that is dated later than now, as long as no good run that was made after it has taken its place.
+    fn ahead(&self, now: UtcTime) -> Option<&Run> {
+        let is_good = |run: &&Run| run.is_good() && run.started <= now;
+        let good = self.runs.iter().filter(is_good).map(|run| run.number).max();
+        let latest = now.plus(CLOCK_PATIENCE);
+        self.runs.iter().rev().find(|run| run.started > latest && good.is_none_or(|good| good < run.number))
     }
 
     fn learn(&mut self, record: &BackupRecord) {
@@ -282,9 +293,14 @@ impl Runs {
         }
         let newest = self.newest_good(now);
         if let Some((run, result)) = newest.and_then(|run| Some((run, run.result.as_ref()?))) {
-            let ended = run.ended.unwrap_or(run.started);
+            // What is dated ahead was made while the clock was: nobody knows how old it is.
+            let lasts = match run.ended.unwrap_or(run.started) {
+                ended if ended <= now => now.since(ended),
+                _ if run.started <= now => now.since(run.started),
+                _ => Duration::MAX,
+            };
             let healed = || result.backup.as_deref().is_some_and(&is_everywhere);
-            if result.ending == RunEnding::Degraded && now.since(ended) > DEGRADED_PATIENCE && !healed() {
+            if result.ending == RunEnding::Degraded && lasts > DEGRADED_PATIENCE && !healed() {
                 let why = result.why.as_deref().unwrap_or("some regions do not have it");
                 let backup = result.backup.as_deref().unwrap_or("the newest backup");
                 wrongs.add(Alarm::BackupDegraded, format!("{backup} is not in every region: {why}"));
@@ -296,18 +312,40 @@ impl Runs {
                 wrongs.add(Alarm::DatabaseDamaged, text);
             }
         }
-        // What is dated ahead was made while the clock was: nobody knows how old it is.
-        let since = newest.map(|run| run.started).filter(|started| *started <= now).or(self.first_seen);
+        let dated = newest.filter(|run| run.started <= now);
+        let since = dated.map(|run| run.started).or(self.first_seen.filter(|seen| *seen <= now));
         if let Some(since) = since
             && overdue_after(timetable, since).is_some_and(|latest| now > latest)
         {
-            let text = match newest {
-                Some(_) => format!("the newest good backup began at {since}; the schedule is `{}`", timetable.text()),
-                None => format!("there is no good backup, and none was made since {since}"),
+            let text = match (dated, newest) {
+                (Some(_), _) => {
+                    format!("the newest good backup began at {since}; the schedule is `{}`", timetable.text())
+                }
+                (None, Some(_)) => {
+                    format!("there is no good backup that is not dated later than now, and none was made since {since}")
+                }
+                (None, None) => format!("there is no good backup, and none was made since {since}"),
             };
             wrongs.add(Alarm::BackupOverdue, text);
         }
+        if let Some(text) = self.clock_wrong(now) {
+            wrongs.add(Alarm::ClockWrong, text);
+        }
         wrongs
+    }
+
+    fn clock_wrong(&self, now: UtcTime) -> Option<String> {
+        let fix = "this host's clock was wrong then, or is wrong now";
+        if let Some(run) = self.ahead(now) {
+            let backup = run.result.as_ref().and_then(|result| result.backup.as_deref());
+            let backup = backup.map_or_else(String::new, |backup| format!(" (backup {backup})"));
+            let began = run.started;
+            return Some(format!(
+                "a run{backup} is dated {began}, later than now ({now}): {fix}. It counts for nothing"
+            ));
+        }
+        let seen = self.first_seen.filter(|seen| *seen > now.plus(CLOCK_PATIENCE))?;
+        Some(format!("this cluster was seen first at {seen}, later than now ({now}): {fix}. That counts for nothing"))
     }
 }
 

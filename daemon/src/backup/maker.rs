@@ -129,6 +129,6 @@ impl BackupMaker for Maker {
         let catalog = Catalog::merge(&views);
         let why = || catalog.findings().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         catalog.descriptor().with_context(why)?;
-        Ok(catalog.newest_intact().map(|row| row.record.clone()))
+        Ok(catalog.newest_intact(self.context.clock.now()).map(|row| row.record.clone()))
     }
 }

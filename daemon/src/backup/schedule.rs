@@ -96,7 +96,9 @@ impl Past {
             let began = planned <= attempt.started && attempt.started <= now;
             attempt.outcome.is_backup() && (attempt.planned == Some(planned) || began)
         };
-        self.in_force_since.is_some_and(|since| planned < since) || self.attempts.iter().any(by)
+        // What came into force in a future that the clock has left is in force since nobody knows when.
+        let is_older = self.in_force_since.is_some_and(|since| planned < since && since <= now);
+        is_older || self.attempts.iter().any(by)
     }
 
     /// Failures in a row for this time, and when the last of them was over.

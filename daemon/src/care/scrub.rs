@@ -77,6 +77,7 @@ impl RegionScrub<'_> {
         let name = self.store.name.to_string();
         let mut state = self.file.read().0.remove(&name).unwrap_or_else(|| ScrubState::new(self.parts.now()));
         while !self.context.stop.is_cancelled() {
+            state.forget_future(self.parts.now());
             let pause = match self.parts.context.freezer.check(&self.parts.cluster.name, Action::Scrub) {
                 Err(_) => REST,
                 Ok(()) => match self.turn(&mut state).await {

@@ -87,7 +87,10 @@ fn since(times: &mut BTreeMap<String, i64>, region: &RegionName, is_so: bool, no
         times.remove(region.as_str());
         return Duration::ZERO;
     }
-    let began = *times.entry(region.to_string()).or_insert(now.as_unix_micros());
+    let began = times.entry(region.to_string()).or_insert(now.as_unix_micros());
+    // What began later than now was noted while the clock was ahead: it would be silent for as long as that.
+    *began = (*began).min(now.as_unix_micros());
+    let began = *began;
     UtcTime::from_unix_micros(began).map_or(Duration::ZERO, |began| now.since(began))
 }
 
@@ -120,7 +123,18 @@ mod tests {
             ("too long", 61, round(0, &["backup x: no region has it"]), vec!["heal-stuck/b"]),
             ("it is healed", 63, round(0, &[]), vec![]),
             ("again", 64, round(0, &["backup x: no region has it"]), vec![]),
-            ("damage is told at once", 65, round(1, &[]), vec!["region-damaged/b"]),
+            (
+                "noted by a clock that is a year ahead",
+                525_600,
+                round(0, &["backup x: no region has it"]),
+                vec!["heal-stuck/b"],
+            ),
+            ("it is healed", 525_601, round(0, &[]), vec![]),
+            ("noted by that clock again", 525_602, round(0, &["backup x: no region has it"]), vec![]),
+            ("the clock is right", 70, round(0, &["backup x: no region has it"]), vec![]),
+            ("too long", 131, round(0, &["backup x: no region has it"]), vec!["heal-stuck/b"]),
+            ("over", 132, round(0, &[]), vec![]),
+            ("damage is told at once", 133, round(1, &[]), vec!["region-damaged/b"]),
         ] {
             assert_eq!(names(&file.update(&round, at(minutes))), expected, "{why}");
             let text = serde_json::to_string(&file).unwrap();

@@ -78,8 +78,11 @@ impl Wanted {
         match file::read(&self.state_directory, now) {
             Found::Fresh(status) => self.fresh(*status, output),
             Found::Stale(last) => {
-                let ago = page::rough(now.since(last.time));
-                let problem = format!("no daemon runs; the last one was seen {ago} ago");
+                let problem = if last.time > now {
+                    format!("no daemon is seen to run: its last status is dated {}, later than now", last.time)
+                } else {
+                    format!("no daemon runs; the last one was seen {} ago", page::rough(now.since(last.time)))
+                };
                 self.absent(output, &problem, Absence::NotRunning(Some(last)))
             }
             Found::Nothing => {

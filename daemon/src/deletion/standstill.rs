@@ -143,7 +143,8 @@ impl Pause {
             Some(end) if *end <= now => Some(format!(
                 "the pause of {action} by {owner} since {since} ({reason}) ended by itself at {end}: it goes on"
             )),
-            _ if now.since(*since) > STALE => {
+            // One from a future that the clock has left is as old as nobody knows.
+            _ if now.since(*since) > STALE || *since > now.plus(STALE) => {
                 Some(format!("{action} has been paused by {owner} since {since}: {reason}. Is that still meant?"))
             }
             _ => None,

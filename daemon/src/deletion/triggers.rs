@@ -216,7 +216,10 @@ fn clock_backwards(region: &RegionName, newest: UtcTime, now: UtcTime) -> Option
 }
 
 fn no_good_backup(observed: &Observed) -> Option<Finding> {
-    let good = observed.backups.iter().filter(|backup| backup.damaged == 0).max_by_key(|backup| backup.stop_time)?;
+    // One that is dated later than now was made while the clock was ahead: how old it is, nobody knows.
+    let latest = observed.now.plus(CLOCK_PATIENCE);
+    let counts = |backup: &&SeenBackup| backup.damaged == 0 && backup.stop_time <= latest;
+    let good = observed.backups.iter().filter(counts).max_by_key(|backup| backup.stop_time)?;
     let interval = observed.interval?;
     (observed.now.since(good.stop_time) > interval * 2).then(|| {
         let why = format!(

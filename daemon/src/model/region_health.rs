@@ -6,9 +6,13 @@ use std::time::Duration;
 use lifeboat_stores::BreakerState;
 use lifeboat_vocabulary::UtcTime;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::base::state::time_text;
+
+/// Nobody waits for longer for a small request, in **seconds**.
+const LATENCY_MAX: f64 = 3600.0;
 
 /// How a region is doing; each is worse than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -131,14 +135,22 @@ pub(crate) struct RegionHealth {
     #[serde(skip)]
     leaning: Option<Leaning>,
     #[serde(skip)]
-    last: Option<(Look, UtcTime)>,
+    last: Option<(Look, Instant)>,
+}
+
+/// When something is looked at: patience is measured by a clock that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// As it is told.
+    pub(crate) time: UtcTime,
+    pub(crate) instant: Instant,
 }
 
 /// Since when it has looked worse, or better, than it is said to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Leaning {
     way: Way,
-    since: UtcTime,
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +165,14 @@ impl RegionHealth {
     pub(crate) fn new(now: UtcTime) -> Self {
         let (state, error_share, in_a_row) = (Health::Healthy, 0.0, 0);
         Self { state, since: now, error_share, usual_latency: None, in_a_row, leaning: None, last: None }
+    }
+
+    /// As it was read from a file: numbers that cannot be are left out.
+    #[must_use]
+    pub(crate) fn recalled(self) -> Self {
+        let usual_latency = self.usual_latency.filter(|seconds| (0.0..=LATENCY_MAX).contains(seconds));
+        let error_share = if self.error_share.is_finite() { self.error_share.clamp(0.0, 1.0) } else { 0.0 };
+        Self { error_share, usual_latency, ..self }
     }
 
     /// How it is said to be.
@@ -182,13 +202,14 @@ impl RegionHealth {
     /// How long small requests usually take; `None` until there were some.
     #[must_use]
     pub(crate) fn usual_latency(&self) -> Option<Duration> {
-        self.usual_latency.map(Duration::from_secs_f64)
+        self.usual_latency.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// Takes a look, and says whether the region is told to be something else from now on.
-    pub(crate) fn look(&mut self, look: Look, now: UtcTime) -> Option<Change> {
-        self.learn(look, now);
-        self.last = Some((look, now));
+    pub(crate) fn look(&mut self, look: Look, now: Moment) -> Option<Change> {
+        let Moment { time, instant } = now;
+        self.learn(look, instant);
+        self.last = Some((look, instant));
         let seen = self.seen(look);
         let way = match seen.cmp(&self.state) {
             std::cmp::Ordering::Equal => {
@@ -198,21 +219,17 @@ impl RegionHealth {
             std::cmp::Ordering::Greater => Way::Worse,
             std::cmp::Ordering::Less => Way::Better,
         };
-        // After the clock was set back it would lean for as long as that was.
-        let leaning = self
-            .leaning
-            .filter(|leaning| leaning.way == way && leaning.since <= now)
-            .unwrap_or(Leaning { way, since: now });
+        let leaning = self.leaning.filter(|leaning| leaning.way == way).unwrap_or(Leaning { way, since: instant });
         self.leaning = Some(leaning);
         let wait = match way {
             Way::Worse => seen.patience(),
             Way::Better => self.state.convalescence(),
         };
-        if now.since(leaning.since) < wait {
+        if instant.saturating_duration_since(leaning.since) < wait {
             return None;
         }
         let change = Change { from: self.state, to: seen };
-        (self.state, self.since, self.leaning) = (seen, now, None);
+        (self.state, self.since, self.leaning) = (seen, time, None);
         Some(change)
     }
 
@@ -234,14 +251,18 @@ impl RegionHealth {
         }
     }
 
-    fn learn(&mut self, look: Look, now: UtcTime) {
+    fn learn(&mut self, look: Look, now: Instant) {
         let (requests, errors, elapsed) = match self.last {
             Some((last, then)) => {
                 if last.breaker != BreakerState::Closed && look.breaker == BreakerState::Closed {
                     self.in_a_row = 0;
                     self.error_share = 0.0; // what failed before it went away says nothing about how it came back
                 }
-                (look.requests.saturating_sub(last.requests), look.errors.saturating_sub(last.errors), now.since(then))
+                (
+                    look.requests.saturating_sub(last.requests),
+                    look.errors.saturating_sub(last.errors),
+                    now.saturating_duration_since(then),
+                )
             }
             None => (look.requests, look.errors, ERROR_MEMORY),
         };

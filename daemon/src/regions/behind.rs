@@ -65,7 +65,8 @@ pub fn look(behind: &mut Option<Behind>, lack: Option<&Lack>, name: &RegionName,
         *behind = None;
         return None;
     };
-    let known = behind.filter(|known| now.since(known.seen) < GATHER);
+    // What is dated later than now was noted while the clock was ahead.
+    let known = behind.filter(|known| known.since <= now && known.seen <= now && now.since(known.seen) < GATHER);
     *behind = match (known, lack.is_nothing()) {
         (Some(known), true) => Some(known),
         (Some(known), false) => Some(Behind { seen: now, ..known }),
@@ -116,6 +117,13 @@ mod tests {
             ("no flapping", 130, nothing(), Some("1 h 09 min: something that was copied to it just now")),
             ("over", 138, nothing(), None),
             ("again, from the beginning", 139, backups(), None),
+            ("by a clock that is a year ahead", 525_600, wal(), None),
+            ("the clock is right", 140, wal(), None),
+            ("the next round", 154, wal(), None),
+            ("and so on", 168, wal(), None),
+            ("and so on", 182, wal(), None),
+            ("and so on", 196, wal(), None),
+            ("longer", 201, wal(), Some("1 h 01 min: 7 objects of backups or WAL (7.0 MiB)")),
         ] {
             let text = serde_json::to_string(&behind).unwrap();
             behind = serde_json::from_str(&text).unwrap();

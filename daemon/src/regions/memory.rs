@@ -70,6 +70,7 @@ impl RegionBook {
         let known = regions.iter().map(|region| {
             let memory = match remembered.remove(region.name.as_str()) {
                 Some(memory) => {
+                    let memory = RegionMemory { health: memory.health.clone().recalled(), ..memory };
                     memory.tell(region, now);
                     memory
                 }

@@ -103,7 +103,9 @@ fn side_by_side(states: &BTreeMap<RegionName, RegionState>, quorum: usize, now: 
         }
     }
     let counted = held.values().filter(|(_, regions, _)| regions.len() >= quorum);
-    let last = counted.max_by_key(|(record, ..)| record.stop_time);
+    // One that is dated later than now was made while the clock was ahead: it is the last only if there is no other.
+    let age = |record: &BackupRecord| (record.stop_time <= now, record.stop_time);
+    let last = counted.max_by_key(|(record, ..)| age(record));
     let that =
         |wanted: Staying| held.values().filter(move |(_, _, staying)| *staying >= wanted).map(|(record, ..)| *record);
     let staying: Vec<&BackupRecord> = that(Staying::Alone).collect();
@@ -114,7 +116,7 @@ fn side_by_side(states: &BTreeMap<RegionName, RegionState>, quorum: usize, now: 
         regions: regions.collect(),
         last: last.map(|(record, names, _)| backup_status(record, names.iter().map(ToString::to_string).collect())),
         oldest: oldest.map(|record| (record.backup.clone(), end_of(record))),
-        newest: staying.iter().max_by_key(|record| record.stop_time).map(|record| end_of(record)),
+        newest: staying.iter().max_by_key(|record| age(record)).map(|record| end_of(record)),
         oldest_position: oldest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn }),
         islands: islands().count(),
         oldest_island: islands().min_by_key(|record| record.stop_time).map(end_of),

@@ -20,7 +20,7 @@ use crate::base::alarms::rules::Severity;
 use crate::base::supervisor::TaskContext;
 use crate::model::capabilities::Writers;
 use crate::model::capabilities::{Ability, Capabilities};
-use crate::model::region_health::{Health, Look};
+use crate::model::region_health::{Health, Look, Moment};
 use crate::regions::behind::{self, Lack};
 use crate::regions::context::ClusterContext;
 use crate::regions::memory::{RegionBook, RegionMemory};
@@ -126,7 +126,8 @@ pub(crate) async fn watch(context: TaskContext, parts: WatchParts) -> anyhow::Re
 
 impl Watch {
     fn look(&mut self) {
-        let (now, instant) = (self.parts.context.now(), Instant::now());
+        let instant = Instant::now();
+        let moment = Moment { time: self.parts.context.now(), instant };
         let cluster = self.parts.context.regions.cluster();
         for region in self.parts.context.regions.iter() {
             let seen = region.metrics.snapshot();
@@ -137,7 +138,7 @@ impl Watch {
                 requests: total.requests,
                 errors: total.errors,
             };
-            let change = self.parts.book.change(&region.name, |memory| memory.health.look(look, now)).flatten();
+            let change = self.parts.book.change(&region.name, |memory| memory.health.look(look, moment)).flatten();
             if let Some(change) = change {
                 tracing::info!(%cluster, region = %region.name, from = %change.from, to = %change.to, "the region's health has changed");
                 self.save_now = true;

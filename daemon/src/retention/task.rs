@@ -8,6 +8,7 @@ use lifeboat_repository::catalog::Catalog;
 use lifeboat_repository::retention::sweep::{Force, SweepAuthor, SweepError, SweepReport};
 use lifeboat_vocabulary::{BackupId, RegionName, UtcTime, counted, error_chain};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::supervisor::TaskContext;
@@ -84,7 +85,8 @@ pub(crate) async fn run(context: TaskContext, parts: RetentionParts) -> anyhow::
 /// The retention of one cluster, with what it remembers from run to run.
 pub struct RetentionTask {
     context: ClusterContext,
-    failing_since: BTreeMap<RegionName, UtcTime>,
+    /// Since when, as it is told and as it is measured.
+    failing_since: BTreeMap<RegionName, (UtcTime, Instant)>,
 }
 
 impl RetentionTask {
@@ -216,8 +218,8 @@ impl RetentionTask {
 
     /// A region that does not answer has an alarm of its own; that nothing is tidied there matters only after a while.
     fn passing(&mut self, region: &RegionName, why: &str, wrong: &mut Wrongs, now: UtcTime) {
-        let since = *self.failing_since.entry(region.clone()).or_insert(now);
-        if now.since(since) > PATIENCE {
+        let (since, begun) = *self.failing_since.entry(region.clone()).or_insert((now, Instant::now()));
+        if begun.elapsed() > PATIENCE {
             let text = format!("nothing was deleted since {since}: {why}");
             wrong.add(Alarm::PruneRefused.of_region(region), text);
         }

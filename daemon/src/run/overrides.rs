@@ -81,7 +81,8 @@ impl Overrides {
     pub(crate) fn look(&self, now: UtcTime) -> Wrongs {
         let mut wrong = Wrongs::default();
         for ActiveOverride { variable, setting, shown, since } in self.active() {
-            if now.since(since) > STALE {
+            // One from a future that the clock has left is as old as nobody knows.
+            if since > now.plus(STALE) || now.since(since) > STALE {
                 let text = format!(
                     "environment variable {variable} has set {setting} to {shown} since {since}; write it into the \
                      configuration, or remove it"
@@ -97,7 +98,7 @@ impl Overrides {
 fn active(found: &Override, before: &Ages, now: UtcTime) -> ActiveOverride {
     let (variable, setting, shown) = (found.variable.clone(), found.path.clone(), found.shown.clone());
     let same = before.get(&variable).filter(|before| before.shown == shown);
-    ActiveOverride { variable, setting, shown, since: same.map_or(now, |before| before.since) }
+    ActiveOverride { variable, setting, shown, since: same.map_or(now, |before| before.since.min(now)) }
 }
 
 #[cfg(test)]

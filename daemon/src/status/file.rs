@@ -11,6 +11,8 @@ use crate::model::snapshot::{StatusSnapshot, VERSION};
 
 /// A status that is older comes from a daemon that is gone.
 const STALE: Duration = Duration::from_secs(10);
+/// How far ahead a status may be that counts as one of now.
+const AHEAD_MAX: Duration = Duration::from_secs(300);
 /// The longest file that is read, in **bytes**.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -67,8 +69,11 @@ pub(crate) fn read(state_directory: &Path, now: UtcTime) -> Found {
         Ok(status) if status.version != VERSION => {
             unreadable(format!("it is of version {}, this program reads version {VERSION}", status.version))
         }
-        // A status from the future was written before the clock was set back: it is as good as new.
-        Ok(status) if now.since(status.time) < STALE => Found::Fresh(Box::new(status)),
+        // Clocks are set by a little all the time. What is further ahead was written before the clock was set back, and nobody
+        // knows how long ago that was.
+        Ok(status) if now.since(status.time) < STALE && status.time <= now.plus(AHEAD_MAX) => {
+            Found::Fresh(Box::new(status))
+        }
         Ok(status) => Found::Stale(Box::new(status)),
         Err(error) => unreadable(error.to_string()),
     }
@@ -87,7 +92,13 @@ mod tests {
         write(&status, directory.path()).unwrap();
         write(&status, directory.path()).unwrap();
         assert_eq!(read(directory.path(), at("17:24:06")), Found::Fresh(Box::new(status.clone())));
-        assert_eq!(read(directory.path(), at("17:24:15")), Found::Stale(Box::new(status)));
+        assert_eq!(read(directory.path(), at("17:24:15")), Found::Stale(Box::new(status.clone())));
+        assert_eq!(read(directory.path(), at("17:20:00")), Found::Fresh(Box::new(status.clone())), "the clock was set");
+        assert_eq!(
+            read(directory.path(), at("17:18:00")),
+            Found::Stale(Box::new(status)),
+            "nobody knows how old it is"
+        );
     }
 
     #[test]

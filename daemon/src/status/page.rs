@@ -159,13 +159,21 @@ fn rpo(cluster: &ClusterStatus) -> String {
     format!("{}{bytes} (objective {objective})", toned(&seconds(now), tone))
 }
 
+/// How far ahead something may be dated and be of now: clocks differ by that.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(300);
+
 fn last_backup(backup: &BackupStatus, now: UtcTime) -> String {
     let bytes = ByteCount::from_bytes;
+    let age = if backup.stop_time > now.plus(CLOCK_PATIENCE) {
+        toned("dated later than now", Tone::Bad)
+    } else {
+        format!("{} ago", rough(now.since(backup.stop_time)))
+    };
     format!(
-        "{}, {}, {} ago\n{} stored as {} in {}\nin {}",
+        "{}, {}, {}\n{} stored as {} in {}\nin {}",
         backup.backup,
         backup.kind,
-        rough(now.since(backup.stop_time)),
+        age,
         bytes(backup.raw_bytes),
         bytes(backup.stored_bytes),
         spoken(Duration::from_millis(backup.duration_ms)),

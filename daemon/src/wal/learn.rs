@@ -11,7 +11,7 @@ use lifeboat_repository::format::ids::{Incarnation, RepositoryId};
 use lifeboat_repository::keys::VerifyKey;
 use lifeboat_repository::log::{Descriptor, KeyStanding, RegionLog, RegionStore};
 use lifeboat_repository::wal::{CurrentIncarnation, WalRecords};
-use lifeboat_vocabulary::{RegionName, WalPosition};
+use lifeboat_vocabulary::{RegionName, UtcTime, WalPosition};
 use tokio::time::Instant;
 
 use crate::regions::log_follower::LogFollower;
@@ -39,7 +39,7 @@ const LATE: Duration = Duration::from_secs(5);
 
 /// Reads all regions, at the same time: those that are away do not hold up the others, and one that hangs does so for
 /// [`LATE`] at most, if the others are enough.
-pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions) -> anyhow::Result<Known> {
+pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions, now: UtcTime) -> anyhow::Result<Known> {
     let ClusterConfig { config, cluster } = begun_with;
     let signer = begun_with.signer()?;
     let (key, stores) = (signer.root(), opened.stores());
@@ -68,7 +68,7 @@ pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions) -
         views.push(RegionView { name, answer });
     }
     let descriptor = descriptor.context("no region can be read; a new repository is made by `lifeboatd init`")?;
-    judge(stores, &views, &descriptor)
+    judge(stores, &views, &descriptor, now)
 }
 
 type Answer = anyhow::Result<(Descriptor, RegionLog)>;
@@ -96,7 +96,12 @@ async fn first_answers(
     }
 }
 
-fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descriptor) -> anyhow::Result<Known> {
+fn judge(
+    regions: Vec<RegionStore>,
+    views: &[RegionView],
+    descriptor: &Descriptor,
+    now: UtcTime,
+) -> anyhow::Result<Known> {
     let log = |view: &'_ RegionView| match &view.answer {
         RegionAnswer::Read { log, .. } => Some((view.name.clone(), RegionLog::clone(log))),
         RegionAnswer::Unreadable { .. } => None,
@@ -111,7 +116,7 @@ fn judge(regions: Vec<RegionStore>, views: &[RegionView], descriptor: &Descripto
         ),
     };
     let catalog = Catalog::merge(views);
-    let newest = catalog.newest_intact();
+    let newest = catalog.newest_intact(now);
     let revoked = newest.filter(|row| row.standing == KeyStanding::Revoked);
     // Where such a backup says that it ends, WAL need not be.
     let newest = newest.filter(|_| revoked.is_none()).map(|row| &row.record);

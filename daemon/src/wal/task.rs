@@ -74,7 +74,7 @@ async fn attempt(context: &TaskContext, parts: &WalParts) -> anyhow::Result<()> 
     context.progress.waiting("the regions");
     let known = tokio::select! {
         () = context.stop.cancelled() => return Ok(()),
-        known = learn(begun_with, regions) => known?,
+        known = learn(begun_with, regions, clock.now()) => known?,
     };
     let looked = Looked::Regions { read: known.read, quorum: config.durability.wal_quorum };
     parts.readiness.looked(&cluster.name, looked);

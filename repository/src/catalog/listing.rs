@@ -259,10 +259,13 @@ impl Catalog {
         self.rows.iter().find(|row| row.record.backup == *backup)
     }
 
-    /// The newest backup that counts as good and that some region has, whether its key was revoked or not.
+    /// The newest backup that counts as good and that some region has, whether its key was revoked or not. One that is dated later
+    /// than `now` was made while a clock was ahead: it is the newest only if there is no other.
     #[must_use]
-    pub fn newest_intact(&self) -> Option<&CatalogRow> {
-        self.rows.iter().find(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
+    pub fn newest_intact(&self, now: UtcTime) -> Option<&CatalogRow> {
+        let is_good = |row: &&CatalogRow| row.record.integrity() == Integrity::Intact && !row.is_disputed();
+        let mut good = self.rows.iter().filter(is_good);
+        good.clone().find(|row| row.record.stop_time <= now).or_else(|| good.next())
     }
 }
 

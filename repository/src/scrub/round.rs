@@ -73,6 +73,23 @@ impl ScrubState {
         Self { after: None, round, before: None, resting: false, listed: None, stored: 0 }
     }
 
+    /// Leaves out what is dated later than `now`: the clock was ahead then, and nobody knows how old it is. To be called before
+    /// anything is decided: a round from the future would not be followed by another one for as long as that lasts.
+    pub fn forget_future(&mut self, now: UtcTime) {
+        self.listed = self.listed.filter(|listed| *listed <= now);
+        self.before = self.before.take().filter(|before| before.began <= now);
+        for round in self.before.iter_mut().chain([&mut self.round]) {
+            round.marks.retain(|mark| mark.time <= now);
+        }
+        if self.round.began > now {
+            // What was read in it was read; a rest begins nowhere, so the next round is due.
+            self.round.began = now;
+            if self.resting {
+                (self.round, self.after, self.resting) = (Round::beginning(now), None, false);
+            }
+        }
+    }
+
     /// Where to go on.
     #[must_use]
     pub fn after(&self) -> Option<&ObjectKey> {

@@ -111,7 +111,7 @@ impl State {
 
     fn open(&mut self) {
         let wait = OPEN_FIRST.saturating_mul(2_u32.saturating_pow(self.openings)).min(OPEN_MAX);
-        self.openings += 1;
+        self.openings = self.openings.saturating_add(1);
         self.move_to(Phase::Open { until: Instant::now() + wait });
     }
 
@@ -196,7 +196,7 @@ impl Breaker {
         match (state.phase, verdict) {
             (Phase::Closed, Verdict::Success) => state.failures = 0,
             (Phase::Closed, Verdict::Failure) => {
-                state.failures += 1;
+                state.failures = state.failures.saturating_add(1);
                 if state.failures >= FAILURES_TO_OPEN {
                     state.open();
                 }
@@ -309,6 +309,13 @@ mod tests {
         tokio::time::advance(40 * SECOND).await;
         fail(&after, 1);
         assert_eq!(after.wait(), 120 * SECOND, "the pauses go on doubling");
+        // Whatever a file says: it goes on.
+        let most = Breaker::new();
+        most.recall(BreakerMemory { wait: Duration::MAX, failures: u32::MAX, openings: u32::MAX });
+        assert_eq!(most.wait(), OPEN_MAX);
+        tokio::time::advance(OPEN_MAX).await;
+        fail(&most, 1);
+        assert_eq!(most.wait(), OPEN_MAX);
         breaker.recall(BreakerMemory { wait: SECOND, ..memory });
         assert_ne!(breaker.wait(), SECOND, "one that is in use knows better");
     }

@@ -116,7 +116,48 @@ fn a_backup_that_was_made_while_the_clock_was_ahead_hides_nothing() {
     assert_eq!(runs.newest_good(at("03:11")).map(|run| run.number), Some(number));
     let mut alone = history(&[("2027-11-20T02:00:00Z", RunEnding::Done)]);
     alone.first_seen = Some(at("02:00"));
-    assert_eq!(alarms(&alone, "2026-11-27T03:11:00Z"), ["backup-overdue"], "it covers nothing before its time");
+    assert_eq!(
+        alarms(&alone, "2026-11-27T03:11:00Z"),
+        ["backup-overdue", "clock-wrong"],
+        "it covers nothing before its time"
+    );
+    assert_eq!(alarms(&alone, "03:11"), ["clock-wrong"]);
+    // A good one at a time that has passed takes its place.
+    let number = alone.begin(RunKind::ByHand, None, at("04:00"));
+    assert_eq!(alarms(&alone, "04:01"), ["clock-wrong"], "not before it is there");
+    alone.end(number, at("04:10"), ended(RunEnding::Done, Some("c")));
+    assert_eq!(alarms(&alone, "04:11"), Vec::<String>::new());
+    let little = history(&[("03:04", RunEnding::Done)]);
+    assert_eq!(alarms(&little, "03:00"), Vec::<String>::new(), "clocks differ by minutes");
+}
+
+#[test]
+fn a_degraded_backup_from_the_future_is_not_in_time_for_years() {
+    let mut runs = Runs::default();
+    let number = runs.begin(RunKind::ByHand, None, at("2027-11-20T02:00:00Z"));
+    runs.end(number, at("2027-11-20T02:10:00Z"), ended(RunEnding::Degraded, Some("a")));
+    assert_eq!(alarms(&runs, "12:00"), ["backup-degraded", "clock-wrong"]);
+    let mut runs = Runs::default();
+    let number = runs.begin(RunKind::ByHand, None, at("02:00"));
+    runs.end(number, at("2027-11-20T02:10:00Z"), ended(RunEnding::Degraded, Some("a")));
+    assert_eq!(alarms(&runs, "02:30"), Vec::<String>::new());
+    assert_eq!(alarms(&runs, "03:01"), ["backup-degraded"], "the clock was set in the middle of it");
+}
+
+#[test]
+fn what_was_noted_while_the_clock_was_ahead_begins_when_it_is_right_again() {
+    let mut runs = Runs::default();
+    runs.plan_by(&table("0 2 * * *"), at("2027-11-20T02:00:00Z"));
+    assert_eq!(alarms(&runs, "02:00"), ["clock-wrong"]);
+    runs.plan_by(&table("0 2 * * *"), at("03:00"));
+    assert_eq!(alarms(&runs, "03:01"), Vec::<String>::new());
+    assert_eq!(alarms(&runs, "2026-11-22T12:00:00Z"), ["backup-overdue"]);
+    runs.plan_by(&table("0 5 * * *"), at("2027-11-20T02:00:00Z"));
+    assert_eq!(runs.past().in_force_since, Some(at("2027-11-20T02:00:00Z")));
+    runs.plan_by(&table("0 5 * * *"), at("04:00"));
+    assert_eq!(runs.past().in_force_since, Some(at("04:00")));
+    runs.plan_by(&table("0 5 * * *"), at("06:00"));
+    assert_eq!(runs.past().in_force_since, Some(at("04:00")));
 }
 
 #[test]

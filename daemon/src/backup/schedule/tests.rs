@@ -154,6 +154,10 @@ fn a_new_timetable_makes_up_for_no_run_from_before_it_was_in_force() {
     let known = Past { in_force_since: Some(at("12:00")), ..past(&[good(BEFORE)]) };
     assert_eq!(decide(&table("0 10 * * *", &[]), &known, at("12:01")), wait("2026-11-21T10:00:00Z"));
     assert_eq!(decide(&table("0 13 * * *", &[]), &known, at("13:00")), due("13:00", Why::Scheduled));
+    // It was changed while the clock was ahead.
+    let ahead = Past { in_force_since: Some(at("2027-11-20T12:00:00Z")), ..past(&[good(BEFORE)]) };
+    assert_eq!(decide(&table("0 13 * * *", &[]), &ahead, at("13:00")), due("13:00", Why::Scheduled));
+    assert_eq!(decide(&table("0 13 * * *", &[]), &ahead, at("13:30")), due("13:00", Why::Missed));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use lifeboat_vocabulary::{Clock, ClusterName, UtcTime, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::base::alarms::rules::{Alarm, AlarmId, Severity};
@@ -151,7 +152,7 @@ struct Inner {
 /// All alarms that last, of all sources. Cheap to report to; [`AlarmBoard::keep`] writes what changed.
 pub struct AlarmBoard {
     clock: Arc<dyn Clock>,
-    opened: UtcTime,
+    opened: Instant,
     inner: Mutex<Inner>,
     changed: Notify,
     stored: Durable<StoredAlarms>,
@@ -163,7 +164,7 @@ impl AlarmBoard {
     pub fn open(state_directory: &Path, clock: Arc<dyn Clock>) -> (Self, Loaded) {
         let (stored, loaded) = Durable::<StoredAlarms>::open(state_directory.join("alarms.json"));
         let inner = Inner { raised: BTreeMap::new(), previous: stored.read().0 };
-        let board = Self { opened: clock.now(), clock, inner: Mutex::new(inner), changed: Notify::new(), stored };
+        let board = Self { opened: Instant::now(), clock, inner: Mutex::new(inner), changed: Notify::new(), stored };
         (board, loaded)
     }
 
@@ -243,7 +244,7 @@ impl AlarmBoard {
     }
 
     fn keeps_previous(&self) -> bool {
-        self.clock.now().since(self.opened) < PREVIOUS_KEPT
+        self.opened.elapsed() < PREVIOUS_KEPT
     }
 
     /// Writes what changed, until it is told to stop; then once more.

@@ -82,6 +82,8 @@ alarms! {
         "There has been no good backup for one and a half times as long as the schedule says.";
     BackupSecondWriter: Critical, "backup-second-writer",
         "Another installation protects this cluster; this one makes no scheduled backups.";
+    ClockWrong: Warning, "clock-wrong",
+        "Something that was noted here is dated later than now: this host's clock was wrong then, or is wrong now.";
     ConfigRefused: Warning, "config-refused",
         "The configuration has faults or asks for what needs a restart; the old one stays in force.";
     DatabaseDamaged: Critical, "database-damaged",

@@ -84,6 +84,10 @@ fn a_clock_that_runs_backwards_and_missing_backups_freeze_deletion() {
         let triggers: Vec<_> = judge(&observed).into_iter().map(|(trigger, _)| trigger).collect();
         assert_eq!(triggers, expected, "{why}");
     }
+    let mut ahead = backups(&[(100, 30), (100, 30), (100, 30)]);
+    ahead.iter_mut().last().unwrap().stop_time = at(365);
+    let observed = Observed { backups: ahead, interval: Some(DAY), ..nothing(at(4)) };
+    assert!(matches!(judge(&observed).as_slice(), [(Trigger::NoGoodBackup, _)]), "one from the future is none");
     let mut damaged = backups(&[(100, 30), (100, 30), (100, 30)]);
     damaged.iter_mut().skip(1).for_each(|backup| backup.damaged = 1);
     let observed = Observed { backups: damaged, interval: Some(DAY), ..nothing(at(3)) };

@@ -46,6 +46,11 @@ fn described(view: RegionView, change: impl FnOnce(&mut Descriptor)) -> RegionVi
     RegionView { name: view.name, answer: RegionAnswer::Read { descriptor, log } }
 }
 
+/// Later than all backups.
+fn late() -> UtcTime {
+    samples::time("2026-11-20T12:00:00Z")
+}
+
 fn region(name: &str) -> RegionName {
     name.parse().unwrap()
 }
@@ -68,7 +73,7 @@ async fn regions_that_disagree_about_a_backup_are_reported_and_the_backup_is_dis
     assert_eq!(catalog.findings(), [disagreement]);
     assert_eq!(presence(&catalog, NEW, "eu"), Presence::Committed { seq: 2 });
     assert_eq!(presence(&catalog, NEW, "us"), Presence::Different { seq: 2 });
-    assert_eq!(catalog.newest_intact().unwrap().record.backup.as_str(), OLD, "nobody guesses which one is right");
+    assert_eq!(catalog.newest_intact(late()).unwrap().record.backup.as_str(), OLD, "nobody guesses which one is right");
 }
 
 #[tokio::test]
@@ -156,8 +161,8 @@ async fn a_damaged_backup_is_listed_and_is_not_the_newest_intact_one() {
     let damaged = BackupRecord { pages, ..backup(NEW) };
     let catalog = Catalog::merge(&[view("eu", &[backup(OLD), damaged]).await]);
     assert_eq!(ids(&catalog), [NEW, OLD]);
-    assert_eq!(catalog.newest_intact().unwrap().record.backup.as_str(), OLD);
-    assert!(Catalog::merge(&[]).newest_intact().is_none());
+    assert_eq!(catalog.newest_intact(late()).unwrap().record.backup.as_str(), OLD);
+    assert!(Catalog::merge(&[]).newest_intact(late()).is_none());
 }
 
 #[tokio::test]
@@ -256,6 +261,15 @@ async fn of_two_records_of_a_backup_in_one_log_the_first_counts() {
         let catalog = Catalog::merge(&views);
         let twice = Finding::Twice { backup: NEW.parse().unwrap(), region: region("eu"), first: 1, second: 2 };
         assert_eq!(catalog.findings(), [twice]);
-        assert_eq!(catalog.newest_intact().unwrap().record, backup(NEW));
+        assert_eq!(catalog.newest_intact(late()).unwrap().record, backup(NEW));
     }
+}
+
+#[tokio::test]
+async fn a_backup_from_the_future_is_the_newest_only_if_there_is_no_other() {
+    let catalog = Catalog::merge(&[view("eu", &[backup(OLD), backup(NEW)]).await]);
+    let newest = |time: &str| catalog.newest_intact(samples::time(time)).unwrap().record.backup.to_string();
+    assert_eq!(newest("2026-11-20T12:00:00Z"), NEW);
+    assert_eq!(newest("2026-11-19T12:00:00Z"), OLD);
+    assert_eq!(newest("2026-11-01T12:00:00Z"), NEW, "both are ahead");
 }

@@ -36,6 +36,34 @@ fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
 }
 
 #[test]
+fn what_was_verified_while_the_clock_was_ahead_counts_for_nothing() {
+    let year = 24 * 365;
+    let mut state = ScrubState::new(at(year));
+    state.verified(&key(1), ByteCount::from_mib(1), PERIOD, at(year + 1));
+    state.was_listed(ByteCount::from_mib(1), at(year));
+    let mut halfway = restarted(&state);
+    halfway.forget_future(at(0));
+    assert_eq!((halfway.after(), halfway.listed_ago(at(0))), (Some(&key(1)), None), "it goes on where it was");
+    assert_eq!(halfway.oldest(at(10)), Duration::from_secs(36_000));
+    state.finish();
+    let mut resting = restarted(&state);
+    assert!(!resting.is_due(PERIOD, at(0)), "so it would be for a year");
+    resting.forget_future(at(0));
+    assert!(resting.is_due(PERIOD, at(0)));
+    assert_eq!((resting.after(), resting.listed_ago(at(0))), (None, None));
+    assert_eq!(resting.oldest(at(10)), Duration::from_secs(36_000), "and grows");
+    let kept = restarted(&resting);
+    resting.forget_future(at(10));
+    assert_eq!(resting, kept, "what is not ahead stays");
+    // The round before is from the future as well.
+    state.is_due(PERIOD, at(2 * year));
+    state.forget_future(at(year));
+    assert!(state.oldest(at(year + 10)) >= Duration::from_secs(36_000));
+    state.forget_future(at(0));
+    assert_eq!(state.oldest(at(10)), Duration::from_secs(36_000));
+}
+
+#[test]
 fn the_rate_is_what_the_period_needs_and_never_above_the_bound() {
     let mut state = ScrubState::new(at(0));
     let rate = |state: &ScrubState, bound| state.rate(PERIOD, bound).as_bytes();
