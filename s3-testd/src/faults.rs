@@ -53,9 +53,9 @@ pub struct FaultPlan {
     pub retention_clock_ahead: Duration,
     /// The next requests are answered with status 200 and an error document.
     pub error_in_200: Option<Times>,
-    /// These requests are answered with status 200 and a page, as by a web application that has taken the store's place; nothing
+    /// These requests are answered with a page, as by a web application or a proxy that has taken the store's place; nothing
     /// happens.
-    pub page_in_200: Option<Page>,
+    pub page: Option<Page>,
     /// Time that every request takes.
     pub delay: Delay,
     /// Time that some requests take, as by a store whose parts are not equally fast.
@@ -71,10 +71,30 @@ pub struct FaultPlan {
 pub struct Page {
     /// Which requests, and how many.
     pub times: Times,
+    /// The status of the answer.
+    pub status: u16,
+    /// Its `Content-Type`.
+    pub content_type: String,
     /// Its `ETag`.
     pub etag: String,
     /// Its content; may be empty.
     pub body: String,
+}
+
+impl Page {
+    /// A page with status 200, as web applications answer to everything.
+    #[must_use]
+    pub fn html(times: Times, etag: &str, body: &str) -> Self {
+        let content_type = "text/html; charset=utf-8".to_owned();
+        Self { times, status: 200, content_type, etag: etag.to_owned(), body: body.to_owned() }
+    }
+
+    /// A refusal that knows nothing of S3.
+    #[must_use]
+    pub fn refusal(times: Times, status: u16, content_type: &str, body: &str) -> Self {
+        let (content_type, etag) = (content_type.to_owned(), "\"1f-abc\"".to_owned());
+        Self { times, status, content_type, etag, body: body.to_owned() }
+    }
 }
 
 /// How the next requests are refused.
@@ -373,7 +393,7 @@ impl Faults {
         if plan.error_in_200.as_mut().is_some_and(|times| times.take(target.operation)) {
             return Verdict::ErrorIn200;
         }
-        if let Some(page) = &mut plan.page_in_200
+        if let Some(page) = &mut plan.page
             && page.times.take(target.operation)
         {
             return Verdict::Page(page.clone());

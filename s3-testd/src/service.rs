@@ -161,8 +161,8 @@ fn refusal(failure: &Failure) -> Result<Response<Body>, Dropped> {
 
 fn web_page(page: &Page) -> Result<Response<Body>, Dropped> {
     let response = Response::builder()
-        .status(StatusCode::OK)
-        .header("content-type", "text/html; charset=utf-8")
+        .status(page.status)
+        .header("content-type", &page.content_type)
         .header("etag", &page.etag)
         .header("content-length", page.body.len())
         .body(Body::from(page.body.clone()));

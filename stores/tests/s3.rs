@@ -133,8 +133,8 @@ async fn a_web_application_in_place_of_the_store_is_never_believed() {
     for (what, etag, text) in
         [("a page", "W/\"1f-abc\"", page), ("a strong tag", "\"1f-abc\"", page), ("nothing at all", "W/\"1f-abc\"", "")]
     {
-        let everything = Page { times: Times::any(u64::MAX), etag: etag.to_owned(), body: text.to_owned() };
-        server.faults().change(|plan| plan.page_in_200 = Some(everything));
+        let everything = Page::html(Times::any(u64::MAX), etag, text);
+        server.faults().change(|plan| plan.page = Some(everything));
         for (asked, answer) in [
             ("put", create(&store, "a", "x").await),
             ("replace", store.put(&key("there"), body("y"), PutMode::IfUnchanged(version.clone())).await.map(drop)),
@@ -153,6 +153,79 @@ async fn a_web_application_in_place_of_the_store_is_never_believed() {
 }
 
 #[tokio::test]
+async fn a_status_alone_is_no_word_of_the_store_about_an_object() {
+    let (server, store) = server().await;
+    create(&store, "there", "content").await.unwrap();
+    let version = store.head(&key("there")).await.unwrap().version;
+    for (content_type, text) in
+        [("text/plain", "not found"), ("application/json", "{\"error\":404}"), ("text/plain", "")]
+    {
+        for (status, what) in [(404, "no such object"), (412, "somebody was first"), (416, "past the end")] {
+            let everything = Page::refusal(Times::any(u64::MAX), status, content_type, text);
+            for (asked, times) in [("everything", Times::any(u64::MAX)), ("all but lists", Times::any(1))] {
+                let fault = || server.faults().change(|plan| plan.page = Some(Page { times, ..everything.clone() }));
+                let unchanged = || PutMode::IfUnchanged(version.clone());
+                fault();
+                let mut answers = vec![("get", store.get(&key("there"), ALL).await.map(drop))];
+                fault();
+                answers
+                    .push(("part", store.get(&key("there"), ByteRange::Part { start: 0, length: 4 }).await.map(drop)));
+                fault();
+                answers.push(("head", store.head(&key("there")).await.map(drop)));
+                fault();
+                answers.push(("delete", store.delete(&key("there")).await));
+                fault();
+                answers.push(("replace", store.put(&key("there"), body("y"), unchanged()).await.map(drop)));
+                fault();
+                answers.push(("create", create(&store, "a", "x").await));
+                fault();
+                answers.push(("list", store.list("", None).await.map(drop)));
+                for (request, answer) in answers {
+                    let is_transient = matches!(answer, Err(StoreError::Transient { .. }));
+                    assert!(is_transient, "{what}, {content_type} {text:?} to {asked}: {request}: {answer:?}");
+                }
+                server.faults().clear();
+                assert_eq!(store.get(&key("there"), ALL).await.unwrap(), "content");
+                assert!(!server.keys("lifeboat").contains(&"pg/a".to_owned()));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_gives_no_codes_is_asked_for_its_list() {
+    let (server, store) = server().await;
+    create(&store, "there", "content").await.unwrap();
+    let version = store.head(&key("there")).await.unwrap().version;
+    let bare = |status| {
+        server.faults().change(|plan| plan.page = Some(Page::refusal(Times::any(1), status, "text/plain", "")));
+    };
+    bare(404);
+    let answer = store.get(&key("gone"), ALL).await;
+    assert!(matches!(answer, Err(StoreError::NotFound { .. })), "{answer:?}");
+    bare(404);
+    let answer = store.head(&key("gone")).await;
+    assert!(matches!(answer, Err(StoreError::NotFound { .. })), "{answer:?}");
+    bare(404);
+    store.delete(&key("gone")).await.unwrap();
+    let unchanged = || PutMode::IfUnchanged(version.clone());
+    bare(404);
+    let answer = store.put(&key("gone"), body("y"), unchanged()).await;
+    assert!(matches!(answer, Err(StoreError::Conflict { .. })), "{answer:?}");
+    bare(412);
+    let answer = create(&store, "there", "other").await;
+    assert!(matches!(answer, Err(StoreError::Conflict { .. })), "{answer:?}");
+    bare(416);
+    let answer = store.get(&key("there"), ByteRange::Part { start: 7, length: 1 }).await;
+    assert!(matches!(answer, Err(StoreError::Unsupported { .. })), "{answer:?}");
+    // Where nobody may list, the doubt stays.
+    let deny = Deny { operation: Operation::ListObjectsV2, keys: KeyPattern::any() };
+    server.faults().change(|plan| plan.deny = vec![deny]);
+    let answer = store.head(&key("gone")).await;
+    assert!(matches!(answer, Err(StoreError::Transient { .. })), "{answer:?}");
+}
+
+#[tokio::test]
 async fn the_first_objects_of_a_session_are_looked_for_after_they_were_written() {
     let server = Server::start(Config::default()).unwrap();
     for count in 0..4_u64 {
@@ -161,19 +234,19 @@ async fn the_first_objects_of_a_session_are_looked_for_after_they_were_written()
             create(&store, &format!("{count}/{number}"), "x").await.unwrap();
         }
         // An answer in the form of S3, from something that keeps nothing.
-        let liar = Page { times: Times::of(Operation::PutObject, 1), etag: "\"0123\"".to_owned(), body: String::new() };
-        server.faults().change(|plan| plan.page_in_200 = Some(liar));
+        let liar = Page::html(Times::of(Operation::PutObject, 1), "\"0123\"", "");
+        server.faults().change(|plan| plan.page = Some(liar));
         let answer = create(&store, &format!("{count}/lost"), "x").await;
         assert_eq!(matches!(answer, Err(StoreError::Transient { .. })), count < 3, "{count}: {answer:?}");
         server.faults().clear();
     }
     // Something that keeps nothing and cannot list either is never believed.
     let store = open(&support::region(&server.url(), "")).await.unwrap();
-    let everything = Page { times: Times::any(u64::MAX), etag: "\"0123\"".to_owned(), body: String::new() };
+    let everything = Page::html(Times::any(u64::MAX), "\"0123\"", "");
     let only_puts = Page { times: Times::of(Operation::PutObject, u64::MAX), ..everything.clone() };
     let refused = FailNext { times: Times::of(Operation::ListObjectsV2, u64::MAX), failure: Failure::status(404) };
     for (page, refusal) in [(everything, None), (only_puts, Some(refused))] {
-        server.faults().change(|plan| (plan.page_in_200, plan.fail_next) = (Some(page), refusal));
+        server.faults().change(|plan| (plan.page, plan.fail_next) = (Some(page), refusal));
         for number in 0..10 {
             let answer = create(&store, &format!("nowhere/{number}"), "x").await;
             assert!(matches!(answer, Err(StoreError::Transient { .. })), "{number}: {answer:?}");

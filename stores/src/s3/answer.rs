@@ -3,7 +3,7 @@
 //! Between this program and a store stand proxies, captive portals, load balancers and names that point to a web server today. Many of
 //! them answer anything with 200 and a page. So an answer counts only if it is one that S3 gives to this request; everything else is
 //! taken for a fault of the way, which is tried again and reported. Only answers of success are judged by their form: one that
-//! refuses stays the refusal that it is, but for a page that says "not there". Source: Amazon S3 API Reference, PutObject,
+//! refuses stays the refusal that it is, but for a page and for a status alone that say "not there" or "already there" (`confirm`). Source: Amazon S3 API Reference, PutObject,
 //! GetObject, HeadObject, DeleteObject, ListObjectsV2.
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;

@@ -57,6 +57,8 @@ pub(crate) enum Class {
     Missing,
     /// The range lies past the end. An answer.
     Range,
+    /// The status of an answer about the object, without the code that S3 gives with it: anything on the way may have said so.
+    Doubtful(Doubt),
     /// The bytes changed on the way.
     Corrupted,
     /// The credentials ran out: fetch new ones.
@@ -69,6 +71,17 @@ pub(crate) enum Class {
     Unsupported,
 }
 
+/// What an answer of which only the status speaks would mean if the store had given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// 404: there is no such object.
+    Missing,
+    /// 412: the condition of a write does not hold.
+    Conflict,
+    /// 416: the range lies past the end.
+    Range,
+}
+
 const NO_RIGHT: &str = "the credentials lack the right to do this: compare the role's policy with the documented one";
 const BAD_KEY: &str = "the store does not accept these credentials: check the access key, the secret key and the clock";
 const NO_BUCKET: &str = "there is no such bucket: check the region's url, or create it";
@@ -76,6 +89,8 @@ const OTHER_REGION: &str = "the bucket lies in another region: set s3_region (an
 const ARCHIVED: &str = "the object was moved to an archive class: restore it there first";
 const LACKS: &str = "the server lacks a feature that this profile uses: choose another profile, such as other";
 const UNTRUSTED: &str = "the server's certificate is not trusted: set ca_file to the authority that signed it";
+const NO_CODE: &str =
+    "no code that S3 gives with it; something else than the store may answer (a proxy, a portal, a wrong endpoint?)";
 const NO_CREDENTIALS: &str =
     "no usable credentials: set credentials_file or aws_profile, or give this machine a role that the SDK finds";
 
@@ -165,6 +180,8 @@ impl Seen {
             "InvalidObjectState" => Class::Misconfigured(ARCHIVED),
             "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => Class::Full,
             "InvalidRange" => Class::Range,
+            // The SDK itself calls every 404 without a body `NotFound`: that is nobody's word.
+            "NoSuchKey" | "NoSuchVersion" => Class::Missing,
             "NotImplemented" => Class::Misconfigured(LACKS),
             _ => self.class_of_status(),
         }
@@ -174,11 +191,11 @@ impl Seen {
         match self.status.unwrap_or(0) {
             301 | 307 => Class::Misconfigured(OTHER_REGION),
             401 | 403 => Class::Misconfigured(NO_RIGHT),
-            404 => Class::Missing,
+            404 => Class::Doubtful(Doubt::Missing),
             408 | 500 | 502 | 503 | 504 => Class::Transient,
             409 => Class::Raced,
-            412 => Class::Conflict,
-            416 => Class::Range,
+            412 => Class::Doubtful(Doubt::Conflict),
+            416 => Class::Doubtful(Doubt::Range),
             429 => Class::Throttled,
             501 => Class::Misconfigured(LACKS),
             507 => Class::Full,
@@ -197,7 +214,9 @@ impl Seen {
             (Class::Missing, Some(key)) => StoreError::NotFound { key: key.clone() },
             (Class::Throttled, _) => StoreError::Throttled { doing, retry_after: self.retry_after },
             (Class::Raced, _) => StoreError::Throttled { doing, retry_after: Some(Duration::from_millis(250)) },
-            (Class::Transient | Class::Expired, _) => StoreError::Transient { doing, source: Box::new(self) },
+            (Class::Transient | Class::Expired | Class::Doubtful(_) | Class::Missing, _) => {
+                StoreError::Transient { doing, source: Box::new(self) }
+            }
             (Class::Corrupted, _) => StoreError::Corrupted { doing, source: Box::new(self) },
             (Class::Full, _) => StoreError::Full { doing, source: Box::new(self) },
             (Class::Misconfigured(advice), _) => {
@@ -206,9 +225,6 @@ impl Seen {
                     _ => advice.to_owned(),
                 };
                 StoreError::Misconfigured { doing, advice, source: Box::new(self) }
-            }
-            (Class::Missing, None) => {
-                StoreError::Misconfigured { doing, advice: NO_BUCKET.to_owned(), source: Box::new(self) }
             }
             (Class::Range | Class::Unsupported | Class::Conflict, _) => {
                 StoreError::Unsupported { doing, why: self.to_string() }
@@ -226,7 +242,10 @@ impl fmt::Display for Seen {
         };
         let code = self.code.as_deref().map(|code| printable(code, 100));
         let words = [status, code].into_iter().flatten().collect::<Vec<_>>().join(" ");
-        let message = printable(&self.message, 300);
+        let mut message = printable(&self.message, 300);
+        if matches!(self.class(), Class::Doubtful(_)) {
+            message.insert_str(0, if message.is_empty() { NO_CODE } else { "no code that S3 gives with it: " });
+        }
         match (words.is_empty(), message.is_empty()) {
             (true, _) => f.write_str(&message),
             (false, true) => f.write_str(&words),
@@ -236,6 +255,17 @@ impl fmt::Display for Seen {
 }
 
 impl Error for Seen {}
+
+impl Doubt {
+    /// The doubt in an error, if the store itself has to be asked about it.
+    pub(crate) fn of(error: &StoreError) -> Option<Self> {
+        let StoreError::Transient { source, .. } = error else { return None };
+        match source.downcast_ref::<Seen>()?.class() {
+            Class::Doubtful(doubt) => Some(doubt),
+            _ => None,
+        }
+    }
+}
 
 /// Why a store that has taken an object cannot be asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,7 +385,8 @@ mod tests {
             (409, "ConditionalRequestConflict", Class::Raced),
             (409, "OperationAborted", Class::Raced),
             (412, "PreconditionFailed", Class::Conflict),
-            (412, "", Class::Conflict),
+            (412, "", Class::Doubtful(Doubt::Conflict)),
+            (412, "Unknown", Class::Doubtful(Doubt::Conflict)),
             (400, "BadDigest", Class::Corrupted),
             (400, "XAmzContentSHA256Mismatch", Class::Corrupted),
             (400, "InvalidDigest", Class::Corrupted),
@@ -366,12 +397,16 @@ mod tests {
             (403, "SignatureDoesNotMatch", Class::Misconfigured(BAD_KEY)),
             (404, "NoSuchBucket", Class::Misconfigured(NO_BUCKET)),
             (404, "NoSuchKey", Class::Missing),
-            (404, "", Class::Missing),
+            (404, "NoSuchVersion", Class::Missing),
+            (404, "", Class::Doubtful(Doubt::Missing)),
+            (404, "NotFound", Class::Doubtful(Doubt::Missing)),
+            (404, "Unknown", Class::Doubtful(Doubt::Missing)),
             (301, "PermanentRedirect", Class::Misconfigured(OTHER_REGION)),
             (400, "AuthorizationHeaderMalformed", Class::Misconfigured(OTHER_REGION)),
             (403, "InvalidObjectState", Class::Misconfigured(ARCHIVED)),
             (501, "NotImplemented", Class::Misconfigured(LACKS)),
             (416, "InvalidRange", Class::Range),
+            (416, "", Class::Doubtful(Doubt::Range)),
             (507, "", Class::Full),
             (400, "InvalidArgument", Class::Unsupported),
         ] {
@@ -393,6 +428,7 @@ mod tests {
             (answer(403, "AccessDenied"), Unseen::NoRight),
             (answer(403, ""), Unseen::NoStore),
             (answer(404, "NoSuchBucket"), Unseen::NoStore),
+            (answer(404, "NotFound"), Unseen::NoStore),
             (answer(301, ""), Unseen::NoStore),
             (answer(200, ""), Unseen::NoStore),
             (answer(400, "InvalidArgument"), Unseen::NoStore),
@@ -401,6 +437,20 @@ mod tests {
             assert_eq!(Unseen::of(&seen.clone().into_error("list".to_owned(), None)), unseen, "{seen:?}");
         }
         assert!(is_judged_by_form(401) && is_judged_by_form(403));
+    }
+
+    #[test]
+    fn a_status_alone_says_nothing_about_an_object() {
+        let key: ObjectKey = "log/1".parse().unwrap();
+        for (status, doubt) in [(404, Doubt::Missing), (412, Doubt::Conflict), (416, Doubt::Range)] {
+            for about in [Some(&key), None] {
+                let error = answer(status, "").into_error("read log/1".to_owned(), about);
+                assert!(matches!(&error, StoreError::Transient { source, .. } if source.to_string().contains("proxy")));
+                assert_eq!(Doubt::of(&error), Some(doubt), "{status} {about:?}");
+            }
+        }
+        assert_eq!(Doubt::of(&answer(404, "NoSuchKey").into_error("read log/1".to_owned(), Some(&key))), None);
+        assert_eq!(Doubt::of(&answer(503, "").into_error("read log/1".to_owned(), Some(&key))), None);
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl S3Store {
         let what = What::of(format!("delete {key} from {self}"), key);
         let sent = self.send(what, Asked::Delete, ByteCount::ZERO, |watch| request.interceptor(watch).send());
         let refused = match sent.await {
+            // Only by its code: a version that is listed cannot be looked for by a listing of names.
             Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
             Err(error @ StoreError::Misconfigured { .. }) => error,
             Err(error) => return Err(error),
@@ -91,7 +92,10 @@ impl S3Store {
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("look at the lock of {key} in {self}"), key);
         let sent = self.send(what, Asked::Head, ByteCount::ZERO, |watch| request.interceptor(watch).send());
-        let (answer, watch) = sent.await?;
+        let (answer, watch) = match sent.await {
+            Ok(answered) => answered,
+            Err(error) => return Err(self.confirmed(key, error).await),
+        };
         Ok(Held {
             until: answer.object_lock_retain_until_date.as_ref().and_then(time),
             legal: answer.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod client;
+pub(crate) mod confirm;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod lock;

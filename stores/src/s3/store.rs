@@ -325,12 +325,13 @@ impl Store for S3Store {
         // The buffer is shared, not copied: by all regions and all attempts.
         let request = request.body(ByteStream::from(body.bytes)).customize();
         let what = What { doing: doing.clone(), key: Some(key), payload: Some(body.sha256) };
-        let answer = self.send(what, Asked::Put, length, |watch| request.interceptor(watch).send()).await;
-        let (answer, watch) = answer.map_err(|error| match error {
+        let (answer, watch) = match self.send(what, Asked::Put, length, |watch| request.interceptor(watch).send()).await
+        {
+            Ok(answered) => answered,
             // `If-Match` on an object that is gone is answered with 404: it is not the version that was read.
-            StoreError::NotFound { key } if replaces => StoreError::Conflict { key },
-            other => other,
-        })?;
+            Err(StoreError::NotFound { key }) if replaces => return Err(StoreError::Conflict { key }),
+            Err(error) => return Err(self.confirmed_write(key, &mode, error).await),
+        };
         // Without a tag it would be no answer of S3.
         let version = ObjectVersion(answer.e_tag.unwrap_or_default());
         self.read_back(key, length, &version)
@@ -352,10 +353,14 @@ impl Store for S3Store {
             let (answer, _) = sent.await?;
             body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
         };
-        tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+        let read = tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let seen = Seen::broken_off(format!("not complete within {limit:?}"));
             Err(seen.into_error(doing.clone(), Some(key)))
-        })
+        });
+        match read {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(self.confirmed_read(key, range, error).await),
+        }
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
@@ -363,7 +368,10 @@ impl Store for S3Store {
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("look at {key} in {self}"), key);
         let sent = self.send(what, Asked::Head, ByteCount::ZERO, |watch| request.interceptor(watch).send());
-        let (answer, _) = sent.await?;
+        let answer = match sent.await {
+            Ok((answer, _)) => answer,
+            Err(error) => return Err(self.confirmed(key, error).await),
+        };
         Ok(ObjectMeta {
             size: size(answer.content_length),
             modified: answer.last_modified.as_ref().and_then(time),
@@ -410,8 +418,11 @@ impl Store for S3Store {
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("delete {key} from {self}"), key);
         match self.send(what, Asked::Delete, ByteCount::ZERO, |watch| request.interceptor(watch).send()).await {
-            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+            Err(error) => match self.confirmed(key, error).await {
+                StoreError::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
         }
     }
 
