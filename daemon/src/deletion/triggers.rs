@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use lifeboat_repository::log::records::{BackupKind, BackupRecord, DamageRecord, RecordBody};
-use lifeboat_repository::log::{RegionLog, VoidSweep};
+use lifeboat_repository::log::records::{BackupKind, BackupRecord};
+use lifeboat_repository::log::{OpenDamage, OpenRecord, RegionLog, VoidSweep};
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, UtcTime};
 
 use crate::deletion::standstill::Trigger;
@@ -70,21 +70,13 @@ impl SeenDamage {
     /// What is left of the damage in a region's log. Damage of a backup that is gone concerns nobody.
     #[must_use]
     pub(crate) fn of(region: &RegionName, log: &RegionLog, now: UtcTime) -> Option<Self> {
-        let mut open: Vec<(UtcTime, &DamageRecord)> = Vec::new();
-        for entry in log.entries() {
-            match &entry.record.body {
-                RecordBody::Damage(damage) => open.push((entry.record.origin.time, damage)),
-                RecordBody::Healed(healed) => open.retain(|(_, damage)| match &damage.backup {
-                    Some(backup) => !healed.backups.contains(backup),
-                    None => !healed.backups.is_empty(),
-                }),
-                _ => {}
-            }
-        }
         let state = log.state(now);
-        open.retain(|(_, damage)| damage.backup.as_ref().is_none_or(|id| state.backups.contains_key(id)));
-        let (since, _) = *open.first()?;
-        let objects = open.iter().fold(0, |sum: u64, (_, damage)| sum.saturating_add(damage.count));
+        let concerns =
+            |open: &OpenRecord<'_>| open.damage.backup.as_ref().is_none_or(|id| state.backups.contains_key(id));
+        let damage = OpenDamage::of(log);
+        let open: Vec<OpenRecord<'_>> = damage.iter().filter(concerns).collect();
+        let since = open.first()?.time;
+        let objects = open.iter().fold(0, |sum: u64, open| sum.saturating_add(open.damage.count));
         Some(Self { region: region.clone(), objects, since })
     }
 }

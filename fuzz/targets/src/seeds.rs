@@ -85,7 +85,11 @@ fn records() -> Vec<(Party, String, String)> {
             "damage",
             format!(r#""backup":"{backup}","objects":["data/{backup}/index-0000.lbx"],"count":1,"found_by":"scrub""#),
         ),
-        (Party::Pruner, "healed", format!(r#""backups":["{backup}"],"objects":1,"bytes":1048576,"from":"us""#)),
+        (
+            Party::Pruner,
+            "healed",
+            format!(r#""backups":["{backup}"],"settles":[1],"objects":1,"bytes":1048576,"from":"us""#),
+        ),
         (
             Party::Writer,
             "audit",

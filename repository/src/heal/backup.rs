@@ -173,7 +173,7 @@ impl Inventory {
     fn wanted(&self, task: &BackupTask) -> Vec<(ObjectKey, Sha256Digest, Place)> {
         let is_suspect = |key: &ObjectKey| match &task.lack {
             Lack::Record => false,
-            Lack::Objects { named, complete } => *complete == Completeness::Some || named.contains(key),
+            Lack::Objects { named, complete, .. } => *complete == Completeness::Some || named.contains(key),
         };
         let place = |key: &ObjectKey| match self.present.get(key) {
             None => Some(Place::Empty),

@@ -48,6 +48,8 @@ pub enum Lack {
         named: BTreeSet<ObjectKey>,
         /// Whether these are all.
         complete: Completeness,
+        /// Places of the `damage` records that say so; none of what only a listing shows.
+        records: BTreeSet<u64>,
     },
 }
 
@@ -60,6 +62,8 @@ pub struct RecordPlan {
     pub common: Vec<Draft>,
     /// Damaged objects that belong to no backup: WAL and its keys.
     pub wal_damage: BTreeSet<ObjectKey>,
+    /// The `damage` records that name them, by their places; what only a listing shows is in none.
+    pub wal_records: BTreeMap<u64, Vec<ObjectKey>>,
     /// Backups of which two signed records disagree: which one is right must not be guessed.
     pub disputed: BTreeSet<BackupId>,
     /// Backups that exist in the region with damaged or missing objects, and that no other region has.
@@ -123,9 +127,11 @@ pub fn plan_records(
         there.is_some_and(|there| !lacks.contains_key(backup) && there.record.integrity() == Integrity::Intact)
     };
     let can_restore = if state.backups.keys().any(whole) { CanRestore::Yes } else { CanRestore::No };
+    let wal_records = damaged_wal(target);
     let mut plan = RecordPlan {
         common: common_records(target, sources),
-        wal_damage: damaged_wal(target).into_iter().chain(missing.of_wal.iter().cloned()).collect(),
+        wal_damage: wal_records.values().flatten().chain(&missing.of_wal).cloned().collect(),
+        wal_records,
         can_restore,
         ..RecordPlan::default()
     };
@@ -179,10 +185,10 @@ fn damaged(target: &RegionLog, state: &RegionState, missing: &Missing, backup: &
     if on_record.is_none() && listed.is_none() {
         return None;
     }
-    let none = || DamagedObjects { named: BTreeSet::new(), complete: Completeness::All };
-    let DamagedObjects { mut named, complete } = on_record.unwrap_or_else(none);
+    let none = || DamagedObjects { named: BTreeSet::new(), complete: Completeness::All, records: BTreeSet::new() };
+    let DamagedObjects { mut named, complete, records } = on_record.unwrap_or_else(none);
     named.extend(listed.into_iter().flatten().cloned());
-    Some(Lack::Objects { named, complete })
+    Some(Lack::Objects { named, complete, records })
 }
 
 /// Records about the whole repository that the target missed. What happens in one region stays in its log: what it forgot,

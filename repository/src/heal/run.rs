@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
 use crate::heal::pass_on::PassOn;
-use crate::heal::plan::{BackupTask, Rank, RecordPlan, plan_records};
+use crate::heal::plan::{BackupTask, Lack, Rank, RecordPlan, plan_records};
 use crate::heal::presence::{PresenceReport, check_presence};
 use crate::heal::report::{HealEnd, HealError, HealPreview, HealReport};
 use crate::heal::scope::HealScope;
@@ -24,7 +25,7 @@ use crate::heal::writer_guard::WriterGuard;
 use crate::log::append::Draft;
 use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
-use crate::log::records::care::{BACKUPS_MAX, HealedRecord};
+use crate::log::records::care::{BACKUPS_MAX, HealedRecord, SETTLED_MAX};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
@@ -97,7 +98,7 @@ pub async fn heal_region(
         report: HealReport::default(),
         missing: damage,
         moved: Moved::default(),
-        wal_damage: WalDamage::None,
+        settled: BTreeSet::new(),
         floors,
         since_look: 0,
         holder: None,
@@ -142,17 +143,6 @@ async fn compare(
     lack.map_err(|source| HealError::List { region: target.store.name.clone(), source })
 }
 
-/// Whether damage outside of backups is fixed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WalDamage {
-    /// There is none.
-    None,
-    /// Some of it stays.
-    Stays,
-    /// All of it is fixed.
-    Fixed,
-}
-
 struct Run<'a> {
     target: &'a mut HealRegion,
     sources: &'a [HealRegion],
@@ -166,7 +156,8 @@ struct Run<'a> {
     /// What a listing of the target did not show before.
     missing: Vec<FoundDamage>,
     moved: Moved,
-    wal_damage: WalDamage,
+    /// Places of the `damage` records that are mended: of those that stood in the log when the run began.
+    settled: BTreeSet<u64>,
     floors: BTreeMap<TimelineId, Lsn>,
     since_look: u64,
     holder: Option<RegionName>,
@@ -237,21 +228,22 @@ impl<'a> Run<'a> {
     }
 
     async fn damaged_wal(&mut self) {
-        let damaged = std::mem::take(&mut self.plan.wal_damage);
-        if damaged.is_empty() {
-            return;
-        }
-        self.wal_damage = WalDamage::Fixed;
-        for key in damaged {
+        let mut mended = BTreeSet::new();
+        for key in std::mem::take(&mut self.plan.wal_damage) {
             self.tools.progress.doing(format!("damaged {key}"));
             let healed = heal_damaged_wal(self.copier, &key, &self.target.log, &self.floors).await;
-            if healed.is_err() {
-                self.wal_damage = WalDamage::Stays;
-            }
+            let is_mended = healed.is_ok();
             if self.took_wal(key.to_string(), healed) == Next::End {
-                return;
+                break;
+            }
+            if is_mended {
+                mended.insert(key);
             }
         }
+        // What a record counts and does not name is found anew by the next scrub.
+        let records = std::mem::take(&mut self.plan.wal_records);
+        let is_mended = |(_, keys): &(u64, Vec<ObjectKey>)| keys.iter().all(|key| mended.contains(key));
+        self.settled.extend(records.into_iter().filter(is_mended).map(|(place, _)| place));
     }
 
     /// Backups and WAL, in the order in which they close holes.
@@ -299,6 +291,9 @@ impl<'a> Run<'a> {
                 self.moved.add(&moved);
                 self.holder = task.holders.first().cloned();
                 self.report.backups.push(id.clone());
+                if let Lack::Objects { records, .. } = &task.lack {
+                    self.settled.extend(records);
+                }
                 Next::GoOn
             }
             Err(HealBackupError::Copy(error)) => self.failed(format!("backup {id}"), &error),
@@ -384,8 +379,9 @@ impl<'a> Run<'a> {
         Next::End
     }
 
-    /// Records what was healed. Without it nothing is lost but the knowledge: damage that is settled is found intact
-    /// by the next run, which records that.
+    /// Records what was healed. Without it nothing is lost but the knowledge: damage that is mended is found intact
+    /// by the next run, which records that. Only the `damage` records that this run has acted on are settled, not what was
+    /// recorded meanwhile.
     async fn finish(mut self) -> Result<HealReport, HealError> {
         let Moved { objects, bytes, .. } = self.moved;
         self.report.damage = self.copier.damage();
@@ -397,19 +393,17 @@ impl<'a> Run<'a> {
         self.report.from = self.moved.mostly_from().or(self.holder.take());
         let from = self.report.from.clone().or_else(|| self.sources.first().map(|source| source.store.name.clone()));
         let Some(from) = from else { return Ok(self.report) };
+        let settled: Vec<u64> = std::mem::take(&mut self.settled).into_iter().collect();
+        let (mut backups, mut settled) = (self.report.backups.chunks(BACKUPS_MAX), settled.chunks(SETTLED_MAX));
         let mut records = Vec::new();
-        for backups in self.report.backups.chunks(BACKUPS_MAX) {
-            records.push(HealedRecord { backups: backups.to_vec(), objects, bytes, from: from.clone() });
-        }
-        // A record without backups settles all damage outside of them.
-        let is_about_wal = match self.wal_damage {
-            WalDamage::Fixed => true,
-            WalDamage::Stays => false,
-            WalDamage::None => records.is_empty() && objects > 0,
-        };
-        if is_about_wal {
-            let (backups, objects) = (Vec::new(), self.report.wal_objects);
-            records.push(HealedRecord { backups, objects, bytes, from });
+        loop {
+            let (some, places) = (backups.next(), settled.next());
+            let is_about_wal = records.is_empty() && objects > 0;
+            if some.is_none() && places.is_none() && !is_about_wal {
+                break;
+            }
+            let (backups, settles) = (some.unwrap_or_default().to_vec(), places.unwrap_or_default().to_vec());
+            records.push(HealedRecord { backups, settles, objects, bytes, from: from.clone() });
         }
         for record in records {
             let draft = self.draft(RecordBody::Healed(record));

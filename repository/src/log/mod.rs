@@ -23,7 +23,7 @@ pub(crate) mod statement;
 pub(crate) mod witness;
 
 pub use self::append::{Attempt, Draft};
-pub use self::damage::{Completeness, FoundDamage};
+pub use self::damage::{Completeness, FoundDamage, OpenDamage, OpenRecord};
 pub use self::descriptor::{Descriptor, DescriptorError};
 pub use self::error::LogError;
 pub use self::link::{LogEntry, LogHead};

@@ -6,6 +6,7 @@ use lifeboat_vocabulary::{BackupId, Lsn, TimelineId, UtcTime};
 
 use crate::format::ids::HoldId;
 use crate::format::key_name::KeyName;
+use crate::log::damage::OpenDamage;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::care::{ForgetRecord, HoldRecord, PolicyText, SweepIntentRecord, WalFloor};
 use crate::log::records::record::{Origin, RecordBody};
@@ -46,7 +47,7 @@ pub struct BackupState {
     pub seq: u64,
     /// Whether it is to leave.
     pub leaving: Option<Leaving>,
-    /// Place of the last `damage` record that names it, if nothing healed it since.
+    /// Place of the last `damage` record that names it and that no `healed` record settles.
     pub damaged: Option<u64>,
     /// The holds on it that are in force.
     pub held: BTreeSet<HoldId>,
@@ -99,7 +100,7 @@ impl RegionLog {
     }
 
     pub(crate) fn state_without_holds(&self) -> RegionState {
-        let mut state = RegionState::default();
+        let (mut state, mut damage) = (RegionState::default(), OpenDamage::default());
         for entry in self.entries() {
             let (seq, time) = (entry.record.link.seq, entry.record.origin.time);
             match &entry.record.body {
@@ -118,12 +119,10 @@ impl RegionLog {
                 }
                 // Who holds a backup that is to leave wants it to stay: after the hold, it has to be forgotten anew.
                 RecordBody::Hold(hold) => state.change(&hold.backup, |backup| backup.leaving = None),
-                RecordBody::Damage(damage) => {
-                    let backup = damage.backup.as_ref();
-                    backup.into_iter().for_each(|id| state.change(id, |backup| backup.damaged = Some(seq)));
-                }
-                RecordBody::Healed(healed) => {
-                    healed.backups.iter().for_each(|id| state.change(id, |backup| backup.damaged = None));
+                RecordBody::Damage(_) | RecordBody::Healed(_) => {
+                    for id in damage.note(&entry.record) {
+                        state.change(id, |backup| backup.damaged = damage.last_of(id));
+                    }
                 }
                 RecordBody::Init(_)
                 | RecordBody::WalEpoch(_)

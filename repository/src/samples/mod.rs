@@ -198,6 +198,7 @@ pub(crate) fn care_entries() -> Vec<Record> {
         RecordBody::Damage(DamageRecord { backup: None, ..damage }),
         RecordBody::Healed(HealedRecord {
             backups: vec![backup.clone()],
+            settles: vec![3, 4],
             objects: 2,
             bytes,
             from: "us".parse().unwrap(),

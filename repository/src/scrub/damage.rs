@@ -71,7 +71,12 @@ impl DamageReporter<'_> {
         }
         let mut new = 0;
         for (backup, keys) in by_backup {
-            let known = backup.as_ref().map_or_else(|| damaged_wal(log), |backup| damaged_objects(log, backup).named);
+            // An object that is damaged once more while it is healed goes on record with the next scrub: the open record is that
+            // of the first time.
+            let known = match &backup {
+                Some(backup) => damaged_objects(log, backup).named,
+                None => damaged_wal(log).into_values().flatten().collect(),
+            };
             let keys: Vec<ObjectKey> = keys.difference(&known).cloned().collect();
             for objects in keys.chunks(OBJECTS_NAMED_MAX) {
                 let count = objects.len() as u64;

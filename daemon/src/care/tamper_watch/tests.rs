@@ -129,22 +129,27 @@ async fn damage_that_nothing_heals_freezes_deletion() {
     let damage = |backup, count| {
         RecordBody::Damage(DamageRecord { backup, objects: Vec::new(), count, found_by: FoundBy::Scrub })
     };
-    let healed = |backups| {
+    let healed = |backups, settles| {
         let (from, bytes) = ("b".parse().unwrap(), ByteCount::from_mib(1));
-        RecordBody::Healed(HealedRecord { backups, objects: 3, bytes, from })
+        RecordBody::Healed(HealedRecord { backups, settles, objects: 3, bytes, from })
     };
     scene.regions.append("a", "2026-11-21T03:00:00Z", damage(Some(id.clone()), 3)).await;
-    scene.regions.append("a", "2026-11-21T03:20:00Z", healed(vec![id.clone()])).await;
+    scene.regions.append("a", "2026-11-21T03:20:00Z", healed(vec![id.clone()], vec![2])).await;
     scene.look("2026-11-21T06:00:00Z").await;
     assert_eq!(scene.frozen(), [], "it was healed");
     scene.regions.append("a", "2026-11-21T07:00:00Z", damage(Some(id.clone()), 1)).await;
+    scene.regions.append("a", "2026-11-21T07:05:00Z", healed(vec![id.clone()], vec![])).await;
     scene.regions.append("a", "2026-11-21T07:10:00Z", damage(None, 1)).await;
     scene.look("2026-11-21T09:00:00Z").await;
     assert_eq!(scene.frozen(), [], "two objects");
     scene.regions.append("a", "2026-11-21T09:10:00Z", damage(Some(id), 1)).await;
     for _ in 0..2 {
         scene.look("2026-11-21T09:20:00Z").await;
-        assert_eq!(scene.frozen(), [Trigger::VerifyFailures]);
+        assert_eq!(
+            scene.frozen(),
+            [Trigger::VerifyFailures],
+            "a healed record that names none of them settles nothing"
+        );
     }
 }
 

@@ -71,24 +71,38 @@ async fn damage_is_outstanding_until_it_is_healed() {
         let objects = objects.iter().map(|text| key(text)).collect();
         RecordBody::Damage(DamageRecord { backup, objects, count, found_by: FoundBy::Scrub })
     };
-    let healed = |backups: Vec<BackupId>| {
+    let healed = |backups: Vec<BackupId>, settles| {
         let (bytes, from) = (lifeboat_vocabulary::ByteCount::ZERO, "a".parse().unwrap());
-        RecordBody::Healed(HealedRecord { backups, objects: 1, bytes, from })
+        RecordBody::Healed(HealedRecord { backups, settles, objects: 1, bytes, from })
     };
     let id = || Some(record.backup.clone());
     scene.append(1, damage(id(), &["data/x"], 1)).await;
     scene.append(1, damage(None, &["wal/y"], 1)).await;
     let found = plan(&scene, 1, &[0]).await;
-    let objects =
-        |names: &[&str], complete| Lack::Objects { named: names.iter().map(|text| key(text)).collect(), complete };
-    assert_eq!(found.backups[0].lack, objects(&["data/x"], Completeness::All));
+    let objects = |names: &[&str], complete, records: &[u64]| {
+        let (named, records) = (names.iter().map(|text| key(text)).collect(), records.iter().copied().collect());
+        Lack::Objects { named, complete, records }
+    };
+    assert_eq!(found.backups[0].lack, objects(&["data/x"], Completeness::All, &[3]));
     assert_eq!(found.wal_damage, [key("wal/y")].into());
+    assert_eq!(found.wal_records, [(4, vec![key("wal/y")])].into());
     scene.append(1, damage(id(), &["data/z"], 5)).await;
-    assert_eq!(plan(&scene, 1, &[0]).await.backups[0].lack, objects(&["data/x", "data/z"], Completeness::Some));
-    scene.append(1, healed(vec![record.backup.clone()])).await;
+    assert_eq!(
+        plan(&scene, 1, &[0]).await.backups[0].lack,
+        objects(&["data/x", "data/z"], Completeness::Some, &[3, 5])
+    );
+    scene.append(1, healed(vec![record.backup.clone()], vec![3])).await;
+    assert_eq!(plan(&scene, 1, &[0]).await.backups[0].lack, objects(&["data/z"], Completeness::Some, &[5]));
+    scene.append(1, healed(vec![record.backup.clone()], vec![5])).await;
     let found = plan(&scene, 1, &[0]).await;
     assert_eq!((found.backups.len(), found.wal_damage.len()), (0, 1), "healing a backup says nothing about WAL");
-    scene.append(1, healed(vec![])).await;
+    scene.append(1, healed(vec![], vec![])).await;
+    assert_eq!(
+        plan(&scene, 1, &[0]).await.wal_damage.len(),
+        1,
+        "WAL that was copied says nothing about what was damaged"
+    );
+    scene.append(1, healed(vec![], vec![4])).await;
     assert_eq!(plan(&scene, 1, &[0]).await.wal_damage.len(), 0);
 }
 

@@ -18,6 +18,8 @@ use crate::log::records::record::RecordBody;
 use crate::samples;
 use crate::samples::heal::{MIB, Scene};
 
+mod claims;
+
 const START: u64 = 16 * MIB;
 
 /// Region 0 has everything; region 1 was away for the second backup and the WAL since; region 2 is as good as 0.

@@ -22,6 +22,8 @@ pub(crate) const EPOCHS_SWEPT_MAX: usize = 10_000;
 const FLOORS_MAX: usize = 1000;
 /// Objects that a `damage` record names at most; it counts all.
 pub(crate) const OBJECTS_NAMED_MAX: usize = 100;
+/// Places of `damage` records that one `healed` record settles at most.
+pub(crate) const SETTLED_MAX: usize = 10_000;
 /// The longest reason that a person gives, in **bytes**.
 pub const REASON_BYTES_MAX: usize = 500;
 /// The longest name of a person, in **bytes**.
@@ -189,9 +191,13 @@ pub enum FoundBy {
 /// Objects of this region were restored from another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealedRecord {
-    /// The backups that are whole again: all `damage` records before this one are settled for them.
+    /// The backups that it was done for.
     #[serde(with = "as_texts", default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<BackupId>,
+    /// Places in this log of the `damage` records that are mended, at most `SETTLED_MAX`. No other is: what was found while
+    /// the healing ran stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settles: Vec<u64>,
     /// Objects that were copied.
     pub objects: u64,
     /// Their size in **bytes**.
@@ -341,10 +347,16 @@ impl DamageRecord {
 }
 
 impl HealedRecord {
-    /// What contradicts itself, if anything does.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
+    /// What contradicts itself, if anything does; `seq` is its place in the log.
+    pub(crate) fn check(&self, seq: u64) -> Result<(), &'static str> {
         if self.backups.len() > BACKUPS_MAX || !each_once(&self.backups) {
             return Err("it heals a backup twice, or too many at once");
+        }
+        if self.settles.len() > SETTLED_MAX || !each_once(&self.settles) {
+            return Err("it settles a record twice, or too many at once");
+        }
+        if self.settles.iter().any(|place| !(1..seq).contains(place)) {
+            return Err("it settles damage that was not recorded before it");
         }
         Ok(())
     }

@@ -344,7 +344,7 @@ impl Record {
             RecordBody::Hold(hold) => hold.check().or_else(contradiction),
             RecordBody::Release(release) => release.check().or_else(contradiction),
             RecordBody::Damage(damage) => damage.check().or_else(contradiction),
-            RecordBody::Healed(healed) => healed.check().or_else(contradiction),
+            RecordBody::Healed(healed) => healed.check(*seq).or_else(contradiction),
             RecordBody::Audit(audit) => audit.check().or_else(contradiction),
             RecordBody::Signer(signer) => signer.check().or_else(contradiction),
             RecordBody::Copy(copy) => copy.check().or_else(contradiction),

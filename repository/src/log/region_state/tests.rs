@@ -56,9 +56,9 @@ fn damage(backup: Option<&str>) -> RecordBody {
     RecordBody::Damage(DamageRecord { backup, objects: Vec::new(), count: 1, found_by: FoundBy::Scrub })
 }
 
-fn healed(backup: &str) -> RecordBody {
+fn healed(backup: &str, settles: &[u64]) -> RecordBody {
     let (objects, bytes, from) = (1, ByteCount::from_bytes(1), "us".parse().unwrap());
-    RecordBody::Healed(HealedRecord { backups: vec![id(backup)], objects, bytes, from })
+    RecordBody::Healed(HealedRecord { backups: vec![id(backup)], settles: settles.to_vec(), objects, bytes, from })
 }
 
 /// A log of these records behind the first; record `n` of them stands at place `n + 1`. Written by somebody who looks at
@@ -178,9 +178,17 @@ async fn damage_is_reported_until_it_is_healed() {
     for (why, history, expected) in [
         ("found", vec![backup(OLD), damage(Some(OLD))], Some(2)),
         ("found again", vec![backup(OLD), damage(Some(OLD)), damage(Some(OLD))], Some(3)),
-        ("healed", vec![backup(OLD), damage(Some(OLD)), healed(OLD)], None),
-        ("found after it was healed", vec![backup(OLD), healed(OLD), damage(Some(OLD))], Some(3)),
-        ("another one healed", vec![backup(OLD), damage(Some(OLD)), healed(NEW)], Some(2)),
+        ("healed", vec![backup(OLD), damage(Some(OLD)), healed(OLD, &[2])], None),
+        ("found after it was healed", vec![backup(OLD), healed(OLD, &[]), damage(Some(OLD))], Some(3)),
+        ("another one healed", vec![backup(OLD), damage(Some(OLD)), healed(NEW, &[])], Some(2)),
+        (
+            "found while it was healed",
+            vec![backup(OLD), damage(Some(OLD)), damage(Some(OLD)), healed(OLD, &[2])],
+            Some(3),
+        ),
+        ("the later one healed", vec![backup(OLD), damage(Some(OLD)), damage(Some(OLD)), healed(OLD, &[3])], Some(2)),
+        ("both healed", vec![backup(OLD), damage(Some(OLD)), damage(Some(OLD)), healed(OLD, &[3, 2])], None),
+        ("the backup named alone", vec![backup(OLD), damage(Some(OLD)), healed(OLD, &[])], Some(2)),
         ("damage in the stream of WAL", vec![backup(OLD), damage(None)], None),
     ] {
         assert_eq!(state(&history).await.backups[&id(OLD)].damaged, expected, "{why}");

@@ -60,7 +60,7 @@ fn records_about_care_are_small_and_read_as_documented() {
         ("release", r#""hold":"d0d1d2d3d4d5d6d7","reason":"case closed","owner":"mia""#.to_owned()),
         ("damage", format!(r#""backup":"{id}","objects":{shard},"count":2,"found_by":"scrub""#)),
         ("damage", format!(r#""objects":{shard},"count":2,"found_by":"scrub""#)),
-        ("healed", format!(r#""backups":["{id}"],"objects":2,"bytes":1048576,"from":"us""#)),
+        ("healed", format!(r#""backups":["{id}"],"settles":[3,4],"objects":2,"bytes":1048576,"from":"us""#)),
         (
             "audit",
             r#""action":"pause","subject":"delete","reason":"moving the bucket","owner":"mia","expires":"2026-11-21T02:00:00Z""#
@@ -105,6 +105,9 @@ fn records_about_care_that_contradict_themselves_are_refused() {
         (DAMAGE, "/count", 0.into(), "it counts fewer damaged objects than it has"),
         (DAMAGE, "/objects", vec![Value::from("log/x"); 101].into(), "it names too many damaged objects"),
         (HEALED, "/backups", twice("20261120T020003Z-5f1c09ab".into()), "it heals a backup twice, or too many"),
+        (HEALED, "/settles", twice(3.into()), "it settles a record twice, or too many"),
+        (HEALED, "/settles", vec![Value::from(0)].into(), "it settles damage that was not recorded before it"),
+        (HEALED, "/settles", vec![Value::from(5)].into(), "it settles damage that was not recorded before it"),
         (KEEP, "/backups", none(), "it keeps nothing, too many backups at once, or one twice"),
         (KEEP, "/backups", twice("20261120T020003Z-5f1c09ab".into()), "it keeps nothing, too many backups at once"),
         (AUDIT, "/action", "Do it".into(), "its action is not a word"),
@@ -126,6 +129,7 @@ fn records_about_care_that_contradict_themselves_are_refused() {
         (HOLD, "/hold", "d0".into()),
         (HOLD, "/expires", Value::Null),
         (HEALED, "/from", "No Region".into()),
+        (HEALED, "/settles", vec![Value::from(-1)].into()),
     ] {
         let mut json = entry(record);
         *json.pointer_mut(pointer).unwrap() = value;
@@ -152,13 +156,21 @@ fn the_largest_records_fit_into_a_note() {
     let floors: Vec<_> = (1..).map(floor).take(FLOORS_MAX).collect();
     let intent = SweepIntentRecord {
         backups: backups.clone().take(BACKUPS_MAX).collect(),
-        leftovers: backups.skip(BACKUPS_MAX).take(BACKUPS_MAX).collect(),
+        leftovers: backups.clone().skip(BACKUPS_MAX).take(BACKUPS_MAX).collect(),
         epochs: (0..EPOCHS_SWEPT_MAX).map(|number| EpochId::from_bytes((number as u128).to_be_bytes())).collect(),
         wal: floors.clone(),
         slices: floors,
     };
-    for body in [RecordBody::Forget(forget), RecordBody::SweepIntent(intent)] {
-        let record = Record { body, ..samples::care_entries().swap_remove(0) };
+    let healed = HealedRecord {
+        backups: backups.take(BACKUPS_MAX).collect(),
+        settles: (1..=SETTLED_MAX as u64).map(|place| place + 900_000).collect(),
+        objects: u64::MAX,
+        bytes: ByteCount::from_bytes(u64::MAX),
+        from: "us".parse().unwrap(),
+    };
+    for body in [RecordBody::Forget(forget), RecordBody::SweepIntent(intent), RecordBody::Healed(healed)] {
+        let mut record = Record { body, ..samples::care_entries().swap_remove(0) };
+        record.link.seq = 999_999;
         let note = crate::log::note::sign(&record.to_text().unwrap(), &[&samples::signer()]).unwrap();
         assert!(note.len() <= crate::log::note::NOTE_BYTES_MAX, "{}: {}", record.body.kind(), note.len());
     }

@@ -1,0 +1,130 @@
+//! A `healed` record says no more than the run has mended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_stores::{Hooks, ObjectKey, Request, Step, Store, WithHooks};
+use lifeboat_vocabulary::{BackupId, SystemClock};
+
+use super::super::*;
+use super::{START, scene};
+
+use crate::format::layout;
+use crate::log::damage::{damaged_objects, damaged_wal};
+use crate::log::records::care::{DamageRecord, FoundBy};
+use crate::samples;
+use crate::samples::heal::{MIB, Scene};
+
+/// A scrub that puts damage on record while the first object is being healed.
+struct ScrubBeside {
+    memory: Arc<dyn Store>,
+    region: String,
+    found: RecordBody,
+    is_done: AtomicBool,
+}
+
+#[async_trait]
+impl Hooks for ScrubBeside {
+    async fn before(&self, request: Request<'_>) -> Step {
+        let is_object = matches!(request, Request::Put { key, .. } if !key.as_str().starts_with("log/"));
+        if is_object && !self.is_done.swap(true, Ordering::SeqCst) {
+            let draft = Draft { origin: samples::origin(90), body: self.found.clone() };
+            let mut log = RegionLog::read(&*self.memory, samples::wal::trust(&self.region)).await.unwrap();
+            log.append(&*self.memory, &samples::signer(), &draft).await.unwrap();
+        }
+        Step::Pass
+    }
+}
+
+fn damage(backup: Option<&BackupId>, object: &ObjectKey) -> RecordBody {
+    let (backup, objects) = (backup.cloned(), vec![object.clone()]);
+    RecordBody::Damage(DamageRecord { backup, objects, count: 1, found_by: FoundBy::Scrub })
+}
+
+/// Heals region 1 from the others, by what its log says; meanwhile a scrub finds `found`.
+async fn heal_beside_a_scrub(scene: &Scene, found: RecordBody) -> HealReport {
+    let mut target = scene.region(1).await;
+    let region = &scene.archive.regions[1];
+    let scrub = ScrubBeside {
+        memory: Arc::clone(&region.memory) as Arc<dyn Store>,
+        region: region.name.to_string(),
+        found,
+        is_done: AtomicBool::new(false),
+    };
+    target.store.store = Arc::new(WithHooks::new(Arc::clone(&target.store.store), scrub));
+    let sources = [scene.region(0).await, scene.region(2).await];
+    let (scope, trust) = (scene.scope().await, scene.trust());
+    let tools = HealTools {
+        signer: &scene.signer,
+        trust: &trust,
+        pace: &scene.pace,
+        progress: &scene.progress,
+        stop: &scene.stop,
+        clock: &SystemClock,
+        tool: "lifeboat test",
+        settled: Duration::ZERO,
+        look: Look::AtRecords,
+    };
+    heal_region(&mut target, &sources, &scope, &tools).await.unwrap()
+}
+
+#[tokio::test]
+async fn damage_that_is_found_while_the_backup_is_healed_stays_on_record() {
+    let mut scene = scene().await;
+    let backup = scene.log(1).await.entries().iter().find_map(|entry| entry.record.backup().cloned()).unwrap().backup;
+    let packs: Vec<ObjectKey> = scene
+        .contents(1)
+        .await
+        .into_keys()
+        .filter(|key| key.as_str().starts_with(&layout::backup_prefix(&backup)) && key.as_str().ends_with(".lbp"))
+        .collect();
+    for pack in &packs[..2] {
+        scene.overwrite(1, pack, Bytes::from_static(b"rotten")).await;
+    }
+    scene.append(1, damage(Some(&backup), &packs[0])).await;
+    let report = heal_beside_a_scrub(&scene, damage(Some(&backup), &packs[1])).await;
+    assert!(report.is_complete() && report.backups.contains(&backup), "{report:?}");
+    let log = scene.log(1).await;
+    let now = samples::time("2026-11-30T00:00:00Z");
+    assert!(log.state(now).backups[&backup].damaged.is_some(), "what the scrub found is not healed");
+    assert_eq!(damaged_objects(&log, &backup).named, [packs[1].clone()].into(), "and the first is");
+    let report = scene.heal(1, &[0, 2]).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(scene.contents(1).await, scene.contents(0).await);
+    assert_eq!(scene.log(1).await.state(now).backups[&backup].damaged, None);
+}
+
+#[tokio::test]
+async fn wal_that_is_copied_settles_no_damage_that_is_found_meanwhile() {
+    let mut scene = Scene::new(&["eu-1", "eu-2", "eu-3"]).await;
+    scene.backup(10, START, &[0, 1, 2]).await;
+    let piece = scene.wal(START, START + MIB, &[0, 1, 2]).await.name.key();
+    scene.wal(START + MIB, START + 2 * MIB, &[0, 2]).await;
+    scene.overwrite(1, &piece, Bytes::from_static(b"rotten")).await;
+    let report = heal_beside_a_scrub(&scene, damage(None, &piece)).await;
+    assert!(report.is_complete() && report.backups.is_empty(), "{report:?}");
+    let open: Vec<ObjectKey> = damaged_wal(&scene.log(1).await).into_values().flatten().collect();
+    assert_eq!(open, [piece]);
+    let report = scene.heal(1, &[0, 2]).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(damaged_wal(&scene.log(1).await).len(), 0);
+}
+
+#[tokio::test]
+async fn of_several_records_those_are_settled_whose_objects_are_all_mended() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    scene.backup(10, START, &[0, 1]).await;
+    let first = scene.wal(START, START + MIB, &[0, 1]).await.name.key();
+    let second = scene.wal(START + MIB, START + 2 * MIB, &[0, 1]).await.name.key();
+    for (region, key) in [(1, &first), (1, &second), (0, &second)] {
+        scene.overwrite(region, key, Bytes::from_static(b"rotten")).await;
+    }
+    scene.append(1, damage(None, &first)).await;
+    scene.append(1, damage(None, &second)).await;
+    let report = scene.heal(1, &[0]).await;
+    assert!(!report.is_complete(), "{report:?}");
+    let open: Vec<ObjectKey> = damaged_wal(&scene.log(1).await).into_values().flatten().collect();
+    assert_eq!(open, [second], "no region has it");
+}
