@@ -1,6 +1,6 @@
 //! One backup from a healthy region into another: all objects, then the key and the list, the record last.
 //!
-//! CRASH SAFETY, in the target: 1. every object of the list is there, with the size that it has in the source; 2. the wrapped
+//! CRASH SAFETY, in the target: 1. every object of the list is there, with the size that was verified or that a source has; 2. the wrapped
 //! keys and the list are there; 3. the record is appended, directly behind a reading of the log in which nothing has swept
 //! the backup. Crash before 3: objects that no record names; a repetition finds them by a listing and goes on behind them.
 //! Crash or lost answer during 3: a repetition finds the record by its origin. Hence: what stands in the log is whole.
@@ -78,8 +78,8 @@ type Sizes = BTreeMap<ObjectKey, ByteCount>;
 struct Inventory {
     /// Every object that the record needs, with its proof; the list itself last.
     objects: Vec<(ObjectKey, Sha256Digest)>,
-    /// What a source has.
-    expected: Sizes,
+    /// What the sources have: one of them may hold another size than was stored, and proves nothing against the rest.
+    expected: BTreeMap<ObjectKey, BTreeSet<ByteCount>>,
     /// What the target has.
     present: Sizes,
 }
@@ -95,22 +95,24 @@ pub(crate) async fn heal_backup(
     let wanted = inventory.wanted(task);
     let bytes = wanted.iter().map(|(key, ..)| inventory.size(key)).sum();
     copier.progress.expect(wanted.len() as u64, bytes);
-    let mut moved = Moved::default();
+    let (mut moved, mut verified) = (Moved::default(), Sizes::new());
     for (key, sha256, place) in wanted {
         let (proof, size) = (Proof::Digest(sha256), inventory.size(&key));
         let wanted = Wanted { key: &key, proof: &proof, size, holders: &task.holders };
-        moved.note(&copier.copy(&wanted, place).await?);
+        let copied = copier.copy(&wanted, place).await?;
+        moved.note(&copied);
+        let (Copied::Put { size, .. } | Copied::Found { size }) = copied;
+        verified.insert(key, size);
     }
     let folders = inventory.folders();
     let present = sizes(copier.target, &folders, &inventory.names()).await?;
-    let missing: Vec<&ObjectKey> = inventory
-        .objects
-        .iter()
-        .map(|(key, _)| key)
-        .filter(|key| {
-            present.get(key).is_none_or(|size| inventory.expected.get(key).is_some_and(|expected| expected != size))
-        })
-        .collect();
+    let is_there = |key: &ObjectKey| match (present.get(key), verified.get(key)) {
+        (None, _) => false,
+        // Its digest was compared on the way, or in its place.
+        (Some(size), Some(verified)) => size == verified,
+        (Some(size), None) => inventory.expected.get(key).is_none_or(|expected| expected.contains(size)),
+    };
+    let missing: Vec<&ObjectKey> = inventory.objects.iter().map(|(key, _)| key).filter(|key| !is_there(key)).collect();
     let backup = task.record.backup.clone();
     if let Some(first) = missing.first() {
         let (missing, first) = (missing.len() as u64, ObjectKey::clone(first));
@@ -134,17 +136,16 @@ async fn take_inventory(copier: &Copier<'_>, task: &BackupTask) -> Result<Invent
     let mut objects: Vec<_> = list.iter().map(|(key, sha256)| (key.clone(), sha256)).collect();
     objects.extend(record.epochs.iter().map(|epoch| (layout::slots(epoch.id, epoch.slots), epoch.keys_sha256)));
     objects.push((list_key, record.packs.sha256));
-    let inventory = Inventory { objects, expected: Sizes::new(), present: Sizes::new() };
+    let inventory = Inventory { objects, expected: BTreeMap::new(), present: Sizes::new() };
     let folders = inventory.folders();
     let names = inventory.names();
     let present = sizes(copier.target, &folders, &names).await?;
-    let mut expected = Sizes::new();
+    let mut expected: BTreeMap<ObjectKey, BTreeSet<ByteCount>> = BTreeMap::new();
     for source in copier.sources.iter().filter(|source| task.holders.contains(&source.name)) {
         match sizes(source, &folders, &names).await {
-            Ok(found) => {
-                expected = found;
-                break;
-            }
+            Ok(found) => found.into_iter().for_each(|(key, size)| {
+                expected.entry(key).or_default().insert(size);
+            }),
             Err(error) => tracing::debug!(region = %source.name, %error, "a region cannot be listed"),
         }
     }
@@ -165,11 +166,12 @@ impl Inventory {
         self.objects.iter().filter_map(folder).collect()
     }
 
+    /// How much is read at the most.
     fn size(&self, key: &ObjectKey) -> ByteCount {
-        self.expected.get(key).copied().unwrap_or_default()
+        self.expected.get(key).and_then(BTreeSet::last).copied().unwrap_or_default()
     }
 
-    /// What has to be copied: what is missing, what has another size, and what is known to be damaged.
+    /// What has to be copied: what is missing, what has another size than all sources, and what is known to be damaged.
     fn wanted(&self, task: &BackupTask) -> Vec<(ObjectKey, Sha256Digest, Place)> {
         let is_suspect = |key: &ObjectKey| match &task.lack {
             Lack::Record => false,
@@ -177,7 +179,9 @@ impl Inventory {
         };
         let place = |key: &ObjectKey| match self.present.get(key) {
             None => Some(Place::Empty),
-            Some(size) if self.expected.get(key).is_some_and(|expected| expected != size) => Some(Place::Suspect),
+            Some(size) if self.expected.get(key).is_some_and(|sizes| !sizes.iter().all(|other| other == size)) => {
+                Some(Place::Suspect)
+            }
             Some(_) if is_suspect(key) => Some(Place::Suspect),
             // Whoever sees another region knows names and sizes: what the record will vouch for is read.
             Some(_) if task.lack == Lack::Record => Some(Place::Suspect),

@@ -128,3 +128,29 @@ async fn of_several_records_those_are_settled_whose_objects_are_all_mended() {
     let open: Vec<ObjectKey> = damaged_wal(&scene.log(1).await).into_values().flatten().collect();
     assert_eq!(open, [second], "no region has it");
 }
+
+#[tokio::test]
+async fn a_source_that_was_cut_keeps_no_other_region_from_being_healed() {
+    let mut scene = Scene::new(&["eu-1", "eu-2", "eu-3"]).await;
+    let record = scene.backup(10, START, &[0, 1]).await;
+    let packs: Vec<ObjectKey> =
+        scene.contents(0).await.into_keys().filter(|key| key.as_str().ends_with(".lbp")).collect();
+    scene.overwrite(0, &packs[0], Bytes::new()).await;
+    let report = scene.heal(2, &[0, 1]).await;
+    assert!(report.is_complete() && report.backups == [record.backup.clone()], "{report:?}");
+    assert_eq!(scene.broken_promises(2).await, Vec::<String>::new());
+    assert_eq!(scene.contents(2).await, scene.contents(1).await);
+    // One other object of it is damaged: the one that is cut in a source is neither believed nor in the way.
+    scene.overwrite(2, &packs[1], Bytes::from_static(b"rotten")).await;
+    scene.append(2, damage(Some(&record.backup), &packs[1])).await;
+    let report = scene.heal(2, &[0, 1]).await;
+    assert!(report.is_complete() && report.objects == 1, "{report:?}");
+    assert_eq!(scene.broken_promises(2).await, Vec::<String>::new());
+    assert_eq!(scene.log(2).await.state(samples::time("2026-11-30T00:00:00Z")).backups[&record.backup].damaged, None);
+    // What all sources have cut cannot be copied from them.
+    scene.overwrite(1, &packs[0], Bytes::new()).await;
+    scene.memory(2).delete(&packs[0]).await.unwrap();
+    scene.append(2, damage(Some(&record.backup), &packs[0])).await;
+    let report = scene.heal(2, &[0, 1]).await;
+    assert!(!report.is_complete() && report.left[0].why.contains("no region has"), "{report:?}");
+}
