@@ -11,13 +11,14 @@ use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, H
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{LogTrust, RegionLog};
 use lifeboat_vocabulary::{RegionName, error_chain};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use crate::base::alarms::board::{Source, SourceKind};
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::agreement::judge;
 use crate::care::parts::CareParts;
+use crate::care::steps::stepping;
 use crate::care::trouble::{HealFile, RoundOfRegion};
 use crate::deletion::standstill::Action;
 use crate::regions::readings::read_all;
@@ -29,8 +30,6 @@ const EVERY: Duration = Duration::from_secs(600);
 const GATHER: Duration = Duration::from_secs(5);
 /// A region's objects are listed and compared this often; in between, records of damage say what it lacks.
 const LIST_EVERY: Duration = Duration::from_secs(86_400);
-/// How often it is looked whether bytes move.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Heals the regions of one cluster until it is told to stop.
 ///
@@ -147,22 +146,7 @@ async fn heal_region(
     parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
     let tools = HealTools { look, ..parts.tools(trust, pace, &progress, &context.stop) };
     let work = lifeboat_repository::heal::heal_region(target, others, scope, &tools);
-    tokio::pin!(work);
-    let mut tick = interval(LOOK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = progress.snapshot();
-    let healed = loop {
-        tokio::select! {
-            healed = &mut work => break healed,
-            _ = tick.tick() => {
-                let now = progress.snapshot();
-                if (now.objects, &now.doing) != (before.objects, &before.doing) {
-                    context.progress.moved();
-                }
-                before = now;
-            }
-        }
-    };
+    let healed = stepping(context, &progress, work).await;
     parts.context.facts.healing(&name, None);
     healed
 }

@@ -7,5 +7,6 @@ pub(crate) mod board;
 pub(crate) mod heal;
 pub(crate) mod parts;
 pub(crate) mod scrub;
+pub(crate) mod steps;
 pub(crate) mod tamper_watch;
 pub(crate) mod trouble;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lifeboat_repository::heal::{self, Pace};
+use lifeboat_repository::heal::{self, HealProgress, Pace, ScrubRegion};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore, Signers};
-use lifeboat_repository::scrub::{ScrubRegion, ScrubState, ScrubWalk};
+use lifeboat_repository::scrub::{ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::Durable;
 use crate::base::supervisor::TaskContext;
 use crate::care::parts::CareParts;
+use crate::care::steps::stepping;
 use crate::care::trouble::spoken;
 use crate::deletion::standstill::Action;
 use crate::model::snapshot::ScrubStatus;
@@ -121,7 +122,14 @@ impl RegionScrub<'_> {
             RegionLog::clone(&*self.parts.context.regions.logs().read_log(self.store, &trust).await?)
         };
         if is_due {
-            let report = heal::check_presence(self.store, &self.others, &mut log, &*self.parts.context.clock).await?;
+            let (trust, progress) = (log.trust().clone(), HealProgress::default());
+            let pace = Pace::new(Some(self.parts.bandwidth()));
+            let scrubbed = self.scrubbed(&trust, &pace, &progress);
+            let check = stepping(self.context, &progress, heal::check_presence(scrubbed, &mut log));
+            let report = tokio::select! {
+                () = self.context.stop.cancelled() => return Ok(()),
+                report = check => report?,
+            };
             state.was_listed(report.bytes, self.parts.now());
             self.record(&mut log, &report.damage).await;
         }
@@ -132,12 +140,16 @@ impl RegionScrub<'_> {
         Ok(())
     }
 
+    fn scrubbed<'a>(&'a self, trust: &'a LogTrust, pace: &'a Pace, progress: &'a HealProgress) -> ScrubRegion<'a> {
+        let clock = &*self.parts.context.clock;
+        ScrubRegion { region: self.store, others: &self.others, trust, pace, progress, clock }
+    }
+
     async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> Result<(), RegionReadError> {
-        let (period, clock) = (self.period(), &*self.parts.context.clock);
+        let (period, progress) = (self.period(), HealProgress::default());
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();
-        let scrubbed = ScrubRegion { region: self.store, others: &self.others, trust, pace: &pace, clock };
-        let mut walk = ScrubWalk::new(scrubbed, log, after.as_ref());
+        let mut walk = ScrubWalk::new(self.scrubbed(trust, &pace, &progress), log, after.as_ref());
         let (begun, mut saved) = (Instant::now(), Instant::now());
         while begun.elapsed() < WALK {
             let next = tokio::select! {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_cli::{out, outln};
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace};
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace, ScrubRegion};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
-use lifeboat_repository::scrub::{ScrubRegion, ScrubWalk};
+use lifeboat_repository::scrub::ScrubWalk;
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,8 @@ pub struct ScrubArgs {
     /// Only this region; all of them otherwise.
     #[arg(long, value_name = "NAME")]
     pub region: Option<RegionName>,
-    /// Read every object back and verify it. Without this, only names and sizes are compared.
+    /// Read every object back and verify it. Without this, names and sizes are compared with what is on record and with the other regions; lists
+    /// of objects, wrapped keys, and what has a wrong size are read.
     #[arg(long)]
     pub full: bool,
 }
@@ -82,7 +83,11 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     let name = region.store.name.clone();
     let mut found =
         Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
-    match heal::check_presence(&region.store, &others, &mut region.log, &*parts.context.clock).await {
+    let progress = Arc::new(HealProgress::default());
+    let (pace, clock) = (Pace::new(Some(parts.bandwidth())), &*parts.context.clock);
+    let scrubbed =
+        ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, progress: &progress, clock };
+    match heal::check_presence(scrubbed, &mut region.log).await {
         Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
         Err(error) => {
             found.trouble = Some(error_chain(&error));
@@ -90,12 +95,8 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
         }
     }
     if args.full {
-        let progress = Arc::new(HealProgress::default());
         progress.expect(found.objects, found.bytes);
         let line = ProgressLine::start(name, Arc::clone(&progress), output);
-        let pace = Pace::new(Some(parts.bandwidth()));
-        let clock = &*parts.context.clock;
-        let scrubbed = ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, clock };
         let mut walk = ScrubWalk::new(scrubbed, region.log.clone(), None);
         loop {
             match walk.next().await {

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lifeboat_stores::{ObjectKey, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, counted};
+use lifeboat_stores::ObjectKey;
+use lifeboat_vocabulary::{BackupId, ByteCount, RegionName, Sha256Digest, counted, error_chain};
 
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::{PacksList, PacksListError};
@@ -16,12 +16,13 @@ use crate::heal::copy::{Copied, Copier, CopyError, Fetched, Place, Wanted};
 use crate::heal::pass_on::{APPEND_ATTEMPTS, PassOn};
 use crate::heal::plan::{BackupTask, Lack};
 use crate::heal::proof::Proof;
+use crate::heal::sizes::{Sizes, folders, sizes};
 use crate::log::append::{Attempt, Draft};
 use crate::log::damage::Completeness;
 use crate::log::error::LogError;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::RegionLog;
-use crate::log::region_store::RegionStore;
+use crate::log::region_store::{RegionReadError, RegionStore};
 
 /// Why a backup was not healed.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +31,8 @@ pub(crate) enum HealBackupError {
     Copy(#[from] CopyError),
     #[error("read the list of objects of backup {backup}")]
     List { backup: BackupId, source: PacksListError },
-    #[error("list {folder} in {region}")]
-    Listing { folder: String, region: RegionName, source: StoreError },
+    #[error("look at what {region} has")]
+    Listing { region: RegionName, source: RegionReadError },
     #[error("backup {backup} lacks {} that the region has confirmed, such as {first}", counted(*.missing, "object", "objects"))]
     NotThere { backup: BackupId, missing: u64, first: ObjectKey },
     #[error("backup {backup} was deleted in this region meanwhile")]
@@ -71,9 +72,6 @@ impl Moved {
     }
 }
 
-/// Sizes of the objects in one region's folders of backups.
-type Sizes = BTreeMap<ObjectKey, ByteCount>;
-
 /// The objects of one backup, and where they stand.
 struct Inventory {
     /// Every object that the record needs, with its proof; the list itself last.
@@ -105,7 +103,7 @@ pub(crate) async fn heal_backup(
         verified.insert(key, size);
     }
     let folders = inventory.folders();
-    let present = sizes(copier.target, &folders, &inventory.names()).await?;
+    let present = present(copier.target, &folders, &inventory.names()).await?;
     let is_there = |key: &ObjectKey| match (present.get(key), verified.get(key)) {
         (None, _) => false,
         // Its digest was compared on the way, or in its place.
@@ -139,14 +137,16 @@ async fn take_inventory(copier: &Copier<'_>, task: &BackupTask) -> Result<Invent
     let inventory = Inventory { objects, expected: BTreeMap::new(), present: Sizes::new() };
     let folders = inventory.folders();
     let names = inventory.names();
-    let present = sizes(copier.target, &folders, &names).await?;
+    let present = present(copier.target, &folders, &names).await?;
     let mut expected: BTreeMap<ObjectKey, BTreeSet<ByteCount>> = BTreeMap::new();
     for source in copier.sources.iter().filter(|source| task.holders.contains(&source.name)) {
         match sizes(source, &folders, &names).await {
             Ok(found) => found.into_iter().for_each(|(key, size)| {
                 expected.entry(key).or_default().insert(size);
             }),
-            Err(error) => tracing::debug!(region = %source.name, %error, "a region cannot be listed"),
+            Err(error) => {
+                tracing::debug!(region = %source.name, error = %error_chain(&error), "a region cannot be listed");
+            }
         }
     }
     drop(names);
@@ -160,10 +160,7 @@ impl Inventory {
 
     /// The folders that the objects lie in: that of the backup, those that it refers to, and those of its keys.
     fn folders(&self) -> BTreeSet<String> {
-        let folder = |(key, _): &(ObjectKey, Sha256Digest)| {
-            key.as_str().rsplit_once('/').map(|(folder, _)| format!("{folder}/"))
-        };
-        self.objects.iter().filter_map(folder).collect()
+        folders(self.objects.iter().map(|(key, _)| key))
     }
 
     /// How much is read at the most.
@@ -192,29 +189,14 @@ impl Inventory {
     }
 }
 
-/// Sizes of some objects below some folders. Of others nothing is kept: whoever may create objects must not fill this machine's memory.
-async fn sizes(
-    region: &RegionStore,
+/// What the target has.
+async fn present(
+    target: &RegionStore,
     folders: &BTreeSet<String>,
     names: &BTreeSet<&ObjectKey>,
 ) -> Result<Sizes, HealBackupError> {
-    let mut sizes = Sizes::new();
-    for folder in folders {
-        let mut after = None;
-        loop {
-            let page = region.store.list(folder, after.as_ref()).await;
-            let failed =
-                |source| HealBackupError::Listing { folder: folder.clone(), region: region.name.clone(), source };
-            let page = page.map_err(failed)?;
-            after = page.entries.last().filter(|_| page.more).map(|last| last.key.clone());
-            let named = page.entries.into_iter().filter(|entry| names.contains(&entry.key));
-            sizes.extend(named.map(|entry| (entry.key, entry.meta.size)));
-            if after.is_none() {
-                break;
-            }
-        }
-    }
-    Ok(sizes)
+    let failed = |source| HealBackupError::Listing { region: target.name.clone(), source };
+    sizes(target, folders, names).await.map_err(failed)
 }
 
 /// Appends the record, unless the log says meanwhile that the backup, or one that it refers to, does not exist here.

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod copy;
+pub(crate) mod faults;
 pub(crate) mod pace;
 mod pass_on;
 pub(crate) mod plan;
@@ -11,12 +12,14 @@ pub(crate) mod proof;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod scope;
+pub(crate) mod sizes;
 pub(crate) mod stream;
 pub(crate) mod stretches;
 pub(crate) mod tools;
 pub(crate) mod wal;
 pub(crate) mod writer_guard;
 
+pub use self::faults::ScrubRegion;
 pub use self::pace::Pace;
 pub use self::plan::{BackupTask, CanRestore, Lack, RecordPlan, WithoutSource, plan_records};
 pub use self::presence::{Missing, PresenceReport, check_presence};

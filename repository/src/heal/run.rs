@@ -13,6 +13,7 @@ use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
+use crate::heal::faults::ScrubRegion;
 use crate::heal::pass_on::PassOn;
 use crate::heal::plan::{BackupTask, Lack, Rank, RecordPlan, plan_records};
 use crate::heal::presence::{PresenceReport, check_presence};
@@ -117,7 +118,9 @@ async fn look(
     }
     tools.progress.doing("a comparison with the lists of the backups".to_owned());
     let others: Vec<RegionStore> = sources.iter().map(|source| source.store.clone()).collect();
-    let found = check_presence(&target.store, &others, &mut target.log, tools.clock).await;
+    let HealTools { trust, pace, progress, clock, .. } = *tools;
+    let scrubbed = ScrubRegion { region: &target.store, others: &others, trust, pace, progress, clock };
+    let found = check_presence(scrubbed, &mut target.log).await;
     found.map_err(|source| HealError::Objects { region: target.store.name.clone(), source })
 }
 

@@ -6,4 +6,4 @@ pub(crate) mod walk;
 
 pub use self::damage::DamageReporter;
 pub use self::round::ScrubState;
-pub use self::walk::{ScrubRegion, ScrubWalk, Scrubbed};
+pub use self::walk::{ScrubWalk, Scrubbed};

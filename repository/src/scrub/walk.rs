@@ -11,18 +11,16 @@ use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Lsn, Sha256Digest, Timelin
 use crate::format::aead::sha256;
 use crate::format::layout::{self, SLICES_PREFIX, StoredName, WAL_PREFIX};
 use crate::format::packs_list::PacksList;
+use crate::heal::faults::{LOOKS, ScrubRegion, wal_name};
 use crate::heal::pace::Pace;
 use crate::heal::presence::wrapped_keys;
 use crate::heal::proof::Proof;
 use crate::log::damage::FoundDamage;
 use crate::log::records::backup::BackupRecord;
-use crate::log::region_log::{LogTrust, RegionLog};
+use crate::log::region_log::RegionLog;
 use crate::log::region_store::{RegionReadError, RegionStore};
 use crate::wal::name::WalObject;
 use crate::wal::object::WalTrust;
-
-/// What does not have its digest is read so many times more before it counts as damaged: a bit may flip on the way.
-const LOOKS: u32 = 2;
 
 /// One object that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,21 +47,6 @@ impl Item {
     }
 }
 
-/// The region that a scrub reads, and what it reads it with.
-#[derive(Clone, Copy)]
-pub struct ScrubRegion<'a> {
-    /// The region.
-    pub region: &'a RegionStore,
-    /// Regions whose lists of objects stand in for damaged ones.
-    pub others: &'a [RegionStore],
-    /// What its WAL is measured against.
-    pub trust: &'a LogTrust,
-    /// The bound for bytes that are read.
-    pub pace: &'a Pace,
-    /// The machine's clock.
-    pub clock: &'a dyn Clock,
-}
-
 /// Goes through all objects of a region behind a key.
 pub struct ScrubWalk<'a> {
     region: &'a RegionStore,
@@ -86,7 +69,7 @@ impl<'a> ScrubWalk<'a> {
     /// What lies behind `after`, by the log as it is now.
     #[must_use]
     pub fn new(scrubbed: ScrubRegion<'a>, log: RegionLog, after: Option<&ObjectKey>) -> Self {
-        let ScrubRegion { region, others, trust, pace, clock } = scrubbed;
+        let ScrubRegion { region, others, trust, pace, clock, .. } = scrubbed;
         let state = log.state(clock.now());
         let is_ahead = |key: &ObjectKey| after.is_none_or(|after| key > after);
         let records = state.backups.into_values().map(|backup| backup.record);
@@ -194,8 +177,7 @@ impl<'a> ScrubWalk<'a> {
             self.folders.pop_front();
         }
         for entry in page.entries {
-            let Some(name) = layout::parse(&entry.key) else { continue };
-            if matches!(name, StoredName::TimelineHistory { .. }) || WalObject::of_key(&entry.key).is_some() {
+            if let Some(name) = wal_name(&entry.key) {
                 self.items.push_back(Item::Signed(entry.key, name));
             }
         }

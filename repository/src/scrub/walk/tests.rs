@@ -6,8 +6,9 @@ use lifeboat_stores::{Fault, Operation, Rule};
 use lifeboat_vocabulary::SystemClock;
 
 use super::*;
-use crate::heal::presence::check_presence;
+use crate::heal::presence::{PresenceReport, check_presence};
 use crate::log::records::care::{FoundBy, SweepIntentRecord, WalFloor};
+use crate::log::region_log::LogTrust;
 use crate::samples::heal::{MIB, Scene};
 use crate::scrub::damage::DamageReporter;
 
@@ -17,9 +18,15 @@ fn scrubbed<'a>(
     region: &'a RegionStore,
     others: &'a [RegionStore],
     trust: &'a LogTrust,
-    pace: &'a Pace,
+    scene: &'a Scene,
 ) -> ScrubRegion<'a> {
-    ScrubRegion { region, others, trust, pace, clock: &SystemClock }
+    ScrubRegion { region, others, trust, pace: &scene.pace, progress: &scene.progress, clock: &SystemClock }
+}
+
+/// What a listing of region 0 finds, beside these others.
+async fn check(scene: &Scene, others: &[RegionStore]) -> PresenceReport {
+    let (store, trust, mut log) = (scene.store(0), scene.trust(), scene.log(0).await);
+    check_presence(scrubbed(&store, others, &trust, scene), &mut log).await.unwrap()
 }
 
 async fn scene() -> Scene {
@@ -36,7 +43,7 @@ async fn scene() -> Scene {
 async fn round(scene: &Scene, after: Option<&ObjectKey>) -> (Vec<ObjectKey>, Vec<FoundDamage>) {
     let (store, others, trust) = (scene.store(0), [scene.store(1)], scene.trust());
     let log = scene.log(0).await;
-    let mut walk = ScrubWalk::new(scrubbed(&store, &others, &trust, &scene.pace), log, after);
+    let mut walk = ScrubWalk::new(scrubbed(&store, &others, &trust, scene), log, after);
     let (mut seen, mut damage) = (Vec::new(), Vec::new());
     while let Some(scrubbed) = walk.next().await.unwrap() {
         seen.push(scrubbed.key);
@@ -115,7 +122,7 @@ async fn a_bit_flip_in_transit_and_an_outage_are_not_reported_as_damage() {
     });
     let (store, trust) = (scene.store(0), scene.trust());
     let log = scene.log(0).await;
-    let mut walk = ScrubWalk::new(scrubbed(&store, &[], &trust, &scene.pace), log, None);
+    let mut walk = ScrubWalk::new(scrubbed(&store, &[], &trust, &scene), log, None);
     let mut seen = 0;
     let error = loop {
         match walk.next().await {
@@ -156,21 +163,18 @@ async fn swept_objects_are_not_reported_as_missing() {
     for key in &gone {
         scene.memory(0).delete(key).await.unwrap();
     }
-    let pace = Pace::new(None);
-    let mut walk = ScrubWalk::new(scrubbed(&store, &[], &trust, &pace), log, None);
+    let mut walk = ScrubWalk::new(scrubbed(&store, &[], &trust, &scene), log, None);
     while let Some(scrubbed) = walk.next().await.unwrap() {
         assert_eq!(scrubbed.damage, None);
     }
-    let mut log = scene.log(0).await;
-    assert_eq!(check_presence(&store, &[], &mut log, &SystemClock).await.unwrap().damage, []);
+    assert_eq!(check(&scene, &[]).await.damage, []);
 }
 
 #[tokio::test]
 async fn a_listing_alone_finds_what_is_missing() {
     let scene = scene().await;
-    let (store, mut log) = (scene.store(0), scene.log(0).await);
     let others = [scene.store(1)];
-    let sound = check_presence(&store, &others, &mut log, &SystemClock).await.unwrap();
+    let sound = check(&scene, &others).await;
     assert_eq!(sound.damage, []);
     assert!(sound.objects > 15 && sound.bytes > ByteCount::from_bytes(5000));
     let missing: Vec<ObjectKey> = scene
@@ -182,6 +186,8 @@ async fn a_listing_alone_finds_what_is_missing() {
     for key in &missing {
         scene.memory(0).delete(key).await.unwrap();
     }
-    let found = check_presence(&store, &others, &mut log, &SystemClock).await.unwrap();
+    let found = check(&scene, &others).await;
     assert_eq!(found.damage.into_iter().map(|found| found.key).collect::<Vec<_>>(), missing);
 }
+
+mod sizes;
