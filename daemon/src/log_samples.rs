@@ -16,7 +16,7 @@ use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, RegionName, Sha256Digest, Ti
 
 /// Regions with logs that begin.
 pub(crate) struct Regions {
-    pub(crate) signer: NoteSigner,
+    pub(crate) signer: Arc<NoteSigner>,
     pub(crate) stores: Vec<RegionStore>,
     pub(crate) logs: BTreeMap<RegionName, RegionLog>,
 }
@@ -24,7 +24,10 @@ pub(crate) struct Regions {
 impl Regions {
     pub(crate) async fn new(names: &[&str]) -> Self {
         let key = SigningKey::generate().unwrap();
-        let signer = NoteSigner::new("lifeboat.main".parse().unwrap(), key);
+        Self::signed_by(Arc::new(NoteSigner::new("lifeboat.main".parse().unwrap(), key)), names).await
+    }
+
+    pub(crate) async fn signed_by(signer: Arc<NoteSigner>, names: &[&str]) -> Self {
         let mut regions = Self { signer, stores: Vec::new(), logs: BTreeMap::new() };
         for name in names {
             let name: RegionName = name.parse().unwrap();

@@ -151,6 +151,32 @@ fn scrub_finds_what_is_flipped_or_gone_and_heal_replaces_it() {
 }
 
 #[test]
+fn what_was_cut_is_found_by_names_and_sizes_alone_and_a_scrub_that_cannot_record_it_says_so() {
+    let server = server_with_rows();
+    let scene = scene(&server, 2);
+    scene.daemon(&["backup"]).expect(0);
+    scene.daemon(&["scrub"]).expect(0);
+    for name in [".lbp", "/keys/", "packs.sha256"] {
+        let key = scene.keys(1, name).remove(0);
+        scene.regions[1].put_raw(BUCKET, &key, Vec::new().into()).unwrap();
+        let records = scene.keys(1, "/log/").len();
+        let denied = Deny { operation: Operation::PutObject, keys: KeyPattern::new("*/log/*") };
+        scene.regions[1].faults().change(|plan| plan.deny = vec![denied]);
+        let found = scene.daemon(&["--json", "scrub"]).expect(6);
+        let found: serde_json::Value = serde_json::from_str(found.out.trim()).unwrap();
+        let trouble = found["regions"][1]["trouble"].as_str().unwrap();
+        assert!(trouble.contains("could not be put on record"), "{name}: {found}");
+        assert_eq!(scene.keys(1, "/log/").len(), records, "{name}");
+        scene.regions[1].faults().clear();
+        let found = scene.daemon(&["scrub"]).expect(6);
+        assert!(found.out.contains("1 damaged") && found.out.contains("in r1"), "{name}: {}", found.out);
+        scene.daemon(&["heal"]).expect(0);
+        scene.daemon(&["scrub", "--full"]).expect(0);
+        is_intact_alone(&scene, 1);
+    }
+}
+
+#[test]
 fn heal_finds_what_is_missing_before_any_scrub_has_looked() {
     let server = server_with_rows();
     let scene = scene(&server, 2);

@@ -8,8 +8,7 @@ use lifeboat_config::ClusterSettings;
 
 use lifeboat_repository::catalog::Disagreement;
 use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealTools, Look, Pace};
-use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{LogTrust, RegionLog};
+use lifeboat_repository::log::{FoundDamage, LogTrust, RegionLog};
 use lifeboat_vocabulary::{RegionName, error_chain};
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use crate::care::agreement::judge;
 use crate::care::parts::CareParts;
 use crate::care::steps::stepping;
 use crate::care::trouble::{HealFile, RoundOfRegion};
+use crate::care::unrecorded::Unrecorded;
 use crate::deletion::standstill::Action;
 use crate::regions::readings::read_all;
 
@@ -38,7 +38,7 @@ const LIST_EVERY: Duration = Duration::from_secs(86_400);
 pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
     let file: Durable<HealFile> = Durable::open(parts.context.directory.join("heal.json")).0;
     let mut pause = FIRST_AFTER;
-    let mut listed = BTreeMap::new();
+    let mut memory = Memory::default();
     loop {
         context.progress.waiting("something to heal");
         tokio::select! {
@@ -53,7 +53,7 @@ pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow:
             continue;
         }
         context.progress.working("a look at what regions lack");
-        match round(&context, &parts, &mut listed).await {
+        match round(&context, &parts, &mut memory).await {
             Ok(round) => {
                 let (now, mut wrong) = (parts.now(), None);
                 let changed = file.change(|file| wrong = Some(file.update(&round, now)));
@@ -72,12 +72,21 @@ pub(crate) async fn heal_task(context: TaskContext, parts: CareParts) -> anyhow:
     }
 }
 
+/// What one round leaves to the next.
+#[derive(Default)]
+struct Memory {
+    /// When each region's objects were listed last.
+    listed: BTreeMap<RegionName, Instant>,
+    /// What was found and is on no record yet.
+    unrecorded: Vec<FoundDamage>,
+}
+
 /// Heals what there is to heal, one region after the other. A region whose own log is not to be trusted is neither healed
 /// nor healed from.
 async fn round(
     context: &TaskContext,
     parts: &CareParts,
-    listed: &mut BTreeMap<RegionName, Instant>,
+    memory: &mut Memory,
 ) -> anyhow::Result<BTreeMap<RegionName, RoundOfRegion>> {
     let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let disagreements = judge(parts, &read).await;
@@ -86,6 +95,8 @@ async fn round(
     let regions = read.readable(&distrusted);
     let scope = &parts.scope(&regions).await;
     let pace = &Pace::new(Some(parts.bandwidth()));
+    let unrecorded = Unrecorded::record(parts, &regions, std::mem::take(&mut memory.unrecorded)).await;
+    memory.unrecorded = unrecorded.damage;
     let mut found = BTreeMap::new();
     for place in 0..regions.len() {
         if context.stop.is_cancelled() {
@@ -95,21 +106,27 @@ async fn round(
         let name = target.store.name.clone();
         context.progress.working(&format!("healing region {name}"));
         // Not only a scrub finds what is missing: it may run elsewhere, or not at all.
-        let is_due = listed.get(&name).is_none_or(|listed| listed.elapsed() >= LIST_EVERY);
+        let is_due = memory.listed.get(&name).is_none_or(|listed| listed.elapsed() >= LIST_EVERY);
         let look = if is_due { Look::AtObjects } else { Look::AtRecords };
         let round_settings = RoundSettings { scope, pace, trust: &read.trust, look };
         let healed = heal_region(context, parts, round_settings, &mut target, &others).await;
-        if is_due && healed.is_ok() {
-            listed.insert(name.clone(), Instant::now());
-        }
         let logs: Vec<&RegionLog> = others.iter().map(|other| &other.log).collect();
         let mut round = RoundOfRegion::of(&target.log, &logs, scope, parts.now());
         match healed {
             Ok(report) => {
                 round.report(&report);
-                let all: Vec<HealRegion> = others.iter().chain([&target]).cloned().collect();
-                record_damage(parts, &all, &report).await;
                 tell(&parts.cluster, &name, &report);
+                let all: Vec<HealRegion> = others.iter().chain([&target]).cloned().collect();
+                let untold = Unrecorded::record(parts, &all, report.damage).await;
+                // What a listing has found and nobody has recorded is found again by the next one only.
+                if is_due && untold.is_empty() {
+                    memory.listed.insert(name.clone(), Instant::now());
+                }
+                if !untold.is_empty() {
+                    tracing::warn!(cluster = %parts.cluster.name, region = %name, "{untold}; it is tried again in the next round");
+                    round.left.push(untold.to_string());
+                    memory.unrecorded.extend(untold.damage);
+                }
             }
             Err(error) => round.left.push(error_chain(&error)),
         }
@@ -149,22 +166,6 @@ async fn heal_region(
     let healed = stepping(context, &progress, work).await;
     parts.context.facts.healing(&name, None);
     healed
-}
-
-/// What was found damaged in a region that was read from, or is still missing in the one that was healed, goes on record there, so that it is healed in its turn.
-pub(crate) async fn record_damage(parts: &CareParts, sources: &[HealRegion], report: &HealReport) {
-    let reporter = parts.damage_reporter(FoundBy::Verify);
-    for source in sources.iter().filter(|source| report.damage.iter().any(|found| found.region == source.store.name)) {
-        let mut log = source.log.clone();
-        match reporter.record(&source.store, &mut log, &report.damage).await {
-            Ok(0) => {}
-            Ok(_) => parts.board.wake_healing(),
-            Err(error) => {
-                let (region, error) = (&source.store.name, error_chain(&error));
-                tracing::warn!(%region, error, "damage was found and could not be put on record");
-            }
-        }
-    }
 }
 
 fn tell(cluster: &ClusterSettings, region: &RegionName, report: &HealReport) {

@@ -10,3 +10,4 @@ pub(crate) mod scrub;
 pub(crate) mod steps;
 pub(crate) mod tamper_watch;
 pub(crate) mod trouble;
+pub(crate) mod unrecorded;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use futures_util::future::join_all;
 use lifeboat_repository::heal::{self, HealProgress, Pace, ScrubRegion};
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore, Signers};
+use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::scrub::{ScrubState, ScrubWalk};
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
@@ -47,7 +48,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
     let stores = parts.context.regions.stores();
     let file: Durable<ScrubFile> = Durable::open(parts.context.directory.join("scrub.json")).0;
-    let late = Mutex::new(BTreeMap::new());
+    let wrong = Mutex::new(BTreeMap::new());
     context.progress.waiting("the start of everything else");
     tokio::select! {
         () = context.stop.cancelled() => return Ok(()),
@@ -55,7 +56,7 @@ pub(crate) async fn scrub_task(context: TaskContext, parts: CareParts) -> anyhow
     }
     let scrubs = stores.iter().map(|store| {
         let others = stores.iter().filter(|other| other.name != store.name).cloned().collect();
-        let scrub = RegionScrub { context: &context, parts: &parts, store, others, file: &file, late: &late };
+        let scrub = RegionScrub { context: &context, parts: &parts, store, others, file: &file, wrong: &wrong };
         scrub.run()
     });
     join_all(scrubs).await;
@@ -69,8 +70,17 @@ struct RegionScrub<'a> {
     store: &'a RegionStore,
     others: Vec<RegionStore>,
     file: &'a Durable<ScrubFile>,
-    /// What is late, by region: the alarms of all regions are stated together.
-    late: &'a Mutex<BTreeMap<RegionName, String>>,
+    /// What is wrong, by region: the alarms of all regions are stated together.
+    wrong: &'a Mutex<BTreeMap<RegionName, Wrong>>,
+}
+
+/// What is wrong with the scrub of one region.
+#[derive(Clone, Debug, Default)]
+struct Wrong {
+    /// It does not keep to its period.
+    late: Option<String>,
+    /// It has found damage, and nobody can read that in the log.
+    unrecorded: Option<String>,
 }
 
 impl RegionScrub<'_> {
@@ -87,7 +97,8 @@ impl RegionScrub<'_> {
                     Err(error) => {
                         let (region, error) = (&self.store.name, format!("{error:#}"));
                         tracing::warn!(%region, error, "the scrub cannot go on now");
-                        RETRY
+                        // A key that may not sign it has no right a minute later either, and what was found is found again at each turn.
+                        if self.is_unrecorded() { REST } else { RETRY }
                     }
                 },
             };
@@ -130,8 +141,8 @@ impl RegionScrub<'_> {
                 () = self.context.stop.cancelled() => return Ok(()),
                 report = check => report?,
             };
+            self.record(&mut log, &report.damage).await?;
             state.was_listed(report.bytes, self.parts.now());
-            self.record(&mut log, &report.damage).await;
         }
         if state.is_due(self.period(), self.parts.now()) {
             let trust = log.trust().clone();
@@ -145,7 +156,7 @@ impl RegionScrub<'_> {
         ScrubRegion { region: self.store, others: &self.others, trust, pace, progress, clock }
     }
 
-    async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> Result<(), RegionReadError> {
+    async fn read_on(&self, state: &mut ScrubState, log: RegionLog, trust: &LogTrust) -> anyhow::Result<()> {
         let (period, progress) = (self.period(), HealProgress::default());
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();
@@ -164,11 +175,13 @@ impl RegionScrub<'_> {
                 return Ok(());
             };
             if let Some(damage) = scrubbed.damage {
-                state.damaged();
                 let mut log = walk.log().clone();
-                self.record(&mut log, &[damage]).await;
+                // Before the scrub moves on: it comes back here only after a period.
+                self.record(&mut log, &[damage]).await?;
+                state.damaged();
             }
             state.verified(&scrubbed.key, scrubbed.bytes, period, self.parts.now());
+            self.tells_unrecorded(None);
             if saved.elapsed() >= SAVE_EVERY {
                 self.save(state).await;
                 self.show(state);
@@ -178,20 +191,31 @@ impl RegionScrub<'_> {
         Ok(())
     }
 
-    /// Puts damage on record, and has it healed.
-    async fn record(&self, log: &mut RegionLog, damage: &[FoundDamage]) {
-        if damage.is_empty() {
-            return;
-        }
+    /// Puts damage on record, and has it healed. What cannot be recorded is found again, and told at once: nobody else knows of it.
+    async fn record(&self, log: &mut RegionLog, damage: &[FoundDamage]) -> anyhow::Result<()> {
         for found in damage {
             tracing::warn!(region = %found.region, key = %found.key, what = found.what, "an object is damaged; it is healed from another region if one has it");
         }
-        let parts = self.parts;
-        if let Err(error) = parts.damage_reporter(FoundBy::Scrub).record(self.store, log, damage).await {
-            let (region, error) = (&self.store.name, error_chain(&error));
-            tracing::warn!(%region, error, "damage was found and could not be put on record; it will be found again");
+        let mut recorded = Ok(());
+        if let Some(first) = damage.first() {
+            let reporter = self.parts.damage_reporter(FoundBy::Scrub);
+            recorded = reporter.record(self.store, log, damage).await.map(drop).map_err(|error| {
+                let objects = counted(damage.len() as u64, "damaged object", "damaged objects");
+                let (region, key, why) = (&self.store.name, &first.key, error_chain(&error));
+                anyhow!("region {region} has {objects}, such as {key}, which cannot be put on record: {why}")
+            });
+            self.parts.board.wake_healing();
         }
-        parts.board.wake_healing();
+        self.tells_unrecorded(recorded.as_ref().err().map(ToString::to_string));
+        recorded
+    }
+
+    fn tells_unrecorded(&self, what: Option<String>) {
+        self.wrong.lock().entry(self.store.name.clone()).or_default().unrecorded = what;
+    }
+
+    fn is_unrecorded(&self) -> bool {
+        self.wrong.lock().get(&self.store.name).is_some_and(|wrong| wrong.unrecorded.is_some())
     }
 
     async fn save(&self, state: &ScrubState) {
@@ -211,24 +235,27 @@ impl RegionScrub<'_> {
         let oldest_seconds = Some(oldest.as_secs_f64());
         let scrub = ScrubStatus { share_done: Some(share_done), oldest_unverified_seconds: oldest_seconds, damaged: 0 };
         parts.context.facts.scrubbed(name, scrub);
-        let mut late = self.late.lock();
-        if oldest > self.period() {
+        let late = (oldest > self.period()).then(|| {
             let objects = counted(objects, "object", "objects");
-            let text = format!(
+            format!(
                 "objects in region {name} have not been read back for {} (the period is {}); {objects}, {bytes} of \
                  {stored} in this round. Is the region there, may the role read it, is heal.max_bandwidth too low?",
                 spoken(oldest),
                 spoken(self.period())
-            );
-            late.insert(name.clone(), text);
-        } else {
-            late.remove(name);
-        }
+            )
+        });
+        let mut all = self.wrong.lock();
+        all.entry(name.clone()).or_default().late = late;
         let mut wrong = Wrongs::default();
-        for (region, text) in &*late {
-            wrong.add(Alarm::ScrubLate.of_region(region), text.clone());
+        for (region, Wrong { late, unrecorded }) in &*all {
+            if let Some(text) = late {
+                wrong.add(Alarm::ScrubLate.of_region(region), text.clone());
+            }
+            if let Some(text) = unrecorded {
+                wrong.add(Alarm::RegionDamaged.of_region(region), text.clone());
+            }
         }
-        drop(late);
+        drop(all);
         parts.context.alarms.report(&Source::of(&parts.cluster.name, SourceKind::Scrub), wrong);
     }
 }
@@ -239,3 +266,6 @@ pub(crate) fn share(part: ByteCount, whole: ByteCount) -> f64 {
     let kib = |bytes: ByteCount| f64::from(u32::try_from(bytes.as_bytes() / 1024).unwrap_or(u32::MAX));
     (kib(part) / kib(whole).max(1.0)).min(1.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::alarms::board::AlarmBoard;
 use crate::care::agreement::judge;
-use crate::care::heal::{one_and_others, record_damage};
+use crate::care::heal::one_and_others;
 use crate::care::parts::CareParts;
+use crate::care::unrecorded::Unrecorded;
 use crate::deletion::freeze::Freezer;
 use crate::regions::context::ClusterContext;
 use crate::regions::open::OpenRegions;
@@ -101,7 +102,7 @@ pub async fn run(
 ) -> anyhow::Result<Ending> {
     let parts = parts_for_command(chosen, args.region.as_ref()).await?;
     let view = look(&parts).await?;
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut unrecorded) = (Vec::new(), Vec::new());
     let pace = Pace::new(Some(parts.bandwidth()));
     for place in 0..view.regions.len() {
         let Some((mut target, others)) = one_and_others(&view.regions, place) else { continue };
@@ -122,15 +123,19 @@ pub async fn run(
         let report = lifeboat_repository::heal::heal_region(&mut target, &others, &view.scope, &tools).await?;
         drop(line);
         let all: Vec<HealRegion> = others.iter().chain([&target]).cloned().collect();
-        record_damage(&parts, &all, &report).await;
+        let untold = Unrecorded::record(&parts, &all, report.damage.clone()).await;
+        if !untold.is_empty() {
+            unrecorded.push((name.clone(), untold));
+        }
         let stopped = report.ended == Some(HealEnd::Stopped);
         outcomes.push((name, Outcome::Healed(lacking, report)));
         if stopped {
             break;
         }
     }
-    print(&view, &outcomes, output);
-    Ok(ending(&view, &outcomes, args))
+    print(&view, &outcomes, &unrecorded, output);
+    let ending = ending(&view, &outcomes, args);
+    Ok(if ending == Ending::Done && !unrecorded.is_empty() { Ending::Degraded } else { ending })
 }
 
 /// What was found, or done, for one region.
@@ -170,14 +175,20 @@ fn ending(view: &View, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> E
     if ending == Ending::Done && (unseen || !view.disagreements.is_empty()) { Ending::Degraded } else { ending }
 }
 
-fn print(view: &View, outcomes: &[(RegionName, Outcome)], output: Output) {
+fn print(view: &View, outcomes: &[(RegionName, Outcome)], unrecorded: &[(RegionName, Unrecorded)], output: Output) {
     let unreadable = view.read.unreadable();
     if output == Output::Json {
         let regions: Vec<Value> = outcomes.iter().map(|(name, outcome)| as_json(name, outcome)).collect();
         let unreadable: Vec<Value> =
             unreadable.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
         let disagreements: Vec<String> = view.disagreements.iter().map(ToString::to_string).collect();
-        outln!("{}", json!({ "regions": regions, "not_read": unreadable, "disagreements": disagreements }));
+        let unrecorded: Vec<String> = unrecorded.iter().map(|(_, unrecorded)| unrecorded.to_string()).collect();
+        outln!(
+            "{}",
+            json!({
+                "regions": regions, "not_read": unreadable, "disagreements": disagreements, "unrecorded": unrecorded
+            })
+        );
         return;
     }
     let columns = [
@@ -198,6 +209,9 @@ fn print(view: &View, outcomes: &[(RegionName, Outcome)], output: Output) {
     out!("{table}");
     for (name, outcome) in outcomes {
         notes(name, outcome);
+    }
+    for (name, unrecorded) in unrecorded {
+        outln!("{} while region {name} was healed, {unrecorded}", toned("attention:", Tone::Bad));
     }
     for disagreement in &view.disagreements {
         outln!("{} {disagreement}; deletion is frozen", toned("attention:", Tone::Bad));

@@ -1,0 +1,126 @@
+//! A scrub that cannot put damage on record does not move on.
+
+use std::sync::Arc;
+
+use lifeboat_config::{Config, Environment};
+use lifeboat_repository::keys::SigningKey;
+use lifeboat_repository::log::OpenDamage;
+use lifeboat_repository::log::records::RecordBody;
+use lifeboat_stores::{Fault, Operation, Rule, Store, WithFaults};
+use lifeboat_vocabulary::{Clock, SystemClock};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::base::alarms::board::AlarmBoard;
+use crate::deletion::freeze::Freezer;
+use crate::log_samples::{Regions, backup};
+use crate::regions::context::ClusterContext;
+use crate::regions::open::OpenRegions;
+use crate::settings::wiring;
+
+const KEY: &str = "lifeboat-pk-1qvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqdqqgq9e0u";
+
+/// A region whose log has a backup of which no object is there.
+struct Scene {
+    _dir: TempDir,
+    parts: CareParts,
+    faults: Arc<WithFaults>,
+    context: TaskContext,
+    file: Durable<ScrubFile>,
+    wrong: Mutex<BTreeMap<RegionName, Wrong>>,
+    store: RegionStore,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[[cluster]]\nname = 'main'\nconnection = 'host=/tmp'\n[[region]]\nname = 'r'\nurl = 'file:///nowhere'\n\
+             [keys]\nrecipients = ['{KEY}']\nsigning_key = 'file:/nowhere'\n[state]\ndirectory = '{}'\n",
+            dir.path().display()
+        );
+        let loaded = Config::from_text(std::path::Path::new("test.toml"), &text, &Environment::default());
+        let config = Arc::new(loaded.unwrap_or_else(|faults| panic!("{faults}")).config);
+        let cluster = config.clusters[0].clone();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let signer = wiring::named(SigningKey::generate().unwrap(), &cluster.name).unwrap();
+        let mut regions = Regions::signed_by(Arc::clone(&signer), &["r"]).await;
+        let record = backup("2026-11-20T02:00:00Z", 1);
+        regions.append("r", "2026-11-20T02:00:00Z", RecordBody::Backup(Box::new(record))).await;
+        let memory = Arc::clone(&regions.stores[0].store);
+        let repository = regions.logs.values().next().unwrap().trust().repository;
+        let descriptor = Descriptor::new(repository, 7, clock.now(), signer.verify_key());
+        descriptor.create(&*memory, &signer).await.unwrap();
+        let faults = Arc::new(WithFaults::new(memory));
+        let given = [Arc::clone(&faults) as Arc<dyn Store>];
+        let context = ClusterContext {
+            cluster: cluster.name.clone(),
+            directory: dir.path().to_owned(),
+            config: watch::Sender::new(Arc::clone(&config)).subscribe(),
+            regions: Arc::new(OpenRegions::given(&config, &cluster.name, given, &clock)),
+            facts: Arc::default(),
+            alarms: Arc::new(AlarmBoard::open(dir.path(), Arc::clone(&clock)).0),
+            freezer: Arc::new(Freezer::new(dir.path(), Arc::clone(&clock))),
+            signer,
+            clock,
+        };
+        let store = context.regions.stores().remove(0);
+        let parts = CareParts { context, config, cluster, board: Arc::default() };
+        let file = Durable::open(dir.path().join("scrub.json")).0;
+        let (context, wrong) = (TaskContext::alone(&CancellationToken::new()), Mutex::default());
+        Self { _dir: dir, parts, faults, context, file, wrong, store }
+    }
+
+    fn scrub(&self) -> RegionScrub<'_> {
+        let Self { context, parts, store, file, wrong, .. } = self;
+        RegionScrub { context, parts, store, others: Vec::new(), file, wrong }
+    }
+
+    fn alarms(&self, state: &ScrubState) -> Vec<String> {
+        self.scrub().show(state);
+        let raised = self.parts.context.alarms.raised(Some(&self.parts.cluster.name));
+        raised.iter().map(|alarm| alarm.id.to_string()).filter(|id| id.starts_with("region-damaged")).collect()
+    }
+
+    /// How many objects are damaged, by the log.
+    async fn on_record(&self) -> u64 {
+        let root = self.parts.context.signer.root();
+        let (descriptor, _) = Descriptor::read(&*self.store.store, Some(&root)).await.unwrap();
+        let (repository, region) = (descriptor.repo, Some(self.store.name.clone()));
+        let trust = LogTrust { repository, signers: Signers::root_only(root), region, remembered: None };
+        let log = RegionLog::read(&*self.store.store, trust).await.unwrap();
+        OpenDamage::of(&log).iter().map(|open| open.damage.count).sum()
+    }
+}
+
+#[tokio::test]
+async fn damage_that_cannot_be_recorded_is_told_and_looked_for_again() {
+    let scene = Scene::new().await;
+    let now = scene.parts.now();
+    let (mut fresh, mut listed) = (ScrubState::new(now), ScrubState::new(now));
+    listed.was_listed(ByteCount::ZERO, now);
+    scene.faults.add(Rule {
+        operation: Some(Operation::Put),
+        key_contains: "log/".to_owned(),
+        skip: 0,
+        count: u64::MAX,
+        fault: Fault::Denied,
+    });
+    for (what, state) in [("the daily listing", &mut fresh), ("the reading of everything", &mut listed)] {
+        let before = state.listed_ago(now);
+        let error = scene.scrub().turn(state).await.unwrap_err();
+        assert!(error.to_string().contains("cannot be put on record"), "{what}: {error:#}");
+        assert_eq!((state.after(), state.listed_ago(now), state.so_far().0), (None, before, 0), "{what} moves on");
+        assert_eq!(scene.alarms(state), ["region-damaged/r"], "{what}");
+    }
+    assert_eq!(scene.on_record().await, 0);
+    scene.faults.heal();
+    for (what, state) in [("the daily listing", &mut fresh), ("the reading of everything", &mut listed)] {
+        scene.scrub().turn(state).await.unwrap();
+        assert!(state.after().is_some() && state.listed_ago(now).is_some(), "{what}");
+        assert_eq!(scene.alarms(state), Vec::<String>::new(), "{what}");
+        assert_eq!(scene.on_record().await, 2, "{what}: the list and the key, each once");
+    }
+}
