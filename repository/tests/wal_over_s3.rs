@@ -230,15 +230,16 @@ fn terms(instance: u8) -> LeaseTerms {
     LeaseTerms { writer, instance, cluster, ttl: Duration::from_secs(60) }
 }
 
-fn memory() -> LeaseMemory {
-    LeaseMemory::new(Arc::new(MemoryStore::new()), "lease".parse().unwrap())
+/// What an installation has kept in a store of its own, which all share here.
+fn memory(spool: &Arc<MemoryStore>, instance: u8) -> LeaseMemory {
+    LeaseMemory::new(Arc::clone(spool) as Arc<dyn Store>, format!("lease-{instance}").parse().unwrap())
 }
 
-async fn race(store: &Arc<dyn Store>) -> Vec<Lease> {
+async fn race(store: &Arc<dyn Store>, spool: &Arc<MemoryStore>) -> Vec<Lease> {
     let racers: Vec<_> = (1..=6)
         .map(|instance| {
-            let store = Arc::clone(store);
-            tokio::spawn(async move { Lease::acquire(&*store, terms(instance), &memory(), &SystemClock).await })
+            let (store, memory) = (Arc::clone(store), memory(spool, instance));
+            tokio::spawn(async move { Lease::acquire(&*store, terms(instance), &memory, &SystemClock).await })
         })
         .collect();
     let mut held = Vec::new();
@@ -254,25 +255,25 @@ async fn race(store: &Arc<dyn Store>) -> Vec<Lease> {
 async fn of_many_that_race_for_a_lease_one_gets_it_and_a_store_without_conditions_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let (server, store) = bucket(&directory, "minio").await;
-    let held = race(&store).await;
+    let spool = Arc::new(MemoryStore::new());
+    let held = race(&store, &spool).await;
     assert_eq!(held.len(), 1);
     assert_eq!(held[0].is_exact(), Support::Unknown, "only a probe can tell");
-    let again = race(&store).await;
+    assert_eq!(race(&store, &Arc::default()).await.len(), 0, "whoever has only its name is another one");
+    let again = race(&store, &spool).await;
     assert_eq!(again.len(), 1, "only the holder itself");
     assert_eq!(again[0].terms(), held[0].terms());
     // The server's clock decides: ten minutes later by it, the lease is over, although nobody else's clock has moved.
     server.faults().change(|plan| plan.clock_offset_seconds = 600);
-    let later = race(&store).await;
+    let later = race(&store, &spool).await;
     assert_eq!(later.len(), 1);
     let (_server, without) = bucket(&directory, "garage").await;
-    let LeaseAnswer::Held(lease) = Lease::acquire(&*without, terms(1), &memory(), &SystemClock).await.unwrap() else {
-        panic!("nobody else asks")
+    let ask = async |instance| {
+        Lease::acquire(&*without, terms(instance), &memory(&spool, instance), &SystemClock).await.unwrap()
     };
+    let LeaseAnswer::Held(lease) = ask(1).await else { panic!("nobody else asks") };
     assert_eq!(lease.is_exact(), Support::No);
-    assert!(matches!(
-        Lease::acquire(&*without, terms(2), &memory(), &SystemClock).await,
-        Ok(LeaseAnswer::HeldByOther(_))
-    ));
+    assert!(matches!(ask(2).await, LeaseAnswer::HeldByOther(_)));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use lifeboat_repository::wal::CompleteMark;
+use lifeboat_repository::wal::{CompleteMark, Head};
 use lifeboat_vocabulary::{Lsn, UtcTime, WalPosition};
 use parking_lot::Mutex;
 
@@ -127,6 +127,19 @@ impl Marks {
             self.spacing = span.map_or(self.spacing, |span| span / gaps).max(self.spacing);
         }
         self.older.push(mark);
+    }
+}
+
+/// What a head says about the server's WAL, whatever the region has of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) complete: Option<CompleteMark>,
+    pub(crate) confirmed: Option<WalPosition>,
+}
+
+impl From<&Head> for Said {
+    fn from(head: &Head) -> Self {
+        Self { complete: head.complete, confirmed: head.confirmed }
     }
 }
 

@@ -12,8 +12,8 @@ use lifeboat_repository::wal::{
 };
 use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
 
+use crate::wal::complete_times::Said;
 use crate::wal::ship::context::ShipContext;
-use crate::wal::ship::lease_keeper::Said;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::{Found, ShipState};

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::log::RegionStore;
-use lifeboat_repository::wal::{
-    CompleteMark, Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseMemory, LeaseRenewal,
-};
-use lifeboat_vocabulary::{WalPosition, error_chain};
+use lifeboat_repository::wal::{Head, HeadError, HeadFile, LEASE_TTL, Lease, LeaseHolder, LeaseMemory, LeaseRenewal};
+use lifeboat_vocabulary::error_chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::wal::complete_times::Said;
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::lease_keeper::rival::Rival;
 
@@ -30,19 +29,6 @@ pub(crate) struct Keys {
     /// What the head of an earlier run has said, which is still true.
     pub(crate) said: Said,
     pub(crate) memory: Arc<LeaseMemory>,
-}
-
-/// What a head says about the server's WAL, whatever the region has of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Said {
-    pub(crate) complete: Option<CompleteMark>,
-    pub(crate) confirmed: Option<WalPosition>,
-}
-
-impl From<&Head> for Said {
-    fn from(head: &Head) -> Self {
-        Self { complete: head.complete, confirmed: head.confirmed }
-    }
 }
 
 /// What is known about another installation than `ours`.

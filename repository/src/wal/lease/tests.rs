@@ -136,7 +136,7 @@ async fn a_copy_of_an_installation_is_another_one_from_the_first_renewal_on() {
     // The state directory is copied, with all that is in it.
     let copy = Arc::new(MemoryStore::new());
     let bytes = spool.get(&"lease".parse().unwrap(), small_object()).await.unwrap();
-    overwrite(&*copy, &"lease".parse().unwrap(), bytes).await;
+    overwrite(&copy, &"lease".parse().unwrap(), bytes).await;
     for second in [20, 40, 60] {
         server.set(at(second));
         assert_eq!(lease.renew(&store, &ours, &clock).await.unwrap(), LeaseRenewal::Held);
@@ -214,7 +214,9 @@ async fn a_request_whose_answer_was_lost_still_counts() {
             let ours = kept_in(&spool);
             store.add(Rule { count: times, ..Rule::nth(Operation::Put, 1, fault) });
             for _ in 0..times {
-                assert!(lease.renew(&store, &ours, &clock).await.is_err(), "{fault:?}");
+                // The one before may have arrived, and says so by a conflict: it is found then.
+                let renewed = lease.renew(&store, &ours, &clock).await;
+                assert!(!matches!(renewed, Ok(LeaseRenewal::Lost(_))), "{fault:?}: {renewed:?}");
             }
             store.heal();
             assert_eq!(lease.renew(&store, &ours, &clock).await.unwrap(), LeaseRenewal::Held, "{fault:?}, {times}");

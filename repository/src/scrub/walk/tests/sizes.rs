@@ -16,7 +16,7 @@ async fn object(scene: &Scene, part: &str) -> ObjectKey {
 
 /// The scene of the walk, on a second timeline as well.
 async fn with_history() -> Scene {
-    let scene = scene().await;
+    let mut scene = scene().await;
     let history = scene.archive.history(2, "1\t0/1400000\tno recovery target specified\n");
     scene.archive.store(&history, &[0, 1]).await;
     scene
@@ -35,7 +35,7 @@ async fn what_was_cut_is_found_by_its_size_and_healed() {
         ("a piece", ".lbw", 0),
         ("a part of a piece", ".lbw", 100),
         ("a slice", ".lbs", 0),
-        ("the history of a timeline", ".history", 0),
+        ("the history of a timeline", "history.lbb", 0),
     ] {
         let scene = with_history().await;
         let others = [scene.store(1)];
@@ -83,7 +83,7 @@ async fn what_was_cut_alike_in_all_regions_is_found() {
 #[tokio::test]
 async fn a_region_is_not_damaged_because_another_one_is() {
     let scene = with_history().await;
-    for part in ["/p000001", LIST, "keys/0b0b", ".lbw", ".lbs", ".history"] {
+    for part in ["/p000001", LIST, "keys/0b0b", ".lbw", ".lbs", "history.lbb"] {
         let key = object(&scene, part).await;
         scene.overwrite(1, &key, Bytes::new()).await;
     }
