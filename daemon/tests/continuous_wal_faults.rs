@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use lifeboat_s3_testd::{Failure, FaultPlan, Operation, Times};
 use lifeboat_testkit::{Checksums, PgServer, RestoredServer, Stop, majors_under_test, run_as_postgres};
-use support::{Scene, insert, lsn_number};
-
-const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
+use support::{LEDGER, Scene, insert, lsn_number, server_with_ledger};
 
 /// How many rows are restored from this region alone.
 fn rows_from(scene: &Scene, region: usize, major: u32) -> String {
@@ -45,8 +43,7 @@ fn a_region_has_every_commit_in_the_end_however_it_failed() {
         ("slow answers", |plan| plan.delay.fixed = Duration::from_millis(1500)),
     ];
     let major = majors_under_test()[0];
-    let server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let server = server_with_ledger(major);
     let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     let (mut rows, mut end) = (0, String::new());
     for (name, fault) in faults {
@@ -68,8 +65,7 @@ fn a_region_has_every_commit_in_the_end_however_it_failed() {
 #[test]
 fn a_region_that_never_answers_does_not_keep_wal_from_the_others_at_the_start() {
     let major = majors_under_test()[0];
-    let server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let server = server_with_ledger(major);
     let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     daemon.kill();
     let end = insert(&server, 1, 100);
@@ -88,8 +84,7 @@ fn a_region_that_never_answers_does_not_keep_wal_from_the_others_at_the_start() 
 #[test]
 fn a_promoted_clone_is_kept_out_while_the_original_is_alive() {
     let major = majors_under_test()[0];
-    let server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let server = server_with_ledger(major);
     let (scene, _daemon) = Scene::protected(&server.connection_string(), "", "");
     let clone = server.standby().unwrap();
     clone.promote().unwrap();
@@ -111,8 +106,7 @@ fn a_promoted_clone_is_kept_out_while_the_original_is_alive() {
 #[test]
 fn a_cloned_host_with_its_state_is_kept_out_and_both_raise_the_alarm() {
     let major = majors_under_test()[0];
-    let server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let server = server_with_ledger(major);
     let (scene, _daemon) = Scene::protected(&server.connection_string(), "", "");
     scene.wait_until_durable(&insert(&server, 1, 10));
     let clone = server.standby().unwrap();

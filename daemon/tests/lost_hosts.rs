@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use lifeboat_s3_testd::{DelaySome, Deny, FaultPlan, Operation};
 use lifeboat_testkit::{PgServer, RestoredServer, SeededRandom, Stop, majors_under_test};
-use support::{Scene, insert, lsn_number};
-
-const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
+use support::{Scene, insert, lsn_number, server_with_ledger};
 
 /// How often a host is lost; `LOST_HOSTS` says how often instead.
 fn hosts() -> u64 {
@@ -42,8 +40,7 @@ fn wait_until_complete(scene: &Scene, moment: &str) {
 #[test]
 fn objects_on_their_way_leave_holes_that_keep_no_restore_from_what_was_told_to_be_safe() {
     let major = majors_under_test()[0];
-    let server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let server = server_with_ledger(major);
     let (scene, mut daemon) =
         Scene::protected(&server.connection_string(), "", "[durability]\nflush_interval = \"50ms\"\n");
     let mut random = SeededRandom::new(7);
@@ -93,8 +90,7 @@ fn objects_on_their_way_leave_holes_that_keep_no_restore_from_what_was_told_to_b
 /// A row is committed that no region gets, and the daemon goes on to say that it is alive.
 fn a_row_that_is_not_stored(cut: impl FnOnce(&Scene, &PgServer)) {
     let major = majors_under_test()[0];
-    let mut server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let mut server = server_with_ledger(major);
     let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     scene.wait_until_durable(&insert(&server, 1, 10));
     let good = now(&server);
@@ -144,8 +140,7 @@ fn a_moment_is_not_proven_by_regions_that_take_signs_of_life_and_no_wal() {
 #[test]
 fn regions_that_cannot_be_asked_are_not_taken_for_regions_without_wal() {
     let major = majors_under_test()[0];
-    let server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let server = server_with_ledger(major);
     let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     scene.wait_until_durable(&insert(&server, 1, 10));
     assert_eq!(daemon.stop(), Some(0));

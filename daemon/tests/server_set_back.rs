@@ -10,9 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lifeboat_testkit::{PgServer, RestoredServer, Stop, majors_under_test, run_as_postgres};
-use support::{Scene, insert};
-
-const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
+use support::{LEDGER, Scene, insert, server_with_ledger};
 
 fn is_refused(status: &serde_json::Value) -> bool {
     status["alarms"].as_array().is_some_and(|all| all.iter().any(|alarm| alarm["alarm"] == "wal-server-refused"))
@@ -42,8 +40,7 @@ fn restored_count(scene: &Scene, name: &str, major: u32, more: &[&str]) -> Strin
 #[test]
 fn a_server_that_was_set_back_is_refused_for_good_until_what_it_lost_is_given_up() {
     let major = majors_under_test()[0];
-    let mut server = PgServer::builder(major).start().unwrap();
-    server.psql("postgres", LEDGER).unwrap();
+    let mut server = server_with_ledger(major);
     let (scene, daemon) = Scene::protected(&server.connection_string(), "", "");
     let end = insert(&server, 1, 100);
     scene.wait_until_durable(&end);

@@ -193,6 +193,16 @@ pub fn insert(server: &PgServer, from: u32, to: u32) -> String {
     flushed(server)
 }
 
+/// Makes the table that [`insert`] fills.
+pub const LEDGER: &str = "CREATE TABLE ledger (id bigint PRIMARY KEY)";
+
+/// A server with an empty table `ledger`.
+pub fn server_with_ledger(major: u32) -> PgServer {
+    let server = PgServer::builder(major).start().unwrap();
+    server.psql("postgres", LEDGER).unwrap();
+    server
+}
+
 /// Where the flushed WAL of a server ends.
 pub fn flushed(server: &PgServer) -> String {
     server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").unwrap().trim().to_owned()

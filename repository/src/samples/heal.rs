@@ -170,6 +170,21 @@ impl Scene {
         everything(&logs, samples::time("2026-11-30T00:00:00Z"))
     }
 
+    /// What a healing works with.
+    pub(crate) fn tools<'a>(&'a self, trust: &'a LogTrust, look: Look) -> HealTools<'a> {
+        HealTools {
+            signer: &self.signer,
+            trust,
+            pace: &self.pace,
+            progress: &self.progress,
+            stop: &self.stop,
+            clock: &SystemClock,
+            tool: "lifeboat test",
+            settled: Duration::ZERO,
+            look,
+        }
+    }
+
     /// Heals one region from others.
     pub(crate) async fn try_heal(&self, target: usize, sources: &[usize]) -> Result<HealReport, HealError> {
         let scope = self.scope().await;
@@ -179,17 +194,7 @@ impl Scene {
             others.push(self.region(*source).await);
         }
         let trust = self.trust();
-        let tools = HealTools {
-            signer: &self.signer,
-            trust: &trust,
-            pace: &self.pace,
-            progress: &self.progress,
-            stop: &self.stop,
-            clock: &SystemClock,
-            tool: "lifeboat test",
-            settled: Duration::ZERO,
-            look: Look::AtObjects,
-        };
+        let tools = self.tools(&trust, Look::AtObjects);
         heal_region(&mut healed, &others, &scope, &tools).await
     }
 

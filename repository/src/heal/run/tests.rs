@@ -245,17 +245,7 @@ async fn objects_that_a_region_confirmed_but_does_not_have_prevent_the_record() 
     target.store.store = Arc::new(WithHooks::new(Arc::clone(&target.store.store), confirms));
     let sources = [scene.region(0).await];
     let (scope, trust) = (scene.scope().await, scene.trust());
-    let tools = HealTools {
-        signer: &scene.signer,
-        trust: &trust,
-        pace: &scene.pace,
-        progress: &scene.progress,
-        stop: &scene.stop,
-        clock: &lifeboat_vocabulary::SystemClock,
-        tool: "lifeboat test",
-        settled: Duration::ZERO,
-        look: Look::AtObjects,
-    };
+    let tools = scene.tools(&trust, Look::AtObjects);
     let report = heal_region(&mut target, &sources, &scope, &tools).await.unwrap();
     assert_eq!(report.left_count, 1, "{report:?}");
     assert!(report.left[0].why.contains("that the region has confirmed, such as"), "{report:?}");

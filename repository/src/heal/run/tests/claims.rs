@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_stores::{Hooks, ObjectKey, Request, Step, Store, WithHooks};
-use lifeboat_vocabulary::{BackupId, SystemClock};
+use lifeboat_vocabulary::BackupId;
 
 use super::super::*;
 use super::{START, scene};
@@ -56,17 +56,7 @@ async fn heal_beside_a_scrub(scene: &Scene, found: RecordBody) -> HealReport {
     target.store.store = Arc::new(WithHooks::new(Arc::clone(&target.store.store), scrub));
     let sources = [scene.region(0).await, scene.region(2).await];
     let (scope, trust) = (scene.scope().await, scene.trust());
-    let tools = HealTools {
-        signer: &scene.signer,
-        trust: &trust,
-        pace: &scene.pace,
-        progress: &scene.progress,
-        stop: &scene.stop,
-        clock: &SystemClock,
-        tool: "lifeboat test",
-        settled: Duration::ZERO,
-        look: Look::AtRecords,
-    };
+    let tools = scene.tools(&trust, Look::AtRecords);
     heal_region(&mut target, &sources, &scope, &tools).await.unwrap()
 }
 
