@@ -18,7 +18,7 @@ use lifeboat_stores::{
     ByteRange, OBJECT_BYTES_MAX, ObjectKey, RegionSettings, StackOptions, Store, list_folders, open_below,
     standard_stack,
 };
-use lifeboat_vocabulary::{BackupId, Clock, ClusterName, RegionName, Sha256Digest, SystemClock, error_chain};
+use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
 
 use crate::errln;
 use crate::exit_code::{Ending, Exit};
@@ -170,7 +170,7 @@ impl Repository {
                 let message = format!("there is no backup {backup} in cluster {}; see `list`", self.cluster);
                 Exit::error(Ending::NoSuchBackup, message)
             })?,
-            None => self.catalog.newest_intact(SystemClock.now()).ok_or_else(|| {
+            None => self.catalog.newest_intact_as_dated().ok_or_else(|| {
                 let message = format!("there is no good backup of cluster {}; see `list`", self.cluster);
                 let incomplete = self.catalog.rows().iter().find(|row| !row.record.is_complete());
                 let message = match incomplete.map(|row| incomplete_text(&row.record)) {

@@ -154,6 +154,28 @@ fn a_full_disk_under_the_spool_refuses_bytes_and_loses_nothing() {
     });
 }
 
+#[test]
+fn a_disk_that_is_full_at_the_start_does_not_end_the_start() {
+    let Some(disk) = std::env::var_os("SMALL_DISK") else {
+        return on_a_small_disk("a_disk_that_is_full_at_the_start_does_not_end_the_start", 8);
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let world = World::new(2).await;
+        let disk = std::path::PathBuf::from(disk);
+        let spool_directory = disk.join("spool");
+        let filler = disk.join("filler");
+        std::fs::write(&filler, vec![1; 16 << 20]).unwrap_err();
+        let shipper = world.start(ShipSettings { spool_directory: spool_directory.clone(), ..world.settings() }).await;
+        assert!(!spool_directory.join("instance").exists(), "the disk was not full");
+        std::fs::remove_file(filler).unwrap();
+        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+        let sent = offer(&shipper, 1, 16 * MIB, 20 * MIB).await;
+        everywhere(&shipper, 1, sent).await;
+        world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+    });
+}
+
 async fn confirmed_is_in_the_quorum(world: &World, quorum: usize, start: u64, confirmed: u64) {
     let wanted = range(1, start, confirmed);
     let lacking = [world.lacks(0, wanted, segment(1)).await, world.lacks(1, wanted, segment(1)).await];

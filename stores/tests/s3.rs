@@ -218,11 +218,11 @@ async fn a_store_that_gives_no_codes_is_asked_for_its_list() {
     bare(416);
     let answer = store.get(&key("there"), ByteRange::Part { start: 7, length: 1 }).await;
     assert!(matches!(answer, Err(StoreError::Unsupported { .. })), "{answer:?}");
-    // Where nobody may list, the doubt stays.
+    // Where nobody may list, that is what has to be changed.
     let deny = Deny { operation: Operation::ListObjectsV2, keys: KeyPattern::any() };
     server.faults().change(|plan| plan.deny = vec![deny]);
     let answer = store.head(&key("gone")).await;
-    assert!(matches!(answer, Err(StoreError::Transient { .. })), "{answer:?}");
+    assert!(matches!(answer, Err(StoreError::Misconfigured { .. })), "{answer:?}");
 }
 
 #[tokio::test]

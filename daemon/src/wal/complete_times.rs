@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 /// A commit is dated before its record is flushed, and others see it only after that: so long before a moment at which the end of
 /// the flushed WAL is known, nothing is dated that is not in it.
 const FLUSH_TIME: Duration = Duration::from_secs(5);
+/// A moment further ahead of this machine's clock than this proves nothing: one of the two clocks is wrong.
+const AHEAD_MAX: Duration = Duration::from_secs(300);
 /// New marks are this far apart.
 const SPACING: Duration = Duration::from_secs(1);
 /// So many of the newest marks are kept as they are, and so many older ones further apart.
@@ -70,8 +72,11 @@ impl Default for Marks {
 }
 
 impl CompleteTimes {
-    /// At `time`, by its own clock, a server that nothing stands before had flushed nothing behind `at`.
-    pub(crate) fn flushed(&self, at: WalPosition, time: UtcTime) {
+    /// At `time`, by its own clock, a server that nothing stands before had flushed nothing behind `at`. `now` is this machine's.
+    pub(crate) fn flushed(&self, at: WalPosition, time: UtcTime, now: UtcTime) {
+        if time > now.plus(AHEAD_MAX) {
+            return;
+        }
         let settled = time.as_unix_micros().saturating_sub(i64::try_from(FLUSH_TIME.as_micros()).unwrap_or(i64::MAX));
         if let Some(time) = UtcTime::from_unix_micros(settled) {
             self.0.lock().add(CompleteMark { at, time });
@@ -137,6 +142,19 @@ pub(crate) struct Said {
     pub(crate) confirmed: Option<WalPosition>,
 }
 
+impl Said {
+    /// Takes over what is known `now`. A mark that lies ahead was told while a clock was wrong, and would hide the true ones. What
+    /// PostgreSQL was told on a timeline it was told for good; on another timeline it may be less.
+    pub(crate) fn add(&mut self, complete: Option<CompleteMark>, confirmed: Option<WalPosition>, now: UtcTime) {
+        let is_possible = |mark: &CompleteMark| mark.time <= now.plus(AHEAD_MAX);
+        self.complete = complete.or(self.complete).filter(is_possible);
+        self.confirmed = match (self.confirmed, confirmed) {
+            (Some(before), Some(now)) if before.timeline == now.timeline && before.lsn > now.lsn => Some(before),
+            (before, now) => now.or(before),
+        };
+    }
+}
+
 impl From<&Head> for Said {
     fn from(head: &Head) -> Self {
         Self { complete: head.complete, confirmed: head.confirmed }
@@ -178,7 +196,7 @@ mod tests {
     fn a_moment_counts_where_its_position_is_reached() {
         let times = CompleteTimes::default();
         for (position, time) in [(at(1, 10), 10), (at(1, 20), 20), (at(1, 20), 30), (at(2, 40), 40)] {
-            times.flushed(position, second(time));
+            times.flushed(position, second(time), second(time));
         }
         for (durable, expected) in [
             (at(1, 9), None),
@@ -195,14 +213,30 @@ mod tests {
     #[test]
     fn moments_that_lie_ahead_of_a_clock_that_was_set_back_are_forgotten() {
         let times = CompleteTimes::default();
-        times.flushed(at(1, 20), second(100));
-        times.flushed(at(1, 30), second(90_000));
-        times.flushed(at(1, 40), second(110));
+        times.flushed(at(1, 20), second(100), second(100));
+        times.flushed(at(1, 30), second(90_000), second(90_000));
+        times.flushed(at(1, 40), second(110), second(110));
         let newest = |durable| times.newest(at(1, durable)).map(|mark| (mark.at.lsn.as_bytes(), mark.time));
         assert_eq!(newest(99), Some((40, second(105))));
         assert_eq!(newest(39), Some((20, second(95))), "what is committed from now on may be dated before that");
-        times.flushed(at(1, 10), second(200));
+        times.flushed(at(1, 10), second(200), second(200));
         assert_eq!(newest(99), Some((40, second(105))), "a position before the last says nothing");
+    }
+
+    #[test]
+    fn a_moment_far_ahead_of_this_machine_proves_nothing_and_is_not_said_again() {
+        let times = CompleteTimes::default();
+        times.flushed(at(1, 20), second(1000), second(600));
+        times.flushed(at(1, 30), second(1100), second(700));
+        assert_eq!(times.newest(at(1, 99)), None);
+        let mark = |lsn, time| CompleteMark { at: at(1, lsn), time: second(time) };
+        let mut said = Said { complete: Some(mark(20, 9000)), confirmed: Some(at(1, 20)) };
+        said.add(None, None, second(100));
+        assert_eq!((said.complete, said.confirmed), (None, Some(at(1, 20))));
+        said.add(Some(mark(15, 90)), Some(at(1, 15)), second(100));
+        assert_eq!((said.complete, said.confirmed), (Some(mark(15, 90)), Some(at(1, 20))), "what was told stays told");
+        said.add(None, Some(at(2, 10)), second(100));
+        assert_eq!((said.complete, said.confirmed), (Some(mark(15, 90)), Some(at(2, 10))), "another timeline");
     }
 
     #[test]
@@ -210,7 +244,7 @@ mod tests {
         let times = CompleteTimes::default();
         let year = 105_000;
         for number in 1..=year {
-            times.flushed(at(1, number), second(number * 300));
+            times.flushed(at(1, number), second(number * 300), second(number * 300));
         }
         let marks = times.0.lock();
         assert!(marks.newest.len() <= MARKS && marks.older.len() <= MARKS);

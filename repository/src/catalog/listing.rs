@@ -263,9 +263,18 @@ impl Catalog {
     /// than `now` was made while a clock was ahead: it is the newest only if there is no other.
     #[must_use]
     pub fn newest_intact(&self, now: UtcTime) -> Option<&CatalogRow> {
-        let is_good = |row: &&CatalogRow| row.record.integrity() == Integrity::Intact && !row.is_disputed();
-        let mut good = self.rows.iter().filter(is_good);
-        good.clone().find(|row| row.record.stop_time <= now).or_else(|| good.next())
+        self.intact().find(|row| row.record.stop_time <= now).or_else(|| self.newest_intact_as_dated())
+    }
+
+    /// The same by what the backups say of themselves alone: for a machine whose own clock may be the wrong one, such as a host that
+    /// was just set up to restore on.
+    #[must_use]
+    pub fn newest_intact_as_dated(&self) -> Option<&CatalogRow> {
+        self.intact().next()
+    }
+
+    fn intact(&self) -> impl Iterator<Item = &CatalogRow> {
+        self.rows.iter().filter(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
     }
 }
 

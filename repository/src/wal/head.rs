@@ -176,6 +176,12 @@ pub enum HeadError {
         /// The time in the head that is there now.
         time: UtcTime,
     },
+    /// It is one of more than are read.
+    #[error("there are more than {HEADS_MAX} heads; that of {writer} was not read")]
+    TooMany {
+        /// The writer.
+        writer: KeyName,
+    },
     /// The object changes faster than it can be read.
     #[error("the head of {writer} changed {ATTEMPTS} times in a row")]
     Contended {
@@ -287,7 +293,8 @@ pub struct HeadNotes(Vec<FoundNote>);
 struct FoundNote {
     writer: KeyName,
     stored: Option<UtcTime>,
-    bytes: Result<Bytes, StoreError>,
+    /// `None` if there were too many to read it.
+    bytes: Option<Result<Bytes, StoreError>>,
 }
 
 /// The head of one writer, as it was found in a region.
@@ -302,19 +309,23 @@ pub struct FoundHead {
 }
 
 impl HeadNotes {
-    /// Reads the first `HEADS_MAX` of them.
+    /// Reads the first `HEADS_MAX` of them; the others are only named, as far as one page of a listing goes.
     ///
     /// # Errors
     /// Only if they cannot be listed.
     pub async fn read_all(store: &dyn Store) -> Result<Self, StoreError> {
         let page = store.list(layout::HEADS_PREFIX, None).await?;
         let mut notes = Vec::new();
-        for entry in page.entries.iter().take(HEADS_MAX) {
+        for entry in page.entries {
             let Some(StoredName::Head { writer }) = layout::parse(&entry.key) else { continue };
-            match store.get(&entry.key, small_object()).await {
-                Err(StoreError::NotFound { .. }) => {}
-                bytes => notes.push(FoundNote { writer, stored: entry.meta.modified, bytes }),
-            }
+            let bytes = match notes.len() < HEADS_MAX {
+                false => None,
+                true => match store.get(&entry.key, small_object()).await {
+                    Err(StoreError::NotFound { .. }) => continue,
+                    read => Some(read),
+                },
+            };
+            notes.push(FoundNote { writer, stored: entry.meta.modified, bytes });
         }
         Ok(Self(notes))
     }
@@ -324,8 +335,9 @@ impl HeadNotes {
     pub fn judge(self, trust: &LogTrust) -> Vec<FoundHead> {
         let judge = |FoundNote { writer, stored, bytes }: FoundNote| {
             let head = match bytes {
-                Ok(bytes) => Head::from_note(&bytes, &writer, trust),
-                Err(source) => Err(HeadError::Store { writer: writer.clone(), source }),
+                Some(Ok(bytes)) => Head::from_note(&bytes, &writer, trust),
+                Some(Err(source)) => Err(HeadError::Store { writer: writer.clone(), source }),
+                None => Err(HeadError::TooMany { writer: writer.clone() }),
             };
             FoundHead { writer, stored, head }
         };

@@ -414,10 +414,12 @@ async fn look(store: &dyn Store, key: &ObjectKey, now: UtcTime) -> Result<Option
     let failed = |source| LeaseError::Store { key: key.clone(), source };
     let page = store.list(key.as_str(), None).await.map_err(failed)?;
     let Some(Entry { meta, .. }) = page.entries.into_iter().find(|entry| entry.key == *key) else { return Ok(None) };
-    let now = page.server_time.unwrap_or(now);
     // Written later than now: the store's clock was set back since, and nobody knows how long ago that was. A holder that is
-    // alive renews it soon, and one that is gone must not keep it until its time has come again.
-    let age = |modified: UtcTime| if modified > now.plus(AHEAD_MAX) { Duration::MAX } else { now.since(modified) };
+    // alive renews it soon, and one that is gone must not keep it until its time has come again. A directory has no clock of its
+    // own: there, this machine's may be behind, and a lease that lasts must not be taken for that.
+    let is_ahead = |modified: UtcTime| page.server_time.is_some_and(|now| modified > now.plus(AHEAD_MAX));
+    let now = page.server_time.unwrap_or(now);
+    let age = |modified: UtcTime| if is_ahead(modified) { Duration::MAX } else { now.since(modified) };
     let age = meta.modified.map_or(Duration::ZERO, age);
     let lease = match store.get(key, small_object()).await {
         Ok(bytes) => LeaseText::parse(&bytes),

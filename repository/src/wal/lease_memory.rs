@@ -13,8 +13,8 @@ use crate::format::aead::sha256;
 use crate::format::ids::{ObjectId, RandomError};
 use crate::log::create_once::small_object;
 
-/// The nonces of one lease that may lie in its region: of the last writing that is known to have succeeded, and of one whose
-/// answer may be missing.
+/// The nonces of one lease that may lie in its region: of the last writing that is known to have succeeded, and of those whose
+/// answers may be missing: one of this process, and one of the process before.
 ///
 /// CRASH SAFETY: a nonce is kept before it is written into the region. Crash in between: the one before is kept too. What
 /// cannot be kept (a full disk) costs a wait for the lease to end, after the next start, and nothing else.
@@ -51,17 +51,19 @@ impl LeaseMemory {
     /// The nonce for the next writing, kept. `confirmed` is that of our own lease, if it is there.
     ///
     /// A writing whose answer was lost may still arrive: as long as nothing is known of it, the next one bears its nonce too,
-    /// so that there are never more than two to remember.
+    /// so that there are never more than three to remember. A process draws its first one itself, whatever it finds: a copy of the
+    /// state directory was left the same unanswered nonce, and both would know it for their own.
     pub(crate) async fn next(&self, confirmed: Option<&str>) -> Result<String, RandomError> {
+        let is_first = self.kept.lock().is_none();
         let mut known = self.nonces().await.unwrap_or_default();
-        let last = known.pop();
-        let before = confirmed.map(ToOwned::to_owned).or_else(|| last.clone());
-        let unanswered = last.filter(|last| confirmed.is_some_and(|confirmed| confirmed != last));
-        let next = match unanswered {
-            Some(unanswered) => unanswered,
-            None => ObjectId::random()?.to_string(),
+        let unanswered = known.pop().filter(|last| confirmed != Some(last));
+        let other = known.into_iter().rev().find(|other| confirmed != Some(other));
+        let confirmed = confirmed.map(ToOwned::to_owned);
+        let (may_lie_there, next) = match unanswered {
+            Some(unanswered) if !is_first => ([confirmed, other], unanswered),
+            unanswered => ([confirmed.or(other), unanswered], ObjectId::random()?.to_string()),
         };
-        self.keep(before.into_iter().chain([next.clone()]).collect()).await;
+        self.keep(may_lie_there.into_iter().flatten().chain([next.clone()]).collect()).await;
         Ok(next)
     }
 

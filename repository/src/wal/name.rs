@@ -74,7 +74,7 @@ impl WalRange {
 
     /// Whether there is a byte that both hold.
     #[must_use]
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.timeline == other.timeline && self.start < other.end && other.start < self.end
     }
 }

@@ -22,7 +22,7 @@ use crate::target::window::{Window, table, windows};
 /// # Errors
 /// If the archive cannot be read, or a key does not fit.
 pub async fn run(place: &PlaceArgs, repository: &Repository, output: Output) -> anyhow::Result<Ending> {
-    let newest = repository.catalog.newest_intact(SystemClock.now()).or(repository.catalog.rows().first());
+    let newest = repository.catalog.newest_intact_as_dated().or(repository.catalog.rows().first());
     let Some(newest) = newest else {
         match output {
             Output::Json => outln!("{}", json!({ "cluster": repository.cluster.as_str(), "windows": [] })),

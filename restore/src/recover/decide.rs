@@ -7,10 +7,12 @@ use lifeboat_cli::exit_code::{Ending, Exit};
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_repository::catalog::CatalogRow;
 use lifeboat_repository::log::KeyStanding;
-use lifeboat_vocabulary::{Clock, RegionName, SystemClock, WalPosition};
+use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime, WalPosition};
 
 use crate::command_line::RestoreArgs;
 use crate::fetch::archive::{Archive, KeysForWal, segment_size};
+use crate::target::commit_clock::CLOCK_TOLERANCE;
 use crate::target::coverage::segment_start;
 use crate::target::prove::{Accepts, Proof, Question, StopAt};
 use crate::target::recovery_target::{Goal, GoalOrigin, Target};
@@ -71,7 +73,7 @@ pub(crate) async fn decide(
         Question { view: &inventory.view, target: &target, backup: args.backup.as_ref(), unanswered, accepts };
     let mut proof = question.prove(&survey).await?;
     let row = repository.choose(Some(&proof.backup))?.clone();
-    proof.warnings.extend(standing_text(&row));
+    proof.warnings.extend(standing_texts(&row, SystemClock.now()));
     if args.standby {
         let silent = |(region, why): &(RegionName, String)| {
             format!("region {region} does not answer; its WAL is followed once it does: {why}")
@@ -93,13 +95,22 @@ pub(crate) async fn decide(
     Ok(Decision { row, target, proof, fetch, without })
 }
 
-fn standing_text(row: &CatalogRow) -> Option<String> {
-    (row.standing == KeyStanding::Revoked).then(|| {
-        format!(
-            "the key that has signed backup {} was revoked: if it was stolen before, somebody else may have made this backup",
-            row.record.backup
-        )
-    })
+/// What speaks against a backup as its record stands.
+fn standing_texts(row: &CatalogRow, now: UtcTime) -> Vec<String> {
+    let BackupRecord { backup, stop_time, .. } = &row.record;
+    let mut texts = Vec::new();
+    if row.standing == KeyStanding::Revoked {
+        texts.push(format!(
+            "the key that has signed backup {backup} was revoked: if it was stolen before, somebody else may have made this backup"
+        ));
+    }
+    if *stop_time > now.plus(CLOCK_TOLERANCE) {
+        texts.push(format!(
+            "backup {backup} is dated {stop_time}, which is later than this machine's clock says: one of the two clocks is wrong. If it \
+             is that of the database host, newer backups may be dated earlier; see `list`"
+        ));
+    }
+    texts
 }
 
 /// Nothing but backups is stored: the newest one, with the WAL that it carries.
@@ -115,7 +126,7 @@ fn backup_alone(row: &CatalogRow, target: Target, keys_for_wal: KeysForWal) -> D
         warnings: (keys_for_wal == KeysForWal::OnRecord)
             .then(|| WAL_IS_GONE.to_owned())
             .into_iter()
-            .chain(standing_text(row))
+            .chain(standing_texts(row, SystemClock.now()))
             .collect(),
     };
     Decision { row: row.clone(), target, proof, fetch: None, without: Vec::new() }

@@ -235,11 +235,16 @@ impl ArchiveView {
         })
     }
 
-    /// Everything that was committed by then is within what can be reached up to `end`.
+    /// Everything that was committed by then is within what can be reached up to `end`. A moment at the very end of a timeline
+    /// proves nothing for the next one: its old server stands there, while the new one commits.
     #[must_use]
     pub(crate) fn complete_until(&self, path: &TimelinePath, end: WalPosition) -> Option<UtcTime> {
         let marks = self.heads.iter().filter_map(|head| head.complete);
-        marks.filter(|mark| path.contains(mark.at) && mark.at.lsn <= end.lsn).map(|mark| mark.time).max()
+        let is_within = |at: WalPosition| {
+            let leg = path.legs().iter().find(|leg| leg.timeline == at.timeline);
+            leg.is_some_and(|leg| leg.end.is_none_or(|fork| at.lsn < fork))
+        };
+        marks.filter(|mark| is_within(mark.at) && mark.at.lsn <= end.lsn).map(|mark| mark.time).max()
     }
 }
 

@@ -291,6 +291,7 @@ fn rows_of(state: &mut State, sql: &str, process: u32) -> Result<Vec<Row>, Refus
         _ if sql.contains("sourcefile") => Vec::new(),
         _ if sql.contains("'lifeboat.incarnation'") || sql.contains("'data_directory'") => none(),
         _ if sql.contains("pg_is_in_recovery()") => one("f"),
+        _ if sql.contains("FROM pg_catalog.pg_stat_replication WHERE pid") => one("t"),
         _ => return Err(("0A000", format!("the simulated server does not know: {sql}"))),
     })
 }

@@ -64,6 +64,8 @@ impl S3Store {
     async fn listed(&self, key: &ObjectKey, error: StoreError) -> Result<(Option<Entry>, StoreError), StoreError> {
         match self.list(key.as_str(), None).await {
             Ok(page) => Ok((page.entries.into_iter().find(|entry| entry.key == *key), error)),
+            // What a person has to change (no bucket, no right to list) says more than a status that nobody signs.
+            Err(unlisted @ StoreError::Misconfigured { .. }) => Err(unlisted),
             Err(unlisted) => {
                 tracing::debug!(store = %self, %key, %error, %unlisted, "a doubtful answer could not be looked into");
                 Err(error)

@@ -86,6 +86,7 @@ const NO_RIGHT: &str = "the credentials lack the right to do this: compare the r
 const BAD_KEY: &str = "the store does not accept these credentials: check the access key, the secret key and the clock";
 const NO_BUCKET: &str = "there is no such bucket: check the region's url, or create it";
 const OTHER_REGION: &str = "the bucket lies in another region: set s3_region (and endpoint) to match";
+const NO_KMS_KEY: &str = "the store cannot use the KMS key of this object: enable the key, and give the role kms:GenerateDataKey and kms:Decrypt";
 const ARCHIVED: &str = "the object was moved to an archive class: restore it there first";
 const LACKS: &str = "the server lacks a feature that this profile uses: choose another profile, such as other";
 const UNTRUSTED: &str = "the server's certificate is not trusted: set ca_file to the authority that signed it";
@@ -183,6 +184,7 @@ impl Seen {
             // The SDK itself calls every 404 without a body `NotFound`: that is nobody's word.
             "NoSuchKey" | "NoSuchVersion" => Class::Missing,
             "NotImplemented" => Class::Misconfigured(LACKS),
+            code if code.starts_with("KMS.") => Class::Misconfigured(NO_KMS_KEY),
             _ => self.class_of_status(),
         }
     }
@@ -202,6 +204,8 @@ impl Seen {
             status if status >= 500 => Class::Transient,
             // An answer without a status, or with one of success: something between us and the server speaks for it.
             status if status < 300 => Class::Transient,
+            // A store names what it does not like. The SDK says `Unknown` where it found no name.
+            _ if matches!(self.code.as_deref(), None | Some("" | "Unknown")) => Class::Transient,
             _ => Class::Unsupported,
         }
     }
@@ -409,6 +413,11 @@ mod tests {
             (416, "", Class::Doubtful(Doubt::Range)),
             (507, "", Class::Full),
             (400, "InvalidArgument", Class::Unsupported),
+            (400, "KMS.DisabledException", Class::Misconfigured(NO_KMS_KEY)),
+            (400, "KMS.NotFoundException", Class::Misconfigured(NO_KMS_KEY)),
+            (400, "", Class::Transient),
+            (400, "Unknown", Class::Transient),
+            (418, "", Class::Transient),
         ] {
             assert_eq!(answer(status, code).class(), class, "{status} {code}");
         }

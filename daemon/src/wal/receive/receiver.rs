@@ -32,8 +32,6 @@ use crate::wal::ship::state::CheckedWal;
 /// How often the server hears from us at least; it drops us after a minute of silence.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// How often deadlines are looked at.
-/// How long the server has for an answer before it is asked again.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(250);
 /// How long a server that shuts down waits for the regions.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -215,8 +213,8 @@ struct Pump<'r> {
     draining: Option<Instant>,
     /// What the server says of the end of its WAL; `None` where that is not the end of what the cluster has written.
     end_of_wal: Option<EndOfWal>,
-    /// When the server was asked for a sign of life that has not come.
-    asked: Option<Instant>,
+    /// Whether the server was asked for a keepalive that has not come.
+    is_asked: bool,
 }
 
 impl<'r> Pump<'r> {
@@ -248,7 +246,7 @@ impl<'r> Pump<'r> {
             shutdown: None,
             draining: None,
             end_of_wal: (upstream.sends == Sends::AllOfCluster).then(EndOfWal::default),
-            asked: None,
+            is_asked: false,
         }
     }
 
@@ -296,7 +294,7 @@ impl<'r> Pump<'r> {
                         self.server_time(server_time);
                         let end = self.end_of_wal.as_mut().and_then(|end| end.keepalive(server_time, server_end));
                         self.flushed_by_server(end);
-                        self.asked = None;
+                        self.is_asked = false;
                         // The server has looked for WAL to send.
                         self.begin()?;
                         if reply == ReplyWanted::Now {
@@ -467,14 +465,14 @@ impl<'r> Pump<'r> {
         }
     }
 
-    /// A server that has nothing to send says nothing by itself, as long as it hears from us. It is asked, once at a time: an answer
-    /// that was not written after all WAL before it proves nothing.
+    /// A server that has nothing to send says nothing by itself, as long as it hears from us. It is asked, once at a time: two
+    /// questions would get two answers in a row, of which the second was not written after all WAL before it. The connection loses
+    /// no answer, so a question is not repeated.
     fn ask(&mut self) -> ReplyWanted {
-        let is_open = self.asked.is_some_and(|asked| asked.elapsed() < ANSWER_PATIENCE);
-        if self.end_of_wal.is_none() || is_open {
+        if self.end_of_wal.is_none() || self.is_asked {
             return ReplyWanted::Whenever;
         }
-        self.asked = Some(Instant::now());
+        self.is_asked = true;
         ReplyWanted::Now
     }
 

@@ -170,7 +170,7 @@ impl Finder {
             );
         }
         self.history = Some(history);
-        self.written = match self.ask_again(wal.host(), identity.timeline).await {
+        self.written = match self.ask_again(&wal, identity.timeline).await {
             Ok(written) => written,
             Err(error) => {
                 tracing::info!("it is not known whether the server is a primary: {error:#}");
@@ -187,7 +187,8 @@ impl Finder {
         self.check_records(&mut wal, server, &history).await?;
         // A slot may begin before the server's timeline does.
         let restart = self.slot(sql).await?.map(|lsn| WalPosition { timeline: history.timeline_at(lsn), lsn });
-        self.written = written_timeline(sql, identity.timeline).await.context("ask whether the server is a primary")?;
+        let written = written_timeline(sql, wal.process_id(), identity.timeline).await;
+        self.written = written.context("ask whether the server is a primary")?;
         let (resume, highest) = self.known(restart);
         let highest = highest.map(|highest| on_latest_timeline(highest, self.newest_received()));
         let position = match decide(Situation { resume, highest, server, history: &history }) {
@@ -204,12 +205,11 @@ impl Finder {
     }
 
     /// The same over a session of its own, if that ends at the same server.
-    async fn ask_again(&self, host: &str, timeline: TimelineId) -> anyhow::Result<Option<TimelineId>> {
+    async fn ask_again(&self, wal: &WalConnection, timeline: TimelineId) -> anyhow::Result<Option<TimelineId>> {
         let mut sql = Session::connect(&self.settings.connection, Purpose::Sql).await?;
-        let is_same = sql.host() == host;
-        let written = written_timeline(&mut sql, timeline).await;
+        let written = written_timeline(&mut sql, wal.process_id(), timeline).await;
         sql.close().await;
-        Ok(written?.filter(|_| is_same))
+        written
     }
 
     fn options(&self) -> WalConnectionOptions {

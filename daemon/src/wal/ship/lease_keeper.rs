@@ -121,8 +121,6 @@ impl LeaseKeeper {
                     tracing::warn!(region = %self.region.name, other, "another installation asks for the lease");
                     *asked = Some((Instant::now(), other));
                 }
-                let now = asked.as_ref().filter(|(at, _)| at.elapsed() < CONTESTED_FOR).map(|(_, other)| other.clone());
-                self.ship.change(|ship_state| ship_state.contested(self.index, now));
             }
             Ok(LeaseRenewal::Lost(holder)) => {
                 rival.met(&self.ship, &self.region, memory, &holder).await;
@@ -135,6 +133,8 @@ impl LeaseKeeper {
                 tracing::warn!(region = %self.region.name, error, "the lease was not renewed");
             }
         }
+        let now = asked.as_ref().filter(|(at, _)| at.elapsed() < CONTESTED_FOR).map(|(_, other)| other.clone());
+        self.ship.change(|ship_state| ship_state.contested(self.index, now));
     }
 
     fn leased(&self, other: Option<String>) {
@@ -154,9 +154,8 @@ impl LeaseKeeper {
             (durable, durable.and_then(|durable| ship_state.record_before(durable)))
         });
         let complete = durable.and_then(|durable| self.ship.complete.newest(durable));
-        said.complete = complete.or(said.complete);
-        // On another timeline than before it may be less.
-        said.confirmed = self.ship.positions.borrow().confirmed.or(said.confirmed);
+        let confirmed = self.ship.positions.borrow().confirmed;
+        said.add(complete, confirmed, self.ship.now());
         let log = self.ship.settings.logs.head(&self.region.name);
         let settings = &self.ship.settings;
         let head = Head {

@@ -89,7 +89,7 @@ impl Shipper {
 
     /// At `time`, by its own clock, the server had flushed nothing behind `at`.
     pub(crate) fn flushed(&self, at: WalPosition, time: UtcTime) {
-        self.ship.complete.flushed(at, time);
+        self.ship.complete.flushed(at, time, self.ship.now());
     }
 
     /// The newest moment that a restore can prove to reach where WAL is stored up to `durable`.

@@ -22,7 +22,7 @@ use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::wal::LeaseMemory;
 use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, TimelineId, UtcTime};
+use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, TimelineId, UtcTime, error_chain};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -273,7 +273,7 @@ impl Spool {
             Ok(bytes) => Ok(std::str::from_utf8(&bytes)?.trim().parse()?),
             Err(StoreError::NotFound { .. }) => {
                 let instance = InstanceId::random()?;
-                self.keep(&key, format!("{instance}\n").into()).await?;
+                self.keep_if_possible(&key, format!("{instance}\n").into()).await?;
                 Ok(instance)
             }
             Err(error) => Err(error.into()),
@@ -297,7 +297,7 @@ impl Spool {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        self.keep(&key, here.into()).await
+        self.keep_if_possible(&key, here.into()).await
     }
 
     /// What this installation has written into the lease of a region.
@@ -348,6 +348,20 @@ impl Spool {
                 Some(last) => after = Some(last.key.clone()),
                 None => return Ok(kept),
             }
+        }
+    }
+
+    /// A disk that is full must not end the stream of WAL: regions take it while nothing needs the spool. What is not kept is drawn
+    /// anew at the next start, which then waits for its own lease to end.
+    async fn keep_if_possible(&self, key: &ObjectKey, bytes: Bytes) -> anyhow::Result<()> {
+        let body = SealedBody { sha256: sha256(&bytes), bytes };
+        match self.store.put(key, body, PutMode::CreateOnly).await {
+            Ok(_) => Ok(()),
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::warn!(%key, error = error_chain(&error), "it holds until the next start only");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -151,6 +151,18 @@ fn a_moment_is_proven_only_where_all_wal_before_its_position_is_there() {
 }
 
 #[test]
+fn the_old_server_at_the_end_of_its_timeline_proves_nothing_for_the_next() {
+    let history = vec![history(2, &[(1, 50)])];
+    let mut view = view(history, &[(1, 20, 50), (2, 50, 80)], vec![backup(1, 25)]);
+    let path = view.tree.path(timeline(2)).unwrap();
+    let time: UtcTime = "2026-11-20T05:00:00Z".parse().unwrap();
+    view.heads.push(head(time, at(1, 50)));
+    assert_eq!(view.complete_until(&path, at(2, 80)), None, "the new server may have committed by then");
+    view.heads[0].complete = Some(CompleteMark { at: at(1, 49), time });
+    assert_eq!(view.complete_until(&path, at(2, 80)), Some(time));
+}
+
+#[test]
 fn what_lies_behind_the_end_counts_only_if_somebody_was_told_that_it_is_safe() {
     let t0: UtcTime = "2026-11-20T05:00:00Z".parse().unwrap();
     let after = |seconds| t0.plus(std::time::Duration::from_secs(seconds));
