@@ -27,7 +27,7 @@ pub(super) async fn written_timeline(
         return Ok(None);
     }
     let has_sender = format!(
-        "SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 1 FROM pg_catalog.pg_stat_replication WHERE pid = {sender}"
+        "SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 1 FROM pg_catalog.pg_stat_replication WHERE pid OPERATOR(pg_catalog.=) {sender}"
     );
     let is_same = sql.query_one_text(&has_sender).await?.as_deref() == Some("t");
     if !is_same {
