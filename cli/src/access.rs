@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use futures_util::future::join_all;
 use lifeboat_repository::backup::read::{BackupReader, StoredBackup};
 use lifeboat_repository::catalog::{Catalog, CatalogRow, RegionAnswer, RegionView};
 use lifeboat_repository::format::{PacksList, layout};
@@ -131,17 +132,18 @@ impl Repository {
         pinned: Option<&VerifyKey>,
         names: RegionNames,
     ) -> anyhow::Result<Self> {
+        // All at once: what one that hangs takes of time is not added to what the others take.
+        let answers = join_all(settings.iter().map(async |settings| {
+            let region = open_region(settings, &cluster).await?;
+            let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
+            let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
+            anyhow::Ok((region, descriptor, log))
+        }));
         let mut regions = Vec::new();
         let mut views = Vec::new();
-        for settings in settings {
+        for (settings, answer) in settings.iter().zip(answers.await) {
             let mut name = settings.name.clone();
-            let answer = async {
-                let region = open_region(settings, &cluster).await?;
-                let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
-                let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
-                anyhow::Ok((region, descriptor, log))
-            };
-            let answer = match answer.await {
+            let answer = match answer {
                 Ok((region, descriptor, log)) => {
                     // On the command line a region need not be named: it knows its own name.
                     name = log.region().filter(|_| names == RegionNames::OfLogs).cloned().unwrap_or(name);
@@ -158,6 +160,20 @@ impl Repository {
             bail!("no region can be read: {}", why.join("; "));
         }
         Ok(Self { cluster, regions, views, catalog })
+    }
+
+    /// The regions that gave no log, and why not: what they hold is not known.
+    pub fn unread(&self) -> impl Iterator<Item = (&RegionName, &str)> {
+        self.views.iter().filter_map(|view| match &view.answer {
+            RegionAnswer::Unreadable { why } => Some((&view.name, why.as_str())),
+            RegionAnswer::Read { .. } => None,
+        })
+    }
+
+    /// How a command ends that shows what the regions hold: whoever asks has not seen what lies in a region that gave no log.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        if self.unread().next().is_some() { Ending::Degraded } else { Ending::Done }
     }
 
     /// The backup of this name, or the newest that counts as good.
@@ -276,8 +292,9 @@ async fn read_checked(
 async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<ClusterName> {
     let mut clusters = BTreeSet::new();
     let mut failures = Vec::new();
-    for settings in settings {
-        match list_folders(settings).await {
+    let answers = join_all(settings.iter().map(list_folders)).await;
+    for (settings, answer) in settings.iter().zip(answers) {
+        match answer {
             Ok(found) => clusters.extend(found),
             Err(error) => failures.push(format!("{}: {}", settings.name, error_chain(&error))),
         }

@@ -68,6 +68,7 @@ fn judge(reader: &mut Reader<'_>, section: &Section<'_>, settings: &RegionSettin
                 "profile" => format!("{:?}", settings.effective_profile().as_str()),
                 "max_concurrency" => settings.max_concurrency.to_string(),
                 "allow_plain_http" => settings.allow_plain_http.to_string(),
+                "patience" => format!("{:?}", crate::show_duration(settings.patience)),
                 "object_lock" => format!("{:?}", settings.object_lock.as_str()),
                 _ => "(not set)".to_owned(),
             };

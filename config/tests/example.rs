@@ -72,6 +72,7 @@ fn defaults_in_the_example_are_the_programs() {
         ("cluster.main.backup.compression_level", "compression_level"),
         ("region.virginia.max_concurrency", "max_concurrency"),
         ("region.virginia.allow_plain_http", "allow_plain_http"),
+        ("region.virginia.patience", "patience"),
         ("durability.region_lag_limit", "region_lag_limit"),
         ("limits.memory", "memory"),
         ("limits.spool", "spool"),

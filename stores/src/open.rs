@@ -9,6 +9,7 @@ use crate::key::{KeyError, ObjectKey};
 use crate::local::dir::LocalDir;
 use crate::s3::store::S3Store;
 use crate::settings::{RegionSettings, SettingsFault};
+use crate::stack::{StackOptions, standard_stack};
 use crate::store::Store;
 use crate::url::StoreUrl;
 
@@ -90,12 +91,13 @@ fn below(prefix: Option<&ObjectKey>, cluster: Option<&ClusterName>) -> Result<Op
     }
 }
 
-/// The clusters that have a repository below a region's URL, ascending.
+/// The clusters that have a repository below a region's URL, ascending. A region that fails is asked again, for as long as its
+/// settings say.
 ///
 /// # Errors
 /// [`OpenError`] if the region cannot be opened or listed.
 pub async fn list_folders(settings: &RegionSettings) -> Result<Vec<ClusterName>, OpenError> {
-    let store = open(settings).await?;
+    let store = standard_stack(open(settings).await?, StackOptions::of(settings)).store;
     let refused = |source| OpenError::Store { region: settings.name.to_string(), source };
     clusters_in(store.as_ref()).await.map_err(refused)
 }

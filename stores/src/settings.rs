@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use lifeboat_vocabulary::{ByteCount, NameError, RegionName};
+use lifeboat_vocabulary::{ByteCount, NameError, ParseDurationError, RegionName, parse_duration};
 use serde::{Deserialize, Deserializer};
 
 use crate::profile::{Addressing, EndpointRule, Profile, ProfileError, ProfileName};
@@ -13,6 +14,9 @@ use crate::url::{Endpoint, StoreUrl, Transport, UrlError, percent_decoded};
 /// The most requests that a region is asked at once.
 pub const CONCURRENCY_MAX: u16 = 64;
 const CONCURRENCY_DEFAULT: u16 = 8;
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(300);
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 
 /// One region: a place that keeps a whole copy of everything, and how to get there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,6 +62,10 @@ pub struct RegionSettings {
     /// Bytes per second in both directions together, such as `50MiB`; at least `64KiB`. Default: unlimited.
     #[serde(default, deserialize_with = "optional_text")]
     pub max_bandwidth: Option<ByteCount>,
+    /// How long one request may take, all its attempts together, before the region counts as away for it: `1s` to `1h`. Less
+    /// finds out sooner that a region hangs, and gives up large objects on slow lines. Default `5m`.
+    #[serde(default = "default_patience", deserialize_with = "duration")]
+    pub patience: Duration,
     /// Whether what is stored is locked until retention lets it go, by the bucket's Object Lock: `none`, `governance`,
     /// `compliance`. Default: none.
     #[serde(default, deserialize_with = "text")]
@@ -108,6 +116,14 @@ fn default_concurrency() -> u16 {
     CONCURRENCY_DEFAULT
 }
 
+fn default_patience() -> Duration {
+    PATIENCE_DEFAULT
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
 fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(from: D) -> Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
@@ -145,6 +161,9 @@ pub enum RegionUrlError {
     /// The region's name.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A length of time.
+    #[error(transparent)]
+    Duration(#[from] ParseDurationError),
     /// A parameter that does not exist.
     #[error("`{key}` is not a parameter of a region's address (one of {PARAMETERS})")]
     Parameter {
@@ -168,7 +187,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 const PARAMETERS: &str =
-    "name, endpoint, profile, region, ca, aws_profile, credentials_file, bucket_owner, allow_plain_http";
+    "name, endpoint, profile, region, ca, aws_profile, credentials_file, bucket_owner, allow_plain_http, patience";
 
 impl RegionSettings {
     /// A region at `url` with every other setting at its default.
@@ -188,6 +207,7 @@ impl RegionSettings {
             allow_plain_http: false,
             max_concurrency: CONCURRENCY_DEFAULT,
             max_bandwidth: None,
+            patience: PATIENCE_DEFAULT,
             object_lock: ObjectLock::Off,
         }
     }
@@ -244,6 +264,7 @@ impl RegionSettings {
             "aws_profile" => self.aws_profile = Some(value),
             "credentials_file" => self.credentials_file = Some(value.into()),
             "bucket_owner" => self.bucket_owner = Some(value),
+            "patience" => self.patience = parse_duration(&value)?,
             "allow_plain_http" => {
                 self.allow_plain_http =
                     value.parse().map_err(|_| RegionUrlError::Value { key: key.to_owned(), value: value.clone() })?;
@@ -275,6 +296,9 @@ impl RegionSettings {
         }
         if self.max_bandwidth.is_some_and(|rate| rate < ByteCount::from_bytes(64 << 10)) {
             fault("max_bandwidth", "too little to keep up with anything", "choose at least 64KiB, or leave it out");
+        }
+        if !(PATIENCE_MIN..=PATIENCE_MAX).contains(&self.patience) {
+            fault("patience", "out of range", "choose a time from 1s to 1h");
         }
         match &self.url {
             StoreUrl::Directory(_) => {

@@ -36,12 +36,12 @@ pub struct StackOptions {
 }
 
 impl StackOptions {
-    /// The region's own bounds with the default patience.
+    /// The region's own bounds and patience.
     #[must_use]
     pub fn of(settings: &RegionSettings) -> Self {
         Self {
             limits: Limits { concurrency: settings.max_concurrency, bandwidth: settings.max_bandwidth },
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy { deadline: settings.patience, ..RetryPolicy::default() },
             jitter: Arc::new(RandomJitter),
         }
     }

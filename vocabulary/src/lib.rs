@@ -6,6 +6,7 @@
 mod byte_count;
 mod counted;
 mod digest;
+mod duration;
 mod error_chain;
 mod file_entry;
 mod lsn;
@@ -18,6 +19,7 @@ mod wal_segment;
 pub use byte_count::{ByteCount, ParseByteCountError};
 pub use counted::counted;
 pub use digest::{ParseDigestError, Sha256Digest};
+pub use duration::{ParseDurationError, parse_duration, show_duration};
 pub use error_chain::error_chain;
 pub use file_entry::{EntryKind, FileEntry, FileNumber, PathError, RelativePath, Tablespace};
 pub use lsn::{Lsn, ParseLsnError, TimelineId, WalPosition};

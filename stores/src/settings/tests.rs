@@ -19,6 +19,7 @@ fn a_table_with_an_unknown_key_or_an_impossible_value_is_refused() {
         ("bad profile", "name = 'a'\nurl = 's3://bucket'\nprofile = 'azure'"),
         ("bad endpoint", "name = 'a'\nurl = 's3://bucket'\nendpoint = 'host'"),
         ("no unit", "name = 'a'\nurl = 's3://bucket'\nmax_bandwidth = '12'"),
+        ("patience without a unit", "name = 'a'\nurl = 's3://bucket'\npatience = '12'"),
     ] {
         assert!(toml::from_str::<RegionSettings>(toml).is_err(), "{why}");
     }
@@ -37,12 +38,13 @@ fn every_key_of_a_table_is_read() {
     let settings: RegionSettings = toml::from_str(
         "name = 'a'\nurl = 's3://bucket'\nprofile = 'minio'\nendpoint = 'https://host:9000'\ns3_region = 'x'\n\
          ca_file = '/ca'\naws_profile = 'p'\nrole_arn = 'arn:aws:iam::1:role/r'\nbucket_owner = '123456789012'\n\
-         allow_plain_http = true\nmax_concurrency = 3\nmax_bandwidth = '5MiB'",
+         allow_plain_http = true\nmax_concurrency = 3\nmax_bandwidth = '5MiB'\npatience = '90s'",
     )
     .unwrap();
     assert_eq!(settings.endpoint.as_ref().map(Endpoint::as_str), Some("https://host:9000"));
     assert_eq!(settings.profile.as_ref().map(ProfileName::as_str), Some("minio"));
     assert_eq!((settings.max_concurrency, settings.max_bandwidth), (3, Some(ByteCount::from_mib(5))));
+    assert_eq!(settings.patience, Duration::from_secs(90));
     assert_eq!(settings.faults(), []);
 }
 
@@ -55,6 +57,7 @@ fn an_address_with_a_parameter_that_is_not_understood_is_refused() {
         "s3://bucket?endpoint=",
         "s3://bucket?endpoint=https://key:secret@host",
         "s3://bucket?allow_plain_http=yes",
+        "s3://bucket?patience=20",
         "s3://bucket?name=A",
         "bucket?profile=aws",
     ] {
@@ -105,6 +108,20 @@ fn limits_outside_their_range_are_named() {
         let mut settings = RegionSettings::at(name(), "file:///a".parse().unwrap());
         (settings.max_concurrency, settings.max_bandwidth) = (concurrency, bandwidth);
         assert_eq!(keys(&settings), expected);
+    }
+}
+
+#[test]
+fn patience_comes_from_the_address_and_has_bounds() {
+    for (address, seconds, expected) in [
+        ("file:///a", 300, vec![]),
+        ("file:///a?patience=20s", 20, vec![]),
+        ("file:///a?patience=500ms", 0, vec!["patience"]),
+        ("file:///a?patience=2h", 7200, vec!["patience"]),
+    ] {
+        let settings = RegionSettings::from_url(name(), address).unwrap();
+        assert_eq!((settings.patience.as_secs(), keys(&settings)), (seconds, expected), "{address}");
+        assert_eq!(crate::StackOptions::of(&settings).retry.deadline, settings.patience);
     }
 }
 
