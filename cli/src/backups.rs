@@ -23,7 +23,8 @@ pub fn print_list(repository: &Repository, output: Output) {
         return;
     }
     if catalog.rows().is_empty() {
-        outln!("no backups of cluster {} yet", repository.cluster);
+        let seen = if repository.unread().next().is_some() { " in the regions that were read" } else { "" };
+        outln!("no backups of cluster {} yet{seen}", repository.cluster);
     } else {
         let mut columns = vec![
             ("backup", Align::Left),
@@ -175,4 +176,12 @@ pub fn print_backup(repository: &Repository, row: &CatalogRow, output: Output) {
     outln!("{}", toned(word, tone));
     // The first line is the table's empty heading.
     out!("{}", table.to_string().split_once('\n').map_or("", |(_, rows)| rows));
+    print_unread(repository);
+}
+
+/// Names the regions of which is not known what they hold: something newer may lie there.
+pub fn print_unread(repository: &Repository) {
+    for (region, why) in repository.unread() {
+        outln!("{} region {region} cannot be read, and may have more: {why}", toned("attention:", Tone::Warning));
+    }
 }

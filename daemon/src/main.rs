@@ -117,7 +117,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             let pinned = chosen.signer()?.root();
             let repository = Repository::read(&config.regions, cluster.name.clone(), &pinned).await?;
             backups::print_list(&repository, output);
-            Ok(Ending::Done)
+            Ok(repository.ending())
         }
         Command::Adopt(args) if args.lost_wal => adopt_lost_wal::run(chosen, output).await,
         Command::Adopt(_) => adopt::run(chosen, output).await,

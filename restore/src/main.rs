@@ -66,13 +66,14 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             Ok(Ending::Done)
         }
         Command::List => {
-            backups::print_list(&Repository::open(&cli.place).await?, output);
-            Ok(Ending::Done)
+            let repository = Repository::open(&cli.place).await?;
+            backups::print_list(&repository, output);
+            Ok(repository.ending())
         }
         Command::Show { backup } => {
             let repository = Repository::open(&cli.place).await?;
             backups::print_backup(&repository, repository.choose(backup.as_ref())?, output);
-            Ok(Ending::Done)
+            Ok(repository.ending())
         }
         Command::Verify { backup } => {
             let repository = Repository::open(&cli.place).await?;

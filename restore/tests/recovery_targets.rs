@@ -163,7 +163,7 @@ fn a_target_on_the_older_branch_of_a_fork_is_reached_and_so_is_the_newer() {
     assert_eq!(scene.ledger(&older), 3);
     assert_eq!(older.report["recovery"]["timeline"], 3, "the number of the other branch is not taken again");
     let window = scene.site.restore(&["window"]).expect(0).out;
-    assert_eq!(window.lines().count(), 5, "{window}");
+    assert_eq!(window.lines().count(), 6, "{window}");
 }
 
 #[test]

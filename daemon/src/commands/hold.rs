@@ -220,7 +220,8 @@ async fn list(chosen: ClusterConfig<'_>, output: Output) -> anyhow::Result<Endin
         let (each, unreadable): (Vec<_>, Vec<_>) = (each.collect(), unreadable.collect());
         outln!("{}", json!({ "cluster": cluster.as_str(), "holds": each, "unreadable": unreadable }));
     } else if holds.is_empty() {
-        outln!("no backup of cluster {cluster} is held");
+        let seen = if broadcast.away.is_empty() { "" } else { " by what the regions say that were read" };
+        outln!("no backup of cluster {cluster} is held{seen}");
     } else {
         out!("{}", table(holds.values(), &lacking));
     }

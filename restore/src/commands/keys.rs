@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use lifeboat_cli::access::Repository;
+use lifeboat_cli::backups::print_unread;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::place::PlaceArgs;
 use lifeboat_cli::statements::{DelegationArgs, RevocationArgs, RootKeyArgs, check_root, root_signer};
@@ -64,7 +65,10 @@ pub async fn run(place: &PlaceArgs, command: &KeysCommand, output: Output) -> an
             let repository = Repository::open(place).await?;
             let known = Known::of(&repository)?;
             known.print(output, now);
-            Ok(Ending::Done)
+            if output == Output::Text {
+                print_unread(&repository);
+            }
+            Ok(repository.ending())
         }
         KeysCommand::Delegate { root, delegation, repository } => {
             let id = repository_of(place, repository, root).await?;
@@ -101,6 +105,8 @@ fn print_statement(root: &RootKeyArgs, statement: &Statement) -> anyhow::Result<
 struct Known {
     signers: Signers,
     regions: Vec<(String, Signers)>,
+    /// Regions whose logs could not be read: they may name other keys, or revoke these.
+    unread: Vec<(String, String)>,
 }
 
 impl Known {
@@ -113,7 +119,8 @@ impl Known {
                 regions.push((view.name.to_string(), log.trust().signers.clone()));
             }
         }
-        Ok(Self { signers, regions })
+        let unread = repository.unread().map(|(region, why)| (region.to_string(), why.to_owned())).collect();
+        Ok(Self { signers, regions, unread })
     }
 
     /// Regions whose logs do not say the same about a key.
@@ -125,12 +132,19 @@ impl Known {
     fn print(&self, output: Output, now: UtcTime) {
         if output == Output::Json {
             let signers: Vec<_> = self.signers.delegated().iter().map(|signer| self.to_json(signer, now)).collect();
-            outln!("{}", json!({ "root": self.signers.root().to_string(), "signers": signers }));
+            let unread: Vec<_> =
+                self.unread.iter().map(|(region, why)| json!({ "region": region, "why": why })).collect();
+            let root = self.signers.root().to_string();
+            outln!("{}", json!({ "root": root, "signers": signers, "unread": unread }));
             return;
         }
         outln!("root key  {}", self.signers.root());
         if self.signers.delegated().is_empty() {
-            outln!("no other key may sign: whoever has the root key may sign everything");
+            if self.unread.is_empty() {
+                outln!("no other key may sign: whoever has the root key may sign everything");
+            } else {
+                outln!("no region that was read names another key: whoever has the root key may sign everything");
+            }
             return;
         }
         outln!();
