@@ -79,6 +79,20 @@ struct View {
     scope: HealScope,
 }
 
+/// How many of the regions were read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    All,
+    /// What the others hold, nobody knows.
+    Some,
+}
+
+impl View {
+    fn seen(&self) -> Seen {
+        if self.regions.len() == self.read.regions.len() { Seen::All } else { Seen::Some }
+    }
+}
+
 async fn look(parts: &CareParts) -> anyhow::Result<View> {
     let read = read_all(&parts.context.regions, &parts.context.signer).await?;
     let disagreements = judge(parts, &read).await;
@@ -90,7 +104,7 @@ async fn look(parts: &CareParts) -> anyhow::Result<View> {
 }
 
 /// Heals, or says what would be healed. 0: nothing is left; 4: something is, or a region could not be looked at; 6: damage
-/// could not be healed; 130: stopped.
+/// could not be healed; 1: no region could be looked at; 130: stopped.
 ///
 /// # Errors
 /// If no region can be read.
@@ -160,6 +174,9 @@ impl Outcome {
 
 fn ending(view: &View, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> Ending {
     let mut ending = Ending::Done;
+    if outcomes.is_empty() {
+        return Ending::Failed;
+    }
     for (_, outcome) in outcomes {
         let left = match outcome {
             Outcome::Surveyed(survey) => !survey.is_whole(),
@@ -178,7 +195,7 @@ fn ending(view: &View, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> E
 fn print(view: &View, outcomes: &[(RegionName, Outcome)], unrecorded: &[(RegionName, Unrecorded)], output: Output) {
     let unreadable = view.read.unreadable();
     if output == Output::Json {
-        let regions: Vec<Value> = outcomes.iter().map(|(name, outcome)| as_json(name, outcome)).collect();
+        let regions: Vec<Value> = outcomes.iter().map(|(name, outcome)| as_json(name, outcome, view.seen())).collect();
         let unreadable: Vec<Value> =
             unreadable.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
         let disagreements: Vec<String> = view.disagreements.iter().map(ToString::to_string).collect();
@@ -200,7 +217,7 @@ fn print(view: &View, outcomes: &[(RegionName, Outcome)], unrecorded: &[(RegionN
     ];
     let mut table = Table::new(&columns);
     for (name, outcome) in outcomes {
-        table.toned_row(row(name, outcome));
+        table.toned_row(row(name, outcome, view.seen()));
     }
     for (name, why) in &unreadable {
         let state = (format!("cannot be read: {why}"), Some(Tone::Bad));
@@ -222,10 +239,15 @@ fn cell(text: impl Into<String>) -> (String, Option<Tone>) {
     (text.into(), None)
 }
 
-fn row(name: &RegionName, outcome: &Outcome) -> Vec<(String, Option<Tone>)> {
+fn row(name: &RegionName, outcome: &Outcome, seen: Seen) -> Vec<(String, Option<Tone>)> {
+    let everything = || match seen {
+        Seen::All => ("has everything".to_owned(), Tone::Good),
+        Seen::Some => ("lacks nothing of what the regions that were read have".to_owned(), Tone::Warning),
+    };
     let (backups, wal, bytes, state, tone) = match outcome {
         Outcome::Surveyed(survey) if survey.is_whole() => {
-            (0, 0, ByteCount::ZERO, "has everything".to_owned(), Tone::Good)
+            let (state, tone) = everything();
+            (0, 0, ByteCount::ZERO, state, tone)
         }
         Outcome::Surveyed(survey) => {
             let state = if outcome.is_damaged() { "damaged" } else { "lacks these" };
@@ -236,9 +258,7 @@ fn row(name: &RegionName, outcome: &Outcome) -> Vec<(String, Option<Tone>)> {
                 Some(HealEnd::Stopped) => ("stopped".to_owned(), Tone::Warning),
                 Some(HealEnd::Region(_)) => ("ended early".to_owned(), Tone::Bad),
                 None if report.left_count > 0 => (format!("{} left", report.left_count), Tone::Bad),
-                None if report.objects + report.records == 0 && report.backups.is_empty() => {
-                    ("has everything".to_owned(), Tone::Good)
-                }
+                None if report.objects + report.records == 0 && report.backups.is_empty() => everything(),
                 None => ("healed".to_owned(), Tone::Good),
             };
             (report.backups.len(), report.wal_objects, report.bytes, state, tone)
@@ -285,8 +305,9 @@ fn notes(name: &RegionName, outcome: &Outcome) {
     }
 }
 
-fn as_json(name: &RegionName, outcome: &Outcome) -> Value {
+fn as_json(name: &RegionName, outcome: &Outcome, seen: Seen) -> Value {
     let survey = outcome.survey();
+    let sees_all = seen == Seen::All;
     let ids = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>();
     let lacking = json!({
         "backups": ids(&mut survey.records.backups.iter().map(|task| task.record.backup.to_string())),
@@ -298,7 +319,7 @@ fn as_json(name: &RegionName, outcome: &Outcome) -> Value {
         "disputed": ids(&mut survey.records.disputed.iter().map(ToString::to_string)),
     });
     let Outcome::Healed(_, report) = outcome else {
-        return json!({ "region": name.as_str(), "whole": survey.is_whole(), "lacking": lacking });
+        return json!({ "region": name.as_str(), "whole": sees_all && survey.is_whole(), "lacking": lacking });
     };
     let left: Vec<Value> = report.left.iter().map(|left| json!({ "what": left.what, "why": left.why })).collect();
     let ended = report.ended.as_ref().map(|ended| match ended {
@@ -306,7 +327,7 @@ fn as_json(name: &RegionName, outcome: &Outcome) -> Value {
         HealEnd::Region(why) => why.clone(),
     });
     json!({
-        "region": name.as_str(), "whole": report.is_complete(), "lacking": lacking,
+        "region": name.as_str(), "whole": sees_all && report.is_complete(), "lacking": lacking,
         "healed": {
             "backups": ids(&mut report.backups.iter().map(ToString::to_string)), "wal_objects": report.wal_objects,
             "objects": report.objects, "bytes": report.bytes.as_bytes(), "records": report.records,

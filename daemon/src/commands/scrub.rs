@@ -39,10 +39,30 @@ struct Found {
     damage: Vec<FoundDamage>,
     /// Why it could not be looked at to the end.
     trouble: Option<String>,
+    /// Whether it was looked at, at least in part.
+    look: Look,
+    /// Whether its damage, if any, stands in its log.
+    recorded: Recorded,
+}
+
+/// Whether damage stands in the log of its region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    Yes,
+    No,
+}
+
+/// Whether a region was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It was, or a part of it.
+    Taken,
+    /// Nothing of it was seen.
+    Nothing,
 }
 
 /// Looks, and puts damage on record. 0: all is well; 4: a region could not be looked at; 6: something is damaged (`heal`
-/// replaces it); 130: stopped.
+/// replaces it); 1: no region could be looked at; 130: stopped.
 ///
 /// # Errors
 /// If no region can be read.
@@ -65,11 +85,21 @@ pub async fn run(
     }
     for (region, why) in read.unreadable().into_iter().filter(|(name, _)| wanted(name)) {
         let (objects, bytes, damage) = (0, ByteCount::ZERO, Vec::new());
-        found.push(Found { region, objects, bytes, damage, trouble: Some(why) });
+        found.push(Found {
+            region,
+            objects,
+            bytes,
+            damage,
+            trouble: Some(why),
+            look: Look::Nothing,
+            recorded: Recorded::Yes,
+        });
     }
-    print(&found, output);
+    print(&found, args, output);
     Ok(if found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
+    } else if found.iter().all(|found| found.look == Look::Nothing) {
+        Ending::Failed
     } else if found.iter().any(|found| found.trouble.is_some()) {
         Ending::Degraded
     } else {
@@ -81,14 +111,24 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     let others: Vec<RegionStore> =
         parts.context.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
     let name = region.store.name.clone();
-    let mut found =
-        Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
+    let mut found = Found {
+        region: name.clone(),
+        objects: 0,
+        bytes: ByteCount::ZERO,
+        damage: Vec::new(),
+        trouble: None,
+        look: Look::Nothing,
+        recorded: Recorded::Yes,
+    };
     let progress = Arc::new(HealProgress::default());
     let (pace, clock) = (Pace::new(Some(parts.bandwidth())), &*parts.context.clock);
     let scrubbed =
         ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, progress: &progress, clock };
     match heal::check_presence(scrubbed, &mut region.log).await {
-        Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
+        Ok(report) => {
+            (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage);
+            found.look = Look::Taken;
+        }
         Err(error) => {
             found.trouble = Some(error_chain(&error));
             return found;
@@ -118,18 +158,20 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     found.damage.retain(|damage| seen.insert(damage.key.clone()));
     let reporter = parts.damage_reporter(FoundBy::Verify);
     if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
+        found.recorded = Recorded::No;
         found.trouble = Some(format!("the damage could not be put on record: {}", error_chain(&error)));
     }
     found
 }
 
-fn print(found: &[Found], output: Output) {
+fn print(found: &[Found], args: &ScrubArgs, output: Output) {
     if output == Output::Json {
         let regions = found.iter().map(|found| {
             let damage = found.damage.iter().map(|damage| json!({ "key": damage.key.as_str(), "what": damage.what }));
             json!({
                 "region": found.region.as_str(), "objects": found.objects, "bytes": found.bytes.as_bytes(),
                 "damaged": damage.collect::<Vec<_>>(), "trouble": found.trouble,
+                "looked_at": found.look == Look::Taken,
             })
         });
         outln!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
@@ -139,9 +181,16 @@ fn print(found: &[Found], output: Output) {
     let mut table = Table::new(&columns);
     for found in found {
         let (state, tone) = match (&found.trouble, found.damage.len()) {
-            (None, 0) => ("intact".to_owned(), Tone::Good),
-            (Some(trouble), 0) => (format!("not looked at: {trouble}"), Tone::Warning),
-            (_, damaged) => (format!("{damaged} damaged"), Tone::Bad),
+            (None, 0) if args.full => ("intact".to_owned(), Tone::Good),
+            // A bit that flipped changes no size.
+            (None, 0) => ("all there, by names and sizes".to_owned(), Tone::Good),
+            (Some(trouble), 0) => match found.look {
+                Look::Nothing => (format!("not looked at: {trouble}"), Tone::Warning),
+                Look::Taken => (format!("not looked at to the end: {trouble}"), Tone::Warning),
+            },
+            (None, damaged) => (format!("{damaged} damaged"), Tone::Bad),
+            // Others are believed to be in order otherwise.
+            (Some(trouble), damaged) => (format!("{damaged} damaged; {trouble}"), Tone::Bad),
         };
         let (objects, bytes) = (found.objects.to_string(), found.bytes.to_string());
         table.toned_row(vec![(found.region.to_string(), None), (objects, None), (bytes, None), (state, Some(tone))]);
@@ -150,7 +199,10 @@ fn print(found: &[Found], output: Output) {
     for damage in found.iter().flat_map(|found| &found.damage).take(100) {
         outln!("{} {} in {}: {}", toned("damaged:", Tone::Bad), damage.key, damage.region, damage.what);
     }
-    if found.iter().any(|found| !found.damage.is_empty()) {
+    let is_damaged = found.iter().any(|found| !found.damage.is_empty());
+    if is_damaged && found.iter().all(|found| found.recorded == Recorded::Yes) {
         outln!("it is on record; `lifeboatd heal` replaces it from another region");
+    } else if is_damaged {
+        outln!("not all of it is on record: run this again when its region takes records, or nobody heals it");
     }
 }
