@@ -119,5 +119,5 @@ pub fn base_backup_options(cluster: &ClusterSettings, label: String) -> BaseBack
     BaseBackupOptions { label, checkpoint: cluster.backup.checkpoint, max_rate }
 }
 
-/// How long one attempt to reach something may take in `doctor`.
+/// How long one operation may take in `doctor`.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(20);

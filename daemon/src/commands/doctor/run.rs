@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use lifeboat_cli::access::read_region;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone};
@@ -14,6 +15,7 @@ use lifeboat_stores::{Check, Finding, RegionSettings, StoreUrl, open_below, prob
 use lifeboat_vocabulary::{ByteCount, SystemClock, counted, error_chain};
 use serde_json::json;
 
+use crate::commands::doctor::bounded_store::BoundedStore;
 use crate::commands::doctor::lines::{Line, Lines, State};
 use crate::commands::doctor::{roles, wal};
 use crate::settings::wiring::{self, ClusterConfig};
@@ -30,8 +32,14 @@ pub async fn run(chosen: ClusterConfig<'_>, output: Output) -> Ending {
     let mut lines = Lines::default();
     let signer = keys(chosen, &mut lines);
     let facts = server(cluster, &mut lines).await;
-    for settings in &config.regions {
+    // All at once: what one that hangs takes of time is not added to what the others take.
+    let regions = join_all(config.regions.iter().map(async |settings| {
+        let mut lines = Lines::default();
         region(settings, chosen, signer.as_ref(), facts.as_ref(), &mut lines).await;
+        lines
+    }));
+    for of_region in regions.await {
+        lines.0.extend(of_region.0);
     }
     wal::check(chosen, &mut lines).await;
     memory(config, &mut lines);
@@ -47,9 +55,9 @@ fn keys(chosen: ClusterConfig<'_>, lines: &mut Lines) -> Option<Arc<NoteSigner>>
         0 | 1 => {
             let fix =
                 "make a second key with `lifeboat-restore keygen`, keep it offline, and add it to keys.recipients";
-            lines.warning("keys", "recipients", "only one key can read the backups".to_owned(), fix);
+            lines.warning("keys", "recipients", "only one key will read new backups".to_owned(), fix);
         }
-        _ => lines.good("keys", "recipients", format!("{recipients} keys can each read the backups")),
+        _ => lines.good("keys", "recipients", format!("{recipients} keys, each of which will read new backups")),
     }
     if !config.keys.wrap_commands.is_empty() {
         lines.good("keys", "wrap commands", format!("{} configured", config.keys.wrap_commands.len()));
@@ -193,24 +201,18 @@ async fn region(
 ) {
     let area = format!("region {}", settings.name);
     let store = match open_below(settings, Some(&cluster.name)).await {
-        Ok(store) => store,
+        Ok(inner) => BoundedStore { inner, each: wiring::PROBE_TIMEOUT.min(settings.patience) },
         Err(error) => {
             let detail = error_chain(&error);
             lines.failed(&area, "open", detail, "correct the region's settings");
             return;
         }
     };
-    let probing = tokio::time::timeout(wiring::PROBE_TIMEOUT, probe(&*store, &SystemClock)).await;
-    let report = match probing {
-        Ok(Ok(report)) => report,
-        Ok(Err(error)) => {
+    let report = match probe(&store, &SystemClock).await {
+        Ok(report) => report,
+        Err(error) => {
             let detail = error_chain(&error);
             lines.failed(&area, "create an object", detail, "see that it is reachable, and the credentials");
-            return;
-        }
-        Err(_) => {
-            let detail = format!("no answer within {:?}", wiring::PROBE_TIMEOUT);
-            lines.failed(&area, "create an object", detail, "see that it is reachable");
             return;
         }
     };
@@ -234,12 +236,12 @@ async fn region(
         }
     }
     if config.daemon.does(Role::Wal) {
-        wal::verifies(&area, &*store, lines).await;
+        wal::verifies(&area, &store, lines).await;
     }
     clock(&area, report.clock_skew_micros, lines);
     room(&area, settings, facts, lines);
     let Some(signer) = signer else { return };
-    match read_region(&*store, Some(&signer.root()), Some(settings.name.clone())).await {
+    match read_region(&store, Some(&signer.root()), Some(settings.name.clone())).await {
         Ok((descriptor, log)) => {
             repository(&area, &descriptor, log.entries().len(), facts, lines);
             roles::of_region(&area, signer, config, &log.trust().signers, lines);
