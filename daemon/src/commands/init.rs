@@ -76,6 +76,11 @@ pub async fn run(chosen: ClusterConfig<'_>, args: &InitArgs, output: Output) -> 
             Err(error) => failed.push((region.name.to_string(), format!("{error:#}"))),
         }
     }
+    if failed.len() == regions.len() {
+        // A kit of a repository that lies nowhere would be kept in the safe for the wrong one.
+        let why: Vec<String> = failed.iter().map(|(region, why)| format!("{region}: {why}")).collect();
+        bail!("no region has the repository ({}); run `lifeboatd init` again when that is fixed", why.join("; "));
+    }
     let made = Made { descriptor, delegation, key_file: made_key, failed };
     report(chosen, &made, output);
     Ok(if made.failed.is_empty() { Ending::Done } else { Ending::Failed })

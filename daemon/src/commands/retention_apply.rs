@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use futures_util::future::join_all;
 use lifeboat_cli::access::Repository;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
@@ -87,7 +88,7 @@ pub async fn run(
     let alone = writers.values().any(|writers| *writers == Ok(Writers::One));
     let taken = alone.then(|| DaemonGuard::try_acquire(&state, &SystemClock)).transpose();
     let guard = taken.context("a region allows one writer only, and a running daemon applies the policy itself")?;
-    let broadcast = said(chosen, &repository, &signer, args).await?;
+    let Said { broadcast, missing } = said(chosen, &repository, &signer, args).await?;
     let gate = Arc::new(FreezeGate { freezer, cluster: cluster.name.clone() });
     let author = SweepAuthor::new(signer, wiring::TOOL.to_owned(), gate);
     let logs = broadcast.regions.into_iter().map(|(region, log)| (region.name, log)).collect();
@@ -111,10 +112,10 @@ pub async fn run(
         () = stop.cancelled() => return Ok(Ending::Stopped),
     };
     drop(guard);
-    report(&plan, &outcomes, output);
+    report(&plan, &outcomes, &missing, output);
     let failed = outcomes.iter().filter(|(_, outcome)| !matches!(outcome, RegionOutcome::Done(_))).count();
     Ok(match failed {
-        0 if plan.unreadable.is_empty() => Ending::Done,
+        0 if plan.unreadable.is_empty() && missing.is_empty() => Ending::Done,
         failed if failed == outcomes.len() && failed > 0 => Ending::Failed,
         _ => Ending::Degraded,
     })
@@ -161,13 +162,20 @@ fn is_agreed(output: Output) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
+/// Who did this stands in the logs of some regions.
+struct Said {
+    broadcast: Broadcast,
+    /// The regions that were read and do not have it, and why not.
+    missing: Vec<(RegionName, String)>,
+}
+
 /// Writes into every region's log who did this.
 async fn said(
     ClusterConfig { config, cluster }: ClusterConfig<'_>,
     repository: &Repository,
     signer: &NoteSigner,
     args: ApplyArgs,
-) -> anyhow::Result<Broadcast> {
+) -> anyhow::Result<Said> {
     let now = SystemClock.now();
     let mut broadcast = Broadcast::of(repository);
     let reason = if args.force { "by hand, with --force" } else { "by hand" };
@@ -186,14 +194,15 @@ async fn said(
     };
     let draft = broadcast.draft(signer, RecordBody::Audit(record), now);
     let delivery = broadcast.append(signer, &draft).await;
-    // A region that cannot be written to cannot be swept either: what it lacks, the report says.
     let why: Vec<String> = delivery.missing.iter().map(|(region, why)| format!("{region}: {why}")).collect();
     anyhow::ensure!(
         !delivery.regions.is_empty(),
         "no region takes a record, and nothing was changed ({})",
         why.join("; ")
     );
-    Ok(broadcast)
+    let away = |region: &RegionName| broadcast.away.iter().any(|(away, _)| away == region);
+    let missing = delivery.missing.into_iter().filter(|(region, _)| !away(region)).collect();
+    Ok(Said { broadcast, missing })
 }
 
 /// Whoever is at the keyboard, as far as the environment tells.
@@ -205,17 +214,22 @@ fn person() -> String {
 
 /// How many may write into each region, by a probe that is made now.
 async fn judged(plan: &ClusterPlan, stores: &OpenRegions) -> BTreeMap<RegionName, Result<Writers, String>> {
-    let mut writers = BTreeMap::new();
-    for region in plan.regions.iter().filter_map(|region| stores.get(&region.name)) {
-        writers.insert(region.name.clone(), region.probe_writers().await);
-    }
-    writers
+    let regions = plan.regions.iter().filter_map(|region| stores.get(&region.name));
+    let writers = join_all(regions.map(async |region| (region.name.clone(), region.probe_writers().await)));
+    writers.await.into_iter().collect()
 }
 
-fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: Output) {
+fn report(
+    plan: &ClusterPlan,
+    outcomes: &[(RegionName, RegionOutcome)],
+    missing: &[(RegionName, String)],
+    output: Output,
+) {
     if output == Output::Json {
         let applied: Vec<Value> = outcomes.iter().map(|(region, outcome)| outcome_json(region, outcome)).collect();
-        outln!("{}", json!({ "plan": page_json::json(plan), "applied": applied }));
+        let missing: Vec<Value> =
+            missing.iter().map(|(region, why)| json!({ "region": region.as_str(), "why": why })).collect();
+        outln!("{}", json!({ "plan": page_json::json(plan), "applied": applied, "unrecorded_in": missing }));
         return;
     }
     let columns = [
@@ -256,6 +270,10 @@ fn report(plan: &ClusterPlan, outcomes: &[(RegionName, RegionOutcome)], output: 
             RegionOutcome::Unreadable(why) => why.clone(),
         };
         outln!("{} region {region}: {attention}", toned("attention:", Tone::Warning));
+    }
+    for (region, why) in missing {
+        let attention = toned("attention:", Tone::Warning);
+        outln!("{attention} the log of region {region} does not say who did this: {why}");
     }
 }
 
