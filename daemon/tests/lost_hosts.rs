@@ -171,11 +171,13 @@ fn regions_that_cannot_be_asked_are_not_taken_for_regions_without_wal() {
         // By its own name, or by its number where that cannot be read.
         let name = said.err.split("--without-region ").nth(1).and_then(|rest| rest.split(';').next());
         let name = name.unwrap_or_else(|| panic!("{why}: {}", said.err));
-        let windows = scene.site.restore(&["--json", "window"]).expect(0).json();
+        let windows = scene.site.restore(&["--json", "window"]).expect(4).json();
         assert_eq!(windows["unanswered"][0]["region"], name, "{why}: {windows:#}");
         let accepted = ["restore", "--dry-run", "--without-region", name, "--to", target.to_str().unwrap()];
         let said = scene.site.restore(&accepted).expect(0);
         assert!(said.out.contains("no WAL is stored"), "{why}: {}", said.out);
+        let left_out = format!("region {name} is left out, as it was asked: what it alone holds is not restored");
+        assert!(said.out.contains(&left_out), "{why}: {}", said.out);
         scene.regions[1].faults().clear();
     }
 }

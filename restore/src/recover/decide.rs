@@ -57,7 +57,9 @@ pub(crate) async fn decide(
     // A region that does not answer may have WAL, and a sign of life may say that there was some.
     let is_alone = !inventory.view.has_wal() && inventory.view.heads.is_empty() && inventory.unanswered.is_empty();
     if is_latest && !args.standby && target.origin == GoalOrigin::Default && is_alone {
-        return Ok(backup_alone(newest, target, archive.keys_for_wal()));
+        let mut decision = backup_alone(newest, target, archive.keys_for_wal());
+        decision.proof.warnings.extend(left_out(args));
+        return Ok(decision);
     }
     let source = Arc::clone(&archive) as Arc<dyn WalSource>;
     let survey =
@@ -74,6 +76,7 @@ pub(crate) async fn decide(
     let mut proof = question.prove(&survey).await?;
     let row = repository.choose(Some(&proof.backup))?.clone();
     proof.warnings.extend(standing_texts(&row, SystemClock.now()));
+    proof.warnings.extend(left_out(args));
     if args.standby {
         let silent = |(region, why): &(RegionName, String)| {
             format!("region {region} does not answer; its WAL is followed once it does: {why}")
@@ -93,6 +96,14 @@ pub(crate) async fn decide(
         (chain, mode) => Some(fetch_plan(chain.as_ref(), mode, &row, &archive)),
     };
     Ok(Decision { row, target, proof, fetch, without })
+}
+
+/// What is given up with regions that nobody asks.
+fn left_out(args: &RestoreArgs) -> impl Iterator<Item = String> {
+    let text = |region: &RegionName| {
+        format!("region {region} is left out, as it was asked: what it alone holds is not restored")
+    };
+    args.without_regions.iter().map(text)
 }
 
 /// What speaks against a backup as its record stands.

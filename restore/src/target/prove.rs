@@ -90,7 +90,14 @@ impl Question<'_> {
     async fn try_to_prove(&self, survey: &Survey) -> anyhow::Result<Proof> {
         let goal = &self.target.goal;
         if *goal == Goal::Immediate {
-            return self.immediate();
+            let mut proof = self.immediate()?;
+            // A backup that was named is the one that is wanted, whatever else there is.
+            let unanswered = self.unanswered.iter().filter(|_| self.backup.is_none());
+            let may_have_newer = |(region, why): &(RegionName, String)| {
+                format!("region {region} does not answer, and may have a newer backup: {why}")
+            };
+            proof.warnings.extend(unanswered.map(may_have_newer));
+            return Ok(proof);
         }
         let path = self.path()?;
         let routes = Routes { reaches: self.reaches(&path), path };
