@@ -275,8 +275,11 @@ pub(crate) struct RegionStatus {
     pub(crate) uploaded_bytes: u64,
     /// **Bytes** that were read by this process.
     pub(crate) downloaded_bytes: u64,
-    /// What its log says; `null` until it was read.
+    /// What its log says, as it was read last; `null` until it was read.
     pub(crate) log: Option<RegionLogStatus>,
+    /// For how many **seconds** the log has not been read, once that is long: what the region holds now is not known. `null`
+    /// while it is read.
+    pub(crate) unread_seconds: Option<f64>,
     /// What is being copied there; `null` if nothing is known.
     pub(crate) heal: Option<HealStatus>,
     /// How far its content has been verified; `null` if nothing is known.

@@ -7,7 +7,7 @@ use lifeboat_vocabulary::counted;
 
 use crate::base::alarms::rules::{Alarm, AlarmId};
 use crate::model::region_health::Health;
-use crate::model::snapshot::{AlarmLine, ClusterStatus, Protection, Verdict};
+use crate::model::snapshot::{AlarmLine, ClusterStatus, Protection, RegionStatus, Verdict};
 
 /// Who receives the WAL of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,10 @@ impl Reasons {
         if working(status) < status.backup_quorum {
             self.short.push(format!("{}, a backup needs {}", answering(status), status.backup_quorum));
         }
+        // Before any log was read there is no good backup, which says more.
+        let any_read = status.regions.iter().any(|region| region.log.is_some());
         for region in &status.regions {
+            self.risky.extend(unread(region).filter(|_| any_read));
             match (region.health, region.log.as_ref().map_or(0, |log| log.missing)) {
                 (Health::Healthy, 0) => {}
                 (Health::Healthy, missing) => {
@@ -114,6 +117,19 @@ impl Reasons {
             Some(Alarm::RegionAway | Alarm::RegionFailing | Alarm::RegionSlow) => {}
             _ => self.risky.push(alarm.text.clone()),
         }
+    }
+}
+
+/// What to say of a region whose log is not read: it may take WAL, and everything else that is shown of it is old.
+pub(crate) fn unread(region: &RegionStatus) -> Option<String> {
+    let name = &region.name;
+    match (&region.log, region.unread_seconds) {
+        (None, _) => Some(format!("the log of region {name} could not be read yet: what it holds is not known")),
+        (Some(_), Some(seconds)) => {
+            let lasts = spoken(Duration::from_secs_f64(seconds.clamp(0.0, 1e12)));
+            Some(format!("the log of region {name} could not be read for {lasts}: what it holds now is not known"))
+        }
+        (Some(_), None) => None,
     }
 }
 
@@ -156,6 +172,12 @@ mod tests {
         assert_eq!(useless, away, "it answers, and nothing but errors");
         let missing = judged(|status| status.regions[1].log.as_mut().unwrap().missing = 2);
         assert_eq!(missing, (AtRisk, "region virginia lacks 2 backups".to_owned(), 0));
+        let unread = judged(|status| status.regions[1].log = None);
+        let told = "the log of region virginia could not be read yet: what it holds is not known";
+        assert_eq!(unread, (AtRisk, told.to_owned(), 0), "it answers everything else");
+        let outdated = judged(|status| status.regions[1].unread_seconds = Some(900.0));
+        let told = "the log of region virginia could not be read for 15 min 00 s: what it holds now is not known";
+        assert_eq!(outdated, (AtRisk, told.to_owned(), 0));
         let none = judged(|status| status.last_backup = None);
         assert_eq!(none, (NotProtected, "there is no good backup".to_owned(), 1));
         let frozen = judged(|status| status.alarms.push(alarm("deletion-frozen/size-collapsed", "deletion is frozen")));

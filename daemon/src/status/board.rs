@@ -219,7 +219,7 @@ impl StatusBoard {
             next_run: facts.next_run.clone(),
             running: facts.running.clone(),
             forecast: None,
-            regions: view.regions.iter().map(|region| region_status(region, &view.book, &facts)).collect(),
+            regions: regions(view, &facts, now),
             freezes: standstill.frozen.iter().map(|frozen| stop(frozen.stops(&view.cluster))).collect(),
             pauses: pauses.map(|pause| stop(pause.stops(&view.cluster))).collect(),
             alarms,
@@ -330,6 +330,21 @@ fn rpo(wal: Option<&WalStatus>, objective_seconds: f64) -> RpoStatus {
     }
 }
 
+/// A log that cannot be read for as long is told: the region may answer everything else.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(600);
+
+fn regions(view: &ClusterView, facts: &Facts, now: UtcTime) -> Vec<RegionStatus> {
+    let current = view.regions.logs().current();
+    let of_region = |region: &OpenRegion| {
+        let status = region_status(region, &view.book, facts);
+        // One that was read just now is not old, whatever the clock of this host was set to.
+        let read = status.log.as_ref().map(|log| log.read).filter(|_| !current.contains_key(&region.name));
+        let unread = read.map(|read| now.since(read)).filter(|unread| *unread > UNREAD_PATIENCE);
+        RegionStatus { unread_seconds: unread.map(|unread| unread.as_secs_f64()), ..status }
+    };
+    view.regions.iter().map(of_region).collect()
+}
+
 fn region_status(region: &OpenRegion, book: &RegionBook, facts: &Facts) -> RegionStatus {
     let seen = region.metrics.snapshot();
     let memory = book.of(&region.name);
@@ -349,6 +364,7 @@ fn region_status(region: &OpenRegion, book: &RegionBook, facts: &Facts) -> Regio
         uploaded_bytes: seen.bytes_written.as_bytes(),
         downloaded_bytes: seen.bytes_read.as_bytes(),
         log: log.cloned(),
+        unread_seconds: None,
         heal: facts.heal.get(&region.name).cloned(),
         scrub: facts.scrub.get(&region.name).cloned(),
     }

@@ -11,6 +11,7 @@ use crate::model::snapshot::{
     AlarmLine, BackupStatus, ClusterStatus, Protection, RegionStatus, RunStatus, ScrubStatus, StatusSnapshot,
     StopStatus, WindowStatus,
 };
+use crate::model::verdict::unread;
 use crate::model::wal_status::HolderStatus;
 
 /// Where the values of a section begin.
@@ -95,13 +96,14 @@ fn daemon_trouble(status: &StatusSnapshot) -> Option<(&'static str, Tone, Vec<St
 fn all_is_well(cluster: &ClusterStatus) -> String {
     match cluster.rpo.seconds {
         Some(lost) => format!("a disaster now would cost {} of commits", seconds(lost)),
-        None => "nothing is wrong here; the WAL is received by another daemon".to_owned(),
+        None => "nothing is wrong here; whether another daemon receives the WAL is not known here".to_owned(),
     }
 }
 
 fn section(cluster: &ClusterStatus, now: UtcTime) -> String {
     let mut text = format!("{}\n", toned(&cluster.cluster, Tone::Strong));
-    line(&mut text, "recoverable", &cluster.window.as_ref().map_or_else(|| "nothing yet".to_owned(), window));
+    let recoverable = cluster.window.as_ref().map(|found| window(found, cluster.wal.is_some()));
+    line(&mut text, "recoverable", &recoverable.unwrap_or_else(|| "nothing yet".to_owned()));
     line(&mut text, "RPO now", &rpo(cluster));
     let backup = cluster.last_backup.as_ref();
     line(&mut text, "last backup", &backup.map_or_else(|| "none".to_owned(), |backup| last_backup(backup, now)));
@@ -123,7 +125,8 @@ fn line(text: &mut String, label: &str, value: &str) {
     push(text, format_args!("  {}{}\n", toned(&format!("{label:LABEL$}"), Tone::Quiet), value.join(&indent)));
 }
 
-fn window(window: &WindowStatus) -> String {
+/// Without the WAL that it receives itself, this daemon knows no more than what the logs say of backups.
+fn window(window: &WindowStatus, receives_wal: bool) -> String {
     let (from, to) = (&window.from, &window.to);
     let begin = from.time.map_or_else(|| "an unknown time".to_owned(), UtcTime::for_tables);
     let end = match (from.time, to.time) {
@@ -137,6 +140,9 @@ fn window(window: &WindowStatus) -> String {
     } else {
         format!("{} on timeline {} to {} on timeline {}", from.lsn, from.timeline, to.lsn, to.timeline)
     });
+    if !receives_wal {
+        text.push_str("\nfor certain only the ends of backups: no WAL is received here");
+    }
     for gap in &window.gaps {
         push(&mut text, format_args!("\n{} {gap}", toned("but not", Tone::Bad)));
     }
@@ -286,7 +292,7 @@ fn verified(scrub: &ScrubStatus) -> String {
 
 /// What does not fit into a row, only where there is something to say.
 fn region_notes(cluster: &ClusterStatus, region: &RegionStatus) -> String {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = unread(region).into_iter().collect();
     let wal = cluster.wal.as_ref().and_then(|wal| wal.regions.iter().find(|(name, _)| *name == region.name));
     if let Some((_, holder)) = wal.filter(|(_, holder)| holder.state != "current") {
         notes.push(format!("WAL: {}", holder.state));

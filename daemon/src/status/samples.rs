@@ -40,6 +40,7 @@ pub(crate) fn region(name: &str) -> RegionStatus {
             leaving: 0,
             window_from: Some(Point { time: Some(at("02:12:07")), lsn: "0/3000028".to_owned(), timeline: 1 }),
         }),
+        unread_seconds: None,
         heal: None,
         scrub: Some(ScrubStatus { share_done: Some(0.82), oldest_unverified_seconds: Some(1_040_000.0), damaged: 0 }),
     }

@@ -50,7 +50,9 @@ fn wal() -> WalStatus {
 fn survey() -> Survey {
     let sample = sample("main");
     let window = sample.window.unwrap();
+    let logs = ["r0", "r1"].into_iter().zip(sample.regions);
     Survey {
+        regions: logs.map(|(name, region)| (name.parse().unwrap(), region.log.unwrap())).collect(),
         last: sample.last_backup,
         oldest: Some((window.oldest_backup.parse().unwrap(), window.from)),
         ..Survey::default()
@@ -95,6 +97,23 @@ fn facts_are_shown_as_long_as_their_task_reports_them() {
     assert_eq!(main.rpo.seconds, Some(0.3));
     let stale = &scene.board.gather(at("17:24:30")).clusters[0];
     assert_eq!((stale.wal.as_ref(), stale.verdict.protection), (None, Protection::NotProtected));
+}
+
+#[test]
+fn a_region_whose_log_is_not_read_any_more_is_shown_as_not_known() {
+    let scene = scene();
+    scene.facts.surveyed(survey());
+    let shown = |time| {
+        scene.facts.wal(WalStatus { time: at(time).to_string(), ..wal() });
+        scene.board.gather(at(time)).clusters[0].clone()
+    };
+    // It was read at 17:24:00.
+    let soon = shown("17:33:59");
+    assert_eq!((soon.verdict.protection, soon.regions[1].unread_seconds), (Protection::Ok, None), "{:?}", soon.verdict);
+    let later = shown("17:39:00");
+    assert_eq!((later.verdict.protection, later.regions[1].unread_seconds), (Protection::AtRisk, Some(900.0)));
+    let page = crate::status::page::figures(&scene.board.gather(at("17:39:00")));
+    assert!(page.contains("r1: the log of region r1 could not be read for 15 min"), "{page}");
 }
 
 #[test]
