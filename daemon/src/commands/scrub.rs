@@ -61,6 +61,27 @@ enum Look {
     Nothing,
 }
 
+/// How closely a region in which nothing is wrong was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Everything was read.
+    Read,
+    /// Names and sizes were compared: a bit that flipped changes no size.
+    Compared,
+    /// The same, and no other region could say which sizes it has.
+    OnRecord,
+}
+
+impl Depth {
+    fn all_is_well(self) -> &'static str {
+        match self {
+            Self::Read => "intact",
+            Self::Compared => "all there, by names and sizes",
+            Self::OnRecord => "all there, by names and by the sizes on record",
+        }
+    }
+}
+
 /// Looks, and puts damage on record. 0: all is well; 4: a region could not be looked at; 6: something is damaged (`heal`
 /// replaces it); 1: no region could be looked at; 130: stopped.
 ///
@@ -95,7 +116,14 @@ pub async fn run(
             recorded: Recorded::Yes,
         });
     }
-    print(&found, args, output);
+    // Sizes of WAL stand on no record: without another region there is nothing to compare them with.
+    let is_alone = parts.context.regions.len() < 2 || !read.unreadable().is_empty();
+    let depth = match (args.full, is_alone) {
+        (true, _) => Depth::Read,
+        (false, false) => Depth::Compared,
+        (false, true) => Depth::OnRecord,
+    };
+    print(&found, depth, output);
     Ok(if found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
     } else if found.iter().all(|found| found.look == Look::Nothing) {
@@ -164,7 +192,7 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     found
 }
 
-fn print(found: &[Found], args: &ScrubArgs, output: Output) {
+fn print(found: &[Found], depth: Depth, output: Output) {
     if output == Output::Json {
         let regions = found.iter().map(|found| {
             let damage = found.damage.iter().map(|damage| json!({ "key": damage.key.as_str(), "what": damage.what }));
@@ -181,9 +209,7 @@ fn print(found: &[Found], args: &ScrubArgs, output: Output) {
     let mut table = Table::new(&columns);
     for found in found {
         let (state, tone) = match (&found.trouble, found.damage.len()) {
-            (None, 0) if args.full => ("intact".to_owned(), Tone::Good),
-            // A bit that flipped changes no size.
-            (None, 0) => ("all there, by names and sizes".to_owned(), Tone::Good),
+            (None, 0) => (depth.all_is_well().to_owned(), Tone::Good),
             (Some(trouble), 0) => match found.look {
                 Look::Nothing => (format!("not looked at: {trouble}"), Tone::Warning),
                 Look::Taken => (format!("not looked at to the end: {trouble}"), Tone::Warning),
