@@ -69,8 +69,9 @@ fn settings(line: &str) {
     if let Ok(region) = RegionSettings::from_url(name.clone(), line) {
         std::hint::black_box(&region.faults());
         let again = RegionSettings::from_url(name, &region.to_address());
-        // Credentials are no part of an address.
-        let region = RegionSettings { aws_profile: None, credentials_file: None, ..region };
+        // Credentials are no part of an address, nor is how long somebody wanted to wait.
+        let patience = RegionSettings::at(region.name.clone(), region.url.clone()).patience;
+        let region = RegionSettings { aws_profile: None, credentials_file: None, patience, ..region };
         assert_eq!(again, Ok(region), "{line:?}");
     }
 }
