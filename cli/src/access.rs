@@ -1,7 +1,9 @@
 //! From addresses and key files to a repository that can be read: the same for every command, here and in the daemon.
 
 use std::collections::{BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
@@ -20,6 +22,8 @@ use lifeboat_stores::{
     standard_stack,
 };
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::errln;
 use crate::exit_code::{Ending, Exit};
@@ -132,13 +136,13 @@ impl Repository {
         pinned: Option<&VerifyKey>,
         names: RegionNames,
     ) -> anyhow::Result<Self> {
-        // All at once: what one that hangs takes of time is not added to what the others take.
-        let answers = join_all(settings.iter().map(async |settings| {
+        let answers = settings.iter().map(async |settings| {
             let region = open_region(settings, &cluster).await?;
             let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
             let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
             anyhow::Ok((region, descriptor, log))
-        }));
+        });
+        let answers = asked_at_once(settings, answers, &|text| errln!("{text}"));
         let mut regions = Vec::new();
         let mut views = Vec::new();
         for (settings, answer) in settings.iter().zip(answers.await) {
@@ -289,10 +293,41 @@ async fn read_checked(
     Err(NotAsWritten { key: key.clone(), tried })
 }
 
+/// How often somebody who waits is told for what.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What the regions answer, in their order. All at once: what one that hangs takes of time is not added to what the others take. Whoever
+/// waits is told for which.
+async fn asked_at_once<T>(
+    settings: &[RegionSettings],
+    answers: impl Iterator<Item = impl Future<Output = T>>,
+    tell: &(dyn Fn(&str) + Send + Sync),
+) -> Vec<T> {
+    let waiting: Mutex<BTreeSet<&RegionName>> = Mutex::new(settings.iter().map(|settings| &settings.name).collect());
+    let mut answers = pin!(join_all(settings.iter().zip(answers).map(async |(settings, answer)| {
+        let answer = answer.await;
+        waiting.lock().remove(&settings.name);
+        answer
+    })));
+    let begun = Instant::now();
+    loop {
+        match tokio::time::timeout(TELL_EVERY, &mut answers).await {
+            Ok(answers) => return answers,
+            Err(_) => {
+                let names: Vec<&str> = waiting.lock().iter().map(|name| name.as_str()).collect();
+                let (names, lasts) = (names.join(", "), begun.elapsed().as_secs());
+                tell(&format!(
+                    "waiting for {names} for {lasts} s; a shorter `patience` of a region gives it up sooner"
+                ));
+            }
+        }
+    }
+}
+
 async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<ClusterName> {
     let mut clusters = BTreeSet::new();
     let mut failures = Vec::new();
-    let answers = join_all(settings.iter().map(list_folders)).await;
+    let answers = asked_at_once(settings, settings.iter().map(list_folders), &|text| errln!("{text}")).await;
     for (settings, answer) in settings.iter().zip(answers) {
         match answer {
             Ok(found) => clusters.extend(found),
@@ -355,5 +390,27 @@ impl Keys {
     #[must_use]
     pub fn are_given(place: &PlaceArgs) -> bool {
         !place.identities.is_empty() || !place.unwrap_command.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_told_for_which_region() {
+        let at = |name: &str| RegionSettings::at(name.parse().unwrap(), "file:///nowhere".parse().unwrap());
+        let settings = [at("eu"), at("us"), at("ap")];
+        let told = Mutex::new(Vec::new());
+        let answers = [1, 25, 12].into_iter().map(async |seconds| {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seconds
+        });
+        let answers = asked_at_once(&settings, answers, &|text| told.lock().push(text.to_owned())).await;
+        assert_eq!(answers, [1, 25, 12], "in the order of the regions");
+        let expected = ["waiting for ap, us for 10 s; ", "waiting for us for 20 s; "];
+        let told = told.into_inner();
+        assert!(told.iter().zip(expected).all(|(told, expected)| told.starts_with(expected)), "{told:?}");
+        assert_eq!(told.len(), expected.len());
     }
 }
