@@ -117,7 +117,7 @@ fn a_database_host_adds_and_another_host_deletes_and_heals() {
     let hosts = Hosts::new();
     let (writer, pruner) = (&hosts.writer, &hosts.pruner);
     let refused = writer.daemon(&["init"]).expect(1);
-    assert!(refused.out.contains("only the root key begins a repository"), "{}{}", refused.out, refused.err);
+    assert!(refused.err.contains("only the root key begins a repository"), "{}{}", refused.out, refused.err);
     let made = hosts.init(writer, &["writer"]).expect(0).json();
     assert_eq!(made["signer"], hosts.root.as_str(), "the recovery kit pins the root key");
     hosts.init(pruner, &["pruner", "operator"]).expect(0);
