@@ -77,7 +77,7 @@ pub fn region_settings(place: &PlaceArgs) -> anyhow::Result<Vec<RegionSettings>>
 /// If its settings cannot work.
 pub async fn open_region(settings: &RegionSettings, cluster: &ClusterName) -> anyhow::Result<RegionStore> {
     let bare = open_below(settings, Some(cluster)).await?;
-    let stack = standard_stack(bare, StackOptions::of(settings));
+    let stack = standard_stack(bare, StackOptions { lane: layout::readers_lane, ..StackOptions::of(settings) });
     Ok(RegionStore { name: settings.name.clone(), store: stack.store })
 }
 

@@ -9,6 +9,14 @@ use crate::key::ObjectKey;
 /// A boxed cause from a provider's library.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+/// An attempt was given up because nothing moved any more: the cause of a [`StoreError::Transient`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct TimedOut {
+    /// What did not move, and for how long.
+    pub(crate) why: String,
+}
+
 /// Why a store did not do what it was asked. Foreign texts are translated once, in the provider's file; nobody else
 /// looks inside a message. Messages never contain credentials or signed URLs.
 #[derive(Debug, thiserror::Error)]
@@ -107,5 +115,15 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient { .. } | Self::Throttled { .. } | Self::Corrupted { .. })
+    }
+
+    /// Whether time ran out: the region, or the line to it, may be asked for more at once than it can carry.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::DeadlineExceeded { .. } => true,
+            Self::Transient { source, .. } => source.is::<TimedOut>(),
+            _ => false,
+        }
     }
 }

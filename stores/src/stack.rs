@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lifeboat_vocabulary::{Clock, SystemClock};
 
+use crate::lane::Lane;
 use crate::settings::RegionSettings;
 use crate::store::Store;
 use crate::wrappers::breaker::WithBreaker;
@@ -20,7 +21,7 @@ pub struct Stack {
     pub store: Arc<dyn Store>,
     /// Counts every attempt.
     pub metrics: Arc<Metrics>,
-    /// Opens when operations keep failing.
+    /// Opens when operations keep failing that are not bulk data: it tells whether the region is there.
     pub breaker: Arc<Breaker>,
 }
 
@@ -33,16 +34,19 @@ pub struct StackOptions {
     pub retry: RetryPolicy,
     /// Chance for the pauses.
     pub jitter: Arc<dyn Jitter>,
+    /// The lane of a key, or of the prefix of a listing.
+    pub lane: fn(&str) -> Lane,
 }
 
 impl StackOptions {
-    /// The region's own bounds and patience.
+    /// The region's own bounds and patience; everything in one lane.
     #[must_use]
     pub fn of(settings: &RegionSettings) -> Self {
         Self {
             limits: Limits { concurrency: settings.max_concurrency, bandwidth: settings.max_bandwidth },
             retry: RetryPolicy { deadline: settings.patience, ..RetryPolicy::default() },
             jitter: Arc::new(RandomJitter),
+            lane: |_| Lane::Urgent,
         }
     }
 }
@@ -52,7 +56,8 @@ impl StackOptions {
 /// - **Metrics** innermost: they see every attempt, and measure the region and not the queue before it.
 /// - **Limit** inside retry: an operation that pauses before its next attempt holds no permit meanwhile.
 /// - **Breaker** outermost: it judges operations that failed after all their attempts. Further in, one short blip under
-///   eight parallel uploads would open it at once, and the attempts that were about to succeed would be refused.
+///   eight parallel uploads would open it at once, and the attempts that were about to succeed would be refused. Bulk data has
+///   one of its own, inside of that for everything: packs that time out on a narrow line do not keep WAL from the region.
 #[must_use]
 pub fn standard_stack(store: Arc<dyn Store>, options: StackOptions) -> Stack {
     standard_stack_with(store, options, Arc::new(SystemClock))
@@ -64,8 +69,8 @@ pub fn standard_stack_with(store: Arc<dyn Store>, options: StackOptions, clock: 
     let metrics = Arc::<Metrics>::default();
     let breaker = Breaker::new();
     let store = WithMetrics::new(store, Arc::clone(&metrics), clock);
-    let store = WithLimit::new(Arc::new(store), options.limits);
+    let store = WithLimit::new(Arc::new(store), options.limits, options.lane);
     let store = WithRetry::new(Arc::new(store), options.retry, options.jitter);
-    let store = WithBreaker::new(Arc::new(store), Arc::clone(&breaker));
+    let store = WithBreaker::new(Arc::new(store), Arc::clone(&breaker), options.lane);
     Stack { store: Arc::new(store), metrics, breaker }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lifeboat_stores::contract::body;
 use lifeboat_stores::{
-    ByteRange, Chance, Fault, Limits, MemoryStore, OBJECT_BYTES_MAX, ObjectKey, PutMode, RandomJitter, RetryPolicy,
-    StackOptions, Store, StoreError, WithFaults, standard_stack,
+    ByteRange, Chance, Fault, Lane, Limits, MemoryStore, OBJECT_BYTES_MAX, ObjectKey, PutMode, RandomJitter,
+    RetryPolicy, StackOptions, Store, StoreError, WithFaults, standard_stack,
 };
 
 const ALL: ByteRange = ByteRange::WholeUpTo(OBJECT_BYTES_MAX);
@@ -18,7 +18,8 @@ fn line(memory: &Arc<MemoryStore>, seed: u64) -> Arc<dyn Store> {
     let store = WithFaults::new(memory.clone());
     store.chance(Chance { seed, per_mille: 400, faults });
     let limits = Limits { concurrency: 4, bandwidth: None };
-    let options = StackOptions { limits, retry: RetryPolicy::default(), jitter: Arc::new(RandomJitter) };
+    let options =
+        StackOptions { limits, retry: RetryPolicy::default(), jitter: Arc::new(RandomJitter), lane: |_| Lane::Urgent };
     standard_stack(Arc::new(store), options).store
 }
 

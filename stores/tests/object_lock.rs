@@ -10,8 +10,8 @@ use bytes::Bytes;
 use lifeboat_s3_testd::{Bucket, Config, Deny, KeyPattern, Moto, Operation, Server};
 use lifeboat_stores::contract::body;
 use lifeboat_stores::{
-    ByteRange, FixedJitter, Limits, OBJECT_BYTES_MAX, ObjectKey, ObjectLock, PutMode, RetryPolicy, StackOptions, Store,
-    StoreError, open, standard_stack,
+    ByteRange, FixedJitter, Lane, Limits, OBJECT_BYTES_MAX, ObjectKey, ObjectLock, PutMode, RetryPolicy, StackOptions,
+    Store, StoreError, open, standard_stack,
 };
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 
@@ -131,7 +131,12 @@ async fn wrappers_pass_locks_on_and_a_lock_is_no_failure() {
     let server = server(Bucket::locked("lifeboat"));
     let bare = store(&server.url(), ObjectLock::Governance).await;
     let limits = Limits { concurrency: 2, bandwidth: None };
-    let options = StackOptions { limits, retry: RetryPolicy::default(), jitter: Arc::new(FixedJitter(0.01)) };
+    let options = StackOptions {
+        limits,
+        retry: RetryPolicy::default(),
+        jitter: Arc::new(FixedJitter(0.01)),
+        lane: |_| Lane::Urgent,
+    };
     let stack = standard_stack(bare, options);
     create(&stack.store, "a", "x").await;
     stack.store.retain(&key("a"), in_days(2)).await.unwrap();

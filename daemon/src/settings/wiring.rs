@@ -69,12 +69,12 @@ fn key_nature(key: &ObjectKey) -> KeyNature {
     }
 }
 
-/// Puts retries, breaker and limits around a region's bare store.
+/// Puts retries, breaker and limits around a region's bare store; WAL and records do not wait for the data of backups.
 #[must_use]
 pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
-    standard_stack_with(bare, StackOptions { retry, ..options }, Arc::clone(clock))
+    standard_stack_with(bare, StackOptions { retry, lane: layout::writers_lane, ..options }, Arc::clone(clock))
 }
 
 /// The key that signs records.

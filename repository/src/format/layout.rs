@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use lifeboat_stores::ObjectKey;
+use lifeboat_stores::{Lane, ObjectKey};
 use lifeboat_vocabulary::{BackupId, Lsn, TimelineId};
 
 use crate::format::ids::{EpochId, ObjectId};
@@ -254,6 +254,20 @@ fn wal_range(text: &str) -> Option<WalRange> {
     Some(WalRange { timeline: hex_timeline(timeline)?, start, end })
 }
 
+/// The lane of a key, or of the prefix of a listing, for who writes: the data of backups is bulk, and for everything else somebody
+/// waits.
+#[must_use]
+pub fn writers_lane(about: &str) -> Lane {
+    if about.starts_with(DATA_PREFIX) { Lane::Bulk } else { Lane::Urgent }
+}
+
+/// The same for who reads, or heals by hand: WAL is data like all other.
+#[must_use]
+pub fn readers_lane(about: &str) -> Lane {
+    let is_bulk = [DATA_PREFIX, WAL_PREFIX, SLICES_PREFIX].iter().any(|prefix| about.starts_with(prefix));
+    if is_bulk { Lane::Bulk } else { Lane::Urgent }
+}
+
 /// The key of the repository's descriptor.
 #[must_use]
 pub fn descriptor() -> ObjectKey {
@@ -395,6 +409,19 @@ mod tests {
             "state/other",
         ] {
             assert_eq!(parse(&text.parse().unwrap()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn wal_and_records_have_a_lane_of_their_own_beside_the_data_of_backups() {
+        let data = "data/20261120T020003Z-5f1c09ab/index-0007.lbx";
+        for about in [data, "data/", "wal/", "slices/", "log/00000000000000000001.note", "state/", "lifeboat.json", ""]
+        {
+            let is_data = about.starts_with("data/");
+            let is_wal = about.starts_with("wal/") || about.starts_with("slices/");
+            let lane = |is_bulk: bool| if is_bulk { Lane::Bulk } else { Lane::Urgent };
+            assert_eq!(writers_lane(about), lane(is_data), "{about}");
+            assert_eq!(readers_lane(about), lane(is_data || is_wal), "{about}");
         }
     }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::config::interceptors::{
-    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
-    BeforeTransmitInterceptorContextMut,
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
 };
 use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Builder, ConfigBag, IdentityCache, Intercept, Region, RequestChecksumCalculation,
     ResponseChecksumValidation, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
@@ -18,7 +19,9 @@ use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::{Client, Config};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::Format;
+use bytes::Bytes;
 use lifeboat_vocabulary::{Sha256Digest, UtcTime};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
@@ -29,14 +32,17 @@ use crate::error::StoreError;
 use crate::profile::{Addressing, Profile};
 use crate::s3::answer::{AnswerForm, Asked};
 use crate::s3::credentials::{self, Identity};
+use crate::s3::moving_body::{Incoming, Outgoing};
 use crate::settings::RegionSettings;
+use crate::store::SealedBody;
+use crate::transfer::Transfer;
 use crate::url::Transport;
 
 /// S3 closes idle connections after some 20 s; one that is reused a moment too late costs a failed request.
 const POOL_IDLE: Duration = Duration::from_secs(15);
 const POOL_IDLE_PER_HOST: usize = 32;
-/// A transfer that moves less than a byte per second for this long is given up.
-const STALL_GRACE: Duration = Duration::from_secs(20);
+/// A connection and its TLS. On a line that our own uploads fill, a packet waits for seconds in the queue of a router.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Makes the configuration of a region's client. Nothing is taken from the environment except what the settings leave to
@@ -58,7 +64,7 @@ pub(crate) async fn configured(
         advice: "set s3_region, such as eu-central-1".to_owned(),
         source: "neither the settings nor AWS_REGION nor the AWS files name one".into(),
     })?;
-    let stalls = StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build();
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
     let mut config = Builder::new()
         .behavior_version(version)
         .http_client(http)
@@ -70,7 +76,9 @@ pub(crate) async fn configured(
         // Explicitly, or the environment could switch on headers that many servers refuse.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .stalled_stream_protection(stalls)
+        .timeout_config(timeouts)
+        // It goes by the system's clock, which people set. What moves is watched here: `transfer`, `moving_body`.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .disable_s3_express_session_auth(true)
         .disable_multi_region_access_points(true);
     if let Some(endpoint) = &settings.endpoint {
@@ -131,18 +139,34 @@ async fn certificates(path: &std::path::Path) -> Result<Vec<u8>, crate::error::C
     if roots.is_empty() { Err("the file holds no certificate".into()) } else { Ok(pem) }
 }
 
-/// Sits in one call: gives the signer the hash that we already have, adds the profile's headers, notes the server's clock.
+/// Sits in one call: gives the signer the hash that we already have, adds the profile's headers, notes the server's clock, and sees
+/// how the bodies move.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     payload: Option<Sha256Digest>,
+    /// The body, if it has a hash. The buffer is shared.
+    body: Bytes,
+    transfer: Arc<Transfer>,
     headers: Arc<BTreeMap<String, String>>,
     server_time: Arc<Mutex<Option<UtcTime>>>,
     form: Arc<Mutex<AnswerForm>>,
 }
 
 impl Watch {
-    pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, payload: Option<Sha256Digest>) -> Self {
-        Self { payload, headers: Arc::clone(headers), server_time: Arc::default(), form: Arc::default() }
+    pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, payload: Option<SealedBody>) -> Self {
+        let transfer = Transfer::request();
+        let (payload, body) = payload.map(|sealed| (sealed.sha256, sealed.bytes)).unzip();
+        let body = body.unwrap_or_default();
+        if body.is_empty() {
+            transfer.sent();
+        }
+        let headers = Arc::clone(headers);
+        Self { payload, body, transfer, headers, server_time: Arc::default(), form: Arc::default() }
+    }
+
+    /// How the request gets on.
+    pub(crate) fn transfer(&self) -> &Arc<Transfer> {
+        &self.transfer
     }
 
     /// Why the answer is none that S3 gives, if it is not.
@@ -175,6 +199,33 @@ impl Intercept for Watch {
             // checksum feature, and no second pass over the bytes here.
             config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(digest.to_string()));
         }
+        Ok(())
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // Only now, when it is signed: a body in pieces would be signed and encoded in pieces.
+        if !self.body.is_empty() {
+            *context.request_mut().body_mut() = Outgoing::body(self.body.clone(), Arc::clone(&self.transfer));
+        }
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.transfer.came(0);
+        let body = std::mem::replace(context.response_mut().body_mut(), SdkBody::taken());
+        let transfer = Arc::clone(&self.transfer);
+        *context.response_mut().body_mut() =
+            body.map_preserve_contents(move |body| Incoming::body(body, Arc::clone(&transfer)));
         Ok(())
     }
 

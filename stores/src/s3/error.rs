@@ -9,7 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::http::Response;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, TimedOut};
 use crate::key::ObjectKey;
 use crate::s3::answer::is_page;
 
@@ -30,8 +30,10 @@ enum Kind {
     /// A server answered.
     #[default]
     Answer,
-    /// A connection, a time-out, an answer that broke off.
+    /// A connection, an answer that broke off.
     Way,
+    /// Nothing moved any more.
+    TimedOut,
     /// Something else than a store answered.
     Foreign,
     /// The server's certificate is not one that we trust.
@@ -82,6 +84,8 @@ pub(crate) enum Doubt {
     Range,
 }
 
+/// No operation has more patience: who is told to wait for longer gives up now.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 const NO_RIGHT: &str = "the credentials lack the right to do this: compare the role's policy with the documented one";
 const BAD_KEY: &str = "the store does not accept these credentials: check the access key, the secret key and the clock";
 const NO_BUCKET: &str = "there is no such bucket: check the region's url, or create it";
@@ -107,9 +111,7 @@ impl Seen {
             status: error.raw_response().map(|response| response.status().as_u16()),
             code: code.map(str::to_owned),
             message,
-            retry_after: header("x-amz-retry-after")
-                .and_then(|text| text.parse().ok().map(Duration::from_millis))
-                .or_else(|| header("retry-after").and_then(|text| text.parse().ok().map(Duration::from_secs))),
+            retry_after: retry_after(header("x-amz-retry-after"), header("retry-after")),
             bucket_region: header("x-amz-bucket-region").map(str::to_owned),
         };
         // A page that says "not there" is not the store's word, and would count as an answer about the object.
@@ -129,6 +131,10 @@ impl Seen {
             SdkError::ServiceError(service) => {
                 answered(service.err().code(), service.err().message().unwrap_or("").to_owned())
             }
+            SdkError::TimeoutError(_) => Self::timed_out(chain(error)),
+            SdkError::DispatchFailure(failure) if failure.is_timeout() && kind(error) == Kind::Way => {
+                Self::timed_out(format!("there was no connection in time: {}", innermost(error)))
+            }
             SdkError::DispatchFailure(failure) if failure.is_io() && kind(error) == Kind::Way => {
                 let message = format!("the connection failed (endpoint, network, proxy?): {}", innermost(error));
                 Self { kind: Kind::Way, message, ..Self::default() }
@@ -142,6 +148,11 @@ impl Seen {
         Self { kind: Kind::Way, message: why, ..Self::default() }
     }
 
+    /// Nothing moved any more.
+    pub(crate) fn timed_out(why: String) -> Self {
+        Self { kind: Kind::TimedOut, message: why, ..Self::default() }
+    }
+
     /// Something answered in place of the store.
     pub(crate) fn no_answer_of_s3(why: String) -> Self {
         let message = format!("{why}: something else than the store answers (a proxy, a portal, a wrong endpoint?)");
@@ -151,7 +162,7 @@ impl Seen {
     /// The table of what each answer means.
     pub(crate) fn class(&self) -> Class {
         match self.kind {
-            Kind::Way | Kind::Foreign => return Class::Transient,
+            Kind::Way | Kind::TimedOut | Kind::Foreign => return Class::Transient,
             Kind::Certificate => return Class::Misconfigured(UNTRUSTED),
             Kind::Credentials => return Class::Misconfigured(NO_CREDENTIALS),
             Kind::Request => return Class::Unsupported,
@@ -218,6 +229,9 @@ impl Seen {
             (Class::Missing, Some(key)) => StoreError::NotFound { key: key.clone() },
             (Class::Throttled, _) => StoreError::Throttled { doing, retry_after: self.retry_after },
             (Class::Raced, _) => StoreError::Throttled { doing, retry_after: Some(Duration::from_millis(250)) },
+            (Class::Transient, _) if self.kind == Kind::TimedOut => {
+                StoreError::Transient { doing, source: Box::new(TimedOut { why: self.to_string() }) }
+            }
             (Class::Transient | Class::Expired | Class::Doubtful(_) | Class::Missing, _) => {
                 StoreError::Transient { doing, source: Box::new(self) }
             }
@@ -287,6 +301,7 @@ impl Unseen {
     pub(crate) fn of(error: &StoreError) -> Self {
         let seen = match error {
             StoreError::Throttled { .. } => return Self::Now,
+            error if error.is_timeout() => return Self::Now,
             StoreError::Transient { source, .. } | StoreError::Misconfigured { source, .. } => {
                 source.downcast_ref::<Seen>()
             }
@@ -301,6 +316,13 @@ impl Unseen {
             _ => Self::NoStore,
         }
     }
+}
+
+/// How long the server wants us to wait. Whatever it says: no longer than [`RETRY_AFTER_MAX`].
+fn retry_after(millis: Option<&str>, seconds: Option<&str>) -> Option<Duration> {
+    let millis = millis.and_then(|text| text.parse().ok().map(Duration::from_millis));
+    let wait = millis.or_else(|| seconds.and_then(|text| text.parse().ok().map(Duration::from_secs)));
+    wait.map(|wait| wait.min(RETRY_AFTER_MAX))
 }
 
 /// Whether an answer of this status that is a page, without a code of S3, is not the word of a store: it would count as one about
@@ -361,129 +383,4 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, code: &str) -> Seen {
-        let code = (!code.is_empty()).then(|| code.to_owned());
-        Seen { status: Some(status), code, ..Seen::default() }
-    }
-
-    #[test]
-    fn every_answer_means_what_a_caller_may_do_about_it() {
-        for (status, code, class) in [
-            (408, "", Class::Transient),
-            (500, "InternalError", Class::Transient),
-            (502, "", Class::Transient),
-            (503, "", Class::Transient),
-            (504, "", Class::Transient),
-            (520, "", Class::Transient),
-            (400, "RequestTimeout", Class::Transient),
-            (408, "RequestCanceled", Class::Transient),
-            (403, "RequestTimeTooSkewed", Class::Transient),
-            (200, "InternalError", Class::Transient),
-            (200, "", Class::Transient),
-            (429, "", Class::Throttled),
-            (503, "SlowDown", Class::Throttled),
-            (400, "ThrottlingException", Class::Throttled),
-            (409, "ConditionalRequestConflict", Class::Raced),
-            (409, "OperationAborted", Class::Raced),
-            (412, "PreconditionFailed", Class::Conflict),
-            (412, "", Class::Doubtful(Doubt::Conflict)),
-            (412, "Unknown", Class::Doubtful(Doubt::Conflict)),
-            (400, "BadDigest", Class::Corrupted),
-            (400, "XAmzContentSHA256Mismatch", Class::Corrupted),
-            (400, "InvalidDigest", Class::Corrupted),
-            (400, "ExpiredToken", Class::Expired),
-            (403, "AccessDenied", Class::Misconfigured(NO_RIGHT)),
-            (403, "", Class::Misconfigured(NO_RIGHT)),
-            (403, "InvalidAccessKeyId", Class::Misconfigured(BAD_KEY)),
-            (403, "SignatureDoesNotMatch", Class::Misconfigured(BAD_KEY)),
-            (404, "NoSuchBucket", Class::Misconfigured(NO_BUCKET)),
-            (404, "NoSuchKey", Class::Missing),
-            (404, "NoSuchVersion", Class::Missing),
-            (404, "", Class::Doubtful(Doubt::Missing)),
-            (404, "NotFound", Class::Doubtful(Doubt::Missing)),
-            (404, "Unknown", Class::Doubtful(Doubt::Missing)),
-            (301, "PermanentRedirect", Class::Misconfigured(OTHER_REGION)),
-            (400, "AuthorizationHeaderMalformed", Class::Misconfigured(OTHER_REGION)),
-            (403, "InvalidObjectState", Class::Misconfigured(ARCHIVED)),
-            (501, "NotImplemented", Class::Misconfigured(LACKS)),
-            (416, "InvalidRange", Class::Range),
-            (416, "", Class::Doubtful(Doubt::Range)),
-            (507, "", Class::Full),
-            (400, "InvalidArgument", Class::Unsupported),
-            (400, "KMS.DisabledException", Class::Misconfigured(NO_KMS_KEY)),
-            (400, "KMS.NotFoundException", Class::Misconfigured(NO_KMS_KEY)),
-            (400, "", Class::Transient),
-            (400, "Unknown", Class::Transient),
-            (418, "", Class::Transient),
-        ] {
-            assert_eq!(answer(status, code).class(), class, "{status} {code}");
-        }
-    }
-
-    #[test]
-    fn only_a_store_that_cannot_be_asked_is_believed_unseen() {
-        let way = Seen::broken_off("cut".to_owned());
-        let page = Seen::no_answer_of_s3("a page".to_owned());
-        for (seen, unseen) in [
-            (answer(503, "SlowDown"), Unseen::Now),
-            (answer(429, ""), Unseen::Now),
-            (answer(500, "InternalError"), Unseen::Now),
-            (answer(504, ""), Unseen::Now),
-            (answer(400, "ExpiredToken"), Unseen::Now),
-            (way, Unseen::Now),
-            (answer(403, "AccessDenied"), Unseen::NoRight),
-            (answer(403, ""), Unseen::NoStore),
-            (answer(404, "NoSuchBucket"), Unseen::NoStore),
-            (answer(404, "NotFound"), Unseen::NoStore),
-            (answer(301, ""), Unseen::NoStore),
-            (answer(200, ""), Unseen::NoStore),
-            (answer(400, "InvalidArgument"), Unseen::NoStore),
-            (page, Unseen::NoStore),
-        ] {
-            assert_eq!(Unseen::of(&seen.clone().into_error("list".to_owned(), None)), unseen, "{seen:?}");
-        }
-        assert!(is_judged_by_form(401) && is_judged_by_form(403));
-    }
-
-    #[test]
-    fn a_status_alone_says_nothing_about_an_object() {
-        let key: ObjectKey = "log/1".parse().unwrap();
-        for (status, doubt) in [(404, Doubt::Missing), (412, Doubt::Conflict), (416, Doubt::Range)] {
-            for about in [Some(&key), None] {
-                let error = answer(status, "").into_error("read log/1".to_owned(), about);
-                assert!(matches!(&error, StoreError::Transient { source, .. } if source.to_string().contains("proxy")));
-                assert_eq!(Doubt::of(&error), Some(doubt), "{status} {about:?}");
-            }
-        }
-        assert_eq!(Doubt::of(&answer(404, "NoSuchKey").into_error("read log/1".to_owned(), Some(&key))), None);
-        assert_eq!(Doubt::of(&answer(503, "").into_error("read log/1".to_owned(), Some(&key))), None);
-    }
-
-    #[test]
-    fn an_error_names_the_status_the_code_and_the_message_on_one_bounded_line() {
-        let mut seen = answer(503, "SlowDown");
-        assert_eq!(seen.to_string(), "503 SlowDown");
-        seen.message = format!("two\nlines{}", "x".repeat(5000));
-        let text = seen.to_string();
-        assert!(text.starts_with("503 SlowDown: two lines") && text.len() < 400, "{text}");
-    }
-
-    #[test]
-    fn a_bucket_in_another_region_is_named_with_the_region_that_has_it() {
-        let seen = Seen { bucket_region: Some("eu-west-3".to_owned()), ..answer(301, "PermanentRedirect") };
-        let StoreError::Misconfigured { advice, .. } = seen.into_error("list".to_owned(), None) else {
-            panic!("not misconfigured")
-        };
-        assert!(advice.contains("`eu-west-3`"), "{advice}");
-    }
-
-    #[test]
-    fn a_lost_race_between_two_writers_is_asked_again_at_once_and_is_no_sign_of_a_sick_region() {
-        let error = answer(409, "ConditionalRequestConflict").into_error("write".to_owned(), None);
-        let soon = Duration::from_millis(500);
-        assert!(matches!(error, StoreError::Throttled { retry_after: Some(wait), .. } if wait < soon), "{error:?}");
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use crate::s3::answer::Asked;
 use crate::s3::error::Seen;
 use crate::s3::store::{S3Store, What, time};
 use crate::settings::ObjectLock;
+use crate::transfer::Patience;
 
 /// Pages of versions of one key that are gone through at once; each removal makes room for the next.
 const VERSION_PAGES_MAX: u32 = 100;
@@ -36,8 +37,8 @@ impl S3Store {
             let request = self.client().list_object_versions().bucket(&self.bucket).prefix(&path);
             let request = request.set_key_marker(marker.0.take()).set_version_id_marker(marker.1.take());
             let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
-            let bytes = ByteCount::from_mib(1);
-            let sent = self.send(what, Asked::Document, bytes, |watch| request.interceptor(watch).send());
+            let patience = Patience::receiving(ByteCount::from_mib(1));
+            let sent = self.send(what, Asked::Document, patience, |watch| request.interceptor(watch).send());
             let (page, _) = sent.await?;
             if page.is_truncated().is_none() {
                 let why = "the list of versions does not say whether there is more".to_owned();
@@ -70,7 +71,7 @@ impl S3Store {
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key)).version_id(version);
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("delete {key} from {self}"), key);
-        let sent = self.send(what, Asked::Delete, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let sent = self.send(what, Asked::Delete, Patience::default(), |watch| request.interceptor(watch).send());
         let refused = match sent.await {
             // Only by its code: a version that is listed cannot be looked for by a listing of names.
             Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(()),
@@ -91,7 +92,7 @@ impl S3Store {
         let request = request.set_version_id(version.map(str::to_owned));
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("look at the lock of {key} in {self}"), key);
-        let sent = self.send(what, Asked::Head, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let sent = self.send(what, Asked::Head, Patience::default(), |watch| request.interceptor(watch).send());
         let (answer, watch) = match sent.await {
             Ok(answered) => answered,
             Err(error) => return Err(self.confirmed(key, error).await),
@@ -132,7 +133,7 @@ impl S3Store {
         let request = request.set_version_id(held.version).retention(retention.build());
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(doing, key);
-        let sent = self.send(what, Asked::Lock, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let sent = self.send(what, Asked::Lock, Patience::default(), |watch| request.interceptor(watch).send());
         sent.await.map(|_| ())
     }
 }

@@ -7,4 +7,5 @@ pub(crate) mod confirm;
 pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod lock;
+pub(crate) mod moving_body;
 pub(crate) mod store;

@@ -14,7 +14,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_runtime_api::http::Response;
 use bytes::Bytes;
-use lifeboat_vocabulary::{ByteCount, Sha256Digest, UtcTime};
+use lifeboat_vocabulary::{ByteCount, UtcTime};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
@@ -31,11 +31,8 @@ use crate::store::{
     ByteRange, Capabilities, Entry, ListPage, ObjectMeta, ObjectVersion, PutMode, PutOutcome, SealedBody, Store,
     Support,
 };
+use crate::transfer::Patience;
 
-/// Every attempt may take this long, however little it moves.
-const ATTEMPT_MIN: Duration = Duration::from_secs(30);
-/// A connection slower than this is as good as none.
-const SLOWEST_BYTES_PER_SECOND: u64 = 512 << 10;
 /// So many objects of a session are read back, and then one so often.
 const READ_BACK_FIRST: u32 = 3;
 const READ_BACK_EVERY: Duration = Duration::from_secs(600);
@@ -154,13 +151,13 @@ impl S3Store {
         format!("{}{key}", self.prefix)
     }
 
-    /// Sends one request, within the time that `bytes` may take, and believes an answer of success only if its form is one that
+    /// Sends one request, as long as it gets on and within the time that its bytes may take, and believes an answer of success only if its form is one that
     /// S3 gives. Returns what saw the answer, too.
     pub(crate) async fn send<T, E, F>(
         &self,
         what: What<'_>,
         asked: Asked,
-        bytes: ByteCount,
+        patience: Patience,
         request: impl FnOnce(Watch) -> F,
     ) -> Result<(T, Watch), StoreError>
     where
@@ -168,10 +165,10 @@ impl S3Store {
         F: Future<Output = Result<T, SdkError<E, Response>>>,
     {
         let watch = Watch::new(&self.headers, what.payload);
-        let limit = attempt_timeout(bytes);
-        let Ok(result) = tokio::time::timeout(limit, request(watch.clone())).await else {
-            let seen = Seen::broken_off(format!("no answer within {limit:?}"));
-            return Err(seen.into_error(what.doing, what.key));
+        let transfer = Arc::clone(watch.transfer());
+        let result = match transfer.while_it_moves(patience, request(watch.clone())).await {
+            Ok(result) => result,
+            Err(late) => return Err(Seen::timed_out(late.to_string()).into_error(what.doing, what.key)),
         };
         let fault = match result {
             Ok(answer) => match watch.fault(asked) {
@@ -263,19 +260,14 @@ pub(crate) struct What<'a> {
     /// For its error.
     doing: String,
     key: Option<&'a ObjectKey>,
-    /// The hash of its body, where it has one.
-    payload: Option<Sha256Digest>,
+    /// Its body with the hash of it, where it has one.
+    payload: Option<SealedBody>,
 }
 
 impl<'a> What<'a> {
     pub(crate) fn of(doing: String, key: &'a ObjectKey) -> Self {
         Self { doing, key: Some(key), payload: None }
     }
-}
-
-/// How long one attempt to move `bytes` may take.
-fn attempt_timeout(bytes: ByteCount) -> Duration {
-    ATTEMPT_MIN.max(Duration::from_secs(bytes.as_bytes() / SLOWEST_BYTES_PER_SECOND))
 }
 
 pub(crate) fn time(date: &DateTime) -> Option<UtcTime> {
@@ -323,10 +315,11 @@ impl Store for S3Store {
             (_, PutMode::IfUnchanged(version)) => (request.if_match(&version.0), true),
         };
         // The buffer is shared, not copied: by all regions and all attempts.
-        let request = request.body(ByteStream::from(body.bytes)).customize();
-        let what = What { doing: doing.clone(), key: Some(key), payload: Some(body.sha256) };
-        let (answer, watch) = match self.send(what, Asked::Put, length, |watch| request.interceptor(watch).send()).await
-        {
+        let request = request.body(ByteStream::from(body.bytes.clone())).customize();
+        let what = What { doing: doing.clone(), key: Some(key), payload: Some(body) };
+        let patience = Patience::sending(length);
+        let sent = self.send(what, Asked::Put, patience, |watch| request.interceptor(watch).send());
+        let (answer, watch) = match sent.await {
             Ok(answered) => answered,
             // `If-Match` on an object that is gone is answered with 404: it is not the version that was read.
             Err(StoreError::NotFound { key }) if replaces => return Err(StoreError::Conflict { key }),
@@ -343,21 +336,20 @@ impl Store for S3Store {
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
         let doing = format!("read {key} from {self}");
         let expected = Expected::of(range).map_err(|why| StoreError::Unsupported { doing: doing.clone(), why })?;
-        let limit = attempt_timeout(expected.bound());
+        let patience = Patience::receiving(expected.bound());
         let request = self.client().get_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone()).set_range(expected.header());
         let request = request.customize();
         let read = async {
             let what = What::of(doing.clone(), key);
-            let sent = self.send(what, Asked::Get, expected.bound(), |watch| request.interceptor(watch).send());
-            let (answer, _) = sent.await?;
-            body::read(expected, answer).await.map_err(|fault| fault.into_error(doing.clone(), key))
+            let sent = self.send(what, Asked::Get, patience, |watch| request.interceptor(watch).send());
+            let (answer, watch) = sent.await?;
+            match watch.transfer().while_it_moves(patience, body::read(expected, answer)).await {
+                Ok(read) => read.map_err(|fault| fault.into_error(doing.clone(), key)),
+                Err(late) => Err(Seen::timed_out(late.to_string()).into_error(doing.clone(), Some(key))),
+            }
         };
-        let read = tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
-            let seen = Seen::broken_off(format!("not complete within {limit:?}"));
-            Err(seen.into_error(doing.clone(), Some(key)))
-        });
-        match read {
+        match read.await {
             Ok(bytes) => Ok(bytes),
             Err(error) => Err(self.confirmed_read(key, range, error).await),
         }
@@ -367,7 +359,7 @@ impl Store for S3Store {
         let request = self.client().head_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("look at {key} in {self}"), key);
-        let sent = self.send(what, Asked::Head, ByteCount::ZERO, |watch| request.interceptor(watch).send());
+        let sent = self.send(what, Asked::Head, Patience::default(), |watch| request.interceptor(watch).send());
         let answer = match sent.await {
             Ok((answer, _)) => answer,
             Err(error) => return Err(self.confirmed(key, error).await),
@@ -390,7 +382,9 @@ impl Store for S3Store {
             let request = request.set_start_after(Some(last.clone()).filter(|last| !last.is_empty()));
             let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
             let what = What { doing: doing.clone(), key: None, payload: None };
-            let sent = self.send(what, Asked::Document, PAGE_BYTES, |watch| request.interceptor(watch).send());
+            let sent = self.send(what, Asked::Document, Patience::receiving(PAGE_BYTES), |watch| {
+                request.interceptor(watch).send()
+            });
             let (answer, watch) = sent.await?;
             if let Some(fault) = listing_fault(&answer, &whole) {
                 return Err(Seen::no_answer_of_s3(fault).into_error(doing, None));
@@ -417,7 +411,7 @@ impl Store for S3Store {
         let request = self.client().delete_object().bucket(&self.bucket).key(self.path(key));
         let request = request.set_expected_bucket_owner(self.owner.clone()).customize();
         let what = What::of(format!("delete {key} from {self}"), key);
-        match self.send(what, Asked::Delete, ByteCount::ZERO, |watch| request.interceptor(watch).send()).await {
+        match self.send(what, Asked::Delete, Patience::default(), |watch| request.interceptor(watch).send()).await {
             Ok(_) => Ok(()),
             Err(error) => match self.confirmed(key, error).await {
                 StoreError::NotFound { .. } => Ok(()),
@@ -441,19 +435,7 @@ impl Store for S3Store {
                 ChecksumHeader::Sha256 => Support::Yes,
                 ChecksumHeader::None => Support::Unknown,
             },
-            request_timeout: attempt_timeout(OBJECT_BYTES_MAX),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_body_may_take_longer_but_never_for_ever() {
-        for (bytes, seconds) in [(0, 30), (15 << 20, 30), (16 << 20, 32), (64 << 20, 128)] {
-            assert_eq!(attempt_timeout(ByteCount::from_bytes(bytes)), Duration::from_secs(seconds), "{bytes}");
+            request_timeout: Patience::sending(OBJECT_BYTES_MAX).total(),
         }
     }
 }

@@ -166,6 +166,11 @@ impl Breaker {
         }
     }
 
+    /// Closes it: what it knows is not true any more.
+    pub(crate) fn forget(&self) {
+        self.state.lock().close();
+    }
+
     /// Asks for the right to make one call.
     ///
     /// # Errors

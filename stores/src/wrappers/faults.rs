@@ -10,7 +10,7 @@ use lifeboat_testkit::SeededRandom;
 use lifeboat_vocabulary::UtcTime;
 use parking_lot::Mutex;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, TimedOut};
 use crate::key::ObjectKey;
 use crate::sha256;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
@@ -33,6 +33,8 @@ pub enum Fault {
     Full,
     /// The request takes this much longer.
     Slow(Duration),
+    /// Nothing moves for so long, and the request is given up.
+    TimedOut(Duration),
     /// `get` gives bytes of the right length with one bit flipped; `put` stores such bytes. Nobody notices here.
     BitFlip,
     /// `get` gives only the first half. Nobody notices here.
@@ -167,6 +169,11 @@ impl WithFaults {
             Some(Fault::Slow(time)) => {
                 tokio::time::sleep(time).await;
                 return Ok(None);
+            }
+            Some(Fault::TimedOut(time)) => {
+                tokio::time::sleep(time).await;
+                let why = format!("nothing moved for {} s, on purpose", time.as_secs());
+                StoreError::Transient { doing: doing(), source: TimedOut { why }.into() }
             }
             other => return Ok(other),
         })

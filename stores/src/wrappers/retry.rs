@@ -2,17 +2,19 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_vocabulary::{ByteCount, UtcTime};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
 use crate::store::{ByteRange, Capabilities, Entry, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
+use crate::transfer::{Transfer, time_for};
 
 /// Pauses before the second, third and fourth attempt, before chance is applied.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
@@ -20,6 +22,8 @@ const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), D
 const CORRUPTED_RETRIES: usize = 2;
 const THROTTLE_FIRST: Duration = Duration::from_millis(500);
 const THROTTLE_MAX: Duration = Duration::from_secs(30);
+/// No wish of a server is longer; what is bounded where it enters is bounded here for everybody else's stores.
+const WISH_MAX: Duration = Duration::from_secs(3600);
 
 /// Chance, so that many clients do not retry in step. An argument, so that tests know what it says.
 pub trait Jitter: fmt::Debug + Send + Sync {
@@ -64,7 +68,8 @@ pub enum KeyNature {
 /// How patient the retries are, and what they know about keys.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Time for one operation with all its attempts and pauses.
+    /// Time for one operation with all its attempts and pauses, besides a second for each 32 KiB that move. Time in which our own
+    /// limits hold it back is not counted.
     pub deadline: Duration,
     /// Which keys nobody else can have written. Asked only after a lost answer.
     pub key_nature: fn(&ObjectKey) -> KeyNature,
@@ -95,7 +100,7 @@ struct Backoff {
 impl Backoff {
     fn pause(&mut self, error: &StoreError, factor: f64) -> Option<Duration> {
         match error {
-            StoreError::Throttled { retry_after: Some(wait), .. } => Some(wait.mul_f64(0.5 + factor)),
+            StoreError::Throttled { retry_after: Some(wait), .. } => Some((*wait).min(WISH_MAX).mul_f64(0.5 + factor)),
             StoreError::Throttled { retry_after: None, .. } => {
                 let wait = THROTTLE_FIRST.saturating_mul(2_u32.saturating_pow(self.throttles)).min(THROTTLE_MAX);
                 self.throttles += 1;
@@ -117,11 +122,32 @@ fn outcome_is_unknown(error: &StoreError) -> bool {
     matches!(error, StoreError::Transient { .. } | StoreError::DeadlineExceeded { .. })
 }
 
-/// When an operation began, and until when it may go on, all its attempts together.
-#[derive(Clone, Copy)]
+/// How long an operation may go on, all its attempts together.
 struct Deadline {
-    started: Instant,
-    ends: Instant,
+    patience: Duration,
+    transfer: Arc<Transfer>,
+}
+
+impl Deadline {
+    /// What is left of it, if nothing more moves; `None` if nothing is.
+    fn left(&self) -> Option<Duration> {
+        let patience = self.patience.saturating_add(time_for(self.transfer.moved()));
+        patience.checked_sub(self.transfer.active(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    /// Waits for an attempt; `None` if the time is over before.
+    async fn within<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
+        let mut attempt = pin!(self.transfer.carry(attempt));
+        loop {
+            let left = self.left()?;
+            tokio::select! {
+                biased;
+                done = &mut attempt => return Some(done),
+                // What moves or is held meanwhile makes it more, never less.
+                () = sleep(left) => {}
+            }
+        }
+    }
 }
 
 /// What the attempts of one operation came to.
@@ -139,26 +165,26 @@ impl WithRetry {
     }
 
     fn deadline(&self) -> Deadline {
-        let started = Instant::now();
-        Deadline { started, ends: started + self.policy.deadline }
+        Deadline { patience: self.policy.deadline, transfer: Transfer::operation() }
     }
 
     async fn attempts<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         doing: &str,
-        deadline: Deadline,
+        deadline: &Deadline,
         attempt: impl Fn() -> F,
     ) -> Attempts<T> {
         let mut backoff = Backoff::default();
         let mut earlier_unknown = false;
         loop {
-            let Ok(result) = timeout_at(deadline.ends, attempt()).await else {
-                let error = StoreError::DeadlineExceeded { doing: doing.to_owned(), after: deadline.started.elapsed() };
+            let Some(result) = deadline.within(attempt()).await else {
+                let after = deadline.transfer.active(Instant::now());
+                let error = StoreError::DeadlineExceeded { doing: doing.to_owned(), after };
                 return Attempts { result: Err(error), earlier_unknown };
             };
             let Err(error) = result else { return Attempts { result, earlier_unknown } };
             let pause = backoff.pause(&error, self.jitter.factor());
-            let Some(pause) = pause.filter(|pause| Instant::now() + *pause < deadline.ends) else {
+            let Some(pause) = pause.filter(|pause| deadline.left().is_some_and(|left| *pause < left)) else {
                 return Attempts { result: Err(error), earlier_unknown };
             };
             tracing::debug!(store = %self.inner, doing, %error, ?pause, "asking again after a pause");
@@ -172,7 +198,7 @@ impl WithRetry {
         &self,
         key: &ObjectKey,
         body: &SealedBody,
-        deadline: Deadline,
+        deadline: &Deadline,
         nature: KeyNature,
     ) -> Result<PutOutcome, StoreError> {
         let conflict = || StoreError::Conflict { key: key.clone() };
@@ -211,7 +237,7 @@ impl Store for WithRetry {
     async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
         let deadline = self.deadline();
         let doing = format!("write {key} to {self}");
-        let attempts = self.attempts(&doing, deadline, || self.inner.put(key, body.clone(), mode.clone())).await;
+        let attempts = self.attempts(&doing, &deadline, || self.inner.put(key, body.clone(), mode.clone())).await;
         if !attempts.earlier_unknown {
             return attempts.result;
         }
@@ -222,7 +248,7 @@ impl Store for WithRetry {
                     // What is replaced exists already, so its name tells nothing about who wrote the content.
                     PutMode::IfUnchanged(_) => KeyNature::Predictable,
                 };
-                self.settled(key, &body, deadline, nature).await
+                self.settled(key, &body, &deadline, nature).await
             }
             result => result,
         };
@@ -236,32 +262,32 @@ impl Store for WithRetry {
 
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
         let doing = format!("read {key} from {self}");
-        self.attempts(&doing, self.deadline(), || self.inner.get(key, range)).await.result
+        self.attempts(&doing, &self.deadline(), || self.inner.get(key, range)).await.result
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         let doing = format!("look at {key} in {self}");
-        self.attempts(&doing, self.deadline(), || self.inner.head(key)).await.result
+        self.attempts(&doing, &self.deadline(), || self.inner.head(key)).await.result
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
         let doing = format!("list {prefix}* in {self}");
-        self.attempts(&doing, self.deadline(), || self.inner.list(prefix, after)).await.result
+        self.attempts(&doing, &self.deadline(), || self.inner.list(prefix, after)).await.result
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let doing = format!("delete {key} from {self}");
-        self.attempts(&doing, self.deadline(), || self.inner.delete(key)).await.result
+        self.attempts(&doing, &self.deadline(), || self.inner.delete(key)).await.result
     }
 
     async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
         let doing = format!("lock {key} in {self}");
-        self.attempts(&doing, self.deadline(), || self.inner.retain(key, until)).await.result
+        self.attempts(&doing, &self.deadline(), || self.inner.retain(key, until)).await.result
     }
 
     async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
         let doing = format!("look at the lock of {key} in {self}");
-        self.attempts(&doing, self.deadline(), || self.inner.retained_until(key)).await.result
+        self.attempts(&doing, &self.deadline(), || self.inner.retained_until(key)).await.result
     }
 
     fn capabilities(&self) -> Capabilities {

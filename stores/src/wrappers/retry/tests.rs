@@ -39,6 +39,7 @@ fn pauses_follow_the_kind_of_failure() {
     let many = |make: fn() -> StoreError, count: usize| (0..count).map(|_| make()).collect::<Vec<_>>();
     let throttled = || StoreError::Throttled { doing: String::new(), retry_after: None };
     let told = || StoreError::Throttled { doing: String::new(), retry_after: Some(Duration::from_secs(7)) };
+    let endless = || StoreError::Throttled { doing: String::new(), retry_after: Some(Duration::MAX) };
     let corrupted = || StoreError::Corrupted { doing: String::new(), source: "x".into() };
     let full = || StoreError::Full { doing: String::new(), source: "x".into() };
     let conflict = || StoreError::Conflict { key: key() };
@@ -54,6 +55,7 @@ fn pauses_follow_the_kind_of_failure() {
             [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000].map(Some).to_vec(),
         ),
         ("the server's own wish is a lower bound", many(told, 1), 0.5, vec![Some(7000)]),
+        ("a wish without end is bounded", many(endless, 1), 1.5, vec![Some(7_200_000)]),
         ("no room is no reason to ask again", many(full, 1), 1.0, vec![None]),
         ("an answer is no reason to ask again", many(conflict, 1), 1.0, vec![None]),
     ] {
@@ -112,6 +114,40 @@ async fn the_deadline_bounds_an_operation_that_hangs_and_one_that_is_throttled()
     let error = retrying(throttled, |_| KeyNature::Predictable).get(&key(), ALL).await.unwrap_err();
     assert!(matches!(error, StoreError::Throttled { .. }), "{error:?}");
     assert!(start.elapsed() < Duration::from_secs(300), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_wants_us_to_wait_for_ever_is_given_up_at_once() {
+    let inner = Arc::new(MemoryStore::new());
+    let asks = |_: &Request<'_>| {
+        Step::Fail(StoreError::Throttled { doing: "read".to_owned(), retry_after: Some(Duration::MAX) })
+    };
+    let store = retrying(Arc::new(WithHooks::new(inner, asks)), |_| KeyNature::Predictable);
+    let start = Instant::now();
+    let error = store.get(&key(), ALL).await.unwrap_err();
+    assert!(matches!(error, StoreError::Throttled { .. }), "{error:?}");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_does_not_count_what_our_own_limits_hold_back_and_grows_with_what_moves() {
+    struct Busy;
+    #[async_trait]
+    impl crate::wrappers::hooks::Hooks for Busy {
+        async fn before(&self, _: Request<'_>) -> Step {
+            let transfer = Transfer::current();
+            let hold = transfer.hold();
+            sleep(Duration::from_secs(3600)).await;
+            drop(hold);
+            sleep(Duration::from_secs(299)).await;
+            transfer.took(1 << 20);
+            sleep(Duration::from_secs(32)).await;
+            Step::Pass
+        }
+    }
+    let memory = Arc::new(MemoryStore::new());
+    let store = retrying(Arc::new(WithHooks::new(memory, Busy)), |_| KeyNature::Predictable);
+    store.put(&key(), body("x"), PutMode::CreateOnly).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,189 @@
+//! Bodies that tell how they move. A body that is sent goes in small pieces, so that what the connection takes of it shows whether
+//! the line moves at all; of an answer, each piece that comes does.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use crate::transfer::{Hold, Transfer};
+
+/// What is handed to the connection at once. It buffers sixteen pieces, and so the system has nearly all that counts as sent.
+const PIECE: usize = 16 << 10;
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    rest: Bytes,
+    transfer: Arc<Transfer>,
+    next: Next,
+}
+
+/// Whether the next piece may go.
+#[derive(Debug)]
+enum Next {
+    /// It is to be asked.
+    Unknown,
+    /// When something urgent had time to come through.
+    Waits(Pin<Box<Sleep>>, #[expect(dead_code, reason = "it is held, not used")] Hold),
+    /// It may.
+    Goes,
+}
+
+impl Outgoing {
+    /// `bytes`, as the body of the request that `transfer` follows.
+    pub(crate) fn body(bytes: Bytes, transfer: Arc<Transfer>) -> SdkBody {
+        SdkBody::from_body_1_x(Self { rest: bytes, transfer, next: Next::Unknown })
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        loop {
+            self.next = match &mut self.next {
+                Next::Goes => break,
+                Next::Unknown => match self.transfer.wait(length) {
+                    None => Next::Goes,
+                    Some(wait) => Next::Waits(Box::pin(sleep(wait)), self.transfer.hold()),
+                },
+                Next::Waits(sleep, _) => match sleep.as_mut().poll(context) {
+                    Poll::Ready(()) => Next::Goes,
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+        }
+        self.next = Next::Unknown;
+        let piece = self.rest.split_to(length);
+        self.transfer.took(length);
+        if self.rest.is_empty() {
+            self.transfer.sent();
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// The body of an answer.
+pub(crate) struct Incoming {
+    inner: Pin<Box<SdkBody>>,
+    transfer: Arc<Transfer>,
+}
+
+impl Incoming {
+    /// `inner`, as the body of the answer to the request that `transfer` follows.
+    pub(crate) fn body(inner: SdkBody, transfer: Arc<Transfer>) -> SdkBody {
+        SdkBody::from_body_1_x(Self { inner: Box::pin(inner), transfer })
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = aws_smithy_types::body::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let polled = self.inner.as_mut().poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.transfer.came(data.len());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        Body::is_end_stream(&*self.inner)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&*self.inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use crate::lane::Precedence;
+
+    async fn pieces(mut body: SdkBody) -> Vec<usize> {
+        let mut pieces = Vec::new();
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            pieces.push(frame.unwrap().into_data().unwrap().len());
+        }
+        pieces
+    }
+
+    #[tokio::test]
+    async fn a_body_goes_in_small_pieces_that_are_counted_as_they_are_taken() {
+        let transfer = Transfer::request();
+        let bytes = Bytes::from(vec![7; 2 * PIECE + 5]);
+        let mut body = Outgoing::body(bytes, Arc::clone(&transfer));
+        assert_eq!(body.content_length(), Some(2 * PIECE as u64 + 5));
+        let first = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.unwrap().unwrap();
+        assert_eq!((first.into_data().unwrap().len(), transfer.moved()), (PIECE, PIECE as u64));
+        assert_eq!(pieces(body).await, [PIECE, 5]);
+        assert_eq!(transfer.moved(), 2 * PIECE as u64 + 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bulk_body_waits_a_little_with_each_piece_while_something_urgent_is_held_up() {
+        let precedence = Arc::<Precedence>::default();
+        let operation = Transfer::operation();
+        operation.yield_to(&precedence);
+        let transfer = operation.carry(async { Transfer::request() }).await;
+        let body = || Outgoing::body(Bytes::from(vec![7; 8 * PIECE]), Arc::clone(&transfer));
+        let begun = Instant::now();
+        pieces(body()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        precedence.bulk_moved(16 * PIECE as u64, Duration::from_secs(1));
+        let urgent = precedence.set_out();
+        sleep(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        pieces(body()).await;
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(1500) && took < Duration::from_millis(1600), "{took:?}");
+        assert_eq!(operation.active(Instant::now()), Duration::from_secs(1), "and nobody counts that as slow");
+        drop(urgent);
+        let begun = Instant::now();
+        pieces(body()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn of_an_answer_all_that_comes_is_counted() {
+        let transfer = Transfer::request();
+        let body = Incoming::body(SdkBody::from("an answer"), Arc::clone(&transfer));
+        assert_eq!(pieces(body).await, [9]);
+        assert_eq!(transfer.moved(), 9);
+    }
+}

@@ -1,0 +1,360 @@
+//! A request while it runs: how far its bytes have come, and how long our own limits have held it back.
+//!
+//! Time-outs are about a region and the way to it. What we hold back ourselves, because somebody has set a bandwidth or because
+//! something more urgent goes first, counts against nobody. So the layers around a store and the store itself look at the same
+//! operation, which goes with the task that works on it; each request of an operation is looked at by itself.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_vocabulary::ByteCount;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::error::TimedOut;
+use crate::lane::Precedence;
+
+tokio::task_local! {
+    static CURRENT: Arc<Transfer>;
+}
+
+/// A line that moves less than this in **bytes per second** is as good as none.
+const SLOWEST_BYTES_PER_SECOND: u64 = 32 << 10;
+/// What every request may take besides the time for its bytes.
+const TOTAL: Duration = Duration::from_secs(60);
+/// How long nothing of a body that is sent may be taken. The system takes the next bytes when a third of its buffer, which
+/// has up to 4 MiB, is free again: at the slowest rate that takes 42 s.
+const TAKING: Duration = Duration::from_secs(60);
+/// How long the beginning of an answer may take after the request, besides what the system's buffers, or those of a proxy, still
+/// hold of its body.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long nothing of an answer that has begun may come.
+const COMING: Duration = Duration::from_secs(30);
+/// The least time that is slept between two looks.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+
+/// The time that `bytes` take on the slowest line that is still one.
+pub(crate) fn time_for(bytes: u64) -> Duration {
+    Duration::from_millis((bytes.min(1 << 40)).saturating_mul(1000) / SLOWEST_BYTES_PER_SECOND)
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Its body is on its way.
+    #[default]
+    Sending,
+    /// All of it was taken, or it has none.
+    Sent,
+    /// The answer has begun.
+    Coming,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stage: Stage,
+    /// Bytes of bodies that moved, in both directions.
+    moved: u64,
+    /// When something moved last, in time that was not held.
+    last: Duration,
+    held: Duration,
+    holds: u32,
+    held_since: Option<Instant>,
+}
+
+impl State {
+    fn held(&self, now: Instant) -> Duration {
+        let present = self.held_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.held.saturating_add(present)
+    }
+}
+
+/// An operation with all its attempts, or one request of it.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    /// The operation that a request is part of.
+    operation: Option<Arc<Transfer>>,
+    begun: Instant,
+    state: Mutex<State>,
+    /// What goes before the bodies of this operation.
+    precedence: Mutex<Option<Arc<Precedence>>>,
+}
+
+/// As long as this lives, the transfer is held back by ourselves.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<Transfer>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.0.each(|state| {
+            state.holds = state.holds.saturating_sub(1);
+            if state.holds == 0
+                && let Some(since) = state.held_since.take()
+            {
+                state.held = state.held.saturating_add(now.saturating_duration_since(since));
+            }
+        });
+    }
+}
+
+impl Transfer {
+    fn new(operation: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self { operation, begun: Instant::now(), state: Mutex::default(), precedence: Mutex::default() })
+    }
+
+    /// An operation that begins now.
+    pub(crate) fn operation() -> Arc<Self> {
+        Self::new(None)
+    }
+
+    /// The operation that this task works on; a new one if it works on none.
+    pub(crate) fn current() -> Arc<Self> {
+        CURRENT.try_with(Arc::clone).unwrap_or_else(|_| Self::operation())
+    }
+
+    /// A request that begins now, of the operation that this task works on.
+    pub(crate) fn request() -> Arc<Self> {
+        Self::new(CURRENT.try_with(Arc::clone).ok())
+    }
+
+    /// Does `work` as part of this operation.
+    pub(crate) async fn carry<T>(self: &Arc<Self>, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(Arc::clone(self), work).await
+    }
+
+    fn each(&self, change: impl Fn(&mut State)) {
+        change(&mut self.state.lock());
+        if let Some(operation) = &self.operation {
+            change(&mut operation.state.lock());
+        }
+    }
+
+    /// From now on it is held back, until what is returned is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        let now = Instant::now();
+        self.each(|state| {
+            state.holds = state.holds.saturating_add(1);
+            state.held_since.get_or_insert(now);
+        });
+        Hold(Arc::clone(self))
+    }
+
+    /// The time since the beginning in which it was not held back.
+    pub(crate) fn active(&self, now: Instant) -> Duration {
+        let held = self.state.lock().held(now);
+        now.saturating_duration_since(self.begun).saturating_sub(held)
+    }
+
+    /// Bytes of bodies that moved so far.
+    pub(crate) fn moved(&self) -> u64 {
+        self.state.lock().moved
+    }
+
+    /// The bodies of this operation let go first what is urgent.
+    pub(crate) fn yield_to(&self, precedence: &Arc<Precedence>) {
+        *self.precedence.lock() = Some(Arc::clone(precedence));
+    }
+
+    /// How long the next piece of a body, of `bytes`, has to wait for what is urgent.
+    pub(crate) fn wait(&self, bytes: usize) -> Option<Duration> {
+        let of = |transfer: &Self| transfer.precedence.lock().clone();
+        let precedence = of(self).or_else(|| self.operation.as_deref().and_then(of))?;
+        precedence.wait(bytes)
+    }
+
+    fn step(&self, stage: Stage, bytes: usize) {
+        self.each(|state| state.moved = state.moved.saturating_add(bytes as u64));
+        let active = self.active(Instant::now());
+        let mut state = self.state.lock();
+        (state.stage, state.last) = (stage, active);
+    }
+
+    /// The connection took so much of the body.
+    pub(crate) fn took(&self, bytes: usize) {
+        self.step(Stage::Sending, bytes);
+    }
+
+    /// Nothing of the request is left to be taken.
+    pub(crate) fn sent(&self) {
+        self.step(Stage::Sent, 0);
+    }
+
+    /// The answer has begun, or so much more of its body came.
+    pub(crate) fn came(&self, bytes: usize) {
+        self.step(Stage::Coming, bytes);
+    }
+
+    /// Waits for `work` as long as the request gets on.
+    ///
+    /// # Errors
+    /// [`TimedOut`], if it does not any more.
+    pub(crate) async fn while_it_moves<T>(
+        &self,
+        patience: Patience,
+        work: impl Future<Output = T>,
+    ) -> Result<T, TimedOut> {
+        let mut work = pin!(work);
+        loop {
+            let left = self.left(patience, Instant::now())?;
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                // Time that is held makes it more, never less.
+                () = sleep(left.max(LOOK_MIN)) => {}
+            }
+        }
+    }
+
+    /// How long at least it is waited for from now on, if nothing moves.
+    fn left(&self, patience: Patience, now: Instant) -> Result<Duration, TimedOut> {
+        let active = self.active(now);
+        let (stage, last) = {
+            let state = self.state.lock();
+            (state.stage, state.last)
+        };
+        let (limit, what) = match stage {
+            Stage::Sending => (TAKING, "nothing of the body could be sent"),
+            Stage::Sent => (ANSWER.saturating_add(time_for(patience.body)), "there was no answer"),
+            Stage::Coming => (COMING, "nothing more of the answer came"),
+        };
+        let idle = active.saturating_sub(last);
+        if idle >= limit {
+            return Err(TimedOut { why: format!("{what} for {} s", limit.as_secs()) });
+        }
+        let total = patience.total();
+        if active >= total {
+            let why = format!("it was not complete within {} s; the line is too slow", total.as_secs());
+            return Err(TimedOut { why });
+        }
+        Ok((limit - idle).min(total - active))
+    }
+}
+
+/// What a request may move, and hence how long it is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// Bytes of its body.
+    body: u64,
+    /// Bytes of the body of the answer, at the most.
+    answer: u64,
+}
+
+impl Patience {
+    /// For a request that sends so much.
+    pub(crate) fn sending(body: ByteCount) -> Self {
+        Self { body: body.as_bytes(), answer: 0 }
+    }
+
+    /// For a request whose answer has at most so much.
+    pub(crate) fn receiving(answer: ByteCount) -> Self {
+        Self { body: 0, answer: answer.as_bytes() }
+    }
+
+    /// The most time that the request may take, however well it gets on.
+    pub(crate) fn total(self) -> Duration {
+        TOTAL.saturating_add(time_for(self.body.saturating_add(self.answer)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn sending(mib: u64) -> Patience {
+        Patience::sending(ByteCount::from_mib(mib))
+    }
+
+    #[test]
+    fn a_large_body_may_take_longer_but_never_for_ever() {
+        for (bytes, seconds) in [(0, 60), (32 << 10, 61), (16 << 20, 572), (64 << 20, 2108)] {
+            let total = Duration::from_secs(seconds);
+            assert_eq!(Patience::sending(ByteCount::from_bytes(bytes)).total(), total, "{bytes}");
+            assert_eq!(Patience::receiving(ByteCount::from_bytes(bytes)).total(), total, "{bytes}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_moves_a_little_each_minute_is_waited_for() {
+        let request = Transfer::request();
+        let upload = async {
+            for _ in 0..8 {
+                sleep(59 * SECOND).await;
+                request.took(2 << 20);
+            }
+            request.sent();
+            sleep(29 * SECOND).await;
+        };
+        request.while_it_moves(sending(16), upload).await.unwrap();
+        assert_eq!(request.moved(), 16 << 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_given_up_where_nothing_moves() {
+        let given_up = async |request: &Transfer| {
+            let begun = Instant::now();
+            let error = request.while_it_moves(sending(1), pending::<()>()).await.unwrap_err();
+            (begun.elapsed().as_secs(), error.why)
+        };
+        let request = Transfer::request();
+        request.took(1000);
+        assert_eq!(given_up(&request).await, (60, "nothing of the body could be sent for 60 s".to_owned()));
+        let request = Transfer::request();
+        request.sent();
+        let (seconds, why) = given_up(&request).await;
+        assert_eq!(
+            (seconds, why.as_str()),
+            (62, "there was no answer for 62 s"),
+            "30 s, and 32 s for what buffers hold"
+        );
+        let request = Transfer::request();
+        request.came(0);
+        assert_eq!(given_up(&request).await, (30, "nothing more of the answer came for 30 s".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_drips_for_ever_is_given_up_in_the_end() {
+        let request = Transfer::request();
+        let drips = async {
+            loop {
+                sleep(10 * SECOND).await;
+                request.took(1);
+            }
+        };
+        let begun = Instant::now();
+        let error = request.while_it_moves(sending(1), drips).await.map(|(): ()| ()).unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), 92, "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_we_hold_bytes_ourselves_is_not_counted() {
+        let operation = Transfer::operation();
+        let held = async {
+            let request = Transfer::request();
+            let work = async {
+                let first = request.hold();
+                let second = request.hold();
+                sleep(3600 * SECOND).await;
+                drop(first);
+                sleep(3600 * SECOND).await;
+                drop(second);
+                sleep(59 * SECOND).await;
+                request.took(1);
+                sleep(10 * SECOND).await;
+            };
+            request.while_it_moves(sending(1), work).await.unwrap();
+            assert_eq!(request.active(Instant::now()), 69 * SECOND);
+        };
+        operation.carry(held).await;
+        assert_eq!(
+            (operation.active(Instant::now()), operation.moved()),
+            (69 * SECOND, 1),
+            "the operation learns of it"
+        );
+    }
+}
