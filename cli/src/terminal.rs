@@ -244,7 +244,7 @@ async fn draw(
                 if let Some(total) = total {
                     bar.set_length(total.as_bytes().max(now.raw.as_bytes()));
                 }
-                bar.set_position(now.raw.as_bytes());
+                bar.set_position(now.done().as_bytes());
             }
             (None, Output::Json) => outln!("{}", json_line(verb, now, total, begun.elapsed())),
             (None, Output::Text) => errln!("{}", plain_line(verb, now, total, begun.elapsed())),
@@ -253,7 +253,7 @@ async fn draw(
 }
 
 fn left(now: ProgressSnapshot, total: Option<ByteCount>, elapsed: Duration) -> Option<Duration> {
-    let (done, total) = (now.raw.as_bytes(), total?.as_bytes());
+    let (done, total) = (now.done().as_bytes(), total?.as_bytes());
     let micros =
         elapsed.as_micros().checked_mul(u128::from(total.checked_sub(done)?))?.checked_div(u128::from(done))?;
     u64::try_from(micros).ok().map(Duration::from_micros)
@@ -338,5 +338,9 @@ mod tests {
         let now = ProgressSnapshot { raw: ByteCount::from_mib(100), files: 7, ..ProgressSnapshot::default() };
         let line = plain_line("backup", now, Some(ByteCount::from_mib(400)), Duration::from_secs(10));
         assert_eq!(line, "backup: 100 MiB of about 400 MiB (25%), 7 files, 10.0 MiB/s, 30.0 s left");
+        let (stored, on_their_way) = (ByteCount::from_mib(10), ByteCount::from_mib(40));
+        let slow = ProgressSnapshot { stored, on_their_way, ..now };
+        let line = plain_line("backup", slow, Some(ByteCount::from_mib(400)), Duration::from_secs(10));
+        assert!(line.ends_with("3 min 10 s left"), "what lies in our buffers still has to go over the line: {line}");
     }
 }

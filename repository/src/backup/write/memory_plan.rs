@@ -24,7 +24,7 @@ pub struct MemoryPlan {
     pub frame_bytes: usize,
     /// Frames that are being filled, compressed or waiting for their place.
     pub frames_in_flight: usize,
-    /// Bytes per pack.
+    /// Bytes per pack, at the most: on slow lines packs are smaller.
     pub pack_bytes: usize,
     /// Packs that are being filled, sealed or uploaded. A pack counts until the slowest region that is still taking
     /// part has it.
@@ -79,7 +79,7 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "memory budget {}: {}, {} frames of {}, {} packs of {} in flight",
+            "memory budget {}: {}, {} frames of {}, {} packs of up to {} in flight",
             self.budget,
             counted(self.workers as u64, "worker", "workers"),
             self.frames_in_flight,

@@ -3,6 +3,7 @@
 pub(crate) mod commit;
 pub(crate) mod cpu_share;
 pub(crate) mod error;
+pub(crate) mod line_rate;
 pub(crate) mod manifest_check;
 pub(crate) mod memory_plan;
 pub(crate) mod packer;

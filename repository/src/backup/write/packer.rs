@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backup::write::error::BackupError;
 use crate::backup::write::manifest_check::ManifestCheck;
+use crate::backup::write::memory_plan::MemoryPlan;
 use crate::backup::write::upload::{BufferPermit, UploadHub};
 use crate::backup::write::worker::{
     BufferPool, FailsOnPanic, FrameDone, PackJob, SuspectPage, Work, WorkSink, panicked,
@@ -24,7 +25,7 @@ use crate::format::index::extents::FrameRef;
 use crate::format::index::item::PackItem;
 use crate::format::index::writer::{IndexWriter, SealedShard};
 use crate::format::layout;
-use crate::format::pack::{Fits, PackBuilder};
+use crate::format::pack::{Fits, PACK_BYTES_MIN, PackBuilder};
 use crate::format::seal::EpochKey;
 
 /// Suspect pages that are kept for a second look; more than that are only counted.
@@ -156,7 +157,24 @@ pub(crate) struct Packer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) identity: Arc<SealingIdentity>,
     pub(crate) index: IndexWriter,
-    pub(crate) pack_bytes: usize,
+    pub(crate) pack_sizes: PackSizes,
+}
+
+/// How large a pack may be, in **bytes**.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackSizes {
+    /// It has room for any frame.
+    pub(crate) least: usize,
+    /// There is memory for it.
+    pub(crate) most: usize,
+}
+
+impl PackSizes {
+    pub(crate) fn of(plan: &MemoryPlan) -> Self {
+        // What cannot be compressed is a little larger in a pack.
+        let least = 2 * plan.frame_bytes + PACK_BYTES_MIN;
+        Self { least: least.min(plan.pack_bytes), most: plan.pack_bytes }
+    }
 }
 
 struct State {
@@ -272,8 +290,10 @@ impl Packer {
         let number = state.next_pack;
         state.next_pack += 1;
         let object = ObjectId::random()?;
+        let PackSizes { least, most } = self.pack_sizes;
+        let capacity = self.shared.hub.pack_bytes(least, most);
         let SealingIdentity { key, repository, epoch } = &*self.identity;
-        let builder = PackBuilder::new(key, *repository, *epoch, object, self.pack_bytes)?;
+        let builder = PackBuilder::new(key, *repository, *epoch, object, capacity)?;
         self.shared.pack_keys.lock().insert(number, object);
         let item = PackItem { number, object, salt: builder.salt(), elsewhere: None };
         self.index_pushed(state, |index| index.push_pack(&item))?;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
+use crate::backup::write::line_rate::{self, LineRate};
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::{Created, create_once};
 use crate::log::region_store::RegionStore;
@@ -82,15 +83,29 @@ struct Item {
     _permit: BufferPermit,
 }
 
+/// An object that was not stored yet.
+#[derive(Debug)]
+struct Waiting {
+    bytes: u64,
+    /// Since when.
+    seen: Option<Instant>,
+}
+
 #[derive(Debug)]
 struct RegionUpload {
     region: RegionStore,
     queue: Sender<Arc<Item>>,
     receiver: Receiver<Arc<Item>>,
     done: AtomicU64,
+    /// Bytes that are stored.
+    stored: AtomicU64,
+    rate: Mutex<LineRate>,
+    /// Since when it holds up the others.
+    holds_up: Mutex<Option<Instant>>,
     /// Objects that were not stored yet, and when the watch saw them first: they come from threads, whose clock is not the
     /// watch's.
-    pending: Mutex<BTreeMap<u64, Option<Instant>>>,
+    pending: Mutex<BTreeMap<u64, Waiting>>,
+    progress: Arc<Progress>,
     reason: Mutex<Option<ExclusionReason>>,
     is_excluded: AtomicBool,
     excluded: CancellationToken,
@@ -105,7 +120,8 @@ impl RegionUpload {
         self.excluded.cancel();
         self.queue.close();
         while self.receiver.try_recv().is_ok() {}
-        self.pending.lock().clear();
+        let given_up = std::mem::take(&mut *self.pending.lock());
+        self.progress.add_given_up(given_up.values().map(|waiting| waiting.bytes).sum());
     }
 
     fn is_excluded(&self) -> bool {
@@ -115,12 +131,29 @@ impl RegionUpload {
     /// How long the oldest object has waited, up to one interval of the watch too little.
     fn lag(&self, now: Instant) -> Duration {
         let mut pending = self.pending.lock();
-        let seen = pending.values_mut().rev().take_while(|since| since.is_none());
-        seen.for_each(|since| *since = Some(now));
+        let unseen = pending.values_mut().rev().take_while(|waiting| waiting.seen.is_none());
+        unseen.for_each(|waiting| waiting.seen = Some(now));
         pending
             .first_key_value()
-            .and_then(|(_, since)| *since)
+            .and_then(|(_, waiting)| waiting.seen)
             .map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+}
+
+impl RegionUpload {
+    /// How long the oldest object has waited, and how fast the region is.
+    fn look(&self, now: Instant) -> (Duration, LineRate) {
+        let is_busy = !self.pending.lock().is_empty();
+        let mut rate = self.rate.lock();
+        rate.look(now, self.stored.load(Ordering::Relaxed), is_busy);
+        (self.lag(now), *rate)
+    }
+
+    /// Whether it holds up the others; returns for how long it has.
+    fn holds_up_for(&self, holds_up: bool, now: Instant) -> Option<Duration> {
+        let mut since = self.holds_up.lock();
+        *since = if holds_up { Some(since.unwrap_or(now)) } else { None };
+        since.map(|since| now.saturating_duration_since(since))
     }
 }
 
@@ -129,7 +162,8 @@ impl RegionUpload {
 pub(crate) struct UploadSettings {
     /// Uploads at the same time per region.
     pub concurrency: usize,
-    /// A region whose oldest upload is older than this, while another region keeps up, is excluded.
+    /// A region whose oldest upload is older than this, while another region keeps up and takes far more, is excluded after half of
+    /// this time more.
     pub lag_limit: Duration,
     /// Objects in flight at the most (packs and index shards): the length of each region's queue.
     pub objects_in_flight: usize,
@@ -163,14 +197,18 @@ impl UploadHub {
                 queue,
                 receiver,
                 done: AtomicU64::new(0),
+                stored: AtomicU64::new(0),
+                rate: Mutex::default(),
+                holds_up: Mutex::default(),
                 pending: Mutex::default(),
+                progress: Arc::clone(&progress),
                 reason: Mutex::default(),
                 is_excluded: AtomicBool::new(false),
                 excluded: stop.child_token(),
             });
             let mut set = JoinSet::new();
             for _ in 0..settings.concurrency.max(1) {
-                set.spawn(upload_task(Arc::clone(&upload), Arc::clone(&progress)));
+                set.spawn(upload_task(Arc::clone(&upload)));
             }
             tasks.insert(upload.region.name.clone(), set);
             uploads.push(upload);
@@ -185,9 +223,11 @@ impl UploadHub {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let item = Arc::new(Item { id, key: key.clone(), body, _permit: permit });
         for upload in self.uploads.iter().filter(|upload| !upload.is_excluded()) {
-            upload.pending.lock().insert(id, None);
-            if upload.queue.try_send(Arc::clone(&item)).is_err() {
-                upload.pending.lock().remove(&id);
+            let bytes = item.body.bytes.len() as u64;
+            self.progress.add_submitted(bytes);
+            upload.pending.lock().insert(id, Waiting { bytes, seen: None });
+            if upload.queue.try_send(Arc::clone(&item)).is_err() && upload.pending.lock().remove(&id).is_some() {
+                self.progress.add_given_up(bytes);
             }
         }
     }
@@ -195,6 +235,12 @@ impl UploadHub {
     /// How many regions still take part.
     pub(crate) fn taking_part(&self) -> usize {
         self.uploads.iter().filter(|upload| !upload.is_excluded()).count()
+    }
+
+    /// How large the next pack should be in **bytes**: see [`line_rate::pack_bytes`].
+    pub(crate) fn pack_bytes(&self, least: usize, most: usize) -> usize {
+        let taking_part = self.uploads.iter().filter(|upload| !upload.is_excluded());
+        line_rate::pack_bytes(taking_part.map(|upload| *upload.rate.lock()), least, most)
     }
 
     /// A region could not be prepared: it does not take part.
@@ -247,7 +293,7 @@ impl UploadHub {
     }
 }
 
-async fn upload_task(upload: Arc<RegionUpload>, progress: Arc<Progress>) {
+async fn upload_task(upload: Arc<RegionUpload>) {
     loop {
         let item = tokio::select! {
             biased;
@@ -262,9 +308,13 @@ async fn upload_task(upload: Arc<RegionUpload>, progress: Arc<Progress>) {
         match outcome {
             Ok(()) => {
                 let bytes = item.body.bytes.len();
-                upload.pending.lock().remove(&item.id);
+                let waited = upload.pending.lock().remove(&item.id);
                 upload.done.fetch_add(1, Ordering::Relaxed);
-                progress.add_stored(bytes);
+                upload.stored.fetch_add(bytes as u64, Ordering::Relaxed);
+                // One that was given up meanwhile was counted then.
+                if waited.is_some() {
+                    upload.progress.add_stored(bytes);
+                }
             }
             Err(reason) => {
                 upload.exclude(reason);
@@ -294,8 +344,9 @@ async fn put(region: &RegionStore, item: &Item) -> Result<(), ExclusionReason> {
     }
 }
 
-/// A region is excluded when it alone holds up the rest: its oldest upload is over the limit while another one keeps up.
-/// Where all are equally slow, the network of this host is slow, and no region is excluded.
+/// A region is excluded when it alone holds up the rest: its oldest upload is over the limit while another one keeps up, for some
+/// time, and it takes far less than that one when it has something to take. Where all are equally slow, the network of this host is
+/// slow, and no region is excluded: of two that share a line, one has everything before the other again and again.
 async fn watch_lag(uploads: Vec<Arc<RegionUpload>>, limit: Duration, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_millis(500).min(limit / 4).max(Duration::from_millis(10)));
     loop {
@@ -305,11 +356,13 @@ async fn watch_lag(uploads: Vec<Arc<RegionUpload>>, limit: Duration, stop: Cance
         }
         let now = Instant::now();
         let taking_part: Vec<_> = uploads.iter().filter(|upload| !upload.is_excluded()).collect();
-        let Some(least) = taking_part.iter().map(|upload| upload.lag(now)).min() else { return };
-        for upload in &taking_part {
-            let lag = upload.lag(now);
-            if lag > limit && least < limit / 2 {
-                upload.exclude(ExclusionReason::Lagged { lag, limit });
+        let looked: Vec<_> = taking_part.iter().map(|upload| upload.look(now)).collect();
+        let Some(least) = looked.iter().map(|(lag, _)| *lag).min() else { return };
+        for (upload, (lag, rate)) in taking_part.iter().zip(&looked) {
+            let is_far_behind = looked.iter().any(|(_, other)| rate.is_far_behind(other));
+            let holds_up = *lag > limit && least < limit / 2 && is_far_behind;
+            if upload.holds_up_for(holds_up, now).is_some_and(|time| time >= limit / 2) {
+                upload.exclude(ExclusionReason::Lagged { lag: *lag, limit });
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::backup::progress::Progress;
 use crate::backup::write::cpu_share::CpuShare;
 use crate::backup::write::error::BackupError;
 use crate::backup::write::memory_plan::MemoryPlan;
-use crate::backup::write::packer::{Numbered, Packed, Packer, SealingIdentity, Shared, Step, StoredObject};
+use crate::backup::write::packer::{Numbered, PackSizes, Packed, Packer, SealingIdentity, Shared, Step, StoredObject};
 use crate::backup::write::upload::{ExclusionReason, UploadHub, UploadSettings};
 use crate::backup::write::worker::{
     BufferPool, FileContext, FrameCheck, FrameJob, Work, Worker, start_workers, work_lane,
@@ -148,7 +148,7 @@ impl BackupWriter {
             shared: Arc::clone(&shared),
             identity: Arc::clone(&identity),
             index,
-            pack_bytes: plan.pack_bytes,
+            pack_sizes: PackSizes::of(&plan),
         };
         let (packed_in, packed) = oneshot::channel();
         let run = move || {

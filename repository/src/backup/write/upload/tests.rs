@@ -109,6 +109,37 @@ async fn when_all_regions_are_slow_none_is_excluded() {
     assert_eq!((count(&in_a).await, count(&in_b).await), (4, 4));
 }
 
+/// A region whose objects take so long, one after the other, as on a line that others share.
+fn narrow(text: &str, seconds: u64) -> (RegionStore, Arc<MemoryStore>) {
+    region(
+        text,
+        vec![Rule { operation: Some(Operation::Put), ..Rule::always(Fault::Slow(Duration::from_secs(seconds))) }],
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_regions_that_share_a_slow_line_the_later_one_is_not_excluded() {
+    // One has everything when the other one still has half of it to take: it lags, and no fault of its own makes it.
+    let ((a, in_a), (b, in_b)) = (narrow("a", 2), narrow("b", 4));
+    let hub = hub(vec![a, b], &CancellationToken::new());
+    submit(&hub, 16, &permits(16));
+    hub.close();
+    hub.drained(&name("a")).await.unwrap();
+    hub.drained(&name("b")).await.unwrap();
+    assert_eq!((count(&in_a).await, count(&in_b).await), (16, 16));
+}
+
+#[tokio::test(start_paused = true)]
+async fn packs_become_small_where_a_region_is_slow() {
+    let (a, _) = narrow("a", 20);
+    let hub = hub(vec![a], &CancellationToken::new());
+    let (least, most) = (320 << 10, 16 << 20);
+    assert_eq!(hub.pack_bytes(least, most), 4 << 20, "nothing is known yet");
+    submit(&hub, 4, &permits(4));
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(hub.pack_bytes(least, most), 1 << 20);
+}
+
 #[tokio::test(start_paused = true)]
 async fn stopping_ends_uploads_that_would_take_for_ever() {
     let stop = CancellationToken::new();
