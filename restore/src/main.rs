@@ -1,6 +1,7 @@
 //! `lifeboat-restore`: arguments, then one command, then an exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use lifeboat_cli::access::Repository;
@@ -13,6 +14,9 @@ use lifeboat_restore::command_line::{Cli, Command};
 use lifeboat_restore::commands::{keygen, keys, restore, verify, window};
 use lifeboat_restore::wal_fetch::{client, serve};
 use tracing_subscriber::EnvFilter;
+
+/// How long threads that are still at work may take at the end.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // Before anything that costs time: PostgreSQL starts this program once for every segment.
@@ -29,7 +33,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("start")),
     };
-    match runtime.block_on(command(&cli)) {
+    let ended = runtime.block_on(command(&cli));
+    // A thread that waits for a directory that does not answer must not keep the process: nothing depends on it any more.
+    runtime.shutdown_timeout(LAST_PATIENCE);
+    match ended {
         Ok(ending) => output::ending(ending, purpose(&cli.command)).into(),
         Err(error) => report(&error),
     }

@@ -19,15 +19,13 @@ use crate::error::StoreError;
 use crate::key::ObjectKey;
 use crate::local::files::{Read, Root};
 use crate::local::list;
+use crate::local::pool::{FIRST_PATIENCE, PATIENCE, Pool, Steps, patience_for};
 use crate::sha256;
 use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store, Support};
 
 /// How long a file of an unfinished write is left alone before it counts as the remains of a crash.
 pub const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The largest time that one operation on a local file system should take before the caller worries.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Entries per page of a listing.
 pub(crate) const PAGE_ENTRIES: usize = 1000;
@@ -36,6 +34,7 @@ pub(crate) const PAGE_ENTRIES: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct LocalDir {
     root: Arc<Root>,
+    pool: Arc<Pool>,
 }
 
 impl LocalDir {
@@ -47,23 +46,24 @@ impl LocalDir {
     /// [`StoreError::Misconfigured`] if `root` is missing (it is never created: an unmounted file system would be
     /// mistaken for an empty one) or is not a directory that we may enter.
     pub async fn open(root: PathBuf, below: Option<ObjectKey>, now: UtcTime) -> Result<Self, StoreError> {
-        let store = Self { root: Arc::new(Root::new(root, below)) };
+        let pool = Pool::of(&root);
+        let store = Self { root: Arc::new(Root::new(root, below)), pool };
         let doing = format!("open directory {store}");
-        store.blocking(doing, move |root| list::remove_leftovers(root, now, LEFTOVER_AGE)).await?;
+        store.blocking(doing.clone(), FIRST_PATIENCE, |root, _| root.folder().map(drop)).await?;
+        let sweep = move |root: &Root, steps: &Steps| list::remove_leftovers(root, steps, now, LEFTOVER_AGE);
+        store.blocking(doing, PATIENCE, sweep).await?;
         Ok(store)
     }
 
-    async fn blocking<T, W>(&self, doing: String, work: W) -> Result<T, StoreError>
+    /// Calls the system, and waits as long as no longer than `patience` nothing of it gets on.
+    async fn blocking<T, W>(&self, doing: String, patience: Duration, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: FnOnce(&Root) -> io::Result<T> + Send + 'static,
+        W: FnOnce(&Root, &Steps) -> io::Result<T> + Send + 'static,
     {
         let root = Arc::clone(&self.root);
-        match tokio::task::spawn_blocking(move || work(&root)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(classified(doing, error)),
-            Err(error) => Err(StoreError::Transient { doing, source: error.into() }),
-        }
+        let ended = self.pool.call(&doing, patience, move |steps| work(&root, steps)).await?;
+        ended.map_err(|error| classified(doing, error))
     }
 }
 
@@ -100,8 +100,8 @@ impl Store for LocalDir {
         if body.bytes.len() as u64 > OBJECT_BYTES_MAX.as_bytes() {
             return Err(StoreError::Unsupported { doing, why: format!("objects are at most {OBJECT_BYTES_MAX}") });
         }
-        let name = key.clone();
-        let written = self.blocking(doing.clone(), move |root| {
+        let (name, length) = (key.clone(), body.bytes.len() as u64);
+        let written = self.blocking(doing.clone(), patience_for(length), move |root, _| {
             if sha256::digest(&body.bytes) != body.sha256 {
                 return Ok(Written::OtherBytes);
             }
@@ -124,7 +124,12 @@ impl Store for LocalDir {
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
         let doing = format!("read {key} from {self}");
         let name = key.clone();
-        match self.blocking(doing.clone(), move |root| root.read(&name, range)).await? {
+        let most = match range {
+            ByteRange::WholeUpTo(most) => most.as_bytes(),
+            ByteRange::Part { length, .. } => length,
+        };
+        let patience = patience_for(most.min(OBJECT_BYTES_MAX.as_bytes()));
+        match self.blocking(doing.clone(), patience, move |root, _| root.read(&name, range)).await? {
             Read::Bytes(bytes) => Ok(bytes),
             Read::Missing => Err(StoreError::NotFound { key: key.clone() }),
             Read::Refused(why) => Err(StoreError::Unsupported { doing, why }),
@@ -133,23 +138,28 @@ impl Store for LocalDir {
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         let name = key.clone();
-        let meta = self.blocking(format!("look at {key} in {self}"), move |root| root.meta(&name)).await?;
+        let meta = self.blocking(format!("look at {key} in {self}"), PATIENCE, move |root, _| root.meta(&name)).await?;
         meta.ok_or_else(|| StoreError::NotFound { key: key.clone() })
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.cloned());
         let doing = format!("list {prefix}* in {self}");
-        self.blocking(doing, move |root| list::page(root, &prefix, after.as_ref(), PAGE_ENTRIES)).await
+        let page = move |root: &Root, steps: &Steps| list::page(root, steps, &prefix, after.as_ref(), PAGE_ENTRIES);
+        self.blocking(doing, PATIENCE, page).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let name = key.clone();
-        self.blocking(format!("delete {key} in {self}"), move |root| root.delete(&name)).await
+        self.blocking(format!("delete {key} in {self}"), PATIENCE, move |root, _| root.delete(&name)).await
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_put: Support::Yes, checks_sha256: Support::Yes, request_timeout: REQUEST_TIMEOUT }
+        Capabilities {
+            conditional_put: Support::Yes,
+            checks_sha256: Support::Yes,
+            request_timeout: patience_for(OBJECT_BYTES_MAX.as_bytes()),
+        }
     }
 }
 

@@ -11,15 +11,22 @@ use rustix::io::Errno;
 
 use crate::key::ObjectKey;
 use crate::local::files::{Root, TEMP_PREFIX, meta_of, open_directory};
+use crate::local::pool::Steps;
 use crate::store::{Entry, ListPage};
 
 /// Names of one directory that are held in memory at once, whatever the directory holds.
 const NAMES_AT_ONCE: usize = 1024;
 
 /// The first `limit` keys that begin with `prefix` and come after `after`.
-pub(crate) fn page(root: &Root, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> io::Result<ListPage> {
+pub(crate) fn page(
+    root: &Root,
+    steps: &Steps,
+    prefix: &str,
+    after: Option<&ObjectKey>,
+    limit: usize,
+) -> io::Result<ListPage> {
     let after = after.map_or("", ObjectKey::as_str);
-    let mut walk = Walk { prefix, after, limit, entries: Vec::new() };
+    let mut walk = Walk { steps, prefix, after, limit, entries: Vec::new() };
     if let Some(folder) = root.folder()? {
         walk.directory(&folder, "")?;
     }
@@ -29,6 +36,7 @@ pub(crate) fn page(root: &Root, prefix: &str, after: Option<&ObjectKey>, limit: 
 }
 
 struct Walk<'a> {
+    steps: &'a Steps,
     prefix: &'a str,
     after: &'a str,
     limit: usize,
@@ -61,6 +69,7 @@ impl Walk<'_> {
     }
 
     fn visit(&mut self, directory: &OwnedFd, path: &str, name: &str) -> io::Result<()> {
+        self.steps.step();
         let whole = format!("{path}{name}");
         if let Some(folder) = name.strip_suffix('/') {
             return match open_directory(directory, folder) {
@@ -81,6 +90,7 @@ impl Walk<'_> {
         let mut names = BTreeSet::new();
         for entry in Dir::read_from(directory)? {
             let entry = entry?;
+            self.steps.step();
             let Ok(name) = entry.file_name().to_str() else { continue };
             if name.parse::<ObjectKey>().is_err() {
                 continue; // temporary files, the lock, and whatever a person or a file system keeps here
@@ -133,14 +143,15 @@ fn vanished(error: io::Error) -> io::Result<()> {
 ///
 /// # Errors
 /// Only if the root itself cannot be entered, or the disk fails.
-pub(crate) fn remove_leftovers(root: &Root, now: UtcTime, age: Duration) -> io::Result<()> {
-    root.folder()?.map_or(Ok(()), |folder| sweep(&folder, now, age))
+pub(crate) fn remove_leftovers(root: &Root, steps: &Steps, now: UtcTime, age: Duration) -> io::Result<()> {
+    root.folder()?.map_or(Ok(()), |folder| sweep(&folder, steps, now, age))
 }
 
 /// Directories are opened one inside the other, so that no more are open than one key has parts.
-fn sweep(directory: &OwnedFd, now: UtcTime, age: Duration) -> io::Result<()> {
+fn sweep(directory: &OwnedFd, steps: &Steps, now: UtcTime, age: Duration) -> io::Result<()> {
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
+        steps.step();
         let Ok(name) = entry.file_name().to_str() else { continue };
         let kind = kind(directory, &entry)?;
         if kind == FileType::RegularFile && name.starts_with(TEMP_PREFIX) {
@@ -149,7 +160,7 @@ fn sweep(directory: &OwnedFd, now: UtcTime, age: Duration) -> io::Result<()> {
                 tolerated(rustix::fs::unlinkat(directory, name, AtFlags::empty()).map_err(io::Error::from))?;
             }
         } else if kind == FileType::Directory && name.parse::<ObjectKey>().is_ok() {
-            tolerated(open_directory(directory, name).and_then(|inner| sweep(&inner, now, age)))?;
+            tolerated(open_directory(directory, name).and_then(|inner| sweep(&inner, steps, now, age)))?;
         }
     }
     Ok(())

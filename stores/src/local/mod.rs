@@ -3,3 +3,4 @@
 pub(crate) mod dir;
 pub(crate) mod files;
 pub(crate) mod list;
+pub(crate) mod pool;

@@ -137,7 +137,9 @@ async fn keys_are_listed_in_the_byte_order_of_the_whole_key() {
     for limit in 1..=8 {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = list::page(&store.root, "a", after.as_ref(), limit).unwrap();
+            let from = after.clone();
+            let page = move |root: &Root, steps: &Steps| list::page(root, steps, "a", from.as_ref(), limit);
+            let page = store.blocking("list".to_owned(), PATIENCE, page).await.unwrap();
             assert!(page.entries.len() <= limit);
             found.extend(page.entries.iter().map(|entry| entry.key.to_string()));
             after = page.entries.last().map(|entry| entry.key.clone());
@@ -203,7 +205,7 @@ async fn a_retry_that_finds_its_own_object_does_not_take_it_for_durable() {
     use crate::wrappers::retry::{FixedJitter, KeyNature, RetryPolicy, WithRetry};
     let dir = tempfile::tempdir().unwrap();
     let broken = Root::new(dir.path().to_owned(), None).with_sync(broken_disk);
-    let broken = LocalDir { root: Arc::new(broken) };
+    let broken = LocalDir { root: Arc::new(broken), pool: Pool::of(dir.path()) };
     let error = broken.put(&key("a/1"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
     assert!(matches!(error, StoreError::Transient { .. }), "{error:?}");
     assert!(dir.path().join("a/1").exists(), "it is there, and not for certain");
@@ -222,7 +224,59 @@ async fn a_retry_that_finds_its_own_object_does_not_take_it_for_durable() {
         std::fs::remove_file(dir.path().join("a/2")).unwrap();
     }
 
-    let whole = LocalDir { root: Arc::new(Root::new(dir.path().to_owned(), None)) };
+    let whole = LocalDir { root: Arc::new(Root::new(dir.path().to_owned(), None)), pool: Pool::of(dir.path()) };
     let error = whole.put(&key("a/1"), body(b"x"), PutMode::CreateOnly).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { .. }), "the disk is well again: {error:?}");
+}
+
+/// A disk that does not come back from making names durable, until somebody opens the other end of the pipe.
+fn hanging_disk(_: &std::os::fd::OwnedFd) -> io::Result<()> {
+    std::fs::File::open(PIPE.get().unwrap()).map(drop)
+}
+
+static PIPE: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+
+/// What hangs goes on when this is dropped, also where the test has failed: its end waits for every thread.
+struct Release;
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let pipe = PIPE.get().unwrap();
+        let writer = std::fs::OpenOptions::new().read(true).write(true).open(pipe).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        drop(writer);
+    }
+}
+
+#[tokio::test]
+async fn a_write_into_a_directory_that_hangs_is_given_up_and_is_no_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    PIPE.set(pipe).unwrap();
+    let release = Release;
+    let root = Root::new(dir.path().to_owned(), None).with_sync(hanging_disk);
+    let store = LocalDir { root: Arc::new(root), pool: Pool::of(dir.path()) };
+    let put = {
+        let store = store.clone();
+        tokio::spawn(async move { store.put(&key("a/1"), body(b"x"), PutMode::CreateOnly).await })
+    };
+    while !dir.path().join("a/1").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(2 * PATIENCE).await;
+    let error = put.await.unwrap().unwrap_err();
+    assert!(matches!(&error, StoreError::Transient { .. }) && error.is_timeout(), "{error:?}");
+    tokio::time::resume();
+    // The other threads of the directory still work.
+    assert_eq!(store.get(&key("a/1"), ALL).await.unwrap(), "x");
+    assert!(!store.pool.is_idle());
+    drop(release);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !store.pool.is_idle() {
+        assert!(std::time::Instant::now() < deadline, "the call has ended and still counts");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
