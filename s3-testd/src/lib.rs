@@ -35,6 +35,6 @@ pub use faults::{
     Truncation,
 };
 pub use moto::{Moto, MotoError};
-pub use proxy::{Line, Mode, Network, Proxy, ProxyCounters, Strike};
+pub use proxy::{Line, Mode, Network, Proxy, ProxyCounters, SharedLine, Strike};
 pub use request_log::{LoggedRequest, Operation};
 pub use server::{NoSuchBucket, Server, StartError};

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lifeboat_testkit::SeededRandom;
+use parking_lot::Mutex;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::background::Background;
@@ -21,6 +23,15 @@ const CHUNK: usize = 64 * 1024;
 
 /// Chunks under way in one direction of one connection: with latency, the window is at most 8 MiB.
 const CHUNKS_MAX: usize = 128;
+
+/// Bytes that a slow line takes besides those that travel: more, and senders would not notice how slow it is.
+const QUEUE: u64 = 64 * 1024;
+
+/// What the system keeps for a slow line.
+const SYSTEM_QUEUE: usize = 64 * 1024;
+
+/// A slow line drips in pieces of this size.
+const PIECE: usize = 4096;
 
 /// The state of the network. `Network::default()` forwards everything at once.
 #[derive(Clone, Debug, Default)]
@@ -54,12 +65,43 @@ pub enum Mode {
 pub struct Line {
     /// Bytes per second of each connection; `None` is as fast as it goes.
     pub bytes_per_second: Option<NonZeroU64>,
+    /// A line that all connections share, and those of all proxies that have the same one.
+    pub shared: Option<SharedLine>,
     /// The connection is reset when this byte would pass.
     pub reset_after: Option<Strike>,
     /// This direction is closed in an orderly way when this byte would pass; the other stays open.
     pub half_close_after: Option<Strike>,
     /// All bits of this byte are turned round.
     pub flip_byte: Option<Strike>,
+}
+
+/// A line with a rate of its own. Who wants to send gets turns, a small piece each: no connection is behind another one's megabytes.
+/// Clones are the same line.
+#[derive(Clone, Debug)]
+pub struct SharedLine {
+    bytes_per_second: NonZeroU64,
+    free_at: Arc<Mutex<Option<Instant>>>,
+}
+
+impl SharedLine {
+    /// A line of this rate.
+    #[must_use]
+    pub fn new(bytes_per_second: NonZeroU64) -> Self {
+        Self { bytes_per_second, free_at: Arc::default() }
+    }
+
+    /// Takes the next turn, and gives when it begins.
+    fn turn(&self, bytes: usize) -> Instant {
+        let mut free_at = self.free_at.lock();
+        let now = Instant::now();
+        let begins = free_at.map_or(now, |free_at| free_at.max(now));
+        *free_at = Some(begins + time_for(bytes, self.bytes_per_second));
+        begins
+    }
+}
+
+fn time_for(bytes: usize, rate: NonZeroU64) -> Duration {
+    Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate.get())
 }
 
 /// Where in a connection something happens, and to how many connections.
@@ -232,6 +274,11 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, shared: &Shared
         }
     };
     server.set_nodelay(true)?;
+    for (side, from) in [(Side::Up, &client), (Side::Down, &server)] {
+        if slowest(shared, side).is_some() {
+            set_socket_recv_buffer_size(from, SYSTEM_QUEUE)?;
+        }
+    }
     let ended = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
@@ -285,20 +332,30 @@ struct Pump<'a> {
 impl Pump<'_> {
     async fn run(mut self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> std::io::Result<()> {
         let (sender, packets) = mpsc::channel(CHUNKS_MAX);
-        let (shared, side) = (self.shared, self.side);
-        tokio::try_join!(self.read(from, sender), write(shared, side, to, packets)).map(drop)
+        let (shared, side, travelling) = (self.shared, self.side, Travelling::default());
+        let read = self.read(from, sender, &travelling);
+        tokio::try_join!(read, write(shared, side, to, packets, &travelling)).map(drop)
     }
 
-    async fn read(&mut self, mut from: ReadHalf<'_>, packets: mpsc::Sender<Packet>) -> std::io::Result<()> {
+    async fn read(
+        &mut self,
+        mut from: ReadHalf<'_>,
+        packets: mpsc::Sender<Packet>,
+        travelling: &Travelling,
+    ) -> std::io::Result<()> {
         let mut network = self.shared.network.subscribe();
         let mut last_due = Instant::now();
         loop {
+            while window(self.shared, self.side).is_some_and(|window| travelling.bytes() >= window) {
+                travelling.landed.notified().await;
+            }
             let mut bytes = vec![0; CHUNK];
             let length = from.read(&mut bytes).await?;
             bytes.truncate(length);
             wait_for(&mut network, |mode| mode != Mode::Blackhole).await;
             let then = if length == 0 { Then::Close } else { self.strike(&mut bytes) };
             last_due = last_due.max(Instant::now() + self.travel_time());
+            travelling.sum.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             let sent = packets.send(Packet { due: last_due, bytes, then }).await;
             if then != Then::GoOn || sent.is_err() {
                 return Ok(());
@@ -351,12 +408,45 @@ fn hit(strike: &mut Option<Strike>, start: u64, length: usize) -> Option<usize> 
     Some(at)
 }
 
-fn rate(shared: &Shared, side: Side) -> Option<NonZeroU64> {
-    let network = shared.network.borrow();
-    match side {
-        Side::Up => network.up.bytes_per_second,
-        Side::Down => network.down.bytes_per_second,
+/// Bytes of one direction of one connection that were read and not delivered yet.
+#[derive(Default)]
+struct Travelling {
+    sum: AtomicU64,
+    landed: Notify,
+}
+
+impl Travelling {
+    fn bytes(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
     }
+
+    fn land(&self, bytes: usize) {
+        self.sum.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.landed.notify_one();
+    }
+}
+
+fn line(shared: &Shared, side: Side) -> (Option<NonZeroU64>, Option<SharedLine>) {
+    let network = shared.network.borrow();
+    let line = match side {
+        Side::Up => &network.up,
+        Side::Down => &network.down,
+    };
+    (line.bytes_per_second, line.shared.clone())
+}
+
+/// The rate that bounds a connection if it is alone.
+fn slowest(shared: &Shared, side: Side) -> Option<NonZeroU64> {
+    let (own, common) = line(shared, side);
+    own.into_iter().chain(common.map(|common| common.bytes_per_second)).min()
+}
+
+/// How many bytes may be under way on a slow line: what travels, and a short queue.
+fn window(shared: &Shared, side: Side) -> Option<u64> {
+    let rate = slowest(shared, side)?.get();
+    let latency = shared.network.borrow().latency;
+    let travels = u128::from(rate).saturating_mul(2 * latency.as_millis()) / 1000;
+    Some(QUEUE.saturating_add(u64::try_from(travels).unwrap_or(u64::MAX)))
 }
 
 async fn write(
@@ -364,19 +454,24 @@ async fn write(
     side: Side,
     mut to: WriteHalf<'_>,
     mut packets: mpsc::Receiver<Packet>,
+    travelling: &Travelling,
 ) -> std::io::Result<()> {
     let mut free_at = Instant::now();
     while let Some(packet) = packets.recv().await {
         sleep_until(packet.due).await;
         // Small pieces, so that a slow line drips instead of bursting.
-        let piece_size = if rate(shared, side).is_some() { 4096 } else { CHUNK };
+        let piece_size = if slowest(shared, side).is_some() { PIECE } else { CHUNK };
         for piece in packet.bytes.chunks(piece_size) {
-            if let Some(rate) = rate(shared, side) {
+            let (own, common) = line(shared, side);
+            if let Some(common) = common {
+                sleep_until(common.turn(piece.len())).await;
+            }
+            if let Some(rate) = own {
                 sleep_until(free_at).await;
-                let nanos = (piece.len() as u64).saturating_mul(1_000_000_000) / rate.get();
-                free_at = free_at.max(Instant::now()) + Duration::from_nanos(nanos);
+                free_at = free_at.max(Instant::now()) + time_for(piece.len(), rate);
             }
             to.write_all(piece).await?;
+            travelling.land(piece.len());
             let counter = if side == Side::Up { &shared.bytes_up } else { &shared.bytes_down };
             counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }

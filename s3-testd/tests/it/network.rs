@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::primitives::ByteStream;
-use lifeboat_s3_testd::{Config, Mode, Proxy, Server, Strike};
+use lifeboat_s3_testd::{Config, Mode, Proxy, Server, SharedLine, Strike};
 
 use crate::common::{BUCKET, body, client, get, put, refusal};
 
@@ -115,6 +115,45 @@ fn a_slow_line_takes_its_time() {
     assert_eq!(exchange(&proxy, &body(40_000)).0.len(), 40_000);
     let took = start.elapsed();
     assert!(took >= MILLIS(300) && took < MILLIS(4000), "{took:?}");
+}
+
+#[test]
+fn one_line_is_shared_by_connections_of_several_proxies_and_each_gets_its_part() {
+    let (large, small) = (proxy(), proxy());
+    let line = SharedLine::new(NonZeroU64::new(200_000).unwrap());
+    for proxy in [&large, &small] {
+        proxy.change(|network| network.up.shared = Some(line.clone()));
+    }
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| exchange(&large, &body(300_000)).0.len());
+        std::thread::sleep(MILLIS(300));
+        let behind = Instant::now();
+        assert_eq!(exchange(&small, &body(20_000)).0.len(), 20_000);
+        let took = behind.elapsed();
+        assert!(took < MILLIS(1000), "it is not behind all of the other one's bytes: {took:?}");
+        assert_eq!(sending.join().unwrap(), 300_000);
+    });
+    assert!(start.elapsed() >= MILLIS(1400), "both together have no more than the line: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_slow_line_takes_little_more_than_it_carries() {
+    let proxy = proxy();
+    proxy.change(|network| network.up.bytes_per_second = NonZeroU64::new(50_000));
+    let stream = connect(&proxy);
+    stream.set_nonblocking(true).unwrap();
+    let (start, mut taken) = (Instant::now(), 0);
+    while start.elapsed() < MILLIS(500) {
+        match (&stream).write(&[0; 16384]) {
+            Ok(length) => taken += length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(MILLIS(5)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let passed = proxy.counters().bytes_up;
+    assert!(passed > 10_000 && passed < 60_000, "{passed}");
+    assert!(taken < 6 << 20, "beside the buffers of the system, which has up to 4 MiB: {taken}");
 }
 
 #[test]
