@@ -5,6 +5,7 @@
 //! routers cannot be taken back, but it need not become more.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,21 @@ pub enum Lane {
     Urgent,
     /// Packs and index shards of backups: large, and it is their sum that counts.
     Bulk,
+}
+
+tokio::task_local! {
+    static LANES: fn(&str) -> Lane;
+}
+
+/// Does work, of this task alone, for which other lanes are right than those that a store was given: what nobody waits for is bulk there,
+/// be it WAL.
+pub async fn with_lanes<T>(lanes: fn(&str) -> Lane, work: impl Future<Output = T>) -> T {
+    LANES.scope(lanes, work).await
+}
+
+/// The lane of a key, or of the prefix of a listing, in a store with the lanes `usual`.
+pub(crate) fn lane_of(usual: fn(&str) -> Lane, about: &str) -> Lane {
+    LANES.try_with(|lanes| lanes(about)).unwrap_or_else(|_| usual(about))
 }
 
 /// An urgent request that takes longer is being held up.
@@ -97,6 +113,15 @@ impl Precedence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_has_lanes_of_its_own() {
+        let usual: fn(&str) -> Lane = |_| Lane::Urgent;
+        let patient = |about: &str| if about.starts_with("wal/") { Lane::Bulk } else { Lane::Urgent };
+        let found = with_lanes(patient, async { (lane_of(usual, "wal/1"), lane_of(usual, "log/1")) }).await;
+        assert_eq!(found, (Lane::Bulk, Lane::Urgent));
+        assert_eq!(lane_of(usual, "wal/1"), Lane::Urgent);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn bulk_data_waits_only_while_something_urgent_is_held_up() {

@@ -24,7 +24,7 @@ mod wrappers;
 pub use crate::error::{Cause, StoreError, TimedOut};
 pub use crate::fan_out::{RegionResult, Verdict, put_everywhere, verdict};
 pub use crate::key::{KeyError, ObjectKey};
-pub use crate::lane::Lane;
+pub use crate::lane::{Lane, with_lanes};
 pub use crate::local::dir::{LEFTOVER_AGE, LocalDir};
 pub use crate::memory::MemoryStore;
 pub use crate::open::{CLUSTER_MARK, OpenError, list_folders, open, open_below};

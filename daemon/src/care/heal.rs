@@ -7,8 +7,10 @@ use std::time::Duration;
 use lifeboat_config::ClusterSettings;
 
 use lifeboat_repository::catalog::Disagreement;
+use lifeboat_repository::format::layout;
 use lifeboat_repository::heal::{HealEnd, HealProgress, HealRegion, HealReport, HealScope, HealTools, Look, Pace};
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionLog};
+use lifeboat_stores::with_lanes;
 use lifeboat_vocabulary::{RegionName, error_chain};
 use tokio::time::Instant;
 
@@ -163,6 +165,8 @@ async fn heal_region(
     parts.context.facts.healing(&name, Some(Arc::clone(&progress)));
     let tools = HealTools { look, ..parts.tools(trust, pace, &progress, &context.stop) };
     let work = lifeboat_repository::heal::heal_region(target, others, scope, &tools);
+    // WAL that is healed must not be in the way of WAL that has just come.
+    let work = with_lanes(layout::readers_lane, work);
     let healed = stepping(context, &progress, work).await;
     parts.context.facts.healing(&name, None);
     healed

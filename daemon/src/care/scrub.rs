@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use futures_util::future::join_all;
+use lifeboat_repository::format::layout;
 use lifeboat_repository::heal::{self, HealProgress, Pace, ScrubRegion};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::scrub::{ScrubState, ScrubWalk};
+use lifeboat_stores::with_lanes;
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -91,7 +93,7 @@ impl RegionScrub<'_> {
             state.forget_future(self.parts.now());
             let pause = match self.parts.context.freezer.check(&self.parts.cluster.name, Action::Scrub) {
                 Err(_) => REST,
-                Ok(()) => match self.turn(&mut state).await {
+                Ok(()) => match with_lanes(layout::readers_lane, self.turn(&mut state)).await {
                     Ok(()) if state.is_due(self.period(), self.parts.now()) => Duration::ZERO,
                     Ok(()) => REST,
                     Err(error) => {

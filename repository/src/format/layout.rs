@@ -261,7 +261,7 @@ pub fn writers_lane(about: &str) -> Lane {
     if about.starts_with(DATA_PREFIX) { Lane::Bulk } else { Lane::Urgent }
 }
 
-/// The same for who reads, or heals by hand: WAL is data like all other.
+/// The same for who reads, heals or scrubs: WAL that is stored is data like all other.
 #[must_use]
 pub fn readers_lane(about: &str) -> Lane {
     let is_bulk = [DATA_PREFIX, WAL_PREFIX, SLICES_PREFIX].iter().any(|prefix| about.starts_with(prefix));

@@ -10,7 +10,7 @@ use lifeboat_vocabulary::UtcTime;
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
-use crate::lane::Lane;
+use crate::lane::{Lane, lane_of};
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
 use crate::wrappers::breaker_state::{Breaker, BreakerState, Permit, Verdict};
 
@@ -45,7 +45,7 @@ impl WithBreaker {
         about: &str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let permit = self.enter((self.lane)(about))?;
+        let permit = self.enter(lane_of(self.lane, about))?;
         let was_away = self.breaker.state() != BreakerState::Closed;
         let result = call.await;
         permit.report(Verdict::of(&result));

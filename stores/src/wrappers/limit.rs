@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
-use crate::lane::{Lane, Precedence};
+use crate::lane::{Lane, Precedence, lane_of};
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
 use crate::transfer::Transfer;
 use crate::wrappers::limit::turns::{Heard, QUICK, Range, SLOW, Turns};
@@ -153,7 +153,7 @@ impl WithLimit {
         call: impl Future<Output = Result<T, StoreError>>,
         moved: impl Fn(&T) -> ByteCount,
     ) -> Result<T, StoreError> {
-        let lane = (self.lane)(about);
+        let lane = lane_of(self.lane, about);
         let transfer = Transfer::current();
         // What we hold back ourselves counts against nobody's patience.
         let hold = transfer.hold();
@@ -207,7 +207,7 @@ impl Store for WithLimit {
         let call = self.inner.get(key, range);
         let result = self.in_turn(key.as_str(), ByteCount::ZERO, call, |bytes| ByteCount::of(bytes)).await;
         if let Ok(bytes) = &result {
-            self.book((self.lane)(key.as_str()), ByteCount::of(bytes));
+            self.book(lane_of(self.lane, key.as_str()), ByteCount::of(bytes));
         }
         result
     }
