@@ -62,8 +62,8 @@ pub struct RegionSettings {
     /// Bytes per second in both directions together, such as `50MiB`; at least `64KiB`. WAL goes before the data of backups. Default: unlimited.
     #[serde(default, deserialize_with = "optional_text")]
     pub max_bandwidth: Option<ByteCount>,
-    /// How long one request may take, all its attempts together, before the region counts as away for it: `1s` to `1h`. Less
-    /// finds out sooner that a region hangs, and gives up large objects on slow lines. Default `5m`.
+    /// How long one request may take, all its attempts together, before the region counts as away for it: `1s` to `1h`, and a second
+    /// more for each 32 KiB that has moved. Less finds out sooner that a region hangs. Default `5m`.
     #[serde(default = "default_patience", deserialize_with = "duration")]
     pub patience: Duration,
     /// Whether what is stored is locked until retention lets it go, by the bucket's Object Lock: `none`, `governance`,
