@@ -6,13 +6,16 @@
 use std::fmt;
 
 use lifeboat_stores::{Lane, ObjectKey};
-use lifeboat_vocabulary::{BackupId, Lsn, TimelineId};
+use lifeboat_vocabulary::{BackupId, Lsn, Sha256Digest, TimelineId};
 
 use crate::format::ids::{EpochId, ObjectId};
 use crate::format::key_name::KeyName;
 
 /// All records of a region's log begin with this.
 pub(crate) const LOG_PREFIX: &str = "log/";
+/// All bundles of records of a region's log begin with this. It lies below [`LOG_PREFIX`], and behind all records there, so that
+/// whoever may read or write the log may read or write them too.
+pub(crate) const BUNDLES_PREFIX: &str = "log/bundles/";
 /// All objects of all backups begin with this.
 pub(crate) const DATA_PREFIX: &str = "data/";
 /// All wrapped epoch keys begin with this.
@@ -37,6 +40,15 @@ pub enum StoredName {
     LogNote {
         /// Its place in the log, from 0.
         seq: u64,
+    },
+    /// Many records of the region's log in one object.
+    LogBundle {
+        /// Place of its first record.
+        first: u64,
+        /// Place of its last record.
+        last: u64,
+        /// SHA-256 of the object: nobody can take its name with other content.
+        sha256: Sha256Digest,
     },
     /// The wrapped key of an epoch.
     Slots {
@@ -153,6 +165,9 @@ impl fmt::Display for StoredName {
         match self {
             Self::Descriptor => f.write_str("lifeboat.json"),
             Self::LogNote { seq } => write!(f, "{LOG_PREFIX}{seq:020}.note"),
+            Self::LogBundle { first, last, sha256 } => {
+                write!(f, "{BUNDLES_PREFIX}{first:020}-{last:020}-{sha256}.bundle")
+            }
             Self::Slots { epoch, number } => write!(f, "{KEYS_PREFIX}{epoch}/{number}.json"),
             Self::Pack { backup, number, object } => write!(f, "{DATA_PREFIX}{backup}/p{number:06}-{object}.lbp"),
             Self::IndexShard { backup, number } => write!(f, "{DATA_PREFIX}{backup}/index-{number:04}.lbx"),
@@ -190,7 +205,10 @@ pub fn parse(key: &ObjectKey) -> Option<StoredName> {
     let (folder, rest) = text.split_once('/').unwrap_or(("", text));
     let name = match folder {
         "" if rest == "lifeboat.json" => Some(StoredName::Descriptor),
-        "log" => decimal(rest.strip_suffix(".note")?).map(|seq| StoredName::LogNote { seq }),
+        "log" => match rest.strip_prefix("bundles/") {
+            Some(file) => parse_bundle(file),
+            None => decimal(rest.strip_suffix(".note")?).map(|seq| StoredName::LogNote { seq }),
+        },
         "keys" => {
             let (epoch, file) = rest.split_once('/')?;
             let number = decimal(file.strip_suffix(".json")?)?;
@@ -207,6 +225,12 @@ pub fn parse(key: &ObjectKey) -> Option<StoredName> {
     }?;
     // One name, one key: other paddings and letter cases name nothing.
     (name.to_string() == text).then_some(name)
+}
+
+fn parse_bundle(file: &str) -> Option<StoredName> {
+    let (first, rest) = file.strip_suffix(".bundle")?.split_once('-')?;
+    let (last, sha256) = rest.split_once('-')?;
+    Some(StoredName::LogBundle { first: decimal(first)?, last: decimal(last)?, sha256: sha256.parse().ok()? })
 }
 
 fn parse_data(rest: &str) -> Option<StoredName> {
@@ -278,6 +302,12 @@ pub fn descriptor() -> ObjectKey {
 #[must_use]
 pub fn log_note(seq: u64) -> ObjectKey {
     StoredName::LogNote { seq }.key()
+}
+
+/// List after this to get the bundles that begin at place `first` or later.
+#[must_use]
+pub(crate) fn bundles_before(first: u64) -> ObjectKey {
+    key_of(&format!("{BUNDLES_PREFIX}{first:020}"))
 }
 
 /// The key of set `number` (from 0) of an epoch's slots.
@@ -352,6 +382,7 @@ mod tests {
         vec![
             StoredName::Descriptor,
             StoredName::LogNote { seq },
+            StoredName::LogBundle { first: seq, last: seq | 0xFF, sha256: Sha256Digest::from_bytes([id[0]; 32]) },
             StoredName::Slots { epoch, number },
             StoredName::Pack { backup: backup.clone(), number, object },
             StoredName::IndexShard { backup: backup.clone(), number },
@@ -378,7 +409,7 @@ mod tests {
         }
 
         #[test]
-        fn any_key_is_parsed_without_panic(text in "(log|data|keys|wal|slices|state)?/?[a-z0-9./_-]{0,80}") {
+        fn any_key_is_parsed_without_panic(text in "(log|log/bundles|data|keys|wal|slices|state)?/?[a-z0-9./_-]{0,80}") {
             if let Ok(key) = text.parse::<ObjectKey>() && let Some(name) = parse(&key) {
                 prop_assert_eq!(name.key(), key);
             }
@@ -393,6 +424,8 @@ mod tests {
             "log/000000000000000000001.note",
             "log/0000000000000000000a.note",
             "log/99999999999999999999.note",
+            "log/bundles/1-2-abababababababababababababababababababababababababababababababab.bundle",
+            "log/bundles/00000000000000000001-00000000000000000002-abab.bundle",
             "lifeboat.jso",
             "data/20261120T020003Z-5f1c09ab/p00001-00000000000000000000000000000000.lbp",
             "data/20261120T020003Z-5f1c09ab/p000001-0000000000000000000000000000000A.lbp",
@@ -434,6 +467,8 @@ mod tests {
             [
                 "lifeboat.json",
                 "log/00000000000000000042.note",
+                "log/bundles/00000000000000000042-00000000000000000255-\
+                 abababababababababababababababababababababababababababababababab.bundle",
                 "keys/abababababababababababababababab/7.json",
                 "data/20261120T020003Z-5f1c09ab/p000007-abababababababababababababababab.lbp",
                 "data/20261120T020003Z-5f1c09ab/index-0007.lbx",

@@ -2,7 +2,7 @@
 //!
 //! A log grows for ever. A program that looks at it every day must not read all of it every day: one that keeps running
 //! keeps what it has verified, asks whether the log still ends there, and goes on behind it. A program that starts anew
-//! reads everything once.
+//! reads everything once; whoever gives up meanwhile costs nothing, because the next one goes on where he was.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
+use crate::log::bundle::reading::LogReading;
 use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
+use crate::log::room::LogLimits;
 
 /// What one program knows of the logs of one cluster. It holds each log once, however many ask for it, and a log's records
 /// take at most 1 GiB.
@@ -30,7 +32,16 @@ struct Region {
     known: Option<Arc<RegionLog>>,
     /// Changes whenever the log is forgotten: what was read before is not kept thereafter.
     forgotten: u64,
-    turn: Arc<tokio::sync::Mutex<Option<LastRead>>>,
+    turn: Arc<tokio::sync::Mutex<Turn>>,
+    looked_at: Arc<AtomicU64>,
+}
+
+/// What only one call at a time has in hand.
+#[derive(Debug, Default)]
+struct Turn {
+    last: Option<LastRead>,
+    /// A log that was not read to its end yet.
+    first: Option<LogReading>,
 }
 
 /// A log that is being read on. What was learned is kept, also if the reading fails or nobody waits for it any more: otherwise
@@ -80,17 +91,22 @@ impl LogMemory {
     pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let turn = Arc::clone(&self.regions.lock().entry(region.name.clone()).or_default().turn);
-        let mut last = turn.lock().await;
-        if let Some(last) = last.as_ref().filter(|last| last.covers >= call && last.trust == *trust) {
+        let mut turn = turn.lock().await;
+        if let Some(last) = turn.last.as_ref().filter(|last| last.covers >= call && last.trust == *trust) {
             return last.read.clone();
         }
         let covers = self.calls.load(Ordering::Relaxed).saturating_sub(1);
-        let read = self.read_now(region, trust).await.map_err(Arc::new);
-        *last = Some(LastRead { covers, trust: trust.clone(), read: read.clone() });
+        let read = self.read_now(region, trust, &mut turn.first).await.map_err(Arc::new);
+        turn.last = Some(LastRead { covers, trust: trust.clone(), read: read.clone() });
         read
     }
 
-    async fn read_now(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, LogError> {
+    async fn read_now(
+        &self,
+        region: &RegionStore,
+        trust: &LogTrust,
+        first: &mut Option<LogReading>,
+    ) -> Result<Arc<RegionLog>, LogError> {
         let store = &*region.store;
         let (known, forgotten) = match self.regions.lock().get(&region.name) {
             Some(region) => (region.known.clone(), region.forgotten),
@@ -105,10 +121,39 @@ impl LogMemory {
                 reading.log.compare_with(trust.remembered)?;
                 reading.taken()
             }
-            None => Arc::new(RegionLog::read(store, trust.clone()).await?),
+            None => Arc::new(self.read_first(region, trust, first).await?),
         };
         self.keep(&region.name, &log, forgotten);
         Ok(log)
+    }
+
+    /// Reads a log of which nothing is known, or goes on where somebody has given up, or failed.
+    async fn read_first(
+        &self,
+        RegionStore { name: region, store }: &RegionStore,
+        trust: &LogTrust,
+        first: &mut Option<LogReading>,
+    ) -> Result<RegionLog, LogError> {
+        if first.as_ref().is_some_and(|reading| !reading.log().trusts_like(trust)) {
+            *first = None;
+        }
+        let unread = || RegionLog::unread(trust.clone(), LogLimits::default()).counting_on(self.counter(region));
+        let reading = first.get_or_insert_with(|| LogReading::new(unread()));
+        reading.go_on(&**store).await?;
+        let log = reading.log().clone();
+        log.compare_with(trust.remembered)?;
+        *first = None;
+        Ok(log)
+    }
+
+    /// Counts what is read of a log, so that whoever waits can tell slow from stuck.
+    #[must_use]
+    pub fn looked_at(&self, region: &RegionName) -> u64 {
+        self.counter(region).load(Ordering::Relaxed)
+    }
+
+    fn counter(&self, region: &RegionName) -> Arc<AtomicU64> {
+        Arc::clone(&self.regions.lock().entry(region.clone()).or_default().looked_at)
     }
 
     /// Keeps what was read, unless the log was forgotten after the reading began.

@@ -1,6 +1,7 @@
 //! The signed log of a region: records, in order, each with the digest of the one before.
 
 pub(crate) mod append;
+pub(crate) mod bundle;
 pub(crate) mod create_once;
 pub(crate) mod damage;
 pub(crate) mod descriptor;
@@ -23,6 +24,8 @@ pub(crate) mod statement;
 pub(crate) mod witness;
 
 pub use self::append::{Attempt, Draft};
+pub use self::bundle::codec::{BUNDLE_CONTENT_MAX, BUNDLE_NOTES_MAX, Bundle, BundleError};
+pub use self::bundle::writing::{BundleWriteError, BundleWriter, BundlesWritten};
 pub use self::damage::{Completeness, FoundDamage, OpenDamage, OpenRecord};
 pub use self::descriptor::{Descriptor, DescriptorError};
 pub use self::error::LogError;

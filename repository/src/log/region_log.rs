@@ -4,6 +4,7 @@
 //! writers agree on, without a lock and without a clock, and a writer that loses a race reads what happened and decides again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,20 +13,23 @@ use lifeboat_vocabulary::{RegionName, Sha256Digest, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
-use crate::format::key_name::KeyName;
 use crate::format::layout::{self, StoredName};
 use crate::keys::signing::VerifyKey;
 use crate::log::create_once::small_object;
 use crate::log::error::LogError;
 use crate::log::link::{Linked, LogEntry, LogHead, Place, Unlinked};
 use crate::log::note;
-use crate::log::outside::{Judged, OUTSIDE_MAX, Outside, Refused};
+use crate::log::outside::{Judged, OUTSIDE_MAX, Outside};
 use crate::log::records::record::RecordBody;
 use crate::log::room::{LogLimits, Room};
 use crate::log::signers::Signers;
 
+pub(crate) use self::mark::Mark;
+
 /// Records that are fetched at the same time.
-const FETCHES: usize = 8;
+const FETCHES: usize = 16;
+/// So many new records are asked for one by one, because there are seldom more; then what is new is listed.
+const ONE_BY_ONE: usize = 8;
 /// Objects behind a free place that are looked at.
 const FAR_MAX: usize = 1000;
 /// With more objects that are no records, a log is being flooded: then they are read once.
@@ -50,6 +54,8 @@ pub struct LogTrust {
 /// A log that was read and checked from its first record. Clones share the records: a clone of a long log is cheap.
 #[derive(Clone, Debug)]
 pub struct RegionLog {
+    /// What it was begun with, before it said anything itself.
+    begun_with: Arc<LogTrust>,
     trust: LogTrust,
     entries: Vec<Arc<LogEntry>>,
     /// Of all notes together.
@@ -61,33 +67,26 @@ pub struct RegionLog {
     /// The first free place. What lies behind it belongs to no chain: whoever fills that place later decides what follows it.
     next: u64,
     room: Room,
+    /// Counts what was looked at, for whoever waits for it.
+    looked_at: Arc<AtomicU64>,
 }
 
 impl RegionLog {
-    /// Reads the whole log and checks every signature, the chain, that no record is missing, and that it continues
-    /// what was seen before. A log without any record is a region that is not in use yet.
-    ///
-    /// # Errors
-    /// [`LogError`], by meaning. Nothing of the log may be used then.
-    pub async fn read(store: &dyn Store, trust: LogTrust) -> Result<Self, LogError> {
-        Self::read_within(store, trust, LogLimits::default()).await
+    /// A log of which nothing was read yet.
+    pub(crate) fn unread(trust: LogTrust, limits: LogLimits) -> Self {
+        let (entries, strays, outside) = Default::default();
+        let begun_with = Arc::new(trust.clone());
+        let (next, room, looked_at) = (0, Room::Left, Arc::default());
+        Self { begun_with, trust, entries, bytes: 0, limits, strays, outside, next, room, looked_at }
     }
 
-    async fn read_within(store: &dyn Store, trust: LogTrust, limits: LogLimits) -> Result<Self, LogError> {
-        let (entries, strays, outside) = Default::default();
-        let mut log = Self { trust, entries, bytes: 0, limits, strays, outside, next: 0, room: Room::Left };
-        log.look_ahead(store).await?;
-        if log.entries.is_empty()
-            && let Some(error) = log.first_error(store).await?
-        {
-            return Err(error);
-        }
-        log.compare_with_remembered()?;
-        Ok(log)
+    /// Counts there what is looked at from now on.
+    pub(crate) fn counting_on(self, looked_at: Arc<AtomicU64>) -> Self {
+        Self { looked_at, ..self }
     }
 
     /// Why the first object is no record, in a log that has none.
-    async fn first_error(&self, store: &dyn Store) -> Result<Option<LogError>, LogError> {
+    pub(crate) async fn first_error(&self, store: &dyn Store) -> Result<Option<LogError>, LogError> {
         let Some(first) = self.outside.first() else { return Ok(None) };
         let fetched = fetch(store, first.seq).await?;
         Ok(match fetched {
@@ -97,46 +96,52 @@ impl RegionLog {
         })
     }
 
-    /// Lists the places that are taken, behind `after`, in order.
-    async fn list(&mut self, store: &dyn Store, after: Option<u64>) -> Result<Vec<(u64, ObjectMeta)>, LogError> {
+    /// Lists the places that are taken, in order.
+    async fn list(&mut self, store: &dyn Store, asked: Asked) -> Result<Listed, LogError> {
+        let Asked { mut after, end, pages } = asked;
+        let most = self.limits.records.saturating_add(OUTSIDE_MAX as u64);
         let mut places = Vec::new();
-        let mut after = after.map(layout::log_note);
         loop {
             let page = store.list(layout::LOG_PREFIX, after.as_ref()).await.map_err(LogError::List)?;
             for entry in &page.entries {
                 match layout::parse(&entry.key) {
+                    Some(StoredName::LogNote { seq }) if end.is_some_and(|end| seq >= end) => {
+                        return Ok(Listed { places, behind: None });
+                    }
                     Some(StoredName::LogNote { seq }) => places.push((seq, entry.meta.clone())),
+                    // They lie behind all records.
+                    Some(StoredName::LogBundle { .. }) => return Ok(Listed { places, behind: None }),
                     _ if self.strays.len() < STRAYS_KEPT && !self.strays.contains(&entry.key) => {
                         self.strays.push(entry.key.clone());
                     }
                     _ => {}
                 }
             }
-            let most = self.limits.records.saturating_add(OUTSIDE_MAX as u64);
-            if places.len() as u64 > most {
-                return Ok(places);
-            }
-            match page.entries.last() {
-                Some(last) if page.more => after = Some(last.key.clone()),
-                _ => return Ok(places),
+            after = page.entries.last().map(|last| last.key.clone()).filter(|_| page.more);
+            if after.is_none() || pages == Pages::One || places.len() as u64 > most {
+                return Ok(Listed { places, behind: after });
             }
         }
     }
 
     /// Reads what lies at these places, in their order. What was judged before and cannot be judged otherwise now is not read again.
-    async fn take_places(&mut self, store: &dyn Store, places: Vec<(u64, ObjectMeta)>) -> Result<(), LogError> {
+    /// `far` counts those that lie behind a free place.
+    async fn take_places(
+        &mut self,
+        store: &dyn Store,
+        places: Vec<(u64, ObjectMeta)>,
+        far: &mut usize,
+    ) -> Result<(), LogError> {
         let known: Vec<bool> = places.iter().map(|(seq, meta)| self.knows(*seq, meta)).collect();
         let fetch = |((seq, meta), is_known): ((u64, ObjectMeta), bool)| async move {
             let fetched = if is_known { None } else { Some(fetch(store, seq).await) };
             (seq, meta, fetched)
         };
         let mut fetched = futures_util::stream::iter(places.into_iter().zip(known)).map(fetch).buffered(FETCHES);
-        self.next = self.places();
-        let mut far = 0;
         while let Some((seq, meta, ahead)) = fetched.next().await {
             // They can say nothing; a few are looked at, to see whose they are.
-            far += usize::from(seq > self.next);
-            if far > FAR_MAX {
+            *far += usize::from(seq > self.next);
+            if *far > FAR_MAX {
                 break;
             }
             let found = match ahead {
@@ -184,6 +189,7 @@ impl RegionLog {
         found: Fetched,
         meta: Option<ObjectMeta>,
     ) -> Result<(), LogError> {
+        self.looked_at.fetch_add(1, Ordering::Relaxed);
         let judged = self.judging(seq, meta);
         let mut outside = self.link_or_not(seq, found)?;
         let is_known = |outside: &NoRecord| self.outside_at(seq).is_some_and(|known| known.sha256 == outside.sha256);
@@ -257,6 +263,7 @@ impl RegionLog {
 
     /// Puts a record at the end that was written at the next place.
     pub(crate) fn link_in(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        self.looked_at.fetch_add(1, Ordering::Relaxed);
         let linked = self.place(self.next).judge(bytes).map_err(|unlinked| *unlinked.error)?;
         self.check_room(&linked, bytes.len())?;
         self.push(linked, bytes.len());
@@ -300,7 +307,8 @@ impl RegionLog {
         &self.trust
     }
 
-    fn compare_with_remembered(&self) -> Result<(), LogError> {
+    /// Whether the log goes on from what its reader was told.
+    pub(crate) fn compare_with_remembered(&self) -> Result<(), LogError> {
         self.compare_with(self.trust.remembered)
     }
 
@@ -323,74 +331,6 @@ impl RegionLog {
         }
     }
 
-    /// The record at a place. Places are not the numbers of entries: objects that are no records may lie between them.
-    #[must_use]
-    pub fn at(&self, seq: u64) -> Option<&Arc<LogEntry>> {
-        let index = self.entries.binary_search_by_key(&seq, |entry| entry.record.link.seq).ok()?;
-        self.entries.get(index)
-    }
-
-    /// How many places the log takes up to its last record.
-    #[must_use]
-    pub fn places(&self) -> u64 {
-        self.head().map_or(0, |head| head.seq + 1)
-    }
-
-    /// The place that the next record gets.
-    pub(crate) fn next_place(&self) -> u64 {
-        self.next
-    }
-
-    /// Objects at places of the log that are no records, by place.
-    #[must_use]
-    pub fn outside(&self) -> &[Outside] {
-        &self.outside
-    }
-
-    /// Records that say nothing, because their keys may not say it.
-    pub fn refused(&self) -> impl Iterator<Item = Refused> {
-        self.entries.iter().filter_map(|entry| match &entry.record.body {
-            RecordBody::Void { kind, why } => {
-                Some(Refused { seq: entry.record.link.seq, kind: kind.clone(), why: why.clone() })
-            }
-            _ => None,
-        })
-    }
-
-    /// The region whose log this is; unknown only while it is empty.
-    #[must_use]
-    pub fn region(&self) -> Option<&RegionName> {
-        self.trust.region.as_ref()
-    }
-
-    /// All records, from the first.
-    #[must_use]
-    pub fn entries(&self) -> &[Arc<LogEntry>] {
-        &self.entries
-    }
-
-    /// The end of the log, to be remembered; `None` while it is empty.
-    #[must_use]
-    pub fn head(&self) -> Option<LogHead> {
-        self.entries.last().map(|last| LogHead { seq: last.record.link.seq, sha256: last.sha256 })
-    }
-
-    /// Objects among the records that are none (the first few). They do no harm; a person should look where they come from.
-    #[must_use]
-    pub(crate) fn strays(&self) -> &[ObjectKey] {
-        &self.strays
-    }
-
-    /// The highest count that `writer` has used in this log. The next event's must be above that of all logs.
-    #[must_use]
-    pub fn last_count(&self, writer: &KeyName) -> Option<u64> {
-        let is_own = |entry: &&Arc<LogEntry>| {
-            entry.record.origin.writer == *writer && !matches!(entry.record.body, RecordBody::Void { .. })
-        };
-        let own = self.entries.iter().filter(is_own);
-        own.map(|entry| entry.record.origin.wseq).max()
-    }
-
     /// Reads what others have appended since, and returns how many records that were.
     ///
     /// # Errors
@@ -401,7 +341,8 @@ impl RegionLog {
         loop {
             // Where objects lie that are no records, the next place need not be the one that it was: some may be gone.
             let end = self.places();
-            if !has_listed && self.outside.last().is_some_and(|outside| outside.seq >= end) {
+            let is_far_behind = self.entries.len() - before >= ONE_BY_ONE;
+            if !has_listed && (is_far_behind || self.outside.last().is_some_and(|outside| outside.seq >= end)) {
                 self.look_ahead(store).await?;
                 has_listed = true;
             }
@@ -423,17 +364,61 @@ impl RegionLog {
             || self.outside != earlier.outside
     }
 
-    /// As [`Self::refresh`], by one listing: finds also what lies behind a place that is free, and what was exchanged.
+    /// As [`Self::refresh`], by listings: finds also what lies behind a place that is free, and what was exchanged. It may be given up
+    /// at any time: what was read stays, and the next call goes on behind it.
     pub(crate) async fn look_ahead(&mut self, store: &dyn Store) -> Result<u64, LogError> {
-        let before = self.entries.len();
-        let places = self.list(store, self.head().map(|head| head.seq)).await?;
-        self.room = Room::Left;
-        let end = self.places();
-        let is_listed = |seq: u64| places.binary_search_by_key(&seq, |(seq, _)| *seq).is_ok();
-        self.outside.retain(|outside| outside.seq < end || is_listed(outside.seq));
-        self.take_places(store, places).await?;
-        Ok((self.entries.len() - before) as u64)
+        self.look_ahead_before(store, None).await
     }
+
+    /// As [`Self::look_ahead`], without the places from `end` on.
+    pub(crate) async fn look_ahead_before(&mut self, store: &dyn Store, end: Option<u64>) -> Result<u64, LogError> {
+        let (before, from) = (self.entries.len(), self.places());
+        let mut after = self.head().map(|head| layout::log_note(head.seq));
+        // What is known to lie there may be gone: then all that lies there now has to be known before any of it is judged.
+        let knows_behind = self.outside.last().is_some_and(|outside| outside.seq >= from);
+        let pages = if knows_behind { Pages::All } else { Pages::One };
+        let (mut far, mut is_first) = (0, true);
+        loop {
+            let Listed { places, behind } = self.list(store, Asked { after, end, pages }).await?;
+            if is_first {
+                (self.next, self.room, is_first) = (from, Room::Left, false);
+            }
+            if knows_behind {
+                let is_listed = |seq: u64| places.binary_search_by_key(&seq, |(seq, _)| *seq).is_ok();
+                let is_asked = |seq: u64| seq >= from && end.is_none_or(|end| seq < end);
+                self.outside.retain(|outside| !is_asked(outside.seq) || is_listed(outside.seq));
+            }
+            self.take_places(store, places, &mut far).await?;
+            let ends = pages == Pages::All || far > FAR_MAX || self.room == Room::Full;
+            match behind {
+                Some(behind) if !ends => after = Some(behind),
+                _ => return Ok((self.entries.len() - before) as u64),
+            }
+        }
+    }
+}
+
+/// What is listed of a log.
+struct Asked {
+    /// The key behind which it begins.
+    after: Option<ObjectKey>,
+    /// The place before which it ends.
+    end: Option<u64>,
+    pages: Pages,
+}
+
+/// How much is listed at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    One,
+    All,
+}
+
+/// Places that are taken.
+struct Listed {
+    places: Vec<(u64, ObjectMeta)>,
+    /// The key behind which there is more to list.
+    behind: Option<ObjectKey>,
 }
 
 /// What was found at a place, and is no record.
@@ -459,6 +444,9 @@ pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Fetched, LogErr
         Err(source) => Err(LogError::Store { seq, source }),
     }
 }
+
+mod contents;
+mod mark;
 
 #[cfg(test)]
 mod outside_tests;

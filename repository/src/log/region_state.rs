@@ -132,6 +132,7 @@ impl RegionLog {
                 | RecordBody::Audit(_)
                 | RecordBody::Signer(_)
                 | RecordBody::Copy(_)
+                | RecordBody::Bundle(_)
                 | RecordBody::Void { .. }
                 | RecordBody::Unknown { .. } => {}
             }

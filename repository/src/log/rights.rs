@@ -4,7 +4,8 @@ use crate::log::records::record::RecordBody;
 use crate::log::roles::{Right, Role};
 
 impl RecordBody {
-    /// Who may write it. Whoever could make damage or a deletion up would decide what is kept, so that is no writer's.
+    /// Who may write it. Whoever could make damage or a deletion up would decide what is kept, so that is no writer's. Nor is a bundle:
+    /// readers that know nothing take from bundles what stands before such a record.
     pub(crate) fn right(&self) -> Right {
         match self {
             Self::Init(_) => Right::Root,
@@ -18,7 +19,8 @@ impl RecordBody {
             | Self::SweepIntent(_)
             | Self::SweepDone(_)
             | Self::Healed(_)
-            | Self::Copy(_) => Right::Roles(&[Role::Pruner]),
+            | Self::Copy(_)
+            | Self::Bundle(_) => Right::Roles(&[Role::Pruner]),
             Self::Damage(_) => Right::Roles(&[Role::Pruner, Role::Drill]),
             Self::Hold(_) | Self::Release(_) => Right::Roles(&[Role::Operator, Role::Pruner]),
             // Their content is judged by itself: the root key has signed it.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 pub(crate) mod heal;
 #[cfg(test)]
+pub(crate) mod long_log;
+#[cfg(test)]
 pub(crate) mod sweep;
 #[cfg(test)]
 pub(crate) mod wal;
@@ -18,6 +20,7 @@ use crate::log::note::NoteSigner;
 use crate::log::records::backup::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
+use crate::log::records::bundle::BundleRecord;
 use crate::log::records::care::{
     AuditRecord, DamageRecord, ForgetRecord, Forgotten, FoundBy, HealedRecord, HoldRecord, KeepRecord, PolicyText,
     ReleaseRecord, SweepDoneRecord, SweepIntentRecord, WalFloor,
@@ -206,6 +209,7 @@ pub(crate) fn care_entries() -> Vec<Record> {
         RecordBody::Audit(audit.clone()),
         RecordBody::Audit(AuditRecord { subject: None, expires: None, ..audit }),
         RecordBody::Keep(KeepRecord { backups: vec![backup] }),
+        RecordBody::Bundle(BundleRecord { first: 1, last: 4, sha256: digest(7), bytes }),
     ];
     let link = Link { region: "eu-1".parse().unwrap(), seq: 5, prev: Some(digest(9)) };
     bodies.into_iter().map(|body| Record { link: link.clone(), origin: origin(5), body }).collect()

@@ -128,7 +128,7 @@ struct HoldLists {
 #[async_trait::async_trait]
 impl Hooks for HoldLists {
     async fn before(&self, request: Request<'_>) -> Step {
-        if request.operation() == Operation::List {
+        if request.operation() == Operation::List && request.key() == layout::LOG_PREFIX {
             self.held.notify_one();
             self.release.notified().await;
         }

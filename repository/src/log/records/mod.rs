@@ -1,6 +1,7 @@
 //! What the log says: the kinds of records.
 
 pub(crate) mod backup;
+pub(crate) mod bundle;
 pub(crate) mod care;
 pub(crate) mod omissions;
 pub(crate) mod record;
@@ -10,6 +11,7 @@ pub(crate) mod wal;
 pub use self::backup::{
     BackupKind, BackupRecord, EpochRef, FilesFacts, Integrity, PacksRef, PageFacts, ServerFacts, ShardRef,
 };
+pub use self::bundle::BundleRecord;
 pub use self::care::{
     AuditRecord, BACKUPS_MAX, DamageRecord, ForgetRecord, Forgotten, FoundBy, HealedRecord, HoldRecord, KeepRecord,
     OWNER_BYTES_MAX, PolicyText, REASON_BYTES_MAX, ReleaseRecord, SUBJECT_BYTES_MAX, SweepDoneRecord,

@@ -11,6 +11,7 @@ use crate::format::ids::RepositoryId;
 use crate::format::json_text::{as_optional_text, as_text};
 use crate::format::key_name::KeyName;
 use crate::log::records::backup::BackupRecord;
+use crate::log::records::bundle::BundleRecord;
 use crate::log::records::care::{
     AuditRecord, DamageRecord, ForgetRecord, HealedRecord, HoldRecord, KeepRecord, ReleaseRecord, SweepDoneRecord,
     SweepIntentRecord,
@@ -133,6 +134,8 @@ pub enum RecordBody {
     Signer(SignerRecord),
     /// A record of another region's log. A log that was read has the record itself in its place, or a void one.
     Copy(CopyRecord),
+    /// Records before this one lie together in one object.
+    Bundle(BundleRecord),
     /// A link of the chain that says nothing: its key may not say it, or it cannot be understood.
     Void {
         /// What it calls itself.
@@ -236,6 +239,7 @@ impl RecordBody {
             Self::Audit(_) => "audit",
             Self::Signer(_) => "signer",
             Self::Copy(_) => "copy",
+            Self::Bundle(_) => "bundle",
             Self::Void { kind, .. } => kind,
             Self::Unknown { kind } => kind,
         }
@@ -269,6 +273,7 @@ impl Record {
             RecordBody::Audit(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Signer(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Copy(body) => Written::new(kind, link, origin, body).to_line(),
+            RecordBody::Bundle(body) => Written::new(kind, link, origin, body).to_line(),
             RecordBody::Unknown { .. } => Err(RecordError::Contradiction { what: "its kind is unknown" }),
             RecordBody::Void { .. } => Err(RecordError::Contradiction { what: "it says nothing" }),
         }
@@ -313,6 +318,7 @@ impl Record {
             "audit" => RecordBody::Audit(serde_json::from_str(json)?),
             "signer" => RecordBody::Signer(serde_json::from_str(json)?),
             "copy" => RecordBody::Copy(serde_json::from_str(json)?),
+            "bundle" => RecordBody::Bundle(serde_json::from_str(json)?),
             _ => RecordBody::Unknown { kind: head.kind },
         };
         let record = Self { link: serde_json::from_str(json)?, origin: serde_json::from_str(json)?, body };
@@ -348,6 +354,7 @@ impl Record {
             RecordBody::Audit(audit) => audit.check().or_else(contradiction),
             RecordBody::Signer(signer) => signer.check().or_else(contradiction),
             RecordBody::Copy(copy) => copy.check().or_else(contradiction),
+            RecordBody::Bundle(bundle) => bundle.check(*seq).or_else(contradiction),
             RecordBody::Init(_) | RecordBody::Incarnation(_) | RecordBody::Unknown { .. } | RecordBody::Void { .. } => {
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! Tests of the log.
 
 use super::*;
+use crate::format::key_name::KeyName;
 use crate::log::append::{Attempt, Draft};
 use crate::log::records::record::{LOG_BYTES_MAX, Link, Record};
 use crate::samples;
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub(super) fn trust() -> LogTrust {
     let signers = Signers::root_only(samples::signer().verify_key());
@@ -331,10 +332,7 @@ async fn a_write_of_unknown_outcome_is_an_error_and_repeating_it_writes_once() {
 proptest! {
     #[test]
     fn arbitrary_bytes_for_a_record_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let (entries, strays, outside) = Default::default();
-        let limits = LogLimits::default();
-        let mut log =
-            RegionLog { trust: trust(), entries, bytes: 0, limits, strays, outside, next: 0, room: Room::Left };
+        let mut log = RegionLog::unread(trust(), LogLimits::default());
         prop_assert!(log.link_in(&bytes).is_err());
     }
 }

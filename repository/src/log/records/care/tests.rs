@@ -13,6 +13,7 @@ const DAMAGE: usize = 6;
 const HEALED: usize = 8;
 const AUDIT: usize = 9;
 const KEEP: usize = 11;
+const BUNDLE: usize = 12;
 
 fn parsed(json: &Value) -> Result<Record, String> {
     Record::parse(&format!("{json}\n")).map_err(|error| lifeboat_vocabulary::error_chain(&error))
@@ -68,6 +69,7 @@ fn records_about_care_are_small_and_read_as_documented() {
         ),
         ("audit", r#""action":"pause","reason":"moving the bucket","owner":"mia""#.to_owned()),
         ("keep", format!(r#""backups":["{id}"]"#)),
+        ("bundle", format!(r#""first":1,"last":4,"sha256":"{}","bytes":1048576"#, "07".repeat(32))),
     ];
     let entries = samples::care_entries();
     assert_eq!(entries.len(), expected.len());
@@ -96,6 +98,8 @@ fn records_about_care_that_contradict_themselves_are_refused() {
         (INTENT, "/epochs", twice("b0b1b2b3b4b5b6b7b8b9babbbcbdbebf".into()), "it sweeps something twice"),
         (INTENT, "/wal", twice(floor.clone()), "it has two floors for one timeline"),
         (INTENT, "/slices", twice(floor), "it has two floors for one timeline"),
+        (BUNDLE, "/last", 5.into(), "it bundles records that do not stand before it"),
+        (BUNDLE, "/first", 5.into(), "it bundles records that do not stand before it"),
         (DONE, "/intent", 5.into(), "it ends a sweep that was not begun before it"),
         (DONE, "/intent", 0.into(), "it ends a sweep that was not begun before it"),
         (HOLD, "/reason", "".into(), "its reason is empty, too long, or not one line of text"),

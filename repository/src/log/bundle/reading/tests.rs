@@ -1,0 +1,273 @@
+//! Tests of logs that are read by bundles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lifeboat_stores::{Hooks, MemoryStore, Request, Step, WithHooks};
+use lifeboat_vocabulary::SystemClock;
+
+use super::*;
+use crate::log::bundle::writing::BundleWriter;
+use crate::log::note;
+use crate::log::records::bundle::BundleRecord;
+use crate::samples;
+use crate::samples::long_log::{LongLog, backup, far_away, pruner, put, revocation, writer};
+use crate::samples::wal::trust;
+
+/// Makes bundles of ten records of everything that can be bundled.
+async fn bundle_all(log: &LongLog) -> LongLog {
+    let (signer, mut read) = (pruner(), log.read().await);
+    let bundler = BundleWriter::new(&signer, &SystemClock, "test").with_records(10, 4);
+    bundler.write_due(&*log.store, &mut read).await.unwrap();
+    let mut log = log.clone();
+    (log.next, log.prev) = (read.places(), read.head().map(|head| head.sha256));
+    log
+}
+
+async fn put_bundle_record(log: &mut LongLog, by: &note::NoteSigner, name: &StoredName) {
+    let StoredName::LogBundle { first, last, sha256 } = *name else { panic!("{name:?}") };
+    log.say(by, RecordBody::Bundle(BundleRecord { first, last, sha256, bytes: ByteCount::from_bytes(1) })).await;
+}
+
+/// What a reader finds that looks at no bundles.
+async fn read_singly(store: &MemoryStore) -> RegionLog {
+    let mut log = RegionLog::unread(trust("eu-1"), LogLimits::default());
+    log.look_ahead(store).await.unwrap();
+    log
+}
+
+/// A reader finds by bundles exactly what it finds without; returns how many records were not read one by one.
+async fn check(log: &LongLog) -> u64 {
+    let (store, _) = far_away(Arc::clone(&log.store) as Arc<dyn Store>, Duration::ZERO);
+    let singles = Arc::new(Singles::default());
+    let counted = WithHooks::new(store, CountSingles(Arc::clone(&singles)));
+    let read = RegionLog::read(&counted, trust("eu-1")).await.unwrap();
+    let singly = read_singly(&log.store).await;
+    assert_eq!(read.entries(), singly.entries());
+    assert_eq!(read.trust().signers, singly.trust().signers);
+    let outside =
+        |log: &RegionLog| log.outside().iter().map(|outside| (outside.seq, outside.sha256)).collect::<Vec<_>>();
+    assert_eq!(outside(&read), outside(&singly));
+    assert_eq!(read.next_place(), singly.next_place());
+    singly.next_place().saturating_sub(singles.0.lock().len() as u64)
+}
+
+/// The places that were read one by one.
+#[derive(Default)]
+struct Singles(parking_lot::Mutex<std::collections::BTreeSet<String>>);
+
+struct CountSingles(Arc<Singles>);
+
+#[async_trait::async_trait]
+impl Hooks for CountSingles {
+    async fn before(&self, request: Request<'_>) -> Step {
+        if matches!(request, Request::Get { .. })
+            && request.key().ends_with(".note")
+            && request.key().starts_with("log/")
+        {
+            self.0.0.lock().insert(request.key().to_owned());
+        }
+        Step::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_read_by_its_bundles_and_says_the_same_as_without() {
+    let log = bundle_all(&LongLog::with_records(57).await).await;
+    // Of six bundles the last note each is compared, and what stands behind them is read.
+    assert_eq!(check(&log).await, 6 * 9);
+    let mut grown = log.clone();
+    grown.grow_to(100).await;
+    let grown = bundle_all(&grown).await;
+    assert!(check(&grown).await >= 9 * 9);
+}
+
+#[tokio::test]
+async fn an_old_log_without_bundles_is_read_record_by_record() {
+    assert_eq!(check(&LongLog::with_records(40).await).await, 0);
+}
+
+#[tokio::test]
+async fn junk_among_the_bundles_costs_time_and_nothing_else() {
+    let log = bundle_all(&LongLog::with_records(40).await).await;
+    let honest = check(&log).await;
+    let notes = log.notes(0, 9).await;
+    // Under a name that says another content; no bundle at all; records of other places; a bundle that ends elsewhere.
+    let wrong = StoredName::LogBundle { first: 0, last: 9, sha256: samples::digest(0) };
+    put(&log.store, &wrong.key(), Bytes::from_static(b"junk")).await;
+    let junk = StoredName::LogBundle { first: 0, last: 8, sha256: sha256(b"junk") };
+    put(&log.store, &junk.key(), Bytes::from_static(b"junk")).await;
+    log.bundle_of(1, &notes).await;
+    log.bundle_of(0, &notes[..5]).await;
+    let huge = StoredName::LogBundle { first: 0, last: u64::MAX, sha256: samples::digest(1) };
+    put(&log.store, &huge.key(), Bytes::from_static(b"junk")).await;
+    assert!(check(&log).await >= honest - 10);
+}
+
+#[tokio::test]
+async fn so_much_junk_that_nobody_looks_for_bundles_any_more_hides_nothing() {
+    let log = LongLog::with_records(40).await;
+    for byte in 0..=u8::try_from(TRIED_IN_VAIN_MAX).unwrap() {
+        let content = Bytes::from(vec![byte]);
+        let name = StoredName::LogBundle { first: 10, last: 12, sha256: sha256(&content) };
+        put(&log.store, &name.key(), content).await;
+    }
+    assert_eq!(check(&bundle_all(&log).await).await, 9, "the first bundle alone");
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_gone_or_damaged_is_passed_over() {
+    let log = bundle_all(&LongLog::with_records(50).await).await;
+    let page = log.store.list(layout::BUNDLES_PREFIX, None).await.unwrap();
+    let (second, third) = (&page.entries[1].key, &page.entries[2].key);
+    log.store.delete(second).await.unwrap();
+    assert_eq!(check(&log).await, 4 * 9);
+    log.store.delete(third).await.unwrap();
+    put(&log.store, third, Bytes::new()).await;
+    assert_eq!(check(&log).await, 3 * 9);
+}
+
+#[tokio::test]
+async fn a_bundle_counts_only_if_a_record_says_so_whose_key_may() {
+    let mut log = LongLog::with_records(12).await;
+    let name = log.bundle_of(0, &log.notes(0, 9).await).await;
+    assert_eq!(check(&log).await, 0, "a crash came before its record");
+    put_bundle_record(&mut log, &writer(), &name).await;
+    assert_eq!(check(&log).await, 0, "a writer says so");
+    put_bundle_record(&mut log, &pruner(), &name).await;
+    assert_eq!(check(&log).await, 9);
+}
+
+#[tokio::test]
+async fn a_history_that_a_writer_has_made_up_in_a_bundle_is_not_taken() {
+    for says_so in [None, Some(writer()), Some(pruner())] {
+        let mut log = LongLog::with_records(12).await;
+        // What nobody has stored: another record at the last place, and one that follows it and lies at the next place.
+        let mut made_up = log.clone();
+        made_up.next -= 1;
+        made_up.prev = Some(sha256(&log.notes(10, 10).await[0]));
+        let forged = made_up.note(&writer(), backup(777));
+        made_up.goes_on_behind(&forged);
+        let mut notes = log.notes(0, 10).await;
+        notes.push(forged);
+        let last = match &says_so {
+            None => made_up.note(&writer(), backup(778)),
+            Some(by) => {
+                let record = BundleRecord { first: 0, last: 9, sha256: samples::digest(1), bytes: ByteCount::ZERO };
+                made_up.note(by, RecordBody::Bundle(record))
+            }
+        };
+        put(&log.store, &layout::log_note(12), last.clone()).await;
+        notes.push(last);
+        log.bundle_of(0, &notes).await;
+        // Honest writers go on behind it: their records are what everybody sees.
+        log.next = 13;
+        log.say(&writer(), backup(13)).await;
+        assert_eq!(check(&log).await, 0);
+        let read = log.read().await;
+        assert!(read.at(13).is_some(), "what an honest writer said is not hidden");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_a_stolen_key_has_made_up_is_not_taken_if_a_writer_remembers_the_other_one() {
+    let mut log = LongLog::with_records(12).await;
+    log.say(&samples::signer(), revocation(&pruner())).await;
+    let head = (12, log.prev.unwrap());
+    let mut made_up = log.clone();
+    (made_up.next, made_up.prev) = (12, Some(sha256(&log.notes(11, 11).await[0])));
+    let forged = made_up.note(&pruner(), RecordBody::Hold(samples::hold(1, "20261120T020003Z-00000001", None)));
+    made_up.goes_on_behind(&forged);
+    let record = BundleRecord { first: 0, last: 9, sha256: samples::digest(1), bytes: ByteCount::ZERO };
+    let last = made_up.note(&pruner(), RecordBody::Bundle(record));
+    let mut notes = log.notes(0, 11).await;
+    notes.extend([forged, last.clone()]);
+    put(&log.store, &layout::log_note(13), last).await;
+    log.bundle_of(0, &notes).await;
+    let signer = writer();
+    let text = serde_json::json!({
+        "v": 1, "kind": "head", "repo": samples::repository().to_string(), "region": "eu-1",
+        "writer": signer.name().as_str(), "log_seq": head.0, "log_sha256": head.1.to_string(),
+    });
+    let note = note::sign(&format!("{text}\n"), &[&signer]).unwrap();
+    put(&log.store, &StoredName::Head { writer: signer.name().clone() }.key(), note.into()).await;
+    assert_eq!(check(&log).await, 0);
+    assert!(log.read().await.trust().signers.signer(&pruner().verify_key()).unwrap().revoked.is_some());
+}
+
+#[tokio::test]
+async fn objects_that_are_no_records_lie_between_bundles() {
+    let mut log = LongLog::with_records(16).await;
+    put(&log.store, &layout::log_note(16), Bytes::from_static(b"junk")).await;
+    log.next = 17;
+    log.grow_to(45).await;
+    let log = bundle_all(&log).await;
+    // Ten and six before the junk, three times ten behind it.
+    assert_eq!(check(&log).await, 9 + 5 + 3 * 9);
+    let read = log.read().await;
+    assert_eq!(read.outside().iter().map(|outside| outside.seq).collect::<Vec<_>>(), [16]);
+}
+
+#[tokio::test]
+async fn a_log_that_was_set_back_or_forked_is_refused_whatever_its_bundles_say() {
+    let log = bundle_all(&LongLog::with_records(30).await).await;
+    let read = log.read().await;
+    let remembered = read.head();
+    let with_memory = || LogTrust { remembered, ..trust("eu-1") };
+    assert!(RegionLog::read(&*log.store, with_memory()).await.is_ok());
+    log.store.delete(&layout::log_note(read.head().unwrap().seq)).await.unwrap();
+    let refused = RegionLog::read(&*log.store, with_memory()).await.unwrap_err();
+    assert!(matches!(refused, LogError::RolledBack { .. }), "{refused}");
+    // Set back into the middle of a bundle: nothing behind the free place counts, as without bundles.
+    log.store.delete(&layout::log_note(15)).await.unwrap();
+    let now = log.read().await;
+    assert_eq!(now.places(), read_singly(&log.store).await.places());
+}
+
+/// Fails every request from a number on, once.
+struct Breaks {
+    left: std::sync::atomic::AtomicI64,
+    is_broken: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Hooks for Breaks {
+    async fn before(&self, _: Request<'_>) -> Step {
+        if self.left.fetch_sub(1, Ordering::SeqCst) <= 0 && self.is_broken.load(Ordering::SeqCst) {
+            return Step::Fail(StoreError::Transient { doing: "read".to_owned(), source: "reset".into() });
+        }
+        Step::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_reading_that_fails_goes_on_where_it_was() {
+    let log = bundle_all(&LongLog::with_records(200).await).await;
+    let whole = log.read().await;
+    for answered in 0..60 {
+        let breaks = Breaks { left: answered.into(), is_broken: AtomicBool::new(true) };
+        let store = WithHooks::new(Arc::clone(&log.store) as Arc<dyn Store>, breaks);
+        let mut reading = LogReading::new(RegionLog::unread(trust("eu-1"), LogLimits::default()));
+        let failed = reading.go_on(&store).await;
+        let before = reading.log().entries().len();
+        reading.go_on(&*log.store).await.unwrap();
+        assert_eq!(reading.log().entries(), whole.entries(), "after {answered} answers: {failed:?}, {before} records");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_is_given_up_again_and_again_comes_to_its_end() {
+    let log = bundle_all(&LongLog::with_records(400).await).await;
+    let whole = log.read().await;
+    let (store, requests) = far_away(Arc::clone(&log.store) as Arc<dyn Store>, Duration::from_millis(50));
+    let mut reading = LogReading::new(RegionLog::unread(trust("eu-1"), LogLimits::default()));
+    let mut given_up = 0;
+    while tokio::time::timeout(Duration::from_millis(320), reading.go_on(&*store)).await.is_err() {
+        given_up += 1;
+        assert!(given_up < 100, "it never comes to an end");
+    }
+    assert!(given_up > 2, "{given_up}");
+    assert_eq!(reading.log().entries(), whole.entries());
+    assert!(requests.load(Ordering::Relaxed) < 400);
+}

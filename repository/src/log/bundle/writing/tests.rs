@@ -1,0 +1,134 @@
+//! Tests of writing bundles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lifeboat_stores::{Hooks, MemoryStore, Operation, Request, Step, WithHooks};
+use lifeboat_vocabulary::SystemClock;
+
+use super::*;
+use crate::log::records::trust::CopyRecord;
+use crate::samples;
+use crate::samples::long_log::{LongLog, backup, pruner, put, writer};
+
+fn bundler(signer: &NoteSigner) -> BundleWriter<'_> {
+    BundleWriter::new(signer, &SystemClock, "test").with_records(10, 4)
+}
+
+async fn stored(store: &MemoryStore) -> Vec<(u64, u64)> {
+    let listed = store.list(layout::BUNDLES_PREFIX, None).await.unwrap().entries;
+    let places = listed.iter().map(|entry| match layout::parse(&entry.key) {
+        Some(StoredName::LogBundle { first, last, .. }) => (first, last),
+        other => panic!("{other:?}"),
+    });
+    places.collect()
+}
+
+#[tokio::test]
+async fn records_are_bundled_once_and_only_where_there_are_enough() {
+    let (long, signer) = (LongLog::with_records(33).await, pruner());
+    let mut log = long.read().await;
+    let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    assert_eq!(written, BundlesWritten { new: 3, again: 0 });
+    assert_eq!(stored(&long.store).await, [(0, 9), (10, 19), (20, 29)]);
+    assert_eq!(recorded(&log).count(), 3);
+    assert_eq!(log.entries().len(), 36);
+    let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    assert_eq!(written, BundlesWritten::default(), "six records are no bundle");
+    for entry in log.entries() {
+        assert!(!matches!(entry.record.body, RecordBody::Void { .. }), "{entry:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_may_not_say_so_writes_nothing() {
+    let (long, signer) = (LongLog::with_records(33).await, writer());
+    let mut log = long.read().await;
+    let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    assert_eq!(written, BundlesWritten::default());
+    assert_eq!((stored(&long.store).await, log.entries().len()), (Vec::new(), 33));
+    let root = samples::signer();
+    assert_eq!(bundler(&root).write_due(&*long.store, &mut log).await.unwrap().new, 3);
+}
+
+/// Fails the writing of records, or of bundles.
+struct FailPuts {
+    of: &'static str,
+    fails: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Hooks for FailPuts {
+    async fn before(&self, request: Request<'_>) -> Step {
+        let is_it = request.operation() == Operation::Put && request.key().ends_with(self.of);
+        if is_it && self.fails.load(Ordering::SeqCst) {
+            return Step::Fail(StoreError::Transient { doing: "write".to_owned(), source: "reset".into() });
+        }
+        Step::Pass
+    }
+}
+
+#[tokio::test]
+async fn a_crash_before_or_after_the_object_leaves_a_log_that_is_read_and_bundled_later() {
+    for (of, objects) in [(".bundle", 0), (".note", 1)] {
+        let (long, signer) = (LongLog::with_records(23).await, pruner());
+        let fails = FailPuts { of, fails: AtomicBool::new(true) };
+        let store = WithHooks::new(Arc::clone(&long.store) as Arc<dyn Store>, fails);
+        let mut log = long.read().await;
+        bundler(&signer).write_due(&store, &mut log).await.unwrap_err();
+        assert_eq!(stored(&long.store).await.len(), objects, "{of}");
+        let mut log = long.read().await;
+        assert_eq!(log.entries().len(), 23);
+        let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+        assert_eq!((written.new, written.again), (2, 0));
+        assert_eq!(stored(&long.store).await, [(0, 9), (10, 19)], "what the crash has left is used");
+        assert_eq!(recorded(&log).count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_gone_or_cut_is_written_again_without_another_record() {
+    let (long, signer) = (LongLog::with_records(33).await, pruner());
+    let mut log = long.read().await;
+    bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    let before = long.store.list(layout::BUNDLES_PREFIX, None).await.unwrap().entries;
+    long.store.delete(&before[0].key).await.unwrap();
+    long.store.delete(&before[1].key).await.unwrap();
+    put(&long.store, &before[1].key, Bytes::from_static(b"LBN1")).await;
+    let records = log.entries().len();
+    let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    assert_eq!(written, BundlesWritten { new: 0, again: 2 });
+    assert_eq!(log.entries().len(), records);
+    let after = long.store.list(layout::BUNDLES_PREFIX, None).await.unwrap().entries;
+    let sizes = |entries: &[lifeboat_stores::Entry]| {
+        entries.iter().map(|entry| (entry.key.clone(), entry.meta.size)).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&after), sizes(&before));
+}
+
+#[tokio::test]
+async fn a_record_that_is_not_what_was_read_is_not_bundled() {
+    let (long, signer) = (LongLog::with_records(12).await, pruner());
+    let mut log = long.read().await;
+    let mut other = long.clone();
+    (other.next, other.prev) = (5, log.at(4).map(|entry| entry.sha256));
+    let forged = other.note(&writer(), backup(99));
+    long.store.delete(&layout::log_note(5)).await.unwrap();
+    put(&long.store, &layout::log_note(5), forged).await;
+    let error = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap_err();
+    assert!(matches!(error, BundleWriteError::Log(LogError::Forked { seq: 5, .. })), "{error}");
+    assert_eq!(stored(&long.store).await, []);
+}
+
+#[tokio::test]
+async fn records_that_are_too_large_together_make_smaller_bundles() {
+    let (mut long, signer) = (LongLog::begun().await, pruner());
+    for _ in 0..20 {
+        let copy = CopyRecord { note: "x".repeat(900_000) };
+        long.say(&pruner(), RecordBody::Copy(copy)).await;
+    }
+    let mut log = long.read().await;
+    bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    assert_eq!(stored(&long.store).await, [(0, 9), (10, 18)]);
+    assert_eq!(long.read().await.entries(), log.entries());
+}

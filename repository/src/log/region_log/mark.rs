@@ -1,0 +1,52 @@
+//! Taking back what was read of a log, because it turned out not to belong there.
+
+use std::sync::Arc;
+
+use lifeboat_vocabulary::RegionName;
+
+use super::{LogTrust, RegionLog};
+use crate::log::outside::Outside;
+use crate::log::room::Room;
+use crate::log::signers::Signers;
+
+/// A log as it stood when less of it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    records: usize,
+    bytes: u64,
+    signers: Signers,
+    region: Option<RegionName>,
+    outside: Vec<Outside>,
+    next: u64,
+    room: Room,
+}
+
+impl RegionLog {
+    /// How it stands now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            records: self.entries.len(),
+            bytes: self.bytes,
+            signers: self.trust.signers.clone(),
+            region: self.trust.region.clone(),
+            outside: self.outside.clone(),
+            next: self.next,
+            room: self.room,
+        }
+    }
+
+    /// The same log, of which nothing was read.
+    pub(crate) fn unread_again(&self) -> Self {
+        let mut log = Self::unread(LogTrust::clone(&self.begun_with), self.limits);
+        log.strays.clone_from(&self.strays);
+        log.counting_on(Arc::clone(&self.looked_at))
+    }
+
+    /// Forgets what was read since.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        let Mark { records, bytes, signers, region, outside, next, room } = mark;
+        self.entries.truncate(records);
+        (self.trust.signers, self.trust.region) = (signers, region);
+        (self.bytes, self.outside, self.next, self.room) = (bytes, outside, next, room);
+    }
+}
