@@ -4,6 +4,7 @@
 pub(crate) mod agreement;
 pub(crate) mod audit_delivery;
 pub(crate) mod board;
+pub(crate) mod bundles;
 pub(crate) mod heal;
 pub(crate) mod parts;
 pub(crate) mod scrub;

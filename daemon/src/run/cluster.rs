@@ -149,6 +149,7 @@ async fn attempt(context: &TaskContext, common: &Common, cluster: &ClusterName) 
         Some(regions) => Arc::clone(regions),
         None => Arc::new(OpenRegions::open(&config, cluster).await?),
     };
+    regions.logs().keep_in(&directory);
     let clock = Arc::clone(&common.clock);
     let (book, _) = RegionBook::open(&directory, &regions, clock.now());
     let count = regions.len();
@@ -223,6 +224,10 @@ impl Tasks {
         }
         if has(Role::Scrub) {
             self.begin_care("scrub", care::scrub::scrub_task);
+        }
+        // Whoever deletes or heals may say that it has read a log; a key that may not writes none.
+        if has(Role::Prune) || has(Role::Heal) {
+            self.begin_care("bundles", care::bundles::bundles_task);
         }
         self.begin_survey();
         self.begin_tamper_watch();

@@ -5,17 +5,22 @@
 //! reads everything once; whoever gives up meanwhile costs nothing, because the next one goes on where he was.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use lifeboat_stores::Store;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
+use crate::log::bundle::kept::{self, KeepsLogs, Kept};
 use crate::log::bundle::reading::LogReading;
 use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
 use crate::log::region_store::RegionStore;
 use crate::log::room::LogLimits;
+
+/// So many records are read again after a restart, so that not each of them is written to the disk by itself.
+const UNKEPT_MAX: u64 = 32;
 
 /// What one program knows of the logs of one cluster. It holds each log once, however many ask for it, and a log's records
 /// take at most 1 GiB.
@@ -24,6 +29,8 @@ pub struct LogMemory {
     regions: Mutex<BTreeMap<RegionName, Region>>,
     /// Orders the calls of [`Self::read`], of all regions.
     calls: AtomicU64,
+    /// Where logs are kept over a restart; nowhere if it was not said.
+    kept: OnceLock<Arc<dyn KeepsLogs>>,
 }
 
 /// What is known of one region.
@@ -34,6 +41,8 @@ struct Region {
     forgotten: u64,
     turn: Arc<tokio::sync::Mutex<Turn>>,
     looked_at: Arc<AtomicU64>,
+    /// Whether what was kept over the last restart was asked for, or is not to be.
+    is_kept_used: bool,
 }
 
 /// What only one call at a time has in hand.
@@ -57,7 +66,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// What was read; the same as before if nothing is new.
     fn taken(&mut self) -> Arc<RegionLog> {
-        if self.log.differs_from(&self.known) {
+        if self.log.differs_from(&self.known) || self.log.unkept() != self.known.unkept() {
             self.known = Arc::new(self.log.clone());
         }
         Arc::clone(&self.known)
@@ -82,6 +91,13 @@ struct LastRead {
 }
 
 impl LogMemory {
+    /// From now on, what is read is kept there, and a first reading begins with what was kept. To be called once, before anything is read.
+    pub fn keep_in(&self, kept: Arc<dyn KeepsLogs>) {
+        if self.kept.set(kept).is_err() {
+            tracing::debug!("logs are kept already");
+        }
+    }
+
     /// The log of `region` as it is now: two requests if nothing is new (and no strange objects lie behind it), and all of it
     /// the first time. Calls at the same time share the requests. `trust` must be of the same repository and keys every time.
     ///
@@ -119,6 +135,7 @@ impl LogMemory {
                 let mut reading = Reading { memory: self, region: &region.name, forgotten, known, log };
                 reading.log.refresh(store).await?;
                 reading.log.compare_with(trust.remembered)?;
+                self.keep_on_disk(&region.name, &mut reading.log, UNKEPT_MAX).await;
                 reading.taken()
             }
             None => Arc::new(self.read_first(region, trust, first).await?),
@@ -137,13 +154,39 @@ impl LogMemory {
         if first.as_ref().is_some_and(|reading| !reading.log().trusts_like(trust)) {
             *first = None;
         }
-        let unread = || RegionLog::unread(trust.clone(), LogLimits::default()).counting_on(self.counter(region));
-        let reading = first.get_or_insert_with(|| LogReading::new(unread()));
+        let reading = match first {
+            Some(reading) => reading,
+            None => first.insert(LogReading::new(self.begin(region, &**store, trust).await?)),
+        };
         reading.go_on(&**store).await?;
-        let log = reading.log().clone();
+        let mut log = reading.log().clone();
         log.compare_with(trust.remembered)?;
+        self.keep_on_disk(region, &mut log, 0).await;
         *first = None;
         Ok(log)
+    }
+
+    /// What a first reading begins with: what was kept over the last restart, or nothing.
+    async fn begin(&self, region: &RegionName, store: &dyn Store, trust: &LogTrust) -> Result<RegionLog, LogError> {
+        let unread = || RegionLog::unread(trust.clone(), LogLimits::default()).counting_on(self.counter(region));
+        let Some(kept) = self.kept.get() else { return Ok(unread()) };
+        let is_used = self.regions.lock().entry(region.clone()).or_default().is_kept_used;
+        if !is_used {
+            let loaded = kept::load(&**kept, store, region, unread()).await?;
+            self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
+            if let Kept::Confirmed(log) = loaded {
+                return Ok(log.collecting());
+            }
+        }
+        kept.forget(region).await;
+        Ok(unread().collecting())
+    }
+
+    /// Keeps what was read, if it is more than a few records: a restart reads those again.
+    async fn keep_on_disk(&self, region: &RegionName, log: &mut RegionLog, few: u64) {
+        if let Some(kept) = self.kept.get().filter(|_| log.unkept() > few) {
+            kept.add(region, log.take_unkept()).await;
+        }
     }
 
     /// Counts what is read of a log, so that whoever waits can tell slow from stuck.
@@ -175,6 +218,7 @@ impl LogMemory {
     pub fn forget(&self, region: &RegionName) {
         if let Some(region) = self.regions.lock().get_mut(region) {
             region.known = None;
+            region.is_kept_used = true;
             region.forgotten += 1;
             // Nobody joins a request that began before.
             region.turn = Arc::default();

@@ -15,9 +15,10 @@ use crate::format::aead::sha256;
 use crate::format::ids::RepositoryId;
 use crate::format::layout::{self, StoredName};
 use crate::keys::signing::VerifyKey;
+use crate::log::bundle::unkept::Unkept;
 use crate::log::create_once::small_object;
 use crate::log::error::LogError;
-use crate::log::link::{Linked, LogEntry, LogHead, Place, Unlinked};
+use crate::log::link::{Linked, LogEntry, LogHead, Place, Signatures, Unlinked};
 use crate::log::note;
 use crate::log::outside::{Judged, OUTSIDE_MAX, Outside};
 use crate::log::records::record::RecordBody;
@@ -69,6 +70,8 @@ pub struct RegionLog {
     room: Room,
     /// Counts what was looked at, for whoever waits for it.
     looked_at: Arc<AtomicU64>,
+    /// The notes that are to be kept over a restart and are not yet; `None` if none are to be.
+    unkept: Option<Unkept>,
 }
 
 impl RegionLog {
@@ -77,7 +80,7 @@ impl RegionLog {
         let (entries, strays, outside) = Default::default();
         let begun_with = Arc::new(trust.clone());
         let (next, room, looked_at) = (0, Room::Left, Arc::default());
-        Self { begun_with, trust, entries, bytes: 0, limits, strays, outside, next, room, looked_at }
+        Self { begun_with, trust, entries, bytes: 0, limits, strays, outside, next, room, looked_at, unkept: None }
     }
 
     /// Counts there what is looked at from now on.
@@ -231,7 +234,7 @@ impl RegionLog {
         match self.place(seq).judge(&bytes) {
             Ok(linked) => match self.check_room(&linked, bytes.len()) {
                 Ok(()) => {
-                    self.push(linked, bytes.len());
+                    self.push(linked, &bytes);
                     Ok(None)
                 }
                 Err(full) => Ok(no_record(&full, Some(Box::new(linked.entry.signer)))),
@@ -249,7 +252,8 @@ impl RegionLog {
             RecordBody::Init(init) => Some(init.sysid),
             _ => None,
         });
-        Place { seq, prev, free, repository: *repository, sysid, region: region.as_ref(), signers }
+        let signatures = Signatures::Verified;
+        Place { seq, prev, free, repository: *repository, sysid, region: region.as_ref(), signers, signatures }
     }
 
     /// Whether a note that is to be written at the next place would be a record.
@@ -266,12 +270,15 @@ impl RegionLog {
         self.looked_at.fetch_add(1, Ordering::Relaxed);
         let linked = self.place(self.next).judge(bytes).map_err(|unlinked| *unlinked.error)?;
         self.check_room(&linked, bytes.len())?;
-        self.push(linked, bytes.len());
+        self.push(linked, bytes);
         self.next = self.places();
         Ok(())
     }
 
-    fn push(&mut self, linked: Linked, bytes: usize) {
+    fn push(&mut self, linked: Linked, note: &[u8]) {
+        if let Some(unkept) = &mut self.unkept {
+            unkept.add(linked.entry.record.link.seq, note);
+        }
         let Linked { entry, statement, .. } = linked;
         self.trust.region = Some(entry.record.link.region.clone());
         statement.iter().for_each(|statement| self.trust.signers.adopt(statement));
@@ -279,7 +286,7 @@ impl RegionLog {
             self.outside.remove(at);
         }
         self.entries.push(Arc::new(entry));
-        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.bytes = self.bytes.saturating_add(note.len() as u64);
     }
 
     fn check_room(&self, linked: &Linked, bytes: usize) -> Result<(), LogError> {
@@ -446,6 +453,7 @@ pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Fetched, LogErr
 }
 
 mod contents;
+mod kept;
 mod mark;
 
 #[cfg(test)]

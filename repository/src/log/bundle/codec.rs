@@ -130,6 +130,14 @@ impl Bundle {
         Ok(Self { first, content, notes })
     }
 
+    /// The places that an object says it has, first and last, without looking at more than its beginning.
+    #[must_use]
+    pub fn places_of(object: &[u8]) -> Option<(u64, u64)> {
+        let head = object.first_chunk::<HEAD_BYTES>().filter(|head| head.starts_with(MAGIC))?;
+        let (first, count) = (u64::from_le_bytes(number_at(head, 4)?), u32::from_le_bytes(number_at(head, 12)?));
+        Some((first, first.checked_add(u64::from(count.checked_sub(1)?))?))
+    }
+
     /// Place of the first note.
     #[must_use]
     pub fn first(&self) -> u64 {
@@ -195,6 +203,7 @@ mod tests {
         assert_eq!(object, expected);
         let bundle = Bundle::decode(&object).unwrap();
         assert_eq!((bundle.first(), bundle.last()), (7, 8));
+        assert_eq!((Bundle::places_of(&object), Bundle::places_of(&object[..20])), (Some((7, 8)), None));
         assert_eq!(bundle.notes().next_back(), Some(&b"bc"[..]));
     }
 

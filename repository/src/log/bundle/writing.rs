@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lifeboat_stores::{ObjectKey, ObjectMeta, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, Clock};
+use lifeboat_vocabulary::{ByteCount, Clock, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
@@ -45,8 +45,10 @@ pub struct BundleWriter<'a> {
 pub struct BundlesWritten {
     /// Bundles of records that lay in none.
     pub new: u64,
-    /// Bundles that were gone, or damaged.
+    /// Bundles that were gone, or cut.
     pub again: u64,
+    /// Bundles that are gone or cut, and could not be written again: a region may let nobody replace anything. Readers pass over them.
+    pub left: u64,
 }
 
 /// Why bundles could not be written. Nothing depends on them but time.
@@ -101,8 +103,14 @@ impl<'a> BundleWriter<'a> {
         }
         let listed = list(store).await?;
         for places in lost(log, &listed) {
-            self.write(store, log, places).await?;
-            written.again += 1;
+            match self.write(store, log, places).await {
+                Ok(()) => written.again += 1,
+                Err(BundleWriteError::Store { key, source }) => {
+                    tracing::debug!(%key, error = %error_chain(&source), "a bundle of the log is not written again");
+                    written.left += 1;
+                }
+                Err(error) => return Err(error),
+            }
         }
         for _ in 0..WRITTEN_MAX {
             let Some(places) = self.due(log) else { break };

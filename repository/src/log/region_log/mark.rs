@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lifeboat_vocabulary::RegionName;
 
 use super::{LogTrust, RegionLog};
+use crate::log::bundle::unkept::Unkept;
 use crate::log::outside::Outside;
 use crate::log::room::Room;
 use crate::log::signers::Signers;
@@ -19,12 +20,16 @@ pub(crate) struct Mark {
     outside: Vec<Outside>,
     next: u64,
     room: Room,
+    unkept: Option<Unkept>,
 }
 
 impl RegionLog {
     /// How it stands now.
-    pub(crate) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&mut self) -> Mark {
+        // Compressed, because many of them may be held at the same time.
+        self.unkept.iter_mut().for_each(Unkept::seal);
         Mark {
+            unkept: self.unkept.clone(),
             records: self.entries.len(),
             bytes: self.bytes,
             signers: self.trust.signers.clone(),
@@ -39,14 +44,16 @@ impl RegionLog {
     pub(crate) fn unread_again(&self) -> Self {
         let mut log = Self::unread(LogTrust::clone(&self.begun_with), self.limits);
         log.strays.clone_from(&self.strays);
-        log.counting_on(Arc::clone(&self.looked_at))
+        let log = log.counting_on(Arc::clone(&self.looked_at));
+        if self.unkept.is_some() { log.collecting() } else { log }
     }
 
     /// Forgets what was read since.
     pub(crate) fn rewind(&mut self, mark: Mark) {
-        let Mark { records, bytes, signers, region, outside, next, room } = mark;
+        let Mark { records, bytes, signers, region, outside, next, room, unkept } = mark;
         self.entries.truncate(records);
         (self.trust.signers, self.trust.region) = (signers, region);
         (self.bytes, self.outside, self.next, self.room) = (bytes, outside, next, room);
+        self.unkept = unkept;
     }
 }

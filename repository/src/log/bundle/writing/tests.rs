@@ -29,7 +29,7 @@ async fn records_are_bundled_once_and_only_where_there_are_enough() {
     let (long, signer) = (LongLog::with_records(33).await, pruner());
     let mut log = long.read().await;
     let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
-    assert_eq!(written, BundlesWritten { new: 3, again: 0 });
+    assert_eq!(written, BundlesWritten { new: 3, again: 0, left: 0 });
     assert_eq!(stored(&long.store).await, [(0, 9), (10, 19), (20, 29)]);
     assert_eq!(recorded(&log).count(), 3);
     assert_eq!(log.entries().len(), 36);
@@ -97,13 +97,30 @@ async fn a_bundle_that_is_gone_or_cut_is_written_again_without_another_record() 
     put(&long.store, &before[1].key, Bytes::from_static(b"LBN1")).await;
     let records = log.entries().len();
     let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
-    assert_eq!(written, BundlesWritten { new: 0, again: 2 });
+    assert_eq!(written, BundlesWritten { new: 0, again: 2, left: 0 });
     assert_eq!(log.entries().len(), records);
     let after = long.store.list(layout::BUNDLES_PREFIX, None).await.unwrap().entries;
     let sizes = |entries: &[lifeboat_stores::Entry]| {
         entries.iter().map(|entry| (entry.key.clone(), entry.meta.size)).collect::<Vec<_>>()
     };
     assert_eq!(sizes(&after), sizes(&before));
+    // Where nobody may replace anything, new ones are written all the same.
+    long.store.delete(&before[1].key).await.unwrap();
+    put(&long.store, &before[1].key, Bytes::from_static(b"LBN1")).await;
+    let refuse = |request: &Request<'_>| match request {
+        Request::Put { mode: PutMode::IfUnchanged(_), .. } => {
+            let (doing, advice) = ("write".to_owned(), "allow it".to_owned());
+            Step::Fail(StoreError::Misconfigured { doing, advice, source: "not allowed".into() })
+        }
+        _ => Step::Pass,
+    };
+    let store = WithHooks::new(Arc::clone(&long.store) as Arc<dyn Store>, refuse);
+    for number in 100..110 {
+        let draft = Draft { origin: Origin { wseq: number, ..samples::origin(0) }, body: backup(number) };
+        log.append(&*long.store, &samples::signer(), &draft).await.unwrap();
+    }
+    let written = bundler(&signer).write_due(&store, &mut log).await.unwrap();
+    assert_eq!(written, BundlesWritten { new: 1, again: 0, left: 1 });
 }
 
 #[tokio::test]
