@@ -23,6 +23,7 @@ use lifeboat_stores::{
 };
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::errln;
@@ -106,6 +107,18 @@ enum RegionNames {
     OfLogs,
 }
 
+async fn read_as_named(
+    settings: &RegionSettings,
+    cluster: &ClusterName,
+    pinned: Option<&VerifyKey>,
+    names: RegionNames,
+) -> anyhow::Result<(RegionStore, Descriptor, RegionLog)> {
+    let region = open_region(settings, cluster).await?;
+    let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
+    let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
+    Ok((region, descriptor, log))
+}
+
 impl Repository {
     /// Opens all regions and reads their histories. A region that cannot be read is a finding, not a failure.
     ///
@@ -136,11 +149,12 @@ impl Repository {
         pinned: Option<&VerifyKey>,
         names: RegionNames,
     ) -> anyhow::Result<Self> {
-        let answers = settings.iter().map(async |settings| {
-            let region = open_region(settings, &cluster).await?;
-            let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
-            let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
-            anyhow::Ok((region, descriptor, log))
+        // Each on a thread of its own: a log of years has a hundred thousand signatures to verify.
+        let answers = settings.iter().cloned().map(async |settings| {
+            let (cluster, pinned) = (cluster.clone(), pinned.copied());
+            let mut read = JoinSet::new();
+            read.spawn(async move { read_as_named(&settings, &cluster, pinned.as_ref(), names).await });
+            read.join_next().await.context("read the region")?.context("read the region")?
         });
         let answers = asked_at_once(settings, answers, &|text| errln!("{text}"));
         let mut regions = Vec::new();

@@ -115,7 +115,8 @@ impl BackupMaker for Maker {
         let key = wiring::signer(&config, &self.context.cluster)?.root();
         let key = &key;
         let reads = self.context.regions.stores().into_iter().map(|region| async move {
-            let read = timeout(ANSWER_PATIENCE, self.context.regions.logs().read(&region, key)).await;
+            let logs = self.context.regions.logs();
+            let read = logs.while_reading([&region.name], ANSWER_PATIENCE, logs.read(&region, key)).await;
             let answer = match read {
                 Ok(Ok((descriptor, log))) => {
                     RegionAnswer::Read { descriptor: Box::new(descriptor), log: Box::new(RegionLog::clone(&log)) }

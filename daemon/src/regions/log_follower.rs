@@ -1,10 +1,11 @@
 //! The one reader of the logs of a cluster's regions: whoever judges, backs up, ships or deletes gets them from here.
 //!
 //! A log is read whole once and afterwards only where it grew, so that a look costs the same after years; and each time it
-//! is confirmed that it still ends where it ended. What was read is published for those who only judge; who is about to
+//! is confirmed that it still ends where it ended. What was read is kept in the state directory, for the next start. What was read is published for those who only judge; who is about to
 //! write or to delete reads anew.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use lifeboat_vocabulary::{Clock, RegionName, SystemClock, UtcTime};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::regions::kept_logs::KeptLogs;
 
 /// A region that hangs is not current for longer.
 const CURRENT_FOR: Duration = Duration::from_secs(180);
@@ -50,6 +53,13 @@ enum Freshness {
     Outdated,
 }
 
+/// A region does not answer, or not with anything new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {} s", .patience.as_secs())]
+pub(crate) struct NoProgress {
+    patience: Duration,
+}
+
 /// A log as it was read last.
 #[derive(Clone, Debug)]
 pub(crate) struct FollowedLog {
@@ -67,6 +77,37 @@ impl Default for LogFollower {
 }
 
 impl LogFollower {
+    /// Keeps what is read in a cluster's folder of the state directory, and begins with what was kept there. To be called once,
+    /// before anything is read.
+    pub(crate) fn keep_in(&self, cluster: &Path) {
+        self.logs.keep_in(Arc::new(KeptLogs::in_directory(cluster)));
+    }
+
+    /// Counts what is read of the logs of these regions.
+    pub(crate) fn looked_at<'a>(&self, regions: impl IntoIterator<Item = &'a RegionName>) -> u64 {
+        regions.into_iter().map(|region| self.logs.looked_at(region)).fold(0, u64::wrapping_add)
+    }
+
+    /// Waits for what depends on the logs of these regions: for as long as reading them gets on, and `patience` longer. What was
+    /// read stays read, whoever gives up.
+    pub(crate) async fn while_reading<'a, T>(
+        &self,
+        regions: impl IntoIterator<Item = &'a RegionName> + Clone,
+        patience: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, NoProgress> {
+        let looked_at = || self.looked_at(regions.clone());
+        let mut work = std::pin::pin!(work);
+        let mut before = looked_at();
+        loop {
+            match tokio::time::timeout(patience, &mut work).await {
+                Ok(done) => return Ok(done),
+                Err(_) if looked_at() == before => return Err(NoProgress { patience }),
+                Err(_) => before = looked_at(),
+            }
+        }
+    }
+
     /// Reads and checks a region's descriptor and log, of a repository that `key` has signed.
     ///
     /// # Errors

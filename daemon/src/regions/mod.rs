@@ -5,6 +5,7 @@ pub(crate) mod broadcast;
 pub mod context;
 pub(crate) mod follow;
 pub(crate) mod judged_store;
+pub(crate) mod kept_logs;
 pub(crate) mod late_store;
 pub(crate) mod log_follower;
 pub(crate) mod memory;

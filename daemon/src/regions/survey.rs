@@ -19,7 +19,7 @@ use crate::regions::log_follower::FollowedLog;
 const SETTLING: Duration = Duration::from_millis(250);
 /// What depends on the time of day is summarised anew so often, whether or not the logs grew.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How long the first summary waits for regions that do not answer.
+/// How long the first summary waits for regions that do not answer, or whose logs are not read on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the survey works with.
@@ -39,11 +39,17 @@ pub(crate) async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::
     let follower = parts.context.regions.logs();
     let names = || parts.context.regions.iter().map(|region| &region.name);
     let mut changes = follower.changes();
-    let (begun, mut surveyed) = (Instant::now(), None);
+    let mut surveyed = None;
+    let (mut begun, mut looked_at) = (Instant::now(), 0);
     loop {
         context.progress.working("summarising the logs of the regions");
         changes.mark_unchanged();
         let logs = follower.latest();
+        // A long log that is read for the first time takes its time.
+        let read = follower.looked_at(names().filter(|name| !follower.has_tried(std::iter::once(*name))));
+        if std::mem::replace(&mut looked_at, read) != read {
+            begun = Instant::now();
+        }
         let heads: Vec<_> = logs.iter().map(|(name, followed)| (name.clone(), followed.log.head())).collect();
         let is_due = match &surveyed {
             // A part of the regions may lack what the others have.
@@ -63,7 +69,7 @@ pub(crate) async fn survey(context: TaskContext, parts: SurveyParts) -> anyhow::
         tokio::select! {
             () = context.stop.cancelled() => return Ok(()),
             () = changed => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(if surveyed.is_some() { PERIOD } else { PATIENCE / 4 }) => {}
         }
     }
 }

@@ -1,0 +1,301 @@
+//! The notes of the regions' logs that were read and verified, kept in the state directory, so that a restart reads only what is new.
+//!
+//! One file for each region, to which whole bundles are added: a length (4 bytes, little-endian), a SHA-256 (32 bytes) and the bundle.
+//! Everything in it can be read again from the region, and the repository judges it anew when it is loaded. So a disk that is full or
+//! broken costs time and nothing else, and nothing here is an error.
+//!
+//! CRASH SAFETY: what is added is written behind the last whole bundle and flushed. A crash leaves a whole bundle, or a part of one
+//! that its length or its SHA-256 shows: what stands before it counts, and the next addition overwrites it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::log::{Bundle, KeepsLogs};
+use lifeboat_vocabulary::{RegionName, error_chain};
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+
+use crate::base::state::{make_directory, open_own};
+
+/// The folder in a cluster's folder of the state directory.
+const FOLDER: &str = "logs";
+/// The largest file, in **bytes**: more than the notes of the longest log take.
+const FILE_MAX: u64 = 1 << 30;
+/// Length and SHA-256.
+const HEAD_BYTES: usize = 36;
+/// The longest bundle, in **bytes**.
+const BUNDLE_MAX: usize = 16 << 20;
+
+/// The kept logs of one cluster's regions.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptLogs {
+    directory: PathBuf,
+    /// Where each file goes on.
+    ends: Arc<Mutex<BTreeMap<RegionName, End>>>,
+}
+
+/// Where a file goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct End {
+    /// Its length up to the last whole bundle, in **bytes**.
+    length: u64,
+    /// The place of the next note.
+    next: u64,
+}
+
+impl KeptLogs {
+    /// In a cluster's folder of the state directory.
+    pub(crate) fn in_directory(cluster: &Path) -> Self {
+        Self { directory: cluster.join(FOLDER), ends: Arc::default() }
+    }
+
+    fn path(&self, region: &RegionName) -> PathBuf {
+        self.directory.join(format!("{region}.notes"))
+    }
+
+    fn load_now(&self, region: &RegionName) -> Vec<Bytes> {
+        let (bundles, end) = match read(&self.path(region)) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(%region, %error, "what was kept of the region's log cannot be read; the log is read again");
+                (Vec::new(), End::default())
+            }
+        };
+        self.ends.lock().insert(region.clone(), end);
+        bundles
+    }
+
+    fn add_now(&self, region: &RegionName, bundles: &[Bytes]) {
+        let mut ends = self.ends.lock();
+        let end = ends.entry(region.clone()).or_default();
+        let first = bundles.first().and_then(|bundle| Bundle::places_of(bundle)).map(|(first, _)| first);
+        if first == Some(0) {
+            *end = End::default();
+        }
+        // What was kept already, or does not follow it, is not kept twice.
+        if first != Some(end.next) {
+            return;
+        }
+        match append(&self.path(region), *end, bundles) {
+            Ok(new) => *end = new,
+            Err(error) => {
+                tracing::warn!(%region, %error, "the region's log is not kept on this machine; a restart reads it from the region");
+            }
+        }
+    }
+
+    fn forget_now(&self, region: &RegionName) {
+        self.ends.lock().insert(region.clone(), End::default());
+        match std::fs::remove_file(self.path(region)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // Found to be useless once more.
+                tracing::debug!(%region, %error, "what was kept of the region's log stays");
+            }
+            _ => {}
+        }
+    }
+
+    /// On a thread that may wait for the disk.
+    async fn in_background<R>(&self, work: impl FnOnce(&Self) -> R + Send + 'static) -> R
+    where
+        R: Default + Send + 'static,
+    {
+        let kept = self.clone();
+        tokio::task::spawn_blocking(move || work(&kept)).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %error_chain(&error), "a kept log was given up");
+            R::default()
+        })
+    }
+}
+
+#[async_trait]
+impl KeepsLogs for KeptLogs {
+    async fn load(&self, region: &RegionName) -> Vec<Bytes> {
+        let region = region.clone();
+        self.in_background(move |kept| kept.load_now(&region)).await
+    }
+
+    async fn add(&self, region: &RegionName, bundles: Vec<Bytes>) {
+        let region = region.clone();
+        self.in_background(move |kept| kept.add_now(&region, &bundles)).await;
+    }
+
+    async fn forget(&self, region: &RegionName) {
+        let region = region.clone();
+        self.in_background(move |kept| kept.forget_now(&region)).await;
+    }
+}
+
+/// The whole bundles of a file, and where it goes on.
+fn read(path: &Path) -> io::Result<(Vec<Bytes>, End)> {
+    let file = match open_own(path, OFlags::RDONLY) {
+        Ok(file) => File::from(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), End::default())),
+        Err(error) => return Err(error),
+    };
+    let mut file = io::BufReader::new(file.take(FILE_MAX));
+    let (mut bundles, mut end) = (Vec::new(), End::default());
+    while let Some((bundle, next)) = next_bundle(&mut file, end.next)? {
+        end.length = end.length.saturating_add((HEAD_BYTES + bundle.len()) as u64);
+        end.next = next;
+        bundles.push(bundle);
+    }
+    Ok((bundles, end))
+}
+
+/// The next bundle, which begins at place `first`, and the place behind it; `None` if none that is whole follows.
+fn next_bundle(file: &mut impl Read, first: u64) -> io::Result<Option<(Bytes, u64)>> {
+    let mut head = [0; HEAD_BYTES];
+    if !filled(file, &mut head)? {
+        return Ok(None);
+    }
+    let Some((length, digest)) = head.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > BUNDLE_MAX {
+        return Ok(None);
+    }
+    let mut bundle = vec![0; length];
+    if !filled(file, &mut bundle)? || sha256(&bundle).as_bytes() != digest {
+        return Ok(None);
+    }
+    let places = Bundle::places_of(&bundle).filter(|(found, _)| *found == first);
+    Ok(places.map(|(_, last)| (Bytes::from(bundle), last.saturating_add(1))))
+}
+
+/// Whether there was enough to fill the buffer.
+fn filled(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes bundles behind the last whole one. If it fails, what stands before them counts as before.
+fn append(path: &Path, mut end: End, bundles: &[Bytes]) -> io::Result<End> {
+    if let Some(directory) = path.parent() {
+        make_directory(directory)?;
+    }
+    let mut file = File::from(open_own(path, OFlags::RDWR | OFlags::CREATE)?);
+    let whole = end.length;
+    // What a crash has left there.
+    file.set_len(whole)?;
+    file.seek(SeekFrom::Start(whole))?;
+    let mut written = || -> io::Result<()> {
+        for bundle in bundles {
+            let length = u32::try_from(bundle.len()).map_err(io::Error::other)?;
+            let places = Bundle::places_of(bundle).ok_or_else(|| io::Error::other("no bundle"))?;
+            let bytes = (HEAD_BYTES as u64).saturating_add(u64::from(length));
+            if end.length.saturating_add(bytes) > FILE_MAX {
+                return Err(io::Error::other("the file would be larger than 1 GiB"));
+            }
+            file.write_all(&length.to_le_bytes())?;
+            file.write_all(sha256(bundle).as_bytes())?;
+            file.write_all(bundle)?;
+            (end.length, end.next) = (end.length.saturating_add(bytes), places.1.saturating_add(1));
+        }
+        file.sync_data()
+    };
+    match written() {
+        Ok(()) => Ok(end),
+        Err(error) => {
+            // The room on a full disk is given back.
+            if let Err(error) = file.set_len(whole) {
+                tracing::debug!(file = %path.display(), %error, "an unfinished addition stays until the next one");
+            }
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests damage files")]
+mod tests {
+    use super::*;
+
+    fn region() -> RegionName {
+        "eu".parse().unwrap()
+    }
+
+    fn bundle(first: u64, notes: usize) -> Bytes {
+        Bundle::encode(first, vec![&b"a note"[..]; notes]).unwrap().into()
+    }
+
+    async fn loaded(directory: &Path) -> Vec<Bytes> {
+        KeptLogs::in_directory(directory).load(&region()).await
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_is_loaded_after_a_restart_and_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(loaded(directory.path()).await.is_empty());
+        let kept = KeptLogs::in_directory(directory.path());
+        kept.add(&region(), vec![bundle(0, 3), bundle(3, 2)]).await;
+        kept.add(&region(), vec![bundle(5, 1)]).await;
+        let again = KeptLogs::in_directory(directory.path());
+        assert_eq!(again.load(&region()).await, [bundle(0, 3), bundle(3, 2), bundle(5, 1)]);
+        again.add(&region(), vec![bundle(6, 1)]).await;
+        assert_eq!(loaded(directory.path()).await.len(), 4);
+        again.add(&"other".parse().unwrap(), vec![bundle(0, 1)]).await;
+        again.add(&region(), vec![bundle(0, 1)]).await;
+        assert_eq!(loaded(directory.path()).await, [bundle(0, 1)], "it began anew");
+        again.forget(&region()).await;
+        assert!(loaded(directory.path()).await.is_empty());
+        assert_eq!(KeptLogs::in_directory(directory.path()).load(&"other".parse().unwrap()).await, [bundle(0, 1)]);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_follow_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptLogs::in_directory(directory.path());
+        kept.add(&region(), vec![bundle(4, 3)]).await;
+        assert!(loaded(directory.path()).await.is_empty());
+        kept.add(&region(), vec![bundle(0, 3)]).await;
+        for first in [1, 2, 4] {
+            kept.add(&region(), vec![bundle(first, 3)]).await;
+        }
+        kept.add(&region(), Vec::new()).await;
+        assert_eq!(loaded(directory.path()).await, [bundle(0, 3)]);
+    }
+
+    #[tokio::test]
+    async fn a_crash_or_damage_anywhere_leaves_whole_bundles_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptLogs::in_directory(directory.path());
+        kept.add(&region(), vec![bundle(0, 3), bundle(3, 2)]).await;
+        let path = kept.path(&region());
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let kept = KeptLogs::in_directory(directory.path());
+            let found = kept.load(&region()).await;
+            assert!(found.len() < 2 && found.iter().all(|found| *found == bundle(0, 3)), "cut at {length}");
+            let next = if found.is_empty() { bundle(0, 3) } else { bundle(3, 4) };
+            kept.add(&region(), vec![next.clone()]).await;
+            assert_eq!(loaded(directory.path()).await.last(), Some(&next), "cut at {length}");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            assert!(loaded(directory.path()).await.len() < 2, "byte {at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_takes_no_writes_stops_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(FOLDER), "a file where the folder would be").unwrap();
+        let kept = KeptLogs::in_directory(directory.path());
+        assert!(kept.load(&region()).await.is_empty());
+        kept.add(&region(), vec![bundle(0, 3)]).await;
+        kept.forget(&region()).await;
+        assert!(kept.load(&region()).await.is_empty());
+    }
+}
