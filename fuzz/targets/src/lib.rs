@@ -18,7 +18,7 @@ mod words;
 
 pub use crate::configuration::{config, connection, copied_config};
 pub use crate::keys::{keys, statement};
-pub use crate::log::{log, note, record};
+pub use crate::log::{bundle, log, note, record};
 pub use crate::postgres::{backup_label, backup_manifest, control_file, data_pages, history, protocol, tar, wal_scan};
 pub use crate::s3::s3_answer;
 pub use crate::sealed::{authenticated_object, index, object, pack_toc, packs_list, zstd};
@@ -39,10 +39,11 @@ pub struct Target {
 const KIB: usize = 1 << 10;
 
 /// All of them.
-pub const TARGETS: [Target; 28] = [
+pub const TARGETS: [Target; 29] = [
     Target { name: "authenticated_object", len_max: 4 * KIB, run: authenticated_object },
     Target { name: "backup_label", len_max: 4 * KIB, run: backup_label },
     Target { name: "backup_manifest", len_max: 8 * KIB, run: backup_manifest },
+    Target { name: "bundle", len_max: 8 * KIB, run: bundle },
     Target { name: "config", len_max: 16 * KIB, run: config },
     Target { name: "connection", len_max: 4 * KIB, run: connection },
     Target { name: "control_file", len_max: 4 * KIB, run: control_file },

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::records::{CopyRecord, Link, Record, RecordBody, SignerRecord};
 use lifeboat_repository::log::{
-    Descriptor, Draft, KeyStanding, LogEntry, LogTrust, RegionLog, RegionState, Role, Signers, Statement, note,
+    Bundle, Descriptor, Draft, KeyStanding, LogEntry, LogTrust, RegionLog, RegionState, Role, Signers, Statement, note,
 };
 use lifeboat_stores::{MemoryStore, ObjectKey};
 
@@ -51,6 +51,21 @@ pub fn record(data: &[u8]) {
             Ok(written) => assert_eq!(Record::parse(&written).ok(), Some(record)),
             Err(error) => assert!(matches!(record.body, RecordBody::Unknown { .. }), "{error}"),
         }
+    }
+}
+
+/// Many notes in one object: what is read is written as it was read, and what is put together is read back.
+pub fn bundle(data: &[u8]) {
+    if let Ok(read) = Bundle::decode(data) {
+        assert_eq!(Bundle::places_of(data), Some((read.first(), read.last())));
+        assert_eq!(read.last() - read.first() + 1, read.notes().count() as u64);
+        let written = Bundle::encode(read.first(), read.notes()).expect("what was read can be written");
+        assert_eq!(Bundle::decode(&written).ok(), Some(read));
+    }
+    let (first, notes) = (data.len() as u64, || data.chunks(97));
+    if let Ok(written) = Bundle::encode(first, notes()) {
+        let read = Bundle::decode(&written).expect("it was just written");
+        assert!(read.notes().eq(notes()) && read.first() == first);
     }
 }
 
@@ -106,6 +121,7 @@ pub fn log(data: &[u8]) {
     let honest: Vec<Arc<LogEntry>> = log.entries().to_vec();
     let mut input = Input(data);
     let mut seq = log.places();
+    let mut stored: Vec<Vec<u8>> = HONEST.objects.iter().map(|(_, note)| note.clone()).collect();
     let mut are_writers_only = true;
     for _ in 0..ADDED_MAX {
         if input.0.is_empty() {
@@ -115,6 +131,9 @@ pub fn log(data: &[u8]) {
         let added = Added::of(choice, input.take(length));
         seq += u64::from(choice >> 7);
         let Some(bytes) = added.note(&log, seq) else { continue };
+        if seq == stored.len() as u64 {
+            stored.push(bytes.clone());
+        }
         put(&store, &StoredName::LogNote { seq }.key(), bytes);
         are_writers_only &=
             matches!(added.by, None | Some(Party::Writer | Party::Stranger)) && added.what != What::Statement;
@@ -128,6 +147,14 @@ pub fn log(data: &[u8]) {
     let fresh = at_once(RegionLog::read(&store, trust())).expect("what comes behind a log hides none of it");
     assert_eq!(fresh.entries(), log.entries(), "who follows a log reads what a newcomer reads");
     assert_eq!(fresh.trust().signers, log.trust().signers);
+    // Whoever can create objects may put anything together.
+    if let Ok(bundle) = Bundle::encode(0, stored.iter().map(Vec::as_slice)) {
+        let (last, sha256) = (stored.len() as u64 - 1, lifeboat_repository::format::aead::sha256(&bundle));
+        put(&store, &StoredName::LogBundle { first: 0, last, sha256 }.key(), bundle);
+        let bundled = at_once(RegionLog::read(&store, trust())).expect("no bundle hides anything");
+        assert_eq!(bundled.entries(), log.entries(), "a bundle says nothing that the log does not say");
+        assert_eq!(bundled.trust().signers, log.trust().signers);
+    }
     let state = log.state(time("2027-01-01T00:00:00Z"));
     check_state(&log, &state);
     if are_writers_only {

@@ -10,7 +10,7 @@ use lifeboat_repository::format::ids::ObjectKind;
 use lifeboat_repository::format::seal::{FrameContent, seal_object};
 use lifeboat_repository::format::toc::PackFooter;
 use lifeboat_repository::log::records::Record;
-use lifeboat_repository::log::{Descriptor, Revocation, Role, Statement};
+use lifeboat_repository::log::{Bundle, Descriptor, Revocation, Role, Statement};
 use lifeboat_vocabulary::{Lsn, RecordMark, RelativePath, TimelineId};
 
 use crate::material::{Party, REPOSITORY, epoch_key, header, time};
@@ -95,6 +95,7 @@ fn records() -> Vec<(Party, String, String)> {
             "audit",
             r#""action":"pause","subject":"delete","reason":"moving the bucket","owner":"mia""#.to_owned(),
         ),
+        (Party::Pruner, "bundle", format!(r#""first":1,"last":3,"sha256":"{}","bytes":1048576"#, "0e".repeat(32))),
     ];
     let record = |(party, kind, body): (Party, &str, String)| {
         let text = format!("{}{body}}}", start(kind, party.key_name().as_str(), 9));
@@ -275,6 +276,7 @@ pub fn seeds() -> Vec<Seed> {
     statements().iter().for_each(|(_, text)| writeln!(both, "{text}").expect("a text takes all"));
     add("statement", "all", both.as_bytes());
     log_programs().iter().for_each(|(name, program)| add("log", name, program));
+    add("bundle", "two-notes", &Bundle::encode(7, [&b"a"[..], b"bc"]).expect("they are small"));
     heads().iter().for_each(|(name, head)| add("head", name, head));
     wal_objects().iter().for_each(|(name, object)| add("wal_object", name, object));
     let lease = r#"{"v":1,"instance":"0707070707070707","cluster":"main","since":"2026-11-20T00:00:00Z","ttl_seconds":60,"nonce":"01"}"#;
