@@ -169,3 +169,69 @@ async fn an_emptied_region_is_no_log_that_wal_can_go_on_in() {
     let refused = follower.read_log_even_if_changed(&a, &trust).await.unwrap_err();
     assert!(matches!(*refused, LogError::RolledBack { .. }), "{refused:?}");
 }
+
+/// A store that takes so long for each request.
+struct Slow(Duration);
+
+#[async_trait::async_trait]
+impl Hooks for Slow {
+    async fn before(&self, _: Request<'_>) -> Step {
+        tokio::time::sleep(self.0).await;
+        Step::Pass
+    }
+}
+
+async fn with_many_backups() -> (Regions, LogTrust) {
+    let mut regions = Regions::new(&["a"]).await;
+    for number in 0..60 {
+        let time = format!("2026-11-20T02:{number:02}:00Z");
+        regions.append("a", &time, RecordBody::Backup(Box::new(backup(&time, 1)))).await;
+    }
+    let trust = trust(&regions, "a");
+    (regions, trust)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_read_on_is_waited_for_and_one_that_hangs_is_not() {
+    let (regions, trust) = with_many_backups().await;
+    let mut slow = regions.stores[0].clone();
+    slow.store = Arc::new(WithHooks::new(Arc::clone(&slow.store), Slow(Duration::from_secs(1))));
+    let (follower, begun, patience) = (LogFollower::default(), Instant::now(), Duration::from_secs(5));
+    let read = follower.while_reading([&slow.name], patience, follower.read_log(&slow, &trust)).await;
+    assert_eq!(read.unwrap().unwrap().entries().len(), 61);
+    assert!(begun.elapsed() > patience, "{:?}", begun.elapsed());
+
+    let mut hung = regions.stores[0].clone();
+    hung.store = Arc::new(WithHooks::new(Arc::clone(&hung.store), Slow(Duration::from_secs(3600))));
+    let (follower, begun) = (LogFollower::default(), Instant::now());
+    let read = follower.while_reading([&hung.name], patience, follower.read_log(&hung, &trust)).await;
+    assert_eq!(read.unwrap_err().to_string(), "no answer within 5 s");
+    assert_eq!(begun.elapsed(), patience);
+    // What hung is asked again by the next one, who gets an answer.
+    assert!(follower.read_log(&regions.stores[0], &trust).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_was_read_is_kept_over_a_restart_in_the_state_directory() {
+    let (mut regions, trust) = with_many_backups().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (mut a, metrics) = (regions.stores[0].clone(), Arc::<Metrics>::default());
+    a.store = Arc::new(WithMetrics::new(Arc::clone(&a.store), Arc::clone(&metrics), Arc::new(SystemClock)));
+    let gets = || metrics.snapshot().of(Operation::Get).requests;
+    let restarted = || {
+        let follower = LogFollower::default();
+        follower.keep_in(directory.path());
+        follower
+    };
+    restarted().read_log(&a, &trust).await.unwrap();
+    assert!(gets() >= 61);
+    add(&mut regions, "a", 25).await;
+    let before = gets();
+    let log = restarted().read_log(&a, &trust).await.unwrap();
+    assert_eq!(log.entries(), regions.logs[&a.name].entries());
+    assert_eq!(gets() - before, 2, "its end, and the new record");
+    // Another log under the same name: what was kept is of no use.
+    let other = Regions::new(&["a"]).await;
+    let read = restarted().read_log(&other.stores[0], &self::trust(&other, "a")).await.unwrap();
+    assert_eq!(read.entries(), other.logs[&a.name].entries());
+}

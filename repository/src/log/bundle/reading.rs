@@ -17,13 +17,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join3;
 use lifeboat_stores::{ByteRange, ObjectKey, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, error_chain};
+use lifeboat_vocabulary::{ByteCount, Sha256Digest, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
 use crate::log::bundle::codec::{BUNDLE_OBJECT_MAX, Bundle};
 use crate::log::bundle::listed::{ListedBundle, ListedBundles};
 use crate::log::error::LogError;
+use crate::log::outside::Outside;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::{Fetched, LogTrust, Mark, RegionLog, fetch};
 use crate::log::room::LogLimits;
@@ -273,8 +274,13 @@ impl LogReading {
     async fn is_doubtful(&self, store: &dyn Store) -> Result<bool, LogError> {
         let signers = &self.log.trust().signers;
         let in_force = signers.not_revoked();
-        let signed = self.log.outside().iter().filter_map(|outside| outside.signed_by.as_deref());
-        if signed.into_iter().any(|key| in_force.contains(key)) {
+        let is_signed = |outside: &&Outside| outside.signed_by.as_deref().is_some_and(|key| in_force.contains(key));
+        if let Some(Outside { seq, why, .. }) = self.log.outside().iter().find(is_signed) {
+            tracing::warn!(
+                seq,
+                why,
+                "the log is read record by record, because a key in force has signed an object that is no record"
+            );
             return Ok(true);
         }
         let ends = match signed_ends(store, self.log.trust()).await {
@@ -285,8 +291,16 @@ impl LogReading {
                 return Ok(false);
             }
         };
-        let differs = |(seq, sha256)| self.log.at(seq).is_some_and(|entry| entry.sha256 != sha256);
-        Ok(ends.into_iter().any(differs))
+        let differs =
+            |(seq, sha256): &(u64, Sha256Digest)| self.log.at(*seq).is_some_and(|entry| entry.sha256 != *sha256);
+        let other = ends.into_iter().find(differs);
+        if let Some((seq, _)) = other {
+            tracing::warn!(
+                seq,
+                "the log is read record by record, because a writer has signed another record than its bundles have"
+            );
+        }
+        Ok(other.is_some())
     }
 }
 

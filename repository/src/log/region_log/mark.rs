@@ -6,7 +6,6 @@ use lifeboat_vocabulary::RegionName;
 
 use super::{LogTrust, RegionLog};
 use crate::log::bundle::unkept::Unkept;
-use crate::log::outside::Outside;
 use crate::log::room::Room;
 use crate::log::signers::Signers;
 
@@ -17,7 +16,6 @@ pub(crate) struct Mark {
     bytes: u64,
     signers: Signers,
     region: Option<RegionName>,
-    outside: Vec<Outside>,
     next: u64,
     room: Room,
     unkept: Option<Unkept>,
@@ -34,7 +32,6 @@ impl RegionLog {
             bytes: self.bytes,
             signers: self.trust.signers.clone(),
             region: self.trust.region.clone(),
-            outside: self.outside.clone(),
             next: self.next,
             room: self.room,
         }
@@ -50,10 +47,12 @@ impl RegionLog {
 
     /// Forgets what was read since.
     pub(crate) fn rewind(&mut self, mark: Mark) {
-        let Mark { records, bytes, signers, region, outside, next, room, unkept } = mark;
+        let Mark { records, bytes, signers, region, next, room, unkept } = mark;
         self.entries.truncate(records);
         (self.trust.signers, self.trust.region) = (signers, region);
-        (self.bytes, self.outside, self.next, self.room) = (bytes, outside, next, room);
+        (self.bytes, self.next, self.room) = (bytes, next, room);
+        // Objects are judged in the order of their places: those before the next one are the same, and all others are looked at again.
+        self.outside.retain(|outside| outside.seq < next);
         self.unkept = unkept;
     }
 }

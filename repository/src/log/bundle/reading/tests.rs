@@ -11,6 +11,7 @@ use super::*;
 use crate::log::bundle::writing::BundleWriter;
 use crate::log::note;
 use crate::log::records::bundle::BundleRecord;
+use crate::log::records::care::AuditRecord;
 use crate::samples;
 use crate::samples::long_log::{LongLog, backup, far_away, pruner, put, revocation, writer};
 use crate::samples::wal::trust;
@@ -139,61 +140,79 @@ async fn a_bundle_counts_only_if_a_record_says_so_whose_key_may() {
     assert_eq!(check(&log).await, 9);
 }
 
+/// An audit record whose note has so many bytes.
+fn audit_of_size(log: &mut LongLog, by: &note::NoteSigner, size: usize) -> Bytes {
+    let audit = |reason: usize, owner: usize| {
+        let (reason, owner) = ("x".repeat(reason), "y".repeat(owner));
+        RecordBody::Audit(AuditRecord { action: "pause".to_owned(), subject: None, reason, owner, expires: None })
+    };
+    let more = size - log.clone().note(by, audit(1, 1)).len();
+    let reason = more.min(499);
+    let note = log.note(by, audit(1 + reason, 1 + more - reason));
+    assert_eq!(note.len(), size);
+    note
+}
+
+/// A history that nobody has stored: another record at place `at`, where the log ends, and one behind it, which lies at the next place
+/// and follows nothing; with a bundle of both and everything before them. Returns it, to be gone on with.
+async fn made_up(log: &LongLog, at: u64, by: &note::NoteSigner) -> LongLog {
+    let mut made_up = log.clone();
+    (made_up.next, made_up.prev) = (at, Some(sha256(&log.notes(at - 1, at - 1).await[0])));
+    let mut notes = log.notes(0, at - 1).await;
+    // As large as what lies there.
+    for size in [log.notes(at, at).await[0].len(), 700] {
+        let note = audit_of_size(&mut made_up, by, size);
+        made_up.goes_on_behind(&note);
+        notes.push(note);
+    }
+    put(&log.store, &layout::log_note(at + 1), notes[notes.len() - 1].clone()).await;
+    made_up.bundle_of(0, &notes).await;
+    made_up
+}
+
+fn says_so() -> RecordBody {
+    let (sha256, bytes) = (samples::digest(1), ByteCount::ZERO);
+    RecordBody::Bundle(BundleRecord { first: 0, last: 9, sha256, bytes })
+}
+
 #[tokio::test]
-async fn a_history_that_a_writer_has_made_up_in_a_bundle_is_not_taken() {
-    for says_so in [None, Some(writer()), Some(pruner())] {
-        let mut log = LongLog::with_records(12).await;
-        // What nobody has stored: another record at the last place, and one that follows it and lies at the next place.
-        let mut made_up = log.clone();
-        made_up.next -= 1;
-        made_up.prev = Some(sha256(&log.notes(10, 10).await[0]));
-        let forged = made_up.note(&writer(), backup(777));
-        made_up.goes_on_behind(&forged);
-        let mut notes = log.notes(0, 10).await;
-        notes.push(forged);
-        let last = match &says_so {
-            None => made_up.note(&writer(), backup(778)),
-            Some(by) => {
-                let record = BundleRecord { first: 0, last: 9, sha256: samples::digest(1), bytes: ByteCount::ZERO };
-                made_up.note(by, RecordBody::Bundle(record))
-            }
-        };
-        put(&log.store, &layout::log_note(12), last.clone()).await;
-        notes.push(last);
-        log.bundle_of(0, &notes).await;
+async fn a_history_that_somebody_has_made_up_in_a_bundle_is_not_taken() {
+    for by in [None, Some(writer()), Some(pruner())] {
+        let mut log = LongLog::with_records(11).await;
+        let last = audit_of_size(&mut log, &writer(), 600);
+        put(&log.store, &layout::log_note(11), last.clone()).await;
+        log.goes_on_behind(&last);
+        let mut other = made_up(&log, 11, &writer()).await;
+        if let Some(by) = &by {
+            other.say(by, says_so()).await;
+        }
         // Honest writers go on behind it: their records are what everybody sees.
-        log.next = 13;
+        log.next = other.next;
         log.say(&writer(), backup(13)).await;
-        assert_eq!(check(&log).await, 0);
-        let read = log.read().await;
-        assert!(read.at(13).is_some(), "what an honest writer said is not hidden");
+        assert_eq!(check(&log).await, 0, "{:?}", by.map(|by| by.name().clone()));
+        assert!(log.read().await.at(log.next - 1).is_some(), "what an honest writer said is not hidden");
     }
 }
 
 #[tokio::test]
-async fn a_history_that_a_stolen_key_has_made_up_is_not_taken_if_a_writer_remembers_the_other_one() {
+async fn a_history_that_a_stolen_key_has_made_up_is_not_taken_if_a_writer_has_signed_the_other_one() {
     let mut log = LongLog::with_records(12).await;
     log.say(&samples::signer(), revocation(&pruner())).await;
-    let head = (12, log.prev.unwrap());
-    let mut made_up = log.clone();
-    (made_up.next, made_up.prev) = (12, Some(sha256(&log.notes(11, 11).await[0])));
-    let forged = made_up.note(&pruner(), RecordBody::Hold(samples::hold(1, "20261120T020003Z-00000001", None)));
-    made_up.goes_on_behind(&forged);
-    let record = BundleRecord { first: 0, last: 9, sha256: samples::digest(1), bytes: ByteCount::ZERO };
-    let last = made_up.note(&pruner(), RecordBody::Bundle(record));
-    let mut notes = log.notes(0, 11).await;
-    notes.extend([forged, last.clone()]);
-    put(&log.store, &layout::log_note(13), last).await;
-    log.bundle_of(0, &notes).await;
+    let (seq, sha256) = (12, log.prev.unwrap());
+    // Without the revocation, and at the very end of the log.
+    made_up(&log, 12, &pruner()).await.say(&pruner(), says_so()).await;
+    let is_revoked =
+        async || log.read().await.trust().signers.signer(&pruner().verify_key()).unwrap().revoked.is_some();
+    assert!(!is_revoked().await, "nobody has signed anything else: see the decision");
     let signer = writer();
-    let text = serde_json::json!({
+    let head = serde_json::json!({
         "v": 1, "kind": "head", "repo": samples::repository().to_string(), "region": "eu-1",
-        "writer": signer.name().as_str(), "log_seq": head.0, "log_sha256": head.1.to_string(),
+        "writer": signer.name().as_str(), "log_seq": seq, "log_sha256": sha256.to_string(),
     });
-    let note = note::sign(&format!("{text}\n"), &[&signer]).unwrap();
-    put(&log.store, &StoredName::Head { writer: signer.name().clone() }.key(), note.into()).await;
+    let head = note::sign(&format!("{head}\n"), &[&signer]).unwrap();
+    put(&log.store, &StoredName::Head { writer: signer.name().clone() }.key(), head.into()).await;
     assert_eq!(check(&log).await, 0);
-    assert!(log.read().await.trust().signers.signer(&pruner().verify_key()).unwrap().revoked.is_some());
+    assert!(is_revoked().await);
 }
 
 #[tokio::test]
