@@ -22,6 +22,7 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// None: what fails is tried again, and costs readers time and nothing else.
 pub(crate) async fn bundles_task(context: TaskContext, parts: CareParts) -> anyhow::Result<()> {
     let mut pause = FIRST_AFTER;
+    let mut turn = 0_usize;
     loop {
         context.progress.waiting("records that can be put together");
         tokio::select! {
@@ -39,14 +40,15 @@ pub(crate) async fn bundles_task(context: TaskContext, parts: CareParts) -> anyh
         tokio::select! {
             // A crash anywhere in it leaves what the next round uses.
             () = context.stop.cancelled() => return Ok(()),
-            _ = join_all(stores.iter().map(|region| bundle(&parts, region))) => {}
+            _ = join_all(stores.iter().map(|region| bundle(&parts, region, turn))) => {}
         }
+        turn = turn.wrapping_add(1);
     }
 }
 
-async fn bundle(parts: &CareParts, region: &RegionStore) {
+async fn bundle(parts: &CareParts, region: &RegionStore, turn: usize) {
     let cluster = &parts.cluster.name;
-    match write(parts, region).await {
+    match write(parts, region, turn).await {
         Ok(BundlesWritten { new: 0, again: 0, left: 0 }) => {}
         Ok(BundlesWritten { new, again, left }) => {
             tracing::info!(%cluster, region = %region.name, new, again, left, "records of the log were put together");
@@ -58,7 +60,8 @@ async fn bundle(parts: &CareParts, region: &RegionStore) {
     }
 }
 
-async fn write(parts: &CareParts, region: &RegionStore) -> anyhow::Result<BundlesWritten> {
+/// Writes what is due, and reads one bundle back: in some days it has been every one's turn.
+async fn write(parts: &CareParts, region: &RegionStore, turn: usize) -> anyhow::Result<BundlesWritten> {
     let (logs, signer) = (parts.context.regions.logs(), &parts.context.signer);
     let (_, log) = logs.read(region, &signer.root()).await?;
     let mut log = RegionLog::clone(&log);
@@ -68,7 +71,8 @@ async fn write(parts: &CareParts, region: &RegionStore) -> anyhow::Result<Bundle
     if let Err(error) = logs.read(region, &signer.root()).await {
         tracing::debug!(region = %region.name, error = %error_chain(&*error), "the log is not read again");
     }
-    Ok(written?)
+    let (written, checked) = (written?, writer.check_one(&*region.store, &mut log, turn).await?);
+    Ok(BundlesWritten { again: written.again.saturating_add(checked.again), ..written })
 }
 
 #[cfg(test)]

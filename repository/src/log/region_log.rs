@@ -25,8 +25,6 @@ use crate::log::records::record::RecordBody;
 use crate::log::room::{LogLimits, Room};
 use crate::log::signers::Signers;
 
-pub(crate) use self::mark::Mark;
-
 /// Records that are fetched at the same time.
 const FETCHES: usize = 16;
 /// So many new records are asked for one by one, because there are seldom more; then what is new is listed.
@@ -454,7 +452,7 @@ pub(crate) async fn fetch(store: &dyn Store, seq: u64) -> Result<Fetched, LogErr
 
 mod contents;
 mod kept;
-mod mark;
+pub(crate) mod mark;
 
 #[cfg(test)]
 mod outside_tests;

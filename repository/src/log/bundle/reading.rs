@@ -26,7 +26,8 @@ use crate::log::bundle::listed::{ListedBundle, ListedBundles};
 use crate::log::error::LogError;
 use crate::log::outside::Outside;
 use crate::log::records::record::RecordBody;
-use crate::log::region_log::{Fetched, LogTrust, Mark, RegionLog, fetch};
+use crate::log::region_log::mark::Mark;
+use crate::log::region_log::{Fetched, LogTrust, RegionLog, fetch};
 use crate::log::room::LogLimits;
 use crate::log::witness::signed_ends;
 

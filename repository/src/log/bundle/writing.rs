@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use lifeboat_stores::{ObjectKey, ObjectMeta, PutMode, SealedBody, Store, StoreError};
+use lifeboat_stores::{ByteRange, ObjectKey, ObjectMeta, PutMode, SealedBody, Store, StoreError};
 use lifeboat_vocabulary::{ByteCount, Clock, error_chain};
 
 use crate::format::aead::sha256;
@@ -117,6 +117,32 @@ impl<'a> BundleWriter<'a> {
             self.write(store, log, places).await?;
             written.new += 1;
         }
+        Ok(written)
+    }
+
+    /// Reads one bundle back, another one in each `turn`, and writes it again if it is not what its record says.
+    ///
+    /// # Errors
+    /// [`BundleWriteError`], by meaning.
+    pub async fn check_one(
+        &self,
+        store: &dyn Store,
+        log: &mut RegionLog,
+        turn: usize,
+    ) -> Result<BundlesWritten, BundleWriteError> {
+        let mut written = BundlesWritten::default();
+        let count = recorded(log).count();
+        let record = turn.checked_rem(count).and_then(|number| recorded(log).nth(number).copied());
+        let Some(record) = record.filter(|_| self.may_write(log)) else { return Ok(written) };
+        let key = key_of(&record);
+        match store.get(&key, ByteRange::WholeUpTo(record.bytes)).await {
+            Ok(object) if sha256(&object) == record.sha256 => return Ok(written),
+            // What is gone is seen in the listing; what is larger is none.
+            Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Unsupported { .. }) => {}
+            Err(source) => return Err(BundleWriteError::Store { key, source }),
+        }
+        self.write(store, log, record.first..=record.last).await?;
+        written.again = 1;
         Ok(written)
     }
 

@@ -124,6 +124,29 @@ async fn a_bundle_that_is_gone_or_cut_is_written_again_without_another_record() 
 }
 
 #[tokio::test]
+async fn a_bundle_that_is_damaged_within_is_found_when_its_turn_comes() {
+    let (long, signer) = (LongLog::with_records(33).await, pruner());
+    let mut log = long.read().await;
+    bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    let second = long.store.list(layout::BUNDLES_PREFIX, None).await.unwrap().entries.swap_remove(1);
+    let whole = ByteRange::WholeUpTo(second.meta.size);
+    let mut object = long.store.get(&second.key, whole).await.unwrap().to_vec();
+    *object.last_mut().unwrap() ^= 1;
+    long.store.delete(&second.key).await.unwrap();
+    put(&long.store, &second.key, object.into()).await;
+    let written = bundler(&signer).write_due(&*long.store, &mut log).await.unwrap();
+    assert_eq!(written, BundlesWritten::default(), "names and sizes are right");
+    let mut again = Vec::new();
+    for turn in 0..6 {
+        again.push(bundler(&signer).check_one(&*long.store, &mut log, turn).await.unwrap().again);
+    }
+    assert_eq!(again, [0, 1, 0, 0, 0, 0]);
+    assert_eq!(log.entries().len(), 36, "it has its record");
+    let mut empty = LongLog::begun().await.read().await;
+    assert_eq!(bundler(&signer).check_one(&*long.store, &mut empty, 7).await.unwrap(), BundlesWritten::default());
+}
+
+#[tokio::test]
 async fn a_record_that_is_not_what_was_read_is_not_bundled() {
     let (long, signer) = (LongLog::with_records(12).await, pruner());
     let mut log = long.read().await;
