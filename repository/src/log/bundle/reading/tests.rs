@@ -282,7 +282,7 @@ async fn a_reading_that_is_given_up_again_and_again_comes_to_its_end() {
     let (store, requests) = far_away(Arc::clone(&log.store) as Arc<dyn Store>, Duration::from_millis(50));
     let mut reading = LogReading::new(RegionLog::unread(trust("eu-1"), LogLimits::default()));
     let mut given_up = 0;
-    while tokio::time::timeout(Duration::from_millis(320), reading.go_on(&*store)).await.is_err() {
+    while tokio::time::timeout(Duration::from_millis(220), reading.go_on(&*store)).await.is_err() {
         given_up += 1;
         assert!(given_up < 100, "it never comes to an end");
     }
