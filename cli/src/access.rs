@@ -150,8 +150,8 @@ impl Repository {
         names: RegionNames,
     ) -> anyhow::Result<Self> {
         // Each on a thread of its own: a log of years has a hundred thousand signatures to verify.
-        let answers = settings.iter().cloned().map(async |settings| {
-            let (cluster, pinned) = (cluster.clone(), pinned.copied());
+        let answers = settings.iter().map(async |settings| {
+            let (settings, cluster, pinned) = (settings.clone(), cluster.clone(), pinned.copied());
             let mut read = JoinSet::new();
             read.spawn(async move { read_as_named(&settings, &cluster, pinned.as_ref(), names).await });
             read.join_next().await.context("read the region")?.context("read the region")?
