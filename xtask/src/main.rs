@@ -9,6 +9,7 @@ mod package;
 mod scene;
 mod steps;
 mod test;
+mod test_programs;
 mod timings;
 mod tools;
 mod torture;

@@ -9,11 +9,15 @@ use lifeboat_vocabulary::counted;
 
 use crate::package::trial;
 use crate::steps::{self, Steps, shown};
+use crate::test_programs::{self, TestProgram};
 use crate::torture::{backups, wal};
 use crate::{house, tools};
 
 /// Oldest, and newest two: before and after each change of the replication protocol, beside the system's own.
 const SHORT_VERSIONS: &str = "13,17,18";
+
+/// More programs with servers of their own at once would fill a large machine, and gain little.
+const PROGRAMS_AT_A_TIME: usize = 4;
 
 /// How to test.
 #[derive(Debug, Args)]
@@ -60,8 +64,18 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         true => quiet(advisories),
         false => Ok("not checked: cargo-deny is not installed".to_owned()),
     });
-    let tests = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    steps.step("tests", &shown(&tests), || run_tests(tests));
+    let mut built = Vec::new();
+    let mut tests = cargo(&["test", "--workspace"]);
+    steps.step("test programs", &format!("{} --no-run", shown(&tests)), || {
+        built = test_programs::build(&mut tests)?;
+        Ok(counted(built.len() as u64, "program", "programs"))
+    });
+    let at_a_time = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get).min(PROGRAMS_AT_A_TIME);
+    let majors: Vec<(&str, &str)> = args.pg.as_deref().map(|majors| ("LIFEBOAT_TEST_PG", majors)).into_iter().collect();
+    let doing = format!("what `{}` runs, {at_a_time} programs at a time", shown(&cargo(&["test", "--workspace"])));
+    steps.step("tests", &doing, || run_programs(built, at_a_time, &majors));
+    let documentation = cargo(&["test", "--workspace", "--doc"]);
+    steps.step("doc tests", &shown(&documentation), || run_tests(documentation));
     if args.pg.is_none() {
         // The whole walk once with every version that has a way of its own; the same programs, no rebuild.
         let mut versions = cargo(&["test", "--workspace", "--test", "end_to_end", "is_restored"]);
@@ -101,6 +115,24 @@ impl Tally {
     }
 }
 
+impl Tally {
+    fn verdict(&self) -> Result<String> {
+        if self.ignored > 0 || self.passed == 0 {
+            bail!("skipped: {}; {} passed; a test that does not run proves nothing", tests(self.ignored), self.passed);
+        }
+        Ok(format!("{} passed, none skipped", tests(self.passed)))
+    }
+}
+
+fn run_programs(programs: Vec<TestProgram>, at_a_time: usize, environment: &[(&str, &str)]) -> Result<String> {
+    let mut tally = Tally::default();
+    let ended = test_programs::run(programs, at_a_time, environment, &mut |line| tally.add(line));
+    if let Err(failed) = ended {
+        bail!("{} failed, {} passed: {failed:#}", tests(tally.failed), tally.passed);
+    }
+    tally.verdict()
+}
+
 fn run_tests(mut command: Command) -> Result<String> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("start {}", shown(&command)))?;
     let stdout = child.stdout.take().context("the tests have no output")?;
@@ -115,10 +147,7 @@ fn run_tests(mut command: Command) -> Result<String> {
     if !status.success() || tally.failed > 0 {
         bail!("{} failed, {} passed ({status})", tests(tally.failed), tally.passed);
     }
-    if tally.ignored > 0 || tally.passed == 0 {
-        bail!("skipped: {}; {} passed; a test that does not run proves nothing", tests(tally.ignored), tally.passed);
-    }
-    Ok(format!("{} passed, none skipped", tests(tally.passed)))
+    tally.verdict()
 }
 
 fn tests(count: u64) -> String {
