@@ -269,6 +269,9 @@ fn notes(name: &RegionName, outcome: &Outcome) {
             if let Some(why) = &survey.wal_unseen {
                 outln!("{name}: WAL was not compared: {why}");
             }
+            if let Some(unread) = survey.unread.text() {
+                outln!("{name}: {unread}");
+            }
         }
         Outcome::Healed(_, report) => {
             for left in &report.left {
@@ -295,6 +298,7 @@ fn as_json(name: &RegionName, outcome: &Outcome) -> Value {
         "records": survey.records.common.len(),
         "damaged": outcome.is_damaged(),
         "without_source": ids(&mut survey.records.without_source.iter().map(|alone| alone.backup.to_string())),
+        "unread": ids(&mut survey.unread.iter().map(|(key, _)| key.to_string())),
         "disputed": ids(&mut survey.records.disputed.iter().map(ToString::to_string)),
     });
     let Outcome::Healed(_, report) = outcome else {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_cli::{out, outln};
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace, ScrubRegion};
+use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace, ScrubRegion, Unread};
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
+use lifeboat_repository::log::{FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore};
 use lifeboat_repository::scrub::ScrubWalk;
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
@@ -31,17 +31,36 @@ pub struct ScrubArgs {
     pub full: bool,
 }
 
+/// Objects that cannot be read one after the other: then the region counts as not answering.
+const SILENT: u32 = 3;
+
 /// What was found in one region.
 struct Found {
     region: RegionName,
     objects: u64,
     bytes: ByteCount,
     damage: Vec<FoundDamage>,
-    /// Why it could not be looked at to the end.
-    trouble: Option<String>,
+    unread: Unread,
+    /// Why it could not be looked at to the end, or what was found could not be put on record.
+    trouble: Vec<String>,
+    /// Whether what was found stands in its log.
+    recorded: bool,
 }
 
-/// Looks, and puts damage on record. 0: all is well; 4: a region could not be looked at; 6: something is damaged (`heal`
+impl Found {
+    fn nothing(region: RegionName) -> Self {
+        let (damage, unread, trouble) = (Vec::new(), Unread::default(), Vec::new());
+        Self { region, objects: 0, bytes: ByteCount::ZERO, damage, unread, trouble, recorded: false }
+    }
+
+    /// Everything that keeps it from being known whether the region is intact.
+    fn troubles(&self) -> Option<String> {
+        let all: Vec<String> = self.trouble.iter().cloned().chain(self.unread.text()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// Looks, and puts damage on record. 0: all is well; 4: a region, or an object, could not be looked at; 6: something is damaged (`heal`
 /// replaces it); 130: stopped.
 ///
 /// # Errors
@@ -64,13 +83,12 @@ pub async fn run(
         found.push(looked);
     }
     for (region, why) in read.unreadable().into_iter().filter(|(name, _)| wanted(name)) {
-        let (objects, bytes, damage) = (0, ByteCount::ZERO, Vec::new());
-        found.push(Found { region, objects, bytes, damage, trouble: Some(why) });
+        found.push(Found { trouble: vec![why], ..Found::nothing(region) });
     }
     print(&found, output);
     Ok(if found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
-    } else if found.iter().any(|found| found.trouble.is_some()) {
+    } else if found.iter().any(|found| found.troubles().is_some()) {
         Ending::Degraded
     } else {
         Ending::Done
@@ -81,55 +99,77 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     let others: Vec<RegionStore> =
         parts.context.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
     let name = region.store.name.clone();
-    let mut found =
-        Found { region: name.clone(), objects: 0, bytes: ByteCount::ZERO, damage: Vec::new(), trouble: None };
+    let mut found = Found::nothing(name.clone());
     let progress = Arc::new(HealProgress::default());
     let (pace, clock) = (Pace::new(Some(parts.bandwidth())), &*parts.context.clock);
     let scrubbed =
         ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, progress: &progress, clock };
     match heal::check_presence(scrubbed, &mut region.log).await {
-        Ok(report) => (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage),
+        Ok(report) => {
+            (found.objects, found.bytes) = (report.objects, report.bytes);
+            (found.damage, found.unread) = (report.damage, report.unread);
+        }
         Err(error) => {
-            found.trouble = Some(error_chain(&error));
+            found.trouble.push(error_chain(&error));
             return found;
         }
     }
     if args.full {
         progress.expect(found.objects, found.bytes);
         let line = ProgressLine::start(name, Arc::clone(&progress), output);
-        let mut walk = ScrubWalk::new(scrubbed, region.log.clone(), None);
-        loop {
-            match walk.next().await {
-                Ok(Some(scrubbed)) => {
-                    progress.doing(scrubbed.key.to_string());
-                    progress.did(scrubbed.bytes);
-                    found.damage.extend(scrubbed.damage);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    found.trouble = Some(error_chain(&error));
-                    break;
-                }
-            }
-        }
+        read_all_of(&mut found, ScrubWalk::new(scrubbed, region.log.clone(), None), &progress).await;
         drop(line);
     }
     let mut seen = BTreeSet::new();
     found.damage.retain(|damage| seen.insert(damage.key.clone()));
-    let reporter = parts.damage_reporter(FoundBy::Verify);
-    if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
-        found.trouble = Some(format!("the damage could not be put on record: {}", error_chain(&error)));
-    }
+    record(parts, &region.store, &mut region.log, &mut found).await;
     found
+}
+
+/// Reads everything back. One object that cannot be read does not end it; several in a row do.
+async fn read_all_of(found: &mut Found, mut walk: ScrubWalk<'_>, progress: &HealProgress) {
+    let mut silent = 0;
+    loop {
+        match walk.next().await {
+            Ok(Some(scrubbed)) => {
+                progress.doing(scrubbed.key.to_string());
+                progress.did(scrubbed.bytes);
+                found.damage.extend(scrubbed.damage);
+                match scrubbed.unread {
+                    Some(why) => found.unread.add(scrubbed.key, why),
+                    None => silent = 0,
+                }
+            }
+            Ok(None) => return,
+            Err(RegionReadError::Store { key, .. }) if silent < SILENT => {
+                silent += 1;
+                walk.pass_over(key);
+            }
+            Err(error) => {
+                found.trouble.push(error_chain(&error));
+                return;
+            }
+        }
+    }
+}
+
+async fn record(parts: &CareParts, store: &RegionStore, log: &mut RegionLog, found: &mut Found) {
+    let reporter = parts.damage_reporter(FoundBy::Verify);
+    match reporter.record(store, log, &found.damage).await {
+        Ok(_) => found.recorded = true,
+        Err(error) => found.trouble.push(format!("the damage could not be put on record: {}", error_chain(&error))),
+    }
 }
 
 fn print(found: &[Found], output: Output) {
     if output == Output::Json {
         let regions = found.iter().map(|found| {
             let damage = found.damage.iter().map(|damage| json!({ "key": damage.key.as_str(), "what": damage.what }));
+            let unread = found.unread.iter().map(|(key, why)| json!({ "key": key.as_str(), "why": why }));
             json!({
                 "region": found.region.as_str(), "objects": found.objects, "bytes": found.bytes.as_bytes(),
-                "damaged": damage.collect::<Vec<_>>(), "trouble": found.trouble,
+                "damaged": damage.collect::<Vec<_>>(), "unread": unread.collect::<Vec<_>>(),
+                "trouble": found.troubles(),
             })
         });
         outln!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
@@ -138,10 +178,11 @@ fn print(found: &[Found], output: Output) {
     let columns = [("region", Align::Left), ("objects", Align::Right), ("bytes", Align::Right), ("state", Align::Left)];
     let mut table = Table::new(&columns);
     for found in found {
-        let (state, tone) = match (&found.trouble, found.damage.len()) {
-            (None, 0) => ("intact".to_owned(), Tone::Good),
-            (Some(trouble), 0) => (format!("not looked at: {trouble}"), Tone::Warning),
-            (_, damaged) => (format!("{damaged} damaged"), Tone::Bad),
+        let (state, tone) = match (found.damage.len(), found.troubles()) {
+            (0, None) => ("intact".to_owned(), Tone::Good),
+            (0, Some(_)) if found.trouble.is_empty() => (format!("{} not read", found.unread.len()), Tone::Warning),
+            (0, Some(_)) => ("not looked at".to_owned(), Tone::Warning),
+            (damaged, _) => (format!("{damaged} damaged"), Tone::Bad),
         };
         let (objects, bytes) = (found.objects.to_string(), found.bytes.to_string());
         table.toned_row(vec![(found.region.to_string(), None), (objects, None), (bytes, None), (state, Some(tone))]);
@@ -150,7 +191,14 @@ fn print(found: &[Found], output: Output) {
     for damage in found.iter().flat_map(|found| &found.damage).take(100) {
         outln!("{} {} in {}: {}", toned("damaged:", Tone::Bad), damage.key, damage.region, damage.what);
     }
-    if found.iter().any(|found| !found.damage.is_empty()) {
-        outln!("it is on record; `lifeboatd heal` replaces it from another region");
+    for found in found {
+        if let Some(trouble) = found.troubles() {
+            outln!("{} {}: {trouble}", toned("attention:", Tone::Warning), found.region);
+        }
+    }
+    let damaged: Vec<&Found> = found.iter().filter(|found| !found.damage.is_empty()).collect();
+    if !damaged.is_empty() {
+        let recorded = if damaged.iter().all(|found| found.recorded) { "it is on record; " } else { "" };
+        outln!("{recorded}`lifeboatd heal` replaces it from another region");
     }
 }

@@ -253,6 +253,26 @@ impl<'a> Copier<'a> {
         Err(self.target_failed(key, StoreError::Transient { doing, source }))
     }
 
+    /// Reads an object of the target itself; `None` if it is not there as it should be. `size` as it was listed.
+    pub(crate) async fn read_in_place(
+        &self,
+        key: &ObjectKey,
+        proof: &Proof,
+        size: ByteCount,
+    ) -> Result<Option<Bytes>, CopyError> {
+        self.progress.doing(key.to_string());
+        let read = async {
+            self.pace.take(size).await;
+            match self.target.store.get(key, proof.bound()).await {
+                Ok(bytes) => Ok(Some(bytes).filter(|bytes| proof.fault(self.trust, bytes).is_none())),
+                Err(StoreError::NotFound { .. } | StoreError::Unsupported { .. }) => Ok(None),
+                Err(StoreError::Misconfigured { .. }) => Err(self.not_readable(key)),
+                Err(source) => Err(self.target_failed(key, source)),
+            }
+        };
+        self.stoppable(read).await
+    }
+
     /// What lies at `key` of the target.
     async fn look(&self, key: &ObjectKey, proof: &Proof) -> Result<Look, CopyError> {
         let version = self.version(key).await?;

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod copy;
 pub(crate) mod faults;
+pub(crate) mod in_place;
 pub(crate) mod pace;
 mod pass_on;
 pub(crate) mod plan;
@@ -16,6 +17,7 @@ pub(crate) mod sizes;
 pub(crate) mod stream;
 pub(crate) mod stretches;
 pub(crate) mod tools;
+pub(crate) mod unread;
 pub(crate) mod wal;
 pub(crate) mod writer_guard;
 
@@ -28,3 +30,4 @@ pub use self::report::{HealEnd, HealError, HealPreview, HealReport, LeftUnhealed
 pub use self::run::{heal_region, preview};
 pub use self::scope::HealScope;
 pub use self::tools::{HealRegion, HealTools, Look, SETTLED_AFTER};
+pub use self::unread::Unread;

@@ -121,7 +121,7 @@ alarms! {
     RegionClockSkew: Warning, "region-clock-skew",
         "A region's clock and this host's are more than five minutes apart.";
     RegionDamaged: Critical, "region-damaged",
-        "Stored objects in a region are damaged or missing, and have not been replaced yet.";
+        "Stored objects in a region are damaged or missing and have not been replaced yet, or cannot be read.";
     RegionFailing: Warning, "region-failing",
         "A quarter or more of the requests to a region fail; critical if too few regions are left.";
     RegionSlow: Warning, "region-slow",

@@ -144,3 +144,50 @@ async fn a_source_that_was_cut_keeps_no_other_region_from_being_healed() {
     let report = scene.heal(2, &[0, 1]).await;
     assert!(!report.is_complete() && report.left[0].why.contains("no region has"), "{report:?}");
 }
+
+#[tokio::test]
+async fn damage_that_is_intact_again_is_settled_where_no_other_region_has_the_backup() {
+    let mut scene = Scene::new(&["eu-1"]).await;
+    let record = scene.backup(10, START, &[0]).await;
+    let piece = scene.wal(START, START + MIB, &[0]).await.name.key();
+    let packs: Vec<ObjectKey> =
+        scene.contents(0).await.into_keys().filter(|key| key.as_str().ends_with(".lbp")).collect();
+    let whole = scene.contents(0).await[&packs[0]].clone();
+    scene.append(0, damage(Some(&record.backup), &packs[0])).await;
+    scene.append(0, damage(None, &piece)).await;
+    scene.overwrite(0, &packs[0], Bytes::from_static(b"rotten")).await;
+    let now = samples::time("2026-11-30T00:00:00Z");
+    let report = scene.heal(0, &[]).await;
+    assert_eq!((report.left_count, report.backups.len()), (1, 0), "it is still damaged: {report:?}");
+    assert!(scene.log(0).await.state(now).backups[&record.backup].damaged.is_some());
+    assert_eq!(damaged_wal(&scene.log(0).await).len(), 0, "the piece was found intact");
+    // What another object lacks is not overlooked because the named one is back.
+    scene.overwrite(0, &packs[0], whole).await;
+    let other = scene.contents(0).await[&packs[1]].clone();
+    scene.memory(0).delete(&packs[1]).await.unwrap();
+    assert_eq!(scene.heal(0, &[]).await.left_count, 1);
+    scene.put(0, &packs[1], other).await;
+    let report = scene.heal(0, &[]).await;
+    assert!(report.is_complete() && report.backups == [record.backup.clone()], "{report:?}");
+    assert_eq!(scene.log(0).await.state(now).backups[&record.backup].damaged, None);
+    let records = scene.log(0).await.entries().len();
+    assert!(scene.heal(0, &[]).await.is_complete());
+    assert_eq!(scene.log(0).await.entries().len(), records, "nothing is settled twice");
+}
+
+#[tokio::test]
+async fn what_a_run_has_put_back_is_not_among_what_it_reports_as_missing() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    for (day, place) in [(10, 0), (11, 1)] {
+        scene.backup(day, START + place * MIB, &[0, 1]).await;
+    }
+    let packs: Vec<ObjectKey> =
+        scene.contents(1).await.into_keys().filter(|key| key.as_str().ends_with(".lbp")).collect();
+    let (healed, lost) = (&packs[0], &packs[packs.len() - 1]);
+    for (region, key) in [(1, healed), (0, lost), (1, lost)] {
+        scene.memory(region).delete(key).await.unwrap();
+    }
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!((report.backups.len(), report.left_count), (1, 1), "{report:?}");
+    assert_eq!(report.damage.iter().map(|found| &found.key).collect::<Vec<_>>(), [lost]);
+}
