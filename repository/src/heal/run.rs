@@ -13,7 +13,7 @@ use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
-use crate::heal::faults::ScrubRegion;
+use crate::heal::faults::{SILENT, ScrubRegion};
 use crate::heal::in_place::is_whole_in_place;
 use crate::heal::pass_on::PassOn;
 use crate::heal::plan::{BackupTask, Lack, Rank, RecordPlan, plan_records};
@@ -108,6 +108,7 @@ pub async fn heal_region(
         settled: BTreeSet::new(),
         floors,
         since_look: 0,
+        silent: 0,
         holder: None,
     };
     run.run().await
@@ -171,6 +172,8 @@ struct Run<'a> {
     settled: BTreeSet<u64>,
     floors: BTreeMap<TimelineId, Lsn>,
     since_look: u64,
+    /// Objects of the target in a row that could not be read.
+    silent: u32,
     holder: Option<RegionName>,
 }
 
@@ -331,6 +334,7 @@ impl<'a> Run<'a> {
             Ok(moved) => {
                 let (objects, bytes) = (moved.objects, moved.bytes);
                 tracing::info!(region = %self.target.store.name, backup = %id, objects, %bytes, "the region has the backup");
+                self.silent = 0;
                 self.moved.add(&moved);
                 self.holder = task.holders.first().cloned();
                 self.report.backups.push(id.clone());
@@ -395,6 +399,7 @@ impl<'a> Run<'a> {
     fn took_wal(&mut self, what: String, healed: Result<Copied, CopyError>) -> Next {
         match healed {
             Ok(copied) => {
+                self.silent = 0;
                 if matches!(copied, Copied::Put { .. }) {
                     self.report.wal_objects += 1;
                 }
@@ -411,6 +416,13 @@ impl<'a> Run<'a> {
             CopyError::Target { .. } | CopyError::Log { .. } => {
                 self.report.ended = Some(HealEnd::Region(error_chain(error)));
             }
+            // One object that cannot be read keeps no other from being healed; several in a row do.
+            CopyError::Unread { .. } if self.silent + 1 < SILENT => {
+                self.silent += 1;
+                self.report.leave(what, error_chain(error));
+                return Next::GoOn;
+            }
+            CopyError::Unread { .. } => self.report.ended = Some(HealEnd::Region(error_chain(error))),
             CopyError::NoSource { .. }
             | CopyError::SourceAway { .. }
             | CopyError::NotReplaceable { .. }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_stores::{Hooks, ObjectKey, Request, Step, Store, WithHooks};
+use lifeboat_stores::{Fault, Hooks, ObjectKey, Operation, Request, Rule, Step, Store, WithHooks};
 use lifeboat_vocabulary::BackupId;
 
 use super::super::*;
@@ -190,4 +190,29 @@ async fn what_a_run_has_put_back_is_not_among_what_it_reports_as_missing() {
     let report = scene.heal(1, &[0]).await;
     assert_eq!((report.backups.len(), report.left_count), (1, 1), "{report:?}");
     assert_eq!(report.damage.iter().map(|found| &found.key).collect::<Vec<_>>(), [lost]);
+}
+
+#[tokio::test]
+async fn one_object_that_gives_no_answer_keeps_no_other_from_being_healed_and_several_in_a_row_do() {
+    for (silent, healed, left, ends) in [(1, 4, 1, false), (5, 0, 2, true)] {
+        let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+        scene.backup(10, START, &[0, 1]).await;
+        let mut pieces = Vec::new();
+        for place in 0..5 {
+            pieces.push(scene.wal(START + place * MIB, START + (place + 1) * MIB, &[0, 1]).await.name.key());
+        }
+        for piece in &pieces {
+            scene.overwrite(1, piece, Bytes::from_static(b"rotten")).await;
+            scene.append(1, damage(None, piece)).await;
+        }
+        for piece in &pieces[..silent] {
+            let rule = Rule { operation: Some(Operation::Get), ..Rule::always(Fault::Lost) };
+            scene.archive.regions[1].faults.add(Rule { key_contains: piece.to_string(), ..rule });
+        }
+        let (mut target, sources) = (scene.region(1).await, [scene.region(0).await]);
+        let (scope, trust) = (scene.scope().await, scene.trust());
+        let report = heal_region(&mut target, &sources, &scope, &scene.tools(&trust, Look::AtRecords)).await.unwrap();
+        let found = (report.wal_objects, report.left_count, report.ended.is_some());
+        assert_eq!(found, (healed, left, ends), "{report:?}");
+    }
 }
