@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod copy;
 pub(crate) mod faults;
 pub(crate) mod in_place;
+pub(crate) mod lost_wal;
 pub(crate) mod pace;
 mod pass_on;
 pub(crate) mod plan;
@@ -22,6 +23,7 @@ pub(crate) mod wal;
 pub(crate) mod writer_guard;
 
 pub use self::faults::ScrubRegion;
+pub use self::lost_wal::{Reach, ServerTimelines, WalCheck, WalNeeds, check_wal, ranges_in_words};
 pub use self::pace::Pace;
 pub use self::plan::{BackupTask, CanRestore, Lack, RecordPlan, WithoutSource, plan_records};
 pub use self::presence::{Missing, PresenceReport, check_presence};
