@@ -5,6 +5,7 @@ pub(crate) mod agreement;
 pub(crate) mod audit_delivery;
 pub(crate) mod board;
 pub(crate) mod heal;
+pub(crate) mod lost_wal;
 pub(crate) mod parts;
 pub(crate) mod scrub;
 pub(crate) mod steps;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_cli::{out, outln};
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace, ScrubRegion, Unread};
+use lifeboat_repository::heal::{
+    self, HealProgress, HealRegion, Pace, Reach, ScrubRegion, Unread, WalCheck, ranges_in_words,
+};
 use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore};
 use lifeboat_repository::scrub::ScrubWalk;
@@ -14,6 +16,7 @@ use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::care::lost_wal;
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
 use crate::regions::readings::read_all;
@@ -61,7 +64,7 @@ impl Found {
 }
 
 /// Looks, and puts damage on record. 0: all is well; 4: a region, or an object, could not be looked at; 6: something is damaged (`heal`
-/// replaces it); 130: stopped.
+/// replaces it), or WAL is gone from all regions; 130: stopped.
 ///
 /// # Errors
 /// If no region can be read.
@@ -85,10 +88,22 @@ pub async fn run(
     for (region, why) in read.unreadable().into_iter().filter(|(name, _)| wanted(name)) {
         found.push(Found { trouble: vec![why], ..Found::nothing(region) });
     }
-    print(&found, output);
-    Ok(if found.iter().any(|found| !found.damage.is_empty()) {
+    // The whole of it: what one region lacks another may have.
+    let (regions, progress) = (read.readable(&[]), HealProgress::default());
+    let scope = parts.scope(&regions).await;
+    let mut wal = tokio::select! {
+        () = stop.cancelled() => return Ok(Ending::Stopped),
+        wal = lost_wal::compare(&parts, &read.trust, &regions, &scope, &progress) => wal,
+    };
+    wal.silent.extend(read.unreadable());
+    wal.missing.retain(|name, _| wanted(name));
+    print(&found, &wal, output);
+    // While a region does not answer, it may have what the others lack.
+    let is_lost = !wal.lost.is_empty() && wal.silent.is_empty();
+    let is_doubtful = !wal.missing.is_empty() || !wal.lost.is_empty() || wal.reach == Reach::Unknown;
+    Ok(if is_lost || found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
-    } else if found.iter().any(|found| found.troubles().is_some()) {
+    } else if is_doubtful || found.iter().any(|found| found.troubles().is_some()) {
         Ending::Degraded
     } else {
         Ending::Done
@@ -100,6 +115,10 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
         parts.context.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
     let name = region.store.name.clone();
     let mut found = Found::nothing(name.clone());
+    if region.log.head().is_none() {
+        found.trouble.push("its log is empty: its records were deleted, or it was not made a region yet".to_owned());
+        return found;
+    }
     let progress = Arc::new(HealProgress::default());
     let (pace, clock) = (Pace::new(Some(parts.bandwidth())), &*parts.context.clock);
     let scrubbed =
@@ -161,7 +180,7 @@ async fn record(parts: &CareParts, store: &RegionStore, log: &mut RegionLog, fou
     }
 }
 
-fn print(found: &[Found], output: Output) {
+fn print(found: &[Found], wal: &WalCheck, output: Output) {
     if output == Output::Json {
         let regions = found.iter().map(|found| {
             let damage = found.damage.iter().map(|damage| json!({ "key": damage.key.as_str(), "what": damage.what }));
@@ -172,7 +191,18 @@ fn print(found: &[Found], output: Output) {
                 "trouble": found.troubles(),
             })
         });
-        outln!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
+        let lost = wal.lost.iter().map(|lost| {
+            json!({ "timeline": lost.timeline.get(), "from": lost.start.to_string(), "to": lost.end.to_string() })
+        });
+        let missing = wal.missing.iter().map(|(name, missing)| (name.to_string(), ranges_in_words(missing).into()));
+        outln!(
+            "{}",
+            json!({
+                "regions": regions.collect::<Vec<_>>(), "lost_wal": lost.collect::<Vec<_>>(),
+                "missing_wal": missing.collect::<serde_json::Map<String, serde_json::Value>>(),
+                "wal_reach_known": wal.reach == Reach::Known,
+            })
+        );
         return;
     }
     let columns = [("region", Align::Left), ("objects", Align::Right), ("bytes", Align::Right), ("state", Align::Left)];
@@ -196,9 +226,33 @@ fn print(found: &[Found], output: Output) {
             outln!("{} {}: {trouble}", toned("attention:", Tone::Warning), found.region);
         }
     }
+    print_wal(wal);
     let damaged: Vec<&Found> = found.iter().filter(|found| !found.damage.is_empty()).collect();
     if !damaged.is_empty() {
         let recorded = if damaged.iter().all(|found| found.recorded) { "it is on record; " } else { "" };
         outln!("{recorded}`lifeboatd heal` replaces it from another region");
+    }
+}
+
+fn print_wal(wal: &WalCheck) {
+    if !wal.lost.is_empty() {
+        let (lost, silent) = (ranges_in_words(&wal.lost), wal.silent.len());
+        let who = if silent == 0 { "no region has it" } else { "no region that answers has it" };
+        outln!("{} WAL from {lost}: {who}, and no restore crosses it", toned("lost:", Tone::Bad));
+    }
+    for (name, missing) in &wal.missing {
+        if wal.lost_in(name) != *missing {
+            let missing = ranges_in_words(missing);
+            outln!(
+                "{} {name} lacks WAL from {missing}; `lifeboatd heal` copies what another region has",
+                toned("attention:", Tone::Warning)
+            );
+        }
+    }
+    if wal.reach == Reach::Unknown {
+        outln!(
+            "{} no region has a sign of life of a writer below state/: how far WAL must reach is not known",
+            toned("attention:", Tone::Warning)
+        );
     }
 }

@@ -144,6 +144,8 @@ alarms! {
         "No server can be reached, or the stream keeps breaking.";
     WalGap: Critical, "wal-gap",
         "WAL is missing; a base backup has been ordered and is not there yet.";
+    WalLost: Critical, "wal-lost",
+        "WAL that was stored is gone from all regions: no restore crosses that.";
     WalRegion: Warning, "wal-region",
         "A region does not take WAL.";
     WalRpo: Critical, "wal-rpo",

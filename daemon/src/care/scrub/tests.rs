@@ -67,7 +67,7 @@ impl Scene {
             clock,
         };
         let store = context.regions.stores().remove(0);
-        let parts = CareParts { context, config, cluster, board: Arc::default() };
+        let parts = CareParts { context, config, cluster, board: Arc::default(), requests: Arc::default() };
         let file = Durable::open(dir.path().join("scrub.json")).0;
         let (context, wrong) = (TaskContext::alone(&CancellationToken::new()), Mutex::default());
         Self { _dir: dir, parts, faults, context, file, wrong, store }
