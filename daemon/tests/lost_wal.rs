@@ -52,17 +52,18 @@ fn protected(server: &PgServer) -> (Scene, Daemon) {
     (scene, daemon)
 }
 
-fn status(scene: &Scene) -> Value {
+/// What this daemon says of its cluster; null as long as it has not said anything.
+fn status(scene: &Scene, daemon: &Daemon) -> Value {
     let all: Value = serde_json::from_str(&scene.daemon(&["--json", "status"]).out).unwrap();
-    all["clusters"][0].clone()
+    if all["daemon"]["pid"] == daemon.pid() { all["clusters"][0].clone() } else { Value::Null }
 }
 
 #[track_caller]
-fn wait_for(scene: &Scene, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+fn wait_for(scene: &Scene, daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let patience = Instant::now() + Duration::from_secs(150);
     loop {
-        let now = status(scene);
-        if wanted(&now) {
+        let now = status(scene, daemon);
+        if !now.is_null() && wanted(&now) {
             return now;
         }
         assert!(Instant::now() < patience, "{what} does not come: {now:#}\n{}", scene.daemon_log());
@@ -107,7 +108,7 @@ fn wal_that_is_gone_from_all_regions_is_told_by_everyone_and_a_backup_is_made_be
     scene.daemon(&pause).expect(0);
     let daemon = scene.run_daemon();
     let ends = |status: &Value| status["window"]["ends_at_lost_wal"] == true;
-    let now = wait_for(&scene, "the alarm", |status| has_alarm(status) && ends(status));
+    let now = wait_for(&scene, &daemon, "the alarm", |status| has_alarm(status) && ends(status));
     assert_eq!(lsn_number(now["window"]["to"]["lsn"].as_str().unwrap()), start, "{now:#}");
     assert_eq!((&now["window"]["to"]["time"], &now["verdict"]["protection"]), (&Value::Null, &"not-protected".into()));
     let page = scene.daemon(&["status"]);
@@ -115,7 +116,8 @@ fn wal_that_is_gone_from_all_regions_is_told_by_everyone_and_a_backup_is_made_be
     let resume = ["resume", "--action", "backup", "--reason", "it was looked at", "--owner", "test"];
     scene.daemon(&resume).expect(0);
     scene.wait_for_backups(2);
-    let now = wait_for(&scene, "a window that goes on", |status| !ends(status) && status["window"].is_object());
+    let now =
+        wait_for(&scene, &daemon, "a window that goes on", |status| !ends(status) && status["window"].is_object());
     assert!(lsn_number(now["window"]["to"]["lsn"].as_str().unwrap()) > end, "{now:#}");
     let gaps = now["window"]["gaps"].to_string();
     assert!(gaps.contains("no region has it any more") && has_alarm(&now), "{now:#}");
@@ -125,8 +127,9 @@ fn wal_that_is_gone_from_all_regions_is_told_by_everyone_and_a_backup_is_made_be
     put_back(&scene, taken.into_iter().filter(|(region, ..)| *region == 1).collect());
     scene.daemon(&["heal"]).expect(0);
     scene.daemon(&["scrub"]).expect(0);
-    let _daemon = scene.run_daemon();
-    let now = wait_for(&scene, "the end of the alarm", |status| status["window"].is_object() && !has_alarm(status));
+    let daemon = scene.run_daemon();
+    let now =
+        wait_for(&scene, &daemon, "the end of the alarm", |status| status["window"].is_object() && !has_alarm(status));
     assert_eq!(now["window"]["gaps"], serde_json::json!([]), "{now:#}");
 }
 
@@ -157,6 +160,29 @@ fn a_rule_that_expires_any_prefix_in_all_regions_is_told_by_scrub() {
         }
         let all = format!("{}{}", said.out, said.err);
         assert!(all.contains(text), "{prefixes:?}: {all}");
+        put_back(&scene, taken);
+    }
+}
+
+#[test]
+fn a_daemon_says_that_backups_or_keys_are_gone_from_all_regions() {
+    let server = server_with_ledger(majors_under_test()[0]);
+    let (scene, daemon) = protected(&server);
+    assert_eq!(daemon.stop(), Some(0));
+    for prefix in ["/data/", "/keys/"] {
+        let taken = take(&scene, |key| key.contains(prefix));
+        // What the run before has said counts for nothing here.
+        let alarms = scene.site.dir.path().join(scene.state).join("alarms.json");
+        if alarms.exists() {
+            std::fs::remove_file(&alarms).unwrap();
+        }
+        let daemon = scene.run_daemon();
+        let is_damage = |alarm: &Value| alarm["name"].as_str().is_some_and(|name| name.starts_with("region-damaged/"));
+        let now = wait_for(&scene, &daemon, "the alarm", |status| {
+            status["alarms"].as_array().is_some_and(|alarms| alarms.iter().any(is_damage))
+        });
+        assert_ne!(now["verdict"]["protection"], "ok", "{prefix}: {now:#}");
+        assert!(daemon.stop().is_some());
         put_back(&scene, taken);
     }
 }
