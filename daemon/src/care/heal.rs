@@ -120,8 +120,8 @@ async fn round(
                 tell(&parts.cluster, &name, &report);
                 let all: Vec<HealRegion> = others.iter().chain([&target]).cloned().collect();
                 let untold = Unrecorded::record(parts, &all, report.damage).await;
-                // What a listing has found and nobody has recorded is found again by the next one only.
-                if is_due && untold.is_empty() {
+                // Also if damage could not be recorded: it is kept until it can be, and another listing would find no more.
+                if is_due {
                     memory.listed.insert(name.clone(), Instant::now());
                 }
                 if !untold.is_empty() {

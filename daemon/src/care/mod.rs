@@ -6,6 +6,7 @@ pub(crate) mod audit_delivery;
 pub(crate) mod board;
 pub(crate) mod bundles;
 pub(crate) mod heal;
+pub(crate) mod lost_wal;
 pub(crate) mod parts;
 pub(crate) mod scrub;
 pub(crate) mod steps;

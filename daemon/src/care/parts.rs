@@ -16,6 +16,7 @@ use crate::care::board::CareBoard;
 use crate::regions::context::ClusterContext;
 use crate::settings::retention_policy::policy;
 use crate::settings::wiring;
+use crate::wal::backup_requests::BackupRequests;
 
 /// What the care for one cluster works with.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct CareParts {
     pub(crate) cluster: ClusterSettings,
     /// Where it is seen how far everything is.
     pub(crate) board: Arc<CareBoard>,
+    /// Where base backups are requested.
+    pub(crate) requests: Arc<BackupRequests>,
 }
 
 impl CareParts {

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::heal::{self, HealProgress, Pace, ScrubRegion};
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionStore, Signers};
-use lifeboat_repository::scrub::{ScrubState, ScrubWalk};
+use lifeboat_repository::log::{Descriptor, FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore, Signers};
+use lifeboat_repository::scrub::{ScrubState, ScrubWalk, Scrubbed};
 use lifeboat_stores::with_lanes;
 use lifeboat_vocabulary::{ByteCount, RegionName, counted, error_chain};
 use parking_lot::Mutex;
@@ -83,6 +83,19 @@ struct Wrong {
     late: Option<String>,
     /// It has found damage, and nobody can read that in the log.
     unrecorded: Option<String>,
+    /// What it could not read.
+    unread: Option<String>,
+    /// What the check of presence has found and could not record.
+    pending: Option<Pending>,
+}
+
+/// A check of presence whose findings are not on record yet. It is not repeated for that: nothing else would come of it.
+#[derive(Clone, Debug)]
+struct Pending {
+    damage: Vec<FoundDamage>,
+    stored: ByteCount,
+    unread: Option<String>,
+    checked: Instant,
 }
 
 impl RegionScrub<'_> {
@@ -127,7 +140,9 @@ impl RegionScrub<'_> {
         let name = Some(self.store.name.clone());
         let trust =
             LogTrust { repository: descriptor.repo, signers: Signers::root_only(root), region: name, remembered: None };
-        let is_due = state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
+        let pending = self.pending();
+        let is_checked = pending.as_ref().is_some_and(|pending| pending.checked.elapsed() < LIST_EVERY);
+        let is_due = !is_checked && state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
         let mut log = if is_due {
             // Reading all of the log verifies it: every signature, and that nothing is missing.
             RegionLog::read(store, trust.clone()).await?
@@ -143,13 +158,31 @@ impl RegionScrub<'_> {
                 () = self.context.stop.cancelled() => return Ok(()),
                 report = check => report?,
             };
-            self.record(&mut log, &report.damage).await?;
-            state.was_listed(report.bytes, self.parts.now());
+            let unread = report.unread_text();
+            let pending = Pending { damage: report.damage, stored: report.bytes, unread, checked: Instant::now() };
+            self.record_presence(state, &mut log, pending).await?;
+        } else if let Some(pending) = pending {
+            self.record_presence(state, &mut log, pending).await?;
         }
         if state.is_due(self.period(), self.parts.now()) {
             let trust = log.trust().clone();
             self.read_on(state, log, &trust).await?;
         }
+        Ok(())
+    }
+
+    /// Puts on record what a check of presence has found; before that, the check does not count as done.
+    async fn record_presence(
+        &self,
+        state: &mut ScrubState,
+        log: &mut RegionLog,
+        pending: Pending,
+    ) -> anyhow::Result<()> {
+        self.change(|wrong| wrong.pending = Some(pending.clone()));
+        self.record(log, &pending.damage).await?;
+        self.change(|wrong| wrong.pending = None);
+        state.was_listed(pending.stored, self.parts.now());
+        state.listing_left(pending.unread);
         Ok(())
     }
 
@@ -163,27 +196,42 @@ impl RegionScrub<'_> {
         let pace = Pace::new(Some(state.rate(period, Some(self.parts.bandwidth()))));
         let after = state.after().cloned();
         let mut walk = ScrubWalk::new(self.scrubbed(trust, &pace, &progress), log, after.as_ref());
+        if let Some(key) = state.passes_over() {
+            walk.pass_over(key.clone());
+        }
         let (begun, mut saved) = (Instant::now(), Instant::now());
         while begun.elapsed() < WALK {
             let next = tokio::select! {
                 () = self.context.stop.cancelled() => return Ok(()),
-                next = walk.next() => next?,
+                next = walk.next() => next,
             };
+            if let Err(RegionReadError::Store { key, .. }) = &next {
+                state.gave_no_answer(key);
+            }
+            let next = next?;
             self.context.progress.moved();
-            let Some(scrubbed) = next else {
+            let Some(Scrubbed { key, bytes, damage, unread }) = next else {
                 state.finish();
                 let (objects, bytes, damaged) = state.so_far();
                 tracing::info!(region = %self.store.name, objects, %bytes, damaged, "everything in the region was read back");
                 return Ok(());
             };
-            if let Some(damage) = scrubbed.damage {
+            if let Some(damage) = damage {
                 let mut log = walk.log().clone();
                 // Before the scrub moves on: it comes back here only after a period.
                 self.record(&mut log, &[damage]).await?;
                 state.damaged();
             }
-            state.verified(&scrubbed.key, scrubbed.bytes, period, self.parts.now());
-            self.tells_unrecorded(None);
+            match unread {
+                Some(why) => {
+                    tracing::warn!(region = %self.store.name, %key, why, "an object could not be read back; the next round tries again");
+                    state.passed_over(&key, &why, self.parts.now());
+                }
+                None => {
+                    state.verified(&key, bytes, period, self.parts.now());
+                    self.change(|wrong| wrong.unrecorded = None);
+                }
+            }
             if saved.elapsed() >= SAVE_EVERY {
                 self.save(state).await;
                 self.show(state);
@@ -208,12 +256,17 @@ impl RegionScrub<'_> {
             });
             self.parts.board.wake_healing();
         }
-        self.tells_unrecorded(recorded.as_ref().err().map(ToString::to_string));
+        let unrecorded = recorded.as_ref().err().map(ToString::to_string);
+        self.change(|wrong| wrong.unrecorded = unrecorded);
         recorded
     }
 
-    fn tells_unrecorded(&self, what: Option<String>) {
-        self.wrong.lock().entry(self.store.name.clone()).or_default().unrecorded = what;
+    fn change(&self, change: impl FnOnce(&mut Wrong)) {
+        change(self.wrong.lock().entry(self.store.name.clone()).or_default());
+    }
+
+    fn pending(&self) -> Option<Pending> {
+        self.wrong.lock().get(&self.store.name).and_then(|wrong| wrong.pending.clone())
     }
 
     fn is_unrecorded(&self) -> bool {
@@ -246,15 +299,23 @@ impl RegionScrub<'_> {
                 spoken(self.period())
             )
         });
+        // While the findings of a listing wait to be recorded, what it could not read is not in the state yet.
+        let pending = self.pending().and_then(|pending| pending.unread);
+        let unread = state.unread_text().into_iter().chain(pending).collect::<Vec<_>>().join("; ");
         let mut all = self.wrong.lock();
-        all.entry(name.clone()).or_default().late = late;
+        let own = all.entry(name.clone()).or_default();
+        (own.late, own.unread) = (late, Some(unread).filter(|text| !text.is_empty()));
         let mut wrong = Wrongs::default();
-        for (region, Wrong { late, unrecorded }) in &*all {
+        for (region, Wrong { late, unrecorded, unread, .. }) in &*all {
             if let Some(text) = late {
                 wrong.add(Alarm::ScrubLate.of_region(region), text.clone());
             }
-            if let Some(text) = unrecorded {
-                wrong.add(Alarm::RegionDamaged.of_region(region), text.clone());
+            let unread = unread.as_ref().map(|text| {
+                format!("in region {region}, {text}; may the role read them, and are they in a storage class that can be read at once?")
+            });
+            let texts: Vec<String> = unrecorded.iter().cloned().chain(unread).collect();
+            if !texts.is_empty() {
+                wrong.add(Alarm::RegionDamaged.of_region(region), texts.join("; "));
             }
         }
         drop(all);

@@ -8,8 +8,9 @@ use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, spoken, toned};
 use lifeboat_cli::{err, errln, out, outln};
 use lifeboat_repository::catalog::Disagreement;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::heal::{
-    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace,
+    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace, ranges_in_words,
 };
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::alarms::board::AlarmBoard;
 use crate::care::agreement::judge;
 use crate::care::heal::one_and_others;
+use crate::care::lost_wal;
 use crate::care::parts::CareParts;
 use crate::care::unrecorded::Unrecorded;
 use crate::deletion::freeze::Freezer;
@@ -68,7 +70,7 @@ pub(crate) async fn parts_for_command(
         signer: chosen.signer()?,
         clock,
     };
-    Ok(CareParts { context, config, cluster: cluster.clone(), board: Arc::default() })
+    Ok(CareParts { context, config, cluster: cluster.clone(), board: Arc::default(), requests: Arc::default() })
 }
 
 /// All regions as a command sees them.
@@ -116,7 +118,7 @@ pub async fn run(
 ) -> anyhow::Result<Ending> {
     let parts = parts_for_command(chosen, args.region.as_ref()).await?;
     let view = look(&parts).await?;
-    let (mut outcomes, mut unrecorded) = (Vec::new(), Vec::new());
+    let (mut outcomes, mut unrecorded): (Vec<(RegionName, Outcome)>, Vec<_>) = (Vec::new(), Vec::new());
     let pace = Pace::new(Some(parts.bandwidth()));
     for place in 0..view.regions.len() {
         let Some((mut target, others)) = one_and_others(&view.regions, place) else { continue };
@@ -130,7 +132,7 @@ pub async fn run(
         let tools = lifeboat_repository::heal::HealTools { settled: Duration::ZERO, ..tools };
         let lacking = heal::preview(&target, &others, &view.scope, &tools).await?;
         if args.dry_run {
-            outcomes.push((name, Outcome::Surveyed(lacking)));
+            outcomes.push((name, Outcome::of(What::Surveyed, lacking)));
             continue;
         }
         let line = ProgressLine::start(name.clone(), Arc::clone(&progress), output);
@@ -142,31 +144,48 @@ pub async fn run(
             unrecorded.push((name.clone(), untold));
         }
         let stopped = report.ended == Some(HealEnd::Stopped);
-        outcomes.push((name, Outcome::Healed(lacking, report)));
+        outcomes.push((name, Outcome::of(What::Healed(report), lacking)));
         if stopped {
             break;
         }
+    }
+    // As it is now: what was copied is missing no more.
+    let progress = HealProgress::default();
+    let wal = tokio::select! {
+        () = stop.cancelled() => None,
+        wal = lost_wal::compare(&parts, &view.read.trust, &view.regions, &view.scope, &progress) => Some(wal),
+    };
+    for (name, outcome) in &mut outcomes {
+        outcome.missing_wal = wal.as_ref().map(|wal| wal.lost_in(name)).unwrap_or_default();
     }
     print(&view, &outcomes, &unrecorded, output);
     let ending = ending(&view, &outcomes, args);
     Ok(if ending == Ending::Done && !unrecorded.is_empty() { Ending::Degraded } else { ending })
 }
 
-/// What was found, or done, for one region.
-enum Outcome {
-    Surveyed(HealPreview),
-    Healed(HealPreview, HealReport),
+/// What was found, and done, for one region.
+struct Outcome {
+    survey: HealPreview,
+    what: What,
+    /// WAL that it must have and that no region has which answers.
+    missing_wal: Vec<WalRange>,
+}
+
+/// What was done.
+enum What {
+    Surveyed,
+    Healed(HealReport),
 }
 
 impl Outcome {
-    fn survey(&self) -> &HealPreview {
-        let (Self::Surveyed(survey) | Self::Healed(survey, _)) = self;
-        survey
+    fn of(what: What, survey: HealPreview) -> Self {
+        Self { survey, what, missing_wal: Vec::new() }
     }
 
     fn is_damaged(&self) -> bool {
-        let records = &self.survey().records;
-        !records.wal_damage.is_empty()
+        let records = &self.survey.records;
+        !self.missing_wal.is_empty()
+            || !records.wal_damage.is_empty()
             || !records.without_source.is_empty()
             || records.backups.iter().any(|task| task.lack != Lack::Record)
     }
@@ -178,12 +197,12 @@ fn ending(view: &View, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> E
         return Ending::Failed;
     }
     for (_, outcome) in outcomes {
-        let left = match outcome {
-            Outcome::Surveyed(survey) => !survey.is_whole(),
-            Outcome::Healed(_, report) if report.ended == Some(HealEnd::Stopped) => return Ending::Stopped,
-            Outcome::Healed(_, report) => !report.is_complete(),
+        let left = match &outcome.what {
+            What::Surveyed => !outcome.survey.is_whole(),
+            What::Healed(report) if report.ended == Some(HealEnd::Stopped) => return Ending::Stopped,
+            What::Healed(report) => !report.is_complete(),
         };
-        if left {
+        if left || !outcome.missing_wal.is_empty() {
             ending = if outcome.is_damaged() || ending == Ending::Damaged { Ending::Damaged } else { Ending::Degraded };
         }
     }
@@ -240,20 +259,23 @@ fn cell(text: impl Into<String>) -> (String, Option<Tone>) {
 }
 
 fn row(name: &RegionName, outcome: &Outcome, seen: Seen) -> Vec<(String, Option<Tone>)> {
-    let everything = || match seen {
-        Seen::All => ("has everything".to_owned(), Tone::Good),
-        Seen::Some => ("lacks nothing of what the regions that were read have".to_owned(), Tone::Warning),
+    let survey = &outcome.survey;
+    let lost = (!outcome.missing_wal.is_empty()).then(|| ("lacks WAL".to_owned(), Tone::Bad));
+    let everything = || match (&lost, seen) {
+        (Some(lost), _) => lost.clone(),
+        (None, Seen::All) => ("has everything".to_owned(), Tone::Good),
+        (None, Seen::Some) => ("lacks nothing of what the regions that were read have".to_owned(), Tone::Warning),
     };
-    let (backups, wal, bytes, state, tone) = match outcome {
-        Outcome::Surveyed(survey) if survey.is_whole() => {
+    let (backups, wal, bytes, state, tone) = match &outcome.what {
+        What::Surveyed if survey.is_whole() => {
             let (state, tone) = everything();
             (0, 0, ByteCount::ZERO, state, tone)
         }
-        Outcome::Surveyed(survey) => {
+        What::Surveyed => {
             let state = if outcome.is_damaged() { "damaged" } else { "lacks these" };
             (survey.records.backups.len(), survey.wal_objects, survey.bytes(), state.to_owned(), Tone::Warning)
         }
-        Outcome::Healed(_, report) => {
+        What::Healed(report) => {
             let (state, tone) = match &report.ended {
                 Some(HealEnd::Stopped) => ("stopped".to_owned(), Tone::Warning),
                 Some(HealEnd::Region(_)) => ("ended early".to_owned(), Tone::Bad),
@@ -263,6 +285,11 @@ fn row(name: &RegionName, outcome: &Outcome, seen: Seen) -> Vec<(String, Option<
             };
             (report.backups.len(), report.wal_objects, report.bytes, state, tone)
         }
+    };
+    // What no region has is not to be copied, and not to be passed over in silence.
+    let (state, tone) = match lost {
+        Some(lost) if tone == Tone::Good => lost,
+        _ => (state, tone),
     };
     vec![
         cell(name.to_string()),
@@ -274,8 +301,13 @@ fn row(name: &RegionName, outcome: &Outcome, seen: Seen) -> Vec<(String, Option<
 }
 
 fn notes(name: &RegionName, outcome: &Outcome) {
-    match outcome {
-        Outcome::Surveyed(survey) => {
+    if !outcome.missing_wal.is_empty() {
+        let missing = ranges_in_words(&outcome.missing_wal);
+        outln!("{} {name}: WAL from {missing}: no region that answers has it", toned("lost:", Tone::Bad));
+    }
+    let survey = &outcome.survey;
+    match &outcome.what {
+        What::Surveyed => {
             for task in &survey.records.backups {
                 let what = if task.lack == Lack::Record { "is missing" } else { "has damaged objects" };
                 outln!("{name}: backup {} {what}", task.record.backup);
@@ -289,8 +321,11 @@ fn notes(name: &RegionName, outcome: &Outcome) {
             if let Some(why) = &survey.wal_unseen {
                 outln!("{name}: WAL was not compared: {why}");
             }
+            if let Some(unread) = survey.unread.text() {
+                outln!("{name}: {unread}");
+            }
         }
-        Outcome::Healed(_, report) => {
+        What::Healed(report) => {
             for left in &report.left {
                 outln!("{} {name}: {}: {}", toned("left:", Tone::Bad), left.what, left.why);
             }
@@ -306,8 +341,9 @@ fn notes(name: &RegionName, outcome: &Outcome) {
 }
 
 fn as_json(name: &RegionName, outcome: &Outcome, seen: Seen) -> Value {
-    let survey = outcome.survey();
-    let sees_all = seen == Seen::All;
+    let survey = &outcome.survey;
+    let missing_wal: Vec<Value> = outcome.missing_wal.iter().map(|range| json!(range.to_string())).collect();
+    let is_whole = |is_whole: bool| is_whole && outcome.missing_wal.is_empty() && seen == Seen::All;
     let ids = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>();
     let lacking = json!({
         "backups": ids(&mut survey.records.backups.iter().map(|task| task.record.backup.to_string())),
@@ -316,10 +352,12 @@ fn as_json(name: &RegionName, outcome: &Outcome, seen: Seen) -> Value {
         "records": survey.records.common.len(),
         "damaged": outcome.is_damaged(),
         "without_source": ids(&mut survey.records.without_source.iter().map(|alone| alone.backup.to_string())),
+        "unread": ids(&mut survey.unread.iter().map(|(key, _)| key.to_string())),
         "disputed": ids(&mut survey.records.disputed.iter().map(ToString::to_string)),
     });
-    let Outcome::Healed(_, report) = outcome else {
-        return json!({ "region": name.as_str(), "whole": sees_all && survey.is_whole(), "lacking": lacking });
+    let What::Healed(report) = &outcome.what else {
+        let whole = is_whole(survey.is_whole());
+        return json!({ "region": name.as_str(), "whole": whole, "lacking": lacking, "missing_wal": missing_wal });
     };
     let left: Vec<Value> = report.left.iter().map(|left| json!({ "what": left.what, "why": left.why })).collect();
     let ended = report.ended.as_ref().map(|ended| match ended {
@@ -327,7 +365,8 @@ fn as_json(name: &RegionName, outcome: &Outcome, seen: Seen) -> Value {
         HealEnd::Region(why) => why.clone(),
     });
     json!({
-        "region": name.as_str(), "whole": sees_all && report.is_complete(), "lacking": lacking,
+        "region": name.as_str(), "whole": is_whole(report.is_complete()), "lacking": lacking,
+        "missing_wal": missing_wal,
         "healed": {
             "backups": ids(&mut report.backups.iter().map(ToString::to_string)), "wal_objects": report.wal_objects,
             "objects": report.objects, "bytes": report.bytes.as_bytes(), "records": report.records,

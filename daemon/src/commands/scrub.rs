@@ -6,14 +6,17 @@ use std::sync::Arc;
 use lifeboat_cli::exit_code::Ending;
 use lifeboat_cli::terminal::{Align, Output, Table, Tone, toned};
 use lifeboat_cli::{out, outln};
-use lifeboat_repository::heal::{self, HealProgress, HealRegion, Pace, ScrubRegion};
+use lifeboat_repository::heal::{
+    self, HealProgress, HealRegion, Pace, Reach, ScrubRegion, Unread, WalCheck, ranges_in_words,
+};
 use lifeboat_repository::log::records::FoundBy;
-use lifeboat_repository::log::{FoundDamage, LogTrust, RegionStore};
+use lifeboat_repository::log::{FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore};
 use lifeboat_repository::scrub::ScrubWalk;
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::care::lost_wal;
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
 use crate::regions::readings::read_all;
@@ -31,14 +34,18 @@ pub struct ScrubArgs {
     pub full: bool,
 }
 
+/// Objects that cannot be read one after the other: then the region counts as not answering.
+const SILENT: u32 = 3;
+
 /// What was found in one region.
 struct Found {
     region: RegionName,
     objects: u64,
     bytes: ByteCount,
     damage: Vec<FoundDamage>,
-    /// Why it could not be looked at to the end.
-    trouble: Option<String>,
+    unread: Unread,
+    /// Why it could not be looked at to the end, or what was found could not be put on record.
+    trouble: Vec<String>,
     /// Whether it was looked at, at least in part.
     look: Look,
     /// Whether its damage, if any, stands in its log.
@@ -59,6 +66,20 @@ enum Look {
     Taken,
     /// Nothing of it was seen.
     Nothing,
+}
+
+impl Found {
+    fn nothing(region: RegionName) -> Self {
+        let (damage, unread, trouble) = (Vec::new(), Unread::default(), Vec::new());
+        let (look, recorded) = (Look::Nothing, Recorded::Yes);
+        Self { region, objects: 0, bytes: ByteCount::ZERO, damage, unread, trouble, look, recorded }
+    }
+
+    /// Everything that keeps it from being known whether the region is intact.
+    fn troubles(&self) -> Option<String> {
+        let all: Vec<String> = self.trouble.iter().cloned().chain(self.unread.text()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
 }
 
 /// How closely a region in which nothing is wrong was looked at.
@@ -82,8 +103,8 @@ impl Depth {
     }
 }
 
-/// Looks, and puts damage on record. 0: all is well; 4: a region could not be looked at; 6: something is damaged (`heal`
-/// replaces it); 1: no region could be looked at; 130: stopped.
+/// Looks, and puts damage on record. 0: all is well; 4: a region, or an object, could not be looked at; 6: something is damaged (`heal`
+/// replaces it), or WAL is gone from all regions; 1: no region could be looked at; 130: stopped.
 ///
 /// # Errors
 /// If no region can be read.
@@ -105,17 +126,17 @@ pub async fn run(
         found.push(looked);
     }
     for (region, why) in read.unreadable().into_iter().filter(|(name, _)| wanted(name)) {
-        let (objects, bytes, damage) = (0, ByteCount::ZERO, Vec::new());
-        found.push(Found {
-            region,
-            objects,
-            bytes,
-            damage,
-            trouble: Some(why),
-            look: Look::Nothing,
-            recorded: Recorded::Yes,
-        });
+        found.push(Found { trouble: vec![why], ..Found::nothing(region) });
     }
+    // The whole of it: what one region lacks another may have.
+    let (regions, progress) = (read.readable(&[]), HealProgress::default());
+    let scope = parts.scope(&regions).await;
+    let mut wal = tokio::select! {
+        () = stop.cancelled() => return Ok(Ending::Stopped),
+        wal = lost_wal::compare(&parts, &read.trust, &regions, &scope, &progress) => wal,
+    };
+    wal.silent.extend(read.unreadable());
+    wal.missing.retain(|name, _| wanted(name));
     // Sizes of WAL stand on no record: without another region there is nothing to compare them with.
     let is_alone = parts.context.regions.len() < 2 || !read.unreadable().is_empty();
     let depth = match (args.full, is_alone) {
@@ -123,12 +144,15 @@ pub async fn run(
         (false, false) => Depth::Compared,
         (false, true) => Depth::OnRecord,
     };
-    print(&found, depth, output);
-    Ok(if found.iter().any(|found| !found.damage.is_empty()) {
+    print(&found, &wal, depth, output);
+    // While a region does not answer, it may have what the others lack.
+    let is_lost = !wal.lost.is_empty() && wal.silent.is_empty();
+    let is_doubtful = !wal.missing.is_empty() || !wal.lost.is_empty() || wal.reach == Reach::Unknown;
+    Ok(if is_lost || found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
     } else if found.iter().all(|found| found.look == Look::Nothing) {
         Ending::Failed
-    } else if found.iter().any(|found| found.trouble.is_some()) {
+    } else if is_doubtful || found.iter().any(|found| found.troubles().is_some()) {
         Ending::Degraded
     } else {
         Ending::Done
@@ -139,84 +163,110 @@ async fn look(parts: &CareParts, mut region: HealRegion, trust: &LogTrust, args:
     let others: Vec<RegionStore> =
         parts.context.regions.stores().into_iter().filter(|other| other.name != region.store.name).collect();
     let name = region.store.name.clone();
-    let mut found = Found {
-        region: name.clone(),
-        objects: 0,
-        bytes: ByteCount::ZERO,
-        damage: Vec::new(),
-        trouble: None,
-        look: Look::Nothing,
-        recorded: Recorded::Yes,
-    };
+    let mut found = Found::nothing(name.clone());
+    if region.log.head().is_none() {
+        found.trouble.push("its log is empty: its records were deleted, or it was not made a region yet".to_owned());
+        return found;
+    }
     let progress = Arc::new(HealProgress::default());
     let (pace, clock) = (Pace::new(Some(parts.bandwidth())), &*parts.context.clock);
     let scrubbed =
         ScrubRegion { region: &region.store, others: &others, trust, pace: &pace, progress: &progress, clock };
     match heal::check_presence(scrubbed, &mut region.log).await {
         Ok(report) => {
-            (found.objects, found.bytes, found.damage) = (report.objects, report.bytes, report.damage);
+            (found.objects, found.bytes) = (report.objects, report.bytes);
+            (found.damage, found.unread) = (report.damage, report.unread);
             found.look = Look::Taken;
         }
         Err(error) => {
-            found.trouble = Some(error_chain(&error));
+            found.trouble.push(error_chain(&error));
             return found;
         }
     }
     if args.full {
         progress.expect(found.objects, found.bytes);
         let line = ProgressLine::start(name, Arc::clone(&progress), output);
-        let mut walk = ScrubWalk::new(scrubbed, region.log.clone(), None);
-        loop {
-            match walk.next().await {
-                Ok(Some(scrubbed)) => {
-                    progress.doing(scrubbed.key.to_string());
-                    progress.did(scrubbed.bytes);
-                    found.damage.extend(scrubbed.damage);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    found.trouble = Some(error_chain(&error));
-                    break;
-                }
-            }
-        }
+        read_all_of(&mut found, ScrubWalk::new(scrubbed, region.log.clone(), None), &progress).await;
         drop(line);
     }
     let mut seen = BTreeSet::new();
     found.damage.retain(|damage| seen.insert(damage.key.clone()));
-    let reporter = parts.damage_reporter(FoundBy::Verify);
-    if let Err(error) = reporter.record(&region.store, &mut region.log, &found.damage).await {
-        found.recorded = Recorded::No;
-        found.trouble = Some(format!("the damage could not be put on record: {}", error_chain(&error)));
-    }
+    record(parts, &region.store, &mut region.log, &mut found).await;
     found
 }
 
-fn print(found: &[Found], depth: Depth, output: Output) {
+/// Reads everything back. One object that cannot be read does not end it; several in a row do.
+async fn read_all_of(found: &mut Found, mut walk: ScrubWalk<'_>, progress: &HealProgress) {
+    let mut silent = 0;
+    loop {
+        match walk.next().await {
+            Ok(Some(scrubbed)) => {
+                progress.doing(scrubbed.key.to_string());
+                progress.did(scrubbed.bytes);
+                found.damage.extend(scrubbed.damage);
+                match scrubbed.unread {
+                    Some(why) => found.unread.add(scrubbed.key, why),
+                    None => silent = 0,
+                }
+            }
+            Ok(None) => return,
+            Err(RegionReadError::Store { key, .. }) if silent < SILENT => {
+                silent += 1;
+                walk.pass_over(key);
+            }
+            Err(error) => {
+                found.trouble.push(error_chain(&error));
+                return;
+            }
+        }
+    }
+}
+
+async fn record(parts: &CareParts, store: &RegionStore, log: &mut RegionLog, found: &mut Found) {
+    let reporter = parts.damage_reporter(FoundBy::Verify);
+    match reporter.record(store, log, &found.damage).await {
+        Ok(_) => {}
+        Err(error) => {
+            found.recorded = Recorded::No;
+            found.trouble.push(format!("the damage could not be put on record: {}", error_chain(&error)));
+        }
+    }
+}
+
+fn print(found: &[Found], wal: &WalCheck, depth: Depth, output: Output) {
     if output == Output::Json {
         let regions = found.iter().map(|found| {
             let damage = found.damage.iter().map(|damage| json!({ "key": damage.key.as_str(), "what": damage.what }));
+            let unread = found.unread.iter().map(|(key, why)| json!({ "key": key.as_str(), "why": why }));
             json!({
                 "region": found.region.as_str(), "objects": found.objects, "bytes": found.bytes.as_bytes(),
-                "damaged": damage.collect::<Vec<_>>(), "trouble": found.trouble,
-                "looked_at": found.look == Look::Taken,
+                "damaged": damage.collect::<Vec<_>>(), "unread": unread.collect::<Vec<_>>(),
+                "trouble": found.troubles(), "looked_at": found.look == Look::Taken,
             })
         });
-        outln!("{}", json!({ "regions": regions.collect::<Vec<_>>() }));
+        let lost = wal.lost.iter().map(|lost| {
+            json!({ "timeline": lost.timeline.get(), "from": lost.start.to_string(), "to": lost.end.to_string() })
+        });
+        let missing = wal.missing.iter().map(|(name, missing)| (name.to_string(), ranges_in_words(missing).into()));
+        outln!(
+            "{}",
+            json!({
+                "regions": regions.collect::<Vec<_>>(), "lost_wal": lost.collect::<Vec<_>>(),
+                "missing_wal": missing.collect::<serde_json::Map<String, serde_json::Value>>(),
+                "wal_reach_known": wal.reach == Reach::Known,
+            })
+        );
         return;
     }
     let columns = [("region", Align::Left), ("objects", Align::Right), ("bytes", Align::Right), ("state", Align::Left)];
     let mut table = Table::new(&columns);
     for found in found {
-        let (state, tone) = match (&found.trouble, found.damage.len()) {
-            (None, 0) => (depth.all_is_well().to_owned(), Tone::Good),
-            (Some(trouble), 0) => match found.look {
-                Look::Nothing => (format!("not looked at: {trouble}"), Tone::Warning),
-                Look::Taken => (format!("not looked at to the end: {trouble}"), Tone::Warning),
-            },
-            (None, damaged) => (format!("{damaged} damaged"), Tone::Bad),
-            // Others are believed to be in order otherwise.
-            (Some(trouble), damaged) => (format!("{damaged} damaged; {trouble}"), Tone::Bad),
+        let (state, tone) = match (found.damage.len(), found.look) {
+            (0, Look::Nothing) => ("not looked at".to_owned(), Tone::Warning),
+            (0, Look::Taken) if found.troubles().is_none() => (depth.all_is_well().to_owned(), Tone::Good),
+            (0, Look::Taken) if found.trouble.is_empty() => (format!("{} not read", found.unread.len()), Tone::Warning),
+            (0, Look::Taken) => ("not looked at to the end".to_owned(), Tone::Warning),
+            (damaged, _) => (format!("{damaged} damaged"), Tone::Bad),
         };
         let (objects, bytes) = (found.objects.to_string(), found.bytes.to_string());
         table.toned_row(vec![(found.region.to_string(), None), (objects, None), (bytes, None), (state, Some(tone))]);
@@ -225,10 +275,39 @@ fn print(found: &[Found], depth: Depth, output: Output) {
     for damage in found.iter().flat_map(|found| &found.damage).take(100) {
         outln!("{} {} in {}: {}", toned("damaged:", Tone::Bad), damage.key, damage.region, damage.what);
     }
+    for found in found {
+        if let Some(trouble) = found.troubles() {
+            outln!("{} {}: {trouble}", toned("attention:", Tone::Warning), found.region);
+        }
+    }
+    print_wal(wal);
     let is_damaged = found.iter().any(|found| !found.damage.is_empty());
     if is_damaged && found.iter().all(|found| found.recorded == Recorded::Yes) {
         outln!("it is on record; `lifeboatd heal` replaces it from another region");
     } else if is_damaged {
         outln!("not all of it is on record: run this again when its region takes records, or nobody heals it");
+    }
+}
+
+fn print_wal(wal: &WalCheck) {
+    if !wal.lost.is_empty() {
+        let (lost, silent) = (ranges_in_words(&wal.lost), wal.silent.len());
+        let who = if silent == 0 { "no region has it" } else { "no region that answers has it" };
+        outln!("{} WAL from {lost}: {who}, and no restore crosses it", toned("lost:", Tone::Bad));
+    }
+    for (name, missing) in &wal.missing {
+        if wal.lost_in(name) != *missing {
+            let missing = ranges_in_words(missing);
+            outln!(
+                "{} {name} lacks WAL from {missing}; `lifeboatd heal` copies what another region has",
+                toned("attention:", Tone::Warning)
+            );
+        }
+    }
+    if wal.reach == Reach::Unknown {
+        outln!(
+            "{} no region has a sign of life of a writer below state/: how far WAL must reach is not known",
+            toned("attention:", Tone::Warning)
+        );
     }
 }

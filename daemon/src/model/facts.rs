@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lifeboat_repository::backup::write::CpuShare;
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::heal::HealProgress;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
@@ -53,6 +54,8 @@ pub(crate) struct Facts {
     pub(crate) heal: BTreeMap<RegionName, HealStatus>,
     /// How far each region has been verified.
     pub(crate) scrub: BTreeMap<RegionName, ScrubStatus>,
+    /// WAL that no region has any more, in order.
+    pub(crate) lost_wal: Vec<WalRange>,
 }
 
 impl ClusterFacts {
@@ -114,6 +117,11 @@ impl ClusterFacts {
     /// Objects of a region that are damaged and not healed.
     pub(crate) fn damaged(&self, region: &RegionName, objects: u64) {
         self.known.lock().damaged.insert(region.clone(), objects);
+    }
+
+    /// WAL that no region has any more, in order: all of it.
+    pub(crate) fn lost_wal(&self, lost: Vec<WalRange>) {
+        self.known.lock().facts.lost_wal = lost;
     }
 
     /// How far a region has been verified.

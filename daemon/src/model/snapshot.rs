@@ -165,6 +165,9 @@ pub(crate) struct WindowStatus {
     pub(crate) to: Point,
     /// Ranges inside that recovery cannot cross, in words.
     pub(crate) gaps: Vec<String>,
+    /// Whether it ends where WAL was lost that no backup was begun behind: newer WAL is stored, and nothing leads to it.
+    #[serde(default)]
+    pub(crate) ends_at_lost_wal: bool,
     /// Older backups that are kept for longer than the WAL behind them: each leads to its own end, and no further.
     #[serde(default)]
     pub(crate) older_backups: usize,

@@ -21,6 +21,8 @@ pub(crate) struct Survey {
     pub(crate) oldest_island: Option<Point>,
     /// Where the newest good backup ends, whoever holds it.
     pub(crate) newest: Option<Point>,
+    /// Where that one begins, to compare with.
+    pub(crate) newest_start: Option<WalPosition>,
     /// Where the oldest ends, to compare with.
     pub(crate) oldest_position: Option<WalPosition>,
     /// Ranges behind it that recovery cannot cross, in words.

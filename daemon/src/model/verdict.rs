@@ -36,8 +36,13 @@ pub(crate) fn judge(status: &ClusterStatus, receiver: WalReceiver) -> Verdict {
     }
     reasons.backups(status);
     reasons.regions(status);
+    let ends_at_lost_wal = status.window.as_ref().is_some_and(|window| window.ends_at_lost_wal);
     for alarm in &status.alarms {
-        reasons.alarm(alarm);
+        match AlarmId::parse(&alarm.name).map(|id| id.kind) {
+            // With a backup from behind it, the present can be recovered.
+            Some(Alarm::WalLost) if ends_at_lost_wal => reasons.lost.push(alarm.text.clone()),
+            _ => reasons.alarm(alarm),
+        }
     }
     for pause in status.pauses.iter().filter(|pause| pause.what == "backup") {
         reasons.risky.push(format!("backups are paused: {}", pause.why));
@@ -187,6 +192,13 @@ mod tests {
         assert_eq!(damage, (AtRisk, damaged.to_owned(), 0), "nothing else says that");
         let gap = judged(|status| status.alarms.push(alarm("wal-gap", "WAL is missing")));
         assert_eq!(gap, (NotProtected, "WAL is missing".to_owned(), 1));
+        for (ends, expected) in [(true, NotProtected), (false, AtRisk)] {
+            let lost = judged(|status| {
+                status.window.as_mut().unwrap().ends_at_lost_wal = ends;
+                status.alarms.push(alarm("wal-lost", "WAL is gone from all regions"));
+            });
+            assert_eq!((lost.0, lost.1.as_str()), (expected, "WAL is gone from all regions"));
+        }
     }
 
     #[test]

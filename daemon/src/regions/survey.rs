@@ -117,12 +117,14 @@ fn side_by_side(states: &BTreeMap<RegionName, RegionState>, quorum: usize, now: 
     let staying: Vec<&BackupRecord> = that(Staying::Alone).collect();
     let oldest = that(Staying::WithWal).min_by_key(|record| record.stop_time);
     let islands = || held.values().filter(|(_, _, staying)| *staying == Staying::Alone).map(|(record, ..)| *record);
+    let newest = staying.iter().max_by_key(|record| age(record));
     let regions = states.iter().map(|(name, state)| (name.clone(), region_status(state, &staying, now)));
     Survey {
         regions: regions.collect(),
         last: last.map(|(record, names, _)| backup_status(record, names.iter().map(ToString::to_string).collect())),
         oldest: oldest.map(|record| (record.backup.clone(), end_of(record))),
-        newest: staying.iter().max_by_key(|record| age(record)).map(|record| end_of(record)),
+        newest: newest.map(|record| end_of(record)),
+        newest_start: newest.map(|record| record.start()),
         oldest_position: oldest.map(|record| WalPosition { timeline: record.stop_tli, lsn: record.stop_lsn }),
         islands: islands().count(),
         oldest_island: islands().min_by_key(|record| record.stop_time).map(end_of),

@@ -46,7 +46,7 @@ const ALARMS_CEILING: Duration = Duration::from_secs(60);
 const ALARMS_BY_ROLE: [(Role, &[SourceKind]); 6] = [
     (Role::Wal, &[SourceKind::Wal]),
     (Role::Backup, &[SourceKind::Schedule]),
-    (Role::Watch, &[SourceKind::Regions, SourceKind::Agreement]),
+    (Role::Watch, &[SourceKind::Regions, SourceKind::Agreement, SourceKind::LostWal]),
     (Role::Prune, &[SourceKind::Prune]),
     (Role::Heal, &[SourceKind::Heal]),
     (Role::Scrub, &[SourceKind::Scrub]),
@@ -285,7 +285,7 @@ impl Tasks {
         self.spawn(settings, move |context| backup::task::run(context, parts.clone()));
     }
 
-    /// The health of the regions, and whether they agree.
+    /// The health of the regions, whether they agree, and whether they have the WAL that they must have.
     fn begin_watch(&self) {
         let writes = self.config.daemon.does(Role::Wal) || self.config.daemon.does(Role::Backup);
         let parts = WatchParts {
@@ -297,6 +297,7 @@ impl Tasks {
         let settings = TaskSettings::new("regions", ORDINARY_CEILING);
         self.spawn(settings, move |context| regions::watch::watch(context, parts.clone()));
         self.begin_care("agreement", care::agreement::agreement_task);
+        self.begin_care("lost-wal", care::lost_wal::lost_wal_task);
     }
 
     /// Begins a part of the care for what is stored; it begins again when settings become others that it works with.
@@ -327,6 +328,7 @@ impl Tasks {
             config: Arc::clone(&self.config),
             cluster: self.cluster.clone(),
             board: Arc::clone(&self.care),
+            requests: self.shared.backup_requests(),
         }
     }
 

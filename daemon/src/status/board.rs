@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_config::{ClusterSettings, Config};
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_stores::{BreakerState, DURATION_BOUNDS, MetricsSnapshot, Operation};
 use lifeboat_vocabulary::{Clock, ClusterName, UtcTime};
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use crate::model::wal_status::WalStatus;
 use crate::regions::memory::RegionBook;
 use crate::regions::open::{OpenRegion, OpenRegions};
 use crate::status::file;
+use crate::wal::backup_need::lies_behind;
 
 /// How often a snapshot is taken.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -300,7 +302,7 @@ fn alarm_line(alarm: &RaisedAlarm) -> AlarmLine {
     }
 }
 
-/// From the end of the oldest backup to what the quorum holds; without WAL, to the end of the newest backup.
+/// From the end of the oldest backup to what the quorum holds, or to where WAL was lost; without WAL, to the end of the newest backup.
 fn window(facts: &Facts, wal: Option<&WalStatus>) -> Option<WindowStatus> {
     let survey = facts.survey.as_ref()?;
     let (backup, from) = survey.oldest.clone()?;
@@ -309,12 +311,23 @@ fn window(facts: &Facts, wal: Option<&WalStatus>) -> Option<WindowStatus> {
         let time = wal.quorum.complete_until.as_ref().and_then(|time| time.parse().ok());
         Some(Point { time, lsn, timeline })
     });
-    let to = streamed.unwrap_or_else(|| survey.newest.clone().unwrap_or_else(|| from.clone()));
+    let stored = || streamed.unwrap_or_else(|| survey.newest.clone().unwrap_or_else(|| from.clone()));
+    // The first loss that no backup was begun behind: nothing leads across it.
+    let is_uncrossed = |lost: &&WalRange| survey.newest_start.is_none_or(|newest| lies_behind(newest, lost));
+    let end = facts.lost_wal.iter().find(is_uncrossed);
+    let to = match end {
+        Some(lost) => Point { time: None, lsn: lost.start.to_string(), timeline: lost.timeline.get() },
+        None => stored(),
+    };
+    let lost = facts.lost_wal.iter().map(|lost| {
+        format!("WAL from {} to {} on timeline {}: no region has it any more", lost.start, lost.end, lost.timeline)
+    });
     Some(WindowStatus {
         oldest_backup: backup.to_string(),
         from,
         to,
-        gaps: survey.gaps.clone(),
+        gaps: survey.gaps.iter().cloned().chain(lost).collect(),
+        ends_at_lost_wal: end.is_some(),
         older_backups: survey.islands,
         older_from: survey.oldest_island.clone(),
     })

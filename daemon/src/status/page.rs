@@ -132,6 +132,7 @@ fn window(window: &WindowStatus, receives_wal: bool) -> String {
     let end = match (from.time, to.time) {
         (Some(from), Some(to)) => format!("{} UTC ({})", to.for_tables(), rough(to.since(from))),
         (None, Some(to)) => format!("{} UTC", to.for_tables()),
+        (_, None) if window.ends_at_lost_wal => "where WAL is lost".to_owned(),
         (_, None) => "a time that is not known while no WAL streams".to_owned(),
     };
     let mut text = format!("{begin} to {end}\n");

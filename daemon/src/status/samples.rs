@@ -90,6 +90,7 @@ pub(crate) fn cluster(name: &str) -> ClusterStatus {
             from: point("2026-11-14T02:12:07Z".parse().unwrap(), "0/3000028"),
             to: point(at("17:24:05"), "0/5A3F1B8"),
             gaps: vec![],
+            ends_at_lost_wal: false,
             older_backups: 0,
             older_from: None,
         }),

@@ -1,5 +1,6 @@
 //! Which base backups continuous WAL needs: a first one, and one behind every gap. Pure.
 
+use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::WalGapRecord;
 use lifeboat_vocabulary::WalPosition;
 
@@ -20,6 +21,12 @@ pub(crate) fn needed<'a>(
     gaps.into_iter().find(behind).map(ToString::to_string)
 }
 
+/// Whether recovery from a backup that begins at `newest` has to cross `lost`.
+#[must_use]
+pub(crate) fn lies_behind(newest: WalPosition, lost: &WalRange) -> bool {
+    lost.timeline > newest.timeline || lost.timeline == newest.timeline && lost.end > newest.lsn
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +41,18 @@ mod tests {
         let to = to.and_then(Lsn::from_bytes);
         let (reason, scope) = (GapReason::SegmentRemoved, GapScope::Everywhere);
         WalGapRecord { timeline: from.timeline, from: from.lsn, to, reason, scope }
+    }
+
+    #[test]
+    fn what_ends_before_the_newest_backup_begins_is_not_crossed() {
+        for (timeline, start, end, expected) in
+            [(1, 10, 100, false), (1, 90, 101, true), (1, 200, 300, true), (2, 10, 20, true)]
+        {
+            let lost = WalRange { timeline: at(timeline, 1).timeline, start: at(1, start).lsn, end: at(1, end).lsn };
+            assert_eq!(lies_behind(at(1, 100), &lost), expected, "{lost}");
+        }
+        let earlier = WalRange { timeline: at(1, 1).timeline, start: at(1, 500).lsn, end: at(1, 600).lsn };
+        assert!(!lies_behind(at(2, 100), &earlier));
     }
 
     #[test]

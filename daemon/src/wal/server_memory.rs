@@ -9,10 +9,13 @@
 //! never newer than what is remembered here. A crash in between leaves a record that was received and not stored: the server
 //! has it all the same, because it sends only what it has flushed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifeboat_postgres::TimelineHistory;
 use lifeboat_repository::format::RecordText;
 use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::heal::ServerTimelines;
 use lifeboat_vocabulary::{Lsn, RecordMark, TimelineId, UtcTime, WalPosition};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +40,16 @@ pub(crate) struct Remembered {
     pub(crate) accepted: Option<AcceptedLoss>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     minimal: Option<MinimalWal>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timelines: Option<TimelinesText>,
+}
+
+/// The history of the server's timeline: in the regions it is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TimelinesText {
+    current: u32,
+    /// Where each ancestor was left.
+    left_at: BTreeMap<u32, u64>,
 }
 
 /// A server that no longer has WAL which was received from it.
@@ -136,6 +149,16 @@ impl AcceptedLoss {
 }
 
 impl Remembered {
+    /// The history of the timeline that the server wrote last, as far as it is known.
+    pub(crate) fn timelines(&self) -> Option<ServerTimelines> {
+        let TimelinesText { current, left_at } = self.timelines.as_ref()?;
+        let left = |(timeline, lsn): (&u32, &u64)| Some((TimelineId::new(*timeline)?, Lsn::from_bytes(*lsn)?));
+        Some(ServerTimelines {
+            current: TimelineId::new(*current)?,
+            left_at: left_at.iter().filter_map(left).collect(),
+        })
+    }
+
     /// The newest record that was received.
     pub(crate) fn newest(&self) -> Option<RecordMark> {
         self.newest.map(|RecordText(record)| record)
@@ -201,6 +224,19 @@ impl ServerMemory {
         self.0.change_in_background(move |memory| memory.newest = Some(RecordText(record))).await
     }
 
+    /// The history of the server's timeline. Written only where it has changed.
+    pub(crate) async fn learned(&self, history: &TimelineHistory) -> Result<(), StateError> {
+        let left = history
+            .entries
+            .iter()
+            .filter_map(|entry| Some((entry.timeline.get(), history.switch_from(entry.timeline)?.as_bytes())));
+        let timelines = Some(TimelinesText { current: history.timeline.get(), left_at: left.collect() });
+        if self.read().timelines == timelines {
+            return Ok(());
+        }
+        self.0.change_in_background(move |memory| memory.timelines = timelines).await
+    }
+
     /// The server is refused from now on. The first reason stays.
     pub(crate) async fn refuse(&self, lost: LostWal) -> Result<(), StateError> {
         let refuse = move |memory: &mut Remembered| {
@@ -253,6 +289,26 @@ mod tests {
             ("up once more", 2, 700, Some((600, 756))),
         ] {
             assert_eq!(told(level, start).await, expected, "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_timelines_were_left_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = || ServerMemory::open(dir.path());
+        assert_eq!(memory().read().timelines(), None);
+        let timeline = |id| TimelineId::new(id).unwrap();
+        for (current, content, expected) in
+            [(1, "", vec![]), (3, "1\t0/380000\tx\n2\t0/540000\tx\n", vec![(1, 0x38_0000), (2, 0x54_0000)])]
+        {
+            let history = match content {
+                "" => TimelineHistory::first(timeline(current)),
+                content => TimelineHistory::parse(timeline(current), content.as_bytes()).unwrap(),
+            };
+            memory().learned(&history).await.unwrap();
+            let found = memory().read().timelines().unwrap();
+            let left: Vec<_> = found.left_at.iter().map(|(id, lsn)| (id.get(), lsn.as_bytes())).collect();
+            assert_eq!((found.current, left), (timeline(current), expected));
         }
     }
 

@@ -74,6 +74,9 @@ pub(crate) enum CopyError {
     /// The target does not take it. The rest would fare no better.
     #[error("write {key} to {region}")]
     Target { key: ObjectKey, region: RegionName, source: StoreError },
+    /// What lies in its place cannot be read. The rest may be.
+    #[error("read {key} in {region}")]
+    Unread { key: ObjectKey, region: RegionName, source: StoreError },
     /// No region gave it as it should be.
     #[error("no region has {key} as it should be ({})", list(.tried))]
     NoSource { key: ObjectKey, tried: Vec<(RegionName, String)> },
@@ -253,6 +256,26 @@ impl<'a> Copier<'a> {
         Err(self.target_failed(key, StoreError::Transient { doing, source }))
     }
 
+    /// Reads an object of the target itself; `None` if it is not there as it should be. `size` as it was listed.
+    pub(crate) async fn read_in_place(
+        &self,
+        key: &ObjectKey,
+        proof: &Proof,
+        size: ByteCount,
+    ) -> Result<Option<Bytes>, CopyError> {
+        self.progress.doing(key.to_string());
+        let read = async {
+            self.pace.take(size).await;
+            match self.target.store.get(key, proof.bound()).await {
+                Ok(bytes) => Ok(Some(bytes).filter(|bytes| proof.fault(self.trust, bytes).is_none())),
+                Err(StoreError::NotFound { .. } | StoreError::Unsupported { .. }) => Ok(None),
+                Err(StoreError::Misconfigured { .. }) => Err(self.not_readable(key)),
+                Err(source) => Err(self.not_read(key, source)),
+            }
+        };
+        self.stoppable(read).await
+    }
+
     /// What lies at `key` of the target.
     async fn look(&self, key: &ObjectKey, proof: &Proof) -> Result<Look, CopyError> {
         let version = self.version(key).await?;
@@ -265,7 +288,7 @@ impl<'a> Copier<'a> {
             }
             Err(StoreError::NotFound { .. }) => Ok(Look::Gone),
             Err(StoreError::Misconfigured { .. }) => Ok(version.map_or(Look::Gone, |_| Look::Unseen)),
-            Err(source) => Err(self.target_failed(key, source)),
+            Err(source) => Err(self.not_read(key, source)),
         }
     }
 
@@ -285,7 +308,7 @@ impl<'a> Copier<'a> {
                 Err(self.target_failed(key, StoreError::Corrupted { doing, source }))
             }
             Err(StoreError::NotFound { .. }) => Ok(Look::Gone),
-            Err(source) => Err(self.target_failed(key, source)),
+            Err(source) => Err(self.not_read(key, source)),
         }
     }
 
@@ -298,6 +321,10 @@ impl<'a> Copier<'a> {
 
     pub(crate) fn target_failed(&self, key: &ObjectKey, source: StoreError) -> CopyError {
         CopyError::Target { key: key.clone(), region: self.target.name.clone(), source }
+    }
+
+    fn not_read(&self, key: &ObjectKey, source: StoreError) -> CopyError {
+        CopyError::Unread { key: key.clone(), region: self.target.name.clone(), source }
     }
 
     fn not_readable(&self, key: &ObjectKey) -> CopyError {

@@ -3,11 +3,16 @@
 //! A listing tells the size of every object, and a signed record what the objects of a backup come to. Where that differs, an object
 //! is read and compared with its digest: a size alone is no proof, and what another region lists may be what is wrong. WAL has no record of its
 //! size; it is compared with what the other regions list under the same name, and read where that differs or where it is empty.
+//!
+//! What cannot be read is no damage, and does not end the check: one object of another storage class or under a foreign key must not hide
+//! the damage of everything else. How much is read is bounded, because another region's listing decides it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use lifeboat_stores::{Entry, ObjectKey, StoreError};
+use lifeboat_stores::{Entry, OBJECT_BYTES_MAX, ObjectKey, StoreError};
 use lifeboat_vocabulary::{ByteCount, Clock, Sha256Digest, error_chain};
+use parking_lot::Mutex;
 
 use crate::format::layout::{self, StoredName};
 use crate::format::packs_list::PacksList;
@@ -15,6 +20,7 @@ use crate::heal::pace::Pace;
 use crate::heal::progress::HealProgress;
 use crate::heal::proof::Proof;
 use crate::heal::sizes::{Sizes, folders, sizes};
+use crate::heal::unread::Unread;
 use crate::log::records::backup::BackupRecord;
 use crate::log::region_log::LogTrust;
 use crate::log::region_store::{RegionReadError, RegionStore};
@@ -23,6 +29,12 @@ use crate::wal::object::WalTrust;
 
 /// What does not have its digest is read so many times more before it counts as damaged: a bit may flip on the way.
 pub(crate) const LOOKS: u32 = 2;
+/// Reads that fail one after the other, without any answer about the object: then the region counts as not answering.
+pub(crate) const SILENT: u32 = 3;
+/// What one check reads because of sizes, at the most: the rest is read by the checks of the next days.
+pub(crate) const READ_MAX: ByteCount = ByteCount::from_mib(1024);
+/// WAL of suspicious sizes that one check remembers, to choose from it what it reads.
+const SUSPECTS_MAX: usize = 10_000;
 
 /// The region that is checked, and what it is checked with.
 #[derive(Clone, Copy)]
@@ -48,6 +60,27 @@ pub(crate) struct FaultFinder<'a> {
     trust: WalTrust,
     pace: &'a Pace,
     progress: &'a HealProgress,
+    reading: Mutex<Reading>,
+}
+
+/// How reading goes.
+struct Reading {
+    /// Reads without an answer in a row.
+    silent: u32,
+    /// What may still be read because of sizes.
+    left: ByteCount,
+    unread: Unread,
+}
+
+/// What a look at an object has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// It is what was stored; or nobody misses it any more.
+    Intact,
+    /// What is wrong with it.
+    Damaged(String),
+    /// It could not be read. It is among those of [`FaultFinder::unread`].
+    Unread,
 }
 
 /// The list of a backup's objects: from the region itself, or from another one.
@@ -68,45 +101,94 @@ pub(crate) enum Listed {
 }
 
 impl<'a> FaultFinder<'a> {
-    pub(crate) fn new(scrubbed: ScrubRegion<'a>) -> Self {
+    /// `read_max` bounds what is read because of sizes.
+    pub(crate) fn new(scrubbed: ScrubRegion<'a>, read_max: ByteCount) -> Self {
         let ScrubRegion { region, others, trust, pace, progress, .. } = scrubbed;
-        Self { region, others, trust: WalTrust::of(trust), pace, progress }
+        let reading = Mutex::new(Reading { silent: 0, left: read_max, unread: Unread::default() });
+        Self { region, others, trust: WalTrust::of(trust), pace, progress, reading }
     }
 
-    /// What is wrong with an object that is listed with this size, if anything is.
-    pub(crate) async fn fault(
+    /// What could not be read so far.
+    pub(crate) fn unread(&self) -> Unread {
+        self.reading.lock().unread.clone()
+    }
+
+    fn answered(&self) {
+        self.reading.lock().silent = 0;
+    }
+
+    /// Notes what could not be read; an error if the region counts as not answering.
+    fn not_read(&self, key: &ObjectKey, source: StoreError) -> Result<(), RegionReadError> {
+        let mut reading = self.reading.lock();
+        // A right that lacks, an archive class, a foreign key: that is an answer.
+        reading.silent = if matches!(source, StoreError::Misconfigured { .. }) { 0 } else { reading.silent + 1 };
+        if reading.silent >= SILENT {
+            return Err(RegionReadError::Store { key: key.clone(), source });
+        }
+        tracing::debug!(region = %self.region.name, %key, error = %error_chain(&source), "an object cannot be read");
+        reading.unread.add(key.clone(), error_chain(&source));
+        Ok(())
+    }
+
+    /// Whether this check may read so much more because of sizes.
+    fn may_read(&self, key: &ObjectKey, size: ByteCount) -> bool {
+        let mut reading = self.reading.lock();
+        let size = size.min(OBJECT_BYTES_MAX).as_bytes();
+        match reading.left.as_bytes().checked_sub(size) {
+            Some(left) => reading.left = ByteCount::from_bytes(left),
+            None => {
+                let why =
+                    "its size is suspicious, and this check has read as much as one check may; another day's reads it";
+                reading.unread.add(key.clone(), why);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads an object that is listed with this suspicious size, as far as this check may.
+    async fn look_at_suspect(
         &self,
         key: &ObjectKey,
         proof: &Proof,
         size: ByteCount,
-    ) -> Result<Option<String>, RegionReadError> {
+    ) -> Result<Looked, RegionReadError> {
+        if self.may_read(key, size) { self.look(key, proof, size).await } else { Ok(Looked::Unread) }
+    }
+
+    /// What is wrong with an object that is listed with this size, if anything is.
+    pub(crate) async fn look(
+        &self,
+        key: &ObjectKey,
+        proof: &Proof,
+        size: ByteCount,
+    ) -> Result<Looked, RegionReadError> {
         self.progress.doing(key.to_string());
         if size == ByteCount::ZERO {
             // What is read of it is known.
-            return Ok(proof.fault(&self.trust, &[]));
+            return Ok(proof.fault(&self.trust, &[]).map_or(Looked::Intact, Looked::Damaged));
         }
-        let mut fault = None;
+        let mut found = Looked::Intact;
         for _ in 0..=LOOKS {
             self.pace.take(size).await;
-            fault = match self.region.store.get(key, proof.bound()).await {
+            let fault = match self.region.store.get(key, proof.bound()).await {
                 Ok(bytes) => proof.fault(&self.trust, &bytes),
                 // It was listed a moment ago. What no record names was swept since, or a rule of the bucket has taken it.
                 Err(StoreError::NotFound { .. }) if matches!(proof, Proof::Signed(_)) => None,
                 Err(StoreError::NotFound { .. }) => Some("it is listed and cannot be read".to_owned()),
                 Err(StoreError::Unsupported { why, .. }) => Some(why),
-                // Whoever may create objects may give one under a name of WAL a class or a key that this role cannot read: that must not
-                // end the check of everything else.
-                Err(error @ StoreError::Misconfigured { .. }) if matches!(proof, Proof::Signed(_)) => Some(format!(
-                    "its size is not that of other regions, and it may not be read ({})",
-                    error_chain(&error)
-                )),
-                Err(source) => return Err(RegionReadError::Store { key: key.clone(), source }),
+                Err(source) => {
+                    self.not_read(key, source)?;
+                    return Ok(Looked::Unread);
+                }
             };
-            if fault.is_none() {
-                return Ok(None);
+            self.answered();
+            match fault {
+                Some(fault) => found = Looked::Damaged(fault),
+                None => return Ok(Looked::Intact),
             }
         }
-        Ok(fault)
+        Ok(found)
     }
 
     /// Finds out which objects a backup has.
@@ -119,13 +201,20 @@ impl<'a> FaultFinder<'a> {
         };
         let fault = match self.region.store.get(&key, proof.bound()).await {
             Ok(bytes) if proof.fault(&self.trust, &bytes).is_none() => {
+                self.answered();
                 return Ok(FoundList { list: parsed(&bytes), fault: None });
             }
-            Ok(bytes) => self.fault(&key, &proof, ByteCount::of(&bytes)).await?,
+            Ok(bytes) => match self.look(&key, &proof, ByteCount::of(&bytes)).await? {
+                Looked::Damaged(fault) => Some(fault),
+                Looked::Intact | Looked::Unread => None,
+            },
             // A listing finds that.
             Err(StoreError::NotFound { .. }) => None,
             Err(StoreError::Unsupported { why, .. }) => Some(why),
-            Err(source) => return Err(RegionReadError::Store { key, source }),
+            Err(source) => {
+                self.not_read(&key, source)?;
+                None
+            }
         };
         for other in self.others {
             match other.store.get(&key, proof.bound()).await {
@@ -142,7 +231,8 @@ impl<'a> FaultFinder<'a> {
     }
 
     /// Which objects of a backup are not what was stored, where their sizes come to `sum` and the record says something else. First those of
-    /// `found` are read of which another region lists another size; if they do not explain it, the others, the most likely first.
+    /// `found` are read of which another region lists another size; if they do not explain it, the others, the most likely first. What cannot
+    /// be read may explain it: then the search ends.
     pub(crate) async fn faults_of_backup(
         &self,
         record: &BackupRecord,
@@ -157,15 +247,22 @@ impl<'a> FaultFinder<'a> {
             list.iter().filter_map(|(key, sha256)| Some((key, sha256, *found.get(key)?))).partition(
                 |(key, _, size)| elsewhere.get(*key).is_some_and(|sizes| sizes.iter().any(|other| other != size)),
             );
+        let mut all_read = true;
         for (key, sha256, size) in suspects {
-            let Some(fault) = self.fault(key, &Proof::Digest(sha256), size).await? else { continue };
-            faults.insert(key.clone(), fault);
+            match self.look_at_suspect(key, &Proof::Digest(sha256), size).await? {
+                Looked::Intact => continue,
+                Looked::Unread => {
+                    all_read = false;
+                    continue;
+                }
+                Looked::Damaged(fault) => drop(faults.insert(key.clone(), fault)),
+            }
             // As it would be with the size that the others have, if they agree.
             if let Some([other]) = elsewhere.get(key).map(|sizes| sizes.iter().collect::<Vec<_>>()).as_deref() {
                 sum = ByteCount::from_bytes(sum.as_bytes().saturating_sub(size.as_bytes())).plus(**other);
             }
         }
-        if listed == Listed::Some || sum == record.packs.bytes {
+        if listed == Listed::Some || sum == record.packs.bytes || !all_read {
             return Ok(faults);
         }
         rest.sort_by_key(|(_, _, size)| *size);
@@ -173,9 +270,13 @@ impl<'a> FaultFinder<'a> {
             rest.reverse();
         }
         for (key, sha256, size) in rest {
-            if let Some(fault) = self.fault(key, &Proof::Digest(sha256), size).await? {
-                faults.insert(key.clone(), fault);
-                return Ok(faults);
+            match self.look_at_suspect(key, &Proof::Digest(sha256), size).await? {
+                Looked::Intact => {}
+                Looked::Unread => return Ok(faults),
+                Looked::Damaged(fault) => {
+                    faults.insert(key.clone(), fault);
+                    return Ok(faults);
+                }
             }
         }
         if faults.is_empty() {
@@ -212,7 +313,7 @@ impl<'a> FaultFinder<'a> {
         let mut faults = BTreeMap::new();
         for (key, sha256) in keys {
             let Some(size) = size(key) else { continue };
-            if let Some(fault) = self.fault(key, &Proof::Digest(*sha256), size).await? {
+            if let Looked::Damaged(fault) = self.look(key, &Proof::Digest(*sha256), size).await? {
                 faults.insert(key.clone(), fault);
             }
         }
@@ -227,12 +328,8 @@ impl<'a> FaultFinder<'a> {
             .collect()
     }
 
-    /// What is wrong with the WAL of one page of the listing: what is empty, or has another size elsewhere, is read.
-    pub(crate) async fn faults_of_wal(
-        &self,
-        page: &[Entry],
-        beside: &mut [Beside<'_>],
-    ) -> Result<BTreeMap<ObjectKey, String>, RegionReadError> {
+    /// The WAL of one page of the listing that has to be read: what is empty, or has another size elsewhere.
+    pub(crate) async fn suspects_of_wal(&self, page: &[Entry], beside: &mut [Beside<'_>]) -> BTreeSet<ObjectKey> {
         let listed: Sizes = page.iter().map(|entry| (entry.key.clone(), entry.meta.size)).collect();
         let empty = listed.iter().filter(|(_, size)| **size == ByteCount::ZERO);
         let mut suspects: BTreeSet<ObjectKey> = empty.map(|(key, _)| key.clone()).collect();
@@ -242,15 +339,46 @@ impl<'a> FaultFinder<'a> {
                 other.is_over = true;
             }
         }
+        suspects.retain(|key| wal_name(key).is_some());
+        suspects
+    }
+
+    /// What is wrong with WAL of suspicious sizes, as far as one check may read.
+    pub(crate) async fn faults_of_wal(
+        &self,
+        suspects: &Suspects,
+    ) -> Result<BTreeMap<ObjectKey, String>, RegionReadError> {
         let mut faults = BTreeMap::new();
-        for key in suspects {
-            let Some(name) = wal_name(&key) else { continue };
-            let size = listed.get(&key).copied().unwrap_or_default();
-            if let Some(fault) = self.fault(&key, &Proof::Signed(name), size).await? {
-                faults.insert(key, fault);
+        for ((_, key), size) in &suspects.chosen {
+            let Some(name) = wal_name(key) else { continue };
+            if let Looked::Damaged(fault) = self.look_at_suspect(key, &Proof::Signed(name), *size).await? {
+                faults.insert(key.clone(), fault);
             }
         }
         Ok(faults)
+    }
+}
+
+/// WAL of suspicious sizes, in an order of its own for each day: where one check cannot read all of it, the next ones do.
+pub(crate) struct Suspects {
+    day: i64,
+    chosen: BTreeMap<(u64, ObjectKey), ByteCount>,
+}
+
+impl Suspects {
+    pub(crate) fn new(clock: &dyn Clock) -> Self {
+        const DAY: i64 = 86_400_000_000;
+        Self { day: clock.now().as_unix_micros().div_euclid(DAY), chosen: BTreeMap::new() }
+    }
+
+    /// One more; beyond the bound, those stay whose turn comes first.
+    pub(crate) fn add(&mut self, key: ObjectKey, size: ByteCount) {
+        let mut hasher = DefaultHasher::new();
+        (self.day, key.as_str()).hash(&mut hasher);
+        self.chosen.insert((hasher.finish(), key), size);
+        if self.chosen.len() > SUSPECTS_MAX {
+            self.chosen.pop_last();
+        }
     }
 }
 

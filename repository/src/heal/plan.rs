@@ -68,6 +68,8 @@ pub struct RecordPlan {
     pub disputed: BTreeSet<BackupId>,
     /// Backups that exist in the region with damaged or missing objects, and that no other region has.
     pub without_source: Vec<WithoutSource>,
+    /// What is wrong with each of those.
+    pub(crate) alone: BTreeMap<BackupId, Lack>,
     /// Whether the region has a good backup that is whole.
     pub can_restore: CanRestore,
     /// What it gets first, if it has none: a backup, and where that begins.
@@ -169,7 +171,10 @@ pub fn plan_records(
     tasks.retain(|id, _| !plan.disputed.contains(id));
     let alone = lacks.keys().filter(|id| !tasks.contains_key(*id) && !plan.disputed.contains(*id));
     let leaving = |id: &BackupId| Some(state.backups.get(id)?.leaving.as_ref()?.not_before);
-    plan.without_source = alone.map(|id| WithoutSource { backup: id.clone(), leaving: leaving(id) }).collect();
+    let alone: Vec<&BackupId> = alone.collect();
+    plan.alone = alone.iter().filter_map(|id| Some((BackupId::clone(id), lacks.get(*id)?.clone()))).collect();
+    let alone = alone.into_iter().map(|id| WithoutSource { backup: id.clone(), leaving: leaving(id) });
+    plan.without_source = alone.collect();
     plan.backups = tasks.into_values().collect();
     plan.first = first_of_all(&plan);
     let mut backups = std::mem::take(&mut plan.backups);

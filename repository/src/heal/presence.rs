@@ -7,8 +7,9 @@ use lifeboat_vocabulary::{BackupId, ByteCount, Clock, Sha256Digest};
 
 use crate::format::ids::EpochId;
 use crate::format::layout;
-use crate::heal::faults::{FaultFinder, FoundList, Listed, ScrubRegion, wal_name};
+use crate::heal::faults::{Beside, FaultFinder, FoundList, Listed, READ_MAX, ScrubRegion, Suspects, wal_name};
 use crate::heal::sizes::Sizes;
+use crate::heal::unread::Unread;
 use crate::log::damage::FoundDamage;
 use crate::log::records::backup::BackupRecord;
 use crate::log::records::record::RecordBody;
@@ -28,6 +29,16 @@ pub struct PresenceReport {
     pub damage: Vec<FoundDamage>,
     /// The same, by what needs it.
     pub missing: Missing,
+    /// What could not be read: it may be intact or not.
+    pub unread: Unread,
+}
+
+impl PresenceReport {
+    /// What to say about what could not be read; `None` if there is nothing to say.
+    #[must_use]
+    pub fn unread_text(&self) -> Option<String> {
+        self.unread.text()
+    }
 }
 
 /// Objects that a region should have and that are missing or not what was stored, by what needs them.
@@ -39,17 +50,23 @@ pub struct Missing {
     pub of_wal: BTreeSet<ObjectKey>,
 }
 
-/// Faults of WAL that are named at once; the rest is found once these are mended.
-const WAL_FAULTS_MAX: usize = 10_000;
-
 /// Lists a whole region, and compares it with what its log says and with what the other regions list. Read are the lists of objects, the
-/// wrapped keys, and what its size makes suspect.
+/// wrapped keys, and what its size makes suspect. Single objects that cannot be read are reported, and do not end the check.
 ///
 /// # Errors
 /// [`RegionReadError`] if the region does not answer; then nothing is known.
 pub async fn check_presence(scrubbed: ScrubRegion<'_>, log: &mut RegionLog) -> Result<PresenceReport, RegionReadError> {
+    check_with_bound(scrubbed, log, READ_MAX).await
+}
+
+/// As [`check_presence`]; because of sizes, it reads `read_max` at the most.
+pub(crate) async fn check_with_bound(
+    scrubbed: ScrubRegion<'_>,
+    log: &mut RegionLog,
+    read_max: ByteCount,
+) -> Result<PresenceReport, RegionReadError> {
     let ScrubRegion { region, clock, .. } = scrubbed;
-    let finder = FaultFinder::new(scrubbed);
+    let finder = FaultFinder::new(scrubbed, read_max);
     // First the log: what it names has been there before.
     log.refresh(&*region.store).await?;
     // Then what is wanted, and of the listing nothing else: whoever may create objects must not fill this machine's memory.
@@ -73,14 +90,16 @@ pub async fn check_presence(scrubbed: ScrubRegion<'_>, log: &mut RegionLog) -> R
     }
     let keys = wrapped_keys(log, clock);
     keys.keys().for_each(|key| wanted.add(key, Kind::Other, None));
-    let mut found = Found::default();
+    let mut found = Found { objects: 0, bytes: ByteCount::ZERO, suspects: Suspects::new(clock) };
     for prefix in [layout::DATA_PREFIX, layout::KEYS_PREFIX, layout::SLICES_PREFIX, layout::WAL_PREFIX] {
         found.list(&finder, region, prefix, &mut wanted).await?;
     }
     faults.extend(finder.faults_of_keys(&keys, |key| wanted.0.get(key)?.found).await?);
     faults.extend(faults_of_backups(&finder, &wanted, &listed).await?);
-    let mut report = PresenceReport { objects: found.objects, bytes: found.bytes, ..PresenceReport::default() };
-    let damaged = wanted.damaged(faults, found.faults);
+    let of_wal = finder.faults_of_wal(&found.suspects).await?;
+    let (objects, bytes, unread) = (found.objects, found.bytes, finder.unread());
+    let mut report = PresenceReport { objects, bytes, unread, ..PresenceReport::default() };
+    let damaged = wanted.damaged(faults, of_wal);
     if damaged.is_empty() {
         return Ok(report);
     }
@@ -219,12 +238,11 @@ pub(crate) fn wrapped_keys(log: &RegionLog, clock: &dyn Clock) -> BTreeMap<Objec
     keys
 }
 
-/// How much there is, and what is wrong with the WAL.
-#[derive(Default)]
+/// How much there is, and what of the WAL has to be read.
 struct Found {
     objects: u64,
     bytes: ByteCount,
-    faults: BTreeMap<ObjectKey, String>,
+    suspects: Suspects,
 }
 
 impl Found {
@@ -236,7 +254,7 @@ impl Found {
         wanted: &mut WantedObjects,
     ) -> Result<(), RegionReadError> {
         let is_wal = matches!(prefix, layout::SLICES_PREFIX | layout::WAL_PREFIX);
-        let (mut after, mut beside) = (None, finder.beside(prefix));
+        let (mut after, mut beside): (_, Vec<Beside<'_>>) = (None, finder.beside(prefix));
         loop {
             let page = region.store.list(prefix, after.as_ref()).await;
             let page = page.map_err(|source| RegionReadError::List { prefix: prefix.to_owned(), source })?;
@@ -248,8 +266,10 @@ impl Found {
                     wanted.found = Some(entry.meta.size);
                 }
             }
-            if is_wal && self.faults.len() < WAL_FAULTS_MAX {
-                self.faults.extend(finder.faults_of_wal(&page.entries, &mut beside).await?);
+            if is_wal {
+                let suspects = finder.suspects_of_wal(&page.entries, &mut beside).await;
+                let of_it = page.entries.iter().filter(|entry| suspects.contains(&entry.key));
+                of_it.for_each(|entry| self.suspects.add(entry.key.clone(), entry.meta.size));
             }
             if after.is_none() {
                 return Ok(());

@@ -4,6 +4,7 @@ use lifeboat_stores::StoreError;
 use lifeboat_vocabulary::{BackupId, ByteCount, RegionName};
 
 use crate::heal::plan::{Lack, RecordPlan};
+use crate::heal::unread::Unread;
 use crate::log::damage::FoundDamage;
 use crate::log::error::LogError;
 use crate::log::region_store::RegionReadError;
@@ -22,6 +23,8 @@ pub struct HealPreview {
     pub wal_bytes: ByteCount,
     /// Why the WAL could not be compared, if it could not.
     pub wal_unseen: Option<String>,
+    /// What could not be read in it: it may lack that, too.
+    pub unread: Unread,
 }
 
 impl HealPreview {
@@ -35,6 +38,7 @@ impl HealPreview {
             && records.disputed.is_empty()
             && records.without_source.is_empty()
             && self.wal_objects == 0
+            && self.unread.is_empty()
     }
 
     /// Bytes that would be copied, as far as is known without looking into the region.

@@ -13,7 +13,8 @@ use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, error_chain};
 
 use crate::heal::backup::{HealBackupError, Moved, heal_backup};
 use crate::heal::copy::{Copied, Copier, CopyError};
-use crate::heal::faults::ScrubRegion;
+use crate::heal::faults::{SILENT, ScrubRegion};
+use crate::heal::in_place::is_whole_in_place;
 use crate::heal::pass_on::PassOn;
 use crate::heal::plan::{BackupTask, Lack, Rank, RecordPlan, plan_records};
 use crate::heal::presence::{PresenceReport, check_presence};
@@ -48,10 +49,10 @@ pub async fn preview(
 ) -> Result<HealPreview, HealError> {
     let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
     let mut target = target.clone();
-    let PresenceReport { missing, .. } = look(&mut target, sources, tools).await?;
+    let PresenceReport { missing, unread, .. } = look(&mut target, sources, tools).await?;
     let target = &target;
     let records = plan_records(&target.log, &logs, scope, &missing, tools.clock.now());
-    let mut preview = HealPreview { records, ..HealPreview::default() };
+    let mut preview = HealPreview { records, unread, ..HealPreview::default() };
     match guard(&target.store, tools).until().await {
         Ok(until) => {
             let lack = compare(target, sources, &bounds(target, scope, until, tools), &BTreeSet::new()).await?;
@@ -78,7 +79,11 @@ pub async fn heal_region(
     let region = target.store.name.clone();
     let refreshed = target.log.refresh(&*target.store.store).await;
     refreshed.map_err(|source| HealError::Log { region, source })?;
-    let PresenceReport { missing, damage, .. } = look(target, sources, tools).await?;
+    let PresenceReport { missing, damage, unread, .. } = look(target, sources, tools).await?;
+    let mut report = HealReport::default();
+    for (key, why) in unread.iter() {
+        report.leave(key.to_string(), format!("it could not be read, so that nothing is known of it: {why}"));
+    }
     let logs: Vec<&RegionLog> = sources.iter().map(|source| &source.log).collect();
     let plan = plan_records(&target.log, &logs, scope, &missing, tools.clock.now());
     let store = target.store.clone();
@@ -96,12 +101,14 @@ pub async fn heal_region(
         copier: &copier,
         writer: &writer,
         epochs: Epochs::default(),
-        report: HealReport::default(),
+        report,
         missing: damage,
+        mended: BTreeSet::new(),
         moved: Moved::default(),
         settled: BTreeSet::new(),
         floors,
         since_look: 0,
+        silent: 0,
         holder: None,
     };
     run.run().await
@@ -158,11 +165,15 @@ struct Run<'a> {
     report: HealReport,
     /// What a listing of the target did not show before.
     missing: Vec<FoundDamage>,
+    /// What this run has put there, or found intact.
+    mended: BTreeSet<ObjectKey>,
     moved: Moved,
     /// Places of the `damage` records that are mended: of those that stood in the log when the run began.
     settled: BTreeSet<u64>,
     floors: BTreeMap<TimelineId, Lsn>,
     since_look: u64,
+    /// Objects of the target in a row that could not be read.
+    silent: u32,
     holder: Option<RegionName>,
 }
 
@@ -188,6 +199,7 @@ impl<'a> Run<'a> {
 
     async fn run(mut self) -> Result<HealReport, HealError> {
         self.common().await?;
+        self.without_source().await;
         self.damaged_wal().await;
         let mut refused = BTreeSet::new();
         // A piece that is damaged everywhere is replaced by its slices: they are planned once it is known.
@@ -221,16 +233,46 @@ impl<'a> Run<'a> {
                 Err(source) => return Err(self.log_failed(source)),
             }
         }
-        for alone in std::mem::take(&mut self.plan.without_source) {
-            self.report.leave(format!("backup {}", alone.backup), alone.to_string());
-        }
         for backup in std::mem::take(&mut self.plan.disputed) {
             self.report.leave(format!("backup {backup}"), "two signed records of it disagree: a person has to decide");
         }
         Ok(())
     }
 
+    /// Backups that no other region has are not copied; but what is known to be damaged may be intact again. To find out costs a reading
+    /// of it: that is done as often as everything is listed.
+    async fn without_source(&mut self) {
+        let lacks = std::mem::take(&mut self.plan.alone);
+        let backups = self.target.log.state(self.now()).backups;
+        for alone in std::mem::take(&mut self.plan.without_source) {
+            let what = format!("backup {}", alone.backup);
+            let (record, lack) = (backups.get(&alone.backup).map(|there| &there.record), lacks.get(&alone.backup));
+            let looked = match (self.tools.look, record, lack) {
+                (Look::AtObjects, Some(record), Some(lack)) if self.report.ended.is_none() => {
+                    is_whole_in_place(self.copier, record, lack).await
+                }
+                _ => Ok(false),
+            };
+            match (looked, lack) {
+                (Ok(true), Some(Lack::Objects { records, named, .. })) => {
+                    tracing::info!(region = %self.target.store.name, backup = %alone.backup, "the backup is intact again");
+                    self.settled.extend(records);
+                    self.mended.extend(named.iter().cloned());
+                    self.report.backups.push(alone.backup);
+                }
+                (Err(HealBackupError::Copy(error)), _) => {
+                    self.failed(what, &error);
+                }
+                (Err(error), _) => self.report.leave(what, error_chain(&error)),
+                (Ok(_), _) => self.report.leave(what, alone.to_string()),
+            }
+        }
+    }
+
     async fn damaged_wal(&mut self) {
+        if self.report.ended.is_some() {
+            return;
+        }
         let mut mended = BTreeSet::new();
         for key in std::mem::take(&mut self.plan.wal_damage) {
             self.tools.progress.doing(format!("damaged {key}"));
@@ -247,6 +289,7 @@ impl<'a> Run<'a> {
         let records = std::mem::take(&mut self.plan.wal_records);
         let is_mended = |(_, keys): &(u64, Vec<ObjectKey>)| keys.iter().all(|key| mended.contains(key));
         self.settled.extend(records.into_iter().filter(is_mended).map(|(place, _)| place));
+        self.mended.append(&mut mended);
     }
 
     /// Backups and WAL, in the order in which they close holes.
@@ -291,11 +334,13 @@ impl<'a> Run<'a> {
             Ok(moved) => {
                 let (objects, bytes) = (moved.objects, moved.bytes);
                 tracing::info!(region = %self.target.store.name, backup = %id, objects, %bytes, "the region has the backup");
+                self.silent = 0;
                 self.moved.add(&moved);
                 self.holder = task.holders.first().cloned();
                 self.report.backups.push(id.clone());
-                if let Lack::Objects { records, .. } = &task.lack {
+                if let Lack::Objects { records, named, .. } = &task.lack {
                     self.settled.extend(records);
+                    self.mended.extend(named.iter().cloned());
                 }
                 Next::GoOn
             }
@@ -354,6 +399,7 @@ impl<'a> Run<'a> {
     fn took_wal(&mut self, what: String, healed: Result<Copied, CopyError>) -> Next {
         match healed {
             Ok(copied) => {
+                self.silent = 0;
                 if matches!(copied, Copied::Put { .. }) {
                     self.report.wal_objects += 1;
                 }
@@ -370,6 +416,13 @@ impl<'a> Run<'a> {
             CopyError::Target { .. } | CopyError::Log { .. } => {
                 self.report.ended = Some(HealEnd::Region(error_chain(error)));
             }
+            // One object that cannot be read keeps no other from being healed; several in a row do.
+            CopyError::Unread { .. } if self.silent + 1 < SILENT => {
+                self.silent += 1;
+                self.report.leave(what, error_chain(error));
+                return Next::GoOn;
+            }
+            CopyError::Unread { .. } => self.report.ended = Some(HealEnd::Region(error_chain(error))),
             CopyError::NoSource { .. }
             | CopyError::SourceAway { .. }
             | CopyError::NotReplaceable { .. }
@@ -388,14 +441,17 @@ impl<'a> Run<'a> {
     async fn finish(mut self) -> Result<HealReport, HealError> {
         let Moved { objects, bytes, .. } = self.moved;
         self.report.damage = self.copier.damage();
-        // What stays missing goes on record as damage, as if a scrub had found it.
+        // What stays missing goes on record as damage, as if a scrub had found it; what is there by now does not.
         if !self.report.is_complete() {
+            let mended = &self.mended;
+            self.missing.retain(|found| !mended.contains(&found.key));
             self.report.damage.append(&mut self.missing);
         }
         (self.report.objects, self.report.bytes) = (objects, bytes);
         self.report.from = self.moved.mostly_from().or(self.holder.take());
-        let from = self.report.from.clone().or_else(|| self.sources.first().map(|source| source.store.name.clone()));
-        let Some(from) = from else { return Ok(self.report) };
+        let first = || self.sources.first().map(|source| source.store.name.clone());
+        // Where there is no other region, nothing was copied: what was found intact in its place was.
+        let from = self.report.from.clone().or_else(first).unwrap_or_else(|| self.target.store.name.clone());
         let settled: Vec<u64> = std::mem::take(&mut self.settled).into_iter().collect();
         let (mut backups, mut settled) = (self.report.backups.chunks(BACKUPS_MAX), settled.chunks(SETTLED_MAX));
         let mut records = Vec::new();

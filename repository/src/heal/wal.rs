@@ -9,6 +9,7 @@ use lifeboat_stores::{Entry, ObjectKey, StoreError};
 use lifeboat_vocabulary::{ByteCount, Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 
 use crate::format::layout::{StoredName, WalForm, WalRange};
+use crate::heal::faults::SILENT;
 use crate::heal::proof::Proof;
 use crate::heal::stretches::Stretches;
 use crate::log::region_store::RegionStore;
@@ -141,8 +142,8 @@ pub(crate) async fn lacking_wal(
         }
     }
     for timeline in lines.into_iter().filter(|timeline| !bounds.skips(*timeline)) {
-        let mut held =
-            Held { target, trust, stretches: Stretches::default(), unconfirmed: BTreeMap::new(), unconfirmed_count: 0 };
+        let (stretches, unconfirmed) = (Stretches::default(), BTreeMap::new());
+        let mut held = Held { target, trust, stretches, unconfirmed, unconfirmed_count: 0, silent: 0 };
         for form in [WalForm::Piece, WalForm::Slice] {
             held.list(&answering, form, (timeline, bounds), refused).await?;
         }
@@ -183,6 +184,8 @@ struct Held<'a> {
     unconfirmed: BTreeMap<u64, Vec<(WalObject, ObjectKey)>>,
     /// How many.
     unconfirmed_count: usize,
+    /// Objects in a row that gave no answer.
+    silent: u32,
 }
 
 impl Held<'_> {
@@ -234,7 +237,13 @@ impl Held<'_> {
             .collect();
         for (object, key) in overlapping {
             let proof = Proof::Signed(object.name());
-            match self.target.store.get(&key, proof.bound()).await {
+            let read = self.target.store.get(&key, proof.bound()).await;
+            let is_no_answer = read.as_ref().is_err_and(|error| {
+                use StoreError::{Misconfigured, NotFound, Unsupported};
+                !matches!(error, NotFound { .. } | Unsupported { .. } | Misconfigured { .. })
+            });
+            self.silent = if is_no_answer { self.silent + 1 } else { 0 };
+            match read {
                 Ok(bytes) => match proof.fault(self.trust, &bytes) {
                     None => self.stretches.add(object.range),
                     Some(why) => {
@@ -246,7 +255,12 @@ impl Held<'_> {
                 Err(
                     StoreError::NotFound { .. } | StoreError::Unsupported { .. } | StoreError::Misconfigured { .. },
                 ) => {}
-                Err(error) => return Err(error),
+                Err(error) if self.silent >= SILENT => return Err(error),
+                // What one object holds is not known now, and left as it is: the next run asks again.
+                Err(error) => {
+                    tracing::debug!(region = %self.target.name, %key, error = %error_chain(&error), "an object cannot be read");
+                    self.stretches.add(object.range);
+                }
             }
         }
         Ok(self.stretches.covers(range))

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_stores::{ByteRange, OBJECT_BYTES_MAX, ObjectKey, PutMode, SealedBody, Store, StoreError};
-use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, SystemClock, TimelineId, UtcTime};
+use lifeboat_vocabulary::{BackupId, ByteCount, Lsn, SystemClock, TimelineId, UtcTime, WalPosition};
 use tokio_util::sync::CancellationToken;
 
 use crate::format::aead::sha256;
-use crate::format::ids::{EpochId, ObjectId};
+use crate::format::ids::{EpochId, InstanceId, ObjectId};
 use crate::format::layout;
 use crate::format::packs_list::PacksList;
 use crate::heal::pace::Pace;
@@ -28,6 +28,7 @@ use crate::log::region_state::holds_in_force;
 use crate::log::region_store::RegionStore;
 use crate::samples;
 use crate::samples::wal::{self, Archive};
+use crate::wal::head::{Head, HeadFile};
 use crate::wal::object::SealedWal;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -156,6 +157,37 @@ impl Scene {
         };
         self.archive.store(&sealed, regions).await;
         sealed
+    }
+
+    /// A region's writer says that the region has everything up to here.
+    pub(crate) async fn sign_of_life(&self, region: usize, timeline: u32, durable: u64) {
+        let name = &self.archive.regions[region].name;
+        let head = Head {
+            repository: samples::repository(),
+            region: name.clone(),
+            writer: self.signer.name().clone(),
+            instance: InstanceId::from_bytes([3; 8]),
+            time: samples::time("2026-11-20T02:00:00Z"),
+            log: None,
+            last_record: None,
+            complete: None,
+            confirmed: None,
+            durable: Some(WalPosition {
+                timeline: TimelineId::new(timeline).unwrap(),
+                lsn: Lsn::from_bytes(durable).unwrap(),
+            }),
+        };
+        let (store, trust) = (self.memory(region), wal::trust(name.as_str()));
+        let (mut file, _) = HeadFile::open(store, self.signer.name(), &trust).await.unwrap();
+        file.write(store, &self.signer, &head).await.unwrap();
+    }
+
+    /// Deletes everything in a region whose key begins with this.
+    pub(crate) async fn expire(&self, region: usize, prefix: &str) {
+        let store = self.memory(region);
+        while let Some(entry) = store.list(prefix, None).await.unwrap().entries.into_iter().next() {
+            store.delete(&entry.key).await.unwrap();
+        }
     }
 
     pub(crate) fn trust(&self) -> LogTrust {

@@ -3,13 +3,15 @@
 //! A round goes through all objects in the byte order of their keys, and round follows upon round. So what comes next is
 //! always what was verified longest ago, and one key is all that has to be remembered.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_stores::ObjectKey;
-use lifeboat_vocabulary::{ByteCount, UtcTime};
+use lifeboat_vocabulary::{ByteCount, UtcTime, counted};
 use serde::{Deserialize, Serialize};
 
 use crate::format::json_text::{as_optional_text, as_text};
+use crate::heal::faults::SILENT;
 
 /// Marks of a round at the most: so precise is the age of the oldest proof, as a part of the period.
 const MARKS: u32 = 128;
@@ -17,6 +19,10 @@ const MARKS: u32 = 128;
 const ROUND_PERCENT: u32 = 80;
 /// Slower than this, in **bytes per second**, a rate makes no sense: small repositories are done early, and rest.
 const RATE_MIN: u64 = 64 << 10;
+/// An object that gives no answer is tried so often before the round goes on without it.
+const TRIES: u32 = 3;
+/// Objects without an answer that are remembered; more are reported once these can be read.
+const UNREAD_MAX: usize = 1000;
 
 /// At this time everything up to this key had been verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,26 @@ impl Round {
     }
 }
 
+/// An object that could not be read, and that the round has passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PassedOver {
+    /// When it was passed over first.
+    #[serde(with = "as_text")]
+    since: UtcTime,
+    /// And last.
+    #[serde(with = "as_text")]
+    last: UtcTime,
+    why: String,
+}
+
+/// Where the round stands still.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stuck {
+    #[serde(with = "as_text")]
+    key: ObjectKey,
+    tries: u32,
+}
+
 /// How far the scrub of one region has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubState {
@@ -63,6 +89,17 @@ pub struct ScrubState {
     /// Bytes in the region when it was listed last.
     #[serde(default)]
     stored: u64,
+    /// What that listing could not read, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listed_unread: Option<String>,
+    /// What the rounds have passed over and not read since, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    unread: BTreeMap<String, PassedOver>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stuck: Option<Stuck>,
+    /// Objects without an answer that were passed over one after the other.
+    #[serde(default)]
+    silent: u32,
 }
 
 impl ScrubState {
@@ -70,7 +107,18 @@ impl ScrubState {
     #[must_use]
     pub fn new(now: UtcTime) -> Self {
         let round = Round::beginning(now);
-        Self { after: None, round, before: None, resting: false, listed: None, stored: 0 }
+        Self {
+            after: None,
+            round,
+            before: None,
+            resting: false,
+            listed: None,
+            stored: 0,
+            listed_unread: None,
+            unread: BTreeMap::new(),
+            stuck: None,
+            silent: 0,
+        }
     }
 
     /// Leaves out what is dated later than `now`: the clock was ahead then, and nobody knows how old it is. To be called before
@@ -78,6 +126,9 @@ impl ScrubState {
     pub fn forget_future(&mut self, now: UtcTime) {
         self.listed = self.listed.filter(|listed| *listed <= now);
         self.before = self.before.take().filter(|before| before.began <= now);
+        for passed in self.unread.values_mut() {
+            (passed.since, passed.last) = (passed.since.min(now), passed.last.min(now));
+        }
         for round in self.before.iter_mut().chain([&mut self.round]) {
             round.marks.retain(|mark| mark.time <= now);
         }
@@ -105,8 +156,48 @@ impl ScrubState {
         !self.resting
     }
 
+    /// An object gave no answer: it is tried again.
+    pub fn gave_no_answer(&mut self, key: &ObjectKey) {
+        let tries = self.stuck.as_ref().filter(|stuck| stuck.key == *key).map_or(0, |stuck| stuck.tries);
+        self.stuck = Some(Stuck { key: key.clone(), tries: tries.saturating_add(1) });
+    }
+
+    /// The object that the round goes on without, if it still gives no answer. Where several in a row gave none, the region does not
+    /// answer, and is waited for.
+    #[must_use]
+    pub fn passes_over(&self) -> Option<&ObjectKey> {
+        let stuck = self.stuck.as_ref().filter(|stuck| stuck.tries >= TRIES && self.silent < SILENT)?;
+        Some(&stuck.key)
+    }
+
+    /// An object could not be read, and the round goes on without it. The next round looks at it again.
+    pub fn passed_over(&mut self, key: &ObjectKey, why: &str, now: UtcTime) {
+        let gave_no_answer = self.passes_over() == Some(key);
+        self.silent = if gave_no_answer { self.silent + 1 } else { 0 };
+        (self.stuck, self.after) = (None, Some(key.clone()));
+        let is_known = self.unread.contains_key(key.as_str());
+        if is_known || self.unread.len() < UNREAD_MAX {
+            let new = || PassedOver { since: now, last: now, why: String::new() };
+            let passed = self.unread.entry(key.to_string()).or_insert_with(new);
+            (passed.last, passed.why) = (now, why.to_owned());
+        }
+    }
+
+    /// What to say about what could not be read, by rounds and by the last listing; `None` if there is nothing to say.
+    #[must_use]
+    pub fn unread_text(&self) -> Option<String> {
+        let passed = self.unread.first_key_value().map(|(key, PassedOver { since, why, .. })| {
+            let objects = counted(self.unread.len() as u64, "object", "objects");
+            format!("{objects} could not be read back, such as {key} since {since}: {why}")
+        });
+        let texts: Vec<String> = passed.into_iter().chain(self.listed_unread.clone()).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
     /// An object was looked at.
     pub fn verified(&mut self, key: &ObjectKey, bytes: ByteCount, period: Duration, now: UtcTime) {
+        (self.stuck, self.silent) = (None, 0);
+        self.unread.remove(key.as_str());
         self.round.objects += 1;
         self.round.bytes = self.round.bytes.saturating_add(bytes.as_bytes());
         self.after = Some(key.clone());
@@ -121,14 +212,22 @@ impl ScrubState {
         self.round.damaged += 1;
     }
 
-    /// Everything was looked at.
+    /// Everything was looked at, or passed over.
     pub fn finish(&mut self) {
         self.resting = true;
+        // What this round has not met any more was deleted.
+        let began = self.round.began;
+        self.unread.retain(|_, passed| passed.last >= began);
     }
 
     /// Presence was checked.
     pub fn was_listed(&mut self, stored: ByteCount, now: UtcTime) {
-        (self.listed, self.stored) = (Some(now), stored.as_bytes());
+        (self.listed, self.stored, self.listed_unread) = (Some(now), stored.as_bytes(), None);
+    }
+
+    /// What the check of presence could not read, in words.
+    pub fn listing_left(&mut self, unread: Option<String>) {
+        self.listed_unread = unread;
     }
 
     /// How long ago presence was checked; `None` for never.
@@ -164,7 +263,9 @@ impl ScrubState {
                 passed.map_or(before.began, |mark| mark.time)
             }
         };
-        now.since(verified)
+        // Who passes an object over has not verified it.
+        let passed = self.unread.values().map(|passed| passed.since).min();
+        now.since(passed.map_or(verified, |passed| passed.min(verified)))
     }
 
     /// How fast to read, in **bytes per second**: everything within the round, but never faster than `bound`.

@@ -2,7 +2,7 @@
 //! signed records name, keys likewise, WAL by its signatures. In the byte order of the keys, so that one key tells
 //! how far it has come.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lifeboat_stores::{ObjectKey, StoreError};
@@ -31,6 +31,8 @@ pub struct Scrubbed {
     pub bytes: ByteCount,
     /// What is wrong with it, if anything is.
     pub damage: Option<FoundDamage>,
+    /// Why it could not be read: nothing is known of it then.
+    pub unread: Option<String>,
 }
 
 enum Item {
@@ -63,6 +65,8 @@ pub struct ScrubWalk<'a> {
     listed: Option<ObjectKey>,
     items: VecDeque<Item>,
     floors: BTreeMap<TimelineId, Lsn>,
+    /// What is passed over if it cannot be read.
+    passed: BTreeSet<ObjectKey>,
 }
 
 impl<'a> ScrubWalk<'a> {
@@ -91,13 +95,21 @@ impl<'a> ScrubWalk<'a> {
             listed: after.cloned(),
             items: VecDeque::new(),
             floors: state.wal_floors,
+            passed: BTreeSet::new(),
         }
     }
 
-    /// Looks at the next object; `None` behind the last one.
+    /// If this object still cannot be read, it is reported as such, and the walk goes on behind it.
+    pub fn pass_over(&mut self, key: ObjectKey) {
+        self.passed.insert(key);
+    }
+
+    /// Looks at the next object; `None` behind the last one. An object that the region says it does not give (no right, an archive class,
+    /// a foreign key) is passed over at once.
     ///
     /// # Errors
-    /// [`RegionReadError`]: the object could not be looked at. The same walk can be asked again.
+    /// [`RegionReadError`]: the object could not be looked at. The same walk can be asked again, and stays there until it can be read
+    /// or [`Self::pass_over`] names it.
     pub async fn next(&mut self) -> Result<Option<Scrubbed>, RegionReadError> {
         loop {
             if let Some(item) = self.items.pop_front() {
@@ -140,6 +152,7 @@ impl<'a> ScrubWalk<'a> {
         let mut list = self.read_list(self.region, &key, expected).await;
         if list.is_none() {
             let Some(looked) = self.look(&Item::Digest(key.clone(), expected)).await? else { return Ok(None) };
+            // Behind it, the list is looked at once more, in its turn.
             for region in [self.region].into_iter().chain(self.others) {
                 list = self.read_list(region, &key, expected).await;
                 if list.is_some() {
@@ -205,10 +218,14 @@ impl<'a> ScrubWalk<'a> {
                 Err(StoreError::NotFound { .. }) if matches!(item, Item::Signed(..)) => return Ok(None),
                 Err(StoreError::NotFound { .. }) => Some("it is missing".to_owned()),
                 Err(StoreError::Unsupported { why, .. }) => Some(why),
+                Err(error) if matches!(error, StoreError::Misconfigured { .. }) || self.passed.contains(key) => {
+                    let unread = Some(error_chain(&error));
+                    return Ok(Some(Scrubbed { key: key.clone(), bytes, damage: None, unread }));
+                }
                 Err(source) => return Err(RegionReadError::Store { key: key.clone(), source }),
             };
             if fault.is_none() {
-                return Ok(Some(Scrubbed { key: key.clone(), bytes, damage: None }));
+                return Ok(Some(Scrubbed { key: key.clone(), bytes, damage: None, unread: None }));
             }
         }
         if self.is_gone_for_good(key).await? {
@@ -216,7 +233,7 @@ impl<'a> ScrubWalk<'a> {
         }
         let what = fault.unwrap_or_default();
         let damage = FoundDamage { region: self.region.name.clone(), key: key.clone(), what };
-        Ok(Some(Scrubbed { key: key.clone(), bytes, damage: Some(damage) }))
+        Ok(Some(Scrubbed { key: key.clone(), bytes, damage: Some(damage), unread: None }))
     }
 
     async fn fault(&mut self, proof: &Proof, object: &Bytes) -> Result<Option<String>, RegionReadError> {

@@ -121,7 +121,7 @@ alarms! {
     RegionClockSkew: Warning, "region-clock-skew",
         "A region's clock and this host's are more than five minutes apart.";
     RegionDamaged: Critical, "region-damaged",
-        "Stored objects in a region are damaged or missing, and have not been replaced yet.";
+        "Stored objects in a region are damaged or missing and have not been replaced yet, or cannot be read.";
     RegionFailing: Warning, "region-failing",
         "A quarter or more of the requests to a region fail; critical if too few regions are left.";
     RegionSlow: Warning, "region-slow",
@@ -144,6 +144,8 @@ alarms! {
         "No server can be reached, or the stream keeps breaking.";
     WalGap: Critical, "wal-gap",
         "WAL is missing; a base backup has been ordered and is not there yet.";
+    WalLost: Critical, "wal-lost",
+        "WAL that was stored is gone from all regions: no restore crosses that.";
     WalRegion: Warning, "wal-region",
         "A region does not take WAL.";
     WalRpo: Critical, "wal-rpo",

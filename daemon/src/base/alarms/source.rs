@@ -19,6 +19,8 @@ pub(crate) enum SourceKind {
     Heal,
     /// The web server.
     Http,
+    /// The comparison of the WAL of a cluster's regions with what must be there.
+    LostWal,
     /// Settings overridden by environment variables.
     Overrides,
     /// Retention of a cluster.
@@ -48,6 +50,7 @@ impl SourceKind {
             Self::Freeze => "freeze",
             Self::Heal => "heal",
             Self::Http => "http",
+            Self::LostWal => "lost-wal",
             Self::Overrides => "overrides",
             Self::Prune => "prune",
             Self::Regions => "regions",

@@ -67,7 +67,7 @@ impl Scene {
             clock,
         };
         let store = context.regions.stores().remove(0);
-        let parts = CareParts { context, config, cluster, board: Arc::default() };
+        let parts = CareParts { context, config, cluster, board: Arc::default(), requests: Arc::default() };
         let file = Durable::open(dir.path().join("scrub.json")).0;
         let (context, wrong) = (TaskContext::alone(&CancellationToken::new()), Mutex::default());
         Self { _dir: dir, parts, faults, context, file, wrong, store }
@@ -123,4 +123,53 @@ async fn damage_that_cannot_be_recorded_is_told_and_looked_for_again() {
         assert_eq!(scene.alarms(state), Vec::<String>::new(), "{what}");
         assert_eq!(scene.on_record().await, 2, "{what}: the list and the key, each once");
     }
+}
+
+#[tokio::test]
+async fn one_object_that_cannot_be_read_holds_the_scrub_up_for_a_while_and_is_told() {
+    let scene = Scene::new().await;
+    let mut state = ScrubState::new(scene.parts.now());
+    state.was_listed(ByteCount::ZERO, scene.parts.now());
+    scene.faults.add(Rule {
+        operation: Some(Operation::Get),
+        key_contains: "keys/".to_owned(),
+        skip: 0,
+        count: u64::MAX,
+        fault: Fault::Lost,
+    });
+    for attempt in 0..3 {
+        assert!(scene.scrub().turn(&mut state).await.is_err(), "attempt {attempt}");
+        assert!(state.is_due(scene.scrub().period(), scene.parts.now()), "attempt {attempt}");
+    }
+    scene.scrub().turn(&mut state).await.unwrap();
+    assert!(!state.is_due(scene.scrub().period(), scene.parts.now()), "the round went on without it");
+    assert_eq!(scene.alarms(&state), ["region-damaged/r"]);
+    let raised = scene.parts.context.alarms.raised(Some(&scene.parts.cluster.name));
+    let text = &raised.iter().find(|alarm| alarm.id.to_string() == "region-damaged/r").unwrap().text;
+    assert!(text.contains("could not be read back") && !text.contains("damaged"), "{text}");
+}
+
+#[tokio::test]
+async fn a_listing_is_not_repeated_because_its_findings_cannot_be_recorded() {
+    let scene = Scene::new().await;
+    let mut state = ScrubState::new(scene.parts.now());
+    scene.faults.add(Rule {
+        operation: Some(Operation::Put),
+        key_contains: "log/".to_owned(),
+        skip: 0,
+        count: u64::MAX,
+        fault: Fault::Denied,
+    });
+    scene.scrub().turn(&mut state).await.unwrap_err();
+    // Nothing but a listing asks for this.
+    scene.faults.add(Rule {
+        operation: Some(Operation::List),
+        key_contains: "slices/".to_owned(),
+        skip: 0,
+        count: u64::MAX,
+        fault: Fault::Lost,
+    });
+    let error = scene.scrub().turn(&mut state).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be put on record"), "{error:#}");
+    assert_eq!(state.listed_ago(scene.parts.now()), None, "after a restart it is made again");
 }

@@ -8,7 +8,8 @@ use crate::deletion::standstill::{Action, Trigger};
 use crate::model::survey::Survey;
 use crate::regions::open::tests::two_regions;
 use crate::status::samples::{at, cluster as sample};
-use lifeboat_vocabulary::SystemClock;
+use lifeboat_repository::format::layout::WalRange;
+use lifeboat_vocabulary::{Lsn, SystemClock, TimelineId, WalPosition};
 
 struct Scene {
     directory: tempfile::TempDir,
@@ -138,6 +139,31 @@ fn a_window_ends_at_the_moment_that_is_known_to_be_complete_and_names_none_other
     };
     assert_eq!(until(Some("17:23:59")), Some(at("17:23:59")));
     assert_eq!(until(None), None, "a stream that runs proves nothing");
+}
+
+#[test]
+fn a_window_ends_where_wal_is_lost_until_a_backup_was_begun_behind_that() {
+    let scene = scene();
+    scene.facts.wal(wal());
+    let (timeline, lsn) = (TimelineId::new(1).unwrap(), |text: &str| text.parse::<Lsn>().unwrap());
+    let lost = |start, end| WalRange { timeline, start: lsn(start), end: lsn(end) };
+    scene.facts.lost_wal(vec![lost("0/4000000", "0/4100000"), lost("0/4500000", "0/4600000")]);
+    for (newest, to, ends) in [
+        (None, "0/4000000", true),
+        (Some("0/3000000"), "0/4000000", true),
+        (Some("0/4080000"), "0/4000000", true),
+        (Some("0/4100000"), "0/4500000", true),
+        (Some("0/4600000"), "0/5A3F1B8", false),
+    ] {
+        let newest_start = newest.map(|start| WalPosition { timeline, lsn: lsn(start) });
+        scene.facts.surveyed(Survey { newest_start, ..survey() });
+        let window = scene.board.gather(at("17:24:06")).clusters.swap_remove(0).window.unwrap();
+        assert_eq!((window.to.lsn.as_str(), window.ends_at_lost_wal), (to, ends), "{newest:?}");
+        assert_eq!((window.to.time.is_none(), window.gaps.len()), (ends, 2), "{newest:?}");
+    }
+    scene.facts.lost_wal(Vec::new());
+    let window = scene.board.gather(at("17:24:06")).clusters.swap_remove(0).window.unwrap();
+    assert_eq!((window.gaps.len(), window.ends_at_lost_wal), (0, false));
 }
 
 #[test]

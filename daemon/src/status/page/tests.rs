@@ -58,6 +58,15 @@ fn trouble_of_the_daemon_itself_stands_first() {
 }
 
 #[test]
+fn the_window_ends_where_wal_is_lost() {
+    let mut main = cluster("main");
+    let window = main.window.as_mut().unwrap();
+    (window.to.time, window.ends_at_lost_wal) = (None, true);
+    let text = page(&snapshot(vec![judged(main)]));
+    assert!(text.contains("  recoverable   2026-11-14 02:12:07 to where WAL is lost\n"), "{text}");
+}
+
+#[test]
 fn the_window_says_what_it_does_not_hold() {
     let mut main = cluster("main");
     let window = main.window.as_mut().unwrap();

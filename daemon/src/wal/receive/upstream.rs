@@ -16,7 +16,7 @@ use lifeboat_postgres::{
     WalConnectionOptions, WalStart, WalStream, WalStreamError, create_slot, drop_slot, slot_status,
 };
 use lifeboat_repository::log::records::GapReason;
-use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId, WalPosition};
+use lifeboat_vocabulary::{Lsn, RecordMark, SegmentSize, TimelineId, WalPosition, error_chain};
 
 use crate::wal::receive::continuity::{Decision, Refusal, Situation, decide};
 use crate::wal::receive::upstream::missing::{missing_between, segment_start};
@@ -169,7 +169,7 @@ impl Finder {
                 anyhow!("the server names {next} as the next position, which its history does not contain").into()
             );
         }
-        self.history = Some(history);
+        self.follows(history).await;
         self.written = match self.ask_again(&wal, identity.timeline).await {
             Ok(written) => written,
             Err(error) => {
@@ -200,8 +200,17 @@ impl Finder {
             Decision::NextTimeline { to, fork } => WalPosition { timeline: to, lsn: fork },
             Decision::Fresh => restart.context("wait for the slot to reserve WAL")?,
         };
-        (self.restart, self.history) = (restart, Some(history));
+        self.restart = restart;
+        self.follows(history).await;
         self.start(wal, position).await
+    }
+
+    /// The server is followed through this history. Who looks for WAL that was lost wants to know it, also while no server answers.
+    async fn follows(&mut self, history: TimelineHistory) {
+        if let Err(error) = self.memory.learned(&history).await {
+            tracing::warn!(error = %error_chain(&error), "the history of the server's timeline is not remembered");
+        }
+        self.history = Some(history);
     }
 
     /// The same over a session of its own, if that ends at the same server.

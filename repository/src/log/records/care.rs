@@ -203,7 +203,7 @@ pub struct HealedRecord {
     /// Their size in **bytes**.
     #[serde(with = "bytes")]
     pub bytes: ByteCount,
-    /// The region that had them.
+    /// The region that had them; the region itself where there is no other one and all was intact in its place.
     #[serde(with = "as_text")]
     pub from: RegionName,
 }

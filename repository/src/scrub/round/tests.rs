@@ -101,3 +101,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_object_that_gives_no_answer_is_passed_over_and_looked_at_again_in_the_next_round() {
+    let mut state = ScrubState::new(at(0));
+    for tries in 1..=3 {
+        assert_eq!(state.passes_over(), None, "after {} tries", tries - 1);
+        state.gave_no_answer(&key(1));
+        state = restarted(&state);
+    }
+    assert_eq!(state.passes_over(), Some(&key(1)));
+    state.passed_over(&key(1), "no answer", at(1));
+    assert_eq!((state.passes_over(), state.after()), (None, Some(&key(1))));
+    state.verified(&key(2), ByteCount::from_mib(1), PERIOD, at(2));
+    state.finish();
+    assert!(state.unread_text().is_some_and(|text| text.contains("data/0001") && text.contains("no answer")));
+    // The next round meets it again: it has not been verified since.
+    assert!(state.is_due(PERIOD, at(24 * 24)));
+    state.passed_over(&key(1), "denied", at(24 * 24));
+    state.verified(&key(2), ByteCount::from_mib(1), PERIOD, at(24 * 24));
+    state.finish();
+    assert_eq!(state.oldest(at(24 * 25)), Duration::from_secs((24 * 25 - 1) * 3600));
+    assert!(state.is_due(PERIOD, at(24 * 48)));
+    state.verified(&key(1), ByteCount::from_mib(1), PERIOD, at(24 * 48));
+    assert_eq!(restarted(&state).unread_text(), None);
+    // What was deleted meanwhile is forgotten with the round that does not meet it any more.
+    state.passed_over(&key(2), "denied", at(24 * 48 + 1));
+    state.finish();
+    assert!(state.unread_text().is_some() && state.is_due(PERIOD, at(24 * 72)));
+    state.finish();
+    assert_eq!(state.unread_text(), None);
+}
+
+#[test]
+fn a_region_that_gives_no_answer_at_all_is_waited_for() {
+    let mut state = ScrubState::new(at(0));
+    let mut passed = 0;
+    for number in 0..10 {
+        (0..5).for_each(|_| state.gave_no_answer(&key(number)));
+        if state.passes_over().is_none() {
+            break;
+        }
+        state.passed_over(&key(number), "no answer", at(1));
+        passed += 1;
+    }
+    assert_eq!((passed, state.after()), (3, Some(&key(2))));
+    // One that answers is a sign of life; so is the answer that something may not be read.
+    state.verified(&key(3), ByteCount::from_mib(1), PERIOD, at(2));
+    (0..3).for_each(|_| state.gave_no_answer(&key(4)));
+    assert_eq!(state.passes_over(), Some(&key(4)));
+}

@@ -138,6 +138,43 @@ async fn a_bit_flip_in_transit_and_an_outage_are_not_reported_as_damage() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_is_reported_and_everything_behind_it_is_looked_at() {
+    for (part, fault) in [
+        ("/p000001", Fault::Lost),
+        ("/p000001", Fault::Denied),
+        ("20261110T020003Z-5f1c09ab/packs.sha256", Fault::Lost),
+        ("20261110T020003Z-5f1c09ab/packs.sha256", Fault::Denied),
+        (".lbs", Fault::Lost),
+    ] {
+        let scene = scene().await;
+        let all = round(&scene, None).await.0;
+        let key = all.iter().find(|key| key.as_str().contains(part)).unwrap();
+        let key_contains = key.to_string();
+        let rule = Rule { operation: Some(Operation::Get), key_contains, skip: 0, count: u64::MAX, fault };
+        scene.archive.regions[0].faults.add(rule);
+        let (store, others, trust) = (scene.store(0), [scene.store(1)], scene.trust());
+        let mut walk = ScrubWalk::new(scrubbed(&store, &others, &trust, &scene), scene.log(0).await, None);
+        let (mut seen, mut unread) = (Vec::new(), Vec::new());
+        loop {
+            match walk.next().await {
+                Ok(Some(scrubbed)) => {
+                    assert_eq!(scrubbed.damage, None, "{part}, {fault:?}");
+                    unread.extend(scrubbed.unread.map(|_| scrubbed.key.clone()));
+                    seen.push(scrubbed.key);
+                }
+                Ok(None) => break,
+                Err(RegionReadError::Store { key: failed, .. }) => {
+                    assert_eq!((fault, &failed), (Fault::Lost, key), "what is denied is answered");
+                    walk.pass_over(failed);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((seen, unread), (all.clone(), vec![key.clone()]), "{part}, {fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn swept_objects_are_not_reported_as_missing() {
     let mut scene = scene().await;
     let range = crate::samples::wal_range(1, START, START + MIB);

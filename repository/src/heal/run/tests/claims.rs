@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_stores::{Hooks, ObjectKey, Request, Step, Store, WithHooks};
+use lifeboat_stores::{Fault, Hooks, ObjectKey, Operation, Request, Rule, Step, Store, WithHooks};
 use lifeboat_vocabulary::BackupId;
 
 use super::super::*;
@@ -143,4 +143,76 @@ async fn a_source_that_was_cut_keeps_no_other_region_from_being_healed() {
     scene.append(2, damage(Some(&record.backup), &packs[0])).await;
     let report = scene.heal(2, &[0, 1]).await;
     assert!(!report.is_complete() && report.left[0].why.contains("no region has"), "{report:?}");
+}
+
+#[tokio::test]
+async fn damage_that_is_intact_again_is_settled_where_no_other_region_has_the_backup() {
+    let mut scene = Scene::new(&["eu-1"]).await;
+    let record = scene.backup(10, START, &[0]).await;
+    let piece = scene.wal(START, START + MIB, &[0]).await.name.key();
+    let packs: Vec<ObjectKey> =
+        scene.contents(0).await.into_keys().filter(|key| key.as_str().ends_with(".lbp")).collect();
+    let whole = scene.contents(0).await[&packs[0]].clone();
+    scene.append(0, damage(Some(&record.backup), &packs[0])).await;
+    scene.append(0, damage(None, &piece)).await;
+    scene.overwrite(0, &packs[0], Bytes::from_static(b"rotten")).await;
+    let now = samples::time("2026-11-30T00:00:00Z");
+    let report = scene.heal(0, &[]).await;
+    assert_eq!((report.left_count, report.backups.len()), (1, 0), "it is still damaged: {report:?}");
+    assert!(scene.log(0).await.state(now).backups[&record.backup].damaged.is_some());
+    assert_eq!(damaged_wal(&scene.log(0).await).len(), 0, "the piece was found intact");
+    // What another object lacks is not overlooked because the named one is back.
+    scene.overwrite(0, &packs[0], whole).await;
+    let other = scene.contents(0).await[&packs[1]].clone();
+    scene.memory(0).delete(&packs[1]).await.unwrap();
+    assert_eq!(scene.heal(0, &[]).await.left_count, 1);
+    scene.put(0, &packs[1], other).await;
+    let report = scene.heal(0, &[]).await;
+    assert!(report.is_complete() && report.backups == [record.backup.clone()], "{report:?}");
+    assert_eq!(scene.log(0).await.state(now).backups[&record.backup].damaged, None);
+    let records = scene.log(0).await.entries().len();
+    assert!(scene.heal(0, &[]).await.is_complete());
+    assert_eq!(scene.log(0).await.entries().len(), records, "nothing is settled twice");
+}
+
+#[tokio::test]
+async fn what_a_run_has_put_back_is_not_among_what_it_reports_as_missing() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    for (day, place) in [(10, 0), (11, 1)] {
+        scene.backup(day, START + place * MIB, &[0, 1]).await;
+    }
+    let packs: Vec<ObjectKey> =
+        scene.contents(1).await.into_keys().filter(|key| key.as_str().ends_with(".lbp")).collect();
+    let (healed, lost) = (&packs[0], &packs[packs.len() - 1]);
+    for (region, key) in [(1, healed), (0, lost), (1, lost)] {
+        scene.memory(region).delete(key).await.unwrap();
+    }
+    let report = scene.heal(1, &[0]).await;
+    assert_eq!((report.backups.len(), report.left_count), (1, 1), "{report:?}");
+    assert_eq!(report.damage.iter().map(|found| &found.key).collect::<Vec<_>>(), [lost]);
+}
+
+#[tokio::test]
+async fn one_object_that_gives_no_answer_keeps_no_other_from_being_healed_and_several_in_a_row_do() {
+    for (silent, healed, left, ends) in [(1, 4, 1, false), (5, 0, 2, true)] {
+        let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+        scene.backup(10, START, &[0, 1]).await;
+        let mut pieces = Vec::new();
+        for place in 0..5 {
+            pieces.push(scene.wal(START + place * MIB, START + (place + 1) * MIB, &[0, 1]).await.name.key());
+        }
+        for piece in &pieces {
+            scene.overwrite(1, piece, Bytes::from_static(b"rotten")).await;
+            scene.append(1, damage(None, piece)).await;
+        }
+        for piece in &pieces[..silent] {
+            let rule = Rule { operation: Some(Operation::Get), ..Rule::always(Fault::Lost) };
+            scene.archive.regions[1].faults.add(Rule { key_contains: piece.to_string(), ..rule });
+        }
+        let (mut target, sources) = (scene.region(1).await, [scene.region(0).await]);
+        let (scope, trust) = (scene.scope().await, scene.trust());
+        let report = heal_region(&mut target, &sources, &scope, &scene.tools(&trust, Look::AtRecords)).await.unwrap();
+        let found = (report.wal_objects, report.left_count, report.ended.is_some());
+        assert_eq!(found, (healed, left, ends), "{report:?}");
+    }
 }

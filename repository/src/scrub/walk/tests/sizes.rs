@@ -3,6 +3,23 @@
 use lifeboat_stores::{Fault, ObjectKey, Operation, Rule};
 
 use super::*;
+use crate::heal::faults::READ_MAX;
+use crate::heal::presence::check_with_bound;
+
+/// Requests for these objects of region 0 fail.
+fn fails(scene: &Scene, part: &str, fault: Fault) {
+    let key_contains = part.to_owned();
+    let rule = Rule { operation: Some(Operation::Get), key_contains, skip: 0, count: u64::MAX, fault };
+    scene.archive.regions[0].faults.add(rule);
+}
+
+fn keys(report: &PresenceReport) -> Vec<&ObjectKey> {
+    report.damage.iter().map(|found| &found.key).collect()
+}
+
+fn unread(report: &PresenceReport) -> Vec<&ObjectKey> {
+    report.unread.iter().map(|(key, _)| key).collect()
+}
 
 /// The keys of what a listing of region 0 finds.
 async fn found(scene: &Scene, others: &[RegionStore]) -> Vec<ObjectKey> {
@@ -92,40 +109,65 @@ async fn a_region_is_not_damaged_because_another_one_is() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_now_is_no_damage_and_nothing_is_known() {
+async fn what_cannot_be_read_now_is_no_damage_and_does_not_end_the_check() {
     let scene = with_history().await;
-    let key = object(&scene, "/p000001").await;
-    scene.overwrite(0, &key, Bytes::from_static(b"half")).await;
-    let faults = &scene.archive.regions[0].faults;
-    for fault in [Fault::Lost, Fault::Denied] {
-        faults.add(Rule {
-            operation: Some(Operation::Get),
-            key_contains: key.to_string(),
-            skip: 0,
-            count: u64::MAX,
-            fault,
-        });
-        let (store, trust, mut log) = (scene.store(0), scene.trust(), scene.log(0).await);
-        let unread = check_presence(scrubbed(&store, &[], &trust, &scene), &mut log).await;
-        assert!(matches!(&unread, Err(RegionReadError::Store { .. })), "{fault:?}: {unread:?}");
-        faults.heal();
+    let (pack, piece) = (object(&scene, "/p000001").await, object(&scene, ".lbw").await);
+    for key in [&pack, &piece] {
+        scene.overwrite(0, key, Bytes::from_static(b"half")).await;
     }
-    assert_eq!(found(&scene, &[]).await, [key]);
+    for fault in [Fault::Lost, Fault::Denied] {
+        for key in [&pack, &piece] {
+            fails(&scene, key.as_str(), fault);
+            let report = check(&scene, &[scene.store(1)]).await;
+            let other = if *key == pack { &piece } else { &pack };
+            assert_eq!((keys(&report), unread(&report)), (vec![other], vec![key]), "{fault:?}");
+            let text = report.unread_text().unwrap();
+            assert!(text.contains("could not be read") && text.contains(key.as_str()), "{text}");
+            scene.archive.regions[0].faults.heal();
+        }
+    }
+    assert_eq!(check(&scene, &[scene.store(1)]).await.unread_text(), None);
+    assert_eq!(found(&scene, &[scene.store(1)]).await, [pack, piece]);
 }
 
 #[tokio::test]
-async fn wal_that_may_not_be_read_does_not_end_the_check() {
+async fn a_search_for_what_explains_a_size_ends_where_something_cannot_be_read() {
     let scene = with_history().await;
-    let (piece, pack) = (object(&scene, ".lbw").await, object(&scene, "/p000001").await);
-    for key in [&piece, &pack] {
-        scene.overwrite(0, key, Bytes::from_static(b"planted")).await;
+    let key = object(&scene, "/p000001").await;
+    scene.overwrite(0, &key, Bytes::from_static(b"half")).await;
+    fails(&scene, key.as_str(), Fault::Denied);
+    let report = check(&scene, &[]).await;
+    assert_eq!((keys(&report), unread(&report)), (vec![], vec![&key]));
+}
+
+#[tokio::test]
+async fn a_region_that_answers_no_read_is_not_checked_and_one_that_may_not_be_read_is() {
+    let scene = with_history().await;
+    fails(&scene, "keys/", Fault::Lost);
+    let (store, trust, mut log) = (scene.store(0), scene.trust(), scene.log(0).await);
+    let silent = check_presence(scrubbed(&store, &[], &trust, &scene), &mut log).await;
+    assert!(matches!(&silent, Err(RegionReadError::Store { .. })), "{silent:?}");
+    scene.archive.regions[0].faults.heal();
+    fails(&scene, "keys/", Fault::Denied);
+    let report = check(&scene, &[]).await;
+    assert_eq!((report.damage.len(), report.unread.len()), (0, 3), "{report:?}");
+}
+
+#[tokio::test]
+async fn another_region_does_not_decide_how_much_is_read() {
+    let scene = with_history().await;
+    let pieces: Vec<ObjectKey> =
+        scene.contents(0).await.into_keys().filter(|key| key.as_str().ends_with(".lbw")).collect();
+    for piece in &pieces {
+        scene.overwrite(1, piece, Bytes::from_static(b"of another size")).await;
     }
-    scene.archive.regions[0].faults.add(Rule {
-        operation: Some(Operation::Get),
-        key_contains: piece.to_string(),
-        skip: 0,
-        count: u64::MAX,
-        fault: Fault::Denied,
-    });
-    assert_eq!(found(&scene, &[scene.store(1)]).await, [pack, piece]);
+    let contents = scene.contents(0).await;
+    let largest = pieces.iter().map(|piece| ByteCount::of(&contents[piece])).max().unwrap();
+    let (store, others, trust) = (scene.store(0), [scene.store(1)], scene.trust());
+    for (read_max, left) in [(ByteCount::ZERO, 2), (largest, 1), (READ_MAX, 0)] {
+        let mut log = scene.log(0).await;
+        let report = check_with_bound(scrubbed(&store, &others, &trust, &scene), &mut log, read_max).await.unwrap();
+        assert_eq!((report.damage.len(), report.unread.len()), (0, left), "{read_max}: {report:?}");
+        assert_eq!(report.unread_text().is_some(), left > 0);
+    }
 }
