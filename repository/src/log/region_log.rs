@@ -133,7 +133,14 @@ impl RegionLog {
         places: Vec<(u64, ObjectMeta)>,
         far: &mut usize,
     ) -> Result<(), LogError> {
-        let known: Vec<bool> = places.iter().map(|(seq, meta)| self.knows(*seq, meta)).collect();
+        let mut next = self.next;
+        let is_known = |(seq, meta): &(u64, ObjectMeta)| {
+            let is_known = self.knows(*seq, next, meta);
+            // Whatever lies at the next place, the one behind it is the next then.
+            next = if *seq == next { seq.saturating_add(1) } else { next };
+            is_known
+        };
+        let known: Vec<bool> = places.iter().map(is_known).collect();
         let fetch = |((seq, meta), is_known): ((u64, ObjectMeta), bool)| async move {
             let fetched = if is_known { None } else { Some(fetch(store, seq).await) };
             (seq, meta, fetched)
@@ -148,7 +155,7 @@ impl RegionLog {
             let found = match ahead {
                 Some(found) => found?,
                 // A record that was found meanwhile may be what it follows.
-                None if !self.knows(seq, &meta) => self::fetch(store, seq).await?,
+                None if !self.knows(seq, self.next, &meta) => self::fetch(store, seq).await?,
                 None => {
                     self.next = if seq == self.next { seq.saturating_add(1) } else { self.next };
                     continue;
@@ -165,15 +172,16 @@ impl RegionLog {
         Ok(())
     }
 
-    /// Whether an object is known that is no record, and can be none as long as no record comes before it.
-    fn knows(&self, seq: u64, meta: &ObjectMeta) -> bool {
-        self.outside_at(seq).is_some_and(|known| known.judged == self.judging(seq, Some(meta.clone())))
+    /// Whether an object is known that is no record, and can be none as long as no record comes before it. `next` is the first place
+    /// of which nothing is known then.
+    fn knows(&self, seq: u64, next: u64, meta: &ObjectMeta) -> bool {
+        self.outside_at(seq).is_some_and(|known| known.judged == self.judging(seq, next, Some(meta.clone())))
     }
 
     /// What the judgement of the object at a place goes by.
-    fn judging(&self, seq: u64, meta: Option<ObjectMeta>) -> Judged {
+    fn judging(&self, seq: u64, next: u64, meta: Option<ObjectMeta>) -> Judged {
         // Behind a free place it does not matter what the last record is.
-        let free = (seq > self.next).then_some(self.next);
+        let free = (seq > next).then_some(next);
         Judged {
             behind: self.head().filter(|_| free.is_none()).map(|head| head.seq),
             is_behind_free: free.is_some(),
@@ -191,7 +199,7 @@ impl RegionLog {
         meta: Option<ObjectMeta>,
     ) -> Result<(), LogError> {
         self.looked_at.fetch_add(1, Ordering::Relaxed);
-        let judged = self.judging(seq, meta);
+        let judged = self.judging(seq, self.next, meta);
         let mut outside = self.link_or_not(seq, found)?;
         let is_known = |outside: &NoRecord| self.outside_at(seq).is_some_and(|known| known.sha256 == outside.sha256);
         let is_flood = self.outside.len() > READ_TWICE_MAX;
