@@ -7,6 +7,10 @@ use crate::format::index::extents::FrameRef;
 
 /// Bytes between two wanted frames that are read and thrown away rather than asked for separately.
 const GAP_MAX: u64 = 256 << 10;
+/// How much the first requests read at most, and how many of them there are before they may read twice as much: on a slow line whoever
+/// waits is told soon how long it takes, and on a fast one a few dozen requests more do not matter.
+const FIRST_BYTES: u64 = 256 << 10;
+const DOUBLED_EVERY: u32 = 8;
 
 /// One frame of one file, and where it goes.
 #[derive(Debug, Clone)]
@@ -44,22 +48,25 @@ pub enum Ranges {
 pub(crate) struct Planner {
     ranges: Ranges,
     open: Option<Run>,
+    /// Runs that were begun.
+    begun: u32,
 }
 
 impl Planner {
     pub(crate) fn new(ranges: Ranges) -> Self {
-        Self { ranges, open: None }
+        Self { ranges, open: None, begun: 0 }
     }
 
     /// Takes the next frame; gives out a run when the frame does not belong to it any more.
     pub(crate) fn push(&mut self, part: FramePart) -> Option<Run> {
+        let growing = FIRST_BYTES.saturating_mul(1 << (self.begun.saturating_sub(1) / DOUBLED_EVERY).min(32));
         let start = u64::from(part.frame.place.offset);
         let end = start + u64::from(part.frame.place.stored_len);
         if let Some(run) = &mut self.open {
             let run_end = run.start + run.length;
             let near = run.pack == part.frame.pack && start >= run_end && start - run_end <= GAP_MAX;
             let fits = match self.ranges {
-                Ranges::Parts(most) => near && end - run.start <= most,
+                Ranges::Parts(most) => near && end - run.start <= most.min(growing),
                 Ranges::WholeObjects => run.pack == part.frame.pack && start >= run_end,
             };
             if fits {
@@ -69,6 +76,7 @@ impl Planner {
             }
         }
         let fresh = Run { pack: part.frame.pack, start, length: end - start, frames: vec![part] };
+        self.begun = self.begun.saturating_add(1);
         self.open.replace(fresh)
     }
 
