@@ -59,7 +59,7 @@ async fn a_long_log_is_put_together_unless_somebody_has_to_look_at_it_first() {
         signer,
         clock,
     };
-    let parts = CareParts { context, config, cluster, board: Arc::default() };
+    let parts = CareParts { context, config, cluster, board: Arc::default(), requests: Arc::default() };
     let (freezer, name) = (Arc::clone(&parts.context.freezer), parts.cluster.name.clone());
     freezer.freeze(&name, Trigger::LogMismatch, "the log of r was forked").unwrap();
     let stop = CancellationToken::new();
