@@ -31,6 +31,17 @@ pub async fn with_lanes<T>(lanes: fn(&str) -> Lane, work: impl Future<Output = T
     LANES.scope(lanes, work).await
 }
 
+/// `work` for another task, with the lanes of this one.
+pub(crate) fn carried<T>(work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+    let lanes = LANES.try_with(|lanes| *lanes).ok();
+    async move {
+        match lanes {
+            Some(lanes) => with_lanes(lanes, work).await,
+            None => work.await,
+        }
+    }
+}
+
 /// The lane of a key, or of the prefix of a listing, in a store with the lanes `usual`.
 pub(crate) fn lane_of(usual: fn(&str) -> Lane, about: &str) -> Lane {
     LANES.try_with(|lanes| lanes(about)).unwrap_or_else(|_| usual(about))

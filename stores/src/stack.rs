@@ -12,6 +12,7 @@ use crate::wrappers::breaker_state::Breaker;
 use crate::wrappers::counters::Metrics;
 use crate::wrappers::limit::{Limits, WithLimit};
 use crate::wrappers::metrics::WithMetrics;
+use crate::wrappers::own_task::InOwnTask;
 use crate::wrappers::retry::{Jitter, RandomJitter, RetryPolicy, WithRetry};
 
 /// A store with its wrappers, and the handles that tell how the region is doing.
@@ -51,13 +52,14 @@ impl StackOptions {
     }
 }
 
-/// Puts the wrappers around a bare store: breaker(retry(limit(metrics(store)))).
+/// Puts the wrappers around a bare store: own task(breaker(retry(limit(metrics(store))))).
 ///
 /// - **Metrics** innermost: they see every attempt, and measure the region and not the queue before it.
 /// - **Limit** inside retry: an operation that pauses before its next attempt holds no permit meanwhile.
 /// - **Breaker** outermost: it judges operations that failed after all their attempts. Further in, one short blip under
 ///   eight parallel uploads would open it at once, and the attempts that were about to succeed would be refused. Bulk data has
 ///   one of its own, inside of that for everything: packs that time out on a narrow line do not keep WAL from the region.
+/// - Around all of it **a task for each request**: one that holds a turn goes on also while its caller awaits another one.
 #[must_use]
 pub fn standard_stack(store: Arc<dyn Store>, options: StackOptions) -> Stack {
     standard_stack_with(store, options, Arc::new(SystemClock))
@@ -72,5 +74,6 @@ pub fn standard_stack_with(store: Arc<dyn Store>, options: StackOptions, clock: 
     let store = WithLimit::new(Arc::new(store), options.limits, options.lane);
     let store = WithRetry::new(Arc::new(store), options.retry, options.jitter);
     let store = WithBreaker::new(Arc::new(store), Arc::clone(&breaker), options.lane);
+    let store = InOwnTask::new(Arc::new(store));
     Stack { store: Arc::new(store), metrics, breaker }
 }

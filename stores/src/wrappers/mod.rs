@@ -9,4 +9,5 @@ pub(crate) mod faults;
 pub(crate) mod hooks;
 pub(crate) mod limit;
 pub(crate) mod metrics;
+pub(crate) mod own_task;
 pub(crate) mod retry;
