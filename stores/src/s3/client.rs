@@ -154,7 +154,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, payload: Option<SealedBody>) -> Self {
-        let transfer = Transfer::request();
+        let transfer = Transfer::begin();
         let (payload, body) = payload.map(|sealed| (sealed.sha256, sealed.bytes)).unzip();
         let body = body.unwrap_or_default();
         if body.is_empty() {

@@ -133,7 +133,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use crate::lane::Precedence;
+    use crate::lane::{Moving as _, Pace, Precedence};
 
     async fn pieces(mut body: SdkBody) -> Vec<usize> {
         let mut pieces = Vec::new();
@@ -145,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_goes_in_small_pieces_that_are_counted_as_they_are_taken() {
-        let transfer = Transfer::request();
+        let transfer = Transfer::begin();
         let bytes = Bytes::from(vec![7; 2 * PIECE + 5]);
         let mut body = Outgoing::body(bytes, Arc::clone(&transfer));
         assert_eq!(body.content_length(), Some(2 * PIECE as u64 + 5));
@@ -158,15 +158,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bulk_body_waits_a_little_with_each_piece_while_something_urgent_is_held_up() {
         let precedence = Arc::<Precedence>::default();
-        let operation = Transfer::operation();
-        operation.yield_to(&precedence);
-        let transfer = operation.carry(async { Transfer::request() }).await;
+        let operation = Transfer::begin();
+        let pace = Pace::new(Arc::clone(&precedence));
+        operation.yield_to(&pace);
+        let transfer = operation.carry(async { Transfer::begin() }).await;
         let body = || Outgoing::body(Bytes::from(vec![7; 8 * PIECE]), Arc::clone(&transfer));
         let begun = Instant::now();
         pieces(body()).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        precedence.bulk_moved(16 * PIECE as u64, Duration::from_secs(1));
-        let urgent = precedence.set_out();
+        pace.bulk_moved(16 * PIECE as u64, Duration::from_secs(1));
+        let urgent = precedence.set_out(Transfer::begin());
         sleep(Duration::from_secs(1)).await;
         let begun = Instant::now();
         pieces(body()).await;
@@ -181,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_an_answer_all_that_comes_is_counted() {
-        let transfer = Transfer::request();
+        let transfer = Transfer::begin();
         let body = Incoming::body(SdkBody::from("an answer"), Arc::clone(&transfer));
         assert_eq!(pieces(body).await, [9]);
         assert_eq!(transfer.moved(), 9);
