@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
-use crate::local::content::Content;
+use crate::local::content::{Content, Received};
 use crate::local::files::{Read, Root};
 use crate::local::list;
 use crate::local::pool::{FIRST_PATIENCE, PATIENCE, Pool, Steps, patience_for};
@@ -131,7 +131,11 @@ impl Store for LocalDir {
             ByteRange::Part { length, .. } => length,
         };
         let patience = patience_for(most.min(OBJECT_BYTES_MAX.as_bytes()));
-        match self.blocking(doing.clone(), patience, move |root, steps| root.read(steps, &name, range)).await? {
+        let (received, _lent) = Received::lend();
+        match self
+            .blocking(doing.clone(), patience, move |root, steps| root.read(steps, &name, range, &received))
+            .await?
+        {
             Read::Bytes(bytes) => Ok(bytes),
             Read::Missing => Err(StoreError::NotFound { key: key.clone() }),
             Read::Refused(why) => Err(StoreError::Unsupported { doing, why }),

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::key::ObjectKey;
-use crate::local::content::{Content, PIECE};
+use crate::local::content::{Content, PIECE, Received};
 use crate::local::pool::Steps;
 use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, ObjectMeta, ObjectVersion};
@@ -209,7 +209,13 @@ impl Root {
         Ok(())
     }
 
-    pub(crate) fn read(&self, steps: &Steps, key: &ObjectKey, range: ByteRange) -> io::Result<Read> {
+    pub(crate) fn read(
+        &self,
+        steps: &Steps,
+        key: &ObjectKey,
+        range: ByteRange,
+        received: &Received,
+    ) -> io::Result<Read> {
         let (parts, name) = split(key);
         let Some(parent) = self.parent(&parts)? else { return Ok(Read::Missing) };
         let Some(mut file) = open_file(&parent, name)? else { return Ok(Read::Missing) };
@@ -229,15 +235,20 @@ impl Root {
         }
         file.seek(SeekFrom::Start(start))?;
         let wanted = usize::try_from(length).map_err(io::Error::other)?;
-        let mut bytes = Vec::with_capacity(wanted);
-        let mut file = file.take(length);
-        while file.by_ref().take(PIECE as u64).read_to_end(&mut bytes)? > 0 {
+        let (mut file, mut piece) = (file.take(length), Vec::new());
+        loop {
+            piece.clear();
+            if file.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+                break;
+            }
+            received.push(&piece, wanted)?;
             steps.step();
         }
+        let bytes = received.take()?;
         if bytes.len() != wanted {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
         }
-        Ok(Read::Bytes(Bytes::from(bytes)))
+        Ok(Read::Bytes(bytes))
     }
 
     pub(crate) fn meta(&self, key: &ObjectKey) -> io::Result<Option<ObjectMeta>> {

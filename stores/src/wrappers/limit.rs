@@ -115,17 +115,16 @@ impl Bookings {
 struct Ended {
     throttled: bool,
     timed_out: bool,
-    /// Bytes that it moved; `None` if it failed.
-    bytes: Option<ByteCount>,
+    succeeded: bool,
 }
 
 impl Ended {
-    fn of<T>(result: &Result<T, StoreError>, bytes: impl Fn(&T) -> ByteCount) -> Self {
+    fn of<T>(result: &Result<T, StoreError>) -> Self {
         let error = result.as_ref().err();
         Self {
             throttled: matches!(error, Some(StoreError::Throttled { .. })),
             timed_out: error.is_some_and(StoreError::is_timeout),
-            bytes: result.as_ref().ok().map(bytes),
+            succeeded: result.is_ok(),
         }
     }
 
@@ -135,8 +134,8 @@ impl Ended {
         match self {
             Self { throttled: true, .. } => Heard::Throttled,
             Self { timed_out: true, .. } => Heard::Slow { begun },
-            Self { bytes: Some(_), .. } if took > SLOW => Heard::Slow { begun },
-            Self { bytes: Some(_), .. } if moving <= QUICK => Heard::Success,
+            Self { succeeded: true, .. } if took > SLOW => Heard::Slow { begun },
+            Self { succeeded: true, .. } if moving <= QUICK => Heard::Success,
             _ => Heard::Nothing,
         }
     }
@@ -240,12 +239,11 @@ impl WithLimit {
         Some(self.bookings.lock().book(kind, takes, Instant::now()))
     }
 
-    /// Makes a request in its turn; `moved` says how many bytes it has moved in the end.
+    /// Makes a request in its turn.
     async fn in_turn<T>(
         &self,
         request: Request<'_>,
         call: impl Future<Output = Result<T, StoreError>>,
-        moved: impl Fn(&T) -> ByteCount,
     ) -> Result<T, StoreError> {
         let kind = self.kind(request);
         let turns = match kind {
@@ -272,14 +270,14 @@ impl WithLimit {
         let on_the_line = OnTheLine::new(turns, Arc::clone(&transfer));
         let result = transfer.carry(call).await;
         drop(on_its_way);
-        let ended = Ended::of(&result, moved);
+        let ended = Ended::of(&result);
         let took = on_the_line.ended(&ended);
         if ended.throttled {
             // It asks for less of everything, and one burst of refusals counts once.
             self.bulk.learn(Heard::Throttled);
             self.pieces.learn(Heard::Throttled);
         }
-        let is_sent = kind == Kind::Bulk && ended.bytes.is_some() && request.sends > ByteCount::ZERO;
+        let is_sent = kind == Kind::Bulk && ended.succeeded && request.sends > ByteCount::ZERO;
         if is_sent && transfer.held(Instant::now()) == held {
             self.pace.bulk_moved(request.sends.as_bytes(), took);
         }
@@ -298,7 +296,7 @@ impl Store for WithLimit {
     async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
         let length = ByteCount::of(&body.bytes);
         let request = Request { sends: length, ..Request::about(key.as_str()) };
-        self.in_turn(request, self.inner.put(key, body, mode), |_| length).await
+        self.in_turn(request, self.inner.put(key, body, mode)).await
     }
 
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
@@ -308,7 +306,7 @@ impl Store for WithLimit {
         };
         let request = Request { receives, ..Request::about(key.as_str()) };
         // How much an object holds is known only afterwards: earlier reads are waited for, this one is booked behind.
-        let result = self.in_turn(request, self.inner.get(key, range), |bytes| ByteCount::of(bytes)).await;
+        let result = self.in_turn(request, self.inner.get(key, range)).await;
         if let Ok(bytes) = &result {
             self.book(self.kind(request), ByteCount::of(bytes));
         }
@@ -316,23 +314,23 @@ impl Store for WithLimit {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
-        self.in_turn(Request::about(key.as_str()), self.inner.head(key), |_| ByteCount::ZERO).await
+        self.in_turn(Request::about(key.as_str()), self.inner.head(key)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
-        self.in_turn(Request::about(prefix), self.inner.list(prefix, after), |_| ByteCount::ZERO).await
+        self.in_turn(Request::about(prefix), self.inner.list(prefix, after)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.in_turn(Request::about(key.as_str()), self.inner.delete(key), |()| ByteCount::ZERO).await
+        self.in_turn(Request::about(key.as_str()), self.inner.delete(key)).await
     }
 
     async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
-        self.in_turn(Request::about(key.as_str()), self.inner.retain(key, until), |()| ByteCount::ZERO).await
+        self.in_turn(Request::about(key.as_str()), self.inner.retain(key, until)).await
     }
 
     async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
-        self.in_turn(Request::about(key.as_str()), self.inner.retained_until(key), |_| ByteCount::ZERO).await
+        self.in_turn(Request::about(key.as_str()), self.inner.retained_until(key)).await
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -331,7 +331,9 @@ async fn bulk_data_that_was_held_back_says_nothing_about_how_fast_it_goes() {
     let sends = Arc::new(WithHooks::new(Arc::new(MemoryStore::new()), Sends));
     let limits = Limits { concurrency: 8, bandwidth: None };
     let store = WithLimit::new(sends, limits, lane, Arc::clone(&precedence));
-    let put = async |number| store.put(&pack(number), body(vec![0; 64 << 10]), PutMode::CreateOnly).await.unwrap();
+    let put = async |number| {
+        store.put(&pack(number), body(vec![0; 64 << 10]), PutMode::CreateOnly).await.unwrap();
+    };
     put(1).await;
     let _held_up = precedence.set_out(Transfer::begin());
     tokio::time::sleep(Duration::from_secs(1)).await;

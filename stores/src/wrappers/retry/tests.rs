@@ -169,7 +169,8 @@ async fn a_store_that_takes_every_body_and_then_refuses_it_is_given_up() {
         let takes = Takes { wish, attempts: Mutex::default() };
         let hooked = Arc::new(WithHooks::new(Arc::new(MemoryStore::new()), takes));
         let begun = Instant::now();
-        let put = retrying(hooked.clone(), |_| KeyNature::Predictable).put(&key(), body("x"), PutMode::CreateOnly);
+        let (store, name) = (retrying(hooked.clone(), |_| KeyNature::Predictable), key());
+        let put = store.put(&name, body("x"), PutMode::CreateOnly);
         let error = tokio::time::timeout(Duration::from_secs(86_400), put).await.unwrap().unwrap_err();
         assert!(matches!(error, StoreError::Throttled { .. }), "{error:?}");
         assert!(begun.elapsed() <= Duration::from_secs(300 + 512), "{wish:?}: {:?}", begun.elapsed());
