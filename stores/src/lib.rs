@@ -24,7 +24,7 @@ mod wrappers;
 pub use crate::error::{Cause, StoreError, TimedOut};
 pub use crate::fan_out::{RegionResult, Verdict, put_everywhere, verdict};
 pub use crate::key::{KeyError, ObjectKey};
-pub use crate::lane::{Lane, with_lanes};
+pub use crate::lane::{Lane, Precedence, with_lanes};
 pub use crate::local::dir::{LEFTOVER_AGE, LocalDir};
 pub use crate::memory::MemoryStore;
 pub use crate::open::{CLUSTER_MARK, OpenError, list_folders, open, open_below};
@@ -40,6 +40,7 @@ pub use crate::store::{
     ByteRange, Capabilities, Entry, ListPage, OBJECT_BYTES_MAX, ObjectMeta, ObjectVersion, PutMode, PutOutcome,
     SealedBody, Store, Support,
 };
+pub use crate::transfer::{TransferState, TransferWatch};
 pub use crate::url::{Endpoint, StoreUrl, Transport, UrlError};
 pub use crate::wrappers::breaker::WithBreaker;
 pub use crate::wrappers::breaker_state::{Breaker, BreakerMemory, BreakerState, FAILURES_TO_OPEN};

@@ -56,7 +56,7 @@ pub struct RegionSettings {
     /// sizes show, and answers can be forged.
     #[serde(default)]
     pub allow_plain_http: bool,
-    /// Requests at once: 1 to 64. Of 2 and more, one is never used for the data of backups. Default 8.
+    /// Requests at once: 1 to 64, and one small one beside them. Of 2 and more, one is never used for the data of backups. Default 8.
     #[serde(default = "default_concurrency")]
     pub max_concurrency: u16,
     /// Bytes per second in both directions together, such as `50MiB`; at least `64KiB`. WAL goes before the data of backups. Default: unlimited.

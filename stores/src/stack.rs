@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lifeboat_vocabulary::{Clock, SystemClock};
 
-use crate::lane::Lane;
+use crate::lane::{Lane, Precedence};
 use crate::settings::RegionSettings;
 use crate::store::Store;
 use crate::wrappers::breaker::WithBreaker;
@@ -37,10 +37,12 @@ pub struct StackOptions {
     pub jitter: Arc<dyn Jitter>,
     /// The lane of a key, or of the prefix of a listing.
     pub lane: fn(&str) -> Lane,
+    /// What is urgent, in all regions of this process: they share its line.
+    pub precedence: Arc<Precedence>,
 }
 
 impl StackOptions {
-    /// The region's own bounds and patience; everything in one lane.
+    /// The region's own bounds and patience; everything in one lane, and nothing else of this process on the line.
     #[must_use]
     pub fn of(settings: &RegionSettings) -> Self {
         Self {
@@ -48,6 +50,7 @@ impl StackOptions {
             retry: RetryPolicy { deadline: settings.patience, ..RetryPolicy::default() },
             jitter: Arc::new(RandomJitter),
             lane: |_| Lane::Urgent,
+            precedence: Arc::default(),
         }
     }
 }
@@ -71,7 +74,7 @@ pub fn standard_stack_with(store: Arc<dyn Store>, options: StackOptions, clock: 
     let metrics = Arc::<Metrics>::default();
     let breaker = Breaker::new();
     let store = WithMetrics::new(store, Arc::clone(&metrics), clock);
-    let store = WithLimit::new(Arc::new(store), options.limits, options.lane);
+    let store = WithLimit::new(Arc::new(store), options.limits, options.lane, options.precedence);
     let store = WithRetry::new(Arc::new(store), options.retry, options.jitter);
     let store = WithBreaker::new(Arc::new(store), Arc::clone(&breaker), options.lane);
     let store = InOwnTask::new(Arc::new(store));

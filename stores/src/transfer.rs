@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::error::TimedOut;
-use crate::lane::Precedence;
+use crate::lane::{Moving, Pace};
 
 tokio::task_local! {
     static CURRENT: Arc<Transfer>;
@@ -32,6 +32,9 @@ const TAKING: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long nothing of an answer that has begun may come.
 const COMING: Duration = Duration::from_secs(30);
+/// How long what the system's buffers hold of a body usually takes after the last of it was taken. Who waits for an answer for longer
+/// waits for the region, and not for the line.
+const DRAINS: Duration = Duration::from_secs(3);
 /// The least time that is slept between two looks.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
@@ -59,6 +62,10 @@ struct State {
     moved: u64,
     /// When something moved last, in time that was not held.
     last: Duration,
+    /// The same as a moment.
+    stepped: Option<Instant>,
+    /// Time in which nothing but an answer was waited for.
+    awaited: Duration,
     held: Duration,
     holds: u32,
     held_since: Option<Instant>,
@@ -71,15 +78,15 @@ impl State {
     }
 }
 
-/// An operation with all its attempts, or one request of it.
+/// A request, an operation with all its attempts, or what somebody outside of the stores watches: each is a part of the next.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    /// The operation that a request is part of.
+    /// What it is a part of.
     operation: Option<Arc<Transfer>>,
     begun: Instant,
     state: Mutex<State>,
-    /// What goes before the bodies of this operation.
-    precedence: Mutex<Option<Arc<Precedence>>>,
+    /// How the bodies of this operation go while something urgent is held up.
+    pace: Mutex<Option<Arc<Pace>>>,
 }
 
 /// As long as this lives, the transfer is held back by ourselves.
@@ -101,23 +108,19 @@ impl Drop for Hold {
 }
 
 impl Transfer {
-    fn new(operation: Option<Arc<Self>>) -> Arc<Self> {
-        Arc::new(Self { operation, begun: Instant::now(), state: Mutex::default(), precedence: Mutex::default() })
-    }
-
-    /// An operation that begins now.
-    pub(crate) fn operation() -> Arc<Self> {
-        Self::new(None)
+    /// A request or an operation that begins now, as a part of what this task works on.
+    pub(crate) fn begin() -> Arc<Self> {
+        Arc::new(Self {
+            operation: CURRENT.try_with(Arc::clone).ok(),
+            begun: Instant::now(),
+            state: Mutex::default(),
+            pace: Mutex::default(),
+        })
     }
 
     /// The operation that this task works on; a new one if it works on none.
     pub(crate) fn current() -> Arc<Self> {
-        CURRENT.try_with(Arc::clone).unwrap_or_else(|_| Self::operation())
-    }
-
-    /// A request that begins now, of the operation that this task works on.
-    pub(crate) fn request() -> Arc<Self> {
-        Self::new(CURRENT.try_with(Arc::clone).ok())
+        CURRENT.try_with(Arc::clone).unwrap_or_else(|_| Self::begin())
     }
 
     /// Does `work` as part of this operation.
@@ -125,11 +128,13 @@ impl Transfer {
         CURRENT.scope(Arc::clone(self), work).await
     }
 
+    /// It, and all that it is a part of.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |transfer| transfer.operation.as_deref())
+    }
+
     fn each(&self, change: impl Fn(&mut State)) {
-        change(&mut self.state.lock());
-        if let Some(operation) = &self.operation {
-            change(&mut operation.state.lock());
-        }
+        self.all().for_each(|transfer| change(&mut transfer.state.lock()));
     }
 
     /// From now on it is held back, until what is returned is dropped.
@@ -148,28 +153,43 @@ impl Transfer {
         now.saturating_duration_since(self.begun).saturating_sub(held)
     }
 
-    /// Bytes of bodies that moved so far.
-    pub(crate) fn moved(&self) -> u64 {
-        self.state.lock().moved
+    /// All the time in which it was held back.
+    pub(crate) fn held(&self, now: Instant) -> Duration {
+        self.state.lock().held(now)
+    }
+
+    /// All the time in which nothing but the region's answer was waited for.
+    pub(crate) fn awaited(&self) -> Duration {
+        self.state.lock().awaited
     }
 
     /// The bodies of this operation let go first what is urgent.
-    pub(crate) fn yield_to(&self, precedence: &Arc<Precedence>) {
-        *self.precedence.lock() = Some(Arc::clone(precedence));
+    pub(crate) fn yield_to(&self, pace: &Arc<Pace>) {
+        *self.pace.lock() = Some(Arc::clone(pace));
     }
 
     /// How long the next piece of a body, of `bytes`, has to wait for what is urgent.
     pub(crate) fn wait(&self, bytes: usize) -> Option<Duration> {
-        let of = |transfer: &Self| transfer.precedence.lock().clone();
-        let precedence = of(self).or_else(|| self.operation.as_deref().and_then(of))?;
-        precedence.wait(bytes)
+        let pace = self.all().find_map(|transfer| transfer.pace.lock().clone())?;
+        pace.wait(bytes)
     }
 
     fn step(&self, stage: Stage, bytes: usize) {
-        self.each(|state| state.moved = state.moved.saturating_add(bytes as u64));
-        let active = self.active(Instant::now());
-        let mut state = self.state.lock();
-        (state.stage, state.last) = (stage, active);
+        let now = Instant::now();
+        let active = self.active(now);
+        let awaited = {
+            let mut state = self.state.lock();
+            let is_answer = state.stage == Stage::Sent && stage == Stage::Coming;
+            let awaited =
+                if is_answer { active.saturating_sub(state.last).saturating_sub(DRAINS) } else { Duration::ZERO };
+            state.last = active;
+            awaited
+        };
+        self.each(|state| {
+            state.moved = state.moved.saturating_add(bytes as u64);
+            state.awaited = state.awaited.saturating_add(awaited);
+            (state.stage, state.stepped) = (stage, Some(now));
+        });
     }
 
     /// The connection took so much of the body.
@@ -233,6 +253,52 @@ impl Transfer {
     }
 }
 
+impl Moving for Transfer {
+    fn moved(&self) -> u64 {
+        self.state.lock().moved
+    }
+}
+
+/// What keeps an operation from being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferState {
+    /// It is held back by our own limits.
+    Held,
+    /// All of it was sent, and the region does not answer.
+    Awaited,
+    /// The line, or what is not known.
+    Moves,
+}
+
+/// Looks at operations of stores from outside.
+#[derive(Clone, Debug)]
+pub struct TransferWatch(Arc<Transfer>);
+
+impl TransferWatch {
+    /// Looks at what [`Self::over`] does.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(Transfer::begin())
+    }
+
+    /// Does `work`, whose operations come one after the other.
+    pub async fn over<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.carry(work).await
+    }
+
+    /// What is waited for at the moment.
+    #[must_use]
+    pub fn state(&self) -> TransferState {
+        let state = self.0.state.lock();
+        let drains = state.stepped.is_none_or(|then| then.elapsed() <= DRAINS);
+        match state.stage {
+            _ if state.holds > 0 => TransferState::Held,
+            Stage::Sent if !drains => TransferState::Awaited,
+            Stage::Sending | Stage::Sent | Stage::Coming => TransferState::Moves,
+        }
+    }
+}
+
 /// What a request may move, and hence how long it is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Patience {
@@ -281,7 +347,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_moves_a_little_each_minute_is_waited_for() {
-        let request = Transfer::request();
+        let request = Transfer::begin();
         let upload = async {
             for _ in 0..8 {
                 sleep(59 * SECOND).await;
@@ -301,10 +367,10 @@ mod tests {
             let error = request.while_it_moves(sending(1), pending::<()>()).await.unwrap_err();
             (begun.elapsed().as_secs(), error.why)
         };
-        let request = Transfer::request();
+        let request = Transfer::begin();
         request.took(1000);
         assert_eq!(given_up(&request).await, (60, "nothing of the body could be sent for 60 s".to_owned()));
-        let request = Transfer::request();
+        let request = Transfer::begin();
         request.sent();
         let (seconds, why) = given_up(&request).await;
         assert_eq!(
@@ -312,14 +378,14 @@ mod tests {
             (62, "there was no answer for 62 s"),
             "30 s, and 32 s for what buffers hold"
         );
-        let request = Transfer::request();
+        let request = Transfer::begin();
         request.came(0);
         assert_eq!(given_up(&request).await, (30, "nothing more of the answer came for 30 s".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_drips_for_ever_is_given_up_in_the_end() {
-        let request = Transfer::request();
+        let request = Transfer::begin();
         let drips = async {
             loop {
                 sleep(10 * SECOND).await;
@@ -333,9 +399,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn time_in_which_we_hold_bytes_ourselves_is_not_counted() {
-        let operation = Transfer::operation();
+        let operation = Transfer::begin();
         let held = async {
-            let request = Transfer::request();
+            let request = Transfer::begin();
             let work = async {
                 let first = request.hold();
                 let second = request.hold();
@@ -356,5 +422,27 @@ mod tests {
             (69 * SECOND, 1),
             "the operation learns of it"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_from_outside_sees_what_holds_an_operation_up() {
+        let watch = TransferWatch::begin();
+        let work = async {
+            let request = Transfer::begin();
+            assert_eq!(watch.state(), TransferState::Moves);
+            let hold = request.hold();
+            assert_eq!(watch.state(), TransferState::Held);
+            drop(hold);
+            request.took(1);
+            request.sent();
+            sleep(DRAINS).await;
+            assert_eq!(watch.state(), TransferState::Moves, "the buffers of the system may still be full");
+            sleep(7 * SECOND).await;
+            assert_eq!(watch.state(), TransferState::Awaited);
+            request.came(0);
+            assert_eq!((watch.state(), request.awaited()), (TransferState::Moves, 7 * SECOND));
+        };
+        watch.over(work).await;
+        assert_eq!((watch.0.moved(), watch.0.awaited()), (1, 7 * SECOND));
     }
 }

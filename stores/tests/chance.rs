@@ -18,8 +18,13 @@ fn line(memory: &Arc<MemoryStore>, seed: u64) -> Arc<dyn Store> {
     let store = WithFaults::new(memory.clone());
     store.chance(Chance { seed, per_mille: 400, faults });
     let limits = Limits { concurrency: 4, bandwidth: None };
-    let options =
-        StackOptions { limits, retry: RetryPolicy::default(), jitter: Arc::new(RandomJitter), lane: |_| Lane::Urgent };
+    let options = StackOptions {
+        limits,
+        retry: RetryPolicy::default(),
+        jitter: Arc::new(RandomJitter),
+        lane: |_| Lane::Urgent,
+        precedence: Arc::default(),
+    };
     standard_stack(Arc::new(store), options).store
 }
 

@@ -26,6 +26,7 @@ async fn the_wrappers_of_a_store_keep_the_contract() {
         retry: RetryPolicy::default(),
         jitter: Arc::new(FixedJitter(0.01)),
         lane: |_| Lane::Urgent,
+        precedence: Arc::default(),
     };
     let stack = standard_stack(store, options);
     contract::run(Arc::clone(&stack.store)).await.unwrap();

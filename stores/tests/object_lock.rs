@@ -136,6 +136,7 @@ async fn wrappers_pass_locks_on_and_a_lock_is_no_failure() {
         retry: RetryPolicy::default(),
         jitter: Arc::new(FixedJitter(0.01)),
         lane: |_| Lane::Urgent,
+        precedence: Arc::default(),
     };
     let stack = standard_stack(bare, options);
     create(&stack.store, "a", "x").await;

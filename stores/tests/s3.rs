@@ -356,7 +356,7 @@ async fn clusters_are_found_by_their_mark() {
 fn stacked(store: Arc<dyn Store>) -> lifeboat_stores::Stack {
     let limits = Limits { concurrency: 8, bandwidth: None };
     let (retry, jitter) = (RetryPolicy::default(), Arc::new(FixedJitter(0.01)));
-    standard_stack(store, StackOptions { limits, retry, jitter, lane: |_| Lane::Urgent })
+    standard_stack(store, StackOptions { limits, retry, jitter, lane: |_| Lane::Urgent, precedence: Arc::default() })
 }
 
 #[tokio::test]
@@ -381,7 +381,13 @@ async fn a_role_that_may_only_create_writes_over_a_bad_connection() {
     let retry = RetryPolicy { key_nature: |_| lifeboat_stores::KeyNature::Unguessable, ..RetryPolicy::default() };
     let stack = standard_stack(
         store,
-        StackOptions { limits, retry, jitter: Arc::new(FixedJitter(0.01)), lane: |_| Lane::Urgent },
+        StackOptions {
+            limits,
+            retry,
+            jitter: Arc::new(FixedJitter(0.01)),
+            lane: |_| Lane::Urgent,
+            precedence: Arc::default(),
+        },
     );
     create(&stack.store, "data/p-000001", "pack").await.unwrap();
     assert_eq!(server.object("lifeboat", "pg/data/p-000001"), Some(Bytes::from("pack")));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lifeboat_config::Config;
 use lifeboat_repository::log::RegionStore;
 use lifeboat_stores::{
-    Breaker, Finding, Metrics, OpenError, RegionSettings, Stack, Store, StoreError, open_below, probe,
+    Breaker, Finding, Metrics, OpenError, Precedence, RegionSettings, Stack, Store, StoreError, open_below, probe,
 };
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock, error_chain};
 
@@ -46,10 +46,15 @@ impl fmt::Debug for OpenRegion {
 }
 
 impl OpenRegion {
-    fn new(settings: &RegionSettings, bare: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+    fn new(
+        settings: &RegionSettings,
+        bare: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        precedence: &Arc<Precedence>,
+    ) -> Self {
         let judgement = Arc::new(Judgement::of(&*bare));
         let judged = JudgedStore { bare: Arc::clone(&bare), judgement: Arc::clone(&judgement) };
-        let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::new(judged), &clock);
+        let Stack { store, metrics, breaker } = wiring::stacked(settings, Arc::new(judged), &clock, precedence);
         Self {
             name: settings.name.clone(),
             store,
@@ -140,6 +145,7 @@ impl OpenRegions {
     /// # Errors
     /// If the settings of one cannot work, however often they are tried.
     pub async fn open(config: &Config, cluster: &ClusterName) -> anyhow::Result<Self> {
+        let precedence = wiring::precedence();
         let mut regions = Vec::new();
         for settings in &config.regions {
             let bare: Arc<dyn Store> = match open_below(settings, Some(cluster)).await {
@@ -151,12 +157,12 @@ impl OpenRegions {
                 }
                 Err(error) => return Err(anyhow::Error::new(error)),
             };
-            regions.push(OpenRegion::new(settings, bare, Arc::new(SystemClock)));
+            regions.push(OpenRegion::new(settings, bare, Arc::new(SystemClock), &precedence));
         }
         Ok(Self { cluster: cluster.clone(), regions, logs: Arc::default() })
     }
 
-    /// The regions of the configuration with stores that are open already, in the same order.
+    /// The regions of the configuration with stores that are open already, in the same order, and a line of their own.
     #[must_use]
     pub fn given(
         config: &Config,
@@ -164,7 +170,8 @@ impl OpenRegions {
         stores: impl IntoIterator<Item = Arc<dyn Store>>,
         clock: &Arc<dyn Clock>,
     ) -> Self {
-        let open = |(settings, bare)| OpenRegion::new(settings, bare, Arc::clone(clock));
+        let precedence = Arc::default();
+        let open = |(settings, bare)| OpenRegion::new(settings, bare, Arc::clone(clock), &precedence);
         let regions = config.regions.iter().zip(stores).map(open).collect();
         Self { cluster: cluster.clone(), regions, logs: Arc::default() }
     }
@@ -227,7 +234,7 @@ pub(crate) mod tests {
 
     fn region(name: &str) -> OpenRegion {
         let settings = RegionSettings::at(name.parse().unwrap(), "file:///nowhere".parse().unwrap());
-        OpenRegion::new(&settings, Arc::new(MemoryStore::new()), Arc::new(SystemClock))
+        OpenRegion::new(&settings, Arc::new(MemoryStore::new()), Arc::new(SystemClock), &Arc::default())
     }
 
     /// Two empty regions in memory.

@@ -1,7 +1,7 @@
 //! From the configuration to concrete parts: stores, keys, options.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,7 +11,7 @@ use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::NoteSigner;
 use lifeboat_stores::{
-    KeyNature, ObjectKey, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack_with,
+    KeyNature, ObjectKey, Precedence, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack_with,
 };
 use lifeboat_vocabulary::{Clock, ClusterName};
 
@@ -69,12 +69,29 @@ fn key_nature(key: &ObjectKey) -> KeyNature {
     }
 }
 
-/// Puts retries, breaker and limits around a region's bare store; WAL and records do not wait for the data of backups.
+/// What goes first on the line of this process, to whichever region of whichever cluster.
+static PRECEDENCE: LazyLock<Arc<Precedence>> = LazyLock::new(Arc::default);
+
+/// What goes first on the line of this process.
 #[must_use]
-pub fn stacked(settings: &RegionSettings, bare: Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Stack {
+pub fn precedence() -> Arc<Precedence> {
+    Arc::clone(&PRECEDENCE)
+}
+
+/// Puts retries, breaker and limits around a region's bare store; WAL and records do not wait for the data of backups, to this region or
+/// to another one on the same line.
+#[must_use]
+pub fn stacked(
+    settings: &RegionSettings,
+    bare: Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    precedence: &Arc<Precedence>,
+) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
-    standard_stack_with(bare, StackOptions { retry, lane: layout::writers_lane, ..options }, Arc::clone(clock))
+    let precedence = Arc::clone(precedence);
+    let options = StackOptions { retry, lane: layout::writers_lane, precedence, ..options };
+    standard_stack_with(bare, options, Arc::clone(clock))
 }
 
 /// The key that signs records.

@@ -17,10 +17,10 @@ use rustix::io::Errno;
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
+use crate::local::content::{Content, Received};
 use crate::local::files::{Read, Root};
 use crate::local::list;
 use crate::local::pool::{FIRST_PATIENCE, PATIENCE, Pool, Steps, patience_for};
-use crate::sha256;
 use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store, Support};
 
@@ -101,13 +101,15 @@ impl Store for LocalDir {
             return Err(StoreError::Unsupported { doing, why: format!("objects are at most {OBJECT_BYTES_MAX}") });
         }
         let (name, length) = (key.clone(), body.bytes.len() as u64);
-        let written = self.blocking(doing.clone(), patience_for(length), move |root, _| {
-            if sha256::digest(&body.bytes) != body.sha256 {
+        let SealedBody { bytes, sha256 } = body;
+        let (content, _lent) = Content::lend(bytes);
+        let written = self.blocking(doing.clone(), patience_for(length), move |root, steps| {
+            if content.sha256()? != sha256 {
                 return Ok(Written::OtherBytes);
             }
             let version = match mode {
-                PutMode::CreateOnly => root.create(&name, &body.bytes),
-                PutMode::IfUnchanged(version) => root.replace(&name, &body.bytes, &version),
+                PutMode::CreateOnly => root.create(steps, &name, &content),
+                PutMode::IfUnchanged(version) => root.replace(steps, &name, &content, &version),
             };
             version.map(|version| version.map_or(Written::Conflict, Written::Done))
         });
@@ -129,7 +131,11 @@ impl Store for LocalDir {
             ByteRange::Part { length, .. } => length,
         };
         let patience = patience_for(most.min(OBJECT_BYTES_MAX.as_bytes()));
-        match self.blocking(doing.clone(), patience, move |root, _| root.read(&name, range)).await? {
+        let (received, _lent) = Received::lend();
+        match self
+            .blocking(doing.clone(), patience, move |root, steps| root.read(steps, &name, range, &received))
+            .await?
+        {
             Read::Bytes(bytes) => Ok(bytes),
             Read::Missing => Err(StoreError::NotFound { key: key.clone() }),
             Read::Refused(why) => Err(StoreError::Unsupported { doing, why }),

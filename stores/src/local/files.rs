@@ -16,6 +16,8 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::key::ObjectKey;
+use crate::local::content::{Content, PIECE, Received};
+use crate::local::pool::Steps;
 use crate::store::OBJECT_BYTES_MAX;
 use crate::store::{ByteRange, ObjectMeta, ObjectVersion};
 
@@ -133,14 +135,14 @@ impl Root {
     // CRASH SAFETY. 1. the bytes go to a temporary file; 2. fsync it; 3. rename it without replacing; 4. fsync every
     // directory from the root down to it. Crash before 3: a temporary file that no reader sees, removed a day later.
     // Crash between 3 and 4: the object may or may not be there, but never in part; nobody was told `Ok`.
-    pub(crate) fn create(&self, key: &ObjectKey, body: &[u8]) -> io::Result<Option<ObjectVersion>> {
+    pub(crate) fn create(&self, steps: &Steps, key: &ObjectKey, body: &Content) -> io::Result<Option<ObjectVersion>> {
         let (parts, name) = split(key);
         let (chain, mut temp) = self.temp_file(&parts)?;
         if rustix::fs::statat(chain.last(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             // Saves writing 64 MiB only to be refused; the rename below is what decides.
             return self.make_durable(&chain).map(|()| None);
         }
-        temp.fill(body)?;
+        temp.fill(steps, body)?;
         match temp.publish_new(name) {
             Ok(()) => {}
             Err(Errno::EXIST) => return self.make_durable(&chain).map(|()| None),
@@ -153,8 +155,9 @@ impl Root {
     /// Replaces a file that still is `expected`. `None` if it is not. Same steps as [`Root::create`], under the lock.
     pub(crate) fn replace(
         &self,
+        steps: &Steps,
         key: &ObjectKey,
-        body: &[u8],
+        body: &Content,
         expected: &ObjectVersion,
     ) -> io::Result<Option<ObjectVersion>> {
         let (parts, name) = split(key);
@@ -167,7 +170,7 @@ impl Root {
             return self.make_durable(&chain).map(|()| None);
         }
         let (chain, mut temp) = self.temp_file(&parts)?;
-        temp.fill(body)?;
+        temp.fill(steps, body)?;
         temp.make_newer_than(&old)?;
         rustix::fs::renameat(chain.last(), &temp.name, chain.last(), name)?;
         temp.state = TempState::Published;
@@ -206,7 +209,13 @@ impl Root {
         Ok(())
     }
 
-    pub(crate) fn read(&self, key: &ObjectKey, range: ByteRange) -> io::Result<Read> {
+    pub(crate) fn read(
+        &self,
+        steps: &Steps,
+        key: &ObjectKey,
+        range: ByteRange,
+        received: &Received,
+    ) -> io::Result<Read> {
         let (parts, name) = split(key);
         let Some(parent) = self.parent(&parts)? else { return Ok(Read::Missing) };
         let Some(mut file) = open_file(&parent, name)? else { return Ok(Read::Missing) };
@@ -226,12 +235,20 @@ impl Root {
         }
         file.seek(SeekFrom::Start(start))?;
         let wanted = usize::try_from(length).map_err(io::Error::other)?;
-        let mut bytes = Vec::with_capacity(wanted);
-        file.take(length).read_to_end(&mut bytes)?;
+        let (mut file, mut piece) = (file.take(length), Vec::new());
+        loop {
+            piece.clear();
+            if file.by_ref().take(PIECE as u64).read_to_end(&mut piece)? == 0 {
+                break;
+            }
+            received.push(&piece, wanted)?;
+            steps.step();
+        }
+        let bytes = received.take()?;
         if bytes.len() != wanted {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
         }
-        Ok(Read::Bytes(Bytes::from(bytes)))
+        Ok(Read::Bytes(bytes))
     }
 
     pub(crate) fn meta(&self, key: &ObjectKey) -> io::Result<Option<ObjectMeta>> {
@@ -323,9 +340,20 @@ impl TempFile {
         Ok(Self { directory, name, file: file.into(), state: TempState::Unpublished })
     }
 
-    fn fill(&mut self, body: &[u8]) -> io::Result<()> {
-        self.file.write_all(body)?;
-        self.file.sync_all()
+    fn fill(&mut self, steps: &Steps, body: &Content) -> io::Result<()> {
+        let (mut piece, mut offset) = (Vec::new(), 0);
+        loop {
+            body.piece(offset, &mut piece)?;
+            if piece.is_empty() {
+                break;
+            }
+            self.file.write_all(&piece)?;
+            offset += piece.len();
+            steps.step();
+        }
+        self.file.sync_all()?;
+        steps.step();
+        Ok(())
     }
 
     /// Keeps versions of one key apart even if the file system hands out the same inode twice within a clock tick.

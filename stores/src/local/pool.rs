@@ -2,19 +2,20 @@
 //!
 //! A disk, a network file system or a mount that hangs never comes back from a call, and nothing can end it: the thread that made it
 //! is lost. So a call that does not get on is given up while its thread stays behind; a directory that has all of its threads hanging
-//! is not asked any more until one comes back, and fails at once. State files, name resolution and all other directories go on: they
+//! is not asked any more until one comes back, and fails at once. As long as one of them gets on, the others are waited for. State files, name resolution and all other directories go on: they
 //! share the threads of the process, of which a directory has a small part.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::error::{StoreError, TimedOut};
 use crate::transfer::Transfer;
@@ -27,8 +28,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const FIRST_PATIENCE: Duration = Duration::from_secs(15);
 /// A directory is expected to move so many bytes per second.
 const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
-/// A call that has not got on for so long hangs.
-const HANGS: Duration = Duration::from_secs(30);
+/// A call hangs when it has not got on for its patience but this; for half of its patience, if that is short.
+const HANGS_BEFORE: Duration = Duration::from_secs(30);
+/// How often it is looked whether all calls hang as long as a thread is free.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The pools of all directories that are in use.
 static POOLS: Mutex<Option<HashMap<PathBuf, Weak<Pool>>>> = Mutex::new(None);
@@ -37,13 +40,29 @@ static POOLS: Mutex<Option<HashMap<PathBuf, Weak<Pool>>>> = Mutex::new(None);
 pub(crate) struct Pool {
     threads: Arc<Semaphore>,
     running: Mutex<Running>,
+    #[cfg(test)]
+    pub(crate) steps: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Default)]
 struct Running {
     next: u64,
-    /// When each call that runs last got on.
-    steps: HashMap<u64, Instant>,
+    calls: HashMap<u64, Call>,
+}
+
+/// A call that runs.
+struct Call {
+    /// When it last got on.
+    last: Instant,
+    /// It hangs when it has not got on for so long. What has many bytes to sync may take long for one step.
+    hangs: Duration,
+}
+
+impl Call {
+    /// How long until it hangs, if it does not get on.
+    fn left(&self) -> Duration {
+        self.hangs.saturating_sub(self.last.elapsed())
+    }
 }
 
 /// With this a call says that it gets on.
@@ -57,8 +76,10 @@ pub(crate) struct Steps {
 impl Steps {
     /// A step is done. Cheap enough for every file.
     pub(crate) fn step(&self) {
-        if let Some(last) = self.pool.running.lock().steps.get_mut(&self.number) {
-            *last = Instant::now();
+        if let Some(call) = self.pool.running.lock().calls.get_mut(&self.number) {
+            call.last = Instant::now();
+            #[cfg(test)]
+            self.pool.steps.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }
 }
@@ -66,7 +87,7 @@ impl Steps {
 impl Drop for Steps {
     fn drop(&mut self) {
         // The call has really ended: only now its thread counts as free.
-        self.pool.running.lock().steps.remove(&self.number);
+        self.pool.running.lock().calls.remove(&self.number);
     }
 }
 
@@ -86,7 +107,12 @@ pub(crate) type Ended<T> = Result<io::Result<T>, StoreError>;
 
 impl Pool {
     fn new() -> Self {
-        Self { threads: Arc::new(Semaphore::new(THREADS)), running: Mutex::default() }
+        Self {
+            threads: Arc::new(Semaphore::new(THREADS)),
+            running: Mutex::default(),
+            #[cfg(test)]
+            steps: std::sync::atomic::AtomicUsize::default(),
+        }
     }
 
     /// The pool of the directory at `path`. All who use it at the same time share one.
@@ -111,12 +137,11 @@ impl Pool {
         T: Send + 'static,
         W: FnOnce(&Steps) -> io::Result<T> + Send + 'static,
     {
-        let steps = self.begin(doing).await?;
+        let steps = self.begin(doing, patience).await?;
         let number = steps.number;
         let mut call = tokio::task::spawn_blocking(move || work(&steps));
         loop {
-            let last = self.running.lock().steps.get(&number).copied();
-            let idle = last.map_or(Duration::ZERO, |last| last.elapsed());
+            let idle = self.running.lock().calls.get(&number).map_or(Duration::ZERO, |call| call.last.elapsed());
             if idle >= patience {
                 return Err(no_answer(doing, patience));
             }
@@ -130,39 +155,51 @@ impl Pool {
         }
     }
 
-    /// Waits for a thread; not at all if all of them hang.
-    async fn begin(self: &Arc<Self>, doing: &str) -> Result<Steps, StoreError> {
+    /// Waits for a thread, and begins a call.
+    async fn begin(self: &Arc<Self>, doing: &str, patience: Duration) -> Result<Steps, StoreError> {
         let thread = match Arc::clone(&self.threads).try_acquire_owned() {
             Ok(thread) => thread,
-            Err(_) if self.all_hang() => return Err(no_answer(doing, HANGS)),
-            Err(_) => {
-                // Other calls of ours are before this one, and each has its own patience.
-                let transfer = Transfer::current();
-                let hold = transfer.hold();
-                let thread = timeout(PATIENCE, Arc::clone(&self.threads).acquire_owned()).await;
-                drop(hold);
-                match thread {
-                    Ok(Ok(thread)) => thread,
-                    Ok(Err(_)) | Err(_) => return Err(no_answer(doing, PATIENCE)),
-                }
-            }
+            Err(_) => self.thread(doing).await?,
         };
+        let hangs = patience.saturating_sub(HANGS_BEFORE).max(patience / 2);
         let mut running = self.running.lock();
         let number = running.next;
         running.next = running.next.wrapping_add(1);
-        running.steps.insert(number, Instant::now());
+        running.calls.insert(number, Call { last: Instant::now(), hangs });
         Ok(Steps { pool: Arc::clone(self), number, _thread: thread })
+    }
+
+    /// Waits for a thread as long as not all of them hang. A slow directory is asked for more than it can do at once, and comes to
+    /// everything in its time.
+    async fn thread(&self, doing: &str) -> Result<OwnedSemaphorePermit, StoreError> {
+        let transfer = Transfer::current();
+        // Other calls of ours are before this one, and each has its own patience.
+        let _hold = transfer.hold();
+        let mut thread = pin!(Arc::clone(&self.threads).acquire_owned());
+        loop {
+            let left = self.left();
+            if left.is_zero() {
+                return Err(no_answer(doing, HANGS_BEFORE));
+            }
+            tokio::select! {
+                biased;
+                thread = &mut thread => return thread.map_err(|_| no_answer(doing, Duration::ZERO)),
+                () = sleep(left) => {}
+            }
+        }
+    }
+
+    /// How long until all calls hang, if none gets on.
+    fn left(&self) -> Duration {
+        let running = self.running.lock();
+        let last = running.calls.values().map(Call::left).max();
+        last.filter(|_| running.calls.len() >= THREADS).unwrap_or(LOOK)
     }
 
     /// Whether no call runs.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
-        self.running.lock().steps.is_empty()
-    }
-
-    fn all_hang(&self) -> bool {
-        let running = self.running.lock();
-        running.steps.len() >= THREADS && running.steps.values().all(|last| last.elapsed() >= HANGS)
+        self.running.lock().calls.is_empty()
     }
 }
 

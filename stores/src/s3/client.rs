@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::config::interceptors::{
@@ -10,20 +9,18 @@ use aws_sdk_s3::config::interceptors::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
 };
 use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Builder, ConfigBag, IdentityCache, Intercept, Region, RequestChecksumCalculation,
     ResponseChecksumValidation, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::{Client, Config};
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use lifeboat_vocabulary::{Sha256Digest, UtcTime};
 use parking_lot::Mutex;
+use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::io::AsyncReadExt;
@@ -32,17 +29,13 @@ use crate::error::StoreError;
 use crate::profile::{Addressing, Profile};
 use crate::s3::answer::{AnswerForm, Asked};
 use crate::s3::credentials::{self, Identity};
-use crate::s3::moving_body::{Incoming, Outgoing};
+use crate::s3::http1;
+use crate::s3::moving_body::{Carries, Incoming, Outgoing};
 use crate::settings::RegionSettings;
 use crate::store::SealedBody;
 use crate::transfer::Transfer;
 use crate::url::Transport;
 
-/// S3 closes idle connections after some 20 s; one that is reused a moment too late costs a failed request.
-const POOL_IDLE: Duration = Duration::from_secs(15);
-const POOL_IDLE_PER_HOST: usize = 32;
-/// A connection and its TLS. On a line that our own uploads fill, a packet waits for seconds in the queue of a router.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Makes the configuration of a region's client. Nothing is taken from the environment except what the settings leave to
@@ -64,7 +57,6 @@ pub(crate) async fn configured(
         advice: "set s3_region, such as eu-central-1".to_owned(),
         source: "neither the settings nor AWS_REGION nor the AWS files name one".into(),
     })?;
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
     let mut config = Builder::new()
         .behavior_version(version)
         .http_client(http)
@@ -76,7 +68,6 @@ pub(crate) async fn configured(
         // Explicitly, or the environment could switch on headers that many servers refuse.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .timeout_config(timeouts)
         // It goes by the system's clock, which people set. What moves is watched here: `transfer`, `moving_body`.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .disable_s3_express_session_auth(true)
@@ -98,45 +89,51 @@ pub(crate) fn fresh(config: &Config) -> Client {
 /// [`StoreError::Misconfigured`] if `ca_file` is missing or of no use.
 pub(crate) async fn http_client(settings: &RegionSettings) -> Result<SharedHttpClient, StoreError> {
     let plain = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.transport() == Transport::Plain);
-    let trust = match &settings.ca_file {
+    let roots = match &settings.ca_file {
         Some(path) => {
             let doing = format!("read certificate authorities from {}", path.display());
-            let pem = certificates(path).await.map_err(|source| StoreError::Misconfigured {
+            certificates(path).await.map_err(|source| StoreError::Misconfigured {
                 doing,
                 advice: "ca_file must name a readable file with certificates in PEM form".to_owned(),
                 source,
-            })?;
-            TrustStore::empty().with_pem_certificate(pem)
+            })?
         }
-        None if plain => TrustStore::empty(),
-        None => TrustStore::default(),
+        None if plain => RootCertStore::empty(),
+        None => authorities_of_the_system().await.map_err(|source| StoreError::Misconfigured {
+            doing: "read the certificate authorities of this system".to_owned(),
+            advice: "install them (ca-certificates), or set ca_file".to_owned(),
+            source,
+        })?,
     };
-    let unusable = |source: aws_smithy_http_client::HttpClientError| StoreError::Misconfigured {
+    http1::client(roots).map_err(|source| StoreError::Misconfigured {
         doing: "prepare TLS".to_owned(),
-        advice: "check ca_file".to_owned(),
+        advice: "reinstall this program".to_owned(),
         source: source.into(),
-    };
-    let tls = TlsContext::builder().with_trust_store(trust).build().map_err(unusable)?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_IDLE_PER_HOST)
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .tls_context(tls)
-        .build_https())
+    })
 }
 
-/// Reads and checks the file, because the SDK takes a bad one for a reason to panic.
-async fn certificates(path: &std::path::Path) -> Result<Vec<u8>, crate::error::Cause> {
+async fn authorities_of_the_system() -> Result<RootCertStore, crate::error::Cause> {
+    let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    match found.errors.into_iter().next() {
+        _ if !roots.is_empty() => Ok(roots),
+        Some(error) => Err(error.into()),
+        None => Err("there are none".into()),
+    }
+}
+
+async fn certificates(path: &std::path::Path) -> Result<RootCertStore, crate::error::Cause> {
     let mut pem = Vec::new();
     tokio::fs::File::open(path).await?.take(CA_FILE_BYTES_MAX + 1).read_to_end(&mut pem).await?;
     if pem.len() as u64 > CA_FILE_BYTES_MAX {
         return Err("the file is larger than 1 MiB".into());
     }
-    let mut roots = rustls::RootCertStore::empty();
+    let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         roots.add(certificate?)?;
     }
-    if roots.is_empty() { Err("the file holds no certificate".into()) } else { Ok(pem) }
+    if roots.is_empty() { Err("the file holds no certificate".into()) } else { Ok(roots) }
 }
 
 /// Sits in one call: gives the signer the hash that we already have, adds the profile's headers, notes the server's clock, and sees
@@ -147,21 +144,22 @@ pub(crate) struct Watch {
     /// The body, if it has a hash. The buffer is shared.
     body: Bytes,
     transfer: Arc<Transfer>,
+    asked: Asked,
     headers: Arc<BTreeMap<String, String>>,
     server_time: Arc<Mutex<Option<UtcTime>>>,
     form: Arc<Mutex<AnswerForm>>,
 }
 
 impl Watch {
-    pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, payload: Option<SealedBody>) -> Self {
-        let transfer = Transfer::request();
+    pub(crate) fn new(headers: &Arc<BTreeMap<String, String>>, asked: Asked, payload: Option<SealedBody>) -> Self {
+        let transfer = Transfer::begin();
         let (payload, body) = payload.map(|sealed| (sealed.sha256, sealed.bytes)).unzip();
         let body = body.unwrap_or_default();
         if body.is_empty() {
             transfer.sent();
         }
         let headers = Arc::clone(headers);
-        Self { payload, body, transfer, headers, server_time: Arc::default(), form: Arc::default() }
+        Self { payload, body, transfer, asked, headers, server_time: Arc::default(), form: Arc::default() }
     }
 
     /// How the request gets on.
@@ -170,8 +168,8 @@ impl Watch {
     }
 
     /// Why the answer is none that S3 gives, if it is not.
-    pub(crate) fn fault(&self, asked: Asked) -> Option<String> {
-        self.form.lock().fault(asked)
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.form.lock().fault(self.asked)
     }
 
     /// The `Date` of the answer, once there is one.
@@ -224,8 +222,10 @@ impl Intercept for Watch {
         self.transfer.came(0);
         let body = std::mem::replace(context.response_mut().body_mut(), SdkBody::taken());
         let transfer = Arc::clone(&self.transfer);
+        let is_object = self.asked == Asked::Get && context.response().status().is_success();
+        let carries = if is_object { Carries::Object } else { Carries::Document };
         *context.response_mut().body_mut() =
-            body.map_preserve_contents(move |body| Incoming::body(body, Arc::clone(&transfer)));
+            body.map_preserve_contents(move |body| Incoming::body(body, Arc::clone(&transfer), carries));
         Ok(())
     }
 
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_without_usable_certificates_is_refused_before_the_sdk_sees_it() {
+    async fn a_file_without_usable_certificates_is_refused() {
         for content in ["", "no pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(content.as_bytes()).unwrap();

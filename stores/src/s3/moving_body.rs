@@ -86,16 +86,34 @@ impl Body for Outgoing {
     }
 }
 
-/// The body of an answer.
+/// No answer that is read into memory as a whole has more: a page of a listing, or an error.
+const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// What an answer carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// An object, which is read piece by piece, and no further than was asked for.
+    Object,
+    /// Something that the SDK reads into memory, however much it is.
+    Document,
+}
+
+/// The body of an answer. Whatever answers in place of a store may send for as long as it is listened to.
 pub(crate) struct Incoming {
     inner: Pin<Box<SdkBody>>,
     transfer: Arc<Transfer>,
+    /// Bytes that may still come.
+    left: u64,
 }
 
 impl Incoming {
     /// `inner`, as the body of the answer to the request that `transfer` follows.
-    pub(crate) fn body(inner: SdkBody, transfer: Arc<Transfer>) -> SdkBody {
-        SdkBody::from_body_1_x(Self { inner: Box::pin(inner), transfer })
+    pub(crate) fn body(inner: SdkBody, transfer: Arc<Transfer>, carries: Carries) -> SdkBody {
+        let left = match carries {
+            Carries::Object => u64::MAX,
+            Carries::Document => DOCUMENT_BYTES_MAX,
+        };
+        SdkBody::from_body_1_x(Self { inner: Box::pin(inner), transfer, left })
     }
 }
 
@@ -111,7 +129,12 @@ impl Body for Incoming {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            self.transfer.came(data.len());
+            let length = data.len();
+            self.transfer.came(length);
+            match self.left.checked_sub(length as u64) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err("the answer is larger than any answer of a store".into()))),
+            }
         }
         polled
     }
@@ -133,7 +156,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use crate::lane::Precedence;
+    use crate::lane::{Moving as _, Pace, Precedence};
 
     async fn pieces(mut body: SdkBody) -> Vec<usize> {
         let mut pieces = Vec::new();
@@ -145,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_goes_in_small_pieces_that_are_counted_as_they_are_taken() {
-        let transfer = Transfer::request();
+        let transfer = Transfer::begin();
         let bytes = Bytes::from(vec![7; 2 * PIECE + 5]);
         let mut body = Outgoing::body(bytes, Arc::clone(&transfer));
         assert_eq!(body.content_length(), Some(2 * PIECE as u64 + 5));
@@ -158,15 +181,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bulk_body_waits_a_little_with_each_piece_while_something_urgent_is_held_up() {
         let precedence = Arc::<Precedence>::default();
-        let operation = Transfer::operation();
-        operation.yield_to(&precedence);
-        let transfer = operation.carry(async { Transfer::request() }).await;
+        let operation = Transfer::begin();
+        let pace = Pace::new(Arc::clone(&precedence));
+        operation.yield_to(&pace);
+        let transfer = operation.carry(async { Transfer::begin() }).await;
         let body = || Outgoing::body(Bytes::from(vec![7; 8 * PIECE]), Arc::clone(&transfer));
         let begun = Instant::now();
         pieces(body()).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        precedence.bulk_moved(16 * PIECE as u64, Duration::from_secs(1));
-        let urgent = precedence.set_out();
+        pace.bulk_moved(16 * PIECE as u64, Duration::from_secs(1));
+        let urgent = precedence.set_out(Transfer::begin());
         sleep(Duration::from_secs(1)).await;
         let begun = Instant::now();
         pieces(body()).await;
@@ -181,9 +205,33 @@ mod tests {
 
     #[tokio::test]
     async fn of_an_answer_all_that_comes_is_counted() {
-        let transfer = Transfer::request();
-        let body = Incoming::body(SdkBody::from("an answer"), Arc::clone(&transfer));
+        let transfer = Transfer::begin();
+        let body = Incoming::body(SdkBody::from("an answer"), Arc::clone(&transfer), Carries::Document);
         assert_eq!(pieces(body).await, [9]);
         assert_eq!(transfer.moved(), 9);
+    }
+
+    /// Sends for ever.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; 1 << 16])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_cut_off_unless_it_is_an_object() {
+        let body = |carries| Incoming::body(SdkBody::from_body_1_x(Endless), Transfer::begin(), carries);
+        let (mut document, mut object) = (body(Carries::Document), body(Carries::Object));
+        for _ in 0..DOCUMENT_BYTES_MAX >> 16 {
+            poll_fn(|context| Pin::new(&mut document).poll_frame(context)).await.unwrap().unwrap();
+            poll_fn(|context| Pin::new(&mut object).poll_frame(context)).await.unwrap().unwrap();
+        }
+        assert!(poll_fn(|context| Pin::new(&mut document).poll_frame(context)).await.unwrap().is_err());
+        assert!(poll_fn(|context| Pin::new(&mut object).poll_frame(context)).await.unwrap().is_ok());
     }
 }

@@ -164,14 +164,14 @@ impl S3Store {
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, Response>>>,
     {
-        let watch = Watch::new(&self.headers, what.payload);
+        let watch = Watch::new(&self.headers, asked, what.payload);
         let transfer = Arc::clone(watch.transfer());
         let result = match transfer.while_it_moves(patience, request(watch.clone())).await {
             Ok(result) => result,
             Err(late) => return Err(Seen::timed_out(late.to_string()).into_error(what.doing, what.key)),
         };
         let fault = match result {
-            Ok(answer) => match watch.fault(asked) {
+            Ok(answer) => match watch.fault() {
                 None => return Ok((answer, watch)),
                 Some(fault) => Seen::no_answer_of_s3(fault),
             },

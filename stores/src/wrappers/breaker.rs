@@ -31,12 +31,12 @@ impl WithBreaker {
         Self { inner, breaker, bulk: Breaker::new(), lane }
     }
 
-    /// A region that is away is away for all, and whoever comes first finds out whether it is back. Where only bulk data fails, only
-    /// bulk data waits.
+    /// A region that is away is away for all, and whoever comes first finds out whether it is back; what is urgent does not wait
+    /// until a pack has. Where only bulk data fails, only bulk data waits.
     fn enter(&self, lane: Lane) -> Result<Permit, StoreError> {
         match lane {
-            Lane::Bulk if self.breaker.state() == BreakerState::Closed => self.bulk.enter(),
-            Lane::Bulk | Lane::Urgent => self.breaker.enter(),
+            Lane::Bulk if self.breaker.state() == BreakerState::Closed => self.bulk.enter(lane),
+            Lane::Bulk | Lane::Urgent => self.breaker.enter(lane),
         }
     }
 
@@ -155,5 +155,25 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         put(&store, "wal/1").await.unwrap();
         put(&store, "data/p1").await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wal_does_not_wait_for_a_pack_to_find_out_whether_a_region_is_back() {
+        let (store, faults) = guarded();
+        faults.add(Rule::always(Fault::Lost));
+        for _ in 0..FAILURES_TO_OPEN {
+            put(&store, "wal/1").await.unwrap_err();
+        }
+        faults.heal();
+        let slow = Fault::Slow(Duration::from_secs(300));
+        faults.add(Rule { key_contains: "data/".to_owned(), ..Rule::always(slow) });
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let pack = put(&store, "data/p1");
+        tokio::pin!(pack);
+        assert!(futures_util::poll!(&mut pack).is_pending());
+        assert!(is_refused(&put(&store, "data/p2").await), "of packs, one is enough");
+        put(&store, "wal/1").await.unwrap();
+        assert_eq!(store.breaker.state(), BreakerState::Closed);
+        pack.await.unwrap();
     }
 }

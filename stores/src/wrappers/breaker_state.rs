@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::error::StoreError;
+use crate::lane::Lane;
 
 /// Transient failures in a row that open the breaker.
 pub const FAILURES_TO_OPEN: u32 = 3;
@@ -62,6 +63,9 @@ impl Verdict {
 ///
 /// Closed --3 transient failures in a row--> open for 30 s --the next caller becomes the only probe--> half-open
 /// --success or any answer--> closed; --failure, or the probe is dropped--> open for twice as long, at most 5 min.
+///
+/// A probe may be a large object on a slow line. So what is urgent takes the place of bulk data at once, and anybody that of a probe
+/// that takes longer than its failure would have kept the breaker open.
 #[derive(Debug, Default)]
 pub struct Breaker {
     state: Mutex<State>,
@@ -85,7 +89,12 @@ enum Phase {
     Open {
         until: Instant,
     },
-    HalfOpen,
+    HalfOpen {
+        /// Of the probe.
+        lane: Lane,
+        /// Another one may take its place then.
+        until: Instant,
+    },
 }
 
 /// The right to make one call. Dropping it without a report means that the call was cancelled.
@@ -109,10 +118,21 @@ impl State {
         self.generation += 1;
     }
 
+    /// For how long it is opened next.
+    fn pause(&self) -> Duration {
+        OPEN_FIRST.saturating_mul(2_u32.saturating_pow(self.openings)).min(OPEN_MAX)
+    }
+
     fn open(&mut self) {
-        let wait = OPEN_FIRST.saturating_mul(2_u32.saturating_pow(self.openings)).min(OPEN_MAX);
+        let until = Instant::now() + self.pause();
         self.openings = self.openings.saturating_add(1);
-        self.move_to(Phase::Open { until: Instant::now() + wait });
+        self.move_to(Phase::Open { until });
+    }
+
+    fn probe(&mut self, lane: Lane) -> Role {
+        let until = Instant::now() + self.pause();
+        self.move_to(Phase::HalfOpen { lane, until });
+        Role::Probe
     }
 
     fn close(&mut self) {
@@ -133,7 +153,7 @@ impl Breaker {
     pub fn state(&self) -> BreakerState {
         match self.state.lock().phase {
             Phase::Closed => BreakerState::Closed,
-            Phase::HalfOpen => BreakerState::HalfOpen,
+            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
             Phase::Open { .. } => BreakerState::Open,
         }
     }
@@ -143,7 +163,7 @@ impl Breaker {
     pub fn wait(&self) -> Duration {
         match self.state.lock().phase {
             Phase::Closed => Duration::ZERO,
-            Phase::HalfOpen => PROBE_WAIT,
+            Phase::HalfOpen { .. } => PROBE_WAIT,
             Phase::Open { until } => until.saturating_duration_since(Instant::now()),
         }
     }
@@ -171,23 +191,28 @@ impl Breaker {
         self.state.lock().close();
     }
 
-    /// Asks for the right to make one call.
+    /// Asks for the right to make one call of this lane.
     ///
     /// # Errors
     /// [`StoreError::BreakerOpen`].
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<Permit, StoreError> {
+    pub(crate) fn enter(self: &Arc<Self>, lane: Lane) -> Result<Permit, StoreError> {
         let mut state = self.state.lock();
         let failures = state.failures;
         let role = match state.phase {
             Phase::Closed => Role::Caller,
-            Phase::HalfOpen => return Err(StoreError::BreakerOpen { failures, wait: PROBE_WAIT }),
+            Phase::HalfOpen { until, .. } if until <= Instant::now() => {
+                // One that goes on for so long counts as failed for how long the next one is waited for.
+                state.openings = state.openings.saturating_add(1);
+                state.probe(lane)
+            }
+            Phase::HalfOpen { lane: Lane::Bulk, .. } if lane == Lane::Urgent => state.probe(lane),
+            Phase::HalfOpen { .. } => return Err(StoreError::BreakerOpen { failures, wait: PROBE_WAIT }),
             Phase::Open { until } => {
                 let wait = until.saturating_duration_since(Instant::now());
                 if !wait.is_zero() {
                     return Err(StoreError::BreakerOpen { failures, wait });
                 }
-                state.move_to(Phase::HalfOpen);
-                Role::Probe
+                state.probe(lane)
             }
         };
         Ok(Permit { breaker: Arc::clone(self), generation: state.generation, role })
@@ -206,8 +231,8 @@ impl Breaker {
                     state.open();
                 }
             }
-            (Phase::HalfOpen, Verdict::Success | Verdict::Answered) => state.close(),
-            (Phase::HalfOpen, Verdict::Failure) => {
+            (Phase::HalfOpen { .. }, Verdict::Success | Verdict::Answered) => state.close(),
+            (Phase::HalfOpen { .. }, Verdict::Failure) => {
                 state.failures = state.failures.saturating_add(1);
                 state.open();
             }
@@ -240,12 +265,12 @@ mod tests {
 
     fn fail(breaker: &Arc<Breaker>, times: u32) {
         for _ in 0..times {
-            breaker.enter().unwrap().report(Verdict::Failure);
+            breaker.enter(Lane::Urgent).unwrap().report(Verdict::Failure);
         }
     }
 
     fn is_shut(breaker: &Arc<Breaker>) -> bool {
-        matches!(breaker.enter(), Err(StoreError::BreakerOpen { .. }))
+        matches!(breaker.enter(Lane::Urgent), Err(StoreError::BreakerOpen { .. }))
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,14 +278,16 @@ mod tests {
         let breaker = Breaker::new();
         for _ in 0..5 {
             fail(&breaker, 2);
-            breaker.enter().unwrap().report(Verdict::Success);
+            breaker.enter(Lane::Urgent).unwrap().report(Verdict::Success);
         }
         fail(&breaker, 2);
-        breaker.enter().unwrap().report(Verdict::Answered);
+        breaker.enter(Lane::Urgent).unwrap().report(Verdict::Answered);
         assert_eq!(breaker.state(), BreakerState::Closed);
         fail(&breaker, 1);
         assert_eq!(breaker.state(), BreakerState::Open);
-        assert!(matches!(breaker.enter(), Err(StoreError::BreakerOpen { failures: 3, wait }) if wait == 30 * SECOND));
+        assert!(
+            matches!(breaker.enter(Lane::Urgent), Err(StoreError::BreakerOpen { failures: 3, wait }) if wait == 30 * SECOND)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -270,7 +297,7 @@ mod tests {
         tokio::time::advance(30 * SECOND - Duration::from_millis(1)).await;
         assert!(is_shut(&breaker));
         tokio::time::advance(Duration::from_millis(1)).await;
-        let probe = breaker.enter().unwrap();
+        let probe = breaker.enter(Lane::Urgent).unwrap();
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         for _ in 0..8 {
             assert!(is_shut(&breaker), "a second request while the probe is on its way");
@@ -293,7 +320,7 @@ mod tests {
             fail(&breaker, 1);
         }
         tokio::time::advance(300 * SECOND).await;
-        breaker.enter().unwrap().report(Verdict::Success);
+        breaker.enter(Lane::Urgent).unwrap().report(Verdict::Success);
         fail(&breaker, 3);
         assert_eq!(breaker.wait(), 30 * SECOND, "a success forgets the doubling");
     }
@@ -329,12 +356,12 @@ mod tests {
     async fn a_dropped_probe_counts_as_failed_and_a_dropped_call_as_nothing() {
         let breaker = Breaker::new();
         for _ in 0..5 {
-            drop(breaker.enter().unwrap());
+            drop(breaker.enter(Lane::Urgent).unwrap());
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
         fail(&breaker, 3);
         tokio::time::advance(30 * SECOND).await;
-        drop(breaker.enter().unwrap());
+        drop(breaker.enter(Lane::Urgent).unwrap());
         assert_eq!((breaker.state(), breaker.wait()), (BreakerState::Open, 60 * SECOND));
     }
 
@@ -343,14 +370,14 @@ mod tests {
         let breaker = Breaker::new();
         fail(&breaker, 3);
         tokio::time::advance(30 * SECOND).await;
-        breaker.enter().unwrap().report(Verdict::Answered);
+        breaker.enter(Lane::Urgent).unwrap().report(Verdict::Answered);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
     async fn late_results_of_calls_from_before_say_nothing_about_now() {
         let breaker = Breaker::new();
-        let early: Vec<_> = (0..8).map(|_| breaker.enter().unwrap()).collect();
+        let early: Vec<_> = (0..8).map(|_| breaker.enter(Lane::Urgent).unwrap()).collect();
         let mut early = early.into_iter();
         for permit in early.by_ref().take(3) {
             permit.report(Verdict::Failure);
@@ -359,7 +386,7 @@ mod tests {
         early.next().unwrap().report(Verdict::Success);
         assert_eq!(breaker.state(), BreakerState::Open, "a late success does not close it");
         tokio::time::advance(30 * SECOND).await;
-        breaker.enter().unwrap().report(Verdict::Success);
+        breaker.enter(Lane::Urgent).unwrap().report(Verdict::Success);
         for permit in early {
             permit.report(Verdict::Failure);
         }
@@ -382,5 +409,23 @@ mod tests {
         ] {
             assert_eq!(Verdict::of::<()>(&Err(error)), verdict);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_goes_on_for_long_is_not_the_last_one() {
+        let breaker = Breaker::new();
+        fail(&breaker, 3);
+        tokio::time::advance(30 * SECOND).await;
+        let hangs = breaker.enter(Lane::Urgent).unwrap();
+        tokio::time::advance(60 * SECOND - Duration::from_millis(1)).await;
+        assert!(is_shut(&breaker));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let second = breaker.enter(Lane::Urgent).unwrap();
+        tokio::time::advance(60 * SECOND).await;
+        assert!(is_shut(&breaker), "the next one is waited for twice as long");
+        hangs.report(Verdict::Failure);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "its place was taken");
+        second.report(Verdict::Success);
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::StoreError;
 use crate::key::ObjectKey;
+use crate::lane::Moving as _;
 use crate::store::{ByteRange, Capabilities, Entry, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
 use crate::transfer::{Transfer, time_for};
 
@@ -68,7 +69,7 @@ pub enum KeyNature {
 /// How patient the retries are, and what they know about keys.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Time for one operation with all its attempts and pauses, besides a second for each 32 KiB that move. Time in which our own
+    /// Time for one operation with all its attempts and pauses, besides a second for each 32 KiB that one of them moves. Time in which our own
     /// limits hold it back is not counted.
     pub deadline: Duration,
     /// Which keys nobody else can have written. Asked only after a lost answer.
@@ -100,11 +101,12 @@ struct Backoff {
 impl Backoff {
     fn pause(&mut self, error: &StoreError, factor: f64) -> Option<Duration> {
         match error {
-            StoreError::Throttled { retry_after: Some(wait), .. } => Some((*wait).min(WISH_MAX).mul_f64(0.5 + factor)),
-            StoreError::Throttled { retry_after: None, .. } => {
+            StoreError::Throttled { retry_after, .. } => {
+                // Also where the store wants less of a pause: it may take a whole body each time before it says so.
                 let wait = THROTTLE_FIRST.saturating_mul(2_u32.saturating_pow(self.throttles)).min(THROTTLE_MAX);
-                self.throttles += 1;
-                Some(wait.mul_f64(factor))
+                self.throttles = self.throttles.saturating_add(1);
+                let wish = retry_after.unwrap_or_default().min(WISH_MAX);
+                Some(wait.mul_f64(factor).max(wish.mul_f64(0.5 + factor)))
             }
             StoreError::Corrupted { .. } if self.failures >= CORRUPTED_RETRIES => None,
             error if error.is_transient() => {
@@ -122,21 +124,41 @@ fn outcome_is_unknown(error: &StoreError) -> bool {
     matches!(error, StoreError::Transient { .. } | StoreError::DeadlineExceeded { .. })
 }
 
-/// How long an operation may go on, all its attempts together.
+/// How long an operation may go on, all its attempts together: its patience, and the time for the bytes of one attempt. Not of all: each
+/// attempt would bring the time for the next one, and a store that takes bodies and then refuses them would be asked for ever.
 struct Deadline {
     patience: Duration,
     transfer: Arc<Transfer>,
+    /// Bytes of what was asked before, such as the write whose answer was lost.
+    earlier: u64,
+    /// The most bytes that one attempt at the present question has moved.
+    most: u64,
+    /// Bytes that had moved before the present attempt.
+    before: u64,
 }
 
 impl Deadline {
     /// What is left of it, if nothing more moves; `None` if nothing is.
     fn left(&self) -> Option<Duration> {
-        let patience = self.patience.saturating_add(time_for(self.transfer.moved()));
+        let moved = self.transfer.moved().saturating_sub(self.before).max(self.most);
+        let patience = self.patience.saturating_add(time_for(self.earlier.saturating_add(moved)));
         patience.checked_sub(self.transfer.active(Instant::now())).filter(|left| !left.is_zero())
     }
 
+    /// Another question of the same operation follows.
+    fn next_question(&mut self) {
+        (self.earlier, self.most) = (self.earlier.saturating_add(self.most), 0);
+    }
+
     /// Waits for an attempt; `None` if the time is over before.
-    async fn within<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
+    async fn within<T>(&mut self, attempt: impl Future<Output = T>) -> Option<T> {
+        self.before = self.transfer.moved();
+        let ended = self.wait(attempt).await;
+        self.most = self.most.max(self.transfer.moved().saturating_sub(self.before));
+        ended
+    }
+
+    async fn wait<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
         let mut attempt = pin!(self.transfer.carry(attempt));
         loop {
             let left = self.left()?;
@@ -165,15 +187,16 @@ impl WithRetry {
     }
 
     fn deadline(&self) -> Deadline {
-        Deadline { patience: self.policy.deadline, transfer: Transfer::operation() }
+        Deadline { patience: self.policy.deadline, transfer: Transfer::begin(), earlier: 0, most: 0, before: 0 }
     }
 
     async fn attempts<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         doing: &str,
-        deadline: &Deadline,
+        deadline: &mut Deadline,
         attempt: impl Fn() -> F,
     ) -> Attempts<T> {
+        deadline.next_question();
         let mut backoff = Backoff::default();
         let mut earlier_unknown = false;
         loop {
@@ -198,7 +221,7 @@ impl WithRetry {
         &self,
         key: &ObjectKey,
         body: &SealedBody,
-        deadline: &Deadline,
+        deadline: &mut Deadline,
         nature: KeyNature,
     ) -> Result<PutOutcome, StoreError> {
         let conflict = || StoreError::Conflict { key: key.clone() };
@@ -235,9 +258,9 @@ impl fmt::Display for WithRetry {
 #[async_trait]
 impl Store for WithRetry {
     async fn put(&self, key: &ObjectKey, body: SealedBody, mode: PutMode) -> Result<PutOutcome, StoreError> {
-        let deadline = self.deadline();
+        let mut deadline = self.deadline();
         let doing = format!("write {key} to {self}");
-        let attempts = self.attempts(&doing, &deadline, || self.inner.put(key, body.clone(), mode.clone())).await;
+        let attempts = self.attempts(&doing, &mut deadline, || self.inner.put(key, body.clone(), mode.clone())).await;
         if !attempts.earlier_unknown {
             return attempts.result;
         }
@@ -248,7 +271,7 @@ impl Store for WithRetry {
                     // What is replaced exists already, so its name tells nothing about who wrote the content.
                     PutMode::IfUnchanged(_) => KeyNature::Predictable,
                 };
-                self.settled(key, &body, &deadline, nature).await
+                self.settled(key, &body, &mut deadline, nature).await
             }
             result => result,
         };
@@ -262,32 +285,32 @@ impl Store for WithRetry {
 
     async fn get(&self, key: &ObjectKey, range: ByteRange) -> Result<Bytes, StoreError> {
         let doing = format!("read {key} from {self}");
-        self.attempts(&doing, &self.deadline(), || self.inner.get(key, range)).await.result
+        self.attempts(&doing, &mut self.deadline(), || self.inner.get(key, range)).await.result
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, StoreError> {
         let doing = format!("look at {key} in {self}");
-        self.attempts(&doing, &self.deadline(), || self.inner.head(key)).await.result
+        self.attempts(&doing, &mut self.deadline(), || self.inner.head(key)).await.result
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<ListPage, StoreError> {
         let doing = format!("list {prefix}* in {self}");
-        self.attempts(&doing, &self.deadline(), || self.inner.list(prefix, after)).await.result
+        self.attempts(&doing, &mut self.deadline(), || self.inner.list(prefix, after)).await.result
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let doing = format!("delete {key} from {self}");
-        self.attempts(&doing, &self.deadline(), || self.inner.delete(key)).await.result
+        self.attempts(&doing, &mut self.deadline(), || self.inner.delete(key)).await.result
     }
 
     async fn retain(&self, key: &ObjectKey, until: UtcTime) -> Result<(), StoreError> {
         let doing = format!("lock {key} in {self}");
-        self.attempts(&doing, &self.deadline(), || self.inner.retain(key, until)).await.result
+        self.attempts(&doing, &mut self.deadline(), || self.inner.retain(key, until)).await.result
     }
 
     async fn retained_until(&self, key: &ObjectKey) -> Result<Option<UtcTime>, StoreError> {
         let doing = format!("look at the lock of {key} in {self}");
-        self.attempts(&doing, &self.deadline(), || self.inner.retained_until(key)).await.result
+        self.attempts(&doing, &mut self.deadline(), || self.inner.retained_until(key)).await.result
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -175,6 +175,17 @@ impl PackSizes {
         let least = 2 * plan.frame_bytes + PACK_BYTES_MIN;
         Self { least: least.min(plan.pack_bytes), most: plan.pack_bytes }
     }
+
+    /// How small the pack of this number may be at the least. One object lists them all, and has room for some 450,000: a backup that takes
+    /// weeks on a slow line must not find out at its end that it has too many.
+    fn least_of(self, number: u32) -> usize {
+        let enough = match number {
+            0..100_000 => 0,
+            100_000..200_000 => 4 << 20,
+            200_000.. => self.most,
+        };
+        self.least.max(enough).min(self.most)
+    }
 }
 
 struct State {
@@ -290,8 +301,8 @@ impl Packer {
         let number = state.next_pack;
         state.next_pack += 1;
         let object = ObjectId::random()?;
-        let PackSizes { least, most } = self.pack_sizes;
-        let capacity = self.shared.hub.pack_bytes(least, most);
+        let sizes = self.pack_sizes;
+        let capacity = self.shared.hub.pack_bytes(sizes.least_of(number), sizes.most);
         let SealingIdentity { key, repository, epoch } = &*self.identity;
         let builder = PackBuilder::new(key, *repository, *epoch, object, capacity)?;
         self.shared.pack_keys.lock().insert(number, object);
@@ -336,5 +347,21 @@ impl Packer {
         let last_shard = self.index.finish()?;
         self.send_shard(&mut state.result, last_shard)?;
         Ok(state.result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_become_larger_the_more_there_are_and_a_large_cluster_has_room_in_one_list() {
+        let sizes = PackSizes { least: 320 << 10, most: 16 << 20 };
+        assert_eq!(sizes.least_of(0), 320 << 10);
+        let room = |number| sizes.least_of(number).max(1 << 20) as u64;
+        let all: u64 = (0..440_000).map(room).sum();
+        assert!(all >= 4 << 40, "{all} bytes in the smallest packs");
+        let small = PackSizes { least: 320 << 10, most: 2 << 20 };
+        assert_eq!([0, 150_000, u32::MAX].map(|number| small.least_of(number)), [320 << 10, 2 << 20, 2 << 20]);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError};
+use lifeboat_stores::{ObjectKey, PutMode, SealedBody, StoreError, TransferState, TransferWatch};
 use lifeboat_vocabulary::{RegionName, counted, error_chain};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ pub enum ExclusionReason {
     /// It was so slow that it held up the others.
     #[error("lagged {lag:?} behind the other regions (limit {limit:?})")]
     Lagged {
-        /// Age of its oldest unfinished upload.
+        /// For how long another region had nearly everything, and took far more.
         lag: Duration,
         /// The bound.
         limit: Duration,
@@ -83,12 +83,21 @@ struct Item {
     _permit: BufferPermit,
 }
 
-/// An object that was not stored yet.
-#[derive(Debug)]
-struct Waiting {
-    bytes: u64,
-    /// Since when.
-    seen: Option<Instant>,
+/// How fast a region takes something. What our own limits hold back says nothing about either.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    /// As the backup has it, which waits for answers.
+    region: LineRate,
+    /// As the line to it has it. Packs that were smaller would not be answered sooner.
+    line: LineRate,
+}
+
+/// What the watch sees of a region.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    rate: LineRate,
+    /// Bytes that it does not have yet.
+    pending: u64,
 }
 
 #[derive(Debug)]
@@ -99,12 +108,13 @@ struct RegionUpload {
     done: AtomicU64,
     /// Bytes that are stored.
     stored: AtomicU64,
-    rate: Mutex<LineRate>,
+    rates: Mutex<Rates>,
     /// Since when it holds up the others.
     holds_up: Mutex<Option<Instant>>,
-    /// Objects that were not stored yet, and when the watch saw them first: they come from threads, whose clock is not the
-    /// watch's.
-    pending: Mutex<BTreeMap<u64, Waiting>>,
+    /// Objects that were not stored yet, and their bytes.
+    pending: Mutex<BTreeMap<u64, u64>>,
+    /// Those of them that are under way.
+    under_way: Mutex<BTreeMap<u64, TransferWatch>>,
     progress: Arc<Progress>,
     reason: Mutex<Option<ExclusionReason>>,
     is_excluded: AtomicBool,
@@ -121,32 +131,20 @@ impl RegionUpload {
         self.queue.close();
         while self.receiver.try_recv().is_ok() {}
         let given_up = std::mem::take(&mut *self.pending.lock());
-        self.progress.add_given_up(given_up.values().map(|waiting| waiting.bytes).sum());
+        self.progress.add_given_up(given_up.values().sum());
     }
 
     fn is_excluded(&self) -> bool {
         self.is_excluded.load(Ordering::SeqCst)
     }
 
-    /// How long the oldest object has waited, up to one interval of the watch too little.
-    fn lag(&self, now: Instant) -> Duration {
-        let mut pending = self.pending.lock();
-        let unseen = pending.values_mut().rev().take_while(|waiting| waiting.seen.is_none());
-        unseen.for_each(|waiting| waiting.seen = Some(now));
-        pending
-            .first_key_value()
-            .and_then(|(_, waiting)| waiting.seen)
-            .map_or(Duration::ZERO, |since| now.duration_since(since))
-    }
-}
-
-impl RegionUpload {
-    /// How long the oldest object has waited, and how fast the region is.
-    fn look(&self, now: Instant) -> (Duration, LineRate) {
-        let is_busy = !self.pending.lock().is_empty();
-        let mut rate = self.rate.lock();
-        rate.look(now, self.stored.load(Ordering::Relaxed), is_busy);
-        (self.lag(now), *rate)
+    fn look(&self, now: Instant) -> Looked {
+        let states: Vec<_> = self.under_way.lock().values().map(TransferWatch::state).collect();
+        let stored = self.stored.load(Ordering::Relaxed);
+        let mut rates = self.rates.lock();
+        rates.region.look(now, stored, states.iter().any(|state| *state != TransferState::Held));
+        rates.line.look(now, stored, states.contains(&TransferState::Moves));
+        Looked { rate: rates.region, pending: self.pending.lock().values().sum() }
     }
 
     /// Whether it holds up the others; returns for how long it has.
@@ -162,8 +160,7 @@ impl RegionUpload {
 pub(crate) struct UploadSettings {
     /// Uploads at the same time per region.
     pub concurrency: usize,
-    /// A region whose oldest upload is older than this, while another region keeps up and takes far more, is excluded after half of
-    /// this time more.
+    /// A region that lacks something for so long, while another one takes far more and has nearly everything, is excluded.
     pub lag_limit: Duration,
     /// Objects in flight at the most (packs and index shards): the length of each region's queue.
     pub objects_in_flight: usize,
@@ -174,6 +171,8 @@ pub(crate) struct UploadSettings {
 pub(crate) struct UploadHub {
     uploads: Vec<Arc<RegionUpload>>,
     next_id: AtomicU64,
+    /// Uploads at the same time per region.
+    at_once: usize,
     progress: Arc<Progress>,
     tasks: Mutex<BTreeMap<RegionName, JoinSet<()>>>,
     _watch: JoinSet<()>,
@@ -198,9 +197,10 @@ impl UploadHub {
                 receiver,
                 done: AtomicU64::new(0),
                 stored: AtomicU64::new(0),
-                rate: Mutex::default(),
+                rates: Mutex::default(),
                 holds_up: Mutex::default(),
                 pending: Mutex::default(),
+                under_way: Mutex::default(),
                 progress: Arc::clone(&progress),
                 reason: Mutex::default(),
                 is_excluded: AtomicBool::new(false),
@@ -215,7 +215,15 @@ impl UploadHub {
         }
         let mut watch = JoinSet::new();
         watch.spawn(watch_lag(uploads.clone(), settings.lag_limit, stop.clone()));
-        Arc::new(Self { uploads, next_id: AtomicU64::new(0), progress, tasks: Mutex::new(tasks), _watch: watch, stop })
+        Arc::new(Self {
+            uploads,
+            next_id: AtomicU64::new(0),
+            at_once: settings.concurrency,
+            progress,
+            tasks: Mutex::new(tasks),
+            _watch: watch,
+            stop,
+        })
     }
 
     /// Queues an object for all regions that take part. Never waits: the permit was waited for before.
@@ -225,7 +233,7 @@ impl UploadHub {
         for upload in self.uploads.iter().filter(|upload| !upload.is_excluded()) {
             let bytes = item.body.bytes.len() as u64;
             self.progress.add_submitted(bytes);
-            upload.pending.lock().insert(id, Waiting { bytes, seen: None });
+            upload.pending.lock().insert(id, bytes);
             if upload.queue.try_send(Arc::clone(&item)).is_err() && upload.pending.lock().remove(&id).is_some() {
                 self.progress.add_given_up(bytes);
             }
@@ -240,7 +248,7 @@ impl UploadHub {
     /// How large the next pack should be in **bytes**: see [`line_rate::pack_bytes`].
     pub(crate) fn pack_bytes(&self, least: usize, most: usize) -> usize {
         let taking_part = self.uploads.iter().filter(|upload| !upload.is_excluded());
-        line_rate::pack_bytes(taking_part.map(|upload| *upload.rate.lock()), least, most)
+        line_rate::pack_bytes(taking_part.map(|upload| upload.rates.lock().line), self.at_once, least, most)
     }
 
     /// A region could not be prepared: it does not take part.
@@ -303,7 +311,7 @@ async fn upload_task(upload: Arc<RegionUpload>) {
         let outcome = tokio::select! {
             biased;
             () = upload.excluded.cancelled() => return,
-            outcome = put(&upload.region, &item) => outcome,
+            outcome = watched(&upload, &item) => outcome,
         };
         match outcome {
             Ok(()) => {
@@ -322,6 +330,15 @@ async fn upload_task(upload: Arc<RegionUpload>) {
             }
         }
     }
+}
+
+/// Only for an upload that is not cut short; nobody looks at the others any more.
+async fn watched(upload: &RegionUpload, item: &Item) -> Result<(), ExclusionReason> {
+    let watch = TransferWatch::begin();
+    upload.under_way.lock().insert(item.id, watch.clone());
+    let outcome = watch.over(put(&upload.region, item)).await;
+    upload.under_way.lock().remove(&item.id);
+    outcome
 }
 
 async fn put(region: &RegionStore, item: &Item) -> Result<(), ExclusionReason> {
@@ -344,9 +361,10 @@ async fn put(region: &RegionStore, item: &Item) -> Result<(), ExclusionReason> {
     }
 }
 
-/// A region is excluded when it alone holds up the rest: its oldest upload is over the limit while another one keeps up, for some
-/// time, and it takes far less than that one when it has something to take. Where all are equally slow, the network of this host is
-/// slow, and no region is excluded: of two that share a line, one has everything before the other again and again.
+/// A region is excluded when it alone holds up the rest: for all of this time it lacks something, takes far less than another one when
+/// it has something to take, and that one has nearly everything. The age of what it lacks says nothing: the fewer bytes are under way,
+/// the younger they are. Where all are equally slow, the network of this host is slow, and no region is excluded: of two that share a
+/// line, one has everything before the other again and again.
 async fn watch_lag(uploads: Vec<Arc<RegionUpload>>, limit: Duration, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_millis(500).min(limit / 4).max(Duration::from_millis(10)));
     loop {
@@ -356,13 +374,15 @@ async fn watch_lag(uploads: Vec<Arc<RegionUpload>>, limit: Duration, stop: Cance
         }
         let now = Instant::now();
         let taking_part: Vec<_> = uploads.iter().filter(|upload| !upload.is_excluded()).collect();
+        if taking_part.is_empty() {
+            return;
+        }
         let looked: Vec<_> = taking_part.iter().map(|upload| upload.look(now)).collect();
-        let Some(least) = looked.iter().map(|(lag, _)| *lag).min() else { return };
-        for (upload, (lag, rate)) in taking_part.iter().zip(&looked) {
-            let is_far_behind = looked.iter().any(|(_, other)| rate.is_far_behind(other));
-            let holds_up = *lag > limit && least < limit / 2 && is_far_behind;
-            if upload.holds_up_for(holds_up, now).is_some_and(|time| time >= limit / 2) {
-                upload.exclude(ExclusionReason::Lagged { lag: *lag, limit });
+        for (upload, Looked { rate, pending }) in taking_part.iter().zip(&looked) {
+            let waits = |other: &Looked| rate.is_far_behind(&other.rate) && other.pending <= pending / 2;
+            let holds_up = *pending > 0 && looked.iter().any(waits);
+            if let Some(lag) = upload.holds_up_for(holds_up, now).filter(|lag| *lag >= limit) {
+                upload.exclude(ExclusionReason::Lagged { lag, limit });
             }
         }
     }

@@ -195,6 +195,20 @@ async fn deleting_the_last_object_removes_the_directories_that_it_made() {
     assert_eq!(std::fs::metadata(dir.path().join("cluster/data/one/a")).unwrap().size(), 1);
 }
 
+#[tokio::test]
+async fn a_large_object_says_as_it_is_written_and_read_that_it_gets_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path()).await;
+    let steps = || store.pool.steps.load(std::sync::atomic::Ordering::Relaxed);
+    let (before, content) = (steps(), vec![7; (3 << 20) + 1]);
+    put(&store, "a", &content).await;
+    let written = steps();
+    assert!(written >= before + 4, "{written}");
+    let whole = ByteRange::WholeUpTo(ByteCount::from_mib(4));
+    assert_eq!(store.get(&key("a"), whole).await.unwrap(), content);
+    assert!(steps() >= written + 4, "{}", steps());
+}
+
 /// A disk that takes files and does not make their names durable.
 fn broken_disk(_: &std::os::fd::OwnedFd) -> io::Result<()> {
     Err(Errno::IO.into())

@@ -48,8 +48,8 @@ impl Drop for DeadPipe {
 
 /// As if so much time had passed for all calls that run.
 fn age(pool: &Pool, by: Duration) {
-    for last in pool.running.lock().steps.values_mut() {
-        *last = last.checked_sub(by).unwrap();
+    for call in pool.running.lock().calls.values_mut() {
+        call.last = call.last.checked_sub(by).unwrap();
     }
 }
 
@@ -60,7 +60,7 @@ fn is_no_answer(error: &StoreError) -> bool {
 
 /// Waits until so many calls run.
 async fn running(pool: &Pool, count: usize) {
-    while pool.running.lock().steps.len() < count {
+    while pool.running.lock().calls.len() < count {
         tokio::task::yield_now().await;
     }
 }
@@ -82,7 +82,7 @@ fn a_directory_that_hangs_fails_at_once_when_its_threads_are_used_up_and_leaves_
         calls.shutdown().await;
         assert_eq!(pool.threads.available_permits(), 0);
 
-        age(&pool, HANGS);
+        age(&pool, PATIENCE - HANGS_BEFORE);
         let begun = std::time::Instant::now();
         for _ in 0..100 {
             let refused = pool.call("read b", PATIENCE, |_| Ok(())).await.unwrap_err();
@@ -105,23 +105,16 @@ fn a_directory_that_hangs_fails_at_once_when_its_threads_are_used_up_and_leaves_
 #[tokio::test]
 async fn a_call_that_hangs_is_given_up_and_one_that_gets_on_is_not() {
     let (pipe, pool) = (DeadPipe::new(), Arc::new(Pool::new()));
-    let call = {
-        let (pool, hang) = (Arc::clone(&pool), pipe.hang());
-        tokio::spawn(async move { pool.call("read a", PATIENCE, hang).await })
-    };
-    running(&pool, 1).await;
-    tokio::time::pause();
-    age(&pool, PATIENCE);
-    tokio::time::advance(PATIENCE).await;
-    let given_up = call.await.unwrap().unwrap_err();
-    assert!(is_no_answer(&given_up), "{given_up:?}");
-    tokio::time::resume();
+    let begun = std::time::Instant::now();
+    let given_up = pool.call("read a", Duration::from_millis(50), pipe.hang()).await.unwrap_err();
+    assert!(is_no_answer(&given_up) && begun.elapsed() < Duration::from_secs(20), "{given_up:?}");
     assert_eq!(pool.threads.available_permits(), THREADS - 1, "its thread is lost as long as it hangs");
     pipe.revive(&pool).await;
 
-    let walk = pool.call("list", PATIENCE, |steps| {
-        for _ in 0..3 {
-            std::thread::sleep(Duration::from_millis(1));
+    // Together its steps take longer than one may.
+    let walk = pool.call("list", Duration::from_secs(1), |steps| {
+        for _ in 0..30 {
+            std::thread::sleep(Duration::from_millis(50));
             steps.step();
         }
         Ok(7)
@@ -145,4 +138,33 @@ async fn one_directory_has_one_pool_whoever_uses_it() {
     let again = Pool::of(&place);
     assert_eq!(again.threads.available_permits(), THREADS - 1, "what hangs there still counts");
     pipe.revive(&again).await;
+}
+
+#[tokio::test]
+async fn a_slow_directory_is_waited_for_as_long_as_one_of_its_calls_gets_on() {
+    let (pipe, pool) = (DeadPipe::new(), Arc::new(Pool::new()));
+    let patience = patience_for(16 << 20);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..THREADS {
+        let (pool, hang) = (Arc::clone(&pool), pipe.hang());
+        calls.spawn(async move { pool.call("write a", patience, hang).await });
+    }
+    running(&pool, THREADS).await;
+    age(&pool, Duration::from_secs(60));
+    let mut next = Box::pin(pool.call("write b", patience, |_| Ok(7)));
+    assert!(futures_util::poll!(&mut next).is_pending(), "16 MiB at once may take a minute to sync");
+    age(&pool, Duration::from_secs(40));
+    if let Some(call) = pool.running.lock().calls.values_mut().next() {
+        call.last = Instant::now();
+    }
+    let mut third = Box::pin(pool.call("write c", patience, |_| Ok(())));
+    assert!(futures_util::poll!(&mut third).is_pending(), "one of them gets on");
+    drop(third);
+    age(&pool, patience);
+    let refused = pool.call("write d", patience, |_| Ok(())).await;
+    assert!(refused.as_ref().is_err_and(is_no_answer), "{refused:?}");
+    // It has waited for all of this, and has its turn in the end.
+    let ((), ended) = tokio::join!(pipe.revive(&pool), next);
+    assert_eq!(ended.unwrap().unwrap(), 7);
+    calls.shutdown().await;
 }

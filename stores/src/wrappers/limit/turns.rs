@@ -39,6 +39,25 @@ pub(crate) struct Turns {
     range: Range,
 }
 
+/// A turn that is taken. It is returned when this is dropped, or vanishes.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut flow = self.turns.flow.lock();
+        if flow.owed > 0
+            && let Some(permit) = self.permit.take()
+        {
+            flow.owed -= 1;
+            permit.forget();
+        }
+    }
+}
+
 /// How few and how many turns there may be; at least one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
@@ -114,30 +133,23 @@ impl Turns {
     }
 
     /// Waits for a turn.
-    pub(crate) async fn take(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.permits.acquire().await
+    pub(crate) async fn take(&self) -> Result<Turn<'_>, AcquireError> {
+        let permit = self.permits.acquire().await?;
+        Ok(Turn { turns: self, permit: Some(permit) })
     }
 
-    /// Returns a turn, or lets it vanish, and learns from how the request ended.
-    pub(crate) fn give_back(&self, permit: SemaphorePermit<'_>, heard: Heard) {
+    /// Learns from how a request ended.
+    pub(crate) fn learn(&self, heard: Heard) {
         let mut flow = self.flow.lock();
-        let mut change = Change::None;
         let Range { least, most } = self.range;
         match heard {
-            Heard::Success => change = flow.succeeded(most),
+            Heard::Success if flow.succeeded(most) == Change::OneMore => self.permits.add_permits(1),
             Heard::Throttled => flow.throttled(least, Instant::now()),
             Heard::Slow { begun } => flow.slow(begun, least, Instant::now()),
-            Heard::Nothing => {}
+            Heard::Success | Heard::Nothing => {}
         }
-        if flow.owed > 0 {
-            flow.owed -= 1;
-            permit.forget();
-            // Turns that nobody uses vanish at once, the others when they are returned.
-            flow.owed -= self.permits.forget_permits(flow.owed);
-        }
-        if change == Change::OneMore {
-            self.permits.add_permits(1);
-        }
+        // Turns that nobody uses vanish at once, the others when they are returned.
+        flow.owed -= self.permits.forget_permits(flow.owed);
     }
 
     /// How many may run at once now.
@@ -205,13 +217,16 @@ mod tests {
     async fn turns_that_vanish_do_so_as_they_are_returned() {
         let turns = Turns::new(4, Range { least: 1, most: 4 });
         let (a, b) = (turns.take().await.unwrap(), turns.take().await.unwrap());
-        turns.give_back(a, Heard::Slow { begun: Instant::now() });
-        assert_eq!((turns.allowed(), turns.free()), (2, 1));
-        turns.give_back(b, Heard::Nothing);
+        let c = turns.take().await.unwrap();
+        turns.learn(Heard::Slow { begun: Instant::now() });
+        assert_eq!((turns.allowed(), turns.free()), (2, 0), "the idle one vanishes, and one more is owed");
+        drop(a);
+        assert_eq!(turns.free(), 0);
+        drop((b, c));
         assert_eq!((turns.allowed(), turns.free()), (2, 2));
         for _ in 0..20 {
-            let turn = turns.take().await.unwrap();
-            turns.give_back(turn, Heard::Success);
+            let _turn = turns.take().await.unwrap();
+            turns.learn(Heard::Success);
         }
         assert_eq!((turns.allowed(), turns.free()), (4, 4));
     }

@@ -151,6 +151,35 @@ async fn the_deadline_does_not_count_what_our_own_limits_hold_back_and_grows_wit
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_takes_every_body_and_then_refuses_it_is_given_up() {
+    struct Takes {
+        /// What the store wants to be waited for.
+        wish: Option<Duration>,
+        attempts: Mutex<usize>,
+    }
+    #[async_trait]
+    impl crate::wrappers::hooks::Hooks for Takes {
+        async fn before(&self, _: Request<'_>) -> Step {
+            *self.attempts.lock() += 1;
+            Transfer::current().took(16 << 20);
+            Step::Fail(StoreError::Throttled { doing: "write".to_owned(), retry_after: self.wish })
+        }
+    }
+    for wish in [None, Some(Duration::from_millis(250)), Some(Duration::ZERO)] {
+        let takes = Takes { wish, attempts: Mutex::default() };
+        let hooked = Arc::new(WithHooks::new(Arc::new(MemoryStore::new()), takes));
+        let begun = Instant::now();
+        let (store, name) = (retrying(hooked.clone(), |_| KeyNature::Predictable), key());
+        let put = store.put(&name, body("x"), PutMode::CreateOnly);
+        let error = tokio::time::timeout(Duration::from_secs(86_400), put).await.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Throttled { .. }), "{error:?}");
+        assert!(begun.elapsed() <= Duration::from_secs(300 + 512), "{wish:?}: {:?}", begun.elapsed());
+        let attempts = *hooked.hooks().attempts.lock();
+        assert!((10..40).contains(&attempts), "{wish:?}: {attempts} attempts");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_conflict_at_the_first_attempt_is_a_conflict_even_with_the_same_bytes() {
     let (memory, faults) = faulty(&[]);
     memory.put(&key(), body("x"), PutMode::CreateOnly).await.unwrap();

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_stores::{Fault, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, Store, WithFaults};
-use lifeboat_vocabulary::RegionName;
+use lifeboat_stores::{
+    Fault, Lane, Limits, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, Store, WithFaults, WithLimit,
+};
+use lifeboat_vocabulary::{ByteCount, RegionName};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::progress::Progress;
@@ -95,6 +97,40 @@ async fn a_region_that_alone_lags_is_excluded() {
     assert!(begun.elapsed() < 2 * LAG_LIMIT);
     hub.drained(&name("b")).await.unwrap();
     assert_eq!(count(&in_b).await, 16);
+}
+
+/// Uploads for so long, with four objects under way at the most; returns how many regions take part then.
+async fn keep_uploading(hub: &UploadHub, bytes: usize, time: Duration) -> usize {
+    let permits = permits(4);
+    let upload = async {
+        for number in 0.. {
+            permits.1.recv().await.unwrap();
+            let key: ObjectKey = format!("data/p{number}").parse().unwrap();
+            let bytes = Bytes::from(vec![7; bytes]);
+            let body = SealedBody { sha256: sha256(&bytes), bytes };
+            hub.submit(&key, body, BufferPermit::new(permits.0.clone()));
+        }
+    };
+    assert!(tokio::time::timeout(time, upload).await.is_err(), "it goes on for ever");
+    hub.taking_part()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_holds_up_the_others_is_excluded_however_small_the_packs_are() {
+    // Its oldest object is never older than two seconds.
+    let ((a, _), (b, _)) = (narrow("a", 1), region("b", vec![]));
+    let hub = hub(vec![a, b], &CancellationToken::new());
+    assert_eq!(keep_uploading(&hub, 1000, 3 * LAG_LIMIT).await, 1);
+    assert!(matches!(hub.take_reasons().as_slice(), [(_, ExclusionReason::Lagged { .. })]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_our_own_limits_hold_back_is_not_excluded_for_lagging() {
+    let limits = Limits { concurrency: 8, bandwidth: Some(ByteCount::from_bytes(64 << 10)) };
+    let limited = WithLimit::new(Arc::new(MemoryStore::default()), limits, |_| Lane::Bulk, Arc::default());
+    let a = RegionStore { name: name("a"), store: Arc::new(limited) };
+    let hub = hub(vec![a, region("b", vec![]).0], &CancellationToken::new());
+    assert_eq!(keep_uploading(&hub, 64 << 10, 10 * LAG_LIMIT).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
