@@ -4,6 +4,7 @@ use std::path::Path;
 use lifeboat_vocabulary::{ByteCount, Clock, SystemClock};
 
 use super::*;
+use crate::sha256;
 
 fn key(text: &str) -> ObjectKey {
     text.parse().unwrap()

@@ -181,7 +181,7 @@ async fn with_the_least_bandwidth_urgent_bytes_go_before_bulk_data_that_waits_an
     let packs = (0..3).map(|number| {
         let store = store.clone();
         tokio::spawn(async move {
-            let operation = Transfer::operation();
+            let operation = Transfer::begin();
             let key = pack(number);
             let put = store.put(&key, body(vec![0; 16 << 20]), PutMode::CreateOnly);
             operation.carry(put).await.unwrap();
