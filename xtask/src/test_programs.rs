@@ -126,11 +126,12 @@ mod tests {
     use serde_json::json;
 
     fn script(below: &std::path::Path, name: &str, text: &str) -> TestProgram {
+        use std::io::Write;
         use std::os::unix::fs::PermissionsExt;
         let directory = below.join(name);
         std::fs::create_dir(&directory).unwrap();
         let program = directory.join("program");
-        std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+        write!(std::fs::File::create(&program).unwrap(), "#!/bin/sh\n{text}\n").unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
         TestProgram { name: name.to_owned(), program, directory, kind: Kind::Unit }
     }
