@@ -11,7 +11,7 @@ use lifeboat_vocabulary::{ByteCount, Clock, error_chain};
 use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
 use crate::log::append::Draft;
-use crate::log::bundle::codec::{BUNDLE_CONTENT_MAX, Bundle, BundleError, bytes_in_bundle};
+use crate::log::bundle::codec::{BUNDLE_CONTENT_MAX, BUNDLED_LEAST, Bundle, BundleError, bytes_in_bundle};
 use crate::log::create_once::{Created, create_once};
 use crate::log::error::LogError;
 use crate::log::note::NoteSigner;
@@ -21,8 +21,8 @@ use crate::log::region_log::{Fetched, RegionLog, fetch};
 
 /// Records of one bundle: a log of 100,000 records is read with about 200 requests, and each bundle with one of half a megabyte.
 const RECORDS: u64 = 1000;
-/// Fewer are not worth a request of their own, where an object that is no record ends a row of them.
-const RECORDS_LEAST: u64 = 100;
+/// Fewer are not worth a request of their own, where an object that is no record ends a row of them; readers take none with fewer.
+const RECORDS_LEAST: u64 = BUNDLED_LEAST as u64;
 /// Notes that are fetched at the same time.
 const FETCHES: usize = 16;
 /// Pages of the listing of bundles that are looked at: a thousand bundles each, for more records than a log may have.
