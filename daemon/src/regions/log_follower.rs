@@ -155,6 +155,27 @@ impl LogFollower {
         read
     }
 
+    /// Compares the notes of at most `most` records of a region's log, from place `from` on, with what was read, and returns where to go
+    /// on: what bundles, and what was kept over a restart, spare the reader is looked at here. A log of which notes are gone or
+    /// others is refused from then on, as one whose end is.
+    ///
+    /// # Errors
+    /// [`LogError`], by meaning.
+    pub(crate) async fn compare_notes(
+        &self,
+        region: &RegionStore,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<u64>, Arc<LogError>> {
+        let compared = self.logs.compare_notes(region, from, most).await;
+        if let Err(error) = compared.as_ref().map_err(|error| &**error)
+            && has_changed(error)
+        {
+            self.failed(&region.name, true);
+        }
+        compared
+    }
+
     /// As [`Self::read`], but as [`Self::read_log_even_if_changed`].
     ///
     /// # Errors

@@ -39,6 +39,8 @@ struct Region {
     known: Option<Arc<RegionLog>>,
     /// Changes whenever the log is forgotten: what was read before is not kept thereafter.
     forgotten: u64,
+    /// Why the log is not read any more: a comparison has found that it is not what was read.
+    refused: Option<Arc<LogError>>,
     turn: Arc<tokio::sync::Mutex<Turn>>,
     looked_at: Arc<AtomicU64>,
     /// Whether what was kept over the last restart was asked for, or is not to be.
@@ -105,6 +107,9 @@ impl LogMemory {
     /// [`LogError`], by meaning. A log that does not continue what was read before is refused, also later on, until
     /// [`Self::forget`].
     pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
+        if let Some(refused) = self.regions.lock().get(&region.name).and_then(|known| known.refused.clone()) {
+            return Err(refused);
+        }
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let turn = Arc::clone(&self.regions.lock().entry(region.name.clone()).or_default().turn);
         let mut turn = turn.lock().await;
@@ -189,6 +194,36 @@ impl LogMemory {
         }
     }
 
+    /// Compares what is known of a log with the notes at its places: of at most `most` records from place `from` on. Returns the place to go
+    /// on with, and `None` behind the last record, or if the log was not read yet.
+    ///
+    /// # Errors
+    /// [`LogError::RolledBack`] or [`LogError::Forked`] if notes are gone or others: then the log is refused from now on, until
+    /// [`Self::forget`]. [`LogError::Store`] if they cannot be read.
+    pub async fn compare_notes(
+        &self,
+        region: &RegionStore,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<u64>, Arc<LogError>> {
+        let (known, forgotten) = match self.regions.lock().get(&region.name) {
+            Some(Region { known: Some(known), forgotten, .. }) => (Arc::clone(known), *forgotten),
+            _ => return Ok(None),
+        };
+        let error = match known.compare_notes(&*region.store, from, most).await {
+            Ok(next) => return Ok(next),
+            Err(error) => Arc::new(error),
+        };
+        if matches!(*error, LogError::RolledBack { .. } | LogError::Forked { .. })
+            && let Some(region) = self.regions.lock().get_mut(&region.name)
+            // Somebody may have accepted it meanwhile.
+            && region.forgotten == forgotten
+        {
+            region.refused = Some(Arc::clone(&error));
+        }
+        Err(error)
+    }
+
     /// Counts what is read of a log, so that whoever waits can tell slow from stuck.
     #[must_use]
     pub fn looked_at(&self, region: &RegionName) -> u64 {
@@ -217,7 +252,7 @@ impl LogMemory {
     /// Forgets one log: it is read from its first record next time.
     pub fn forget(&self, region: &RegionName) {
         if let Some(region) = self.regions.lock().get_mut(region) {
-            region.known = None;
+            (region.known, region.refused) = (None, None);
             region.is_kept_used = true;
             region.forgotten += 1;
             // Nobody joins a request that began before.

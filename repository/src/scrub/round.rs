@@ -63,6 +63,9 @@ pub struct ScrubState {
     /// Bytes in the region when it was listed last.
     #[serde(default)]
     stored: u64,
+    /// The place of the log from which on its notes are to be compared.
+    #[serde(default)]
+    compared: u64,
 }
 
 impl ScrubState {
@@ -70,7 +73,7 @@ impl ScrubState {
     #[must_use]
     pub fn new(now: UtcTime) -> Self {
         let round = Round::beginning(now);
-        Self { after: None, round, before: None, resting: false, listed: None, stored: 0 }
+        Self { after: None, round, before: None, resting: false, listed: None, stored: 0, compared: 0 }
     }
 
     /// Leaves out what is dated later than `now`: the clock was ahead then, and nobody knows how old it is. To be called before
@@ -124,6 +127,17 @@ impl ScrubState {
     /// Everything was looked at.
     pub fn finish(&mut self) {
         self.resting = true;
+    }
+
+    /// The place of the log from which on its notes are to be compared.
+    #[must_use]
+    pub fn to_compare(&self) -> u64 {
+        self.compared
+    }
+
+    /// The notes of the log before this place were compared; before all of them, if it is `None`.
+    pub fn was_compared(&mut self, next: Option<u64>) {
+        self.compared = next.unwrap_or(0);
     }
 
     /// Presence was checked.

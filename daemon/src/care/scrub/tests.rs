@@ -124,3 +124,19 @@ async fn damage_that_cannot_be_recorded_is_told_and_looked_for_again() {
         assert_eq!(scene.on_record().await, 2, "{what}: the list and the key, each once");
     }
 }
+
+#[tokio::test]
+async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_was_set_back() {
+    let scene = Scene::new().await;
+    let regions = &scene.parts.context.regions;
+    let root = scene.parts.context.signer.root();
+    let (_, log) = regions.logs().read(&scene.store, &root).await.unwrap();
+    assert!(log.places() > 1);
+    let mut state = ScrubState::new(scene.parts.now());
+    let first = lifeboat_repository::format::layout::StoredName::LogNote { seq: 0 };
+    scene.store.store.delete(&first.key()).await.unwrap();
+    scene.scrub().turn(&mut state).await.unwrap_err();
+    assert!(regions.logs().has_changed(&scene.store.name));
+    assert!(regions.logs().read(&scene.store, &root).await.is_err(), "it is refused to everybody");
+    assert_eq!((state.to_compare(), state.listed_ago(scene.parts.now())), (0, None), "it is looked at again");
+}

@@ -57,6 +57,27 @@ async fn a_log_is_published_as_it_was_read_and_every_reader_gets_the_same_one() 
 }
 
 #[tokio::test]
+async fn a_log_that_has_lost_a_record_in_its_middle_is_refused_once_it_is_compared() {
+    let regions = two_regions_with_backups().await;
+    let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let follower = LogFollower::default();
+    assert_eq!(follower.compare_notes(&a, 0, 100).await.unwrap(), None, "nothing was read");
+    let whole = follower.read_log(&a, &trust).await.unwrap();
+    assert_eq!(follower.compare_notes(&a, 0, 2).await.unwrap(), Some(2));
+    a.store.delete(&StoredName::LogNote { seq: 2 }.key()).await.unwrap();
+    assert!(follower.read_log(&a, &trust).await.is_ok(), "it still ends where it ended");
+    assert!(follower.compare_notes(&a, 0, 2).await.is_ok());
+    let lost = follower.compare_notes(&a, 2, 100).await.unwrap_err();
+    assert!(matches!(*lost, LogError::RolledBack { found: 2, .. }), "{lost}");
+    assert!(follower.has_changed(&a.name) && follower.current().is_empty());
+    assert!(follower.read_log(&a, &trust).await.is_err() && follower.has_changed(&a.name));
+    let now = follower.read_log_even_if_changed(&a, &trust).await.unwrap();
+    assert!(now.places() < whole.places(), "as it is now, for WAL");
+    follower.forget(&a.name);
+    assert_eq!(follower.read_log(&a, &trust).await.unwrap().places(), now.places(), "a person has accepted it");
+}
+
+#[tokio::test]
 async fn a_rolled_back_log_is_refused_to_all_until_it_is_forgotten_but_wal_may_go_on() {
     let regions = two_regions_with_backups().await;
     let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));

@@ -8,7 +8,7 @@ use lifeboat_stores::{Hooks, MemoryStore, Operation, Request, Step, WithHooks};
 use lifeboat_vocabulary::{Sha256Digest, SystemClock};
 
 use super::*;
-use crate::log::bundle::writing::BundleWriter;
+use crate::log::bundle::writing::{BundleWriter, ReadSingly};
 use crate::log::note;
 use crate::log::records::bundle::BundleRecord;
 use crate::log::records::care::AuditRecord;
@@ -21,7 +21,7 @@ use crate::samples::wal::trust;
 async fn bundle_all(log: &LongLog) -> LongLog {
     let (signer, mut read) = (pruner(), log.read().await);
     let bundler = BundleWriter::new(&signer, &SystemClock, "test").with_records(10, 4);
-    bundler.write_due(&*log.store, &mut read).await.unwrap();
+    bundler.write_due(&*log.store, &mut read, &mut ReadSingly::default()).await.unwrap();
     let mut log = log.clone();
     (log.next, log.prev) = (read.places(), read.head().map(|head| head.sha256));
     log
