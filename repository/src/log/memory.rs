@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lifeboat_stores::Store;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
-use crate::log::bundle::kept::{self, KeepsLogs, Kept};
+use crate::log::bundle::kept::{self, KeepsLogs};
 use crate::log::bundle::reading::LogReading;
 use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
@@ -140,7 +139,7 @@ impl LogMemory {
                 let mut reading = Reading { memory: self, region: &region.name, forgotten, known, log };
                 reading.log.refresh(store).await?;
                 reading.log.compare_with(trust.remembered)?;
-                self.keep_on_disk(&region.name, &mut reading.log, UNKEPT_MAX).await;
+                self.keep_on_disk(&region.name, &mut reading.log, UNKEPT_MAX);
                 reading.taken()
             }
             None => Arc::new(self.read_first(region, trust, first).await?),
@@ -161,36 +160,37 @@ impl LogMemory {
         }
         let reading = match first {
             Some(reading) => reading,
-            None => first.insert(LogReading::new(self.begin(region, &**store, trust).await?)),
+            None => first.insert(LogReading::new(self.begin(region, trust).await)),
         };
         reading.go_on(&**store).await?;
         let mut log = reading.log().clone();
         log.compare_with(trust.remembered)?;
-        self.keep_on_disk(region, &mut log, 0).await;
+        self.keep_on_disk(region, &mut log, 0);
         *first = None;
         Ok(log)
     }
 
-    /// What a first reading begins with: what was kept over the last restart, or nothing.
-    async fn begin(&self, region: &RegionName, store: &dyn Store, trust: &LogTrust) -> Result<RegionLog, LogError> {
+    /// What a first reading begins with: what was kept over the last restart, or nothing. A region that does not have that any more was
+    /// set back, or has another history: then what was kept is the proof, and stays until a person has accepted it.
+    async fn begin(&self, region: &RegionName, trust: &LogTrust) -> RegionLog {
         let unread = || RegionLog::unread(trust.clone(), LogLimits::default()).counting_on(self.counter(region));
-        let Some(kept) = self.kept.get() else { return Ok(unread()) };
+        let Some(kept) = self.kept.get() else { return unread() };
         let is_used = self.regions.lock().entry(region.clone()).or_default().is_kept_used;
-        if !is_used {
-            let loaded = kept::load(&**kept, store, region, unread()).await?;
-            self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
-            if let Kept::Confirmed(log) = loaded {
-                return Ok(log.collecting());
-            }
+        if is_used {
+            return unread().collecting();
         }
-        kept.forget(region).await;
-        Ok(unread().collecting())
+        let loaded = kept::load(&**kept, region, unread()).await;
+        self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
+        loaded.unwrap_or_else(unread).collecting()
     }
 
-    /// Keeps what was read, if it is more than a few records: a restart reads those again.
-    async fn keep_on_disk(&self, region: &RegionName, log: &mut RegionLog, few: u64) {
-        if let Some(kept) = self.kept.get().filter(|_| log.unkept() > few) {
-            kept.add(region, log.take_unkept()).await;
+    /// Keeps what was read, if it is more than a few records: a restart reads those again. What the disk cannot take now it is given
+    /// with what comes next.
+    fn keep_on_disk(&self, region: &RegionName, log: &mut RegionLog, few: u64) {
+        if let Some(kept) = self.kept.get().filter(|_| log.unkept() > few)
+            && let Err(bundles) = kept.add(region, log.take_unkept())
+        {
+            log.give_back_unkept(bundles);
         }
     }
 
@@ -257,6 +257,9 @@ impl LogMemory {
             region.forgotten += 1;
             // Nobody joins a request that began before.
             region.turn = Arc::default();
+        }
+        if let Some(kept) = self.kept.get() {
+            kept.forget(region);
         }
     }
 }

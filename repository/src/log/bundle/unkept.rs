@@ -81,6 +81,15 @@ impl Unkept {
         std::mem::take(&mut self.bundles)
     }
 
+    /// Puts what was taken before what was added since.
+    pub(crate) fn give_back(&mut self, bundles: &[Bytes]) {
+        let places = bundles.iter().filter_map(|bundle| Bundle::places_of(bundle));
+        let notes =
+            places.map(|(first, last)| last.saturating_sub(first).saturating_add(1)).fold(0, u64::saturating_add);
+        self.bundled = self.bundled.saturating_add(notes);
+        self.bundles.splice(..0, bundles.iter().cloned());
+    }
+
     /// Compresses what is open.
     fn seal(&mut self) {
         let notes = std::mem::take(&mut self.open);
@@ -122,7 +131,12 @@ mod tests {
         assert_eq!(places(&unkept.take()), [(5, 1004), (1005, 2004), (2005, 2504)]);
         assert_eq!(unkept.notes(), 0);
         unkept.add(2505, b"note");
-        assert_eq!(places(&unkept.take()), [(2505, 2505)]);
+        let taken = unkept.take();
+        assert_eq!(places(&taken), [(2505, 2505)]);
+        unkept.add(2506, b"note");
+        unkept.give_back(&taken);
+        assert_eq!(unkept.notes(), 2);
+        assert_eq!(places(&unkept.take()), [(2505, 2505), (2506, 2506)]);
     }
 
     #[test]

@@ -214,18 +214,23 @@ impl<'a> BundleWriter<'a> {
 
     /// The next records that lie in no bundle and are enough for one.
     fn due(&self, log: &RegionLog) -> Option<RangeInclusive<u64>> {
-        let from = recorded(log).map(|record| record.last.saturating_add(1)).max().unwrap_or(0);
-        let at = log.entries().partition_point(|entry| entry.record.link.seq < from);
-        let places = log.entries().get(at..).unwrap_or_default().iter().map(|entry| entry.record.link.seq);
-        let mut row: Option<RangeInclusive<u64>> = None;
-        for place in places {
-            row = Some(match row.filter(|row| row.end().checked_add(1) == Some(place)) {
-                Some(row) => *row.start()..=place,
-                None => place..=place,
-            });
-            let length = row.as_ref().map_or(0, |row| (row.end() - row.start()).saturating_add(1));
-            let ends = || place.checked_add(1).is_some_and(|next| next < log.places() && log.at(next).is_none());
-            if length >= self.records || (length >= self.least && ends()) {
+        let mut bundled: Vec<(u64, u64)> = recorded(log).map(|record| (record.first, record.last)).collect();
+        bundled.sort_unstable();
+        let mut bundled = bundled.into_iter().peekable();
+        let (mut reach, mut row): (Option<u64>, Option<RangeInclusive<u64>>) = (None, None);
+        let length = |row: &RangeInclusive<u64>| row.end().saturating_sub(*row.start()).saturating_add(1);
+        for place in log.entries().iter().map(|entry| entry.record.link.seq) {
+            while let Some((_, last)) = bundled.next_if(|(first, _)| *first <= place) {
+                reach = reach.max(Some(last));
+            }
+            let is_free = reach.is_none_or(|reach| reach < place);
+            let goes_on = row.clone().filter(|row| is_free && row.end().checked_add(1) == Some(place));
+            // It has ended: nothing will ever come behind it.
+            if goes_on.is_none() && row.as_ref().is_some_and(|row| length(row) >= self.least) {
+                return row;
+            }
+            row = is_free.then(|| goes_on.map_or(place..=place, |row| *row.start()..=place));
+            if row.as_ref().is_some_and(|row| length(row) >= self.records) {
                 return row;
             }
         }
