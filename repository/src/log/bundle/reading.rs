@@ -15,6 +15,8 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -104,6 +106,17 @@ impl RegionLog {
 
     pub(crate) async fn read_within(store: &dyn Store, trust: LogTrust, limits: LogLimits) -> Result<Self, LogError> {
         let mut reading = LogReading::new(Self::unread(trust, limits));
+        reading.go_on(store).await?;
+        Ok(reading.into_log())
+    }
+
+    /// As [`Self::read`], and counts there what is looked at, for whoever waits.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_counted(store: &dyn Store, trust: LogTrust, looked_at: Arc<AtomicU64>) -> Result<Self, LogError> {
+        let unread = Self::unread(trust, LogLimits::default()).counting_on(looked_at);
+        let mut reading = LogReading::new(unread);
         reading.go_on(store).await?;
         Ok(reading.into_log())
     }

@@ -380,6 +380,20 @@ async fn a_history_that_leaves_the_writer_out_is_not_taken_against_its_head() {
 }
 
 #[tokio::test]
+async fn more_objects_than_are_looked_at_hide_no_other_history() {
+    let log = without_the_writer(12).await;
+    let is_revoked = async || {
+        read_with(&*log.store, ANY).await.trust().signers.signer(&pruner().verify_key()).unwrap().revoked.is_some()
+    };
+    assert!(!is_revoked().await);
+    // What an honest writer says behind them is looked at by nobody.
+    for seq in log.next..=log.next + crate::log::outside::OUTSIDE_MAX as u64 {
+        put(&log.store, &layout::log_note(seq), Bytes::from_static(b"x")).await;
+    }
+    assert!(is_revoked().await);
+}
+
+#[tokio::test]
 async fn a_history_that_is_made_up_from_far_back_differs_from_what_is_read_by_chance() {
     let log = without_the_writer(12).await;
     assert_eq!(check_with(&log, BundleRules { samples: 100, ..ANY }).await, 0);
