@@ -1,12 +1,10 @@
 //! From addresses and key files to a repository that can be read: the same for every command, here and in the daemon.
 
 use std::collections::{BTreeSet, HashMap};
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
-use anyhow::{Context, bail};
-use futures_util::future::join_all;
+use anyhow::{Context, bail, ensure};
 use lifeboat_repository::backup::read::{BackupReader, StoredBackup};
 use lifeboat_repository::catalog::{Catalog, CatalogRow, RegionAnswer, RegionView};
 use lifeboat_repository::format::{PacksList, layout};
@@ -22,15 +20,17 @@ use lifeboat_stores::{
     standard_stack,
 };
 use lifeboat_vocabulary::{BackupId, ClusterName, RegionName, Sha256Digest, error_chain};
-use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
+use crate::asked::{Asked, asked_at_once};
 use crate::errln;
 use crate::exit_code::{Ending, Exit};
 use crate::omissions::incomplete_text;
 use crate::passphrase::ask_passphrase;
 use crate::place::PlaceArgs;
+
+/// Why a region that was given up is not read.
+const LEFT_OUT: &str = "it is left out, as it was asked";
 
 /// A repository in all its regions, as far as they could be read.
 pub struct Repository {
@@ -91,10 +91,19 @@ pub async fn read_region(
     pinned: Option<&VerifyKey>,
     name: Option<RegionName>,
 ) -> anyhow::Result<(Descriptor, RegionLog)> {
+    read_counted(store, pinned, name, Arc::default()).await
+}
+
+async fn read_counted(
+    store: &dyn Store,
+    pinned: Option<&VerifyKey>,
+    name: Option<RegionName>,
+    looked_at: Arc<AtomicU64>,
+) -> anyhow::Result<(Descriptor, RegionLog)> {
     let (descriptor, _) = Descriptor::read(store, pinned).await.context("read the repository's descriptor")?;
     let signers = Signers::root_only(descriptor.root);
     let trust = LogTrust { repository: descriptor.repo, signers, region: name, remembered: None };
-    let log = RegionLog::read(store, trust).await.context("read the log")?;
+    let log = RegionLog::read_counted(store, trust, looked_at).await.context("read the log")?;
     Ok((descriptor, log))
 }
 
@@ -112,10 +121,11 @@ async fn read_as_named(
     cluster: &ClusterName,
     pinned: Option<&VerifyKey>,
     names: RegionNames,
+    looked_at: Arc<AtomicU64>,
 ) -> anyhow::Result<(RegionStore, Descriptor, RegionLog)> {
     let region = open_region(settings, cluster).await?;
     let expected = (names == RegionNames::OfSettings).then(|| settings.name.clone());
-    let (descriptor, log) = read_region(&*region.store, pinned, expected).await?;
+    let (descriptor, log) = read_counted(&*region.store, pinned, expected, looked_at).await?;
     Ok((region, descriptor, log))
 }
 
@@ -125,13 +135,21 @@ impl Repository {
     /// # Errors
     /// If no region can be used, or the cluster is not clear.
     pub async fn open(place: &PlaceArgs) -> anyhow::Result<Self> {
+        Self::open_without(place, &[]).await
+    }
+
+    /// As [`Self::open`], and asks nothing of regions that were given up.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_without(place: &PlaceArgs, without: &[RegionName]) -> anyhow::Result<Self> {
         let settings = region_settings(place)?;
         let cluster = match &place.cluster {
             Some(cluster) => cluster.clone(),
-            None => the_only_cluster(&settings).await?,
+            None => the_only_cluster(&settings, without).await?,
         };
         let names = if place.regions.is_empty() { RegionNames::OfSettings } else { RegionNames::OfLogs };
-        Self::read_as(&settings, cluster, place.signer.as_ref(), names).await
+        Self::read_as(&settings, without, cluster, place.signer.as_ref(), names).await
     }
 
     /// Reads the repository of a configured cluster, whose signing key is known. The names of the settings must be those of
@@ -140,23 +158,26 @@ impl Repository {
     /// # Errors
     /// If no region can be used.
     pub async fn read(settings: &[RegionSettings], cluster: ClusterName, pinned: &VerifyKey) -> anyhow::Result<Self> {
-        Self::read_as(settings, cluster, Some(pinned), RegionNames::OfSettings).await
+        Self::read_as(settings, &[], cluster, Some(pinned), RegionNames::OfSettings).await
     }
 
     async fn read_as(
         settings: &[RegionSettings],
+        without: &[RegionName],
         cluster: ClusterName,
         pinned: Option<&VerifyKey>,
         names: RegionNames,
     ) -> anyhow::Result<Self> {
+        let asked = Asked::all(settings);
         // Each on a thread of its own: a log of years has a hundred thousand signatures to verify.
-        let answers = settings.iter().map(async |settings| {
-            let (settings, cluster, pinned) = (settings.clone(), cluster.clone(), pinned.copied());
-            let mut read = JoinSet::new();
-            read.spawn(async move { read_as_named(&settings, &cluster, pinned.as_ref(), names).await });
+        let answers = asked.iter().map(async |Asked { settings, looked_at }| {
+            ensure!(!without.contains(&settings.name), LEFT_OUT);
+            let (settings, cluster, pinned) = (RegionSettings::clone(settings), cluster.clone(), pinned.copied());
+            let (mut read, looked_at) = (JoinSet::new(), Arc::clone(looked_at));
+            read.spawn(async move { read_as_named(&settings, &cluster, pinned.as_ref(), names, looked_at).await });
             read.join_next().await.context("read the region")?.context("read the region")?
         });
-        let answers = asked_at_once(settings, answers, &|text| errln!("{text}"));
+        let answers = asked_at_once(&asked, answers, &|text| errln!("{text}"));
         let mut regions = Vec::new();
         let mut views = Vec::new();
         for (settings, answer) in settings.iter().zip(answers.await) {
@@ -307,45 +328,19 @@ async fn read_checked(
     Err(NotAsWritten { key: key.clone(), tried })
 }
 
-/// How often somebody who waits is told for what.
-const TELL_EVERY: Duration = Duration::from_secs(10);
-
-/// What the regions answer, in their order. All at once: what one that hangs takes of time is not added to what the others take. Whoever
-/// waits is told for which.
-async fn asked_at_once<T>(
-    settings: &[RegionSettings],
-    answers: impl Iterator<Item = impl Future<Output = T>>,
-    tell: &(dyn Fn(&str) + Send + Sync),
-) -> Vec<T> {
-    let waiting: Mutex<BTreeSet<&RegionName>> = Mutex::new(settings.iter().map(|settings| &settings.name).collect());
-    let mut answers = pin!(join_all(settings.iter().zip(answers).map(async |(settings, answer)| {
-        let answer = answer.await;
-        waiting.lock().remove(&settings.name);
-        answer
-    })));
-    let begun = Instant::now();
-    loop {
-        match tokio::time::timeout(TELL_EVERY, &mut answers).await {
-            Ok(answers) => return answers,
-            Err(_) => {
-                let names: Vec<&str> = waiting.lock().iter().map(|name| name.as_str()).collect();
-                let (names, lasts) = (names.join(", "), begun.elapsed().as_secs());
-                tell(&format!(
-                    "waiting for {names} for {lasts} s; a shorter `patience` of a region gives it up sooner"
-                ));
-            }
-        }
-    }
-}
-
-async fn the_only_cluster(settings: &[RegionSettings]) -> anyhow::Result<ClusterName> {
+async fn the_only_cluster(settings: &[RegionSettings], without: &[RegionName]) -> anyhow::Result<ClusterName> {
     let mut clusters = BTreeSet::new();
     let mut failures = Vec::new();
-    let answers = asked_at_once(settings, settings.iter().map(list_folders), &|text| errln!("{text}")).await;
+    let asked = Asked::all(settings);
+    let answers = asked.iter().map(async |Asked { settings, .. }| {
+        ensure!(!without.contains(&settings.name), LEFT_OUT);
+        Ok(list_folders(settings).await?)
+    });
+    let answers = asked_at_once(&asked, answers, &|text| errln!("{text}")).await;
     for (settings, answer) in settings.iter().zip(answers) {
         match answer {
             Ok(found) => clusters.extend(found),
-            Err(error) => failures.push(format!("{}: {}", settings.name, error_chain(&error))),
+            Err(error) => failures.push(format!("{}: {error:#}", settings.name)),
         }
     }
     let names: Vec<&str> = clusters.iter().map(ClusterName::as_str).collect();
@@ -404,27 +399,5 @@ impl Keys {
     #[must_use]
     pub fn are_given(place: &PlaceArgs) -> bool {
         !place.identities.is_empty() || !place.unwrap_command.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_told_for_which_region() {
-        let at = |name: &str| RegionSettings::at(name.parse().unwrap(), "file:///nowhere".parse().unwrap());
-        let settings = [at("eu"), at("us"), at("ap")];
-        let told = Mutex::new(Vec::new());
-        let answers = [1, 25, 12].into_iter().map(async |seconds| {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            seconds
-        });
-        let answers = asked_at_once(&settings, answers, &|text| told.lock().push(text.to_owned())).await;
-        assert_eq!(answers, [1, 25, 12], "in the order of the regions");
-        let expected = ["waiting for ap, us for 10 s; ", "waiting for us for 20 s; "];
-        let told = told.into_inner();
-        assert!(told.iter().zip(expected).all(|(told, expected)| told.starts_with(expected)), "{told:?}");
-        assert_eq!(told.len(), expected.len());
     }
 }

@@ -2,6 +2,7 @@
 //! manual pages, signals.
 
 pub mod access;
+mod asked;
 pub mod backups;
 pub mod exit_code;
 pub mod manual;

@@ -98,7 +98,7 @@ pub struct RestoreArgs {
     pub(crate) target: TargetArgs,
     /// Go on without what this region may hold; repeat for several.
     #[arg(long = "without-region", value_name = "NAME")]
-    pub(crate) without_regions: Vec<RegionName>,
+    pub without_regions: Vec<RegionName>,
     /// Write a standby: it follows what the regions receive, until it is promoted.
     #[arg(long, conflicts_with_all = ["target-kind", "exclusive", "target_action"])]
     pub(crate) standby: bool,

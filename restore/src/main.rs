@@ -89,7 +89,7 @@ async fn command(cli: &Cli) -> anyhow::Result<Ending> {
             verify::run(&cli.place, &repository, row, output, &stop).await
         }
         Command::Restore(args) => {
-            let repository = Repository::open(&cli.place).await?;
+            let repository = Repository::open_without(&cli.place, &args.without_regions).await?;
             restore::run(&cli.place, args, &repository, output, &stop).await
         }
         Command::Window => {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use lifeboat_config::Role;
 use lifeboat_repository::backup::write::CpuShare;
 use lifeboat_repository::catalog::{Catalog, RegionAnswer, RegionView};
 use lifeboat_repository::format::InstanceId;
-use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::BackupRecord;
+use lifeboat_repository::log::{RegionLog, RegionStore};
 use lifeboat_repository::wal;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::history::{RunEnding, RunResult};
@@ -26,6 +28,9 @@ use crate::wal::ship::spool::{installation, lease_memory};
 
 /// How long one region may take for an answer: one that hangs must not hide what the others say.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Once one region has answered, others that are still being read are waited for so long.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes backups of one cluster.
 #[async_trait::async_trait]
@@ -114,22 +119,77 @@ impl BackupMaker for Maker {
         let config = Arc::clone(&self.context.config.borrow());
         let key = wiring::signer(&config, &self.context.cluster)?.root();
         let key = &key;
-        let reads = self.context.regions.stores().into_iter().map(|region| async move {
+        let stores = self.context.regions.stores();
+        let reads = stores.clone().into_iter().map(|region| async move {
             let logs = self.context.regions.logs();
             let read = logs.while_reading([&region.name], ANSWER_PATIENCE, logs.read(&region, key)).await;
-            let answer = match read {
+            match read {
                 Ok(Ok((descriptor, log))) => {
                     RegionAnswer::Read { descriptor: Box::new(descriptor), log: Box::new(RegionLog::clone(&log)) }
                 }
                 Ok(Err(error)) => RegionAnswer::Unreadable { why: format!("{error:#}") },
                 Err(late) => RegionAnswer::Unreadable { why: late.to_string() },
-            };
-            RegionView { name: region.name, answer }
+            }
         });
-        let views: Vec<RegionView> = join_all(reads).await;
+        let answers = in_time(reads, |answer| matches!(answer, RegionAnswer::Read { .. })).await;
+        let view = |(region, answer): (&RegionStore, Option<RegionAnswer>)| {
+            let late = || RegionAnswer::Unreadable { why: "it is still being read".to_owned() };
+            RegionView { name: region.name.clone(), answer: answer.unwrap_or_else(late) }
+        };
+        let views: Vec<RegionView> = stores.iter().zip(answers).map(view).collect();
         let catalog = Catalog::merge(&views);
         let why = || catalog.findings().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         catalog.descriptor().with_context(why)?;
         Ok(catalog.newest_intact(self.context.clock.now()).map(|row| row.record.clone()))
+    }
+}
+
+/// What the regions answer, in their order. A log that is read for hours, because its region hardly gets on, is not waited for once
+/// another one is there; what was read of it stays read.
+async fn in_time<T>(
+    reads: impl Iterator<Item = impl Future<Output = T>>,
+    is_answer: impl Fn(&T) -> bool,
+) -> Vec<Option<T>> {
+    let mut reads: FuturesUnordered<_> =
+        reads.enumerate().map(|(number, read)| async move { (number, read.await) }).collect();
+    let mut answers: Vec<Option<T>> = (0..reads.len()).map(|_| None).collect();
+    let mut end: Option<Instant> = None;
+    loop {
+        let next = match end {
+            Some(end) => tokio::time::timeout_at(end, reads.next()).await.ok().flatten(),
+            None => reads.next().await,
+        };
+        let Some((number, answer)) = next else { return answers };
+        if end.is_none() && is_answer(&answer) {
+            end = Some(Instant::now() + OTHERS_PATIENCE);
+        }
+        if let Some(at) = answers.get_mut(number) {
+            *at = Some(answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answers(regions: &[(u64, bool)]) -> (Vec<Option<bool>>, u64) {
+        let begun = Instant::now();
+        let reads = regions.iter().map(|(seconds, is_good)| async move {
+            tokio::time::sleep(Duration::from_secs(*seconds)).await;
+            *is_good
+        });
+        let answers = in_time(reads, |is_good| *is_good).await;
+        (answers, begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_that_trickles_is_not_waited_for_once_another_has_answered() {
+        let hour = 3600;
+        let (answered, lasts) = answers(&[(100 * hour, true), (5, true), (30, true), (1, false)]).await;
+        assert_eq!((answered, lasts), (vec![None, Some(true), Some(true), Some(false)], 65));
+        let (answered, lasts) = answers(&[(100 * hour, true), (5, false)]).await;
+        assert_eq!((answered, lasts), (vec![Some(true), Some(false)], 100 * hour), "it is better than none");
+        assert_eq!(answers(&[]).await, (Vec::new(), 0));
     }
 }

@@ -7,7 +7,7 @@
 //! CRASH SAFETY: what is added is written behind the last whole bundle and flushed. A crash leaves a whole bundle, or a part of one
 //! that its length or its SHA-256 shows: what stands before it counts, and the next addition overwrites it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -17,9 +17,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
 use lifeboat_repository::log::{Bundle, KeepsLogs};
-use lifeboat_vocabulary::{RegionName, error_chain};
+use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
+use tokio::sync::oneshot;
 
 use crate::base::state::{make_directory, open_own};
 
@@ -32,12 +33,38 @@ const HEAD_BYTES: usize = 36;
 /// The longest bundle, in **bytes**.
 const BUNDLE_MAX: usize = 16 << 20;
 
-/// The kept logs of one cluster's regions.
+/// So much may wait for the disk; what comes then is given back.
+const WAITING_MAX: usize = 16;
+
+/// The kept logs of one cluster's regions. What is to be done is done in its order, by one thread that may wait for the disk and ends
+/// when there is nothing more to do: nobody else waits.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptLogs {
+    waiting: Arc<Mutex<Waiting>>,
+    files: Arc<Mutex<Files>>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+enum Work {
+    Load { region: RegionName, loaded: oneshot::Sender<Vec<Bytes>> },
+    Add { region: RegionName, bundles: Vec<Bytes> },
+    Forget { region: RegionName },
+}
+
+/// Work in its order.
+#[derive(Debug, Default)]
+struct Waiting {
+    works: VecDeque<Work>,
+    /// Whether a thread is at it.
+    is_at_work: bool,
+}
+
+/// The files, and where each of them goes on.
+#[derive(Debug)]
+struct Files {
     directory: PathBuf,
-    /// Where each file goes on.
-    ends: Arc<Mutex<BTreeMap<RegionName, End>>>,
+    ends: BTreeMap<RegionName, End>,
 }
 
 /// Where a file goes on.
@@ -52,14 +79,49 @@ struct End {
 impl KeptLogs {
     /// In a cluster's folder of the state directory.
     pub(crate) fn in_directory(cluster: &Path) -> Self {
-        Self { directory: cluster.join(FOLDER), ends: Arc::default() }
+        let files = Files { directory: cluster.join(FOLDER), ends: BTreeMap::new() };
+        Self { waiting: Arc::default(), files: Arc::new(Mutex::new(files)) }
     }
 
+    /// Has it done after everything before it, unless too much is waiting.
+    fn submit(&self, work: Work) -> Result<(), Work> {
+        let mut waiting = self.waiting.lock();
+        if waiting.works.len() >= WAITING_MAX {
+            return Err(work);
+        }
+        waiting.works.push_back(work);
+        if !std::mem::replace(&mut waiting.is_at_work, true) {
+            let kept = self.clone();
+            drop(tokio::task::spawn_blocking(move || kept.work()));
+        }
+        Ok(())
+    }
+
+    fn work(&self) {
+        let mut files = self.files.lock();
+        while let Some(work) = self.next_work() {
+            match work {
+                Work::Load { region, loaded } => drop(loaded.send(files.load_now(&region))),
+                Work::Add { region, bundles } => files.add_now(&region, &bundles),
+                Work::Forget { region } => files.forget_now(&region),
+            }
+        }
+    }
+
+    fn next_work(&self) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        let next = waiting.works.pop_front();
+        waiting.is_at_work = next.is_some();
+        next
+    }
+}
+
+impl Files {
     fn path(&self, region: &RegionName) -> PathBuf {
         self.directory.join(format!("{region}.notes"))
     }
 
-    fn load_now(&self, region: &RegionName) -> Vec<Bytes> {
+    fn load_now(&mut self, region: &RegionName) -> Vec<Bytes> {
         let (bundles, end) = match read(&self.path(region)) {
             Ok(read) => read,
             Err(error) => {
@@ -67,13 +129,13 @@ impl KeptLogs {
                 (Vec::new(), End::default())
             }
         };
-        self.ends.lock().insert(region.clone(), end);
+        self.ends.insert(region.clone(), end);
         bundles
     }
 
-    fn add_now(&self, region: &RegionName, bundles: &[Bytes]) {
-        let mut ends = self.ends.lock();
-        let end = ends.entry(region.clone()).or_default();
+    fn add_now(&mut self, region: &RegionName, bundles: &[Bytes]) {
+        let path = self.path(region);
+        let end = self.ends.entry(region.clone()).or_default();
         let first = bundles.first().and_then(|bundle| Bundle::places_of(bundle)).map(|(first, _)| first);
         if first == Some(0) {
             *end = End::default();
@@ -82,7 +144,7 @@ impl KeptLogs {
         if first != Some(end.next) {
             return;
         }
-        match append(&self.path(region), *end, bundles) {
+        match append(&path, *end, bundles) {
             Ok(new) => *end = new,
             Err(error) => {
                 tracing::warn!(%region, %error, "the region's log is not kept on this machine; a restart reads it from the region");
@@ -90,8 +152,8 @@ impl KeptLogs {
         }
     }
 
-    fn forget_now(&self, region: &RegionName) {
-        self.ends.lock().insert(region.clone(), End::default());
+    fn forget_now(&mut self, region: &RegionName) {
+        self.ends.insert(region.clone(), End::default());
         match std::fs::remove_file(self.path(region)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 // Found to be useless once more.
@@ -100,35 +162,30 @@ impl KeptLogs {
             _ => {}
         }
     }
-
-    /// On a thread that may wait for the disk.
-    async fn in_background<R>(&self, work: impl FnOnce(&Self) -> R + Send + 'static) -> R
-    where
-        R: Default + Send + 'static,
-    {
-        let kept = self.clone();
-        tokio::task::spawn_blocking(move || work(&kept)).await.unwrap_or_else(|error| {
-            tracing::debug!(error = %error_chain(&error), "a kept log was given up");
-            R::default()
-        })
-    }
 }
 
 #[async_trait]
 impl KeepsLogs for KeptLogs {
     async fn load(&self, region: &RegionName) -> Vec<Bytes> {
-        let region = region.clone();
-        self.in_background(move |kept| kept.load_now(&region)).await
+        let (loaded, receive) = oneshot::channel();
+        match self.submit(Work::Load { region: region.clone(), loaded }) {
+            Ok(()) => receive.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
     }
 
-    async fn add(&self, region: &RegionName, bundles: Vec<Bytes>) {
-        let region = region.clone();
-        self.in_background(move |kept| kept.add_now(&region, &bundles)).await;
+    fn add(&self, region: &RegionName, bundles: Vec<Bytes>) -> Result<(), Vec<Bytes>> {
+        self.submit(Work::Add { region: region.clone(), bundles }).map_err(|work| match work {
+            Work::Add { bundles, .. } => bundles,
+            Work::Load { .. } | Work::Forget { .. } => Vec::new(),
+        })
     }
 
-    async fn forget(&self, region: &RegionName) {
-        let region = region.clone();
-        self.in_background(move |kept| kept.forget_now(&region)).await;
+    fn forget(&self, region: &RegionName) {
+        if self.submit(Work::Forget { region: region.clone() }).is_err() {
+            // What is read now is kept in its place, once it is read.
+            tracing::debug!(%region, "what was kept of the region's log stays for a while");
+        }
     }
 }
 
@@ -227,6 +284,12 @@ mod tests {
         Bundle::encode(first, vec![&b"a note"[..]; notes]).unwrap().into()
     }
 
+    /// Adds, and waits until it was done.
+    async fn added(kept: &KeptLogs, region: &RegionName, bundles: Vec<Bytes>) {
+        kept.add(region, bundles).unwrap();
+        drop(kept.load(region).await);
+    }
+
     async fn loaded(directory: &Path) -> Vec<Bytes> {
         KeptLogs::in_directory(directory).load(&region()).await
     }
@@ -236,16 +299,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert!(loaded(directory.path()).await.is_empty());
         let kept = KeptLogs::in_directory(directory.path());
-        kept.add(&region(), vec![bundle(0, 3), bundle(3, 2)]).await;
-        kept.add(&region(), vec![bundle(5, 1)]).await;
+        added(&kept, &region(), vec![bundle(0, 3), bundle(3, 2)]).await;
+        added(&kept, &region(), vec![bundle(5, 1)]).await;
         let again = KeptLogs::in_directory(directory.path());
         assert_eq!(again.load(&region()).await, [bundle(0, 3), bundle(3, 2), bundle(5, 1)]);
-        again.add(&region(), vec![bundle(6, 1)]).await;
+        added(&again, &region(), vec![bundle(6, 1)]).await;
         assert_eq!(loaded(directory.path()).await.len(), 4);
-        again.add(&"other".parse().unwrap(), vec![bundle(0, 1)]).await;
-        again.add(&region(), vec![bundle(0, 1)]).await;
+        added(&again, &"other".parse().unwrap(), vec![bundle(0, 1)]).await;
+        added(&again, &region(), vec![bundle(0, 1)]).await;
         assert_eq!(loaded(directory.path()).await, [bundle(0, 1)], "it began anew");
-        again.forget(&region()).await;
+        again.forget(&region());
+        drop(again.load(&region()).await);
         assert!(loaded(directory.path()).await.is_empty());
         assert_eq!(KeptLogs::in_directory(directory.path()).load(&"other".parse().unwrap()).await, [bundle(0, 1)]);
     }
@@ -254,13 +318,13 @@ mod tests {
     async fn what_does_not_follow_is_not_kept() {
         let directory = tempfile::tempdir().unwrap();
         let kept = KeptLogs::in_directory(directory.path());
-        kept.add(&region(), vec![bundle(4, 3)]).await;
+        added(&kept, &region(), vec![bundle(4, 3)]).await;
         assert!(loaded(directory.path()).await.is_empty());
-        kept.add(&region(), vec![bundle(0, 3)]).await;
+        added(&kept, &region(), vec![bundle(0, 3)]).await;
         for first in [1, 2, 4] {
-            kept.add(&region(), vec![bundle(first, 3)]).await;
+            added(&kept, &region(), vec![bundle(first, 3)]).await;
         }
-        kept.add(&region(), Vec::new()).await;
+        added(&kept, &region(), Vec::new()).await;
         assert_eq!(loaded(directory.path()).await, [bundle(0, 3)]);
     }
 
@@ -268,8 +332,8 @@ mod tests {
     async fn a_crash_or_damage_anywhere_leaves_whole_bundles_only() {
         let directory = tempfile::tempdir().unwrap();
         let kept = KeptLogs::in_directory(directory.path());
-        kept.add(&region(), vec![bundle(0, 3), bundle(3, 2)]).await;
-        let path = kept.path(&region());
+        added(&kept, &region(), vec![bundle(0, 3), bundle(3, 2)]).await;
+        let path = kept.files.lock().path(&region());
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
@@ -277,7 +341,7 @@ mod tests {
             let found = kept.load(&region()).await;
             assert!(found.len() < 2 && found.iter().all(|found| *found == bundle(0, 3)), "cut at {length}");
             let next = if found.is_empty() { bundle(0, 3) } else { bundle(3, 4) };
-            kept.add(&region(), vec![next.clone()]).await;
+            added(&kept, &region(), vec![next.clone()]).await;
             assert_eq!(loaded(directory.path()).await.last(), Some(&next), "cut at {length}");
         }
         for at in 0..whole.len() {
@@ -294,8 +358,30 @@ mod tests {
         std::fs::write(directory.path().join(FOLDER), "a file where the folder would be").unwrap();
         let kept = KeptLogs::in_directory(directory.path());
         assert!(kept.load(&region()).await.is_empty());
-        kept.add(&region(), vec![bundle(0, 3)]).await;
-        kept.forget(&region()).await;
+        added(&kept, &region(), vec![bundle(0, 3)]).await;
+        kept.forget(&region());
+        drop(kept.load(&region()).await);
         assert!(kept.load(&region()).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptLogs::in_directory(directory.path());
+        let next = |number: usize| vec![bundle(number as u64, 1)];
+        {
+            // As long as the disk takes.
+            let _files = kept.files.lock();
+            for number in 0..WAITING_MAX {
+                kept.add(&region(), next(number)).unwrap();
+            }
+            assert_eq!(kept.add(&region(), next(WAITING_MAX)), Err(next(WAITING_MAX)), "it is given back");
+            kept.forget(&region());
+        }
+        while kept.waiting.lock().is_at_work {
+            tokio::task::yield_now().await;
+        }
+        added(&kept, &region(), next(WAITING_MAX)).await;
+        assert_eq!(loaded(directory.path()).await.len(), WAITING_MAX + 1, "nothing was lost");
     }
 }

@@ -53,7 +53,7 @@ enum Freshness {
     Outdated,
 }
 
-/// A region does not answer, or not with anything new.
+/// A region does not answer, or with hardly anything new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no answer within {} s", .patience.as_secs())]
 pub(crate) struct NoProgress {
@@ -88,8 +88,9 @@ impl LogFollower {
         regions.into_iter().map(|region| self.logs.looked_at(region)).fold(0, u64::wrapping_add)
     }
 
-    /// Waits for what depends on the logs of these regions: for as long as reading them gets on, and `patience` longer. What was
-    /// read stays read, whoever gives up.
+    /// Waits for what depends on the logs of these regions: for as long as reading them gets on, by a record a second at least, and
+    /// `patience` longer. One that gives a record from time to time would be waited for for days. What was read stays read, whoever
+    /// gives up.
     pub(crate) async fn while_reading<'a, T>(
         &self,
         regions: impl IntoIterator<Item = &'a RegionName> + Clone,
@@ -97,12 +98,13 @@ impl LogFollower {
         work: impl Future<Output = T>,
     ) -> Result<T, NoProgress> {
         let looked_at = || self.looked_at(regions.clone());
+        let least = patience.as_secs().max(1);
         let mut work = std::pin::pin!(work);
         let mut before = looked_at();
         loop {
             match tokio::time::timeout(patience, &mut work).await {
                 Ok(done) => return Ok(done),
-                Err(_) if looked_at() == before => return Err(NoProgress { patience }),
+                Err(_) if looked_at().wrapping_sub(before) < least => return Err(NoProgress { patience }),
                 Err(_) => before = looked_at(),
             }
         }
@@ -153,6 +155,27 @@ impl LogFollower {
             Err(error) => self.failed(&region.name, has_changed(error)),
         }
         read
+    }
+
+    /// Compares the notes of at most `most` records of a region's log, from place `from` on, with what was read, and returns where to go
+    /// on: what bundles, and what was kept over a restart, spare the reader is looked at here. A log of which notes are gone or
+    /// others is refused from then on, as one whose end is.
+    ///
+    /// # Errors
+    /// [`LogError`], by meaning.
+    pub(crate) async fn compare_notes(
+        &self,
+        region: &RegionStore,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<u64>, Arc<LogError>> {
+        let compared = self.logs.compare_notes(region, from, most).await;
+        if let Err(error) = compared.as_ref().map_err(|error| &**error)
+            && has_changed(error)
+        {
+            self.failed(&region.name, true);
+        }
+        compared
     }
 
     /// As [`Self::read`], but as [`Self::read_log_even_if_changed`].

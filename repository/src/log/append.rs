@@ -21,7 +21,7 @@ use crate::log::records::record::{Link, Origin, Record, RecordBody};
 use crate::log::records::trust::CopyRecord;
 use crate::log::region_log::RegionLog;
 use crate::log::statement::Statement;
-use crate::log::witness::furthest_signed_end;
+use crate::log::witness::Witnesses;
 
 /// How often [`RegionLog::append`] lets others go first.
 const APPEND_ATTEMPTS: u32 = 32;
@@ -188,7 +188,7 @@ impl RegionLog {
         if let Some(signed) = signed.filter(|_| !matches!(body, RecordBody::Signer(_))) {
             return Err(LogError::HistoryChanged { seq: signed.seq, why: signed.why.clone() });
         }
-        match furthest_signed_end(store, self.trust()).await? {
+        match Witnesses::read(store, self).await?.furthest_signed_end(self.trust()) {
             Some((seq, writer)) if seq > head.seq => Err(LogError::EndHidden { seq, found: head.seq, writer }),
             _ => Ok(()),
         }

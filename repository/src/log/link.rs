@@ -121,6 +121,13 @@ impl Place<'_> {
         Ok(Linked { entry: LogEntry { record, sha256: sha256(bytes), signer: said.signer }, statement: said.statement })
     }
 
+    /// Whether the bytes are a note that says of itself that it is the record of this place, whoever has signed it.
+    pub(crate) fn is_claimed_by(&self, bytes: &[u8]) -> bool {
+        let start = note::split(bytes).ok().and_then(|(text, _)| Record::parse_start(text));
+        start
+            .is_some_and(|(link, _, _)| link.seq == self.seq && self.region.is_none_or(|region| *region == link.region))
+    }
+
     /// The text of a note, and the key of the repository that has signed it.
     fn signed<'n>(&self, bytes: &'n [u8]) -> Result<(&'n str, VerifyKey), Unlinked> {
         let unlinked = |source| Unlinked { error: Box::new(LogError::Note { seq: self.seq, source }), signed_by: None };

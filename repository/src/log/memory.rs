@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lifeboat_stores::Store;
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 
-use crate::log::bundle::kept::{self, KeepsLogs, Kept};
+use crate::log::bundle::kept::{self, KeepsLogs};
 use crate::log::bundle::reading::LogReading;
 use crate::log::error::LogError;
 use crate::log::region_log::{LogTrust, RegionLog};
@@ -39,6 +38,8 @@ struct Region {
     known: Option<Arc<RegionLog>>,
     /// Changes whenever the log is forgotten: what was read before is not kept thereafter.
     forgotten: u64,
+    /// Why the log is not read any more: a comparison has found that it is not what was read.
+    refused: Option<Arc<LogError>>,
     turn: Arc<tokio::sync::Mutex<Turn>>,
     looked_at: Arc<AtomicU64>,
     /// Whether what was kept over the last restart was asked for, or is not to be.
@@ -105,6 +106,9 @@ impl LogMemory {
     /// [`LogError`], by meaning. A log that does not continue what was read before is refused, also later on, until
     /// [`Self::forget`].
     pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
+        if let Some(refused) = self.regions.lock().get(&region.name).and_then(|known| known.refused.clone()) {
+            return Err(refused);
+        }
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let turn = Arc::clone(&self.regions.lock().entry(region.name.clone()).or_default().turn);
         let mut turn = turn.lock().await;
@@ -135,7 +139,7 @@ impl LogMemory {
                 let mut reading = Reading { memory: self, region: &region.name, forgotten, known, log };
                 reading.log.refresh(store).await?;
                 reading.log.compare_with(trust.remembered)?;
-                self.keep_on_disk(&region.name, &mut reading.log, UNKEPT_MAX).await;
+                self.keep_on_disk(&region.name, &mut reading.log, UNKEPT_MAX);
                 reading.taken()
             }
             None => Arc::new(self.read_first(region, trust, first).await?),
@@ -156,37 +160,68 @@ impl LogMemory {
         }
         let reading = match first {
             Some(reading) => reading,
-            None => first.insert(LogReading::new(self.begin(region, &**store, trust).await?)),
+            None => first.insert(LogReading::new(self.begin(region, trust).await)),
         };
         reading.go_on(&**store).await?;
         let mut log = reading.log().clone();
         log.compare_with(trust.remembered)?;
-        self.keep_on_disk(region, &mut log, 0).await;
+        self.keep_on_disk(region, &mut log, 0);
         *first = None;
         Ok(log)
     }
 
-    /// What a first reading begins with: what was kept over the last restart, or nothing.
-    async fn begin(&self, region: &RegionName, store: &dyn Store, trust: &LogTrust) -> Result<RegionLog, LogError> {
+    /// What a first reading begins with: what was kept over the last restart, or nothing. A region that does not have that any more was
+    /// set back, or has another history: then what was kept is the proof, and stays until a person has accepted it.
+    async fn begin(&self, region: &RegionName, trust: &LogTrust) -> RegionLog {
         let unread = || RegionLog::unread(trust.clone(), LogLimits::default()).counting_on(self.counter(region));
-        let Some(kept) = self.kept.get() else { return Ok(unread()) };
+        let Some(kept) = self.kept.get() else { return unread() };
         let is_used = self.regions.lock().entry(region.clone()).or_default().is_kept_used;
-        if !is_used {
-            let loaded = kept::load(&**kept, store, region, unread()).await?;
-            self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
-            if let Kept::Confirmed(log) = loaded {
-                return Ok(log.collecting());
-            }
+        if is_used {
+            return unread().collecting();
         }
-        kept.forget(region).await;
-        Ok(unread().collecting())
+        let loaded = kept::load(&**kept, region, unread()).await;
+        self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
+        loaded.unwrap_or_else(unread).collecting()
     }
 
-    /// Keeps what was read, if it is more than a few records: a restart reads those again.
-    async fn keep_on_disk(&self, region: &RegionName, log: &mut RegionLog, few: u64) {
-        if let Some(kept) = self.kept.get().filter(|_| log.unkept() > few) {
-            kept.add(region, log.take_unkept()).await;
+    /// Keeps what was read, if it is more than a few records: a restart reads those again. What the disk cannot take now it is given
+    /// with what comes next.
+    fn keep_on_disk(&self, region: &RegionName, log: &mut RegionLog, few: u64) {
+        if let Some(kept) = self.kept.get().filter(|_| log.unkept() > few)
+            && let Err(bundles) = kept.add(region, log.take_unkept())
+        {
+            log.give_back_unkept(bundles);
         }
+    }
+
+    /// Compares what is known of a log with the notes at its places: of at most `most` records from place `from` on. Returns the place to go
+    /// on with, and `None` behind the last record, or if the log was not read yet.
+    ///
+    /// # Errors
+    /// [`LogError::RolledBack`] or [`LogError::Forked`] if notes are gone or others: then the log is refused from now on, until
+    /// [`Self::forget`]. [`LogError::Store`] if they cannot be read.
+    pub async fn compare_notes(
+        &self,
+        region: &RegionStore,
+        from: u64,
+        most: usize,
+    ) -> Result<Option<u64>, Arc<LogError>> {
+        let (known, forgotten) = match self.regions.lock().get(&region.name) {
+            Some(Region { known: Some(known), forgotten, .. }) => (Arc::clone(known), *forgotten),
+            _ => return Ok(None),
+        };
+        let error = match known.compare_notes(&*region.store, from, most).await {
+            Ok(next) => return Ok(next),
+            Err(error) => Arc::new(error),
+        };
+        if matches!(*error, LogError::RolledBack { .. } | LogError::Forked { .. })
+            && let Some(region) = self.regions.lock().get_mut(&region.name)
+            // Somebody may have accepted it meanwhile.
+            && region.forgotten == forgotten
+        {
+            region.refused = Some(Arc::clone(&error));
+        }
+        Err(error)
     }
 
     /// Counts what is read of a log, so that whoever waits can tell slow from stuck.
@@ -217,11 +252,14 @@ impl LogMemory {
     /// Forgets one log: it is read from its first record next time.
     pub fn forget(&self, region: &RegionName) {
         if let Some(region) = self.regions.lock().get_mut(region) {
-            region.known = None;
+            (region.known, region.refused) = (None, None);
             region.is_kept_used = true;
             region.forgotten += 1;
             // Nobody joins a request that began before.
             region.turn = Arc::default();
+        }
+        if let Some(kept) = self.kept.get() {
+            kept.forget(region);
         }
     }
 }

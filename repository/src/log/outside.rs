@@ -24,6 +24,9 @@ pub struct Outside {
     /// The key of this repository that has signed it for this place, if one has: then history was changed, or a key is in wrong
     /// hands.
     pub signed_by: Option<Box<VerifyKey>>,
+    /// Whether it is a note that says of itself that it is the record of this place, whoever has signed it: a key that only another
+    /// history names may have.
+    pub(crate) is_claim: bool,
     /// Why it is none.
     pub why: String,
     /// What that goes by.

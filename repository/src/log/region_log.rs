@@ -53,8 +53,6 @@ pub struct LogTrust {
 /// A log that was read and checked from its first record. Clones share the records: a clone of a long log is cheap.
 #[derive(Clone, Debug)]
 pub struct RegionLog {
-    /// What it was begun with, before it said anything itself.
-    begun_with: Arc<LogTrust>,
     trust: LogTrust,
     entries: Vec<Arc<LogEntry>>,
     /// Of all notes together.
@@ -76,9 +74,8 @@ impl RegionLog {
     /// A log of which nothing was read yet.
     pub(crate) fn unread(trust: LogTrust, limits: LogLimits) -> Self {
         let (entries, strays, outside) = Default::default();
-        let begun_with = Arc::new(trust.clone());
         let (next, room, looked_at) = (0, Room::Left, Arc::default());
-        Self { begun_with, trust, entries, bytes: 0, limits, strays, outside, next, room, looked_at, unkept: None }
+        Self { trust, entries, bytes: 0, limits, strays, outside, next, room, looked_at, unkept: None }
     }
 
     /// Counts there what is looked at from now on.
@@ -209,8 +206,8 @@ impl RegionLog {
         if seq == self.next {
             self.next = seq.saturating_add(1);
         }
-        let Some(NoRecord { sha256, signed_by, why }) = outside else { return Ok(()) };
-        let outside = Outside { seq, sha256, signed_by, why, judged: judged.clone() };
+        let Some(NoRecord { sha256, signed_by, is_claim, why }) = outside else { return Ok(()) };
+        let outside = Outside { seq, sha256, signed_by, is_claim, why, judged: judged.clone() };
         match self.outside.binary_search_by_key(&seq, |known| known.seq) {
             Ok(at) => self.outside[at..=at].fill(outside),
             // What stands up to here stays readable, whatever somebody puts behind it.
@@ -230,14 +227,16 @@ impl RegionLog {
         let bytes = match found {
             Fetched::Note(bytes) => bytes,
             Fetched::TooLarge(error) => {
-                return Ok(Some(NoRecord { sha256: None, signed_by: None, why: error_chain(&error) }));
+                return Ok(Some(NoRecord { sha256: None, signed_by: None, is_claim: false, why: error_chain(&error) }));
             }
             Fetched::Nothing => return Err(LogError::Gap { seq }),
         };
+        let place = self.place(seq);
+        let is_claim = place.is_claimed_by(&bytes);
         let no_record = |error: &LogError, signed_by| {
-            Some(NoRecord { sha256: Some(sha256(&bytes)), signed_by, why: error_chain(error) })
+            Some(NoRecord { sha256: Some(sha256(&bytes)), signed_by, is_claim, why: error_chain(error) })
         };
-        match self.place(seq).judge(&bytes) {
+        match place.judge(&bytes) {
             Ok(linked) => match self.check_room(&linked, bytes.len()) {
                 Ok(()) => {
                     self.push(linked, &bytes);
@@ -438,6 +437,7 @@ struct Listed {
 struct NoRecord {
     sha256: Option<Sha256Digest>,
     signed_by: Option<Box<VerifyKey>>,
+    is_claim: bool,
     why: String,
 }
 

@@ -79,10 +79,20 @@ pub(crate) struct LongLog {
 impl LongLog {
     /// Three records: its beginning, and what the two hosts may sign.
     pub(crate) async fn begun() -> Self {
+        Self::begun_with([(writer(), Role::Writer), (pruner(), Role::Pruner)]).await
+    }
+
+    /// The same, with the pruner before the writer.
+    pub(crate) async fn begun_with_the_pruner() -> Self {
+        Self::begun_with([(pruner(), Role::Pruner), (writer(), Role::Writer)]).await
+    }
+
+    async fn begun_with(hosts: [(NoteSigner, Role); 2]) -> Self {
         let mut log = Self { store: Arc::new(MemoryStore::new()), next: 0, prev: None, count: 0 };
         log.say(&samples::signer(), RecordBody::Init(samples::init_record())).await;
-        log.say(&samples::signer(), delegation(&writer(), Role::Writer)).await;
-        log.say(&samples::signer(), delegation(&pruner(), Role::Pruner)).await;
+        for (host, role) in hosts {
+            log.say(&samples::signer(), delegation(&host, role)).await;
+        }
         log
     }
 

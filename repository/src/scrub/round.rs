@@ -100,6 +100,9 @@ pub struct ScrubState {
     /// Objects without an answer that were passed over one after the other.
     #[serde(default)]
     silent: u32,
+    /// The place of the log from which on its notes are to be compared.
+    #[serde(default)]
+    compared: u64,
 }
 
 impl ScrubState {
@@ -118,6 +121,7 @@ impl ScrubState {
             unread: BTreeMap::new(),
             stuck: None,
             silent: 0,
+            compared: 0,
         }
     }
 
@@ -218,6 +222,17 @@ impl ScrubState {
         // What this round has not met any more was deleted.
         let began = self.round.began;
         self.unread.retain(|_, passed| passed.last >= began);
+    }
+
+    /// The place of the log from which on its notes are to be compared.
+    #[must_use]
+    pub fn to_compare(&self) -> u64 {
+        self.compared
+    }
+
+    /// The notes of the log before this place were compared; before all of them, if it is `None`.
+    pub fn was_compared(&mut self, next: Option<u64>) {
+        self.compared = next.unwrap_or(0);
     }
 
     /// Presence was checked.

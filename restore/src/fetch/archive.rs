@@ -109,7 +109,7 @@ impl Archive {
         let begun = Instant::now();
         loop {
             let opened = async {
-                let repository = Repository::open(place).await?;
+                let repository = Repository::open_without(place, without).await?;
                 Self::new(place, &repository, &keys, without, segment).await
             };
             match opened.await {

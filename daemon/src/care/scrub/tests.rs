@@ -173,3 +173,19 @@ async fn a_listing_is_not_repeated_because_its_findings_cannot_be_recorded() {
     assert!(error.to_string().contains("cannot be put on record"), "{error:#}");
     assert_eq!(state.listed_ago(scene.parts.now()), None, "after a restart it is made again");
 }
+
+#[tokio::test]
+async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_was_set_back() {
+    let scene = Scene::new().await;
+    let regions = &scene.parts.context.regions;
+    let root = scene.parts.context.signer.root();
+    let (_, log) = regions.logs().read(&scene.store, &root).await.unwrap();
+    assert!(log.places() > 1);
+    let mut state = ScrubState::new(scene.parts.now());
+    let first = lifeboat_repository::format::layout::StoredName::LogNote { seq: 0 };
+    scene.store.store.delete(&first.key()).await.unwrap();
+    scene.scrub().turn(&mut state).await.unwrap_err();
+    assert!(regions.logs().has_changed(&scene.store.name));
+    assert!(regions.logs().read(&scene.store, &root).await.is_err(), "it is refused to everybody");
+    assert_eq!((state.to_compare(), state.listed_ago(scene.parts.now())), (0, None), "it is looked at again");
+}

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lifeboat_repository::format::layout::StoredName;
+use lifeboat_repository::log::KeepsLogs;
 use lifeboat_repository::log::records::RecordBody;
 use lifeboat_stores::{Hooks, Metrics, Operation, Request, Step, WithHooks, WithMetrics};
 use tokio::sync::Notify;
 
 use super::*;
 use crate::log_samples::{Regions, backup};
+use crate::regions::kept_logs::KeptLogs;
 
 async fn two_regions_with_backups() -> Regions {
     let mut regions = Regions::new(&["a", "b"]).await;
@@ -54,6 +56,27 @@ async fn a_log_is_published_as_it_was_read_and_every_reader_gets_the_same_one() 
     assert_eq!(second.head(), regions.logs[&a.name].head());
     assert!(Arc::ptr_eq(&follower.latest()[&a.name].log, &second));
     assert_eq!(follower.current().keys().collect::<Vec<_>>(), [&a.name], "the other one was never read");
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_a_record_in_its_middle_is_refused_once_it_is_compared() {
+    let regions = two_regions_with_backups().await;
+    let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
+    let follower = LogFollower::default();
+    assert_eq!(follower.compare_notes(&a, 0, 100).await.unwrap(), None, "nothing was read");
+    let whole = follower.read_log(&a, &trust).await.unwrap();
+    assert_eq!(follower.compare_notes(&a, 0, 2).await.unwrap(), Some(2));
+    a.store.delete(&StoredName::LogNote { seq: 2 }.key()).await.unwrap();
+    assert!(follower.read_log(&a, &trust).await.is_ok(), "it still ends where it ended");
+    assert!(follower.compare_notes(&a, 0, 2).await.is_ok());
+    let lost = follower.compare_notes(&a, 2, 100).await.unwrap_err();
+    assert!(matches!(*lost, LogError::RolledBack { found: 2, .. }), "{lost}");
+    assert!(follower.has_changed(&a.name) && follower.current().is_empty());
+    assert!(follower.read_log(&a, &trust).await.is_err() && follower.has_changed(&a.name));
+    let now = follower.read_log_even_if_changed(&a, &trust).await.unwrap();
+    assert!(now.places() < whole.places(), "as it is now, for WAL");
+    follower.forget(&a.name);
+    assert_eq!(follower.read_log(&a, &trust).await.unwrap().places(), now.places(), "a person has accepted it");
 }
 
 #[tokio::test]
@@ -181,6 +204,20 @@ impl Hooks for Slow {
     }
 }
 
+/// A store that answers one request after the other.
+struct Trickles(tokio::sync::Mutex<()>);
+
+#[async_trait::async_trait]
+impl Hooks for Trickles {
+    async fn before(&self, request: Request<'_>) -> Step {
+        if request.operation() == Operation::Get {
+            let _turn = self.0.lock().await;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        Step::Pass
+    }
+}
+
 async fn with_many_backups() -> (Regions, LogTrust) {
     let mut regions = Regions::new(&["a"]).await;
     for number in 0..60 {
@@ -207,6 +244,12 @@ async fn a_log_that_is_read_on_is_waited_for_and_one_that_hangs_is_not() {
     let read = follower.while_reading([&hung.name], patience, follower.read_log(&hung, &trust)).await;
     assert_eq!(read.unwrap_err().to_string(), "no answer within 5 s");
     assert_eq!(begun.elapsed(), patience);
+    // One that gives a record every four seconds does not get on either.
+    let mut trickles = regions.stores[0].clone();
+    trickles.store = Arc::new(WithHooks::new(Arc::clone(&trickles.store), Trickles(tokio::sync::Mutex::default())));
+    let (follower, begun) = (LogFollower::default(), Instant::now());
+    let read = follower.while_reading([&trickles.name], patience, follower.read_log(&trickles, &trust)).await;
+    assert!(read.is_err() && begun.elapsed() == patience, "{:?}", begun.elapsed());
     // What hung is asked again by the next one, who gets an answer.
     assert!(follower.read_log(&regions.stores[0], &trust).await.is_ok());
 }
@@ -225,6 +268,10 @@ async fn what_was_read_is_kept_over_a_restart_in_the_state_directory() {
     };
     restarted().read_log(&a, &trust).await.unwrap();
     assert!(gets() >= 61);
+    // Nobody waits for the disk but this test.
+    while KeptLogs::in_directory(directory.path()).load(&a.name).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
     add(&mut regions, "a", 25).await;
     let before = gets();
     let log = restarted().read_log(&a, &trust).await.unwrap();

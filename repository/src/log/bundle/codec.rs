@@ -21,6 +21,8 @@ const MAGIC: &[u8; 4] = b"LBN1";
 const HEAD_BYTES: usize = 21;
 /// Notes of one bundle at most.
 pub const BUNDLE_NOTES_MAX: usize = 4096;
+/// Fewer are not put together, and not taken, unless they are so large that no more of them fit in.
+pub(crate) const BUNDLED_LEAST: usize = 100;
 /// Its notes with their lengths take at most so many **bytes**.
 pub const BUNDLE_CONTENT_MAX: usize = 8 << 20;
 /// The largest object, in **bytes**: content that cannot be compressed is stored as it is.
@@ -151,6 +153,12 @@ impl Bundle {
         self.first.saturating_add(self.notes.len() as u64).saturating_sub(1)
     }
 
+    /// Whether it has so many notes, or would have had no room for one more of any size.
+    pub(crate) fn is_filled(&self, notes: usize) -> bool {
+        let with_another = self.content.len().saturating_add(LENGTH_BYTES).saturating_add(NOTE_BYTES_MAX);
+        self.notes.len() >= notes || with_another > BUNDLE_CONTENT_MAX
+    }
+
     /// The notes, in the order of their places.
     pub fn notes(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.notes.iter().filter_map(|range| self.content.get(range.clone()))
@@ -205,6 +213,16 @@ mod tests {
         assert_eq!((bundle.first(), bundle.last()), (7, 8));
         assert_eq!((Bundle::places_of(&object), Bundle::places_of(&object[..20])), (Some((7, 8)), None));
         assert_eq!(bundle.notes().next_back(), Some(&b"bc"[..]));
+    }
+
+    #[test]
+    fn few_notes_fill_a_bundle_if_they_are_large() {
+        let of = |notes: usize, size: usize| {
+            let note = vec![b'x'; size];
+            Bundle::decode(&Bundle::encode(7, vec![&note[..]; notes]).unwrap()).unwrap()
+        };
+        assert!(of(2, 10).is_filled(2) && !of(2, 10).is_filled(3));
+        assert!(!of(6, NOTE_BYTES_MAX).is_filled(100) && of(7, NOTE_BYTES_MAX).is_filled(100));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl ListedBundle {
 /// Bundles that begin at a place or behind it, as far as one page of a listing shows them.
 #[derive(Debug, Default)]
 pub(crate) struct ListedBundles {
-    /// By their first place, the best first.
+    /// By their first place, the longest first.
     by_first: BTreeMap<u64, Vec<ListedBundle>>,
 }
 
@@ -46,8 +46,8 @@ impl ListedBundles {
             }
         }
         for bundles in by_first.values_mut() {
-            // What somebody puts beside a bundle is mostly younger than it.
-            bundles.sort_by_key(|bundle| (bundle.meta.modified, std::cmp::Reverse(bundle.last)));
+            // Short ones that somebody has put beside it are not tried.
+            bundles.sort_by_key(|bundle| std::cmp::Reverse(bundle.last));
         }
         Ok(Self { by_first })
     }

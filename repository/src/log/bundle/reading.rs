@@ -1,35 +1,39 @@
 //! Reading a log of which nothing, or little, is known: bundles first, then what stands behind them record by record.
 //!
 //! A bundle is never trusted. Each note in it is judged as if it had been read by itself, and:
-//! - an object has to lie at the place of each of its notes, as large as the note, and the last one has to be the very note;
+//! - an object has to lie at the place of each of its notes, as large as the note, and the last one and some by chance have to be the very notes;
 //! - what was taken from it counts only if a `bundle` record of the log stands behind it. Such a record is signed by a key that may delete,
 //!   and says that this key has read the log up to there record by record. Without it, whoever has a writer's key could bundle a history
 //!   that nobody has ever read: an object at the next place that follows nothing is passed over by whoever reads record by record,
 //!   and could be the end of a made-up chain in a bundle;
-//! - if a key in force has signed an object behind it that does not follow, or a writer's head names another record than the one that
-//!   was read, somebody has another history: then all of it is read record by record.
+//! - if anything in the region says that there is another history, all of it is read record by record: a note behind the first bundled place
+//!   that belongs to no chain and says that it is the record of its place, or a head that names another record than the one that was
+//!   read. Whoever has signed them: a history that somebody has made up names only the keys that he wants to be known. The
+//!   same if there may be more to see than was looked at, or if it cannot be read.
 //!
 //! Whatever does not fit is passed over, and costs time. So a log never says anything by its bundles that it would not say without.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::join3;
+use futures_util::future::{join_all, join3};
 use lifeboat_stores::{ByteRange, ObjectKey, Store, StoreError};
-use lifeboat_vocabulary::{ByteCount, Sha256Digest, error_chain};
+use lifeboat_vocabulary::{ByteCount, error_chain};
 
 use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
-use crate::log::bundle::codec::{BUNDLE_OBJECT_MAX, Bundle};
+use crate::log::bundle::codec::{BUNDLE_OBJECT_MAX, BUNDLED_LEAST, Bundle};
 use crate::log::bundle::listed::{ListedBundle, ListedBundles};
 use crate::log::error::LogError;
-use crate::log::outside::Outside;
 use crate::log::records::record::RecordBody;
 use crate::log::region_log::mark::Mark;
 use crate::log::region_log::{Fetched, LogTrust, RegionLog, fetch};
 use crate::log::room::LogLimits;
-use crate::log::witness::signed_ends;
+use crate::log::witness::{SignedEnd, Witnesses};
 
 /// Bundles that are fetched at the same time: of at most 8 MiB each.
 const BUNDLES_AT_ONCE: usize = 4;
@@ -40,22 +44,45 @@ const TRIED_IN_VAIN_MAX: usize = 32;
 /// Others get their turn after so many notes.
 const NOTES_IN_A_ROW: usize = 64;
 
+/// When bundles are used, and how closely they are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BundleRules {
+    /// Where fewer records are to be read, they are read one by one.
+    pub(crate) records_least: u64,
+    /// A bundle of fewer notes is none, unless they are so large that no more of them fit in.
+    pub(crate) notes_least: usize,
+    /// Notes of each bundle, chosen by chance, that are read by themselves.
+    pub(crate) samples: usize,
+}
+
+impl Default for BundleRules {
+    fn default() -> Self {
+        Self { records_least: 4000, notes_least: BUNDLED_LEAST, samples: 4 }
+    }
+}
+
 /// A log that is being read. It may be given up at any time, and gone on with: what was read stays.
 #[derive(Debug)]
 pub(crate) struct LogReading {
     log: RegionLog,
-    /// How the log stood before each bundle behind which no `bundle` record was read yet.
-    unproven: Vec<Unproven>,
+    /// How many records were known before.
+    begun_with: usize,
+    rules: BundleRules,
+    /// The bundles whose records were taken, in the order of their places. Each has at least a hundred notes, or mebibytes of
+    /// them: a log within its limits has some thousand.
+    taken: Vec<Taken>,
     /// Whether the last of them is not taken completely.
     is_taking: bool,
+    /// Whether no more are taken.
+    is_over: bool,
     /// Objects that are no bundles of this log.
     refused: BTreeSet<ObjectKey>,
-    bundles: Bundles,
 }
 
+/// A bundle whose records were taken.
 #[derive(Debug)]
-struct Unproven {
-    bundle: ListedBundle,
+struct Taken {
+    places: RangeInclusive<u64>,
     before: Mark,
 }
 
@@ -63,19 +90,8 @@ struct Unproven {
 struct InTheLog {
     /// The size of each object in **bytes**, in order; `None` where there is none.
     sizes: Vec<Option<u64>>,
-    /// The last one.
-    end: Fetched,
-}
-
-/// Whether records are taken from bundles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bundles {
-    /// They may be.
-    Allowed,
-    /// Some were.
-    Used,
-    /// Somebody has another history than they say.
-    Doubted,
+    /// The last one, and some by chance, with their places.
+    read: Vec<(u64, Fetched)>,
 }
 
 impl RegionLog {
@@ -94,8 +110,32 @@ impl RegionLog {
         Ok(reading.into_log())
     }
 
+    /// As [`Self::read`], and counts there what is looked at, for whoever waits.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_counted(store: &dyn Store, trust: LogTrust, looked_at: Arc<AtomicU64>) -> Result<Self, LogError> {
+        let unread = Self::unread(trust, LogLimits::default()).counting_on(looked_at);
+        let mut reading = LogReading::new(unread);
+        reading.go_on(store).await?;
+        Ok(reading.into_log())
+    }
+
+    /// As [`Self::read`], by bundles however few records there are: to find out whether a bundle can say anything that the log does not
+    /// say.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    #[doc(hidden)]
+    pub async fn read_by_any_bundles(store: &dyn Store, trust: LogTrust) -> Result<Self, LogError> {
+        let rules = BundleRules { records_least: 0, notes_least: 1, samples: 1 };
+        let mut reading = LogReading::new(Self::unread(trust, LogLimits::default())).with_rules(rules);
+        reading.go_on(store).await?;
+        Ok(reading.into_log())
+    }
+
     /// Place of the last record that says that its key has read everything before it.
-    pub(crate) fn last_bundle_record(&self) -> Option<u64> {
+    fn last_bundle_record(&self) -> Option<u64> {
         let is_one = |record: &RecordBody| matches!(record, RecordBody::Bundle(_));
         let last = self.entries().iter().rev().find(|entry| is_one(&entry.record.body))?;
         Some(last.record.link.seq)
@@ -105,7 +145,19 @@ impl RegionLog {
 impl LogReading {
     /// Goes on from what is known of a log.
     pub(crate) fn new(log: RegionLog) -> Self {
-        Self { log, unproven: Vec::new(), is_taking: false, refused: BTreeSet::new(), bundles: Bundles::Allowed }
+        Self {
+            begun_with: log.entries().len(),
+            log,
+            rules: BundleRules::default(),
+            taken: Vec::new(),
+            is_taking: false,
+            is_over: false,
+            refused: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn with_rules(self, rules: BundleRules) -> Self {
+        Self { rules, ..self }
     }
 
     /// The log, once [`Self::go_on`] has come to its end.
@@ -123,19 +175,36 @@ impl LogReading {
     /// # Errors
     /// [`LogError`], by meaning. What was read stays; nothing of it may be used.
     pub(crate) async fn go_on(&mut self, store: &dyn Store) -> Result<(), LogError> {
+        if std::mem::take(&mut self.is_taking)
+            && let Some(Taken { before, .. }) = self.taken.pop()
+        {
+            self.log.rewind(&before);
+        }
+        // It may be hours since somebody has given up: the region may have been set back since.
+        self.log.confirm_head(store).await?;
         loop {
             self.take_bundles(store).await?;
+            // Before the end is read: a log that goes on meanwhile is not behind its own heads.
+            let heads = if self.taken.is_empty() { None } else { Some(Witnesses::read(store, &self.log).await) };
             self.log.look_ahead(store).await?;
-            self.prove();
-            if self.give_up_unproven() {
-                continue;
+            let Some(heads) = heads else { break };
+            match self.unproven() {
+                // A crash has come before the record of a bundle, or somebody has made the bundle up. Nobody does that more than once.
+                Some(at) if !self.is_over => {
+                    tracing::debug!(
+                        "no record of the log says that its last bundle was read; what it has is read record by record"
+                    );
+                    self.take_back(at);
+                }
+                Some(_) => self.take_back(0),
+                None => match self.doubt(store, heads).await? {
+                    None => break,
+                    Some(why) => {
+                        tracing::warn!(why, "the log is read record by record, and not by its bundles");
+                        self.take_back(0);
+                    }
+                },
             }
-            if self.bundles != Bundles::Used || !self.is_doubtful(store).await? {
-                break;
-            }
-            let LogReading { log, refused, .. } = self;
-            let (log, refused) = (log.unread_again(), std::mem::take(refused));
-            *self = Self { refused, bundles: Bundles::Doubted, ..Self::new(log) };
         }
         if self.log.entries().is_empty()
             && let Some(error) = self.log.first_error(store).await?
@@ -147,14 +216,12 @@ impl LogReading {
 
     /// Takes bundles, as long as one begins at the next place or behind it.
     async fn take_bundles(&mut self, store: &dyn Store) -> Result<(), LogError> {
-        if std::mem::take(&mut self.is_taking)
-            && let Some(Unproven { before, .. }) = self.unproven.pop()
-        {
-            self.log.rewind(before);
+        if self.is_over || (self.taken.is_empty() && !self.is_long(store).await) {
+            return Ok(());
         }
         // Not what they are, but whether they can be had now: another try may have more luck.
         let mut away = BTreeSet::new();
-        while self.bundles != Bundles::Doubted && self.refused.len() + away.len() < TRIED_IN_VAIN_MAX {
+        while self.refused.len() + away.len() < TRIED_IN_VAIN_MAX {
             let listed = match ListedBundles::list(store, self.log.next_place()).await {
                 Ok(listed) => listed,
                 Err(error) => {
@@ -183,19 +250,24 @@ impl LogReading {
         chain: Vec<ListedBundle>,
         away: &mut BTreeSet<ObjectKey>,
     ) -> Result<(), LogError> {
+        let samples = self.rules.samples;
         let fetch = |bundle: ListedBundle| async move {
             let whole = ByteRange::WholeUpTo(ByteCount::from_bytes(BUNDLE_OBJECT_MAX as u64));
-            let (object, end, sizes) =
-                join3(store.get(&bundle.key, whole), fetch(store, bundle.last), sizes(store, &bundle)).await;
+            let chosen = by_chance(bundle.first..=bundle.last, samples);
+            let places = [bundle.last].into_iter().chain(chosen);
+            let read = join_all(places.map(|place| async move { (place, self::fetch(store, place).await) }));
+            let (object, sizes, read) = join3(store.get(&bundle.key, whole), sizes(store, &bundle), read).await;
             let fetched = object.and_then(|object| Ok((object, sizes?)));
-            (bundle, fetched, end)
+            (bundle, fetched, read)
         };
         let mut fetched = futures_util::stream::iter(chain).map(fetch).buffered(BUNDLES_AT_ONCE);
-        while let Some((bundle, fetched, end)) = fetched.next().await {
+        while let Some((bundle, fetched, read)) = fetched.next().await {
             let key = bundle.key.clone();
             match fetched {
                 Ok((object, sizes)) => {
-                    if let Err(why) = self.take(bundle, &object, &InTheLog { sizes, end: end? }).await {
+                    let read = read.into_iter().map(|(place, note)| Ok((place, note?)));
+                    let found = InTheLog { sizes, read: read.collect::<Result<_, LogError>>()? };
+                    if let Err(why) = self.take(&bundle, &object, &found).await {
                         tracing::warn!(%key, why, "it is no bundle of this log; its records are read one by one");
                         self.refused.insert(key);
                         return Ok(());
@@ -214,7 +286,7 @@ impl LogReading {
     }
 
     /// Takes the records of a bundle; `Err` says why it is none, and leaves the log as it was.
-    async fn take(&mut self, bundle: ListedBundle, object: &Bytes, found: &InTheLog) -> Result<(), String> {
+    async fn take(&mut self, bundle: &ListedBundle, object: &Bytes, found: &InTheLog) -> Result<(), String> {
         if sha256(object) != bundle.sha256 {
             return Err("it is not what its name says".to_owned());
         }
@@ -222,22 +294,30 @@ impl LogReading {
         if (content.first(), content.last()) != (bundle.first, bundle.last) {
             return Err("it has other places than its name says".to_owned());
         }
+        // Many small ones would take longer than the records themselves.
+        if !content.is_filled(self.rules.notes_least) {
+            return Err("it has too few records".to_owned());
+        }
+        let other = |place: u64| Err(format!("it has another record than the one that lies at place {place}"));
         let sizes = content.notes().map(|note| Some(note.len() as u64));
         if let Some(at) = sizes.enumerate().position(|(at, size)| found.sizes.get(at) != Some(&size)) {
-            let place = bundle.first.saturating_add(at as u64);
-            return Err(format!("it has another record than the one that lies at place {place}"));
+            return other(bundle.first.saturating_add(at as u64));
         }
-        match &found.end {
-            Fetched::Note(end) if content.notes().next_back() == Some(end.as_ref()) => {}
-            _ => return Err(format!("it does not end with what lies at place {}", bundle.last)),
+        for (place, read) in &found.read {
+            let at = usize::try_from(place.saturating_sub(bundle.first)).unwrap_or(usize::MAX);
+            match read {
+                Fetched::Note(note) if content.notes().nth(at) == Some(note.as_ref()) => {}
+                _ => return other(*place),
+            }
         }
-        self.unproven.push(Unproven { bundle, before: self.log.mark() });
+        let before = self.log.mark(self.taken.last().map(|taken| &taken.before));
+        self.taken.push(Taken { places: bundle.first..=bundle.last, before });
         self.is_taking = true;
         for (number, note) in content.notes().enumerate() {
             if let Err(error) = self.log.link_in(note) {
                 self.is_taking = false;
-                if let Some(Unproven { before, .. }) = self.unproven.pop() {
-                    self.log.rewind(before);
+                if let Some(Taken { before, .. }) = self.taken.pop() {
+                    self.log.rewind(&before);
                 }
                 return Err(error_chain(&error));
             }
@@ -246,63 +326,97 @@ impl LogReading {
             }
         }
         self.is_taking = false;
-        self.bundles = Bundles::Used;
-        self.prove();
         Ok(())
     }
 
-    /// What stands before a `bundle` record was read by the key that has signed it.
-    fn prove(&mut self) {
-        if let Some(seq) = self.log.last_bundle_record() {
-            self.unproven.retain(|unproven| unproven.bundle.last >= seq);
-        }
+    /// The first of the bundles that were taken and behind which no `bundle` record stands. Asked at the end alone: a record
+    /// that lies in a bundle counts only if that bundle does.
+    fn unproven(&self) -> Option<usize> {
+        let proven = self.log.last_bundle_record().unwrap_or(0);
+        self.taken.iter().position(|taken| *taken.places.end() >= proven)
     }
 
-    /// Takes back what nobody has confirmed: a crash has come before the record of a bundle, or somebody has made the bundle up. Returns
-    /// whether there was any.
-    fn give_up_unproven(&mut self) -> bool {
-        let unproven = std::mem::take(&mut self.unproven);
-        let found = !unproven.is_empty();
-        self.refused.extend(unproven.iter().map(|unproven| unproven.bundle.key.clone()));
-        if let Some(Unproven { before, bundle }) = unproven.into_iter().next() {
-            tracing::debug!(key = %bundle.key, "no record of the log says that it was bundled; its records are read one by one");
+    /// Takes back what was taken from this bundle on, and takes no others.
+    fn take_back(&mut self, at: usize) {
+        if let Some(Taken { before, .. }) = self.taken.get(at) {
             self.log.rewind(before);
         }
-        found
+        self.taken.truncate(at);
+        self.is_over = true;
     }
 
-    /// Whether somebody has signed another history than the one that was taken from bundles.
-    async fn is_doubtful(&self, store: &dyn Store) -> Result<bool, LogError> {
-        let signers = &self.log.trust().signers;
-        let in_force = signers.not_revoked();
-        let is_signed = |outside: &&Outside| outside.signed_by.as_deref().is_some_and(|key| in_force.contains(key));
-        if let Some(Outside { seq, why, .. }) = self.log.outside().iter().find(is_signed) {
-            tracing::warn!(
-                seq,
-                why,
-                "the log is read record by record, because a key in force has signed an object that is no record"
-            );
-            return Ok(true);
-        }
-        let ends = match signed_ends(store, self.log.trust()).await {
-            Ok(ends) => ends,
-            // Heads are evidence and no condition: a reader may not be allowed to see them.
+    /// Whether there are so many records to read that bundles are worth it: an object lies where the last of them would. What cannot be
+    /// listed is read one by one.
+    async fn is_long(&self, store: &dyn Store) -> bool {
+        let Some(least) = self.rules.records_least.checked_sub(1) else { return true };
+        let last = layout::log_note(self.log.next_place().saturating_add(least));
+        match store.list(layout::LOG_PREFIX, Some(&last)).await {
+            Ok(page) => {
+                let first = page.entries.first().and_then(|entry| layout::parse(&entry.key));
+                matches!(first, Some(StoredName::LogNote { .. }))
+            }
             Err(error) => {
-                tracing::debug!(error = %error_chain(&error), "what writers have signed about the end of the log is not known");
-                return Ok(false);
+                tracing::debug!(error = %error_chain(&error), "how long the log is cannot be listed");
+                false
+            }
+        }
+    }
+
+    /// Why there may be another history than the one that was taken from bundles, if anything says so.
+    async fn doubt(
+        &self,
+        store: &dyn Store,
+        heads: Result<Witnesses, LogError>,
+    ) -> Result<Option<&'static str>, LogError> {
+        let Some(first) = self.taken.first().map(|taken| *taken.places.start()) else { return Ok(None) };
+        let read = self.log.entries().len().saturating_sub(self.begun_with) as u64;
+        if read < self.rules.records_least {
+            return Ok(Some("it has few records, and objects behind them"));
+        }
+        // What lies behind the last of them was not looked at.
+        if self.log.is_closed() {
+            return Ok(Some("too many objects lie in it that are no records"));
+        }
+        if self.log.outside().iter().any(|outside| outside.seq > first && outside.is_claim) {
+            return Ok(Some("a note that is no record says that it is one"));
+        }
+        let heads = match heads {
+            Ok(heads) if heads.are_all => heads,
+            Ok(_) => return Ok(Some("there are too many heads of writers")),
+            Err(error) => {
+                // Also where it is not allowed: whoever could take the right to see them away would hide what they say.
+                tracing::debug!(error = %error_chain(&error), "the heads of the writers cannot be read");
+                return Ok(Some("the heads of its writers cannot be read"));
             }
         };
-        let differs =
-            |(seq, sha256): &(u64, Sha256Digest)| self.log.at(*seq).is_some_and(|entry| entry.sha256 != *sha256);
-        let other = ends.into_iter().find(differs);
-        if let Some((seq, _)) = other {
-            tracing::warn!(
-                seq,
-                "the log is read record by record, because a writer has signed another record than its bundles have"
-            );
+        for SignedEnd { seq, sha256: named } in heads.claims(self.log.trust()) {
+            let Some(record) = self.log.at(seq).map(|entry| entry.sha256) else {
+                return Ok(Some("a head names a record that it does not have"));
+            };
+            if named.is_some_and(|named| named != record.to_string()) {
+                return Ok(Some("a head names another record than its bundles have"));
+            }
+            if self.taken.iter().any(|taken| taken.places.contains(&seq)) {
+                match fetch(store, seq).await? {
+                    Fetched::Note(note) if sha256(&note) == record => {}
+                    _ => return Ok(Some("another record lies at the place that a head names")),
+                }
+            }
         }
-        Ok(other.is_some())
+        Ok(None)
     }
+}
+
+/// Some of these places. Which ones, nobody can know before; without chance they are none.
+fn by_chance(places: RangeInclusive<u64>, count: usize) -> Vec<u64> {
+    let span = places.end().saturating_sub(*places.start()).saturating_add(1);
+    let choose = |_| {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).ok()?;
+        let chosen = u64::from_le_bytes(bytes).checked_rem(span)?;
+        Some(places.start().saturating_add(chosen))
+    };
+    (0..count).map_while(choose).collect()
 }
 
 /// The sizes of the objects at the places of a bundle. One listing has a thousand of them, which is as many as a bundle usually has.

@@ -10,6 +10,15 @@ const NOTES_MAX: usize = 1000;
 const BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(NOTES_MAX <= BUNDLE_NOTES_MAX, "they have to fit into a bundle");
 
+/// How much was collected at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnkeptMark {
+    next: u64,
+    bundles: usize,
+    bundled: u64,
+    is_over: bool,
+}
+
 /// Notes without a hole between them, from one place on.
 #[derive(Clone, Debug)]
 pub(crate) struct Unkept {
@@ -46,6 +55,20 @@ impl Unkept {
         self.next = seq.saturating_add(1);
     }
 
+    /// How much there is now.
+    pub(crate) fn mark(&mut self) -> UnkeptMark {
+        self.seal();
+        UnkeptMark { next: self.next, bundles: self.bundles.len(), bundled: self.bundled, is_over: self.is_over }
+    }
+
+    /// Forgets what was added since; nothing may have been taken since.
+    pub(crate) fn rewind(&mut self, UnkeptMark { next, bundles, bundled, is_over }: UnkeptMark) {
+        (self.next, self.bundled, self.is_over) = (next, bundled, is_over);
+        self.bundles.truncate(bundles);
+        self.open.clear();
+        self.open_bytes = 0;
+    }
+
     /// How many notes there are.
     pub(crate) fn notes(&self) -> u64 {
         self.bundled.saturating_add(self.open.len() as u64)
@@ -58,8 +81,17 @@ impl Unkept {
         std::mem::take(&mut self.bundles)
     }
 
+    /// Puts what was taken before what was added since.
+    pub(crate) fn give_back(&mut self, bundles: &[Bytes]) {
+        let places = bundles.iter().filter_map(|bundle| Bundle::places_of(bundle));
+        let notes =
+            places.map(|(first, last)| last.saturating_sub(first).saturating_add(1)).fold(0, u64::saturating_add);
+        self.bundled = self.bundled.saturating_add(notes);
+        self.bundles.splice(..0, bundles.iter().cloned());
+    }
+
     /// Compresses what is open.
-    pub(crate) fn seal(&mut self) {
+    fn seal(&mut self) {
         let notes = std::mem::take(&mut self.open);
         self.open_bytes = 0;
         let count = notes.len() as u64;
@@ -99,7 +131,12 @@ mod tests {
         assert_eq!(places(&unkept.take()), [(5, 1004), (1005, 2004), (2005, 2504)]);
         assert_eq!(unkept.notes(), 0);
         unkept.add(2505, b"note");
-        assert_eq!(places(&unkept.take()), [(2505, 2505)]);
+        let taken = unkept.take();
+        assert_eq!(places(&taken), [(2505, 2505)]);
+        unkept.add(2506, b"note");
+        unkept.give_back(&taken);
+        assert_eq!(unkept.notes(), 2);
+        assert_eq!(places(&unkept.take()), [(2505, 2505), (2506, 2506)]);
     }
 
     #[test]
@@ -109,6 +146,25 @@ mod tests {
             unkept.add(seq, &large);
         }
         assert_eq!(places(&unkept.take()), [(0, 0), (1, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn what_was_collected_since_a_mark_is_forgotten() {
+        let mut unkept = Unkept::from(0);
+        let mut marks = Vec::new();
+        for seq in 0..2500 {
+            if seq % 300 == 0 {
+                marks.push((seq, unkept.mark()));
+            }
+            unkept.add(seq, b"note");
+        }
+        unkept.add(2501, b"behind a hole");
+        for (seq, mark) in marks.into_iter().rev() {
+            unkept.rewind(mark);
+            assert_eq!(unkept.notes(), seq);
+        }
+        unkept.add(0, b"note");
+        assert_eq!(places(&unkept.take()), [(0, 0)]);
     }
 
     #[test]

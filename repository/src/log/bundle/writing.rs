@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -11,24 +12,37 @@ use lifeboat_vocabulary::{ByteCount, Clock, error_chain};
 use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
 use crate::log::append::Draft;
-use crate::log::bundle::codec::{BUNDLE_CONTENT_MAX, Bundle, BundleError, bytes_in_bundle};
+use crate::log::bundle::codec::{
+    BUNDLE_CONTENT_MAX, BUNDLE_NOTES_MAX, BUNDLED_LEAST, Bundle, BundleError, bytes_in_bundle,
+};
 use crate::log::create_once::{Created, create_once};
 use crate::log::error::LogError;
+use crate::log::link::{LogEntry, LogHead};
 use crate::log::note::NoteSigner;
-use crate::log::records::bundle::BundleRecord;
+use crate::log::records::bundle::{BUNDLED_PLACES_MAX, BundleRecord};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Fetched, RegionLog, fetch};
 
 /// Records of one bundle: a log of 100,000 records is read with about 200 requests, and each bundle with one of half a megabyte.
 const RECORDS: u64 = 1000;
-/// Fewer are not worth a request of their own, where an object that is no record ends a row of them.
-const RECORDS_LEAST: u64 = 100;
+/// Fewer are not worth a request of their own, where an object that is no record ends a row of them; readers take none with fewer.
+const RECORDS_LEAST: u64 = BUNDLED_LEAST as u64;
 /// Notes that are fetched at the same time.
 const FETCHES: usize = 16;
+/// Notes that are compared before it is noted how far it has come.
+const COMPARED_AT_ONCE: usize = 256;
 /// Pages of the listing of bundles that are looked at: a thousand bundles each, for more records than a log may have.
 const PAGES_MAX: usize = 4;
 /// Bundles that are written in one call, so that other work gets its turn.
 const WRITTEN_MAX: usize = 128;
+
+const _: () = assert!(BUNDLE_NOTES_MAX as u64 == BUNDLED_PLACES_MAX, "what is written can be recorded");
+
+/// How far this process has read the notes of one log one by one, before it signs that it has. It may be given up at any time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadSingly {
+    last: Option<LogHead>,
+}
 
 /// Writes the bundles that the log of a region lacks.
 #[derive(Clone, Copy)]
@@ -47,7 +61,8 @@ pub struct BundlesWritten {
     pub new: u64,
     /// Bundles that were gone, or cut.
     pub again: u64,
-    /// Bundles that are gone or cut, and could not be written again: a region may let nobody replace anything. Readers pass over them.
+    /// Bundles that are gone or cut, and could not be written again: a region may let nobody replace anything, or their record was
+    /// made up. Readers pass over them.
     pub left: u64,
 }
 
@@ -90,26 +105,43 @@ impl<'a> BundleWriter<'a> {
     /// Writes what is due, and again what is gone. `log` has to be as the region has it now. A key that may not write such records
     /// writes nothing.
     ///
+    /// A `bundle` record says that its key has read the log up to there record by record; the log may have been read from bundles of
+    /// others. So the notes are compared before, behind the last such record of this key and behind what `read` says.
+    ///
     /// CRASH SAFETY: the object first, then the record. A crash between the two leaves an object that readers pass over, because no
     /// record stands behind it; the next call makes the same bytes, finds them there, and writes the record. The other way round
     /// readers would look for an object that nobody has written.
     ///
     /// # Errors
     /// [`BundleWriteError`], by meaning; what was written before stays.
-    pub async fn write_due(&self, store: &dyn Store, log: &mut RegionLog) -> Result<BundlesWritten, BundleWriteError> {
+    pub async fn write_due(
+        &self,
+        store: &dyn Store,
+        log: &mut RegionLog,
+        read: &mut ReadSingly,
+    ) -> Result<BundlesWritten, BundleWriteError> {
         let mut written = BundlesWritten::default();
         if !self.may_write(log) {
             return Ok(written);
         }
         let listed = list(store).await?;
-        for places in lost(log, &listed) {
+        let lost = lost(log, &listed);
+        if lost.is_empty() && self.due(log).is_none() {
+            return Ok(written);
+        }
+        self.read_singly(store, log, read).await?;
+        for places in lost {
+            let first = *places.start();
             match self.write(store, log, places).await {
                 Ok(()) => written.again += 1,
-                Err(BundleWriteError::Store { key, source }) => {
-                    tracing::debug!(%key, error = %error_chain(&source), "a bundle of the log is not written again");
+                Err(error @ BundleWriteError::Log(LogError::Forked { .. } | LogError::RolledBack { .. })) => {
+                    return Err(error);
+                }
+                // What somebody has said of bundles that never were keeps nobody from writing others.
+                Err(error) => {
+                    tracing::debug!(first, error = %error_chain(&error), "a bundle of the log is not written again");
                     written.left += 1;
                 }
-                Err(error) => return Err(error),
             }
         }
         for _ in 0..WRITTEN_MAX {
@@ -146,6 +178,28 @@ impl<'a> BundleWriter<'a> {
         Ok(written)
     }
 
+    /// Reads the notes of a log one by one, as far as this key has not said that it did, and this process has not.
+    async fn read_singly(
+        &self,
+        store: &dyn Store,
+        log: &RegionLog,
+        read: &mut ReadSingly,
+    ) -> Result<(), BundleWriteError> {
+        let key = self.signer.verify_key();
+        let is_own = |entry: &&Arc<LogEntry>| entry.signer == key && matches!(entry.record.body, RecordBody::Bundle(_));
+        let own = log.entries().iter().rev().find(is_own).map(|entry| entry.record.link.seq);
+        let is_same = |last: &LogHead| log.at(last.seq).is_some_and(|entry| entry.sha256 == last.sha256);
+        let known = read.last.filter(is_same).map(|last| last.seq);
+        let mut from = own.max(known).map_or(0, |seq| seq.saturating_add(1));
+        while let Some(next) = log.compare_notes(store, from, COMPARED_AT_ONCE).await? {
+            from = next;
+            let last = next.checked_sub(1).and_then(|last| log.at(last));
+            read.last = last.map(|entry| LogHead { seq: entry.record.link.seq, sha256: entry.sha256 });
+        }
+        read.last = log.head();
+        Ok(())
+    }
+
     fn may_write(&self, log: &RegionLog) -> bool {
         let probe = BundleRecord { first: 0, last: 0, sha256: sha256(b""), bytes: ByteCount::ZERO };
         log.may_write(self.signer, &self.draft(log, probe))
@@ -160,18 +214,23 @@ impl<'a> BundleWriter<'a> {
 
     /// The next records that lie in no bundle and are enough for one.
     fn due(&self, log: &RegionLog) -> Option<RangeInclusive<u64>> {
-        let from = recorded(log).map(|record| record.last.saturating_add(1)).max().unwrap_or(0);
-        let at = log.entries().partition_point(|entry| entry.record.link.seq < from);
-        let places = log.entries().get(at..).unwrap_or_default().iter().map(|entry| entry.record.link.seq);
-        let mut row: Option<RangeInclusive<u64>> = None;
-        for place in places {
-            row = Some(match row.filter(|row| row.end().checked_add(1) == Some(place)) {
-                Some(row) => *row.start()..=place,
-                None => place..=place,
-            });
-            let length = row.as_ref().map_or(0, |row| (row.end() - row.start()).saturating_add(1));
-            let ends = || place.checked_add(1).is_some_and(|next| next < log.places() && log.at(next).is_none());
-            if length >= self.records || (length >= self.least && ends()) {
+        let mut bundled: Vec<(u64, u64)> = recorded(log).map(|record| (record.first, record.last)).collect();
+        bundled.sort_unstable();
+        let mut bundled = bundled.into_iter().peekable();
+        let (mut reach, mut row): (Option<u64>, Option<RangeInclusive<u64>>) = (None, None);
+        let length = |row: &RangeInclusive<u64>| row.end().saturating_sub(*row.start()).saturating_add(1);
+        for place in log.entries().iter().map(|entry| entry.record.link.seq) {
+            while let Some((_, last)) = bundled.next_if(|(first, _)| *first <= place) {
+                reach = reach.max(Some(last));
+            }
+            let is_free = reach.is_none_or(|reach| reach < place);
+            let goes_on = row.clone().filter(|row| is_free && row.end().checked_add(1) == Some(place));
+            // It has ended: nothing will ever come behind it.
+            if goes_on.is_none() && row.as_ref().is_some_and(|row| length(row) >= self.least) {
+                return row;
+            }
+            row = is_free.then(|| goes_on.map_or(place..=place, |row| *row.start()..=place));
+            if row.as_ref().is_some_and(|row| length(row) >= self.records) {
                 return row;
             }
         }
@@ -202,12 +261,20 @@ fn key_of(record: &BundleRecord) -> ObjectKey {
     StoredName::LogBundle { first: record.first, last: record.last, sha256: record.sha256 }.key()
 }
 
-/// The bundles of a log, by its records.
+/// The bundles of a log, by its records. Whoever may write such records can make up some with holes: there are no such bundles.
 fn recorded(log: &RegionLog) -> impl Iterator<Item = &BundleRecord> {
     log.entries().iter().filter_map(|entry| match &entry.record.body {
-        RecordBody::Bundle(record) => Some(record),
+        RecordBody::Bundle(record) if has_all(log, record) => Some(record),
         _ => None,
     })
+}
+
+/// Whether a record stands at each place of a bundle.
+fn has_all(log: &RegionLog, BundleRecord { first, last, .. }: &BundleRecord) -> bool {
+    let at = log.entries().partition_point(|entry| entry.record.link.seq < *first);
+    let end = usize::try_from(last.saturating_sub(*first)).ok().and_then(|span| at.checked_add(span));
+    let place = |at: usize| log.entries().get(at).map(|entry| entry.record.link.seq);
+    place(at) == Some(*first) && end.and_then(place) == Some(*last)
 }
 
 /// The places whose bundles a log names and a listing does not have, or not in their size.
@@ -219,8 +286,6 @@ fn lost(log: &RegionLog, listed: &BTreeMap<ObjectKey, ObjectMeta>) -> Vec<RangeI
     let mut lost: Vec<_> = recorded(log).filter(is_lost).map(|record| (record.first, record.last)).collect();
     lost.sort_unstable();
     lost.dedup();
-    // Made up by whoever may write such records: there are no such records.
-    lost.retain(|(first, last)| log.at(*first).is_some() && log.at(*last).is_some());
     lost.truncate(WRITTEN_MAX);
     lost.into_iter().map(|(first, last)| first..=last).collect()
 }

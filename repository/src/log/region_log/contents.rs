@@ -10,6 +10,7 @@ use crate::format::key_name::KeyName;
 use crate::log::link::{LogEntry, LogHead};
 use crate::log::outside::{Outside, Refused};
 use crate::log::records::record::RecordBody;
+use crate::log::room::Room;
 
 impl RegionLog {
     /// The record at a place. Places are not the numbers of entries: objects that are no records may lie between them.
@@ -28,6 +29,11 @@ impl RegionLog {
     /// The place that the next record gets.
     pub(crate) fn next_place(&self) -> u64 {
         self.next
+    }
+
+    /// Whether nothing more is read of it, because too many objects lie in it that are no records.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.room == Room::Full
     }
 
     /// Objects at places of the log that are no records, by place.

@@ -24,6 +24,11 @@ impl RegionLog {
         self.unkept.as_mut().map(Unkept::take).unwrap_or_default()
     }
 
+    /// Takes back what was taken last, because it could not be kept.
+    pub(crate) fn give_back_unkept(&mut self, bundles: Vec<Bytes>) {
+        self.unkept.iter_mut().for_each(|unkept| unkept.give_back(&bundles));
+    }
+
     /// Puts a record at the end that this installation has read and verified before, and has kept since: everything is judged anew but
     /// its signatures, which bind as much as its digest in the next record does.
     pub(crate) fn link_kept(&mut self, note: &[u8]) -> Result<(), LogError> {
