@@ -107,6 +107,17 @@ impl Drop for Hold {
     }
 }
 
+/// `work` for another task, as a part of what this task works on.
+pub(crate) fn carried<T>(work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+    let current = CURRENT.try_with(Arc::clone).ok();
+    async move {
+        match current {
+            Some(current) => current.carry(work).await,
+            None => work.await,
+        }
+    }
+}
+
 impl Transfer {
     /// A request or an operation that begins now, as a part of what this task works on.
     pub(crate) fn begin() -> Arc<Self> {

@@ -17,6 +17,7 @@ use crate::error::StoreError;
 use crate::key::ObjectKey;
 use crate::lane;
 use crate::store::{ByteRange, Capabilities, ListPage, ObjectMeta, PutMode, PutOutcome, SealedBody, Store};
+use crate::transfer;
 
 /// Runs each request in a task that ends with it, or when nobody waits for it any more.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl InOwnTask {
         C: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let mut task = JoinSet::new();
-        task.spawn(lane::carried(call(Arc::clone(&self.inner))));
+        task.spawn(lane::carried(transfer::carried(call(Arc::clone(&self.inner)))));
         match task.join_next().await {
             Some(Ok(result)) => result,
             Some(Err(error)) => match error.try_into_panic() {
@@ -104,12 +105,35 @@ mod tests {
 
     use futures_util::StreamExt;
     use lifeboat_vocabulary::ByteCount;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::memory::MemoryStore;
     use crate::settings::RegionSettings;
+    use crate::sha256::digest;
     use crate::stack::{StackOptions, standard_stack};
+    use crate::transfer::Transfer;
     use crate::wrappers::faults::{Fault, Rule, WithFaults};
+
+    fn settings() -> RegionSettings {
+        RegionSettings::at("eu-1".parse().unwrap(), "file:///srv/region".parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_a_request_hears_how_long_our_own_limits_hold_it_back() {
+        let limited = RegionSettings { max_bandwidth: Some(ByteCount::from_bytes(64 << 10)), ..settings() };
+        let store = standard_stack(Arc::new(MemoryStore::new()), StackOptions::of(&limited)).store;
+        let watched = Transfer::begin();
+        let begun = Instant::now();
+        for number in 0..3 {
+            let bytes = Bytes::from(vec![number; 256 << 10]);
+            let body = SealedBody { sha256: digest(&bytes), bytes };
+            let key: ObjectKey = format!("data/{number}").parse().unwrap();
+            watched.carry(store.put(&key, body, PutMode::CreateOnly)).await.unwrap();
+        }
+        assert!(begun.elapsed() >= Duration::from_secs(8), "{:?}", begun.elapsed());
+        assert!(watched.active(Instant::now()) < Duration::from_secs(1), "{watched:?}");
+    }
 
     const ALL: ByteRange = ByteRange::WholeUpTo(ByteCount::from_mib(1));
 
@@ -117,8 +141,7 @@ mod tests {
     async fn requests_that_were_begun_together_do_not_wait_for_one_that_the_first_of_them_leads_to() {
         let faults = WithFaults::new(Arc::new(MemoryStore::new()));
         faults.add(Rule::always(Fault::Slow(Duration::from_millis(10))));
-        let settings = RegionSettings::at("eu-1".parse().unwrap(), "file:///srv/region".parse().unwrap());
-        let options = StackOptions::of(&RegionSettings { max_concurrency: 2, ..settings });
+        let options = StackOptions::of(&RegionSettings { max_concurrency: 2, ..settings() });
         let store = standard_stack(Arc::new(faults), options).store;
         let keys: Vec<ObjectKey> = (0..8).map(|number| format!("log/{number}").parse().unwrap()).collect();
         let mut reads = futures_util::stream::iter(&keys).map(|key| store.get(key, ALL)).buffered(8);
