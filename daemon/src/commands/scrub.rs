@@ -147,7 +147,8 @@ pub async fn run(
     print(&found, &wal, depth, output);
     // While a region does not answer, it may have what the others lack.
     let is_lost = !wal.lost.is_empty() && wal.silent.is_empty();
-    let is_doubtful = !wal.missing.is_empty() || !wal.lost.is_empty() || wal.reach == Reach::Unknown;
+    let is_absent = !wal.missing.is_empty() || !wal.lost.is_empty() || !wal.pending.is_empty();
+    let is_doubtful = is_absent || wal.reach == Reach::Unknown;
     Ok(if is_lost || found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
     } else if found.iter().all(|found| found.look == Look::Nothing) {
@@ -294,6 +295,20 @@ fn print_wal(wal: &WalCheck) {
         let (lost, silent) = (ranges_in_words(&wal.lost), wal.silent.len());
         let who = if silent == 0 { "no region has it" } else { "no region that answers has it" };
         outln!("{} WAL from {lost}: {who}, and no restore crosses it", toned("lost:", Tone::Bad));
+    }
+    if !wal.pending.is_empty() {
+        let pending = ranges_in_words(&wal.pending);
+        outln!(
+            "{} no region has WAL from {pending}: the writer of one may still bring it there",
+            toned("attention:", Tone::Warning)
+        );
+    }
+    if !wal.told_by_revoked.is_empty() {
+        let told = ranges_in_words(&wal.told_by_revoked);
+        outln!(
+            "{} no region has WAL from {told}, which only a revoked key has put on record as a gap; a backup from behind it exists",
+            toned("attention:", Tone::Warning)
+        );
     }
     for (name, missing) in &wal.missing {
         if wal.lost_in(name) != *missing {

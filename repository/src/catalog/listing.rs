@@ -273,6 +273,18 @@ impl Catalog {
         self.intact().next()
     }
 
+    /// The newest intact backup that can be restored from a region as it is: one has all objects of it, as far as is known, and does not
+    /// give it up. Dates are taken as in [`Self::newest_intact`].
+    #[must_use]
+    pub fn newest_whole(&self, now: UtcTime) -> Option<&CatalogRow> {
+        let mut whole = self.intact().filter(|row| row.is_whole_somewhere());
+        let first = whole.next()?;
+        if first.record.stop_time <= now {
+            return Some(first);
+        }
+        Some(whole.find(|row| row.record.stop_time <= now).unwrap_or(first))
+    }
+
     fn intact(&self) -> impl Iterator<Item = &CatalogRow> {
         self.rows.iter().filter(|row| row.record.integrity() == Integrity::Intact && !row.is_disputed())
     }
@@ -293,6 +305,11 @@ impl CatalogRow {
     /// The regions that have the backup as [`Self::record`] describes it.
     pub fn holders(&self) -> impl Iterator<Item = &RegionName> {
         self.regions.iter().filter(|(_, presence)| matches!(presence, Presence::Committed { .. })).map(|(name, _)| name)
+    }
+
+    /// Whether a region has it, neither damaged nor about to leave.
+    fn is_whole_somewhere(&self) -> bool {
+        self.holders().any(|region| !self.damaged.contains(region) && !self.leaving.contains_key(region))
     }
 
     /// The holds on it that are in force at `now`.

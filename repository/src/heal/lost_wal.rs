@@ -9,6 +9,7 @@
 //! on record as damaged counts as missing here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use lifeboat_stores::ObjectKey;
 use lifeboat_vocabulary::{ByteCount, Clock, Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
@@ -23,6 +24,7 @@ use crate::log::damage::damaged_wal;
 use crate::log::records::backup::Integrity;
 use crate::log::records::wal::{GapReason, GapScope};
 use crate::log::region_log::{LogTrust, RegionLog};
+use crate::log::region_state::BackupState;
 use crate::log::region_store::{RegionReadError, RegionStore};
 use crate::log::signers::KeyStanding;
 use crate::wal::head::Head;
@@ -35,6 +37,10 @@ pub use self::expected::ServerTimelines;
 
 /// Ranges that are named of one region, or of all, at the most: whoever can delete objects must not fill this machine's memory.
 const RANGES_MAX: usize = 1000;
+/// Stretches of WAL that are remembered of one region at the most: whoever can write names must not fill this machine's memory.
+const STRETCHES_MAX: usize = 100_000;
+/// Whoever has given no sign of life in a region for as long brings nothing there any more.
+const BRINGS_FOR: Duration = Duration::from_secs(86_400);
 
 /// What the WAL of the regions is compared with.
 #[derive(Clone, Copy)]
@@ -56,8 +62,13 @@ pub struct WalNeeds<'a> {
 pub struct WalCheck {
     /// What each region lacks of what it must have, whoever else has it; regions that lack nothing are not named.
     pub missing: BTreeMap<RegionName, Vec<WalRange>>,
-    /// What none of the regions has that answered.
+    /// What none of the regions has that answered: of more than a thousand ranges the last ones, because those lie behind the newest backup.
     pub lost: Vec<WalRange>,
+    /// What none of them has either, and what the writer of a region may still bring there: it has not come so far, and has given a sign of
+    /// life within a day.
+    pub pending: Vec<WalRange>,
+    /// What is absent everywhere and stands on record as a gap only by keys that were revoked; a backup was begun behind it.
+    pub told_by_revoked: Vec<WalRange>,
     /// Regions that could not be looked at, and why: they may have it.
     pub silent: Vec<(RegionName, String)>,
     /// Whether it is known how far WAL must reach.
@@ -75,19 +86,17 @@ pub enum Reach {
 }
 
 impl WalCheck {
-    /// Of what a region lacks, that which no other one has.
+    /// Of what a region lacks, that which no other one has, be it that one may still get it.
     #[must_use]
     pub fn lost_in(&self, region: &RegionName) -> Vec<WalRange> {
-        let missing = self.missing.get(region).into_iter().flatten();
-        let cut = |missing: &WalRange| {
-            let lost = self.lost.iter().filter(|lost| lost.overlaps(missing)).map(|lost| WalRange {
-                start: lost.start.max(missing.start),
-                end: lost.end.min(missing.end),
-                ..*lost
-            });
-            lost.collect::<Vec<_>>()
-        };
-        missing.flat_map(cut).collect()
+        let mut found = WalSet::default();
+        for missing in self.missing.get(region).into_iter().flatten() {
+            for lost in self.lost.iter().chain(&self.pending).filter(|lost| lost.overlaps(missing)) {
+                let (start, end) = (lost.start.max(missing.start), lost.end.min(missing.end));
+                found.add(WalRange { start, end, ..*lost });
+            }
+        }
+        found.ranges().collect()
     }
 }
 
@@ -105,13 +114,18 @@ impl HealScope {
     /// it needs up to there.
     pub(crate) fn wal_begins(&self, logs: &[&RegionLog], now: UtcTime) -> Option<WalPosition> {
         let states: Vec<_> = logs.iter().map(|log| log.state(now)).collect();
-        let records = states.iter().flat_map(|state| state.backups.values()).map(|there| &there.record);
         let in_order = |at: WalPosition| (at.timeline, at.lsn);
-        let leads_on = records.filter(|record| {
+        let leads_on = |there: &&BackupState| {
+            let record = &there.record;
             let is_behind = self.wal_from.is_none_or(|from| in_order(record.start()) >= in_order(from));
             self.backups.contains(&record.backup) && record.integrity() == Integrity::Intact && is_behind
-        });
-        let oldest = leads_on.map(|record| record.stop()).min_by_key(|stop| in_order(*stop))?;
+        };
+        let kept = || states.iter().flat_map(|state| state.backups.values()).filter(leads_on);
+        let oldest = |there: &mut dyn Iterator<Item = &BackupState>| {
+            there.map(|there| there.record.stop()).min_by_key(|stop| in_order(*stop))
+        };
+        // One that is damaged in every region leads nowhere. If all are, damage must not hide what is lost as well.
+        let oldest = oldest(&mut kept().filter(|there| there.damaged.is_none())).or_else(|| oldest(&mut kept()))?;
         // WAL may have begun later than the oldest backup: with the first key that is on record.
         let epochs = logs.iter().flat_map(|log| log.wal_epochs());
         let began = epochs.map(|epoch| WalPosition { timeline: epoch.timeline, lsn: epoch.start });
@@ -125,7 +139,20 @@ struct Looked {
     region: RegionStore,
     log: RegionLog,
     claims: Vec<WalPosition>,
+    /// When one of those was made last.
+    heard: Option<UtcTime>,
     present: WalSet,
+}
+
+/// Why it is not known what a region has.
+#[derive(Debug, thiserror::Error)]
+enum NotSeen {
+    #[error(transparent)]
+    Read(#[from] RegionReadError),
+    #[error(
+        "its WAL lies in more than {STRETCHES_MAX} separate stretches, which no writer leaves behind: look for objects that are not ours below wal/ and slices/"
+    )]
+    Scattered,
 }
 
 /// Compares the WAL of all regions with what must be there.
@@ -142,9 +169,10 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
             Ok(heads) => {
                 let heads: Vec<Head> = heads.into_iter().filter_map(|found| found.head.ok()).collect();
                 has_head |= !heads.is_empty();
-                let claims = heads.into_iter().filter_map(|head| head.durable).collect();
+                let claimed = heads.into_iter().filter_map(|head| Some((head.durable?, head.time)));
+                let (claims, times): (Vec<WalPosition>, Vec<UtcTime>) = claimed.unzip();
                 let (region, log, present) = (store.clone(), log.clone(), WalSet::default());
-                looked.push(Looked { region, log, claims, present });
+                looked.push(Looked { region, log, claims, heard: times.into_iter().max(), present });
             }
             Err(error) => check.silent.push((store.name.clone(), error_chain(&error))),
         }
@@ -161,15 +189,7 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
     let timelines = timelines(&looked, from, needs.server);
     let mut answered = Vec::new();
     for mut looked in looked {
-        let listed = list(&looked, from, &timelines, needs.progress).await;
-        let refreshed = match listed {
-            Ok(present) => {
-                looked.present = present;
-                looked.log.refresh(&*looked.region.store).await.map(drop).map_err(RegionReadError::from)
-            }
-            Err(error) => Err(error),
-        };
-        match refreshed {
+        match look(&mut looked, from, &timelines, needs.progress).await {
             Ok(()) => answered.push(looked),
             Err(error) => check.silent.push((looked.region.name.clone(), error_chain(&error))),
         }
@@ -181,24 +201,43 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
     check
 }
 
-/// The timelines that any region must have WAL of: no more of them are listed, whoever makes up names.
-fn timelines(looked: &[Looked], from: WalPosition, server: Option<&ServerTimelines>) -> BTreeSet<TimelineId> {
-    let claimed = looked.iter().flat_map(|looked| &looked.claims).map(|claim| claim.timeline);
-    let of_server = server.into_iter().flat_map(|server| server.left_at.keys().copied());
-    claimed.chain(of_server).filter(|timeline| *timeline >= from.timeline).collect()
+/// The timelines that any region must have WAL of, and up to where: no more of it is listed, whoever makes up names.
+fn timelines(looked: &[Looked], from: WalPosition, server: Option<&ServerTimelines>) -> BTreeMap<TimelineId, Lsn> {
+    let claimed = looked.iter().flat_map(|looked| &looked.claims).map(|claim| (claim.timeline, claim.lsn));
+    let of_server =
+        server.into_iter().flat_map(|server| server.left_at.iter().map(|(timeline, left)| (*timeline, *left)));
+    let mut ends = BTreeMap::new();
+    for (timeline, end) in claimed.chain(of_server).filter(|(timeline, _)| *timeline >= from.timeline) {
+        let highest = ends.entry(timeline).or_insert(end);
+        *highest = end.max(*highest);
+    }
+    ends
+}
+
+/// The log first: what was healed since it was read is no damage any more.
+async fn look(
+    looked: &mut Looked,
+    from: WalPosition,
+    timelines: &BTreeMap<TimelineId, Lsn>,
+    progress: &HealProgress,
+) -> Result<(), NotSeen> {
+    looked.log.refresh(&*looked.region.store).await.map_err(RegionReadError::from)?;
+    looked.present = list(looked, from, timelines, progress).await?;
+    looked.log.refresh(&*looked.region.store).await.map_err(RegionReadError::from)?;
+    Ok(())
 }
 
 async fn list(
     looked: &Looked,
     from: WalPosition,
-    timelines: &BTreeSet<TimelineId>,
+    timelines: &BTreeMap<TimelineId, Lsn>,
     progress: &HealProgress,
-) -> Result<WalSet, RegionReadError> {
+) -> Result<WalSet, NotSeen> {
     let store = &*looked.region.store;
     let damaged: BTreeSet<ObjectKey> = damaged_wal(&looked.log).into_values().flatten().collect();
     let mut present = WalSet::default();
     for form in [WalForm::Slice, WalForm::Piece] {
-        for timeline in timelines {
+        for (timeline, end) in timelines {
             let folder = form.folder(*timeline);
             let start = if *timeline == from.timeline { PieceSize::LARGEST.start_of(from.lsn) } else { 0 };
             let mut after = Some(form.before(*timeline, start));
@@ -210,11 +249,13 @@ async fn list(
                 for entry in page.entries {
                     let object = WalObject::of_key(&entry.key).filter(|object| object.form == form);
                     // Of no bytes there is no WAL.
-                    if let Some(object) =
-                        object.filter(|_| entry.meta.size > ByteCount::ZERO && !damaged.contains(&entry.key))
-                    {
-                        present.add(object.range);
+                    let object = object.filter(|_| entry.meta.size > ByteCount::ZERO && !damaged.contains(&entry.key));
+                    if let Some(WalObject { range, .. }) = object.filter(|object| object.range.start < *end) {
+                        present.add(WalRange { end: range.end.min(*end), ..range });
                     }
+                }
+                if present.stretches() > STRETCHES_MAX {
+                    return Err(NotSeen::Scattered);
                 }
             }
         }
@@ -236,7 +277,7 @@ fn compare(check: &mut WalCheck, looked: &[Looked], from: WalPosition, needs: &W
         *highest = (*highest).max(floor);
     }
     let records = WalRecords::of(looked.iter().map(|looked| (&looked.region.name, &looked.log)));
-    let mut lost = WalSet::default();
+    let (mut lost, mut lacks) = (WalSet::default(), Vec::new());
     for looked in looked {
         let mut expected = known.expected(&looked.claims, &floors);
         records.gaps_of_all().for_each(|gap| known.without_gap(&mut expected, gap));
@@ -246,19 +287,72 @@ fn compare(check: &mut WalCheck, looked: &[Looked], from: WalPosition, needs: &W
         let missed = told.filter(|gap| gap.scope == GapScope::Region || gap.reason == GapReason::RegionMissed);
         missed.for_each(|gap| known.without_gap(&mut expected, gap));
         expected.remove_all(&looked.present);
-        let missing: Vec<WalRange> = expected.ranges().take(RANGES_MAX).collect();
-        if !missing.is_empty() {
-            check.missing.insert(looked.region.name.clone(), missing);
-        }
+        lacks.push((&looked.region.name, expected));
     }
     lost.remove_all(&present);
-    // What a region has not come to yet it may still get: from the spool of its writer.
+    let mut told = WalSet::default();
+    told_by_revoked(&lost, &records, &known, looked, needs).into_iter().for_each(|range| told.add(range));
+    lost.remove_all(&told);
+    for (name, mut lacks) in lacks {
+        lacks.remove_all(&told);
+        let missing = last_ranges(&lacks);
+        if !missing.is_empty() {
+            check.missing.insert(name.clone(), missing);
+        }
+    }
+    // What a region has not come to yet it may still get: from the spool of its writer, as long as that gives signs of life.
+    let mut pending = lost.clone();
     for looked in looked {
         let Some(claim) = looked.claims.iter().max_by_key(|claim| (claim.timeline, claim.lsn)) else { continue };
+        if looked.heard.is_none_or(|heard| needs.clock.now().since(heard) > BRINGS_FOR) {
+            continue;
+        }
         lost.remove(claim.timeline, claim.lsn.as_bytes(), u64::MAX);
         lost.remove_behind(claim.timeline);
     }
-    check.lost = lost.ranges().take(RANGES_MAX).collect();
+    pending.remove_all(&lost);
+    (check.lost, check.pending, check.told_by_revoked) =
+        (last_ranges(&lost), last_ranges(&pending), last_ranges(&told));
+}
+
+/// Of what no region has, that which only gaps by revoked keys cover, and behind which a backup was begun by a key in force. Behind the
+/// newest backup such a gap counts for nothing: whoever has the key could hide there that the present cannot be recovered.
+fn told_by_revoked(
+    lost: &WalSet,
+    records: &WalRecords,
+    known: &Known<'_>,
+    looked: &[Looked],
+    needs: &WalNeeds<'_>,
+) -> Vec<WalRange> {
+    let mut others = lost.clone();
+    let revoked = records.gaps.iter().filter(|told| told.standing == KeyStanding::Revoked).map(|told| &told.gap);
+    let of_all = revoked.filter(|gap| gap.scope == GapScope::Everywhere || gap.reason != GapReason::RegionMissed);
+    of_all.for_each(|gap| known.without_gap(&mut others, gap));
+    let mut told = lost.clone();
+    told.remove_all(&others);
+    let newest = looked.iter().filter_map(|looked| newest_start(&looked.log, needs.clock.now()));
+    let Some(newest) = newest.max_by_key(|start| (start.timeline, start.lsn)) else { return Vec::new() };
+    let is_before = |range: &WalRange| (range.timeline, range.end) <= (newest.timeline, newest.lsn);
+    told.ranges().filter(is_before).collect()
+}
+
+/// Where the newest backup begins that is intact in a region and was signed by a key in force.
+fn newest_start(log: &RegionLog, now: UtcTime) -> Option<WalPosition> {
+    let state = log.state(now);
+    let is_whole = |there: &&BackupState| there.damaged.is_none() && there.record.integrity() == Integrity::Intact;
+    let places: BTreeMap<u64, WalPosition> =
+        state.backups.values().filter(is_whole).map(|there| (there.seq, there.record.start())).collect();
+    let signers = &log.trust().signers;
+    let in_force = log.entries().iter().filter(|entry| signers.standing(&entry.signer) == KeyStanding::InForce);
+    let starts = in_force.filter_map(|entry| places.get(&entry.record.link.seq).copied());
+    starts.max_by_key(|start| (start.timeline, start.lsn))
+}
+
+/// The last of the ranges, in order: those that lie behind the newest backup must not be cut off by older ones.
+fn last_ranges(set: &WalSet) -> Vec<WalRange> {
+    let mut ranges: Vec<WalRange> = set.ranges().rev().take(RANGES_MAX).collect();
+    ranges.reverse();
+    ranges
 }
 
 #[cfg(test)]

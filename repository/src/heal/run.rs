@@ -58,6 +58,7 @@ pub async fn preview(
             let lack = compare(target, sources, &bounds(target, scope, until, tools), &BTreeSet::new()).await?;
             preview.wal_objects = lack.count();
             preview.wal_bytes = lack.bytes();
+            lack.unread.iter().for_each(|(key, why)| preview.unread.add(key.clone(), why));
         }
         Err(why) => preview.wal_unseen = Some(why),
     }
@@ -302,6 +303,12 @@ impl<'a> Run<'a> {
         let bounds = bounds(self.target, self.scope, until, self.tools);
         let lack = compare(self.target, self.sources, &bounds, refused).await?;
         self.tools.progress.expect(lack.count(), lack.bytes());
+        for (key, why) in lack.unread.iter() {
+            // Another round asks again.
+            if !self.report.left.iter().any(|left| left.what == key.as_str()) {
+                self.report.leave(key.to_string(), why);
+            }
+        }
         let mut items = Vec::new();
         for task in std::mem::take(&mut self.plan.backups) {
             items.push((self.plan.rank(&task.record, self.scope), Item::Backup(Box::new(task))));

@@ -107,8 +107,13 @@ impl WalSet {
         found.map(|(start, _)| start.max(at))
     }
 
+    /// How many stretches it is made of.
+    pub(crate) fn stretches(&self) -> usize {
+        self.0.values().map(|stretches| stretches.0.len()).sum()
+    }
+
     /// All of it, in order.
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = WalRange> {
+    pub(crate) fn ranges(&self) -> impl DoubleEndedIterator<Item = WalRange> {
         let of_timeline = |(timeline, stretches): (&TimelineId, &Stretches)| {
             let timeline = *timeline;
             let range = move |(start, end)| {

@@ -12,6 +12,7 @@ use crate::format::layout::{StoredName, WalForm, WalRange};
 use crate::heal::faults::SILENT;
 use crate::heal::proof::Proof;
 use crate::heal::stretches::Stretches;
+use crate::heal::unread::Unread;
 use crate::log::region_store::RegionStore;
 use crate::wal::list::timelines;
 use crate::wal::name::{PIECE_BYTES_MAX, PieceSize, WalObject};
@@ -100,6 +101,8 @@ pub(crate) struct WalLack {
     pub(crate) histories: BTreeMap<TimelineId, MissingWal>,
     /// Sources that did not answer: what only they hold is not seen.
     pub(crate) silent: Vec<(RegionName, String)>,
+    /// Objects of the target that gave no answer: it may lack what their names say.
+    pub(crate) unread: Unread,
     /// There is more than one plan holds.
     pub(crate) more: bool,
 }
@@ -143,7 +146,8 @@ pub(crate) async fn lacking_wal(
     }
     for timeline in lines.into_iter().filter(|timeline| !bounds.skips(*timeline)) {
         let (stretches, unconfirmed) = (Stretches::default(), BTreeMap::new());
-        let mut held = Held { target, trust, stretches, unconfirmed, unconfirmed_count: 0, silent: 0 };
+        let unread = std::mem::take(&mut lack.unread);
+        let mut held = Held { target, trust, stretches, unconfirmed, unconfirmed_count: 0, silent: 0, unread };
         for form in [WalForm::Piece, WalForm::Slice] {
             held.list(&answering, form, (timeline, bounds), refused).await?;
         }
@@ -168,6 +172,7 @@ pub(crate) async fn lacking_wal(
                 lack.more = lack.objects.pop_last().is_some();
             }
         }
+        lack.unread = held.unread;
         if lack.more {
             break;
         }
@@ -186,6 +191,8 @@ struct Held<'a> {
     unconfirmed_count: usize,
     /// Objects in a row that gave no answer.
     silent: u32,
+    /// All that gave none.
+    unread: Unread,
 }
 
 impl Held<'_> {
@@ -258,7 +265,7 @@ impl Held<'_> {
                 Err(error) if self.silent >= SILENT => return Err(error),
                 // What one object holds is not known now, and left as it is: the next run asks again.
                 Err(error) => {
-                    tracing::debug!(region = %self.target.name, %key, error = %error_chain(&error), "an object cannot be read");
+                    self.unread.add(key, error_chain(&error));
                     self.stretches.add(object.range);
                 }
             }

@@ -251,6 +251,25 @@ async fn holds_and_damage_are_known_of_each_backup() {
 }
 
 #[tokio::test]
+async fn a_backup_that_is_damaged_wherever_it_is_is_not_the_newest_whole_one() {
+    let damage = |id: &str| {
+        let (backup, objects) = (Some(id.parse().unwrap()), Vec::new());
+        RecordBody::Damage(DamageRecord { backup, objects, count: 1, found_by: FoundBy::Scrub })
+    };
+    let eu = [committed(OLD), committed(NEW), damage(NEW)];
+    let newest = |catalog: &Catalog| catalog.newest_whole(late()).map(|row| row.record.backup.to_string());
+    for (us, expected) in [
+        (vec![committed(OLD)], OLD),
+        (vec![committed(OLD), committed(NEW)], NEW),
+        (vec![committed(OLD), committed(NEW), damage(NEW)], OLD),
+    ] {
+        let catalog = Catalog::merge(&[view_of("eu", &eu).await, view_of("us", &us).await]);
+        assert_eq!(newest(&catalog).unwrap(), expected);
+        assert_eq!(catalog.newest_intact(late()).unwrap().record.backup.as_str(), NEW);
+    }
+}
+
+#[tokio::test]
 async fn of_two_records_of_a_backup_in_one_log_the_first_counts() {
     let second = BackupRecord { duration_ms: 1, ..backup(NEW) };
     let views = [view("eu", &[backup(NEW), second]).await, view("us", &[backup(NEW)]).await];

@@ -1,13 +1,13 @@
 //! WAL that is gone from all regions is found, and nothing else is called lost.
 
 use lifeboat_stores::{Fault, Operation, Rule};
-use lifeboat_vocabulary::SystemClock;
+use lifeboat_vocabulary::{ManualClock, SystemClock};
 
 use super::*;
 use crate::heal::faults::ScrubRegion;
 use crate::heal::presence::check_presence;
 use crate::log::descriptor::Descriptor;
-use crate::log::records::care::{DamageRecord, FoundBy, SweepIntentRecord, WalFloor};
+use crate::log::records::care::{DamageRecord, FoundBy, HealedRecord, SweepIntentRecord, WalFloor};
 use crate::log::records::record::RecordBody;
 use crate::log::records::wal::WalGapRecord;
 use crate::samples;
@@ -87,8 +87,18 @@ async fn what_a_region_has_not_come_to_yet_may_still_arrive_there() {
         remove(&scene, region, 1).await;
     }
     scene.sign_of_life(1, 1, START + MIB).await;
-    let found = check(&scene).await;
-    assert_eq!((bytes(&found.missing[&"eu-1".parse().unwrap()]), found.lost), (vec![(MIB, 2 * MIB)], vec![]));
+    let (regions, trust, scope) = ([scene.region(0).await, scene.region(1).await], scene.trust(), scene.scope().await);
+    // A day after the signs of life, and later: a region that takes no more writes hides nothing for ever.
+    for (now, is_lost) in [("2026-11-21T01:59:00Z", false), ("2026-11-21T02:01:00Z", true)] {
+        let clock = ManualClock::at(samples::time(now));
+        let progress = &scene.progress;
+        let needs = WalNeeds { scope: &scope, server: None, trust: &trust, progress, clock: &clock };
+        let found = check_wal(&regions, &needs).await;
+        let (expected, one) = (vec![(MIB, 2 * MIB)], "eu-1".parse().unwrap());
+        let (lost, pending) = if is_lost { (expected.clone(), vec![]) } else { (vec![], expected.clone()) };
+        assert_eq!((bytes(&found.lost), bytes(&found.pending)), (lost, pending), "{now}");
+        assert_eq!((bytes(&found.missing[&one]), bytes(&found.lost_in(&one))), (expected.clone(), expected), "{now}");
+    }
     scene.sign_of_life(1, 1, END).await;
     assert_eq!(bytes(&check(&scene).await.lost), [(MIB, 2 * MIB)]);
 }
@@ -160,6 +170,20 @@ async fn wal_that_no_kept_backup_needs_is_not_missed() {
 }
 
 #[tokio::test]
+async fn wal_behind_a_backup_that_is_damaged_in_every_region_is_not_missed_before_the_next_one() {
+    let mut scene = scene().await;
+    let backup = Some("20261110T020003Z-5f1c09ab".parse().unwrap());
+    let damage = DamageRecord { backup, objects: Vec::new(), count: 1, found_by: FoundBy::Scrub };
+    for region in [0, 1] {
+        remove(&scene, region, 0).await;
+    }
+    scene.append(0, RecordBody::Damage(damage.clone())).await;
+    assert_eq!(bytes(&check(&scene).await.lost), [(100, MIB)], "the other region can restore it");
+    scene.append(1, RecordBody::Damage(damage)).await;
+    assert_eq!(check(&scene).await, WalCheck::default());
+}
+
+#[tokio::test]
 async fn a_gap_of_all_is_known_and_two_regions_that_have_missed_the_same_have_lost_it() {
     for (scope, reason, expected) in [
         (GapScope::Everywhere, GapReason::SlotLost, vec![]),
@@ -204,6 +228,54 @@ async fn a_timeline_that_was_left_must_be_there_up_to_where_its_successor_begins
     assert_eq!(bytes(&found.lost), [(MIB, 2 * MIB)]);
     // Nobody knows without the history where the first one was left.
     assert_eq!(check_wal(&regions, &needs(None)).await.lost, vec![]);
+}
+
+#[test]
+fn of_too_many_ranges_the_last_ones_are_named() {
+    let mut set = WalSet::default();
+    let holes = RANGES_MAX as u64 + 5;
+    (1..=holes).for_each(|number| set.add(samples::wal_range(1, number * 10, number * 10 + 5)));
+    let ranges = last_ranges(&set);
+    assert_eq!((ranges.len(), ranges[0].start.as_bytes()), (RANGES_MAX, 60));
+    assert_eq!(ranges[RANGES_MAX - 1].start.as_bytes(), holes * 10);
+}
+
+#[tokio::test]
+async fn what_was_healed_since_the_log_was_read_is_not_lost() {
+    let mut scene = scene().await;
+    let piece = WalObject::new(WalForm::Piece, samples::wal_range(1, START + MIB, START + 2 * MIB)).unwrap().key();
+    for region in [0, 1] {
+        let (objects, found_by) = (vec![piece.clone()], FoundBy::Scrub);
+        scene.append(region, RecordBody::Damage(DamageRecord { backup: None, objects, count: 1, found_by })).await;
+    }
+    let regions = [scene.region(0).await, scene.region(1).await];
+    let (scope, trust) = (scene.scope().await, scene.trust());
+    let needs = WalNeeds { scope: &scope, server: None, trust: &trust, progress: &scene.progress, clock: &SystemClock };
+    assert_eq!(bytes(&check_wal(&regions, &needs).await.lost), [(MIB, 2 * MIB)]);
+    let settles = vec![regions[0].log.head().unwrap().seq];
+    let (bytes, from) = (ByteCount::from_bytes(MIB), "eu-2".parse().unwrap());
+    let healed = HealedRecord { backups: Vec::new(), settles, objects: 1, bytes, from };
+    scene.append(0, RecordBody::Healed(healed)).await;
+    let needs = WalNeeds { scope: &scope, server: None, trust: &trust, progress: &scene.progress, clock: &SystemClock };
+    assert_eq!(check_wal(&regions, &needs).await.lost, []);
+}
+
+#[tokio::test]
+async fn a_region_that_is_full_of_made_up_names_is_not_remembered_and_counts_as_silent() {
+    let scene = scene().await;
+    let mut objects = BTreeSet::new();
+    for number in 0..=STRETCHES_MAX as u64 {
+        let start = START + MIB + number * 4;
+        let slice = WalObject::new(WalForm::Slice, samples::wal_range(1, start, start + 1)).unwrap();
+        objects.insert(slice.key());
+    }
+    remove(&scene, 1, 1).await;
+    for key in objects {
+        scene.put(1, &key, bytes::Bytes::from_static(b"x")).await;
+    }
+    let found = check(&scene).await;
+    assert_eq!(found.silent.len(), 1);
+    assert!(found.silent[0].1.contains("separate stretches"), "{:?}", found.silent);
 }
 
 /// What the checks of all regions say, beside the names of the regions.

@@ -216,3 +216,19 @@ async fn one_object_that_gives_no_answer_keeps_no_other_from_being_healed_and_se
         assert_eq!(found, (healed, left, ends), "{report:?}");
     }
 }
+
+#[tokio::test]
+async fn a_region_with_wal_that_gives_no_answer_is_not_called_whole() {
+    let mut scene = Scene::new(&["eu-1", "eu-2"]).await;
+    scene.backup(10, START, &[0, 1]).await;
+    let piece = scene.wal(START, START + MIB, &[0, 1]).await.name.key();
+    // Of another size than elsewhere: only reading it tells what it is.
+    scene.overwrite(1, &piece, Bytes::from_static(b"rotten")).await;
+    let rule = Rule { operation: Some(Operation::Get), ..Rule::always(Fault::Lost) };
+    scene.archive.regions[1].faults.add(Rule { key_contains: piece.to_string(), ..rule });
+    let (mut target, sources) = (scene.region(1).await, [scene.region(0).await]);
+    let (scope, trust) = (scene.scope().await, scene.trust());
+    let report = heal_region(&mut target, &sources, &scope, &scene.tools(&trust, Look::AtRecords)).await.unwrap();
+    assert_eq!((report.left_count, report.is_complete()), (1, false), "{report:?}");
+    assert_eq!(report.left[0].what, piece.as_str());
+}
