@@ -44,7 +44,7 @@ pub(crate) fn time_for(bytes: u64) -> Duration {
 }
 
 /// How far a request has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Its body is on its way.
     #[default]
@@ -58,6 +58,8 @@ enum Stage {
 #[derive(Debug, Default)]
 struct State {
     stage: Stage,
+    /// Nothing of its body is wanted any more. Of the answer, something may still come.
+    is_ended: bool,
     /// Bytes of bodies that moved, in both directions.
     moved: u64,
     /// When something moved last, in time that was not held.
@@ -104,6 +106,16 @@ impl Drop for Hold {
                 state.held = state.held.saturating_add(now.saturating_duration_since(since));
             }
         });
+    }
+}
+
+/// With this, nothing more of a request's body is sent.
+#[derive(Debug)]
+pub(crate) struct Ends(Arc<Transfer>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.state.lock().is_ended = true;
     }
 }
 
@@ -174,16 +186,31 @@ impl Transfer {
         pace.wait(bytes)
     }
 
+    /// The request ends when what is returned is dropped: its answer is there, or nobody waits for it.
+    pub(crate) fn ends(self: &Arc<Self>) -> Ends {
+        Ends(Arc::clone(self))
+    }
+
+    /// Whether nothing of the request's body is wanted any more.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state.lock().is_ended
+    }
+
+    /// A body that goes on after its request has ended says nothing about the operation, which may be at another one. And one that goes
+    /// on while the answer comes does not make it a request that still waits for one.
     fn step(&self, stage: Stage, bytes: usize) {
         let now = Instant::now();
         let active = self.active(now);
-        let awaited = {
+        let (awaited, stage) = {
             let mut state = self.state.lock();
+            if state.is_ended && stage != Stage::Coming {
+                return;
+            }
             let is_answer = state.stage == Stage::Sent && stage == Stage::Coming;
             let awaited =
                 if is_answer { active.saturating_sub(state.last).saturating_sub(DRAINS) } else { Duration::ZERO };
             state.last = active;
-            awaited
+            (awaited, stage.max(state.stage))
         };
         self.each(|state| {
             state.moved = state.moved.saturating_add(bytes as u64);
@@ -381,6 +408,28 @@ mod tests {
         let request = Transfer::begin();
         request.came(0);
         assert_eq!(given_up(&request).await, (30, "nothing more of the answer came for 30 s".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_goes_on_after_an_early_answer_changes_nothing() {
+        let operation = Transfer::begin();
+        let work = async {
+            let first = Transfer::begin();
+            first.took(1);
+            first.came(0);
+            first.took(1);
+            assert_eq!(first.state.lock().stage, Stage::Coming);
+            drop(first.ends());
+            let second = Transfer::begin();
+            second.took(1);
+            second.sent();
+            first.took(1);
+            assert_eq!((first.moved(), operation.moved()), (2, 3));
+            assert_eq!(operation.state.lock().stage, Stage::Sent, "the second request is what it is at");
+            first.came(1);
+            assert_eq!(first.moved(), 3, "the body of an answer is read after the request has ended");
+        };
+        operation.carry(work).await;
     }
 
     #[tokio::test(start_paused = true)]
