@@ -44,7 +44,7 @@ pub(crate) fn time_for(bytes: u64) -> Duration {
 }
 
 /// How far a request has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Its body is on its way.
     #[default]
@@ -58,6 +58,8 @@ enum Stage {
 #[derive(Debug, Default)]
 struct State {
     stage: Stage,
+    /// Nothing of its body is wanted any more. Of the answer, something may still come.
+    is_ended: bool,
     /// Bytes of bodies that moved, in both directions.
     moved: u64,
     /// When something moved last, in time that was not held.
@@ -115,6 +117,16 @@ pub(crate) fn carried<T>(work: impl Future<Output = T> + Send) -> impl Future<Ou
             Some(current) => current.carry(work).await,
             None => work.await,
         }
+    }
+}
+
+/// With this, nothing more of a request's body is sent.
+#[derive(Debug)]
+pub(crate) struct Ends(Arc<Transfer>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.state.lock().is_ended = true;
     }
 }
 
@@ -185,16 +197,31 @@ impl Transfer {
         pace.wait(bytes)
     }
 
+    /// The request ends when what is returned is dropped: its answer is there, or nobody waits for it.
+    pub(crate) fn ends(self: &Arc<Self>) -> Ends {
+        Ends(Arc::clone(self))
+    }
+
+    /// Whether nothing of the request's body is wanted any more.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state.lock().is_ended
+    }
+
+    /// A body that goes on after its request has ended says nothing about the operation, which may be at another one. And one that goes
+    /// on while the answer comes does not make it a request that still waits for one.
     fn step(&self, stage: Stage, bytes: usize) {
         let now = Instant::now();
         let active = self.active(now);
-        let awaited = {
+        let (awaited, stage) = {
             let mut state = self.state.lock();
+            if state.is_ended && stage != Stage::Coming {
+                return;
+            }
             let is_answer = state.stage == Stage::Sent && stage == Stage::Coming;
             let awaited =
                 if is_answer { active.saturating_sub(state.last).saturating_sub(DRAINS) } else { Duration::ZERO };
             state.last = active;
-            awaited
+            (awaited, stage.max(state.stage))
         };
         self.each(|state| {
             state.moved = state.moved.saturating_add(bytes as u64);
@@ -337,123 +364,4 @@ impl Patience {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::pending;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn sending(mib: u64) -> Patience {
-        Patience::sending(ByteCount::from_mib(mib))
-    }
-
-    #[test]
-    fn a_large_body_may_take_longer_but_never_for_ever() {
-        for (bytes, seconds) in [(0, 60), (32 << 10, 61), (16 << 20, 572), (64 << 20, 2108)] {
-            let total = Duration::from_secs(seconds);
-            assert_eq!(Patience::sending(ByteCount::from_bytes(bytes)).total(), total, "{bytes}");
-            assert_eq!(Patience::receiving(ByteCount::from_bytes(bytes)).total(), total, "{bytes}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_moves_a_little_each_minute_is_waited_for() {
-        let request = Transfer::begin();
-        let upload = async {
-            for _ in 0..8 {
-                sleep(59 * SECOND).await;
-                request.took(2 << 20);
-            }
-            request.sent();
-            sleep(29 * SECOND).await;
-        };
-        request.while_it_moves(sending(16), upload).await.unwrap();
-        assert_eq!(request.moved(), 16 << 20);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_is_given_up_where_nothing_moves() {
-        let given_up = async |request: &Transfer| {
-            let begun = Instant::now();
-            let error = request.while_it_moves(sending(1), pending::<()>()).await.unwrap_err();
-            (begun.elapsed().as_secs(), error.why)
-        };
-        let request = Transfer::begin();
-        request.took(1000);
-        assert_eq!(given_up(&request).await, (60, "nothing of the body could be sent for 60 s".to_owned()));
-        let request = Transfer::begin();
-        request.sent();
-        let (seconds, why) = given_up(&request).await;
-        assert_eq!(
-            (seconds, why.as_str()),
-            (62, "there was no answer for 62 s"),
-            "30 s, and 32 s for what buffers hold"
-        );
-        let request = Transfer::begin();
-        request.came(0);
-        assert_eq!(given_up(&request).await, (30, "nothing more of the answer came for 30 s".to_owned()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_drips_for_ever_is_given_up_in_the_end() {
-        let request = Transfer::begin();
-        let drips = async {
-            loop {
-                sleep(10 * SECOND).await;
-                request.took(1);
-            }
-        };
-        let begun = Instant::now();
-        let error = request.while_it_moves(sending(1), drips).await.map(|(): ()| ()).unwrap_err();
-        assert_eq!(begun.elapsed().as_secs(), 92, "{error}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn time_in_which_we_hold_bytes_ourselves_is_not_counted() {
-        let operation = Transfer::begin();
-        let held = async {
-            let request = Transfer::begin();
-            let work = async {
-                let first = request.hold();
-                let second = request.hold();
-                sleep(3600 * SECOND).await;
-                drop(first);
-                sleep(3600 * SECOND).await;
-                drop(second);
-                sleep(59 * SECOND).await;
-                request.took(1);
-                sleep(10 * SECOND).await;
-            };
-            request.while_it_moves(sending(1), work).await.unwrap();
-            assert_eq!(request.active(Instant::now()), 69 * SECOND);
-        };
-        operation.carry(held).await;
-        assert_eq!(
-            (operation.active(Instant::now()), operation.moved()),
-            (69 * SECOND, 1),
-            "the operation learns of it"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_watches_from_outside_sees_what_holds_an_operation_up() {
-        let watch = TransferWatch::begin();
-        let work = async {
-            let request = Transfer::begin();
-            assert_eq!(watch.state(), TransferState::Moves);
-            let hold = request.hold();
-            assert_eq!(watch.state(), TransferState::Held);
-            drop(hold);
-            request.took(1);
-            request.sent();
-            sleep(DRAINS).await;
-            assert_eq!(watch.state(), TransferState::Moves, "the buffers of the system may still be full");
-            sleep(7 * SECOND).await;
-            assert_eq!(watch.state(), TransferState::Awaited);
-            request.came(0);
-            assert_eq!((watch.state(), request.awaited()), (TransferState::Moves, 7 * SECOND));
-        };
-        watch.over(work).await;
-        assert_eq!((watch.0.moved(), watch.0.awaited()), (1, 7 * SECOND));
-    }
-}
+mod tests;

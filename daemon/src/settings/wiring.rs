@@ -11,7 +11,8 @@ use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::NoteSigner;
 use lifeboat_stores::{
-    KeyNature, ObjectKey, Precedence, RegionSettings, RetryPolicy, Stack, StackOptions, Store, standard_stack_with,
+    KeyNature, ObjectKey, Precedence, RegionSettings, RetryPolicy, Stack, StackOptions, Store, StoreUrl,
+    standard_stack_with,
 };
 use lifeboat_vocabulary::{Clock, ClusterName};
 
@@ -89,7 +90,11 @@ pub fn stacked(
 ) -> Stack {
     let options = StackOptions::of(settings);
     let retry = RetryPolicy { key_nature, ..options.retry };
-    let precedence = Arc::clone(precedence);
+    // A directory has no part in the line: a slow disk must not hold back the bodies that go to the other regions.
+    let precedence = match settings.url {
+        StoreUrl::Directory(_) => Arc::default(),
+        StoreUrl::S3 { .. } => Arc::clone(precedence),
+    };
     let options = StackOptions { retry, lane: layout::writers_lane, precedence, ..options };
     standard_stack_with(bare, options, Arc::clone(clock))
 }

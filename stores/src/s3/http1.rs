@@ -35,6 +35,13 @@ const POOL_IDLE: Duration = Duration::from_secs(15);
 const POOL_IDLE_PER_HOST: usize = 32;
 /// A connection and its TLS. On a line that our own uploads fill, a packet waits for seconds in the queue of a router.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Of that for all addresses of a name together, each the same share: one that does not answer leaves time for the next, and for TLS.
+const ADDRESSES_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long what was sent may stay without an acknowledgement. A request that was given up leaves its connection to the system, with what
+/// its buffers hold; by itself that tries for a quarter of an hour. Twice as long as a request waits for its body to move.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
+/// When a connection on which nothing moves is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Makes connections, with TLS where the address says so.
 #[derive(Clone)]
@@ -79,6 +86,9 @@ impl Http1 {
         tcp.enforce_http(false);
         // A small request does not wait until an earlier one is confirmed.
         tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(ADDRESSES_TIMEOUT));
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+        tcp.set_keepalive(Some(KEEPALIVE));
         let connect = Connect(HttpsConnector::from((tcp, tls)));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -97,13 +107,20 @@ impl HttpClient for Http1 {
 
 impl HttpConnector for Http1 {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let request = match request.try_into_http1x() {
+        let mut request = match request.try_into_http1x() {
             Ok(request) => request,
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
         };
+        let connection = connect::capture_connection(&mut request);
         let answer = self.0.request(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await.map_err(classified)?;
+            if answer.status().is_server_error()
+                && let Some(connected) = connection.connection_metadata().as_ref()
+            {
+                // It leads to a server that is ill: the next attempt takes another one, which may lead to a healthy server.
+                connected.poison();
+            }
             let answer = HttpResponse::try_from(answer.map(SdkBody::from_body_1_x));
             answer.map_err(|error| ConnectorError::other(error.into(), None))
         })
@@ -166,6 +183,30 @@ mod tests {
         assert_eq!(chosen.as_deref(), Some(&b"http/1.1"[..]));
         assert!(request.starts_with(b"GET /x HTTP/1.1"), "{request:?}");
         assert_eq!(answer.unwrap().status().as_u16(), 204);
+    }
+
+    #[tokio::test]
+    async fn after_an_error_of_the_server_the_next_request_takes_another_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = Http1::new(RootCertStore::empty()).unwrap();
+        let get = || client.call(HttpRequest::get(format!("http://127.0.0.1:{port}/")).unwrap());
+        let mut connections = Vec::new();
+        for status in ["503 Slow Down", "200 OK"] {
+            let server = async {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                connection.read_exact(&mut [0; 16]).await.unwrap();
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                connection.write_all(answer.as_bytes()).await.unwrap();
+                connection
+            };
+            let both = async { tokio::join!(server, get()) };
+            let (connection, answer) = tokio::time::timeout(Duration::from_secs(10), both).await.expect(status);
+            assert!(status.starts_with(&answer.unwrap().status().as_u16().to_string()));
+            // It stays open: the client decides.
+            connections.push(connection);
+        }
+        assert_eq!(connections.len(), 2);
     }
 
     #[tokio::test]

@@ -1,13 +1,12 @@
 //! Bodies that tell how they move. A body that is sent goes in small pieces, so that what the connection takes of it shows whether
 //! the line moves at all; of an answer, each piece that comes does.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::body::{Error, SdkBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
@@ -45,14 +44,17 @@ impl Outgoing {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.rest.is_empty() {
             return Poll::Ready(None);
+        }
+        if self.transfer.is_ended() {
+            // A server that refuses early and keeps the connection would be sent all of it, on a line that others wait for. The error
+            // closes the connection, and the buffer is free.
+            (self.rest, self.next) = (Bytes::new(), Next::Unknown);
+            return Poll::Ready(Some(Err("the request has ended before all of its body was sent".into())));
         }
         let length = self.rest.len().min(PIECE);
         loop {
@@ -69,7 +71,8 @@ impl Body for Outgoing {
             };
         }
         self.next = Next::Unknown;
-        let piece = self.rest.split_to(length);
+        // A copy: what a dead connection still holds of the body must not keep all of it in memory.
+        let piece = Bytes::copy_from_slice(&self.rest.split_to(length));
         self.transfer.took(length);
         if self.rest.is_empty() {
             self.transfer.sent();
@@ -119,7 +122,7 @@ impl Incoming {
 
 impl Body for Incoming {
     type Data = Bytes;
-    type Error = aws_smithy_types::body::Error;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -151,6 +154,7 @@ impl Body for Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
     use std::future::poll_fn;
     use std::time::Duration;
 
@@ -201,6 +205,28 @@ mod tests {
         let begun = Instant::now();
         pieces(body()).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn what_the_connection_holds_of_a_body_does_not_keep_all_of_it() {
+        let bytes = Bytes::from(vec![7; 4 * PIECE]);
+        let mut body = Outgoing::body(bytes.clone(), Transfer::begin());
+        let first = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.unwrap().unwrap();
+        drop(body);
+        assert!(bytes.is_unique(), "the piece is a copy");
+        assert_eq!(first.into_data().unwrap(), vec![7; PIECE]);
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_with_its_request() {
+        let transfer = Transfer::begin();
+        let mut body = Outgoing::body(Bytes::from(vec![7; 4 * PIECE]), Arc::clone(&transfer));
+        poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.unwrap().unwrap();
+        drop(transfer.ends());
+        assert!(poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.unwrap().is_err());
+        assert_eq!(transfer.moved(), PIECE as u64);
+        let mut sent = Outgoing::body(Bytes::new(), transfer);
+        assert!(poll_fn(|context| Pin::new(&mut sent).poll_frame(context)).await.is_none());
     }
 
     #[tokio::test]

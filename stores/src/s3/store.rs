@@ -166,6 +166,8 @@ impl S3Store {
     {
         let watch = Watch::new(&self.headers, asked, what.payload);
         let transfer = Arc::clone(watch.transfer());
+        // Also where nobody waits for the answer any more.
+        let _ends = transfer.ends();
         let result = match transfer.while_it_moves(patience, request(watch.clone())).await {
             Ok(result) => result,
             Err(late) => return Err(Seen::timed_out(late.to_string()).into_error(what.doing, what.key)),

@@ -62,7 +62,8 @@ impl Verdict {
 /// The breaker of one region.
 ///
 /// Closed --3 transient failures in a row--> open for 30 s --the next caller becomes the only probe--> half-open
-/// --success or any answer--> closed; --failure, or the probe is dropped--> open for twice as long, at most 5 min.
+/// --success or any answer--> closed; --failure--> open for twice as long, at most 5 min; --the probe is dropped--> the next caller
+/// becomes the probe.
 ///
 /// A probe may be a large object on a slow line. So what is urgent takes the place of bulk data at once, and anybody that of a probe
 /// that takes longer than its failure would have kept the breaker open.
@@ -218,9 +219,13 @@ impl Breaker {
         Ok(Permit { breaker: Arc::clone(self), generation: state.generation, role })
     }
 
-    fn take(&self, generation: u64, verdict: Verdict) {
+    fn take(&self, generation: u64, role: Role, verdict: Verdict) {
         let mut state = self.state.lock();
         if state.generation != generation {
+            // A probe whose place was taken, or that was longer on its way than it is waited for, has found out all the same.
+            if role == Role::Probe && verdict == Verdict::Success && !matches!(state.phase, Phase::Closed) {
+                state.close();
+            }
             return;
         }
         match (state.phase, verdict) {
@@ -239,20 +244,28 @@ impl Breaker {
             (Phase::Closed, Verdict::Answered) | (Phase::Open { .. }, _) => {}
         }
     }
+
+    /// The probe was cancelled: nobody will ever learn how it ended, and the region has no part in that. Without this the breaker would
+    /// stay half-open until it is waited for no longer.
+    fn give_back(&self, generation: u64) {
+        let mut state = self.state.lock();
+        if state.generation == generation && matches!(state.phase, Phase::HalfOpen { .. }) {
+            state.move_to(Phase::Open { until: Instant::now() });
+        }
+    }
 }
 
 impl Permit {
     pub(crate) fn report(mut self, verdict: Verdict) {
-        self.role = Role::Reported;
-        self.breaker.take(self.generation, verdict);
+        let role = std::mem::replace(&mut self.role, Role::Reported);
+        self.breaker.take(self.generation, role, verdict);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.role == Role::Probe {
-            // Nobody will ever learn how the probe ended; without this the breaker would stay half-open for ever.
-            self.breaker.take(self.generation, Verdict::Failure);
+            self.breaker.give_back(self.generation);
         }
     }
 }
@@ -353,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_probe_counts_as_failed_and_a_dropped_call_as_nothing() {
+    async fn a_dropped_call_counts_as_nothing_and_after_a_dropped_probe_the_next_call_is_one() {
         let breaker = Breaker::new();
         for _ in 0..5 {
             drop(breaker.enter(Lane::Urgent).unwrap());
@@ -361,8 +374,12 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::Closed);
         fail(&breaker, 3);
         tokio::time::advance(30 * SECOND).await;
-        drop(breaker.enter(Lane::Urgent).unwrap());
-        assert_eq!((breaker.state(), breaker.wait()), (BreakerState::Open, 60 * SECOND));
+        for _ in 0..5 {
+            drop(breaker.enter(Lane::Urgent).unwrap());
+            assert_eq!((breaker.state(), breaker.wait()), (BreakerState::Open, Duration::ZERO));
+        }
+        fail(&breaker, 1);
+        assert_eq!(breaker.wait(), 60 * SECOND, "the dropped ones did not make the pause longer");
     }
 
     #[tokio::test(start_paused = true)]
@@ -427,5 +444,22 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::HalfOpen, "its place was taken");
         second.report(Verdict::Success);
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_success_of_a_probe_counts_also_after_its_place_was_taken() {
+        for ended in [None, Some(Verdict::Failure)] {
+            let breaker = Breaker::new();
+            fail(&breaker, 3);
+            tokio::time::advance(30 * SECOND).await;
+            let slow = breaker.enter(Lane::Bulk).unwrap();
+            let mut second = Some(breaker.enter(Lane::Urgent).unwrap());
+            if let Some(verdict) = ended {
+                second.take().unwrap().report(verdict);
+                assert_eq!(breaker.state(), BreakerState::Open);
+            }
+            slow.report(Verdict::Success);
+            assert_eq!(breaker.state(), BreakerState::Closed);
+        }
     }
 }

@@ -109,6 +109,45 @@ impl Bookings {
         self.urgent = Some(urgent + takes);
         if kind == Kind::Small { now } else { urgent }
     }
+
+    /// Gives back what [`Self::book`] gave away.
+    fn give_back(&mut self, kind: Kind, takes: Duration) {
+        let less = |booked: &mut Option<Instant>| *booked = booked.and_then(|booked| booked.checked_sub(takes));
+        less(&mut self.all);
+        if kind != Kind::Bulk {
+            less(&mut self.urgent);
+        }
+    }
+}
+
+/// Time that is booked. A request that is cut short before its bytes move gives it back when this is dropped: otherwise the next ones would
+/// wait for bytes that nobody sends.
+struct Booked<'a> {
+    bookings: Option<&'a Mutex<Bookings>>,
+    kind: Kind,
+    takes: Duration,
+    start: Instant,
+}
+
+impl Booked<'_> {
+    /// Waits until the bytes may move.
+    async fn begins(self) {
+        sleep_until(self.start).await;
+        self.is_used();
+    }
+
+    /// It is not given back.
+    fn is_used(mut self) {
+        self.bookings = None;
+    }
+}
+
+impl Drop for Booked<'_> {
+    fn drop(&mut self) {
+        if let Some(bookings) = self.bookings {
+            bookings.lock().give_back(self.kind, self.takes);
+        }
+    }
 }
 
 /// How a request ended, as far as the turns learn from it.
@@ -231,12 +270,13 @@ impl WithLimit {
         }
     }
 
-    /// Books `bytes` and gives when they may move. Bytes that moved already push back those that come later.
-    fn book(&self, kind: Kind, bytes: ByteCount) -> Option<Instant> {
+    /// Books `bytes`, until what is returned is dropped.
+    fn book(&self, kind: Kind, bytes: ByteCount) -> Option<Booked<'_>> {
         let rate = self.bandwidth?.as_bytes().max(1);
         let micros = u128::from(bytes.as_bytes()) * 1_000_000 / u128::from(rate);
         let takes = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(BOOKED_MAX);
-        Some(self.bookings.lock().book(kind, takes, Instant::now()))
+        let start = self.bookings.lock().book(kind, takes, Instant::now());
+        Some(Booked { bookings: Some(&self.bookings), kind, takes, start })
     }
 
     /// Makes a request in its turn.
@@ -256,8 +296,8 @@ impl WithLimit {
         let hold = transfer.hold();
         let _turn = Self::turn_of(turns).await.map_err(|error| self.closed(&error))?;
         let _permit = self.any_turn(kind).await.map_err(|error| self.closed(&error))?;
-        if let Some(start) = self.book(kind, request.sends) {
-            sleep_until(start).await;
+        if let Some(booked) = self.book(kind, request.sends) {
+            booked.begins().await;
         }
         drop(hold);
         let on_its_way = if kind == Kind::Bulk {
@@ -307,8 +347,11 @@ impl Store for WithLimit {
         let request = Request { receives, ..Request::about(key.as_str()) };
         // How much an object holds is known only afterwards: earlier reads are waited for, this one is booked behind.
         let result = self.in_turn(request, self.inner.get(key, range)).await;
-        if let Ok(bytes) = &result {
-            self.book(self.kind(request), ByteCount::of(bytes));
+        if let Ok(bytes) = &result
+            && let Some(booked) = self.book(self.kind(request), ByteCount::of(bytes))
+        {
+            // They have moved already, and push back those that come later.
+            booked.is_used();
         }
         result
     }

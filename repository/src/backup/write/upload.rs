@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -22,6 +22,12 @@ use crate::backup::write::line_rate::{self, LineRate};
 use crate::format::layout::{self, StoredName};
 use crate::log::create_once::{Created, create_once};
 use crate::log::region_store::RegionStore;
+
+/// How long an object waits for a region that is left alone because it failed, besides the time in which another object finds out
+/// whether it is back. One pause of a breaker is at most as long.
+const REFUSED_MAX: Duration = Duration::from_secs(300);
+/// The least time until a region that refused an object is asked again.
+const REFUSED_WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// Why a region is excluded from a backup.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +121,8 @@ struct RegionUpload {
     pending: Mutex<BTreeMap<u64, u64>>,
     /// Those of them that are under way.
     under_way: Mutex<BTreeMap<u64, TransferWatch>>,
+    /// How many objects wait until it is not left alone any more.
+    refused: AtomicUsize,
     progress: Arc<Progress>,
     reason: Mutex<Option<ExclusionReason>>,
     is_excluded: AtomicBool,
@@ -142,7 +150,8 @@ impl RegionUpload {
         let states: Vec<_> = self.under_way.lock().values().map(TransferWatch::state).collect();
         let stored = self.stored.load(Ordering::Relaxed);
         let mut rates = self.rates.lock();
-        rates.region.look(now, stored, states.iter().any(|state| *state != TransferState::Held));
+        let is_refused = self.refused.load(Ordering::Relaxed) > 0;
+        rates.region.look(now, stored, is_refused || states.iter().any(|state| *state != TransferState::Held));
         rates.line.look(now, stored, states.contains(&TransferState::Moves));
         Looked { rate: rates.region, pending: self.pending.lock().values().sum() }
     }
@@ -201,6 +210,7 @@ impl UploadHub {
                 holds_up: Mutex::default(),
                 pending: Mutex::default(),
                 under_way: Mutex::default(),
+                refused: AtomicUsize::new(0),
                 progress: Arc::clone(&progress),
                 reason: Mutex::default(),
                 is_excluded: AtomicBool::new(false),
@@ -311,7 +321,7 @@ async fn upload_task(upload: Arc<RegionUpload>) {
         let outcome = tokio::select! {
             biased;
             () = upload.excluded.cancelled() => return,
-            outcome = watched(&upload, &item) => outcome,
+            outcome = patiently(&upload, &item) => outcome,
         };
         match outcome {
             Ok(()) => {
@@ -329,6 +339,29 @@ async fn upload_task(upload: Arc<RegionUpload>) {
                 return;
             }
         }
+    }
+}
+
+/// A region that is left alone after failures takes a single object to find out whether it is back. The others wait for that one: if the
+/// first of them excluded the region, the one that finds out would be cut short with it, and no backup would ever reach the region again.
+async fn patiently(upload: &RegionUpload, item: &Item) -> Result<(), ExclusionReason> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let wait = match watched(upload, item).await {
+            Err(ExclusionReason::Upload { source: StoreError::BreakerOpen { wait, .. }, .. })
+                if waited < REFUSED_MAX =>
+            {
+                wait.clamp(REFUSED_WAIT_MIN, REFUSED_MAX)
+            }
+            outcome => return outcome,
+        };
+        // One of ours that is under way ends by itself, well or not; how long that takes says nothing about this one.
+        if upload.under_way.lock().is_empty() {
+            waited = waited.saturating_add(wait);
+        }
+        upload.refused.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(wait).await;
+        upload.refused.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -83,6 +83,22 @@ async fn bytes_move_no_faster_than_allowed_in_both_directions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_is_cut_short_before_its_bytes_move_gives_their_time_back() {
+    for named in [key as fn(usize) -> ObjectKey, pack] {
+        let rate = ByteCount::from_bytes(1 << 20);
+        let limits = Limits { concurrency: 8, bandwidth: Some(rate) };
+        let store = WithLimit::new(Arc::new(MemoryStore::new()), limits, lane, Arc::default());
+        let start = Instant::now();
+        store.put(&named(0), body(vec![0; 2 << 20]), PutMode::CreateOnly).await.unwrap();
+        let (second, large) = (named(1), body(vec![0; 8 << 20]));
+        let cut_short = store.put(&second, large, PutMode::CreateOnly);
+        assert!(tokio::time::timeout(Duration::from_millis(500), cut_short).await.is_err());
+        store.put(&named(2), piece(), PutMode::CreateOnly).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 2, "only the first one had to be waited for");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_throttling_region_gets_fewer_requests_at_once_and_later_as_many_as_before() {
     let (store, faults, metrics) = slow(Limits { concurrency: 4, bandwidth: None });
     faults.heal();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_stores::{
-    Fault, Lane, Limits, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody, Store, WithFaults, WithLimit,
+    Breaker, FAILURES_TO_OPEN, Fault, Lane, Limits, MemoryStore, ObjectKey, Operation, PutMode, Rule, SealedBody,
+    Store, WithBreaker, WithFaults, WithLimit,
 };
 use lifeboat_vocabulary::{ByteCount, RegionName};
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,32 @@ async fn a_region_that_fails_midway_is_excluded_and_the_other_one_is_complete() 
     hub.drained(&name("b")).await.unwrap();
     assert_eq!(count(&in_b).await, 16);
     assert_eq!(permits.1.len(), 16, "what the dead region held is free again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_is_left_alone_takes_the_next_backup_as_soon_as_it_is_back() {
+    // While the pause goes on, and long after it.
+    for later in [Duration::ZERO, Duration::from_secs(3600)] {
+        let memory = Arc::new(MemoryStore::default());
+        let faults = Arc::new(WithFaults::new(Arc::clone(&memory) as Arc<dyn Store>));
+        let store = Arc::new(WithBreaker::new(Arc::clone(&faults) as Arc<dyn Store>, Breaker::new(), |_| Lane::Bulk));
+        faults.add(Rule::always(Fault::Lost));
+        for _ in 0..FAILURES_TO_OPEN {
+            store.list("", None).await.unwrap_err();
+        }
+        faults.heal();
+        tokio::time::sleep(later).await;
+        // The first pack finds out, and takes its time.
+        faults.add(Rule::always(Fault::Slow(Duration::from_secs(20))));
+        let hub = hub(vec![RegionStore { name: name("a"), store }], &CancellationToken::new());
+        let permits = permits(4);
+        submit(&hub, 4, &permits);
+        hub.close();
+        hub.drained(&name("a")).await.unwrap();
+        assert_eq!(permits.1.len(), 4);
+        faults.heal();
+        assert_eq!(count(&memory).await, 4);
+    }
 }
 
 #[tokio::test(start_paused = true)]
