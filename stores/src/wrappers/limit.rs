@@ -133,11 +133,11 @@ impl Booked<'_> {
     /// Waits until the bytes may move.
     async fn begins(self) {
         sleep_until(self.start).await;
-        self.is_used();
+        self.use_up();
     }
 
     /// It is not given back.
-    fn is_used(mut self) {
+    fn use_up(mut self) {
         self.bookings = None;
     }
 }
@@ -351,7 +351,7 @@ impl Store for WithLimit {
             && let Some(booked) = self.book(self.kind(request), ByteCount::of(bytes))
         {
             // They have moved already, and push back those that come later.
-            booked.is_used();
+            booked.use_up();
         }
         result
     }
