@@ -53,6 +53,19 @@ impl StackOptions {
             precedence: Arc::default(),
         }
     }
+
+    /// For tests: so many requests at once, and pauses that are over soon.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_short_pauses(concurrency: u16) -> Self {
+        Self {
+            limits: Limits { concurrency, bandwidth: None },
+            retry: RetryPolicy::default(),
+            jitter: Arc::new(crate::wrappers::retry::FixedJitter(0.01)),
+            lane: |_| Lane::Urgent,
+            precedence: Arc::default(),
+        }
+    }
 }
 
 /// Puts the wrappers around a bare store: own task(breaker(retry(limit(metrics(store))))).

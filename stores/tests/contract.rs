@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use lifeboat_s3_testd::{Config, Moto, Server, Tls};
 use lifeboat_stores::{
-    FixedJitter, Lane, Limits, MemoryStore, Operation, RegionSettings, RetryPolicy, StackOptions, Store, Support,
-    WithFaults, contract, open, open_below, standard_stack,
+    MemoryStore, Operation, RegionSettings, StackOptions, Store, Support, WithFaults, contract, open, open_below,
+    standard_stack,
 };
 use lifeboat_vocabulary::Secret;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -20,15 +20,7 @@ async fn a_store_in_memory_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrappers_of_a_store_keep_the_contract() {
     let store = Arc::new(WithFaults::new(Arc::new(MemoryStore::new())));
-    let limits = Limits { concurrency: 8, bandwidth: None };
-    let options = StackOptions {
-        limits,
-        retry: RetryPolicy::default(),
-        jitter: Arc::new(FixedJitter(0.01)),
-        lane: |_| Lane::Urgent,
-        precedence: Arc::default(),
-    };
-    let stack = standard_stack(store, options);
+    let stack = standard_stack(store, StackOptions::with_short_pauses(8));
     contract::run(Arc::clone(&stack.store)).await.unwrap();
     assert_eq!(stack.store.to_string(), "memory", "wrappers show what they wrap");
     let snapshot = stack.metrics.snapshot();

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use lifeboat_s3_testd::{Bucket, Config, Deny, KeyPattern, Moto, Operation, Server};
 use lifeboat_stores::contract::body;
 use lifeboat_stores::{
-    ByteRange, FixedJitter, Lane, Limits, OBJECT_BYTES_MAX, ObjectKey, ObjectLock, PutMode, RetryPolicy, StackOptions,
-    Store, StoreError, open, standard_stack,
+    ByteRange, OBJECT_BYTES_MAX, ObjectKey, ObjectLock, PutMode, StackOptions, Store, StoreError, open, standard_stack,
 };
 use lifeboat_vocabulary::{Clock, SystemClock, UtcTime};
 
@@ -130,15 +129,7 @@ async fn a_region_without_locks_says_so() {
 async fn wrappers_pass_locks_on_and_a_lock_is_no_failure() {
     let server = server(Bucket::locked("lifeboat"));
     let bare = store(&server.url(), ObjectLock::Governance).await;
-    let limits = Limits { concurrency: 2, bandwidth: None };
-    let options = StackOptions {
-        limits,
-        retry: RetryPolicy::default(),
-        jitter: Arc::new(FixedJitter(0.01)),
-        lane: |_| Lane::Urgent,
-        precedence: Arc::default(),
-    };
-    let stack = standard_stack(bare, options);
+    let stack = standard_stack(bare, StackOptions::with_short_pauses(2));
     create(&stack.store, "a", "x").await;
     stack.store.retain(&key("a"), in_days(2)).await.unwrap();
     assert!(stack.store.retained_until(&key("a")).await.unwrap().is_some());

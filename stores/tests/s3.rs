@@ -12,8 +12,8 @@ use lifeboat_s3_testd::{
 };
 use lifeboat_stores::contract::body;
 use lifeboat_stores::{
-    ByteRange, FixedJitter, Lane, Limits, OBJECT_BYTES_MAX, ObjectKey, PutMode, RetryPolicy, StackOptions, Store,
-    StoreError, list_folders, open, open_below, standard_stack,
+    ByteRange, OBJECT_BYTES_MAX, ObjectKey, PutMode, RetryPolicy, StackOptions, Store, StoreError, list_folders, open,
+    open_below, standard_stack,
 };
 
 const ALL: ByteRange = ByteRange::WholeUpTo(OBJECT_BYTES_MAX);
@@ -354,9 +354,7 @@ async fn clusters_are_found_by_their_mark() {
 
 /// The whole stack with short pauses.
 fn stacked(store: Arc<dyn Store>) -> lifeboat_stores::Stack {
-    let limits = Limits { concurrency: 8, bandwidth: None };
-    let (retry, jitter) = (RetryPolicy::default(), Arc::new(FixedJitter(0.01)));
-    standard_stack(store, StackOptions { limits, retry, jitter, lane: |_| Lane::Urgent, precedence: Arc::default() })
+    standard_stack(store, StackOptions::with_short_pauses(8))
 }
 
 #[tokio::test]
@@ -377,18 +375,8 @@ async fn a_role_that_may_only_create_writes_over_a_bad_connection() {
         plan.deny = vec![deny(Operation::GetObject), deny(Operation::HeadObject), deny(Operation::DeleteObject)];
         plan.lose_response_after_commit = Some(Times::of(Operation::PutObject, 1));
     });
-    let limits = Limits { concurrency: 8, bandwidth: None };
     let retry = RetryPolicy { key_nature: |_| lifeboat_stores::KeyNature::Unguessable, ..RetryPolicy::default() };
-    let stack = standard_stack(
-        store,
-        StackOptions {
-            limits,
-            retry,
-            jitter: Arc::new(FixedJitter(0.01)),
-            lane: |_| Lane::Urgent,
-            precedence: Arc::default(),
-        },
-    );
+    let stack = standard_stack(store, StackOptions { retry, ..StackOptions::with_short_pauses(8) });
     create(&stack.store, "data/p-000001", "pack").await.unwrap();
     assert_eq!(server.object("lifeboat", "pg/data/p-000001"), Some(Bytes::from("pack")));
 }

@@ -8,6 +8,8 @@ pub(crate) mod bundles;
 pub(crate) mod heal;
 pub(crate) mod lost_wal;
 pub(crate) mod parts;
+#[cfg(test)]
+pub(crate) mod samples;
 pub(crate) mod scrub;
 pub(crate) mod steps;
 pub(crate) mod tamper_watch;

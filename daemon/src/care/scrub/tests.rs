@@ -2,25 +2,15 @@
 
 use std::sync::Arc;
 
-use lifeboat_config::{Config, Environment};
-use lifeboat_repository::keys::SigningKey;
 use lifeboat_repository::log::OpenDamage;
 use lifeboat_repository::log::records::RecordBody;
-use lifeboat_stores::{Fault, Operation, Rule, Store, WithFaults};
-use lifeboat_vocabulary::{Clock, SystemClock};
+use lifeboat_stores::{Fault, Operation, Rule, WithFaults};
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::base::alarms::board::AlarmBoard;
-use crate::deletion::freeze::Freezer;
-use crate::log_samples::{Regions, backup};
-use crate::regions::context::ClusterContext;
-use crate::regions::open::OpenRegions;
-use crate::settings::wiring;
-
-const KEY: &str = "lifeboat-pk-1qvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqvpsxqcrqdqqgq9e0u";
+use crate::care::samples::OneRegion;
+use crate::log_samples::backup;
 
 /// A region whose log has a backup of which no object is there.
 struct Scene {
@@ -35,39 +25,8 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let text = format!(
-            "[[cluster]]\nname = 'main'\nconnection = 'host=/tmp'\n[[region]]\nname = 'r'\nurl = 'file:///nowhere'\n\
-             [keys]\nrecipients = ['{KEY}']\nsigning_key = 'file:/nowhere'\n[state]\ndirectory = '{}'\n",
-            dir.path().display()
-        );
-        let loaded = Config::from_text(std::path::Path::new("test.toml"), &text, &Environment::default());
-        let config = Arc::new(loaded.unwrap_or_else(|faults| panic!("{faults}")).config);
-        let cluster = config.clusters[0].clone();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let signer = wiring::named(SigningKey::generate().unwrap(), &cluster.name).unwrap();
-        let mut regions = Regions::signed_by(Arc::clone(&signer), &["r"]).await;
-        let record = backup("2026-11-20T02:00:00Z", 1);
-        regions.append("r", "2026-11-20T02:00:00Z", RecordBody::Backup(Box::new(record))).await;
-        let memory = Arc::clone(&regions.stores[0].store);
-        let repository = regions.logs.values().next().unwrap().trust().repository;
-        let descriptor = Descriptor::new(repository, 7, clock.now(), signer.verify_key());
-        descriptor.create(&*memory, &signer).await.unwrap();
-        let faults = Arc::new(WithFaults::new(memory));
-        let given = [Arc::clone(&faults) as Arc<dyn Store>];
-        let context = ClusterContext {
-            cluster: cluster.name.clone(),
-            directory: dir.path().to_owned(),
-            config: watch::Sender::new(Arc::clone(&config)).subscribe(),
-            regions: Arc::new(OpenRegions::given(&config, &cluster.name, given, &clock)),
-            facts: Arc::default(),
-            alarms: Arc::new(AlarmBoard::open(dir.path(), Arc::clone(&clock)).0),
-            freezer: Arc::new(Freezer::new(dir.path(), Arc::clone(&clock))),
-            signer,
-            clock,
-        };
-        let store = context.regions.stores().remove(0);
-        let parts = CareParts { context, config, cluster, board: Arc::default(), requests: Arc::default() };
+        let record = RecordBody::Backup(Box::new(backup("2026-11-20T02:00:00Z", 1)));
+        let OneRegion { dir, parts, faults, store } = OneRegion::with([record]).await;
         let file = Durable::open(dir.path().join("scrub.json")).0;
         let (context, wrong) = (TaskContext::alone(&CancellationToken::new()), Mutex::default());
         Self { _dir: dir, parts, faults, context, file, wrong, store }
@@ -76,6 +35,11 @@ impl Scene {
     fn scrub(&self) -> RegionScrub<'_> {
         let Self { context, parts, store, file, wrong, .. } = self;
         RegionScrub { context, parts, store, others: Vec::new(), file, wrong }
+    }
+
+    /// From now on, requests of this kind about these objects fail.
+    fn fails(&self, operation: Operation, keys: &str, fault: Fault) {
+        self.faults.add(Rule { operation: Some(operation), key_contains: keys.to_owned(), ..Rule::always(fault) });
     }
 
     fn alarms(&self, state: &ScrubState) -> Vec<String> {
@@ -101,13 +65,7 @@ async fn damage_that_cannot_be_recorded_is_told_and_looked_for_again() {
     let now = scene.parts.now();
     let (mut fresh, mut listed) = (ScrubState::new(now), ScrubState::new(now));
     listed.was_listed(ByteCount::ZERO, now);
-    scene.faults.add(Rule {
-        operation: Some(Operation::Put),
-        key_contains: "log/".to_owned(),
-        skip: 0,
-        count: u64::MAX,
-        fault: Fault::Denied,
-    });
+    scene.fails(Operation::Put, "log/", Fault::Denied);
     for (what, state) in [("the daily listing", &mut fresh), ("the reading of everything", &mut listed)] {
         let before = state.listed_ago(now);
         let error = scene.scrub().turn(state).await.unwrap_err();
@@ -130,13 +88,7 @@ async fn one_object_that_cannot_be_read_holds_the_scrub_up_for_a_while_and_is_to
     let scene = Scene::new().await;
     let mut state = ScrubState::new(scene.parts.now());
     state.was_listed(ByteCount::ZERO, scene.parts.now());
-    scene.faults.add(Rule {
-        operation: Some(Operation::Get),
-        key_contains: "keys/".to_owned(),
-        skip: 0,
-        count: u64::MAX,
-        fault: Fault::Lost,
-    });
+    scene.fails(Operation::Get, "keys/", Fault::Lost);
     for attempt in 0..3 {
         assert!(scene.scrub().turn(&mut state).await.is_err(), "attempt {attempt}");
         assert!(state.is_due(scene.scrub().period(), scene.parts.now()), "attempt {attempt}");
@@ -153,22 +105,10 @@ async fn one_object_that_cannot_be_read_holds_the_scrub_up_for_a_while_and_is_to
 async fn a_listing_is_not_repeated_because_its_findings_cannot_be_recorded() {
     let scene = Scene::new().await;
     let mut state = ScrubState::new(scene.parts.now());
-    scene.faults.add(Rule {
-        operation: Some(Operation::Put),
-        key_contains: "log/".to_owned(),
-        skip: 0,
-        count: u64::MAX,
-        fault: Fault::Denied,
-    });
+    scene.fails(Operation::Put, "log/", Fault::Denied);
     scene.scrub().turn(&mut state).await.unwrap_err();
     // Nothing but a listing asks for this.
-    scene.faults.add(Rule {
-        operation: Some(Operation::List),
-        key_contains: "slices/".to_owned(),
-        skip: 0,
-        count: u64::MAX,
-        fault: Fault::Lost,
-    });
+    scene.fails(Operation::List, "slices/", Fault::Lost);
     let error = scene.scrub().turn(&mut state).await.unwrap_err();
     assert!(error.to_string().contains("cannot be put on record"), "{error:#}");
     assert_eq!(state.listed_ago(scene.parts.now()), None, "after a restart it is made again");
