@@ -113,9 +113,7 @@ impl Tally {
             }
         }
     }
-}
 
-impl Tally {
     fn verdict(&self) -> Result<String> {
         if self.ignored > 0 || self.passed == 0 {
             bail!("skipped: {}; {} passed; a test that does not run proves nothing", tests(self.ignored), self.passed);

@@ -16,6 +16,7 @@ use lifeboat_repository::heal::{
 use lifeboat_repository::log::LogTrust;
 use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::base::alarms::board::{Alarm, Source, SourceKind, Wrongs};
 use crate::base::state::{Durable, time_text};
@@ -204,9 +205,20 @@ async fn round(context: &TaskContext, parts: &CareParts, file: &Durable<Kept>) -
         tracing::warn!(%cluster, error, "which WAL is lost is not remembered over a restart now");
     }
     let pause = if uncrossed.is_empty() && check.pending.is_empty() { EVERY } else { AGAIN };
-    let is_uncrossed = newest.is_none_or(|newest| lost.iter().any(|lost| lies_behind(newest.start, lost)));
-    report(parts, lost, &uncrossed, is_uncrossed);
+    let is_behind_newest = newest.is_none_or(|newest| lost.iter().any(|lost| lies_behind(newest.start, lost)));
+    report(parts, lost, &uncrossed, is_behind_newest);
     Ok(pause)
+}
+
+/// Ranges for machines.
+pub(crate) fn ranges_json(ranges: &[WalRange]) -> Vec<Value> {
+    let json = |range: &WalRange| json!({ "timeline": range.timeline.get(), "from": range.start.to_string(), "to": range.end.to_string() });
+    ranges.iter().map(json).collect()
+}
+
+/// That a region was left out of a comparison.
+pub(crate) fn not_compared(region: &RegionName, why: &str) -> String {
+    format!("the WAL of {region} was not compared: {why}")
 }
 
 /// Whether a region does not answer.
@@ -214,28 +226,37 @@ fn is_unknown(parts: &CareParts, silent: &[(RegionName, String)]) -> bool {
     let silent: Vec<String> = silent.iter().map(|(region, why)| format!("{region}: {why}")).collect();
     if !silent.is_empty() {
         let (cluster, silent) = (&parts.cluster.name, silent.join("; "));
-        tracing::info!(%cluster, silent, "whether WAL is lost is not known while a region does not answer");
+        tracing::warn!(%cluster, silent, "whether WAL is lost is not known while a region does not answer");
     }
     !silent.is_empty()
 }
 
-fn report(parts: &CareParts, lost: Vec<WalRange>, uncrossed: &[WalRange], is_uncrossed: bool) {
-    let mut wrong = Wrongs::default();
-    if !lost.is_empty() {
-        let what = format!("WAL is gone from all regions: {}", ranges_in_words(&lost));
-        let then = match (uncrossed.is_empty(), parts.config.daemon.does(Role::Backup)) {
-            (false, true) => {
-                parts.requests.request(what.clone());
-                "a base backup from behind it is ordered"
-            }
-            (false, false) => "make a base backup now: this daemon makes none",
-            (true, _) if is_uncrossed => "a backup was begun since, on the timeline that the server writes",
-            (true, _) => "a backup from behind it exists",
-        };
-        let text =
-            format!("{what}. No restore crosses that; {then}. Has a lifecycle rule, or a hand, deleted objects?");
-        wrong.add(Alarm::WalLost, text);
+fn report(parts: &CareParts, lost: Vec<WalRange>, uncrossed: &[WalRange], is_behind_newest: bool) {
+    if lost.is_empty() {
+        return tell(parts, lost, None);
     }
+    let what = what(&lost);
+    let then = match (uncrossed.is_empty(), parts.config.daemon.does(Role::Backup)) {
+        (false, true) => {
+            parts.requests.request(what.clone());
+            "a base backup from behind it is ordered"
+        }
+        (false, false) => "make a base backup now: this daemon makes none",
+        (true, _) if is_behind_newest => "a backup was begun since, on the timeline that the server writes",
+        (true, _) => "a backup from behind it exists",
+    };
+    let text = format!("{what}. No restore crosses that; {then}. Has a lifecycle rule, or a hand, deleted objects?");
+    tell(parts, lost, Some(text));
+}
+
+fn what(lost: &[WalRange]) -> String {
+    format!("WAL is gone from all regions: {}", ranges_in_words(lost))
+}
+
+/// What is lost, with the text of the alarm; none clears it.
+fn tell(parts: &CareParts, lost: Vec<WalRange>, alarm: Option<String>) {
+    let mut wrong = Wrongs::default();
+    alarm.into_iter().for_each(|text| wrong.add(Alarm::WalLost, text));
     parts.context.facts.lost_wal(lost);
     parts.context.alarms.report(&Source::of(&parts.cluster.name, SourceKind::LostWal), wrong);
 }
@@ -245,17 +266,11 @@ fn recall(parts: &CareParts, lost: Vec<WalRange>) {
     if lost.is_empty() {
         return;
     }
-    let mut wrong = Wrongs::default();
-    let what = ranges_in_words(&lost);
-    wrong.add(
-        Alarm::WalLost,
-        format!(
-            "WAL is gone from all regions: {what}. No restore crosses that. So it was before this start; it is compared again as soon as all \
-             regions answer"
-        ),
+    let text = format!(
+        "{}. No restore crosses that. So it was before this start; it is compared again as soon as all regions answer",
+        what(&lost)
     );
-    parts.context.facts.lost_wal(lost);
-    parts.context.alarms.report(&Source::of(&parts.cluster.name, SourceKind::LostWal), wrong);
+    tell(parts, lost, Some(text));
 }
 
 /// Compares the WAL of these regions with what must be there, as far as this host knows it.

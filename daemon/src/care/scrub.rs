@@ -159,7 +159,7 @@ impl RegionScrub<'_> {
                 () = self.context.stop.cancelled() => return Ok(()),
                 report = check => report?,
             };
-            let unread = report.unread_text();
+            let unread = report.unread.text();
             let pending = Pending { damage: report.damage, stored: report.bytes, unread, checked: Instant::now() };
             self.record_presence(state, &mut log, pending).await?;
         } else if let Some(pending) = pending {

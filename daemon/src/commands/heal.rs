@@ -158,9 +158,12 @@ pub async fn run(
     for (name, outcome) in &mut outcomes {
         outcome.missing_wal = wal.as_ref().map(|wal| wal.lost_in(name)).unwrap_or_default();
     }
-    print(&view, &outcomes, &unrecorded, output);
+    // Those whose logs could not be read are named already.
+    let not_compared = wal.map(|wal| wal.silent).unwrap_or_default();
+    print(&view, &outcomes, &unrecorded, &not_compared, output);
     let ending = ending(&view, &outcomes, args);
-    Ok(if ending == Ending::Done && !unrecorded.is_empty() { Ending::Degraded } else { ending })
+    let is_partial = !unrecorded.is_empty() || !not_compared.is_empty();
+    Ok(if ending == Ending::Done && is_partial { Ending::Degraded } else { ending })
 }
 
 /// What was found, and done, for one region.
@@ -211,18 +214,25 @@ fn ending(view: &View, outcomes: &[(RegionName, Outcome)], args: &HealArgs) -> E
     if ending == Ending::Done && (unseen || !view.disagreements.is_empty()) { Ending::Degraded } else { ending }
 }
 
-fn print(view: &View, outcomes: &[(RegionName, Outcome)], unrecorded: &[(RegionName, Unrecorded)], output: Output) {
+fn print(
+    view: &View,
+    outcomes: &[(RegionName, Outcome)],
+    unrecorded: &[(RegionName, Unrecorded)],
+    not_compared: &[(RegionName, String)],
+    output: Output,
+) {
+    let named = |regions: &[(RegionName, String)]| -> Vec<Value> {
+        regions.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect()
+    };
     let unreadable = view.read.unreadable();
     if output == Output::Json {
         let regions: Vec<Value> = outcomes.iter().map(|(name, outcome)| as_json(name, outcome, view.seen())).collect();
-        let unreadable: Vec<Value> =
-            unreadable.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect();
         let disagreements: Vec<String> = view.disagreements.iter().map(ToString::to_string).collect();
         let unrecorded: Vec<String> = unrecorded.iter().map(|(_, unrecorded)| unrecorded.to_string()).collect();
         outln!(
             "{}",
             json!({
-                "regions": regions, "not_read": unreadable, "disagreements": disagreements, "unrecorded": unrecorded
+                "regions": regions, "not_read": named(&unreadable), "wal_not_compared": named(not_compared), "disagreements": disagreements, "unrecorded": unrecorded
             })
         );
         return;
@@ -248,6 +258,9 @@ fn print(view: &View, outcomes: &[(RegionName, Outcome)], unrecorded: &[(RegionN
     }
     for (name, unrecorded) in unrecorded {
         outln!("{} while region {name} was healed, {unrecorded}", toned("attention:", Tone::Bad));
+    }
+    for (name, why) in not_compared {
+        outln!("{} {}", toned("attention:", Tone::Warning), lost_wal::not_compared(name, why));
     }
     for disagreement in &view.disagreements {
         outln!("{} {disagreement}; deletion is frozen", toned("attention:", Tone::Bad));

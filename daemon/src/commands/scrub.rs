@@ -16,7 +16,7 @@ use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::care::lost_wal;
+use crate::care::lost_wal::{self, not_compared, ranges_json};
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
 use crate::regions::readings::read_all;
@@ -33,9 +33,6 @@ pub struct ScrubArgs {
     #[arg(long)]
     pub full: bool,
 }
-
-/// Objects that cannot be read one after the other: then the region counts as not answering.
-const SILENT: u32 = 3;
 
 /// What was found in one region.
 struct Found {
@@ -135,6 +132,7 @@ pub async fn run(
         () = stop.cancelled() => return Ok(Ending::Stopped),
         wal = lost_wal::compare(&parts, &read.trust, &regions, &scope, &progress) => wal,
     };
+    let unlooked = wal.silent.iter().any(|(name, _)| wanted(name));
     wal.silent.extend(read.unreadable());
     wal.missing.retain(|name, _| wanted(name));
     // Sizes of WAL stand on no record: without another region there is nothing to compare them with.
@@ -148,7 +146,7 @@ pub async fn run(
     // While a region does not answer, it may have what the others lack.
     let is_lost = !wal.lost.is_empty() && wal.silent.is_empty();
     let is_absent = !wal.missing.is_empty() || !wal.lost.is_empty() || !wal.pending.is_empty();
-    let is_doubtful = is_absent || wal.reach == Reach::Unknown;
+    let is_doubtful = is_absent || unlooked || wal.reach == Reach::Unknown;
     Ok(if is_lost || found.iter().any(|found| !found.damage.is_empty()) {
         Ending::Damaged
     } else if found.iter().all(|found| found.look == Look::Nothing) {
@@ -211,7 +209,7 @@ async fn read_all_of(found: &mut Found, mut walk: ScrubWalk<'_>, progress: &Heal
                 }
             }
             Ok(None) => return,
-            Err(RegionReadError::Store { key, .. }) if silent < SILENT => {
+            Err(RegionReadError::Store { key, .. }) if silent + 1 < heal::SILENT => {
                 silent += 1;
                 walk.pass_over(key);
             }
@@ -245,16 +243,15 @@ fn print(found: &[Found], wal: &WalCheck, depth: Depth, output: Output) {
                 "trouble": found.troubles(), "looked_at": found.look == Look::Taken,
             })
         });
-        let lost = wal.lost.iter().map(|lost| {
-            json!({ "timeline": lost.timeline.get(), "from": lost.start.to_string(), "to": lost.end.to_string() })
-        });
-        let missing = wal.missing.iter().map(|(name, missing)| (name.to_string(), ranges_in_words(missing).into()));
+        let missing = wal.missing.iter().map(|(name, missing)| (name.to_string(), ranges_json(missing).into()));
+        let silent = wal.silent.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why }));
         outln!(
             "{}",
             json!({
-                "regions": regions.collect::<Vec<_>>(), "lost_wal": lost.collect::<Vec<_>>(),
+                "regions": regions.collect::<Vec<_>>(), "lost_wal": ranges_json(&wal.lost),
                 "missing_wal": missing.collect::<serde_json::Map<String, serde_json::Value>>(),
-                "wal_reach_known": wal.reach == Reach::Known,
+                "pending_wal": ranges_json(&wal.pending), "gaps_of_revoked_keys": ranges_json(&wal.told_by_revoked),
+                "wal_not_compared": silent.collect::<Vec<_>>(), "wal_reach_known": wal.reach == Reach::Known,
             })
         );
         return;
@@ -280,6 +277,10 @@ fn print(found: &[Found], wal: &WalCheck, depth: Depth, output: Output) {
         if let Some(trouble) = found.troubles() {
             outln!("{} {}: {trouble}", toned("attention:", Tone::Warning), found.region);
         }
+    }
+    let is_told = |name: &RegionName| found.iter().any(|found| found.region == *name && found.look == Look::Nothing);
+    for (name, why) in wal.silent.iter().filter(|(name, _)| !is_told(name)) {
+        outln!("{} {}", toned("attention:", Tone::Warning), not_compared(name, why));
     }
     print_wal(wal);
     let is_damaged = found.iter().any(|found| !found.damage.is_empty());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
-use lifeboat_repository::log::{Bundle, KeepsLogs};
+use lifeboat_repository::log::{BUNDLE_OBJECT_MAX, Bundle, KeepsLogs};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -30,8 +30,6 @@ const FOLDER: &str = "logs";
 const FILE_MAX: u64 = 1 << 30;
 /// Length and SHA-256.
 const HEAD_BYTES: usize = 36;
-/// The longest bundle, in **bytes**.
-const BUNDLE_MAX: usize = 16 << 20;
 
 /// So much may wait for the disk; what comes then is given back.
 const WAITING_MAX: usize = 16;
@@ -214,7 +212,7 @@ fn next_bundle(file: &mut impl Read, first: u64) -> io::Result<Option<(Bytes, u6
     }
     let Some((length, digest)) = head.split_first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
-    if length > BUNDLE_MAX {
+    if length > BUNDLE_OBJECT_MAX {
         return Ok(None);
     }
     let mut bundle = vec![0; length];

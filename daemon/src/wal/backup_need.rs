@@ -2,7 +2,7 @@
 
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::WalGapRecord;
-use lifeboat_vocabulary::WalPosition;
+use lifeboat_vocabulary::{Lsn, TimelineId, WalPosition};
 
 /// Why a base backup is needed before recovery can reach the present; `None` if the newest one will do.
 ///
@@ -14,24 +14,24 @@ pub(crate) fn needed<'a>(
     gaps: impl IntoIterator<Item = &'a WalGapRecord>,
 ) -> Option<String> {
     let Some(newest) = newest else { return Some("there is no base backup yet".to_owned()) };
-    let behind = |gap: &&WalGapRecord| {
-        let end = gap.to.unwrap_or(gap.from);
-        gap.timeline > newest.timeline || gap.timeline == newest.timeline && end > newest.lsn
-    };
+    let behind = |gap: &&WalGapRecord| must_cross(newest, gap.timeline, gap.to.unwrap_or(gap.from));
     gaps.into_iter().find(behind).map(ToString::to_string)
 }
 
 /// Whether recovery from a backup that begins at `newest` has to cross `lost`.
 #[must_use]
 pub(crate) fn lies_behind(newest: WalPosition, lost: &WalRange) -> bool {
-    lost.timeline > newest.timeline || lost.timeline == newest.timeline && lost.end > newest.lsn
+    must_cross(newest, lost.timeline, lost.end)
+}
+
+fn must_cross(newest: WalPosition, timeline: TimelineId, end: Lsn) -> bool {
+    timeline > newest.timeline || timeline == newest.timeline && end > newest.lsn
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use lifeboat_repository::log::records::{GapReason, GapScope};
-    use lifeboat_vocabulary::{Lsn, TimelineId};
 
     fn at(timeline: u32, lsn: u64) -> WalPosition {
         WalPosition { timeline: TimelineId::new(timeline).unwrap(), lsn: Lsn::from_bytes(lsn).unwrap() }

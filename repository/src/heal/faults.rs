@@ -29,8 +29,8 @@ use crate::wal::object::WalTrust;
 
 /// What does not have its digest is read so many times more before it counts as damaged: a bit may flip on the way.
 pub(crate) const LOOKS: u32 = 2;
-/// Reads that fail one after the other, without any answer about the object: then the region counts as not answering.
-pub(crate) const SILENT: u32 = 3;
+/// With so many reads that fail one after the other, without any answer about the object, a region counts as not answering.
+pub const SILENT: u32 = 3;
 /// What one check reads because of sizes, at the most: the rest is read by the checks of the next days.
 pub(crate) const READ_MAX: ByteCount = ByteCount::from_mib(1024);
 /// WAL of suspicious sizes that one check remembers, to choose from it what it reads.

@@ -167,6 +167,13 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
         let trust = LogTrust { region: Some(store.name.clone()), remembered: None, ..needs.trust.clone() };
         match Head::read_all(&*store.store, &trust).await {
             Ok(heads) => {
+                // It may say that there was more.
+                if let Some(error) =
+                    heads.iter().filter_map(|found| found.head.as_ref().err()).find(|e| e.may_hide_a_head())
+                {
+                    check.silent.push((store.name.clone(), error_chain(error)));
+                    continue;
+                }
                 let heads: Vec<Head> = heads.into_iter().filter_map(|found| found.head.ok()).collect();
                 has_head |= !heads.is_empty();
                 let claimed = heads.into_iter().filter_map(|head| Some((head.durable?, head.time)));

@@ -22,7 +22,7 @@ pub(crate) mod unread;
 pub(crate) mod wal;
 pub(crate) mod writer_guard;
 
-pub use self::faults::ScrubRegion;
+pub use self::faults::{SILENT, ScrubRegion};
 pub use self::lost_wal::{Reach, ServerTimelines, WalCheck, WalNeeds, check_wal, ranges_in_words};
 pub use self::pace::Pace;
 pub use self::plan::{BackupTask, CanRestore, Lack, RecordPlan, WithoutSource, plan_records};

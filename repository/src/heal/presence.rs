@@ -33,14 +33,6 @@ pub struct PresenceReport {
     pub unread: Unread,
 }
 
-impl PresenceReport {
-    /// What to say about what could not be read; `None` if there is nothing to say.
-    #[must_use]
-    pub fn unread_text(&self) -> Option<String> {
-        self.unread.text()
-    }
-}
-
 /// Objects that a region should have and that are missing or not what was stored, by what needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Missing {

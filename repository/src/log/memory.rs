@@ -2,7 +2,7 @@
 //!
 //! A log grows for ever. A program that looks at it every day must not read all of it every day: one that keeps running
 //! keeps what it has verified, asks whether the log still ends there, and goes on behind it. A program that starts anew
-//! reads everything once; whoever gives up meanwhile costs nothing, because the next one goes on where he was.
+//! begins with what it has kept on its disk, if it keeps anything ([`KeepsLogs`]), and reads the rest once; whoever gives up meanwhile costs nothing, because the next one goes on where he was.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -190,6 +190,19 @@ pub enum HeadError {
     },
 }
 
+impl HeadError {
+    /// Whether there may be a head of a writer nevertheless, which could not be read: what it says is not known. What cannot be one,
+    /// because it is too large or is not signed as it should be, is somebody else's.
+    #[must_use]
+    pub fn may_hide_a_head(&self) -> bool {
+        match self {
+            Self::Store { source: StoreError::Unsupported { .. }, .. } => false,
+            Self::Store { .. } | Self::TooMany { .. } | Self::Version { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl Head {
     fn to_note(&self, signer: &NoteSigner) -> Result<Bytes, HeadError> {
         let written = Written {

@@ -21,14 +21,14 @@ use crate::transfer;
 
 /// Runs each request in a task that ends with it, or when nobody waits for it any more.
 #[derive(Debug)]
-pub struct InOwnTask {
+pub(crate) struct InOwnTask {
     inner: Arc<dyn Store>,
 }
 
 impl InOwnTask {
     /// Wraps `inner`.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
         Self { inner }
     }
 

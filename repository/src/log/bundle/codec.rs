@@ -20,13 +20,15 @@ use crate::log::note::NOTE_BYTES_MAX;
 const MAGIC: &[u8; 4] = b"LBN1";
 const HEAD_BYTES: usize = 21;
 /// Notes of one bundle at most.
-pub const BUNDLE_NOTES_MAX: usize = 4096;
+pub(crate) const BUNDLE_NOTES_MAX: usize = 4096;
 /// Fewer are not put together, and not taken, unless they are so large that no more of them fit in.
 pub(crate) const BUNDLED_LEAST: usize = 100;
+/// Notes of one bundle, as long as they are small.
+pub(crate) const BUNDLED_USUAL: usize = 1000;
 /// Its notes with their lengths take at most so many **bytes**.
-pub const BUNDLE_CONTENT_MAX: usize = 8 << 20;
+pub(crate) const BUNDLE_CONTENT_MAX: usize = 8 << 20;
 /// The largest object, in **bytes**: content that cannot be compressed is stored as it is.
-pub(crate) const BUNDLE_OBJECT_MAX: usize = BUNDLE_CONTENT_MAX + HEAD_BYTES;
+pub const BUNDLE_OBJECT_MAX: usize = BUNDLE_CONTENT_MAX + HEAD_BYTES;
 /// What stands before a note.
 const LENGTH_BYTES: usize = 4;
 const LEVEL: i32 = 3;

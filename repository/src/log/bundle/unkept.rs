@@ -2,13 +2,11 @@
 
 use bytes::Bytes;
 
-use crate::log::bundle::codec::{BUNDLE_NOTES_MAX, Bundle, bytes_in_bundle};
+use crate::log::bundle::codec::{BUNDLE_NOTES_MAX, BUNDLED_USUAL, Bundle, bytes_in_bundle};
 
-/// So many notes are put together at the most, and then compressed: as many as a bundle of a region has.
-const NOTES_MAX: usize = 1000;
 /// So many **bytes** of notes are held before they are compressed.
 const BYTES_MAX: usize = 1 << 20;
-const _: () = assert!(NOTES_MAX <= BUNDLE_NOTES_MAX, "they have to fit into a bundle");
+const _: () = assert!(BUNDLED_USUAL <= BUNDLE_NOTES_MAX, "they have to fit into a bundle");
 
 /// How much was collected at a moment.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +45,7 @@ impl Unkept {
             return;
         }
         let bytes = bytes_in_bundle(note);
-        if self.open.len() >= NOTES_MAX || self.open_bytes.saturating_add(bytes) > BYTES_MAX {
+        if self.open.len() >= BUNDLED_USUAL || self.open_bytes.saturating_add(bytes) > BYTES_MAX {
             self.seal();
         }
         self.open.push(Bytes::copy_from_slice(note));

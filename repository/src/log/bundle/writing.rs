@@ -13,7 +13,7 @@ use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
 use crate::log::append::Draft;
 use crate::log::bundle::codec::{
-    BUNDLE_CONTENT_MAX, BUNDLE_NOTES_MAX, BUNDLED_LEAST, Bundle, BundleError, bytes_in_bundle,
+    BUNDLE_CONTENT_MAX, BUNDLE_NOTES_MAX, BUNDLED_LEAST, BUNDLED_USUAL, Bundle, BundleError, bytes_in_bundle,
 };
 use crate::log::create_once::{Created, create_once};
 use crate::log::error::LogError;
@@ -23,8 +23,8 @@ use crate::log::records::bundle::{BUNDLED_PLACES_MAX, BundleRecord};
 use crate::log::records::record::{Origin, RecordBody};
 use crate::log::region_log::{Fetched, RegionLog, fetch};
 
-/// Records of one bundle: a log of 100,000 records is read with about 200 requests, and each bundle with one of half a megabyte.
-const RECORDS: u64 = 1000;
+/// Records of one bundle: a log of 100,000 records is read with about 700 requests, and each bundle with one of half a megabyte.
+const RECORDS: u64 = BUNDLED_USUAL as u64;
 /// Fewer are not worth a request of their own, where an object that is no record ends a row of them; readers take none with fewer.
 const RECORDS_LEAST: u64 = BUNDLED_LEAST as u64;
 /// Notes that are fetched at the same time.

@@ -3,8 +3,7 @@
 use lifeboat_repository::format::KeyName;
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::wal::read::{WalRead, WalTrouble};
-use lifeboat_repository::wal::{FoundHead, Head, HeadError, PieceSize};
-use lifeboat_stores::StoreError;
+use lifeboat_repository::wal::{FoundHead, Head, PieceSize};
 use lifeboat_vocabulary::{Lsn, RegionName, TimelineId, UtcTime, WalPosition, error_chain};
 
 use crate::fetch::archive::{Archive, note};
@@ -34,12 +33,8 @@ impl Archive {
             for FoundHead { writer, stored, head } in heads {
                 match head {
                     Ok(head) => facts.push(fact(name, &writer, stored, head)),
-                    // Larger than any: somebody else has put it there.
-                    Err(HeadError::Store { source: StoreError::Unsupported { why, .. }, .. }) => {
-                        tracing::warn!(region = %name, %writer, why, "a sign of life is not used");
-                    }
                     // It may say that WAL was safe.
-                    Err(error @ (HeadError::Store { .. } | HeadError::TooMany { .. } | HeadError::Version { .. })) => {
+                    Err(error) if error.may_hide_a_head() => {
                         let why = format!("the sign of life of {writer} cannot be read: {}", error_chain(&error));
                         note(unanswered, name, &why);
                     }

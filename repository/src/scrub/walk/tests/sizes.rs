@@ -121,12 +121,12 @@ async fn what_cannot_be_read_now_is_no_damage_and_does_not_end_the_check() {
             let report = check(&scene, &[scene.store(1)]).await;
             let other = if *key == pack { &piece } else { &pack };
             assert_eq!((keys(&report), unread(&report)), (vec![other], vec![key]), "{fault:?}");
-            let text = report.unread_text().unwrap();
+            let text = report.unread.text().unwrap();
             assert!(text.contains("could not be read") && text.contains(key.as_str()), "{text}");
             scene.archive.regions[0].faults.heal();
         }
     }
-    assert_eq!(check(&scene, &[scene.store(1)]).await.unread_text(), None);
+    assert_eq!(check(&scene, &[scene.store(1)]).await.unread.text(), None);
     assert_eq!(found(&scene, &[scene.store(1)]).await, [pack, piece]);
 }
 
@@ -168,6 +168,6 @@ async fn another_region_does_not_decide_how_much_is_read() {
         let mut log = scene.log(0).await;
         let report = check_with_bound(scrubbed(&store, &others, &trust, &scene), &mut log, read_max).await.unwrap();
         assert_eq!((report.damage.len(), report.unread.len()), (0, left), "{read_max}: {report:?}");
-        assert_eq!(report.unread_text().is_some(), left > 0);
+        assert_eq!(report.unread.text().is_some(), left > 0);
     }
 }
