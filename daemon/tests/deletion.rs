@@ -26,7 +26,7 @@ use lifeboat_repository::format::{PacksList, layout};
 use lifeboat_repository::log::Draft;
 use lifeboat_repository::log::records::{AuditRecord, Origin, RecordBody, SweepIntentRecord};
 use lifeboat_repository::retention::sweep::SweepError;
-use lifeboat_s3_testd::{Delay, Operation};
+use lifeboat_s3_testd::Hold;
 use lifeboat_vocabulary::{Clock, ClusterName, RegionName, SystemClock};
 use support::history::{History, POLICY, log_of, signer};
 use support::{BUCKET, Scene};
@@ -255,37 +255,32 @@ fn on_a_terminal_apply_asks_and_a_no_changes_nothing() {
     assert_eq!(history.kinds(0).last_chunk::<2>().unwrap(), &["audit", "forget"]);
 }
 
-/// Requests that all regions together have answered.
-fn requests(scene: &Scene) -> u64 {
-    scene.regions.iter().map(lifeboat_s3_testd::Server::count_all).sum()
-}
-
-/// Those that change something: logs grow with every run, and with them the requests that only read.
-fn writes(scene: &Scene) -> u64 {
-    let of = |operation| scene.regions.iter().map(|region| region.count(operation)).sum::<u64>();
-    of(Operation::PutObject) + of(Operation::DeleteObject)
-}
-
-/// Runs the program and kills it once `count` has grown by so much. Its exit code, if it was faster.
-fn run_and_kill(scene: &Scene, arguments: &[&str], count: fn(&Scene) -> u64, after: u64) -> Option<i32> {
-    let slowly = Delay { fixed: Duration::from_millis(4), per_mib: Duration::ZERO };
-    scene.regions.iter().for_each(|region| region.faults().change(|plan| plan.delay = slowly));
-    let begun = count(scene);
+/// Runs the program, lets each region stand still at a known request, and kills the program there. Its exit code, if no region
+/// got so far.
+fn run_and_kill(scene: &Scene, arguments: &[&str], hold: Hold) -> Option<i32> {
+    let faults: Vec<_> = scene.regions.iter().map(lifeboat_s3_testd::Server::faults).collect();
+    faults.iter().for_each(|faults| faults.change(|plan| plan.hold = Some(hold)));
     let mut command = scene.daemon_command();
     let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let patience = Instant::now() + Duration::from_secs(60);
+    let mut waits_for_others = None;
     let code = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();
         }
-        if count(scene) - begun >= after {
-            child.kill().unwrap();
-            break child.wait().unwrap().code();
+        let held = faults.iter().filter(|faults| faults.plan().hold.is_some_and(|hold| hold.held > 0)).count();
+        if held > 0 {
+            // A region in which there is less to do is done, or waits for the others.
+            let since = *waits_for_others.get_or_insert_with(Instant::now);
+            if held == faults.len() || since.elapsed() > Duration::from_millis(500) {
+                child.kill().unwrap();
+                break child.wait().unwrap().code();
+            }
         }
-        assert!(Instant::now() < patience, "neither an end nor {after} requests");
+        assert!(Instant::now() < patience, "neither an end nor {hold:?}");
         std::thread::sleep(Duration::from_micros(300));
     };
-    scene.regions.iter().for_each(|region| region.faults().clear());
+    faults.iter().for_each(|faults| faults.clear());
     code
 }
 
@@ -329,15 +324,16 @@ fn a_kill_at_any_point_of_a_prune_harms_nothing_and_the_next_run_ends_it() {
     // At first backups are forgotten, and once their grace is over they are deleted.
     for _ in 0..2 {
         wait_for_graces(&history);
-        let mut after = 1;
-        while run_and_kill(scene, &arguments, writes, after) != Some(0) {
-            let when = format!("killed after {after} writes");
+        let mut passes = 0;
+        while run_and_kill(scene, &arguments, Hold::after(passes, true)) != Some(0) {
+            let when = format!("killed after {passes} writes to each region");
             let open = [0, 1].map(|index| check_promises(&history, index, &when));
             (kills, in_the_middle) = (kills + 1, in_the_middle + u32::from(open.contains(&true)));
-            after += 1;
+            passes += 1;
             assert!(kills < 200, "it does not come to an end");
         }
     }
+    eprintln!("{kills} kills, {in_the_middle} in the middle of a sweep");
     assert!(kills > 20 && in_the_middle > 3, "{kills} kills, {in_the_middle} in the middle of a sweep");
     let patience = Instant::now() + Duration::from_secs(60);
     while !history.ages(&history.json(&["retention", "plan"], 0), "dropped").is_empty() {
@@ -366,10 +362,10 @@ fn a_kill_at_any_point_of_a_scrub_records_damage_once_and_the_next_run_finds_all
     scene.regions[0].put_raw(BUCKET, &pack, bytes.into()).unwrap();
     let index = scene.keys(1, ".lbx").into_iter().find(|key| key.contains(history.real.as_str())).unwrap();
     scene.regions[1].remove_raw(BUCKET, &index).unwrap();
-    let (mut kills, mut after) = (0, 3);
-    while run_and_kill(scene, &["scrub", "--full"], requests, after) != Some(6) {
+    let (mut kills, mut passes) = (0, 1);
+    while run_and_kill(scene, &["scrub", "--full"], Hold::after(passes, false)) != Some(6) {
         kills += 1;
-        after += 2;
+        passes += 1;
         assert!(kills < 300, "it does not come to an end");
     }
     assert!(kills > 20, "only {kills} kills");

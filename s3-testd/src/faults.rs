@@ -27,6 +27,8 @@ pub struct FaultPlan {
     pub fail_next: Option<FailNext>,
     /// That many requests pass, all later ones are refused.
     pub fail_after: Option<(u64, Failure)>,
+    /// Requests that are never answered, so that a client stands still at a known place.
+    pub hold: Option<Hold>,
     /// All requests are refused.
     pub fail_all: Option<Failure>,
     /// All connections are dropped without an answer as soon as they ask for something.
@@ -64,6 +66,35 @@ pub struct FaultPlan {
     pub deny: Vec<Deny>,
     /// Keys that are gone for every reader (404 `NoSuchKey`, not listed) although they are stored.
     pub vanish: BTreeSet<String>,
+}
+
+/// From which request on none is answered, and nothing happens, until the client gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// That many pass before.
+    pub passes: u64,
+    /// Whether only requests that change something are counted and held.
+    pub only_writes: bool,
+    /// How many were held so far.
+    pub held: u64,
+}
+
+impl Hold {
+    /// The first `passes` requests pass; of those that change something, or of all.
+    #[must_use]
+    pub fn after(passes: u64, only_writes: bool) -> Self {
+        Self { passes, only_writes, held: 0 }
+    }
+
+    fn holds(&mut self, operation: Operation) -> bool {
+        if self.only_writes && !operation.writes() {
+            return false;
+        }
+        let is_held = self.passes == 0;
+        self.passes = self.passes.saturating_sub(1);
+        self.held += u64::from(is_held);
+        is_held
+    }
 }
 
 /// What a web application answers to everything.
@@ -326,6 +357,7 @@ pub(crate) enum Verdict {
     Refuse(Failure),
     ErrorIn200,
     Page(Page),
+    Hold,
     Drop,
 }
 
@@ -363,6 +395,9 @@ impl Faults {
         let plan = &mut inner.plan;
         if plan.dead {
             return Verdict::Drop;
+        }
+        if plan.hold.as_mut().is_some_and(|hold| hold.holds(target.operation)) {
+            return Verdict::Hold;
         }
         if let Some(failure) = &plan.fail_all {
             return Verdict::Refuse(failure.clone());
@@ -414,6 +449,22 @@ mod tests {
 
     fn target(operation: Operation, key: &str) -> Target {
         Target { operation, bucket: "b".to_owned(), key: key.to_owned() }
+    }
+
+    #[test]
+    fn from_a_known_request_on_all_are_held() {
+        let faults = Faults::default();
+        let judge = |operation| faults.judge(&target(operation, "k"));
+        faults.change(|plan| plan.hold = Some(Hold::after(1, true)));
+        assert_eq!(judge(Operation::GetObject), Verdict::Proceed);
+        assert_eq!(judge(Operation::PutObject), Verdict::Proceed);
+        assert_eq!(judge(Operation::DeleteObject), Verdict::Hold);
+        assert_eq!(judge(Operation::GetObject), Verdict::Proceed);
+        assert_eq!(faults.plan().hold, Some(Hold { passes: 0, only_writes: true, held: 1 }));
+        faults.change(|plan| plan.hold = Some(Hold::after(0, false)));
+        assert_eq!(judge(Operation::GetObject), Verdict::Hold);
+        faults.clear();
+        assert_eq!(judge(Operation::PutObject), Verdict::Proceed);
     }
 
     #[test]

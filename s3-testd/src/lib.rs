@@ -31,8 +31,8 @@ mod uploads;
 
 pub use config::{Bucket, Config, History, Storage, Tls};
 pub use faults::{
-    CorruptGet, Delay, DelaySome, Deny, FailNext, Failure, FaultPlan, Faults, KeyPattern, Page, Times, TruncateGet,
-    Truncation,
+    CorruptGet, Delay, DelaySome, Deny, FailNext, Failure, FaultPlan, Faults, Hold, KeyPattern, Page, Times,
+    TruncateGet, Truncation,
 };
 pub use moto::{Moto, MotoError};
 pub use proxy::{Line, Mode, Network, Proxy, ProxyCounters, SharedLine, Strike};

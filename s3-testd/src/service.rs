@@ -70,6 +70,8 @@ impl Front {
     async fn answer(&self, target: &Target, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
         match self.faults.judge(target) {
             Verdict::Drop => Err(Dropped),
+            // Ends when the client closes the connection.
+            Verdict::Hold => std::future::pending().await,
             Verdict::Refuse(failure) => {
                 // Refusing before the body has arrived would reset the connection under a client that still writes.
                 drain(request.into_body()).await;
