@@ -181,6 +181,29 @@ async fn a_look_costs_two_requests_however_long_the_log_is() {
 }
 
 #[tokio::test]
+async fn a_log_that_lacks_a_record_is_read_from_nothing_for_wal_once_and_not_at_each_look() {
+    let (regions, trust) = with_many_backups().await;
+    let (mut a, metrics) = (regions.stores[0].clone(), Arc::<Metrics>::default());
+    a.store = Arc::new(WithMetrics::new(Arc::clone(&a.store), Arc::clone(&metrics), Arc::new(SystemClock)));
+    let requests = || Operation::ALL.iter().map(|operation| metrics.snapshot().of(*operation).requests).sum::<u64>();
+    let follower = LogFollower::default();
+    follower.read_log(&a, &trust).await.unwrap();
+    a.store.delete(&StoredName::LogNote { seq: 50 }.key()).await.unwrap();
+    follower.compare_notes(&a, 0, 100).await.unwrap_err();
+    let before = requests();
+    assert_eq!(follower.read_log_even_if_changed(&a, &trust).await.unwrap().places(), 50);
+    assert!(requests() - before >= 50, "all of it");
+    let before = requests();
+    for _ in 0..3 {
+        assert_eq!(follower.read_log_even_if_changed(&a, &trust).await.unwrap().places(), 50);
+    }
+    assert!(requests() - before < 20, "what is new");
+    a.store.delete(&StoredName::LogNote { seq: 49 }.key()).await.unwrap();
+    let now = follower.read_log_even_if_changed(&a, &trust).await.unwrap();
+    assert_eq!(now.places(), 49, "it has changed once more");
+}
+
+#[tokio::test]
 async fn an_emptied_region_is_no_log_that_wal_can_go_on_in() {
     let regions = two_regions_with_backups().await;
     let (a, trust) = (regions.stores[0].clone(), trust(&regions, "a"));
