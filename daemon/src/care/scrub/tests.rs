@@ -129,3 +129,23 @@ async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_wa
     assert!(regions.logs().read(&scene.store, &root).await.is_err(), "it is refused to everybody");
     assert_eq!((state.to_compare(), state.listed_ago(scene.parts.now())), (0, None), "it is looked at again");
 }
+
+#[tokio::test]
+async fn the_notes_of_a_log_are_compared_once_a_day_whatever_becomes_of_the_listing() {
+    let scene = Scene::new().await;
+    let root = scene.parts.context.signer.root();
+    scene.parts.context.regions.logs().read(&scene.store, &root).await.unwrap();
+    let now = scene.parts.now();
+    let (mut compared, mut listed) = (ScrubState::new(now), ScrubState::new(now));
+    compared.was_compared(None, now);
+    listed.was_listed(ByteCount::ZERO, now);
+    // Nothing else is to be read back.
+    compared.finish();
+    listed.finish();
+    let first = layout::StoredName::LogNote { seq: 0 };
+    scene.fails(Operation::Get, first.key().as_str(), Fault::Denied);
+    scene.scrub().turn(&mut compared).await.unwrap();
+    let error = scene.scrub().turn(&mut listed).await.unwrap_err();
+    assert!(format!("{error:#}").contains("reach record 0"), "{error:#}");
+    assert_eq!(listed.compared_ago(now), None);
+}
