@@ -172,7 +172,7 @@ impl LogFollower {
 
     /// Compares the notes of at most `most` records of a region's log, from place `from` on, with what was read, and returns where to go
     /// on: what bundles, and what was kept over a restart, spare the reader is looked at here. A log of which notes are gone or
-    /// others is refused from then on, as one whose end is.
+    /// others, and still are some minutes later, is refused from then on, as one whose end is.
     ///
     /// # Errors
     /// [`LogError`], by meaning.
@@ -183,9 +183,7 @@ impl LogFollower {
         most: usize,
     ) -> Result<Option<u64>, Arc<LogError>> {
         let compared = self.logs.compare_notes(region, from, most).await;
-        if let Err(error) = compared.as_ref().map_err(|error| &**error)
-            && has_changed(error)
-        {
+        if compared.is_err() && self.logs.is_refused(&region.name) {
             self.failed(&region.name, true);
         }
         compared

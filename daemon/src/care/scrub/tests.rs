@@ -114,7 +114,7 @@ async fn a_listing_is_not_repeated_because_its_findings_cannot_be_recorded() {
     assert_eq!(state.listed_ago(scene.parts.now()), None, "after a restart it is made again");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_was_set_back() {
     let scene = Scene::new().await;
     let regions = &scene.parts.context.regions;
@@ -124,6 +124,9 @@ async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_wa
     let mut state = ScrubState::new(scene.parts.now());
     let first = lifeboat_repository::format::layout::StoredName::LogNote { seq: 0 };
     scene.store.store.delete(&first.key()).await.unwrap();
+    scene.scrub().turn(&mut state).await.unwrap_err();
+    assert!(!regions.logs().has_changed(&scene.store.name), "it may be an old answer");
+    tokio::time::sleep(RETRY * 5).await;
     scene.scrub().turn(&mut state).await.unwrap_err();
     assert!(regions.logs().has_changed(&scene.store.name));
     assert!(regions.logs().read(&scene.store, &root).await.is_err(), "it is refused to everybody");
