@@ -31,6 +31,8 @@ const FILE_MAX: u64 = 1 << 30;
 /// Length and SHA-256.
 const HEAD_BYTES: usize = 36;
 
+/// So many **bytes** that the disk did not take are held for each region, to be tried again with what comes next.
+const FAILED_MAX: usize = 16 << 20;
 /// So much may wait for the disk; what comes then is given back.
 const WAITING_MAX: usize = 16;
 
@@ -63,6 +65,8 @@ struct Waiting {
 struct Files {
     directory: PathBuf,
     ends: BTreeMap<RegionName, End>,
+    /// What the disk did not take: without it, nothing that comes later would follow what is kept.
+    failed: BTreeMap<RegionName, Vec<Bytes>>,
 }
 
 /// Where a file goes on.
@@ -77,7 +81,7 @@ struct End {
 impl KeptLogs {
     /// In a cluster's folder of the state directory.
     pub(crate) fn in_directory(cluster: &Path) -> Self {
-        let files = Files { directory: cluster.join(FOLDER), ends: BTreeMap::new() };
+        let files = Files { directory: cluster.join(FOLDER), ends: BTreeMap::new(), failed: BTreeMap::new() };
         Self { waiting: Arc::default(), files: Arc::new(Mutex::new(files)) }
     }
 
@@ -100,7 +104,7 @@ impl KeptLogs {
         while let Some(work) = self.next_work() {
             match work {
                 Work::Load { region, loaded } => drop(loaded.send(files.load_now(&region))),
-                Work::Add { region, bundles } => files.add_now(&region, &bundles),
+                Work::Add { region, bundles } => files.add_now(&region, bundles),
                 Work::Forget { region } => files.forget_now(&region),
             }
         }
@@ -131,20 +135,31 @@ impl Files {
         bundles
     }
 
-    fn add_now(&mut self, region: &RegionName, bundles: &[Bytes]) {
+    fn add_now(&mut self, region: &RegionName, bundles: Vec<Bytes>) {
         let path = self.path(region);
         let end = self.ends.entry(region.clone()).or_default();
-        let first = bundles.first().and_then(|bundle| Bundle::places_of(bundle)).map(|(first, _)| first);
+        let first = first_place(&bundles);
         if first == Some(0) {
             *end = End::default();
         }
+        let mut due = self.failed.remove(region).unwrap_or_default();
+        if first == Some(0) || first_place(&due) != Some(end.next) {
+            due.clear();
+        }
+        let behind = due.last().and_then(|bundle| Bundle::places_of(bundle)).map(|(_, last)| last.saturating_add(1));
         // What was kept already, or does not follow it, is not kept twice.
-        if first != Some(end.next) {
+        if first == Some(behind.unwrap_or(end.next)) {
+            due.extend(bundles);
+        }
+        if due.is_empty() {
             return;
         }
-        match append(&path, *end, bundles) {
+        match append(&path, *end, &due) {
             Ok(new) => *end = new,
             Err(error) => {
+                if due.iter().map(Bytes::len).fold(0, usize::saturating_add) <= FAILED_MAX {
+                    self.failed.insert(region.clone(), due);
+                }
                 tracing::warn!(%region, %error, "the region's log is not kept on this machine; a restart reads it from the region");
             }
         }
@@ -152,6 +167,7 @@ impl Files {
 
     fn forget_now(&mut self, region: &RegionName) {
         self.ends.insert(region.clone(), End::default());
+        self.failed.remove(region);
         match std::fs::remove_file(self.path(region)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 // Found to be useless once more.
@@ -185,6 +201,12 @@ impl KeepsLogs for KeptLogs {
             tracing::debug!(%region, "what was kept of the region's log stays for a while");
         }
     }
+}
+
+/// The place of the first note of bundles.
+fn first_place(bundles: &[Bytes]) -> Option<u64> {
+    let (first, _) = bundles.first().and_then(|bundle| Bundle::places_of(bundle))?;
+    Some(first)
 }
 
 /// The whole bundles of a file, and where it goes on.
@@ -270,7 +292,7 @@ fn append(path: &Path, mut end: End, bundles: &[Bytes]) -> io::Result<End> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "the tests damage files")]
+#[allow(clippy::disallowed_methods, reason = "the tests damage and move files")]
 mod tests {
     use super::*;
 
@@ -360,6 +382,26 @@ mod tests {
         kept.forget(&region());
         drop(kept.load(&region()).await);
         assert!(kept.load(&region()).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_did_not_take_is_kept_with_what_comes_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptLogs::in_directory(directory.path());
+        added(&kept, &region(), vec![bundle(0, 3)]).await;
+        let (path, aside) = (directory.path().join(FOLDER), directory.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::write(&path, "a file where the folder would be").unwrap();
+        for first in [3, 5, 9] {
+            kept.add(&region(), vec![bundle(first, 2)]).unwrap();
+        }
+        while kept.waiting.lock().is_at_work {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        added(&kept, &region(), vec![bundle(7, 1)]).await;
+        assert_eq!(loaded(directory.path()).await, [bundle(0, 3), bundle(3, 2), bundle(5, 2), bundle(7, 1)]);
     }
 
     #[tokio::test]
