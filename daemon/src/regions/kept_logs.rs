@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
-use lifeboat_repository::log::{BUNDLE_OBJECT_MAX, Bundle, KeepsLogs};
+use lifeboat_repository::log::{BUNDLE_OBJECT_MAX, Bundle, KeepsLogs, NotLoaded};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -47,7 +47,7 @@ pub(crate) struct KeptLogs {
 /// What is to be done.
 #[derive(Debug)]
 enum Work {
-    Load { region: RegionName, loaded: oneshot::Sender<Vec<Bytes>> },
+    Load { region: RegionName, loaded: oneshot::Sender<Result<Vec<Bytes>, NotLoaded>> },
     Add { region: RegionName, bundles: Vec<Bytes> },
     Forget { region: RegionName },
 }
@@ -123,16 +123,13 @@ impl Files {
         self.directory.join(format!("{region}.notes"))
     }
 
-    fn load_now(&mut self, region: &RegionName) -> Vec<Bytes> {
-        let (bundles, end) = match read(&self.path(region)) {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::warn!(%region, %error, "what was kept of the region's log cannot be read; the log is read again");
-                (Vec::new(), End::default())
-            }
-        };
+    fn load_now(&mut self, region: &RegionName) -> Result<Vec<Bytes>, NotLoaded> {
+        let (bundles, end) = read(&self.path(region)).map_err(|error| {
+            tracing::warn!(%region, %error, "what was kept of the region's log cannot be read; the log is read again");
+            NotLoaded
+        })?;
         self.ends.insert(region.clone(), end);
-        bundles
+        Ok(bundles)
     }
 
     fn add_now(&mut self, region: &RegionName, bundles: Vec<Bytes>) {
@@ -180,12 +177,10 @@ impl Files {
 
 #[async_trait]
 impl KeepsLogs for KeptLogs {
-    async fn load(&self, region: &RegionName) -> Vec<Bytes> {
+    async fn load(&self, region: &RegionName) -> Result<Vec<Bytes>, NotLoaded> {
         let (loaded, receive) = oneshot::channel();
-        match self.submit(Work::Load { region: region.clone(), loaded }) {
-            Ok(()) => receive.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
+        self.submit(Work::Load { region: region.clone(), loaded }).map_err(|_| NotLoaded)?;
+        receive.await.map_err(|_| NotLoaded)?
     }
 
     fn add(&self, region: &RegionName, bundles: Vec<Bytes>) -> Result<(), Vec<Bytes>> {
@@ -311,7 +306,7 @@ mod tests {
     }
 
     async fn loaded(directory: &Path) -> Vec<Bytes> {
-        KeptLogs::in_directory(directory).load(&region()).await
+        KeptLogs::in_directory(directory).load(&region()).await.unwrap()
     }
 
     #[tokio::test]
@@ -322,7 +317,7 @@ mod tests {
         added(&kept, &region(), vec![bundle(0, 3), bundle(3, 2)]).await;
         added(&kept, &region(), vec![bundle(5, 1)]).await;
         let again = KeptLogs::in_directory(directory.path());
-        assert_eq!(again.load(&region()).await, [bundle(0, 3), bundle(3, 2), bundle(5, 1)]);
+        assert_eq!(again.load(&region()).await.unwrap(), [bundle(0, 3), bundle(3, 2), bundle(5, 1)]);
         added(&again, &region(), vec![bundle(6, 1)]).await;
         assert_eq!(loaded(directory.path()).await.len(), 4);
         added(&again, &"other".parse().unwrap(), vec![bundle(0, 1)]).await;
@@ -331,7 +326,8 @@ mod tests {
         again.forget(&region());
         drop(again.load(&region()).await);
         assert!(loaded(directory.path()).await.is_empty());
-        assert_eq!(KeptLogs::in_directory(directory.path()).load(&"other".parse().unwrap()).await, [bundle(0, 1)]);
+        let other = KeptLogs::in_directory(directory.path()).load(&"other".parse().unwrap()).await;
+        assert_eq!(other.unwrap(), [bundle(0, 1)]);
     }
 
     #[tokio::test]
@@ -358,7 +354,7 @@ mod tests {
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             let kept = KeptLogs::in_directory(directory.path());
-            let found = kept.load(&region()).await;
+            let found = kept.load(&region()).await.unwrap();
             assert!(found.len() < 2 && found.iter().all(|found| *found == bundle(0, 3)), "cut at {length}");
             let next = if found.is_empty() { bundle(0, 3) } else { bundle(3, 4) };
             added(&kept, &region(), vec![next.clone()]).await;
@@ -377,11 +373,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(FOLDER), "a file where the folder would be").unwrap();
         let kept = KeptLogs::in_directory(directory.path());
-        assert!(kept.load(&region()).await.is_empty());
+        assert_eq!(kept.load(&region()).await, Err(NotLoaded), "it is not said that nothing was kept");
         added(&kept, &region(), vec![bundle(0, 3)]).await;
         kept.forget(&region());
-        drop(kept.load(&region()).await);
-        assert!(kept.load(&region()).await.is_empty());
+        assert_eq!(kept.load(&region()).await, Err(NotLoaded));
     }
 
     #[tokio::test]

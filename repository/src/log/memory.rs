@@ -205,7 +205,8 @@ impl LogMemory {
         if is_used {
             return unread().collecting();
         }
-        let loaded = kept::load(&**kept, region, unread()).await;
+        // What may be whole is left alone: nothing is collected that would take its place.
+        let Ok(loaded) = kept::load(&**kept, region, unread()).await else { return unread() };
         self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
         loaded.unwrap_or_else(unread).collecting()
     }

@@ -298,7 +298,7 @@ async fn what_was_read_is_kept_over_a_restart_in_the_state_directory() {
     restarted().read_log(&a, &trust).await.unwrap();
     assert!(gets() >= 61);
     // Nobody waits for the disk but this test.
-    while KeptLogs::in_directory(directory.path()).load(&a.name).await.is_empty() {
+    while KeptLogs::in_directory(directory.path()).load(&a.name).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
     add(&mut regions, "a", 25).await;
