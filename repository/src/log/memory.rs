@@ -132,9 +132,18 @@ impl LogMemory {
     /// [`LogError`], by meaning. A log that does not continue what was read before is refused, also later on, until
     /// [`Self::forget`].
     pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
-        if let Some(refused) = self.regions.lock().get(&region.name).and_then(|known| known.refused.clone()) {
+        if let Some(refused) = self.refusal(&region.name) {
             return Err(refused);
         }
+        let read = self.read_in_turn(region, trust).await;
+        // It may have waited for long, and a comparison has found something meanwhile.
+        match self.refusal(&region.name) {
+            Some(refused) => Err(refused),
+            None => read,
+        }
+    }
+
+    async fn read_in_turn(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let turn = Arc::clone(&self.regions.lock().entry(region.name.clone()).or_default().turn);
         let mut turn = turn.lock().await;
@@ -254,7 +263,12 @@ impl LogMemory {
     /// Whether a comparison has found, and found again, that a log is not what was read.
     #[must_use]
     pub fn is_refused(&self, region: &RegionName) -> bool {
-        self.regions.lock().get(region).is_some_and(|region| region.refused.is_some())
+        self.refusal(region).is_some()
+    }
+
+    /// Why a log is not read any more.
+    fn refusal(&self, region: &RegionName) -> Option<Arc<LogError>> {
+        self.regions.lock().get(region)?.refused.clone()
     }
 
     /// Counts what is read of a log, so that whoever waits can tell slow from stuck.

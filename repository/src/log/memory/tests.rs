@@ -197,3 +197,32 @@ async fn a_log_is_refused_once_a_record_is_found_gone_again_some_minutes_later()
     memory.forget(&region.name);
     assert!(!memory.is_refused(&region.name));
 }
+
+/// A store that takes long for each request.
+struct Slow;
+
+#[async_trait::async_trait]
+impl Hooks for Slow {
+    async fn before(&self, _: Request<'_>) -> Step {
+        tokio::time::sleep(ASKED_AGAIN * 2).await;
+        Step::Pass
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_reading_when_a_log_became_refused_does_not_get_it() {
+    let (world, _) = World::with_days(6).await;
+    let (region, _) = counted(&world);
+    let store = Arc::new(WithHooks::new(Arc::clone(&world.memory) as Arc<dyn Store>, Slow));
+    let slow = RegionStore { name: region.name.clone(), store };
+    let (memory, trust) = (LogMemory::default(), trust("eu-1"));
+    memory.read(&region, &trust).await.unwrap();
+    world.memory.delete(&layout::log_note(2)).await.unwrap();
+    let compared = async {
+        memory.compare_notes(&region, 0, 100).await.unwrap_err();
+        tokio::time::sleep(ASKED_AGAIN).await;
+        memory.compare_notes(&region, 0, 100).await.unwrap_err();
+    };
+    let (read, ()) = tokio::join!(memory.read(&slow, &trust), compared);
+    assert!(matches!(*read.unwrap_err(), LogError::RolledBack { found: 2, .. }));
+}
