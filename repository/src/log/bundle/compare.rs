@@ -103,7 +103,8 @@ mod tests {
         let error = log.compare_notes(&*long.store, 0, 100).await.unwrap_err();
         assert!(matches!(error, LogError::RolledBack { found: 11, .. }), "nobody has signed it: {error}");
         long.store.delete(&layout::log_note(11)).await.unwrap();
-        put(&long.store, &layout::log_note(11), long.note(&writer(), backup(77))).await;
+        let signed = long.note(&writer(), backup(77));
+        put(&long.store, &layout::log_note(11), signed).await;
         let error = log.compare_notes(&*long.store, 0, 100).await.unwrap_err();
         assert!(matches!(error, LogError::Forked { seq: 11, .. }), "{error}");
     }
