@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lifeboat_repository::log::{BundleWriter, BundlesWritten, ReadSingly, RegionLog, RegionStore};
+use lifeboat_repository::log::{
+    BundleWriteError, BundleWriter, BundlesWritten, LogError, ReadSingly, RegionLog, RegionStore,
+};
 use lifeboat_vocabulary::{RegionName, error_chain};
 
 use crate::base::supervisor::TaskContext;
@@ -79,9 +81,23 @@ async fn bundle(parts: &CareParts, region: &RegionStore, turn: usize, read: &mut
             tracing::info!(%cluster, region = %region.name, new, again, left, "records of the log were put together");
         }
         Err(error) => {
+            compare_again(parts, region, &error).await;
             let error = format!("{error:#}");
             tracing::warn!(%cluster, region = %region.name, error, "records of the log cannot be put together now");
         }
+    }
+}
+
+/// A note that is gone, or another one, is compared as the scrub does: if it still is at the next round, or for the scrub, the log is
+/// refused to everybody.
+async fn compare_again(parts: &CareParts, region: &RegionStore, error: &anyhow::Error) {
+    let Some(BundleWriteError::Log(error)) = error.downcast_ref() else { return };
+    let seq = match *error {
+        LogError::RolledBack { found: seq, .. } | LogError::Forked { seq, .. } | LogError::Gap { seq } => seq,
+        _ => return,
+    };
+    if let Err(error) = parts.context.regions.logs().compare_notes(region, seq, 1).await {
+        tracing::warn!(region = %region.name, error = %error_chain(&*error), "the log is not what was read of it");
     }
 }
 

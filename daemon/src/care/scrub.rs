@@ -32,7 +32,7 @@ pub(crate) struct ScrubFile(BTreeMap<String, ScrubState>);
 
 /// After the start everything else goes first.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
-/// Presence is checked this often.
+/// Presence is checked this often, and so are the notes of the log compared.
 const LIST_EVERY: Duration = Duration::from_secs(86_400);
 /// While nothing is due.
 const REST: Duration = Duration::from_secs(600);
@@ -134,7 +134,7 @@ impl RegionScrub<'_> {
         self.parts.config.scrub.period
     }
 
-    /// Presence if it is due, then contents for a while.
+    /// The log and presence if they are due, then contents for a while.
     async fn turn(&self, state: &mut ScrubState) -> anyhow::Result<()> {
         self.context.progress.working(&format!("the scrub of region {}", self.store.name));
         let store = &*self.store.store;
@@ -147,10 +147,12 @@ impl RegionScrub<'_> {
         let is_checked = pending.as_ref().is_some_and(|pending| pending.checked.elapsed() < LIST_EVERY);
         let is_due = !is_checked && state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
         let mut log = RegionLog::clone(&*self.parts.context.regions.logs().read_log(self.store, &trust).await?);
+        // By itself: a check of presence that fails and is tried again would have all of a long log compared each time.
+        let is_compared = state.compared_ago(self.parts.now()).is_some_and(|ago| ago < LIST_EVERY);
+        if !is_compared && !self.compare_log(state).await? {
+            return Ok(());
+        }
         if is_due {
-            if !self.compare_log(state).await? {
-                return Ok(());
-            }
             let (trust, progress) = (log.trust().clone(), HealProgress::default());
             let pace = Pace::new(Some(self.parts.bandwidth()));
             let scrubbed = self.scrubbed(&trust, &pace, &progress);
@@ -197,7 +199,7 @@ impl RegionScrub<'_> {
                 next = logs.compare_notes(self.store, state.to_compare(), NOTES_AT_ONCE) => next?,
             };
             self.context.progress.moved();
-            state.was_compared(next);
+            state.was_compared(next, self.parts.now());
             if next.is_none() {
                 return Ok(true);
             }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
-use lifeboat_repository::log::{BUNDLE_OBJECT_MAX, Bundle, KeepsLogs};
+use lifeboat_repository::log::{BUNDLE_OBJECT_MAX, Bundle, KeepsLogs, NotLoaded};
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -31,6 +31,8 @@ const FILE_MAX: u64 = 1 << 30;
 /// Length and SHA-256.
 const HEAD_BYTES: usize = 36;
 
+/// So many **bytes** that the disk did not take are held for each region, to be tried again with what comes next.
+const FAILED_MAX: usize = 16 << 20;
 /// So much may wait for the disk; what comes then is given back.
 const WAITING_MAX: usize = 16;
 
@@ -45,7 +47,7 @@ pub(crate) struct KeptLogs {
 /// What is to be done.
 #[derive(Debug)]
 enum Work {
-    Load { region: RegionName, loaded: oneshot::Sender<Vec<Bytes>> },
+    Load { region: RegionName, loaded: oneshot::Sender<Result<Vec<Bytes>, NotLoaded>> },
     Add { region: RegionName, bundles: Vec<Bytes> },
     Forget { region: RegionName },
 }
@@ -63,6 +65,8 @@ struct Waiting {
 struct Files {
     directory: PathBuf,
     ends: BTreeMap<RegionName, End>,
+    /// What the disk did not take: without it, nothing that comes later would follow what is kept.
+    failed: BTreeMap<RegionName, Vec<Bytes>>,
 }
 
 /// Where a file goes on.
@@ -77,7 +81,7 @@ struct End {
 impl KeptLogs {
     /// In a cluster's folder of the state directory.
     pub(crate) fn in_directory(cluster: &Path) -> Self {
-        let files = Files { directory: cluster.join(FOLDER), ends: BTreeMap::new() };
+        let files = Files { directory: cluster.join(FOLDER), ends: BTreeMap::new(), failed: BTreeMap::new() };
         Self { waiting: Arc::default(), files: Arc::new(Mutex::new(files)) }
     }
 
@@ -100,7 +104,7 @@ impl KeptLogs {
         while let Some(work) = self.next_work() {
             match work {
                 Work::Load { region, loaded } => drop(loaded.send(files.load_now(&region))),
-                Work::Add { region, bundles } => files.add_now(&region, &bundles),
+                Work::Add { region, bundles } => files.add_now(&region, bundles),
                 Work::Forget { region } => files.forget_now(&region),
             }
         }
@@ -119,32 +123,40 @@ impl Files {
         self.directory.join(format!("{region}.notes"))
     }
 
-    fn load_now(&mut self, region: &RegionName) -> Vec<Bytes> {
-        let (bundles, end) = match read(&self.path(region)) {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::warn!(%region, %error, "what was kept of the region's log cannot be read; the log is read again");
-                (Vec::new(), End::default())
-            }
-        };
+    fn load_now(&mut self, region: &RegionName) -> Result<Vec<Bytes>, NotLoaded> {
+        let (bundles, end) = read(&self.path(region)).map_err(|error| {
+            tracing::warn!(%region, %error, "what was kept of the region's log cannot be read; the log is read again");
+            NotLoaded
+        })?;
         self.ends.insert(region.clone(), end);
-        bundles
+        Ok(bundles)
     }
 
-    fn add_now(&mut self, region: &RegionName, bundles: &[Bytes]) {
+    fn add_now(&mut self, region: &RegionName, bundles: Vec<Bytes>) {
         let path = self.path(region);
         let end = self.ends.entry(region.clone()).or_default();
-        let first = bundles.first().and_then(|bundle| Bundle::places_of(bundle)).map(|(first, _)| first);
+        let first = first_place(&bundles);
         if first == Some(0) {
             *end = End::default();
         }
+        let mut due = self.failed.remove(region).unwrap_or_default();
+        if first == Some(0) || first_place(&due) != Some(end.next) {
+            due.clear();
+        }
+        let behind = due.last().and_then(|bundle| Bundle::places_of(bundle)).map(|(_, last)| last.saturating_add(1));
         // What was kept already, or does not follow it, is not kept twice.
-        if first != Some(end.next) {
+        if first == Some(behind.unwrap_or(end.next)) {
+            due.extend(bundles);
+        }
+        if due.is_empty() {
             return;
         }
-        match append(&path, *end, bundles) {
+        match append(&path, *end, &due) {
             Ok(new) => *end = new,
             Err(error) => {
+                if due.iter().map(Bytes::len).fold(0, usize::saturating_add) <= FAILED_MAX {
+                    self.failed.insert(region.clone(), due);
+                }
                 tracing::warn!(%region, %error, "the region's log is not kept on this machine; a restart reads it from the region");
             }
         }
@@ -152,6 +164,7 @@ impl Files {
 
     fn forget_now(&mut self, region: &RegionName) {
         self.ends.insert(region.clone(), End::default());
+        self.failed.remove(region);
         match std::fs::remove_file(self.path(region)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 // Found to be useless once more.
@@ -164,12 +177,10 @@ impl Files {
 
 #[async_trait]
 impl KeepsLogs for KeptLogs {
-    async fn load(&self, region: &RegionName) -> Vec<Bytes> {
+    async fn load(&self, region: &RegionName) -> Result<Vec<Bytes>, NotLoaded> {
         let (loaded, receive) = oneshot::channel();
-        match self.submit(Work::Load { region: region.clone(), loaded }) {
-            Ok(()) => receive.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
+        self.submit(Work::Load { region: region.clone(), loaded }).map_err(|_| NotLoaded)?;
+        receive.await.map_err(|_| NotLoaded)?
     }
 
     fn add(&self, region: &RegionName, bundles: Vec<Bytes>) -> Result<(), Vec<Bytes>> {
@@ -185,6 +196,12 @@ impl KeepsLogs for KeptLogs {
             tracing::debug!(%region, "what was kept of the region's log stays for a while");
         }
     }
+}
+
+/// The place of the first note of bundles.
+fn first_place(bundles: &[Bytes]) -> Option<u64> {
+    let (first, _) = bundles.first().and_then(|bundle| Bundle::places_of(bundle))?;
+    Some(first)
 }
 
 /// The whole bundles of a file, and where it goes on.
@@ -270,7 +287,7 @@ fn append(path: &Path, mut end: End, bundles: &[Bytes]) -> io::Result<End> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "the tests damage files")]
+#[allow(clippy::disallowed_methods, reason = "the tests damage and move files")]
 mod tests {
     use super::*;
 
@@ -289,7 +306,7 @@ mod tests {
     }
 
     async fn loaded(directory: &Path) -> Vec<Bytes> {
-        KeptLogs::in_directory(directory).load(&region()).await
+        KeptLogs::in_directory(directory).load(&region()).await.unwrap()
     }
 
     #[tokio::test]
@@ -300,7 +317,7 @@ mod tests {
         added(&kept, &region(), vec![bundle(0, 3), bundle(3, 2)]).await;
         added(&kept, &region(), vec![bundle(5, 1)]).await;
         let again = KeptLogs::in_directory(directory.path());
-        assert_eq!(again.load(&region()).await, [bundle(0, 3), bundle(3, 2), bundle(5, 1)]);
+        assert_eq!(again.load(&region()).await.unwrap(), [bundle(0, 3), bundle(3, 2), bundle(5, 1)]);
         added(&again, &region(), vec![bundle(6, 1)]).await;
         assert_eq!(loaded(directory.path()).await.len(), 4);
         added(&again, &"other".parse().unwrap(), vec![bundle(0, 1)]).await;
@@ -309,7 +326,8 @@ mod tests {
         again.forget(&region());
         drop(again.load(&region()).await);
         assert!(loaded(directory.path()).await.is_empty());
-        assert_eq!(KeptLogs::in_directory(directory.path()).load(&"other".parse().unwrap()).await, [bundle(0, 1)]);
+        let other = KeptLogs::in_directory(directory.path()).load(&"other".parse().unwrap()).await;
+        assert_eq!(other.unwrap(), [bundle(0, 1)]);
     }
 
     #[tokio::test]
@@ -336,7 +354,7 @@ mod tests {
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             let kept = KeptLogs::in_directory(directory.path());
-            let found = kept.load(&region()).await;
+            let found = kept.load(&region()).await.unwrap();
             assert!(found.len() < 2 && found.iter().all(|found| *found == bundle(0, 3)), "cut at {length}");
             let next = if found.is_empty() { bundle(0, 3) } else { bundle(3, 4) };
             added(&kept, &region(), vec![next.clone()]).await;
@@ -355,11 +373,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(FOLDER), "a file where the folder would be").unwrap();
         let kept = KeptLogs::in_directory(directory.path());
-        assert!(kept.load(&region()).await.is_empty());
+        assert_eq!(kept.load(&region()).await, Err(NotLoaded), "it is not said that nothing was kept");
         added(&kept, &region(), vec![bundle(0, 3)]).await;
         kept.forget(&region());
-        drop(kept.load(&region()).await);
-        assert!(kept.load(&region()).await.is_empty());
+        assert_eq!(kept.load(&region()).await, Err(NotLoaded));
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_did_not_take_is_kept_with_what_comes_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptLogs::in_directory(directory.path());
+        added(&kept, &region(), vec![bundle(0, 3)]).await;
+        let (path, aside) = (directory.path().join(FOLDER), directory.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::write(&path, "a file where the folder would be").unwrap();
+        for first in [3, 5, 9] {
+            kept.add(&region(), vec![bundle(first, 2)]).unwrap();
+        }
+        while kept.waiting.lock().is_at_work {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        added(&kept, &region(), vec![bundle(7, 1)]).await;
+        assert_eq!(loaded(directory.path()).await, [bundle(0, 3), bundle(3, 2), bundle(5, 2), bundle(7, 1)]);
     }
 
     #[tokio::test]

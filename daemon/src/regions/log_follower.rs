@@ -21,6 +21,8 @@ use crate::regions::kept_logs::KeptLogs;
 
 /// A region that hangs is not current for longer.
 const CURRENT_FOR: Duration = Duration::from_secs(180);
+/// A changed log is read from nothing this often: what else is taken from its middle is seen then.
+const CHANGED_FOR: Duration = Duration::from_secs(3600);
 
 /// The logs of one cluster's regions, as this process knows them.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct LogFollower {
     descriptors: Mutex<BTreeMap<RegionName, Descriptor>>,
     logs: LogMemory,
     reads: Mutex<BTreeMap<RegionName, Read>>,
+    /// Logs that are refused, as they are now.
+    changed: Mutex<BTreeMap<RegionName, ChangedLog>>,
     /// Counts what was published.
     published: watch::Sender<u64>,
     /// Counts logs that were forgotten.
@@ -42,6 +46,15 @@ struct Read {
     freshness: Freshness,
     /// Whether the log is refused because it does not continue what was read before.
     has_changed: bool,
+}
+
+/// A log that does not continue what was read before, as it was read for WAL.
+#[derive(Debug)]
+struct ChangedLog {
+    trust: LogTrust,
+    log: RegionLog,
+    /// When it was read from nothing.
+    begun: Instant,
 }
 
 /// Whether the last attempt to read a log succeeded.
@@ -70,9 +83,9 @@ pub(crate) struct FollowedLog {
 
 impl Default for LogFollower {
     fn default() -> Self {
-        let (descriptors, logs, reads) = Default::default();
+        let (descriptors, logs, reads, changed) = Default::default();
         let (published, forgotten) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self { descriptors, logs, reads, published, forgotten }
+        Self { descriptors, logs, reads, changed, published, forgotten }
     }
 }
 
@@ -159,7 +172,7 @@ impl LogFollower {
 
     /// Compares the notes of at most `most` records of a region's log, from place `from` on, with what was read, and returns where to go
     /// on: what bundles, and what was kept over a restart, spare the reader is looked at here. A log of which notes are gone or
-    /// others is refused from then on, as one whose end is.
+    /// others, and still are some minutes later, is refused from then on, as one whose end is.
     ///
     /// # Errors
     /// [`LogError`], by meaning.
@@ -170,9 +183,7 @@ impl LogFollower {
         most: usize,
     ) -> Result<Option<u64>, Arc<LogError>> {
         let compared = self.logs.compare_notes(region, from, most).await;
-        if let Err(error) = compared.as_ref().map_err(|error| &**error)
-            && has_changed(error)
-        {
+        if compared.is_err() && self.logs.is_refused(&region.name) {
             self.failed(&region.name, true);
         }
         compared
@@ -193,7 +204,8 @@ impl LogFollower {
     }
 
     /// As [`Self::read_log`], and a log that does not continue what was read before is read as it is now. For WAL alone,
-    /// which is safer in such a region than nowhere: that the log has changed freezes deletion, and waits for a person.
+    /// which is safer in such a region than nowhere: that the log has changed freezes deletion, and waits for a person. It is read
+    /// whole once, and then only where it grew: nobody who ships WAL may wait for all of a long log at each look.
     ///
     /// # Errors
     /// If the log is not what it should be.
@@ -207,9 +219,23 @@ impl LogFollower {
             Err(error) if !has_changed(&error) => return Err(error),
             Err(error) => error,
         };
-        let now = RegionLog::read(&*region.store, trust.clone()).await.map_err(Arc::new)?;
+        let known = self.changed.lock().remove(&region.name);
+        let known = known.filter(|known| known.trust == *trust && known.begun.elapsed() < CHANGED_FOR);
+        let now = match known {
+            Some(known) => known.read_on(region).await,
+            None => None,
+        };
+        let now = match now {
+            Some(now) => now,
+            None => ChangedLog::read(region, trust).await.map_err(Arc::new)?,
+        };
         // Of an empty region nothing is known, not even that it belongs to the repository.
-        if now.head().is_some() { Ok(now) } else { Err(error) }
+        if now.log.head().is_none() {
+            return Err(error);
+        }
+        let log = now.log.clone();
+        self.changed.lock().insert(region.name.clone(), now);
+        Ok(log)
     }
 
     /// Forgets a region's log, because a person has accepted that it is another one now: it is read from its first record
@@ -217,6 +243,7 @@ impl LogFollower {
     pub(crate) fn forget(&self, region: &RegionName) {
         self.logs.forget(region);
         self.reads.lock().remove(region);
+        self.changed.lock().remove(region);
         self.forgotten.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -282,6 +309,7 @@ impl LogFollower {
         let last = Some((SystemClock.now(), Instant::now()));
         let read = Read { last, freshness: Freshness::Current, has_changed: false };
         self.reads.lock().insert(region.clone(), read);
+        self.changed.lock().remove(region);
         self.publish();
     }
 
@@ -301,6 +329,22 @@ impl LogFollower {
 /// Whether a log is refused because it does not continue what was read before.
 pub(crate) fn has_changed(error: &LogError) -> bool {
     matches!(error, LogError::RolledBack { .. } | LogError::Forked { .. })
+}
+
+impl ChangedLog {
+    async fn read(region: &RegionStore, trust: &LogTrust) -> Result<Self, LogError> {
+        let begun = Instant::now();
+        let log = RegionLog::read(&*region.store, trust.clone()).await?;
+        Ok(Self { trust: trust.clone(), log, begun })
+    }
+
+    /// What has come behind it; `None` if it has changed once more, or cannot be read on.
+    async fn read_on(mut self, region: &RegionStore) -> Option<Self> {
+        let store = &*region.store;
+        self.log.confirm_head(store).await.ok()?;
+        self.log.refresh(store).await.ok()?;
+        Some(self)
+    }
 }
 
 /// What the log of a region is measured against.

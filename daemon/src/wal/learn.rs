@@ -36,9 +36,11 @@ pub(crate) struct Known {
 
 /// How long the others are waited for, once as many regions have answered as WAL needs.
 const LATE: Duration = Duration::from_secs(5);
+/// And how long once one of them has: WAL flows to that one meanwhile.
+const LATE_TO_THE_FIRST: Duration = Duration::from_secs(60);
 
-/// Reads all regions, at the same time: those that are away do not hold up the others, and one that hangs does so for
-/// [`LATE`] at most, if the others are enough.
+/// Reads all regions, at the same time: those that are away do not hold up the others, and one that hangs, or hardly gives any
+/// records, does so for [`LATE`] at most if the others are enough, and for [`LATE_TO_THE_FIRST`] if they are not.
 pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions, now: UtcTime) -> anyhow::Result<Known> {
     let ClusterConfig { config, cluster } = begun_with;
     let signer = begun_with.signer()?;
@@ -73,7 +75,8 @@ pub(crate) async fn learn(begun_with: ClusterConfig<'_>, opened: &OpenRegions, n
 
 type Answer = anyhow::Result<(Descriptor, RegionLog)>;
 
-/// What the regions answer until `enough` of them could be read, and [`LATE`] thereafter.
+/// What the regions answer until one of them could be read and [`LATE_TO_THE_FIRST`] thereafter, or until `enough` of them could, and
+/// [`LATE`] thereafter.
 async fn first_answers(
     follower: &LogFollower,
     stores: &[RegionStore],
@@ -82,7 +85,7 @@ async fn first_answers(
 ) -> BTreeMap<RegionName, Answer> {
     let reads = stores.iter().map(async |store| (store.name.clone(), follower.read_even_if_changed(store, key).await));
     let mut reads: FuturesUnordered<_> = reads.collect();
-    let (mut answers, mut until) = (BTreeMap::new(), None);
+    let (mut answers, mut until) = (BTreeMap::new(), None::<Instant>);
     loop {
         let next = match until {
             None => Ok(reads.next().await),
@@ -90,9 +93,13 @@ async fn first_answers(
         };
         let Ok(Some((name, read))) = next else { return answers };
         answers.insert(name, read);
-        if until.is_none() && answers.values().filter(|answer| answer.is_ok()).count() >= enough {
-            until = Some(Instant::now() + LATE);
-        }
+        let late = match answers.values().filter(|answer| answer.is_ok()).count() {
+            0 => continue,
+            read if read >= enough => LATE,
+            _ => LATE_TO_THE_FIRST,
+        };
+        let late = Instant::now() + late;
+        until = Some(until.map_or(late, |until| until.min(late)));
     }
 }
 
@@ -131,4 +138,44 @@ fn judge(
         incarnation: incarnation.map(|incarnation| incarnation.to_string()),
     };
     Ok(Known { regions, read: logs.len(), belonging, repository: descriptor.repo, incarnation, wanted, backup_needed })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lifeboat_stores::{Hooks, Request, Step, WithHooks};
+
+    use super::*;
+    use crate::log_samples::Regions;
+
+    /// A store that answers nothing for an hour.
+    struct Hangs;
+
+    #[async_trait::async_trait]
+    impl Hooks for Hangs {
+        async fn before(&self, _: Request<'_>) -> Step {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            Step::Pass
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_that_hangs_is_waited_for_a_minute_where_the_others_are_not_enough() {
+        let mut regions = Regions::new(&["a", "b"]).await;
+        let key = regions.signer.verify_key();
+        let repository = regions.logs.values().next().unwrap().trust().repository;
+        let descriptor = Descriptor::new(repository, 7, "2026-11-01T00:00:00Z".parse().unwrap(), key);
+        descriptor.create(&*regions.stores[0].store, &regions.signer).await.unwrap();
+        let hung = Arc::clone(&regions.stores[1].store);
+        regions.stores[1].store = Arc::new(WithHooks::new(hung, Hangs));
+        for (enough, late) in [(1, LATE), (2, LATE_TO_THE_FIRST)] {
+            let begun = Instant::now();
+            let answers = first_answers(&LogFollower::default(), &regions.stores, &key, enough).await;
+            assert_eq!(answers.keys().map(RegionName::as_str).collect::<Vec<_>>(), ["a"], "{enough}");
+            assert!(answers.values().all(Result::is_ok), "{enough}");
+            let waited = begun.elapsed();
+            assert!(waited >= late && waited < late + Duration::from_secs(2), "{enough}: {waited:?}");
+        }
+    }
 }

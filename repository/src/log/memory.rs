@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use lifeboat_vocabulary::RegionName;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::log::bundle::kept::{self, KeepsLogs};
 use crate::log::bundle::reading::LogReading;
@@ -20,6 +22,11 @@ use crate::log::room::LogLimits;
 
 /// So many records are read again after a restart, so that not each of them is written to the disk by itself.
 const UNKEPT_MAX: u64 = 32;
+/// A note that is found gone, or another one, is asked again so much later before its log is refused: a store may answer with what it
+/// had before, twice in a row.
+const ASKED_AGAIN: Duration = Duration::from_secs(300);
+/// Places that are doubted at the same time; whoever compares stops at the first.
+const DOUBTS_MAX: usize = 16;
 
 /// What one program knows of the logs of one cluster. It holds each log once, however many ask for it, and a log's records
 /// take at most 1 GiB.
@@ -40,10 +47,29 @@ struct Region {
     forgotten: u64,
     /// Why the log is not read any more: a comparison has found that it is not what was read.
     refused: Option<Arc<LogError>>,
+    /// Places whose notes were found gone, or others, and not right since; and when this was found first.
+    doubts: BTreeMap<u64, Instant>,
     turn: Arc<tokio::sync::Mutex<Turn>>,
     looked_at: Arc<AtomicU64>,
     /// Whether what was kept over the last restart was asked for, or is not to be.
     is_kept_used: bool,
+}
+
+impl Region {
+    /// A comparison has failed.
+    fn doubt(&mut self, error: &Arc<LogError>) {
+        let seq = match **error {
+            LogError::RolledBack { found: seq, .. } | LogError::Forked { seq, .. } => seq,
+            _ => return,
+        };
+        if self.doubts.len() >= DOUBTS_MAX && !self.doubts.contains_key(&seq) {
+            self.doubts.clear();
+        }
+        let first = *self.doubts.entry(seq).or_insert_with(Instant::now);
+        if first.elapsed() >= ASKED_AGAIN {
+            self.refused = Some(Arc::clone(error));
+        }
+    }
 }
 
 /// What only one call at a time has in hand.
@@ -106,9 +132,18 @@ impl LogMemory {
     /// [`LogError`], by meaning. A log that does not continue what was read before is refused, also later on, until
     /// [`Self::forget`].
     pub async fn read(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
-        if let Some(refused) = self.regions.lock().get(&region.name).and_then(|known| known.refused.clone()) {
+        if let Some(refused) = self.refusal(&region.name) {
             return Err(refused);
         }
+        let read = self.read_in_turn(region, trust).await;
+        // It may have waited for long, and a comparison has found something meanwhile.
+        match self.refusal(&region.name) {
+            Some(refused) => Err(refused),
+            None => read,
+        }
+    }
+
+    async fn read_in_turn(&self, region: &RegionStore, trust: &LogTrust) -> Result<Arc<RegionLog>, Arc<LogError>> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let turn = Arc::clone(&self.regions.lock().entry(region.name.clone()).or_default().turn);
         let mut turn = turn.lock().await;
@@ -179,7 +214,8 @@ impl LogMemory {
         if is_used {
             return unread().collecting();
         }
-        let loaded = kept::load(&**kept, region, unread()).await;
+        // What may be whole is left alone: nothing is collected that would take its place.
+        let Ok(loaded) = kept::load(&**kept, region, unread()).await else { return unread() };
         self.regions.lock().entry(region.clone()).or_default().is_kept_used = true;
         loaded.unwrap_or_else(unread).collecting()
     }
@@ -198,8 +234,9 @@ impl LogMemory {
     /// on with, and `None` behind the last record, or if the log was not read yet.
     ///
     /// # Errors
-    /// [`LogError::RolledBack`] or [`LogError::Forked`] if notes are gone or others: then the log is refused from now on, until
-    /// [`Self::forget`]. [`LogError::Store`] if they cannot be read.
+    /// [`LogError::RolledBack`] or [`LogError::Forked`] if notes are gone or others: if that is found again five minutes later or more,
+    /// the log is refused from then on, until [`Self::forget`]. [`LogError::Store`] if they cannot be read, [`LogError::Note`] if they are
+    /// damaged on their way.
     pub async fn compare_notes(
         &self,
         region: &RegionStore,
@@ -210,18 +247,28 @@ impl LogMemory {
             Some(Region { known: Some(known), forgotten, .. }) => (Arc::clone(known), *forgotten),
             _ => return Ok(None),
         };
-        let error = match known.compare_notes(&*region.store, from, most).await {
-            Ok(next) => return Ok(next),
-            Err(error) => Arc::new(error),
-        };
-        if matches!(*error, LogError::RolledBack { .. } | LogError::Forked { .. })
-            && let Some(region) = self.regions.lock().get_mut(&region.name)
-            // Somebody may have accepted it meanwhile.
-            && region.forgotten == forgotten
-        {
-            region.refused = Some(Arc::clone(&error));
+        let compared = known.compare_notes(&*region.store, from, most).await.map_err(Arc::new);
+        let mut regions = self.regions.lock();
+        // Somebody may have accepted it meanwhile.
+        if let Some(region) = regions.get_mut(&region.name).filter(|region| region.forgotten == forgotten) {
+            match &compared {
+                Ok(next) => region.doubts.retain(|seq, _| *seq < from || next.is_some_and(|next| *seq >= next)),
+                Err(error) => region.doubt(error),
+            }
         }
-        Err(error)
+        drop(regions);
+        compared
+    }
+
+    /// Whether a comparison has found, and found again, that a log is not what was read.
+    #[must_use]
+    pub fn is_refused(&self, region: &RegionName) -> bool {
+        self.refusal(region).is_some()
+    }
+
+    /// Why a log is not read any more.
+    fn refusal(&self, region: &RegionName) -> Option<Arc<LogError>> {
+        self.regions.lock().get(region)?.refused.clone()
     }
 
     /// Counts what is read of a log, so that whoever waits can tell slow from stuck.
@@ -253,6 +300,7 @@ impl LogMemory {
     pub fn forget(&self, region: &RegionName) {
         if let Some(region) = self.regions.lock().get_mut(region) {
             (region.known, region.refused) = (None, None);
+            region.doubts.clear();
             region.is_kept_used = true;
             region.forgotten += 1;
             // Nobody joins a request that began before.

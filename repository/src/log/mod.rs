@@ -25,7 +25,7 @@ pub(crate) mod witness;
 
 pub use self::append::{Attempt, Draft};
 pub use self::bundle::codec::{BUNDLE_OBJECT_MAX, Bundle, BundleError};
-pub use self::bundle::kept::KeepsLogs;
+pub use self::bundle::kept::{KeepsLogs, NotLoaded};
 pub use self::bundle::writing::{BundleWriteError, BundleWriter, BundlesWritten, ReadSingly};
 pub use self::damage::{Completeness, FoundDamage, OpenDamage, OpenRecord};
 pub use self::descriptor::{Descriptor, DescriptorError};

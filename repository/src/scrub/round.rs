@@ -103,6 +103,9 @@ pub struct ScrubState {
     /// The place of the log from which on its notes are to be compared.
     #[serde(default)]
     compared: u64,
+    /// When all of them were compared last.
+    #[serde(with = "as_optional_text", default, skip_serializing_if = "Option::is_none")]
+    compared_at: Option<UtcTime>,
 }
 
 impl ScrubState {
@@ -122,6 +125,7 @@ impl ScrubState {
             stuck: None,
             silent: 0,
             compared: 0,
+            compared_at: None,
         }
     }
 
@@ -129,6 +133,7 @@ impl ScrubState {
     /// anything is decided: a round from the future would not be followed by another one for as long as that lasts.
     pub fn forget_future(&mut self, now: UtcTime) {
         self.listed = self.listed.filter(|listed| *listed <= now);
+        self.compared_at = self.compared_at.filter(|compared| *compared <= now);
         self.before = self.before.take().filter(|before| before.began <= now);
         for passed in self.unread.values_mut() {
             (passed.since, passed.last) = (passed.since.min(now), passed.last.min(now));
@@ -231,8 +236,17 @@ impl ScrubState {
     }
 
     /// The notes of the log before this place were compared; before all of them, if it is `None`.
-    pub fn was_compared(&mut self, next: Option<u64>) {
+    pub fn was_compared(&mut self, next: Option<u64>, now: UtcTime) {
         self.compared = next.unwrap_or(0);
+        if next.is_none() {
+            self.compared_at = Some(now);
+        }
+    }
+
+    /// How long ago all notes of the log had been compared; `None` for never.
+    #[must_use]
+    pub fn compared_ago(&self, now: UtcTime) -> Option<Duration> {
+        self.compared_at.map(|compared| now.since(compared))
     }
 
     /// Presence was checked.

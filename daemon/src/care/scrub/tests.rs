@@ -114,7 +114,7 @@ async fn a_listing_is_not_repeated_because_its_findings_cannot_be_recorded() {
     assert_eq!(state.listed_ago(scene.parts.now()), None, "after a restart it is made again");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_was_set_back() {
     let scene = Scene::new().await;
     let regions = &scene.parts.context.regions;
@@ -125,7 +125,30 @@ async fn a_record_that_is_gone_from_the_middle_of_a_log_is_told_as_a_log_that_wa
     let first = lifeboat_repository::format::layout::StoredName::LogNote { seq: 0 };
     scene.store.store.delete(&first.key()).await.unwrap();
     scene.scrub().turn(&mut state).await.unwrap_err();
+    assert!(!regions.logs().has_changed(&scene.store.name), "it may be an old answer");
+    tokio::time::sleep(RETRY * 5).await;
+    scene.scrub().turn(&mut state).await.unwrap_err();
     assert!(regions.logs().has_changed(&scene.store.name));
     assert!(regions.logs().read(&scene.store, &root).await.is_err(), "it is refused to everybody");
     assert_eq!((state.to_compare(), state.listed_ago(scene.parts.now())), (0, None), "it is looked at again");
+}
+
+#[tokio::test]
+async fn the_notes_of_a_log_are_compared_once_a_day_whatever_becomes_of_the_listing() {
+    let scene = Scene::new().await;
+    let root = scene.parts.context.signer.root();
+    scene.parts.context.regions.logs().read(&scene.store, &root).await.unwrap();
+    let now = scene.parts.now();
+    let (mut compared, mut listed) = (ScrubState::new(now), ScrubState::new(now));
+    compared.was_compared(None, now);
+    listed.was_listed(ByteCount::ZERO, now);
+    // Nothing else is to be read back.
+    compared.finish();
+    listed.finish();
+    let first = layout::StoredName::LogNote { seq: 0 };
+    scene.fails(Operation::Get, first.key().as_str(), Fault::Denied);
+    scene.scrub().turn(&mut compared).await.unwrap();
+    let error = scene.scrub().turn(&mut listed).await.unwrap_err();
+    assert!(format!("{error:#}").contains("reach record 0"), "{error:#}");
+    assert_eq!(listed.compared_ago(now), None);
 }

@@ -33,7 +33,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often a log is compared with the keys that were used, and how often while it is found changed.
 const KEYS_EVERY: Duration = Duration::from_secs(300);
-const KEYS_AGAIN: Duration = Duration::from_secs(2);
+const KEYS_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is asked what is due.
+const DUE_EVERY: Duration = Duration::from_secs(2);
 
 /// An object on its way.
 struct Going {
@@ -60,8 +62,8 @@ pub(crate) struct RegionUploader {
     pause: Duration,
     /// After a failure: nothing before this, and then one object as a trial.
     paused_until: Option<Instant>,
-    /// When the log was last compared with the keys that were used.
-    keys_looked: Option<Instant>,
+    /// When the log was last compared with the keys that were used, and whether it was found changed by then.
+    keys_looked: Option<(Instant, bool)>,
     /// The region cannot be given what the server still has: everything is to begin again.
     begin_again: bool,
 }
@@ -174,7 +176,7 @@ impl RegionUploader {
                 () = ring(bell) => {}
                 // What is due then is looked at above.
                 Ok(()) = logs.changed() => {}
-                () = tokio::time::sleep(KEYS_AGAIN) => {}
+                () = tokio::time::sleep(DUE_EVERY) => {}
             }
         }
     }
@@ -182,13 +184,13 @@ impl RegionUploader {
     /// A log that was set back, or replaced by an older version of it, may not name keys that WAL was sealed under, and without
     /// their records nobody could read it: what it lacks of all that this installation has used goes on record again.
     async fn keep_keys(&mut self) {
-        let logs = &self.ship.settings.logs;
-        let every = if logs.has_changed(&self.region.name) { KEYS_AGAIN } else { KEYS_EVERY };
-        let is_due = self.keys_looked.is_none_or(|looked| looked.elapsed() >= every);
-        if !is_due || !self.ship.look(|ship_state| ship_state.may_write(self.index)) {
+        let has_changed = self.ship.settings.logs.has_changed(&self.region.name);
+        if !keys_are_due(self.keys_looked, has_changed)
+            || !self.ship.look(|ship_state| ship_state.may_write(self.index))
+        {
             return;
         }
-        self.keys_looked = Some(Instant::now());
+        self.keys_looked = Some((Instant::now(), has_changed));
         if let Err(error) = self.say_missing_keys().await {
             let error = format!("{error:#}");
             tracing::warn!(region = %self.region.name, error, "keys for WAL that the log may lack are not on record again yet");
@@ -411,6 +413,14 @@ impl RegionUploader {
     }
 }
 
+/// Whether a log is to be compared with the keys that were used: at once where it is found changed, and then not so often that
+/// reading it keeps WAL from going there.
+fn keys_are_due(looked: Option<(Instant, bool)>, has_changed: bool) -> bool {
+    let Some((looked, had_changed)) = looked else { return true };
+    let every = if has_changed { KEYS_AGAIN } else { KEYS_EVERY };
+    (has_changed && !had_changed) || looked.elapsed() >= every
+}
+
 /// The keys of which a log has no record, and that no deletion there has named.
 fn missing_keys(log: &RegionLog, kept: Vec<Notice>) -> Vec<Notice> {
     let recorded = log.wal_epochs().map(|record| record.epoch);
@@ -435,5 +445,23 @@ async fn ring(bell: Option<&tokio::sync::Notify>) {
     match bell {
         Some(bell) => bell.notified().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_keys_of_a_changed_log_are_looked_at_at_once_and_then_once_a_minute() {
+        assert!(keys_are_due(None, false));
+        let (unchanged, changed) = (Some((Instant::now(), false)), Some((Instant::now(), true)));
+        assert!(keys_are_due(unchanged, true) && !keys_are_due(unchanged, false) && !keys_are_due(changed, false));
+        tokio::time::sleep(DUE_EVERY * 5).await;
+        assert!(!keys_are_due(changed, true));
+        tokio::time::sleep(KEYS_AGAIN).await;
+        assert!(keys_are_due(changed, true) && !keys_are_due(unchanged, false));
+        tokio::time::sleep(KEYS_EVERY).await;
+        assert!(keys_are_due(unchanged, false));
     }
 }

@@ -16,8 +16,9 @@ impl RegionLog {
     /// place to go on with; `None` behind the last record. With all notes alike, whoever reads record by record finds this log.
     ///
     /// # Errors
-    /// What he would find otherwise: [`LogError::RolledBack`] if a note is gone, [`LogError::Forked`] if another one lies there, each
-    /// asked twice; [`LogError::Store`] if one cannot be read.
+    /// What he would find otherwise: [`LogError::RolledBack`] if a note is gone, or something lies there that nobody has signed;
+    /// [`LogError::Forked`] if another one lies there that somebody has signed; each asked twice. [`LogError::Store`] if one cannot be
+    /// read, and [`LogError::Note`] if it is damaged in another way each time.
     pub(crate) async fn compare_notes(
         &self,
         store: &dyn Store,
@@ -56,7 +57,8 @@ impl RegionLog {
                 (Some(_), found) => Some(found),
             };
         }
-        match before.flatten() {
+        // What nobody has signed is no other history: a record was damaged or removed, and the log ends before it.
+        match before.flatten().filter(|note| self.check_signature(seq, note).is_ok()) {
             Some(note) => Err(LogError::Forked { seq, remembered, found: sha256(&note) }),
             None => {
                 let remembered = self.head().map_or(seq, |head| head.seq);
@@ -72,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::format::layout;
-    use crate::samples::long_log::{LongLog, put};
+    use crate::samples::long_log::{LongLog, backup, put, writer};
 
     #[tokio::test]
     async fn notes_are_compared_a_part_at_a_time() {
@@ -90,14 +92,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_note_that_is_gone_or_another_one_is_what_a_reader_without_bundles_would_find() {
-        let long = LongLog::with_records(20).await;
+        let mut long = LongLog::with_records(20).await;
         let log = long.read().await;
         long.store.delete(&layout::log_note(11)).await.unwrap();
         assert!(log.confirm_head(&*long.store).await.is_ok(), "its end is there");
         let error = log.compare_notes(&*long.store, 0, 100).await.unwrap_err();
         assert!(matches!(error, LogError::RolledBack { remembered: 19, found: 11 }), "{error}");
         assert!(log.compare_notes(&*long.store, 12, 100).await.is_ok());
-        put(&long.store, &layout::log_note(11), Bytes::from_static(b"another")).await;
+        put(&long.store, &layout::log_note(11), Bytes::from_static(b"junk")).await;
+        let error = log.compare_notes(&*long.store, 0, 100).await.unwrap_err();
+        assert!(matches!(error, LogError::RolledBack { found: 11, .. }), "nobody has signed it: {error}");
+        long.store.delete(&layout::log_note(11)).await.unwrap();
+        let signed = long.note(&writer(), backup(77));
+        put(&long.store, &layout::log_note(11), signed).await;
         let error = log.compare_notes(&*long.store, 0, 100).await.unwrap_err();
         assert!(matches!(error, LogError::Forked { seq: 11, .. }), "{error}");
     }

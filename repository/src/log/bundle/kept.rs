@@ -15,12 +15,20 @@ const NOTES_IN_A_ROW: usize = 256;
 /// A disk that takes longer is slower than the region.
 const LOAD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What was kept cannot be had now; it may be whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what was kept of the log cannot be had now")]
+pub struct NotLoaded;
+
 /// Where the notes of logs are kept that were read and verified. What is lost there is read again, and what is damaged is
-/// found: so nothing here fails. Nor does anybody wait for it but for what was kept, and not long.
+/// found. Nobody waits for it but for what was kept, and not long.
 #[async_trait]
 pub trait KeepsLogs: fmt::Debug + Send + Sync {
-    /// What was kept of a region's log, from its first record on, as bundles in order.
-    async fn load(&self, region: &RegionName) -> Vec<Bytes>;
+    /// What was kept of a region's log, from its first record on, as bundles in order; none if nothing was.
+    ///
+    /// # Errors
+    /// If it cannot be read, or somebody is busy with it: then it is left as it is.
+    async fn load(&self, region: &RegionName) -> Result<Vec<Bytes>, NotLoaded>;
 
     /// Keeps more, without waiting: bundles that go on where the last one ended, or begin anew with the first record.
     ///
@@ -34,20 +42,27 @@ pub trait KeepsLogs: fmt::Debug + Send + Sync {
 
 /// Reads what was kept into `unread`; `None` if there is nothing, or it is damaged. Whether the region still has it is asked by whoever
 /// reads on.
-pub(crate) async fn load(kept: &dyn KeepsLogs, region: &RegionName, unread: RegionLog) -> Option<RegionLog> {
+///
+/// # Errors
+/// If it cannot be had now: it may be whole, and must not be replaced by what is read instead.
+pub(crate) async fn load(
+    kept: &dyn KeepsLogs,
+    region: &RegionName,
+    unread: RegionLog,
+) -> Result<Option<RegionLog>, NotLoaded> {
     let loaded = tokio::time::timeout(LOAD_PATIENCE, kept.load(region)).await;
-    let Ok(bundles) = loaded else {
+    let Ok(Ok(bundles)) = loaded else {
         tracing::warn!(%region, "the disk does not give what was kept of the region's log; the log is read again");
-        return None;
+        return Err(NotLoaded);
     };
     if bundles.is_empty() {
-        return None;
+        return Ok(None);
     }
     match link(unread, &bundles).await {
-        Ok(log) => Some(log),
+        Ok(log) => Ok(Some(log)),
         Err(why) => {
             tracing::warn!(%region, why, "what was kept of the region's log is damaged; the log is read again");
-            None
+            Ok(None)
         }
     }
 }

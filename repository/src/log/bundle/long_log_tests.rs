@@ -1,7 +1,7 @@
 //! Ten years of hourly backups, read over a distance of 50 ms, and again after a restart.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::format::aead::sha256;
 use crate::format::layout::{self, StoredName};
 use crate::log::bundle::codec::Bundle;
-use crate::log::bundle::kept::KeepsLogs;
+use crate::log::bundle::kept::{KeepsLogs, NotLoaded};
 use crate::log::error::LogError;
 use crate::log::memory::LogMemory;
 use crate::log::records::bundle::BundleRecord;
@@ -38,8 +38,8 @@ impl KeptHere {
 
 #[async_trait]
 impl KeepsLogs for KeptHere {
-    async fn load(&self, _: &RegionName) -> Vec<Bytes> {
-        self.0.lock().clone()
+    async fn load(&self, _: &RegionName) -> Result<Vec<Bytes>, NotLoaded> {
+        Ok(self.0.lock().clone())
     }
 
     fn add(&self, _: &RegionName, bundles: Vec<Bytes>) -> Result<(), Vec<Bytes>> {
@@ -199,17 +199,30 @@ async fn what_was_kept_and_is_damaged_is_read_again_and_what_the_region_has_no_m
     assert!(matches!(*refused, LogError::RolledBack { .. }), "{refused}");
 }
 
-/// A disk that takes nothing for a while, and never gives anything.
-#[derive(Debug, Default)]
-struct Hangs {
-    refused: std::sync::atomic::AtomicU64,
+/// What a disk gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    Nothing,
+    AnError,
+    NoAnswer,
+}
+
+/// A disk that takes nothing for a while.
+#[derive(Debug)]
+struct Busy {
+    gives: Gives,
+    refused: AtomicU64,
     taken: Mutex<Vec<(u64, u64)>>,
 }
 
 #[async_trait]
-impl KeepsLogs for Hangs {
-    async fn load(&self, _: &RegionName) -> Vec<Bytes> {
-        std::future::pending().await
+impl KeepsLogs for Busy {
+    async fn load(&self, _: &RegionName) -> Result<Vec<Bytes>, NotLoaded> {
+        match self.gives {
+            Gives::Nothing => Ok(Vec::new()),
+            Gives::AnError => Err(NotLoaded),
+            Gives::NoAnswer => std::future::pending().await,
+        }
     }
 
     fn add(&self, _: &RegionName, bundles: Vec<Bytes>) -> Result<(), Vec<Bytes>> {
@@ -224,18 +237,23 @@ impl KeepsLogs for Hangs {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_hangs_keeps_nobody_from_reading() {
-    let mut long = LongLog::with_records(40).await;
-    let (region, disk) = (region(Arc::clone(&long.store) as Arc<dyn Store>), Arc::<Hangs>::default());
-    let (memory, trust, begun) = (LogMemory::default(), trust("eu-1"), Instant::now());
-    memory.keep_in(Arc::clone(&disk) as Arc<dyn KeepsLogs>);
-    assert_eq!(memory.read(&region, &trust).await.unwrap().entries().len(), 40);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-    for records in [80, 120] {
-        long.grow_to(records).await;
-        memory.read(&region, &trust).await.unwrap();
+async fn a_disk_that_hangs_or_fails_keeps_nobody_from_reading_and_what_it_has_is_not_replaced() {
+    let mut taken = Vec::new();
+    for gives in [Gives::NoAnswer, Gives::AnError, Gives::Nothing] {
+        assert!(taken.is_empty(), "what it has may be whole: {gives:?}");
+        let mut long = LongLog::with_records(40).await;
+        let region = region(Arc::clone(&long.store) as Arc<dyn Store>);
+        let disk = Arc::new(Busy { gives, refused: AtomicU64::new(0), taken: Mutex::default() });
+        let (memory, trust, begun) = (LogMemory::default(), trust("eu-1"), Instant::now());
+        memory.keep_in(Arc::clone(&disk) as Arc<dyn KeepsLogs>);
+        assert_eq!(memory.read(&region, &trust).await.unwrap().entries().len(), 40);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{gives:?}: {:?}", begun.elapsed());
+        for records in [80, 120] {
+            long.grow_to(records).await;
+            memory.read(&region, &trust).await.unwrap();
+        }
+        taken = disk.taken.lock().clone();
     }
-    let taken = disk.taken.lock().clone();
     assert_eq!((taken.first().map(|bundle| bundle.0), taken.last().map(|bundle| bundle.1)), (Some(0), Some(119)));
     assert!(taken.windows(2).all(|two| two[0].1 + 1 == two[1].0), "nothing is missing: {taken:?}");
 }

@@ -166,3 +166,63 @@ async fn strange_objects_are_read_once_and_told_to_everybody() {
     );
     assert_eq!(again.outside(), learned.outside());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_refused_once_a_record_is_found_gone_again_some_minutes_later() {
+    let (world, _) = World::with_days(6).await;
+    let (region, _) = counted(&world);
+    let memory = LogMemory::default();
+    memory.read(&region, &trust("eu-1")).await.unwrap();
+    let key = layout::log_note(2);
+    let whole = lifeboat_stores::ByteRange::WholeUpTo(lifeboat_vocabulary::ByteCount::from_mib(1));
+    let note = world.memory.get(&key, whole).await.unwrap();
+    let is_gone = async || {
+        let error = memory.compare_notes(&region, 0, 100).await.unwrap_err();
+        assert!(matches!(*error, LogError::RolledBack { found: 2, .. }), "{error}");
+    };
+    world.memory.delete(&key).await.unwrap();
+    is_gone().await;
+    is_gone().await;
+    assert!(!memory.is_refused(&region.name), "it may be an old answer");
+    crate::samples::long_log::put(&world.memory, &key, note).await;
+    assert!(memory.compare_notes(&region, 0, 100).await.is_ok());
+    tokio::time::sleep(ASKED_AGAIN).await;
+    world.memory.delete(&key).await.unwrap();
+    is_gone().await;
+    assert!(memory.read(&region, &trust("eu-1")).await.is_ok(), "it was right meanwhile");
+    tokio::time::sleep(ASKED_AGAIN).await;
+    assert_eq!(memory.compare_notes(&region, 0, 2).await.unwrap(), Some(2), "others say nothing about it");
+    is_gone().await;
+    assert!(memory.is_refused(&region.name) && memory.read(&region, &trust("eu-1")).await.is_err());
+    memory.forget(&region.name);
+    assert!(!memory.is_refused(&region.name));
+}
+
+/// A store that takes long for each request.
+struct Slow;
+
+#[async_trait::async_trait]
+impl Hooks for Slow {
+    async fn before(&self, _: Request<'_>) -> Step {
+        tokio::time::sleep(ASKED_AGAIN * 2).await;
+        Step::Pass
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_reading_when_a_log_became_refused_does_not_get_it() {
+    let (world, _) = World::with_days(6).await;
+    let (region, _) = counted(&world);
+    let store = Arc::new(WithHooks::new(Arc::clone(&world.memory) as Arc<dyn Store>, Slow));
+    let slow = RegionStore { name: region.name.clone(), store };
+    let (memory, trust) = (LogMemory::default(), trust("eu-1"));
+    memory.read(&region, &trust).await.unwrap();
+    world.memory.delete(&layout::log_note(2)).await.unwrap();
+    let compared = async {
+        memory.compare_notes(&region, 0, 100).await.unwrap_err();
+        tokio::time::sleep(ASKED_AGAIN).await;
+        memory.compare_notes(&region, 0, 100).await.unwrap_err();
+    };
+    let (read, ()) = tokio::join!(memory.read(&slow, &trust), compared);
+    assert!(matches!(*read.unwrap_err(), LogError::RolledBack { found: 2, .. }));
+}

@@ -36,6 +36,18 @@ fn a_round_is_followed_by_a_rest_and_the_next_one_begins_in_time() {
 }
 
 #[test]
+fn when_the_notes_of_a_log_were_compared_outlives_a_restart_unless_the_clock_was_ahead() {
+    let mut state = ScrubState::new(at(0));
+    state.was_compared(Some(256), at(1));
+    assert_eq!((state.to_compare(), state.compared_ago(at(1))), (256, None), "not all of them");
+    state.was_compared(None, at(2));
+    state = restarted(&state);
+    assert_eq!((state.to_compare(), state.compared_ago(at(3))), (0, Some(Duration::from_secs(3600))));
+    state.forget_future(at(1));
+    assert_eq!(state.compared_ago(at(1)), None);
+}
+
+#[test]
 fn what_was_verified_while_the_clock_was_ahead_counts_for_nothing() {
     let year = 24 * 365;
     let mut state = ScrubState::new(at(year));
