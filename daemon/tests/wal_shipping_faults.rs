@@ -428,9 +428,65 @@ async fn what_the_spool_has_lost_is_received_again_as_long_as_the_server_has_it(
     let failed = tokio::time::timeout(Duration::from_secs(30), shipper.failed()).await;
     assert_eq!(failed.unwrap(), "upload into a region");
     drop(shipper);
-    begun_again_until_everywhere(&world, &settings, sent).await;
+    begun_again_until_everywhere(&world, &settings, 16 * MIB, sent).await;
     for region in 0..2 {
         assert_eq!(world.log(region).await.wal_gaps().count(), 0, "region {region} misses nothing");
     }
     world.all_have(&[0, 1], range(1, 16 * MIB, sent), segment(1)).await;
+}
+
+/// Region 1 got nothing from the second start on, and the spool holds what it lacks but not the files that `lost` names. Returns up to where WAL went.
+async fn with_a_spool_that_has_lost(world: &World, lost: impl Fn(&str) -> bool) -> u64 {
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let first = offer(&shipper, 1, 16 * MIB, 16 * MIB + 100).await;
+    everywhere(&shipper, 1, first).await;
+    drop(shipper);
+    world.stores[1].add(Rule::always(Fault::Lost));
+    let shipper = world.start(world.settings()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 18 * MIB).await;
+    until(&shipper, "the quorum and the spool", |now| now.confirmed == Some(at(1, sent))).await;
+    eventually("the spool keeps it", async || world.spooled().len() >= 3).await;
+    drop(shipper);
+    let files = std::fs::read_dir(world.spool()).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| lost(path.file_name().unwrap().to_str().unwrap())).collect();
+    assert!(!files.is_empty(), "{:?}", world.spooled());
+    files.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    world.stores[1].heal();
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_wal_goes_into_a_region_before_its_key_is_on_record_there() {
+    let world = World::new(2).await;
+    let sent = with_a_spool_that_has_lost(&world, |name| name.ends_with("-notice")).await;
+    // WAL could go there, and its key cannot.
+    world.stores[1].add(Rule { key_contains: "log/".to_owned(), ..puts_of_wal(Fault::Lost) });
+    let shipper = world.start(world.settings()).await;
+    let refused = until(&shipper, "a failure", |now| is_away(&now.regions[1].state)).await;
+    let state = format!("{:?}", refused.regions[1].state);
+    assert!(state.contains("put the keys for WAL on record"), "{state}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let there = [world.objects(1, WalForm::Piece).await, world.objects(1, WalForm::Slice).await].concat();
+    assert!(there.iter().all(|object| object.range.end.as_bytes() <= 16 * MIB + 100), "nobody could read {there:?}");
+    world.stores[1].heal();
+    shipper.begin(at(1, 18 * MIB), segment(1)).unwrap();
+    let end = offer(&shipper, 1, sent, 19 * MIB).await;
+    everywhere(&shipper, 1, end).await;
+    world.all_have(&[0, 1], range(1, 16 * MIB, end), segment(1)).await;
+    assert_eq!(world.log(1).await.wal_gaps().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_whose_key_nobody_has_any_more_does_not_count_as_stored() {
+    let world = World::new(2).await;
+    let is_of_keys = |name: &str| name.ends_with("-notice") || name.starts_with("epoch-");
+    let sent = with_a_spool_that_has_lost(&world, is_of_keys).await;
+    let end = 19 * MIB;
+    begun_again_until_everywhere(&world, &world.settings(), sent, end).await;
+    world.all_have(&[0], range(1, 16 * MIB, end), segment(1)).await;
+    world.all_have(&[1], range(1, sent, end), segment(1)).await;
+    let log = world.log(1).await;
+    assert!(log.wal_gaps().count() > 0, "what region 1 lacks is on record there");
 }

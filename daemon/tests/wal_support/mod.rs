@@ -238,12 +238,12 @@ pub fn puts_of_wal(fault: Fault) -> Rule {
 }
 
 /// The host's task ends whenever a part of the shipper fails, and is begun again, as the supervisor does, until everything that
-/// the server sends is everywhere.
-pub async fn begun_again_until_everywhere(world: &World, settings: &ShipSettings, sent: u64) {
+/// the server sends is everywhere: it has WAL from `first` on.
+pub async fn begun_again_until_everywhere(world: &World, settings: &ShipSettings, first: u64, sent: u64) {
     for _ in 0..4 {
         let shipper = world.start(settings.clone()).await;
-        shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
-        offer(&shipper, 1, 16 * MIB, sent).await;
+        shipper.begin(at(1, first), segment(1)).unwrap();
+        offer(&shipper, 1, first, sent).await;
         let is_done = tokio::select! {
             _ = everywhere(&shipper, 1, sent) => true,
             _ = shipper.failed() => false,

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout;
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::log::records::{GapReason, GapScope, RecordBody, WalEpochRecord, WalGapRecord};
@@ -41,6 +42,14 @@ impl Notice {
         match self {
             Self::Epoch { record, .. } => RecordBody::WalEpoch(record.clone()),
             Self::Gap { record, .. } => RecordBody::WalGap(record.clone()),
+        }
+    }
+
+    /// The key that it is about, if it is about one.
+    pub(crate) fn epoch(&self) -> Option<EpochId> {
+        match self {
+            Self::Epoch { record, .. } => Some(record.epoch),
+            Self::Gap { .. } => None,
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) enum Put {
     Failed(StoreError),
     /// The spool cannot give it any more.
     Unreadable(StoreError),
+    /// Nobody could read it there: the key that it is sealed under is not on record.
+    WithoutKey,
 }
 
 /// Puts an object at its name. By `trust` it is decided whose object is there already, if one is.

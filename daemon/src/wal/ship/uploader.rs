@@ -1,14 +1,16 @@
 //! An uploader: the way into one region. Oldest first, several objects at a time, and whatever happens in one uploader, the others
 //! go on.
 
-use std::collections::{HashMap, HashSet};
+mod keys;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use lifeboat_repository::format::layout::StoredName;
-use lifeboat_repository::log::records::{Origin, RecordBody};
+use lifeboat_repository::log::records::Origin;
 use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore, Role};
 use lifeboat_repository::wal::{LeaseMemory, WalTrust};
 use lifeboat_stores::{ByteRange, ObjectKey, PutMode, SealedBody, StoreError};
@@ -26,14 +28,12 @@ use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
 use crate::wal::ship::state::regions::{AfterTaken, NotEntered};
+use crate::wal::ship::uploader::keys::{KeysOnRecord, known_keys};
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often a log is compared with the keys that were used, and how often while it is found changed.
-const KEYS_EVERY: Duration = Duration::from_secs(300);
-const KEYS_AGAIN: Duration = Duration::from_secs(60);
 /// How often it is asked what is due.
 const DUE_EVERY: Duration = Duration::from_secs(2);
 
@@ -62,8 +62,7 @@ pub(crate) struct RegionUploader {
     pause: Duration,
     /// After a failure: nothing before this, and then one object as a trial.
     paused_until: Option<Instant>,
-    /// When the log was last compared with the keys that were used, and whether it was found changed by then.
-    keys_looked: Option<(Instant, bool)>,
+    on_record: KeysOnRecord,
     /// The region cannot be given what the server still has: everything is to begin again.
     begin_again: bool,
 }
@@ -83,7 +82,6 @@ impl RegionUploader {
         let entered = ship.now();
         let trust = WalTrust::of(&trust(&ship, &region));
         let (puts, going) = (JoinSet::new(), HashMap::new());
-        let (pause, keys_looked) = (PAUSE_MIN, None);
         Ok(Self {
             index,
             ship,
@@ -96,9 +94,9 @@ impl RegionUploader {
             puts,
             going,
             read_back: 0,
-            pause,
+            pause: PAUSE_MIN,
             paused_until: None,
-            keys_looked,
+            on_record: KeysOnRecord::default(),
             begin_again: false,
         })
     }
@@ -181,28 +179,49 @@ impl RegionUploader {
         }
     }
 
-    /// A log that was set back, or replaced by an older version of it, may not name keys that WAL was sealed under, and without
-    /// their records nobody could read it: what it lacks of all that this installation has used goes on record again.
+    /// A log that was set back, or replaced by an older version of it, may not name keys that WAL was sealed under, and the spool
+    /// may have lost the notice of one: what the log lacks of all that this installation has used goes on record again.
+    ///
+    /// CRASH SAFETY: after a start this comes before any WAL, because that would count there, and be told to the server as safe,
+    /// while nobody could read it.
     async fn keep_keys(&mut self) {
         let has_changed = self.ship.settings.logs.has_changed(&self.region.name);
-        if !keys_are_due(self.keys_looked, has_changed)
+        let has_to_wait = !self.on_record.were_all_there() && self.paused_until.is_some();
+        if has_to_wait
+            || !self.on_record.are_due(has_changed)
             || !self.ship.look(|ship_state| ship_state.may_write(self.index))
         {
             return;
         }
-        self.keys_looked = Some((Instant::now(), has_changed));
-        if let Err(error) = self.say_missing_keys().await {
-            let error = format!("{error:#}");
-            tracing::warn!(region = %self.region.name, error, "keys for WAL that the log may lack are not on record again yet");
+        self.on_record.look(has_changed);
+        let (index, now) = (self.index, self.ship.now());
+        match self.say_missing_keys().await {
+            Ok(()) => {}
+            Err(error) if self.on_record.may_be_missing() => {
+                let why = self.pauses(&error.context("put the keys for WAL on record"));
+                self.ship.change(|ship_state| ship_state.takes_nothing(index, why, now));
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(region = %self.region.name, error, "keys for WAL that the log may lack are not on record again yet");
+            }
         }
     }
 
     async fn say_missing_keys(&mut self) -> anyhow::Result<()> {
-        let log = self.read_log(&trust(&self.ship, &self.region)).await?;
-        let kept = self.ship.spool.kept_keys().await.context("read the keys that were used")?;
-        for notice in missing_keys(&log, kept) {
-            tracing::warn!(region = %self.region.name, "a key for WAL is not in the log any more, and goes on record again");
-            self.announce(&notice).await?;
+        let mut known = known_keys(&self.read_log(&trust(&self.ship, &self.region)).await?);
+        // The notice of a key comes before what is sealed under it.
+        let waiting = self.ship.look(|ship_state| ship_state.waiting_keys(self.index));
+        for notice in self.ship.spool.kept_keys().await.context("read the keys that were used")? {
+            let Some(epoch) = notice.epoch().filter(|epoch| !waiting.contains(epoch)) else { continue };
+            if known.insert(epoch) {
+                tracing::warn!(region = %self.region.name, %epoch, "the log lacks a key for WAL; it goes on record again");
+                self.announce(&notice).await?;
+            }
+        }
+        if self.on_record.are_there(known) {
+            self.pause = PAUSE_MIN;
+            self.ship.change(|ship_state| ship_state.takes_something(self.index));
         }
         Ok(())
     }
@@ -221,7 +240,7 @@ impl RegionUploader {
     fn claim(&mut self) -> Option<Load> {
         // After a failure, one object tries the way for all.
         let limit = if self.pause > PAUSE_MIN { 1 } else { PUTS };
-        if self.paused_until.is_some() || self.puts.len() >= limit {
+        if !self.on_record.were_all_there() || self.paused_until.is_some() || self.puts.len() >= limit {
             return None;
         }
         // A single object may always be read back.
@@ -234,14 +253,17 @@ impl RegionUploader {
         let read_back = if load.body.is_none() { load.file.size } else { 0 };
         self.read_back += read_back;
         let (ship, region) = (Arc::clone(&self.ship), self.region.clone());
-        let trust = self.trust.clone();
+        let (trust, known) = (self.trust.clone(), self.on_record.known());
         let (held, file) = (load.body.clone(), load.file.clone());
         let task = self.puts.spawn(async move {
             let body = match held.as_deref().map(Body::sealed) {
                 Some(body) => Ok(body),
                 None => ship.spool.read(&file).await,
             };
+            let key = body.as_ref().ok().and_then(|body| WalTrust::claimed_epoch(&body.bytes).ok());
             match body {
+                // Of an earlier run, of which the spool has lost the key as well.
+                Ok(_) if held.is_none() && key.is_some_and(|key| !known.contains(&key)) => Put::WithoutKey,
                 Ok(body) => put(&region, &name, body, &trust).await,
                 Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => Put::Unreadable(error),
                 Err(error) => Put::Failed(error),
@@ -270,17 +292,21 @@ impl RegionUploader {
             Put::Failed(error) => self.refused(load, &error.into()),
             Put::Conflict(what) => self.conflict(what),
             Put::Planted { what, body } => self.planted(load, what, body),
-            Put::Unreadable(error) => {
-                let error = error_chain(&error);
-                let (region, sequence) = (&self.region.name, load.file.sequence);
-                tracing::warn!(%region, sequence, error, "the spool has lost an object that the region lacks");
-                if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
-                    return self.receive_again(load).await;
-                }
-                let (index, time) = (self.index, self.ship.now());
-                self.ship.change(|ship_state| ship_state.lost(index, load, time));
+            Put::Unreadable(error) => self.lost(load, &error_chain(&error)).await,
+            Put::WithoutKey => {
+                self.lost(load, "the region has no record of its key, and the spool has not kept it").await
             }
         }
+    }
+
+    async fn lost(&mut self, load: &Load, why: &str) {
+        let (region, sequence) = (&self.region.name, load.file.sequence);
+        tracing::warn!(%region, sequence, why, "the spool has lost an object that the region lacks");
+        if self.ship.look(|ship_state| ship_state.can_be_received_again(load)) {
+            return self.receive_again(load).await;
+        }
+        let (index, time) = (self.index, self.ship.now());
+        self.ship.change(|ship_state| ship_state.lost(index, load, time));
     }
 
     /// The server was not told that this WAL is safe, so its slot still holds it: the task ends, is begun again, and receives
@@ -303,7 +329,8 @@ impl RegionUploader {
         self.ship.change(|ship_state| ship_state.stored(index, load));
     }
 
-    fn refused(&mut self, load: &Load, error: &anyhow::Error) {
+    /// Nothing goes there for a while. Returns why.
+    fn pauses(&mut self, error: &anyhow::Error) -> String {
         let why = format!("{error:#}");
         // What was on its way together fails together, and counts once.
         if self.paused_until.is_none() {
@@ -311,6 +338,11 @@ impl RegionUploader {
             self.paused_until = Some(Instant::now() + pause);
             tracing::warn!(region = %self.region.name, error = why, again_in = ?pause, "the region takes nothing just now");
         }
+        why
+    }
+
+    fn refused(&mut self, load: &Load, error: &anyhow::Error) {
+        let why = self.pauses(error);
         let (index, now) = (self.index, self.ship.now());
         self.ship.change(|ship_state| ship_state.refused(index, load, why, now));
     }
@@ -339,7 +371,12 @@ impl RegionUploader {
 
     fn announced(&mut self, load: &Load, announced: anyhow::Result<()>) {
         match announced {
-            Ok(()) => self.took(load),
+            Ok(()) => {
+                if let What::Notice(notice) = &load.what {
+                    self.on_record.has(notice);
+                }
+                self.took(load);
+            }
             Err(error) => self.refused(load, &error),
         }
     }
@@ -413,26 +450,6 @@ impl RegionUploader {
     }
 }
 
-/// Whether a log is to be compared with the keys that were used: at once where it is found changed, and then not so often that
-/// reading it keeps WAL from going there.
-fn keys_are_due(looked: Option<(Instant, bool)>, has_changed: bool) -> bool {
-    let Some((looked, had_changed)) = looked else { return true };
-    let every = if has_changed { KEYS_AGAIN } else { KEYS_EVERY };
-    (has_changed && !had_changed) || looked.elapsed() >= every
-}
-
-/// The keys of which a log has no record, and that no deletion there has named.
-fn missing_keys(log: &RegionLog, kept: Vec<Notice>) -> Vec<Notice> {
-    let recorded = log.wal_epochs().map(|record| record.epoch);
-    let deleted = log.entries().iter().filter_map(|entry| match &entry.record.body {
-        RecordBody::SweepIntent(intent) => Some(intent.epochs.iter().copied()),
-        _ => None,
-    });
-    let known: HashSet<_> = recorded.chain(deleted.flatten()).collect();
-    let is_missing = |notice: &Notice| matches!(notice, Notice::Epoch { record, .. } if !known.contains(&record.epoch));
-    kept.into_iter().filter(is_missing).collect()
-}
-
 /// Waits for a moment, or for ever.
 async fn wait(until: Option<Instant>) {
     match until {
@@ -445,23 +462,5 @@ async fn ring(bell: Option<&tokio::sync::Notify>) {
     match bell {
         Some(bell) => bell.notified().await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_keys_of_a_changed_log_are_looked_at_at_once_and_then_once_a_minute() {
-        assert!(keys_are_due(None, false));
-        let (unchanged, changed) = (Some((Instant::now(), false)), Some((Instant::now(), true)));
-        assert!(keys_are_due(unchanged, true) && !keys_are_due(unchanged, false) && !keys_are_due(changed, false));
-        tokio::time::sleep(DUE_EVERY * 5).await;
-        assert!(!keys_are_due(changed, true));
-        tokio::time::sleep(KEYS_AGAIN).await;
-        assert!(keys_are_due(changed, true) && !keys_are_due(unchanged, false));
-        tokio::time::sleep(KEYS_EVERY).await;
-        assert!(keys_are_due(unchanged, false));
     }
 }

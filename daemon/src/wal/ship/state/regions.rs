@@ -1,5 +1,7 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
+use std::collections::HashSet;
+
 use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::WalObject;
@@ -185,6 +187,21 @@ impl ShipState {
     pub(crate) fn refused(&mut self, region: usize, load: &Load, why: String, time: UtcTime) {
         self.pending_objects.failed(region, load.file.sequence);
         self.at(region, |uploader| uploader.refused(time, why));
+    }
+
+    /// A region takes nothing, for another reason than a load.
+    pub(crate) fn takes_nothing(&mut self, region: usize, why: String, time: UtcTime) {
+        self.at(region, |uploader| uploader.refused(time, why));
+    }
+
+    /// It does again.
+    pub(crate) fn takes_something(&mut self, region: usize) {
+        self.at(region, UploaderState::took_something);
+    }
+
+    /// The keys whose notices wait for a region.
+    pub(crate) fn waiting_keys(&self, region: usize) -> HashSet<EpochId> {
+        self.pending_objects.waiting_keys(region).collect()
     }
 
     /// Where a region lacks whole pieces from, as it was found at the start.
