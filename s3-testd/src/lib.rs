@@ -16,6 +16,7 @@ mod checksums;
 mod clock;
 mod config;
 mod faults;
+mod key_pattern;
 mod listing;
 mod moto;
 mod multipart;
@@ -31,9 +32,10 @@ mod uploads;
 
 pub use config::{Bucket, Config, History, Storage, Tls};
 pub use faults::{
-    CorruptGet, Delay, DelaySome, Deny, FailNext, Failure, FaultPlan, Faults, Hold, KeyPattern, Page, Times,
-    TruncateGet, Truncation,
+    CorruptGet, Delay, DelaySome, Deny, FailNext, Failure, FaultPlan, Faults, Hold, Page, Times, TruncateGet,
+    Truncation,
 };
+pub use key_pattern::KeyPattern;
 pub use moto::{Moto, MotoError};
 pub use proxy::{Line, Mode, Network, Proxy, ProxyCounters, SharedLine, Strike};
 pub use request_log::{LoggedRequest, Operation};

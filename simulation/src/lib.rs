@@ -32,6 +32,7 @@ pub fn simulate(seed: u64) -> anyhow::Result<Outcome> {
 /// # Errors
 /// If it cannot be set up.
 pub fn simulate_kind(seed: u64, kind: Kind) -> anyhow::Result<Outcome> {
+    let _thread = pace::OnThisThread::begin();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).on_thread_park(pace::park).build()?;
     let outcome = runtime.block_on(scenario::run(seed, kind));

@@ -188,6 +188,9 @@ async fn round(context: &TaskContext, parts: &CareParts, file: &Durable<Kept>) -
         tracing::warn!(%cluster, "no region has a sign of life of a writer: how far WAL must reach is not known");
         return Ok(AGAIN);
     }
+    for (region, why) in &check.unread_heads {
+        tracing::warn!(%cluster, %region, why, "{HEAD_NOT_READ}");
+    }
     let (now, catalog) = (parts.now(), Catalog::merge(&read.views()));
     let newest = catalog.newest_whole(now).map(|row| &row.record);
     let newest = newest.map(|record| Newest { start: record.start(), begun: record.start_time });
@@ -208,6 +211,15 @@ async fn round(context: &TaskContext, parts: &CareParts, file: &Durable<Kept>) -
     let is_behind_newest = newest.is_none_or(|newest| lost.iter().any(|lost| lies_behind(newest.start, lost)));
     report(parts, lost, &uncrossed, is_behind_newest);
     Ok(pause)
+}
+
+/// What is missed then.
+const HEAD_NOT_READ: &str =
+    "a sign of life cannot be read: where only it says that there was WAL, nobody notices that it is gone";
+
+/// That a region's claims are not all known.
+pub(crate) fn head_not_read(region: &RegionName, why: &str) -> String {
+    format!("in {region}, {HEAD_NOT_READ}: {why}")
 }
 
 /// Ranges for machines.

@@ -24,6 +24,7 @@ use crate::care::steps::stepping;
 use crate::care::trouble::spoken;
 use crate::deletion::standstill::Action;
 use crate::model::snapshot::ScrubStatus;
+use crate::regions::log_follower::has_changed;
 
 /// `scrub.json`: how far each region has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,7 +147,11 @@ impl RegionScrub<'_> {
         let pending = self.pending();
         let is_checked = pending.as_ref().is_some_and(|pending| pending.checked.elapsed() < LIST_EVERY);
         let is_due = !is_checked && state.listed_ago(self.parts.now()).is_none_or(|ago| ago >= LIST_EVERY);
-        let mut log = RegionLog::clone(&*self.parts.context.regions.logs().read_log(self.store, &trust).await?);
+        let read = self.parts.context.regions.logs().read_log(self.store, &trust).await;
+        if read.as_ref().is_err_and(|error| has_changed(error)) {
+            state.forget_comparison();
+        }
+        let mut log = RegionLog::clone(&*read?);
         // By itself: a check of presence that fails and is tried again would have all of a long log compared each time.
         let is_compared = state.compared_ago(self.parts.now()).is_some_and(|ago| ago < LIST_EVERY);
         if !is_compared && !self.compare_log(state).await? {
@@ -194,6 +199,10 @@ impl RegionScrub<'_> {
     async fn compare_log(&self, state: &mut ScrubState) -> anyhow::Result<bool> {
         let logs = self.parts.context.regions.logs();
         loop {
+            // Accepted as another one meanwhile: it is read first.
+            if logs.known(&self.store.name).is_none() {
+                return Ok(false);
+            }
             let next = tokio::select! {
                 () = self.context.stop.cancelled() => return Ok(false),
                 next = logs.compare_notes(self.store, state.to_compare(), NOTES_AT_ONCE) => next?,

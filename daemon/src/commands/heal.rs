@@ -10,7 +10,7 @@ use lifeboat_cli::{err, errln, out, outln};
 use lifeboat_repository::catalog::Disagreement;
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::heal::{
-    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace, ranges_in_words,
+    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace, WalCheck, ranges_in_words,
 };
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
 use serde_json::{Value, json};
@@ -157,9 +157,12 @@ pub async fn run(
     };
     for (name, outcome) in &mut outcomes {
         outcome.missing_wal = wal.as_ref().map(|wal| wal.lost_in(name)).unwrap_or_default();
+        let is_silent = |wal: &WalCheck| wal.silent.iter().chain(&wal.unread_heads).any(|(silent, _)| silent == name);
+        outcome.is_wal_compared = wal.as_ref().is_some_and(|wal| !is_silent(wal));
     }
     // Those whose logs could not be read are named already.
-    let not_compared = wal.map(|wal| wal.silent).unwrap_or_default();
+    let mut not_compared = wal.map(|wal| [wal.silent, wal.unread_heads].concat()).unwrap_or_default();
+    not_compared.retain(|(name, _)| args.region.as_ref().is_none_or(|wanted| wanted == name));
     print(&view, &outcomes, &unrecorded, &not_compared, output);
     let ending = ending(&view, &outcomes, args);
     let is_partial = !unrecorded.is_empty() || !not_compared.is_empty();
@@ -172,6 +175,8 @@ struct Outcome {
     what: What,
     /// WAL that it must have and that no region has which answers.
     missing_wal: Vec<WalRange>,
+    /// Whether that is known.
+    is_wal_compared: bool,
 }
 
 /// What was done.
@@ -182,7 +187,7 @@ enum What {
 
 impl Outcome {
     fn of(what: What, survey: HealPreview) -> Self {
-        Self { survey, what, missing_wal: Vec::new() }
+        Self { survey, what, missing_wal: Vec::new(), is_wal_compared: false }
     }
 
     fn is_damaged(&self) -> bool {
@@ -276,6 +281,7 @@ fn row(name: &RegionName, outcome: &Outcome, seen: Seen) -> Vec<(String, Option<
     let lost = (!outcome.missing_wal.is_empty()).then(|| ("lacks WAL".to_owned(), Tone::Bad));
     let everything = || match (&lost, seen) {
         (Some(lost), _) => lost.clone(),
+        (None, _) if !outcome.is_wal_compared => ("its WAL was not compared".to_owned(), Tone::Warning),
         (None, Seen::All) => ("has everything".to_owned(), Tone::Good),
         (None, Seen::Some) => ("lacks nothing of what the regions that were read have".to_owned(), Tone::Warning),
     };
@@ -355,8 +361,9 @@ fn notes(name: &RegionName, outcome: &Outcome) {
 
 fn as_json(name: &RegionName, outcome: &Outcome, seen: Seen) -> Value {
     let survey = &outcome.survey;
-    let missing_wal: Vec<Value> = outcome.missing_wal.iter().map(|range| json!(range.to_string())).collect();
-    let is_whole = |is_whole: bool| is_whole && outcome.missing_wal.is_empty() && seen == Seen::All;
+    let missing_wal = lost_wal::ranges_json(&outcome.missing_wal);
+    let has_all_wal = outcome.is_wal_compared && outcome.missing_wal.is_empty();
+    let is_whole = |is_whole: bool| is_whole && has_all_wal && seen == Seen::All;
     let ids = |of: &mut dyn Iterator<Item = String>| of.collect::<Vec<_>>();
     let lacking = json!({
         "backups": ids(&mut survey.records.backups.iter().map(|task| task.record.backup.to_string())),

@@ -13,10 +13,10 @@ use lifeboat_repository::log::records::FoundBy;
 use lifeboat_repository::log::{FoundDamage, LogTrust, RegionLog, RegionReadError, RegionStore};
 use lifeboat_repository::scrub::ScrubWalk;
 use lifeboat_vocabulary::{ByteCount, RegionName, error_chain};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::care::lost_wal::{self, not_compared, ranges_json};
+use crate::care::lost_wal::{self, head_not_read, not_compared, ranges_json};
 use crate::care::parts::CareParts;
 use crate::commands::heal::{ProgressLine, parts_for_command};
 use crate::regions::readings::read_all;
@@ -132,7 +132,8 @@ pub async fn run(
         () = stop.cancelled() => return Ok(Ending::Stopped),
         wal = lost_wal::compare(&parts, &read.trust, &regions, &scope, &progress) => wal,
     };
-    let unlooked = wal.silent.iter().any(|(name, _)| wanted(name));
+    let unlooked = wal.silent.iter().chain(&wal.unread_heads).any(|(name, _)| wanted(name));
+    wal.unread_heads.retain(|(name, _)| wanted(name));
     wal.silent.extend(read.unreadable());
     wal.missing.retain(|name, _| wanted(name));
     // Sizes of WAL stand on no record: without another region there is nothing to compare them with.
@@ -244,14 +245,16 @@ fn print(found: &[Found], wal: &WalCheck, depth: Depth, output: Output) {
             })
         });
         let missing = wal.missing.iter().map(|(name, missing)| (name.to_string(), ranges_json(missing).into()));
-        let silent = wal.silent.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why }));
+        let named = |regions: &[(RegionName, String)]| -> Vec<Value> {
+            regions.iter().map(|(name, why)| json!({ "region": name.as_str(), "why": why })).collect()
+        };
         outln!(
             "{}",
             json!({
                 "regions": regions.collect::<Vec<_>>(), "lost_wal": ranges_json(&wal.lost),
-                "missing_wal": missing.collect::<serde_json::Map<String, serde_json::Value>>(),
+                "missing_wal": missing.collect::<serde_json::Map<String, Value>>(),
                 "pending_wal": ranges_json(&wal.pending), "gaps_of_revoked_keys": ranges_json(&wal.told_by_revoked),
-                "wal_not_compared": silent.collect::<Vec<_>>(), "wal_reach_known": wal.reach == Reach::Known,
+                "wal_not_compared": named(&wal.silent), "heads_not_read": named(&wal.unread_heads), "wal_reach_known": wal.reach == Reach::Known,
             })
         );
         return;
@@ -281,6 +284,9 @@ fn print(found: &[Found], wal: &WalCheck, depth: Depth, output: Output) {
     let is_told = |name: &RegionName| found.iter().any(|found| found.region == *name && found.look == Look::Nothing);
     for (name, why) in wal.silent.iter().filter(|(name, _)| !is_told(name)) {
         outln!("{} {}", toned("attention:", Tone::Warning), not_compared(name, why));
+    }
+    for (name, why) in &wal.unread_heads {
+        outln!("{} {}", toned("attention:", Tone::Warning), head_not_read(name, why));
     }
     print_wal(wal);
     let is_damaged = found.iter().any(|found| !found.damage.is_empty());

@@ -49,7 +49,7 @@ struct Read {
 }
 
 /// A log that does not continue what was read before, as it was read for WAL.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ChangedLog {
     trust: LogTrust,
     log: RegionLog,
@@ -219,10 +219,10 @@ impl LogFollower {
             Err(error) if !has_changed(&error) => return Err(error),
             Err(error) => error,
         };
-        let known = self.changed.lock().remove(&region.name);
+        let known = self.changed.lock().get(&region.name).cloned();
         let known = known.filter(|known| known.trust == *trust && known.begun.elapsed() < CHANGED_FOR);
         let now = match known {
-            Some(known) => known.read_on(region).await,
+            Some(known) => known.read_on(region).await.map_err(Arc::new)?,
             None => None,
         };
         let now = match now {
@@ -338,12 +338,19 @@ impl ChangedLog {
         Ok(Self { trust: trust.clone(), log, begun })
     }
 
-    /// What has come behind it; `None` if it has changed once more, or cannot be read on.
-    async fn read_on(mut self, region: &RegionStore) -> Option<Self> {
+    /// What has come behind it; `None` if it has changed once more.
+    async fn read_on(mut self, region: &RegionStore) -> Result<Option<Self>, LogError> {
         let store = &*region.store;
-        self.log.confirm_head(store).await.ok()?;
-        self.log.refresh(store).await.ok()?;
-        Some(self)
+        let read = async {
+            self.log.confirm_head(store).await?;
+            self.log.refresh(store).await
+        };
+        match read.await {
+            Ok(_) => Ok(Some(self)),
+            // What is known of it is still known after a request that failed.
+            Err(error @ LogError::Store { .. }) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 }
 

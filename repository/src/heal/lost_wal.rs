@@ -71,6 +71,8 @@ pub struct WalCheck {
     pub told_by_revoked: Vec<WalRange>,
     /// Regions that could not be looked at, and why: they may have it.
     pub silent: Vec<(RegionName, String)>,
+    /// Regions with a sign of life that cannot be read, and why: what only it says to be there is missed by nobody. They were looked at.
+    pub unread_heads: Vec<(RegionName, String)>,
     /// Whether it is known how far WAL must reach.
     pub reach: Reach,
 }
@@ -168,11 +170,16 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
         match Head::read_all(&*store.store, &trust).await {
             Ok(heads) => {
                 // It may say that there was more.
-                if let Some(error) =
-                    heads.iter().filter_map(|found| found.head.as_ref().err()).find(|e| e.may_hide_a_head())
+                let hiding = heads.iter().filter_map(|found| found.head.as_ref().err());
+                if let Some(error) = hiding.filter(|error| error.may_hide_a_head()).min_by_key(|e| e.stays_unreadable())
                 {
-                    check.silent.push((store.name.clone(), error_chain(error)));
-                    continue;
+                    let unread = (store.name.clone(), error_chain(error));
+                    if !error.stays_unreadable() {
+                        check.silent.push(unread);
+                        continue;
+                    }
+                    // Whoever puts one there must not keep what the others say from being compared.
+                    check.unread_heads.push(unread);
                 }
                 let heads: Vec<Head> = heads.into_iter().filter_map(|found| found.head.ok()).collect();
                 has_head |= !heads.is_empty();

@@ -243,6 +243,11 @@ impl ScrubState {
         }
     }
 
+    /// The log is refused: whoever accepts it again, after a restart perhaps, compares it first.
+    pub fn forget_comparison(&mut self) {
+        (self.compared, self.compared_at) = (0, None);
+    }
+
     /// How long ago all notes of the log had been compared; `None` for never.
     #[must_use]
     pub fn compared_ago(&self, now: UtcTime) -> Option<Duration> {

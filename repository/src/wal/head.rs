@@ -201,6 +201,12 @@ impl HeadError {
             _ => false,
         }
     }
+
+    /// Whether it will be no better the next time, unless a person changes something.
+    #[must_use]
+    pub fn stays_unreadable(&self) -> bool {
+        !matches!(self, Self::Store { source, .. } if !matches!(source, StoreError::Misconfigured { .. } | StoreError::Unsupported { .. }))
+    }
 }
 
 impl Head {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lifeboat_repository::format::InstanceId;
-use lifeboat_repository::log::RegionLog;
 use lifeboat_repository::log::records::Origin;
+use lifeboat_repository::log::{LogTrust, RegionLog, RegionStore, Signers};
 use lifeboat_repository::wal::PieceSize;
 use lifeboat_vocabulary::{Clock, UtcTime};
 use parking_lot::Mutex;
@@ -78,6 +78,16 @@ impl ShipContext {
             events: AtomicU64::new(0),
             full: AtomicBool::new(false),
             no_space: AtomicBool::new(false),
+        }
+    }
+
+    /// What records and heads of a region are measured against.
+    pub(crate) fn trust(&self, region: &RegionStore) -> LogTrust {
+        LogTrust {
+            repository: self.settings.repository,
+            signers: Signers::root_only(self.settings.signer.root()),
+            region: Some(region.name.clone()),
+            remembered: None,
         }
     }
 

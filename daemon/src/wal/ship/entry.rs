@@ -1,22 +1,24 @@
 //! The way into a region begins here: read its log, take its lease, find out what it has.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use anyhow::Context;
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::{WalForm, WalRange};
 use lifeboat_repository::log::records::{GapReason, GapScope, RecordBody, WalEpochRecord};
-use lifeboat_repository::log::{KeyStanding, LogTrust, RegionLog, RegionStore, Signers};
+use lifeboat_repository::log::{KeyStanding, RegionLog, RegionStore};
 use lifeboat_repository::wal::{
     self, EarlierHead, Head, HeadFile, LEASE_TTL, Lease, LeaseAnswer, LeaseHolder, LeaseMemory, LeaseTerms, PieceSize,
     WalObject, WalPages, WalTrust,
 };
-use lifeboat_vocabulary::{UtcTime, WalPosition, error_chain};
+use lifeboat_vocabulary::{WalPosition, error_chain};
 
 use crate::wal::complete_times::Said;
 use crate::wal::ship::context::ShipContext;
 use crate::wal::ship::notice::gap_range;
 use crate::wal::ship::ranges::RangeSet;
 use crate::wal::ship::state::{Found, ShipState};
+use crate::wal::ship::uploader::announcer::Announcer;
 use crate::wal::ship::verify::{self, Signed};
 
 /// Objects that are remembered by name, at the most: months of slices. A region with more has no head that can be used.
@@ -31,8 +33,8 @@ pub(crate) struct Entry {
     pub(crate) found: Found,
     /// Whose signatures make objects with WAL count there.
     pub(crate) trust: WalTrust,
-    /// What lies before this by the region's own clock was there before we held the lease.
-    pub(crate) entered: UtcTime,
+    /// The keys on record there.
+    pub(crate) keys: HashSet<EpochId>,
 }
 
 /// How asking ended.
@@ -51,23 +53,17 @@ pub(crate) fn lease_terms(ship: &ShipContext) -> LeaseTerms {
     }
 }
 
-/// What records and heads of a region are measured against.
-pub(crate) fn trust(ship: &ShipContext, region: &RegionStore) -> LogTrust {
-    LogTrust {
-        repository: ship.settings.repository,
-        signers: Signers::root_only(ship.settings.signer.root()),
-        region: Some(region.name.clone()),
-        remembered: None,
-    }
-}
-
 /// Asks a region what it has.
+///
+/// CRASH SAFETY: what it has counts, and is told to the server as safe, only after every key that this host has kept is on record
+/// there. The disk of the spool may lose the notice of a key and keep what is sealed under it.
 ///
 /// # Errors
 /// Whatever the region says; to be repeated later.
-pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore, memory: &LeaseMemory) -> anyhow::Result<Answer> {
+pub(crate) async fn ask(announcer: &Announcer<'_>, memory: &LeaseMemory) -> anyhow::Result<Answer> {
+    let Announcer { ship, region, .. } = *announcer;
     let store = &*region.store;
-    let read = ship.settings.logs.read_log_even_if_changed(region, &trust(ship, region)).await;
+    let read = ship.settings.logs.read_log_even_if_changed(region, &ship.trust(region)).await;
     let log = read.context("read the log")?;
     anyhow::ensure!(log.head().is_some(), "its log is empty: it was not made a region of this repository");
     ship.heard_of(&log);
@@ -76,8 +72,8 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore, memory: &
         LeaseAnswer::Held(lease) => lease,
         LeaseAnswer::HeldByOther(holder) => return Ok(Answer::Leased(holder)),
     };
-    let page = store.list("state/", None).await.context("ask what time it is there")?;
-    let entered = page.server_time.unwrap_or_else(|| ship.now());
+    // Where its WAL begins is told by what it had before.
+    let keys = announcer.say_missing_keys().await.context("put the keys for WAL on record")?;
     let writer = ship.settings.signer.name();
     let opened = HeadFile::open(store, writer, log.trust()).await.context("read the head")?;
     let (head, earlier) = opened;
@@ -95,7 +91,7 @@ pub(crate) async fn ask(ship: &Arc<ShipContext>, region: &RegionStore, memory: &
     let said = earlier.as_ref().map(Said::from).unwrap_or_default();
     let known = Known { head: earlier, spooled };
     let found = find(region, &log, &trust, known).await.context("find out what WAL is there")?;
-    Ok(Answer::Entry(Box::new(Entry { lease, head, said, found, trust, entered })))
+    Ok(Answer::Entry(Box::new(Entry { lease, head, said, found, trust, keys })))
 }
 
 /// What is known of a region before it is listed.
@@ -231,6 +227,7 @@ pub(crate) fn pieces_until(safe: WalPosition, objects: &[WalObject], gaps: &[Wal
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use lifeboat_repository::format::ids::RepositoryId;

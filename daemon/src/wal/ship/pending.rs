@@ -4,11 +4,12 @@
 //! region that has not begun to take a slice gets the piece instead. A slice leaves the spool only when its piece is
 //! there, or when no region lacks those bytes.
 
+mod lacking;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::{StoredName, WalForm, WalRange};
 use lifeboat_repository::wal::WalObject;
 use lifeboat_vocabulary::{Lsn, TimelineId};
@@ -188,14 +189,6 @@ impl PendingObjects {
     /// Whether a region still lacks an entry.
     pub(crate) fn lacks(&self, region: usize, sequence: u64) -> bool {
         self.entries.get(&sequence).is_some_and(|entry| entry.lacks(region))
-    }
-
-    /// The keys whose notices a region still lacks.
-    pub(crate) fn waiting_keys(&self, region: usize) -> impl Iterator<Item = EpochId> {
-        self.entries.values().filter(move |entry| entry.lacks(region)).filter_map(|entry| match &entry.what {
-            What::Notice(notice) => notice.epoch(),
-            What::Wal(_) | What::History(_) => None,
-        })
     }
 
     fn insert(&mut self, load: Load, spool: InSpool, wanted: Option<&[usize]>, now: Instant) {

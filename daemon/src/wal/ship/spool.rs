@@ -19,6 +19,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::format::aead::sha256;
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::wal::LeaseMemory;
 use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, SealedBody, Store, StoreError};
@@ -42,8 +43,6 @@ const LEASE_PREFIX: &str = "lease-";
 const NOTICE_NAME: &str = "notice";
 /// Names the keys that were used.
 const KEY_PREFIX: &str = "epoch-";
-/// A key lasts for a day: a decade of them.
-const KEYS_MAX: usize = 4096;
 /// Nothing that is kept beside the objects is larger.
 const SMALL_BYTES_MAX: ByteCount = ByteCount::from_mib(4);
 
@@ -326,25 +325,31 @@ impl Spool {
         self.keep(&format!("{KEY_PREFIX}{}", record.epoch).parse()?, notice.to_bytes()?).await
     }
 
-    /// All keys for WAL that this installation has used. One that cannot be read is left out.
+    /// The keys for WAL that this installation has used, but for those that `is_known` names. One that the disk has lost is left out.
     ///
     /// # Errors
-    /// If they cannot be listed.
-    pub(crate) async fn kept_keys(&self) -> Result<Vec<Notice>, StoreError> {
+    /// If they cannot be listed, or one cannot be read just now.
+    pub(crate) async fn kept_keys(&self, is_known: impl Fn(EpochId) -> bool) -> Result<Vec<Notice>, StoreError> {
         let (mut kept, mut after) = (Vec::new(), None);
         loop {
             let page = self.store.list(KEY_PREFIX, after.as_ref()).await?;
             for entry in &page.entries {
-                let read = self.store.get(&entry.key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await;
-                match read.map_err(anyhow::Error::from).and_then(|bytes| Ok(Notice::parse(&bytes)?)) {
-                    Ok(notice) => kept.push(notice),
-                    Err(error) => {
-                        let error = format!("{error:#}");
-                        tracing::warn!(key = %entry.key, error, "a key for WAL cannot be put on record again");
+                let name = entry.key.as_str().strip_prefix(KEY_PREFIX);
+                if name.and_then(|name| name.parse().ok()).is_some_and(&is_known) {
+                    continue;
+                }
+                let lost = match self.store.get(&entry.key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await {
+                    Ok(bytes) => Notice::parse(&bytes).map(|notice| kept.push(notice)).err().map(|e| error_chain(&e)),
+                    Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => {
+                        Some(error_chain(&error))
                     }
+                    Err(error) => return Err(error),
+                };
+                if let Some(error) = lost {
+                    tracing::warn!(key = %entry.key, error, "the disk has lost a key for WAL: it cannot be put on record again");
                 }
             }
-            match page.entries.last().filter(|_| page.more && kept.len() < KEYS_MAX) {
+            match page.entries.last().filter(|_| page.more) {
                 Some(last) => after = Some(last.key.clone()),
                 None => return Ok(kept),
             }

@@ -1,34 +1,35 @@
 //! An uploader: the way into one region. Oldest first, several objects at a time, and whatever happens in one uploader, the others
 //! go on.
 
+pub(crate) mod announcer;
 mod keys;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use bytes::Bytes;
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::StoredName;
-use lifeboat_repository::log::records::Origin;
-use lifeboat_repository::log::{Draft, LogError, LogTrust, RegionLog, RegionStore, Role};
+use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::wal::{LeaseMemory, WalTrust};
-use lifeboat_stores::{ByteRange, ObjectKey, PutMode, SealedBody, StoreError};
-use lifeboat_vocabulary::{ByteCount, UtcTime, error_chain};
+use lifeboat_stores::{SealedBody, StoreError};
+use lifeboat_vocabulary::error_chain;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::wal::ship::context::ShipContext;
-use crate::wal::ship::entry::{self, Answer, Entry, trust};
+use crate::wal::ship::entry::{self, Answer, Entry};
 use crate::wal::ship::lease_keeper::rival::Rival;
 use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
-use crate::wal::ship::notice::Notice;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
+use crate::wal::ship::spool::SpoolFile;
+use crate::wal::ship::state::ShipState;
 use crate::wal::ship::state::regions::{AfterTaken, NotEntered};
-use crate::wal::ship::uploader::keys::{KeysOnRecord, known_keys};
+use crate::wal::ship::uploader::announcer::Announcer;
+use crate::wal::ship::uploader::keys::KeysOnRecord;
 
 /// Objects on their way into one region at the same time.
 const PUTS: usize = 8;
@@ -52,7 +53,6 @@ pub(crate) struct RegionUploader {
     memory: Arc<LeaseMemory>,
     /// The other installation that keeps this one out.
     rival: Rival,
-    entered: UtcTime,
     /// Whose signatures make objects with WAL count there.
     trust: WalTrust,
     puts: JoinSet<Put>,
@@ -79,8 +79,7 @@ impl RegionUploader {
         keys: mpsc::Sender<Keys>,
     ) -> anyhow::Result<Self> {
         let memory = Arc::new(ship.spool.lease_memory(&region.name)?);
-        let entered = ship.now();
-        let trust = WalTrust::of(&trust(&ship, &region));
+        let trust = WalTrust::of(&ship.trust(&region));
         let (puts, going) = (JoinSet::new(), HashMap::new());
         Ok(Self {
             index,
@@ -89,7 +88,6 @@ impl RegionUploader {
             keys,
             memory,
             rival: Rival::default(),
-            entered,
             trust,
             puts,
             going,
@@ -103,13 +101,15 @@ impl RegionUploader {
 
     /// Asks the region what it has.
     pub(crate) async fn ask(&mut self) -> anyhow::Result<Answer> {
-        entry::ask(&self.ship, &self.region, &self.memory).await
+        entry::ask(&self.announcer(), &self.memory).await
     }
 
     /// The region has answered.
     pub(crate) async fn enter(&mut self, entry: Entry) {
-        let Entry { lease, head, said, found, trust, entered } = entry;
-        (self.entered, self.trust) = (entered, trust);
+        let Entry { lease, head, said, found, trust, keys } = entry;
+        self.trust = trust;
+        self.on_record.are(keys);
+        self.on_record.look(self.ship.settings.logs.has_changed(&self.region.name));
         let (ship, index) = (Arc::clone(&self.ship), self.index);
         ship.change(|ship_state| ship_state.entered(index, found, ship.now()));
         // There is one, and room for it: every region answers once.
@@ -154,13 +154,12 @@ impl RegionUploader {
         self.pause = PAUSE_MIN;
         let ship = Arc::clone(&self.ship);
         let mut logs = ship.settings.logs.changes();
-        self.keep_keys().await;
         while !self.begin_again {
             self.keep_keys().await;
             while let Some(load) = self.claim() {
                 match load.what.clone() {
                     What::Notice(notice) => {
-                        let announced = self.announce(&notice).await;
+                        let announced = self.announcer().announce(&notice).await;
                         self.announced(&load, announced);
                     }
                     What::Wal(object) => self.send(load, object.name()),
@@ -179,28 +178,17 @@ impl RegionUploader {
         }
     }
 
-    /// A log that was set back, or replaced by an older version of it, may not name keys that WAL was sealed under, and the spool
-    /// may have lost the notice of one: what the log lacks of all that this installation has used goes on record again.
-    ///
-    /// CRASH SAFETY: after a start this comes before any WAL, because that would count there, and be told to the server as safe,
-    /// while nobody could read it.
+    /// A log that was set back, or replaced by an older version of it, may not name keys that WAL was sealed under: what it lacks of all
+    /// that this installation has used goes on record again.
     async fn keep_keys(&mut self) {
         let has_changed = self.ship.settings.logs.has_changed(&self.region.name);
-        let has_to_wait = !self.on_record.were_all_there() && self.paused_until.is_some();
-        if has_to_wait
-            || !self.on_record.are_due(has_changed)
-            || !self.ship.look(|ship_state| ship_state.may_write(self.index))
-        {
+        if !self.on_record.are_due(has_changed) || !self.ship.look(|ship_state| ship_state.may_write(self.index)) {
             return;
         }
         self.on_record.look(has_changed);
-        let (index, now) = (self.index, self.ship.now());
-        match self.say_missing_keys().await {
-            Ok(()) => {}
-            Err(error) if self.on_record.may_be_missing() => {
-                let why = self.pauses(&error.context("put the keys for WAL on record"));
-                self.ship.change(|ship_state| ship_state.takes_nothing(index, why, now));
-            }
+        let said = self.announcer().say_missing_keys().await;
+        match said {
+            Ok(known) => self.on_record.are(known),
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(region = %self.region.name, error, "keys for WAL that the log may lack are not on record again yet");
@@ -208,22 +196,8 @@ impl RegionUploader {
         }
     }
 
-    async fn say_missing_keys(&mut self) -> anyhow::Result<()> {
-        let mut known = known_keys(&self.read_log(&trust(&self.ship, &self.region)).await?);
-        // The notice of a key comes before what is sealed under it.
-        let waiting = self.ship.look(|ship_state| ship_state.waiting_keys(self.index));
-        for notice in self.ship.spool.kept_keys().await.context("read the keys that were used")? {
-            let Some(epoch) = notice.epoch().filter(|epoch| !waiting.contains(epoch)) else { continue };
-            if known.insert(epoch) {
-                tracing::warn!(region = %self.region.name, %epoch, "the log lacks a key for WAL; it goes on record again");
-                self.announce(&notice).await?;
-            }
-        }
-        if self.on_record.are_there(known) {
-            self.pause = PAUSE_MIN;
-            self.ship.change(|ship_state| ship_state.takes_something(self.index));
-        }
-        Ok(())
+    fn announcer(&self) -> Announcer<'_> {
+        Announcer { index: self.index, ship: &self.ship, region: &self.region }
     }
 
     fn is_known(&self) -> bool {
@@ -240,7 +214,7 @@ impl RegionUploader {
     fn claim(&mut self) -> Option<Load> {
         // After a failure, one object tries the way for all.
         let limit = if self.pause > PAUSE_MIN { 1 } else { PUTS };
-        if !self.on_record.were_all_there() || self.paused_until.is_some() || self.puts.len() >= limit {
+        if self.paused_until.is_some() || self.puts.len() >= limit {
             return None;
         }
         // A single object may always be read back.
@@ -293,8 +267,12 @@ impl RegionUploader {
             Put::Conflict(what) => self.conflict(what),
             Put::Planted { what, body } => self.planted(load, what, body),
             Put::Unreadable(error) => self.lost(load, &error_chain(&error)).await,
+            // Whether the server still has it is not known yet.
+            Put::WithoutKey if !self.ship.look(ShipState::has_begun) => {
+                self.refused(load, &anyhow::anyhow!("the key of WAL in the spool is not on record"));
+            }
             Put::WithoutKey => {
-                self.lost(load, "the region has no record of its key, and the spool has not kept it").await
+                self.lost(load, "the region has no record of its key, and this host has not kept it").await;
             }
         }
     }
@@ -310,17 +288,34 @@ impl RegionUploader {
     }
 
     /// The server was not told that this WAL is safe, so its slot still holds it: the task ends, is begun again, and receives
-    /// it anew.
+    /// it anew, with everything else in the spool of which the same is true.
     ///
-    /// CRASH SAFETY: the file goes first, because the next start would believe its name. Crash before that: the same file
-    /// is met again.
+    /// CRASH SAFETY: the files go first, because the next start would believe their names. Crash before that: the same files
+    /// are met again.
     async fn receive_again(&mut self, load: &Load) {
-        if let Err(error) = self.ship.spool.remove(&load.file).await {
+        let (ship, index) = (Arc::clone(&self.ship), self.index);
+        let others = ship.look(|ship_state| ship_state.of_earlier_runs(index));
+        let (known, has_begun) = (self.on_record.known(), ship.look(ShipState::has_begun));
+        let is_without_key = |key: EpochId| has_begun && !known.contains(&key);
+        for other in others.iter().filter(|other| other.file.sequence != load.file.sequence) {
+            let is_lost = match ship.spool.read(&other.file).await {
+                Ok(body) => WalTrust::claimed_epoch(&body.bytes).is_ok_and(is_without_key),
+                Err(error) => matches!(error, StoreError::Corrupted { .. } | StoreError::NotFound { .. }),
+            };
+            if is_lost && ship.look(|ship_state| ship_state.can_be_received_again(other)) {
+                self.remove(&other.file).await;
+            }
+        }
+        self.remove(&load.file).await;
+        tracing::warn!(region = %self.region.name, "WAL that the spool has lost is received again from the server");
+        self.begin_again = true;
+    }
+
+    async fn remove(&self, file: &SpoolFile) {
+        if let Err(error) = self.ship.spool.remove(file).await {
             let error = error_chain(&error);
             tracing::warn!(error, "a file of the spool cannot be removed");
         }
-        tracing::warn!(region = %self.region.name, "WAL that the spool has lost is received again from the server");
-        self.begin_again = true;
     }
 
     fn took(&mut self, load: &Load) {
@@ -379,74 +374,6 @@ impl RegionUploader {
             }
             Err(error) => self.refused(load, &error),
         }
-    }
-
-    /// Puts a notice into the region's log.
-    ///
-    /// CRASH SAFETY: the object, then the record. What was said before, by this process or by the one before, is found in
-    /// the log by its content and not said again.
-    async fn announce(&mut self, notice: &Notice) -> anyhow::Result<()> {
-        let store = &*self.region.store;
-        if let Some((key, body)) = notice.object() {
-            let expected = body.bytes.clone();
-            match store.put(&key, body, PutMode::CreateOnly).await {
-                Ok(_) => {}
-                Err(StoreError::Conflict { .. }) => self.compare_keys(&key, &expected).await?,
-                Err(error) => return Err(error).context("store a key for WAL"),
-            }
-        }
-        let settings = &self.ship.settings;
-        let trust = trust(&self.ship, &self.region);
-        let body = notice.body();
-        // A log may have been set back since the last notice: behind its hole nothing must be written.
-        let mut log = self.read_log(&trust).await?;
-        while !log.entries().iter().any(|entry| entry.record.body == body) {
-            let origin = Origin {
-                writer: settings.signer.name().clone(),
-                wseq: self.ship.next_event(),
-                time: self.time_of(notice, &log),
-                tool: settings.tool.clone(),
-            };
-            match log.append(store, &settings.signer, &Draft { origin, body: body.clone() }).await {
-                // Everybody hears of it, and the next head names it. A log that is refused stays so.
-                Ok(_) => drop(settings.logs.read_log(&self.region, &trust).await),
-                // A backup that ran beside us has taken the number.
-                Err(LogError::CountReused { .. }) => self.ship.heard_of(&log),
-                Err(error) => return Err(error).context("write to the log"),
-            }
-        }
-        Ok(())
-    }
-
-    /// When the notice was made; now, if the key may not sign anything of that time: a host whose clock was wrong then would never
-    /// get its WAL into the region.
-    fn time_of(&self, notice: &Notice, log: &RegionLog) -> UtcTime {
-        let (signers, signer) = (&log.trust().signers, &self.ship.settings.signer);
-        let made = notice.time().unwrap_or(self.entered);
-        if signers.allows(signer, Role::Writer, made).is_ok() { made } else { self.ship.now() }
-    }
-
-    /// The name is random, but whoever saw it in another region may have taken it here. The record names the SHA-256 of the
-    /// right one, so that no reader takes another for it, and the other regions have it; WAL goes on under a new key.
-    async fn compare_keys(&self, key: &ObjectKey, expected: &Bytes) -> anyhow::Result<()> {
-        let bound = ByteRange::WholeUpTo(ByteCount::of(expected));
-        let why = match self.region.store.get(key, bound).await {
-            Ok(found) if found == *expected => return Ok(()),
-            Ok(_) | Err(StoreError::Unsupported { .. }) => "it is not the key that was to be stored there".to_owned(),
-            Err(error @ StoreError::Misconfigured { .. }) => error_chain(&error),
-            Err(error) => return Err(error).context("compare a key for WAL"),
-        };
-        let what = format!("{key}: {why}");
-        tracing::error!(region = %self.region.name, what, "the name of a key for WAL is taken");
-        self.ship.change(|ship_state| ship_state.key_is_taken(self.index, what));
-        Ok(())
-    }
-
-    async fn read_log(&self, trust: &LogTrust) -> anyhow::Result<RegionLog> {
-        let log = self.ship.settings.logs.read_log_even_if_changed(&self.region, trust).await;
-        let log = log.context("read the log")?;
-        self.ship.heard_of(&log);
-        Ok(log)
     }
 }
 

@@ -120,6 +120,27 @@ async fn a_region_that_does_not_answer_may_have_it() {
 }
 
 #[tokio::test]
+async fn a_sign_of_life_that_stays_unreadable_hides_no_loss() {
+    let scene = scene().await;
+    for region in [0, 1] {
+        remove(&scene, region, 1).await;
+    }
+    let planted: ObjectKey = "state/head-zz.note".parse().unwrap();
+    scene.overwrite(1, &planted, bytes::Bytes::from_static(b"in an archive")).await;
+    let refuse =
+        |fault| Rule { operation: Some(Operation::Get), key_contains: planted.to_string(), ..Rule::always(fault) };
+    scene.archive.regions[1].faults.add(refuse(Fault::Denied));
+    let found = check(&scene).await;
+    assert_eq!((found.silent, found.unread_heads.len()), (vec![], 1));
+    assert_eq!(bytes(&found.lost), [(MIB, 2 * MIB)]);
+    // That of a region that does not answer may be read soon.
+    scene.archive.regions[1].faults.heal();
+    scene.archive.regions[1].faults.add(refuse(Fault::Lost));
+    let found = check(&scene).await;
+    assert_eq!((found.silent.len(), found.unread_heads.len()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_name_without_bytes_and_damage_on_record_are_no_wal() {
     let mut scene = scene().await;
     let piece = WalObject::new(WalForm::Piece, samples::wal_range(1, START + MIB, START + 2 * MIB)).unwrap().key();

@@ -134,7 +134,11 @@ impl<'a> BundleWriter<'a> {
             let first = *places.start();
             match self.write(store, log, places).await {
                 Ok(()) => written.again += 1,
-                Err(error @ BundleWriteError::Log(LogError::Forked { .. } | LogError::RolledBack { .. })) => {
+                Err(
+                    error @ BundleWriteError::Log(
+                        LogError::Forked { .. } | LogError::RolledBack { .. } | LogError::Gap { .. },
+                    ),
+                ) => {
                     return Err(error);
                 }
                 // What somebody has said of bundles that never were keeps nobody from writing others.

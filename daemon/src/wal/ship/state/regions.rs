@@ -189,19 +189,19 @@ impl ShipState {
         self.at(region, |uploader| uploader.refused(time, why));
     }
 
-    /// A region takes nothing, for another reason than a load.
-    pub(crate) fn takes_nothing(&mut self, region: usize, why: String, time: UtcTime) {
-        self.at(region, |uploader| uploader.refused(time, why));
-    }
-
-    /// It does again.
-    pub(crate) fn takes_something(&mut self, region: usize) {
-        self.at(region, UploaderState::took_something);
-    }
-
     /// The keys whose notices wait for a region.
     pub(crate) fn waiting_keys(&self, region: usize) -> HashSet<EpochId> {
         self.pending_objects.waiting_keys(region).collect()
+    }
+
+    /// What a region lacks and the spool keeps since an earlier run.
+    pub(crate) fn of_earlier_runs(&self, region: usize) -> Vec<Load> {
+        self.pending_objects.of_earlier_runs(region)
+    }
+
+    /// Whether the server has begun to send, so that it is known what it has been told.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.open.is_some()
     }
 
     /// Where a region lacks whole pieces from, as it was found at the start.

@@ -20,52 +20,39 @@ const AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct KeysOnRecord {
     /// When the log was last compared, and whether it was found changed by then.
     looked: Option<(Instant, bool)>,
-    /// The keys on record, or named by a deletion; `None` until the log has been compared once, and has everything.
-    known: Option<Arc<HashSet<EpochId>>>,
-    has_failed: bool,
+    /// The keys on record, or named by a deletion.
+    known: Arc<HashSet<EpochId>>,
 }
 
 impl KeysOnRecord {
     /// Whether the log is to be compared: at once where it is found changed, and then not so often that reading it keeps WAL from
     /// going there.
     pub(super) fn are_due(&self, has_changed: bool) -> bool {
-        let Some((looked, had_changed)) = self.looked.filter(|_| self.known.is_some()) else { return true };
+        let Some((looked, had_changed)) = self.looked else { return true };
         let every = if has_changed { AGAIN } else { EVERY };
         (has_changed && !had_changed) || looked.elapsed() >= every
     }
 
-    /// It is compared now.
+    /// They are compared now.
     pub(super) fn look(&mut self, has_changed: bool) {
         self.looked = Some((Instant::now(), has_changed));
     }
 
-    /// All keys that were used are on record. Whether that was in doubt.
-    pub(super) fn are_there(&mut self, known: HashSet<EpochId>) -> bool {
-        self.known = Some(Arc::new(known));
-        std::mem::take(&mut self.has_failed)
-    }
-
-    /// Keys may be missing there. Whether WAL has to wait for them: it goes on where they were all there once.
-    pub(super) fn may_be_missing(&mut self) -> bool {
-        self.has_failed |= self.known.is_none();
-        self.known.is_none()
-    }
-
-    /// Whether WAL may go there.
-    pub(super) fn were_all_there(&self) -> bool {
-        self.known.is_some()
+    /// These are on record.
+    pub(super) fn are(&mut self, known: HashSet<EpochId>) {
+        self.known = Arc::new(known);
     }
 
     /// A notice is in the log.
     pub(super) fn has(&mut self, notice: &Notice) {
-        if let (Some(known), Some(epoch)) = (&mut self.known, notice.epoch()) {
-            Arc::make_mut(known).insert(epoch);
+        if let Some(epoch) = notice.epoch() {
+            Arc::make_mut(&mut self.known).insert(epoch);
         }
     }
 
-    /// Those that are on record; none before WAL may go there.
+    /// Those that are on record.
     pub(super) fn known(&self) -> Arc<HashSet<EpochId>> {
-        self.known.clone().unwrap_or_default()
+        Arc::clone(&self.known)
     }
 }
 
@@ -89,8 +76,6 @@ mod tests {
             let mut keys = KeysOnRecord::default();
             assert!(keys.are_due(has_changed));
             keys.look(has_changed);
-            assert!(keys.are_due(has_changed), "they are not there yet");
-            keys.are_there(HashSet::new());
             keys
         };
         let (unchanged, changed) = (looked(false), looked(true));
@@ -101,14 +86,5 @@ mod tests {
         assert!(changed.are_due(true) && !unchanged.are_due(false));
         tokio::time::sleep(EVERY).await;
         assert!(unchanged.are_due(false));
-    }
-
-    #[test]
-    fn wal_waits_until_all_keys_were_there_once() {
-        let mut keys = KeysOnRecord::default();
-        assert!(!keys.were_all_there() && keys.may_be_missing());
-        assert!(keys.are_there(HashSet::new()), "it was in doubt");
-        assert!(keys.were_all_there() && !keys.may_be_missing());
-        assert!(!keys.are_there(HashSet::new()));
     }
 }
