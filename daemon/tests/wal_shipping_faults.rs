@@ -492,3 +492,30 @@ async fn wal_whose_key_nobody_has_any_more_does_not_count_as_stored() {
     let log = world.log(1).await;
     assert!(log.wal_gaps().count() > 0, "what region 1 lacks is on record there");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_whose_key_nobody_has_any_more_is_received_again_as_long_as_the_server_has_it() {
+    let world = World::new(1).await;
+    let settings = world.settings();
+    let shipper = world.start(settings.clone()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let first = offer(&shipper, 1, 16 * MIB, 16 * MIB + 100).await;
+    everywhere(&shipper, 1, first).await;
+    drop(shipper);
+    world.stores[0].add(puts_of_wal(Fault::Lost));
+    let shipper = world.start(settings.clone()).await;
+    shipper.begin(at(1, 16 * MIB), segment(1)).unwrap();
+    let sent = offer(&shipper, 1, 16 * MIB, 24 * MIB).await;
+    eventually("the spool keeps it", async || world.spooled().len() >= 8).await;
+    assert!(shipper.positions().confirmed.is_none_or(|told| told.lsn <= lsn(first)), "no region has it");
+    drop(shipper);
+    let lost = std::fs::read_dir(world.spool()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.ends_with("-notice") || name.starts_with("epoch-")
+    });
+    lost.for_each(|path| std::fs::remove_file(path).unwrap());
+    world.stores[0].heal();
+    begun_again_until_everywhere(&world, &settings, 16 * MIB, sent).await;
+    world.all_have(&[0], range(1, 16 * MIB, sent), segment(1)).await;
+    assert_eq!(world.log(0).await.wal_gaps().count(), 0);
+}

@@ -133,7 +133,10 @@ impl Account {
             // What the server had removed is told as safe behind the gap: where the gap is on record, nobody was promised anything.
             let fork = world.server.left_at(timeline).unwrap_or(u64::MAX);
             let until_fork = Promised { end: end.min(fork), ..part };
-            if regions.iter().filter(|region| is_told_missing(region, until_fork)).count() >= world.wal_quorum() {
+            // A region that was not there by then has it on record as missed.
+            let was_removed = regions.iter().any(|region| is_told_missing(region, until_fork, is_of_server));
+            let on_record = regions.iter().filter(|region| is_told_missing(region, until_fork, is_of_wal)).count();
+            if was_removed && on_record >= world.wal_quorum() {
                 continue;
             }
             self.promised.push(part);
@@ -385,10 +388,19 @@ impl Account {
     }
 }
 
-/// Whether a log says that some of this is missing because the server no longer had it.
-fn is_told_missing(region: &ReadRegion, part: Promised) -> bool {
+/// The server no longer had it.
+fn is_of_server(reason: GapReason) -> bool {
+    is_of_wal(reason) && reason != GapReason::RegionMissed
+}
+
+fn is_of_wal(reason: GapReason) -> bool {
+    reason != GapReason::Other
+}
+
+/// Whether a log says that some of this is missing, for such a reason.
+fn is_told_missing(region: &ReadRegion, part: Promised, is_meant: fn(GapReason) -> bool) -> bool {
     let gaps = region.log.entries().iter().filter_map(|entry| match &entry.record.body {
-        RecordBody::WalGap(gap) if !matches!(gap.reason, GapReason::RegionMissed | GapReason::Other) => Some(gap),
+        RecordBody::WalGap(gap) if is_meant(gap.reason) => Some(gap),
         _ => None,
     });
     let overlaps = |gap: &WalGapRecord| {

@@ -135,7 +135,12 @@ impl Kept {
                 ..known
             }));
         }
+        // What said that it must be there cannot be read any more.
+        if !check.unread_heads.is_empty() {
+            lost.extend(self.lost().into_iter().filter(|known| !check.lost.iter().any(|lost| lost.overlaps(known))));
+        }
         lost.sort_by_key(|range| (range.timeline, range.start));
+        lost.dedup();
         lost
     }
 
@@ -207,7 +212,8 @@ async fn round(context: &TaskContext, parts: &CareParts, file: &Durable<Kept>) -
         let error = error_chain(&error);
         tracing::warn!(%cluster, error, "which WAL is lost is not remembered over a restart now");
     }
-    let pause = if uncrossed.is_empty() && check.pending.is_empty() { EVERY } else { AGAIN };
+    let is_settled = uncrossed.is_empty() && check.pending.is_empty() && check.unread_heads.is_empty();
+    let pause = if is_settled { EVERY } else { AGAIN };
     let is_behind_newest = newest.is_none_or(|newest| lost.iter().any(|lost| lies_behind(newest.start, lost)));
     report(parts, lost, &uncrossed, is_behind_newest);
     Ok(pause)

@@ -10,7 +10,8 @@ use lifeboat_cli::{err, errln, out, outln};
 use lifeboat_repository::catalog::Disagreement;
 use lifeboat_repository::format::layout::WalRange;
 use lifeboat_repository::heal::{
-    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace, WalCheck, ranges_in_words,
+    self, HealEnd, HealPreview, HealProgress, HealRegion, HealReport, HealScope, Lack, Pace, Reach, WalCheck,
+    ranges_in_words,
 };
 use lifeboat_vocabulary::{ByteCount, RegionName, SystemClock};
 use serde_json::{Value, json};
@@ -158,14 +159,15 @@ pub async fn run(
     for (name, outcome) in &mut outcomes {
         outcome.missing_wal = wal.as_ref().map(|wal| wal.lost_in(name)).unwrap_or_default();
         let is_silent = |wal: &WalCheck| wal.silent.iter().chain(&wal.unread_heads).any(|(silent, _)| silent == name);
-        outcome.is_wal_compared = wal.as_ref().is_some_and(|wal| !is_silent(wal));
+        outcome.is_wal_compared = wal.as_ref().is_some_and(|wal| wal.reach == Reach::Known && !is_silent(wal));
     }
     // Those whose logs could not be read are named already.
     let mut not_compared = wal.map(|wal| [wal.silent, wal.unread_heads].concat()).unwrap_or_default();
     not_compared.retain(|(name, _)| args.region.as_ref().is_none_or(|wanted| wanted == name));
     print(&view, &outcomes, &unrecorded, &not_compared, output);
     let ending = ending(&view, &outcomes, args);
-    let is_partial = !unrecorded.is_empty() || !not_compared.is_empty();
+    let is_unknown = outcomes.iter().any(|(_, outcome)| !outcome.is_wal_compared);
+    let is_partial = !unrecorded.is_empty() || !not_compared.is_empty() || is_unknown;
     Ok(if ending == Ending::Done && is_partial { Ending::Degraded } else { ending })
 }
 

@@ -170,6 +170,7 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
         match Head::read_all(&*store.store, &trust).await {
             Ok(heads) => {
                 // It may say that there was more.
+                let mut may_bring = None;
                 let hiding = heads.iter().filter_map(|found| found.head.as_ref().err());
                 if let Some(error) = hiding.filter(|error| error.may_hide_a_head()).min_by_key(|e| e.stays_unreadable())
                 {
@@ -180,13 +181,14 @@ pub async fn check_wal(regions: &[HealRegion], needs: &WalNeeds<'_>) -> WalCheck
                     }
                     // Whoever puts one there must not keep what the others say from being compared.
                     check.unread_heads.push(unread);
+                    may_bring = Some(needs.clock.now());
                 }
                 let heads: Vec<Head> = heads.into_iter().filter_map(|found| found.head.ok()).collect();
                 has_head |= !heads.is_empty();
                 let claimed = heads.into_iter().filter_map(|head| Some((head.durable?, head.time)));
                 let (claims, times): (Vec<WalPosition>, Vec<UtcTime>) = claimed.unzip();
                 let (region, log, present) = (store.clone(), log.clone(), WalSet::default());
-                looked.push(Looked { region, log, claims, heard: times.into_iter().max(), present });
+                looked.push(Looked { region, log, claims, heard: times.into_iter().chain(may_bring).max(), present });
             }
             Err(error) => check.silent.push((store.name.clone(), error_chain(&error))),
         }

@@ -12,6 +12,7 @@ use lifeboat_repository::wal::{
     WalObject, WalPages, WalTrust,
 };
 use lifeboat_vocabulary::{WalPosition, error_chain};
+use tokio::time::Instant;
 
 use crate::wal::complete_times::Said;
 use crate::wal::ship::context::ShipContext;
@@ -68,12 +69,12 @@ pub(crate) async fn ask(announcer: &Announcer<'_>, memory: &LeaseMemory) -> anyh
     anyhow::ensure!(log.head().is_some(), "its log is empty: it was not made a region of this repository");
     ship.heard_of(&log);
     // First the lease, then the listing: what another writer puts there later is not mistaken for ours.
-    let lease = match Lease::acquire(store, lease_terms(ship), memory, &*ship.clock).await.context("take the lease")? {
+    let acquire =
+        async || Lease::acquire(store, lease_terms(ship), memory, &*ship.clock).await.context("take the lease");
+    let mut lease = match acquire().await? {
         LeaseAnswer::Held(lease) => lease,
         LeaseAnswer::HeldByOther(holder) => return Ok(Answer::Leased(holder)),
     };
-    // Where its WAL begins is told by what it had before.
-    let keys = announcer.say_missing_keys().await.context("put the keys for WAL on record")?;
     let writer = ship.settings.signer.name();
     let opened = HeadFile::open(store, writer, log.trust()).await.context("read the head")?;
     let (head, earlier) = opened;
@@ -91,6 +92,16 @@ pub(crate) async fn ask(announcer: &Announcer<'_>, memory: &LeaseMemory) -> anyh
     let said = earlier.as_ref().map(Said::from).unwrap_or_default();
     let known = Known { head: earlier, spooled };
     let found = find(region, &log, &trust, known).await.context("find out what WAL is there")?;
+    // Where its WAL begins is told by what it had before that.
+    let begun = Instant::now();
+    let keys = announcer.say_missing_keys().await.context("put the keys for WAL on record")?;
+    // Nobody else has renewed it meanwhile.
+    if begun.elapsed() > LEASE_TTL / 3 {
+        lease = match acquire().await? {
+            LeaseAnswer::Held(lease) => lease,
+            LeaseAnswer::HeldByOther(holder) => return Ok(Answer::Leased(holder)),
+        };
+    }
     Ok(Answer::Entry(Box::new(Entry { lease, head, said, found, trust, keys })))
 }
 

@@ -186,11 +186,6 @@ impl PendingObjects {
         self.insert(Load { what, file, body: None }, InSpool::Yes, wanted, now);
     }
 
-    /// Whether a region still lacks an entry.
-    pub(crate) fn lacks(&self, region: usize, sequence: u64) -> bool {
-        self.entries.get(&sequence).is_some_and(|entry| entry.lacks(region))
-    }
-
     fn insert(&mut self, load: Load, spool: InSpool, wanted: Option<&[usize]>, now: Instant) {
         let Load { what, file, body } = load;
         let sequence = file.sequence;

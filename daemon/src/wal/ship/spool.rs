@@ -325,12 +325,16 @@ impl Spool {
         self.keep(&format!("{KEY_PREFIX}{}", record.epoch).parse()?, notice.to_bytes()?).await
     }
 
-    /// The keys for WAL that this installation has used, but for those that `is_known` names. One that the disk has lost is left out.
+    /// The keys for WAL that this installation has used, but for those that `is_known` names, and why one cannot be read just now. One
+    /// that the disk has lost is left out.
     ///
     /// # Errors
-    /// If they cannot be listed, or one cannot be read just now.
-    pub(crate) async fn kept_keys(&self, is_known: impl Fn(EpochId) -> bool) -> Result<Vec<Notice>, StoreError> {
-        let (mut kept, mut after) = (Vec::new(), None);
+    /// If they cannot be listed.
+    pub(crate) async fn kept_keys(
+        &self,
+        is_known: impl Fn(EpochId) -> bool,
+    ) -> Result<(Vec<Notice>, Option<StoreError>), StoreError> {
+        let (mut kept, mut unread, mut after) = (Vec::new(), None, None);
         loop {
             let page = self.store.list(KEY_PREFIX, after.as_ref()).await?;
             for entry in &page.entries {
@@ -340,10 +344,15 @@ impl Spool {
                 }
                 let lost = match self.store.get(&entry.key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await {
                     Ok(bytes) => Notice::parse(&bytes).map(|notice| kept.push(notice)).err().map(|e| error_chain(&e)),
-                    Err(error @ (StoreError::Corrupted { .. } | StoreError::NotFound { .. })) => {
-                        Some(error_chain(&error))
+                    Err(
+                        error @ (StoreError::Transient { .. }
+                        | StoreError::DeadlineExceeded { .. }
+                        | StoreError::Throttled { .. }),
+                    ) => {
+                        unread = Some(error);
+                        None
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => Some(error_chain(&error)),
                 };
                 if let Some(error) = lost {
                     tracing::warn!(key = %entry.key, error, "the disk has lost a key for WAL: it cannot be put on record again");
@@ -351,7 +360,7 @@ impl Spool {
             }
             match page.entries.last().filter(|_| page.more) {
                 Some(last) => after = Some(last.key.clone()),
-                None => return Ok(kept),
+                None => return Ok((kept, unread)),
             }
         }
     }

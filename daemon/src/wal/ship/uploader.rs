@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::StoredName;
 use lifeboat_repository::log::RegionStore;
 use lifeboat_repository::wal::{LeaseMemory, WalTrust};
@@ -25,8 +24,7 @@ use crate::wal::ship::lease_keeper::{Keys, holder_text};
 use crate::wal::ship::memory::Body;
 use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::put::{Put, put};
-use crate::wal::ship::spool::SpoolFile;
-use crate::wal::ship::state::ShipState;
+use crate::wal::ship::state::gaps::WithoutKey;
 use crate::wal::ship::state::regions::{AfterTaken, NotEntered};
 use crate::wal::ship::uploader::announcer::Announcer;
 use crate::wal::ship::uploader::keys::KeysOnRecord;
@@ -65,6 +63,8 @@ pub(crate) struct RegionUploader {
     on_record: KeysOnRecord,
     /// The region cannot be given what the server still has: everything is to begin again.
     begin_again: bool,
+    /// What only the spool has, and no key: nobody could read it there.
+    without_key: Vec<Load>,
 }
 
 impl RegionUploader {
@@ -96,6 +96,7 @@ impl RegionUploader {
             paused_until: None,
             on_record: KeysOnRecord::default(),
             begin_again: false,
+            without_key: Vec::new(),
         })
     }
 
@@ -165,6 +166,10 @@ impl RegionUploader {
                     What::Wal(object) => self.send(load, object.name()),
                     What::History(timeline) => self.send(load, StoredName::TimelineHistory { timeline }),
                 }
+            }
+            self.settle_without_key().await;
+            if self.begin_again {
+                break;
             }
             let bell = ship.wakeups.uploaders.get(self.index);
             tokio::select! {
@@ -267,12 +272,10 @@ impl RegionUploader {
             Put::Conflict(what) => self.conflict(what),
             Put::Planted { what, body } => self.planted(load, what, body),
             Put::Unreadable(error) => self.lost(load, &error_chain(&error)).await,
-            // Whether the server still has it is not known yet.
-            Put::WithoutKey if !self.ship.look(ShipState::has_begun) => {
-                self.refused(load, &anyhow::anyhow!("the key of WAL in the spool is not on record"));
-            }
             Put::WithoutKey => {
-                self.lost(load, "the region has no record of its key, and this host has not kept it").await;
+                let (region, sequence) = (&self.region.name, load.file.sequence);
+                tracing::warn!(%region, sequence, "the region has no record of the key of WAL in the spool, and this host has not kept it");
+                self.without_key.push(load.clone());
             }
         }
     }
@@ -288,33 +291,32 @@ impl RegionUploader {
     }
 
     /// The server was not told that this WAL is safe, so its slot still holds it: the task ends, is begun again, and receives
-    /// it anew, with everything else in the spool of which the same is true.
+    /// it anew.
     ///
-    /// CRASH SAFETY: the files go first, because the next start would believe their names. Crash before that: the same files
-    /// are met again.
+    /// CRASH SAFETY: the file goes first, because the next start would believe its name. Crash before that: the same file
+    /// is met again.
     async fn receive_again(&mut self, load: &Load) {
-        let (ship, index) = (Arc::clone(&self.ship), self.index);
-        let others = ship.look(|ship_state| ship_state.of_earlier_runs(index));
-        let (known, has_begun) = (self.on_record.known(), ship.look(ShipState::has_begun));
-        let is_without_key = |key: EpochId| has_begun && !known.contains(&key);
-        for other in others.iter().filter(|other| other.file.sequence != load.file.sequence) {
-            let is_lost = match ship.spool.read(&other.file).await {
-                Ok(body) => WalTrust::claimed_epoch(&body.bytes).is_ok_and(is_without_key),
-                Err(error) => matches!(error, StoreError::Corrupted { .. } | StoreError::NotFound { .. }),
-            };
-            if is_lost && ship.look(|ship_state| ship_state.can_be_received_again(other)) {
-                self.remove(&other.file).await;
-            }
+        if let Err(error) = self.ship.spool.remove(&load.file).await {
+            let error = error_chain(&error);
+            tracing::warn!(error, "a file of the spool cannot be removed");
         }
-        self.remove(&load.file).await;
         tracing::warn!(region = %self.region.name, "WAL that the spool has lost is received again from the server");
         self.begin_again = true;
     }
 
-    async fn remove(&self, file: &SpoolFile) {
-        if let Err(error) = self.ship.spool.remove(file).await {
-            let error = error_chain(&error);
-            tracing::warn!(error, "a file of the spool cannot be removed");
+    /// Decides about WAL whose key nobody has, once everything else is on its way: what lies behind it does not wait for that.
+    async fn settle_without_key(&mut self) {
+        if !self.puts.is_empty() {
+            return;
+        }
+        for load in std::mem::take(&mut self.without_key) {
+            let (index, time) = (self.index, self.ship.now());
+            match self.ship.look(|ship_state| ship_state.without_key(index, &load)) {
+                WithoutKey::Waits => self.without_key.push(load),
+                WithoutKey::Needless => self.ship.change(|ship_state| ship_state.needless(index, &load)),
+                WithoutKey::Lost => self.ship.change(|ship_state| ship_state.lost(index, &load, time)),
+                WithoutKey::ReceiveAgain => self.receive_again(&load).await,
+            }
         }
     }
 

@@ -1,26 +1,21 @@
-//! What a region lacks, looked at without anything being changed.
+//! Who lacks an entry.
 
-use lifeboat_repository::format::ids::EpochId;
-
-use crate::wal::ship::pending::{Entry, Load, PendingObjects, What};
+use crate::wal::ship::pending::{PendingObjects, Way};
 
 impl PendingObjects {
-    /// The keys whose notices a region still lacks.
-    pub(crate) fn waiting_keys(&self, region: usize) -> impl Iterator<Item = EpochId> {
-        self.lacking_entries(region).filter_map(|entry| match &entry.what {
-            What::Notice(notice) => notice.epoch(),
-            What::Wal(_) | What::History(_) => None,
-        })
+    /// Whether a region still lacks an entry.
+    pub(crate) fn lacks(&self, region: usize, sequence: u64) -> bool {
+        self.entries.get(&sequence).is_some_and(|entry| entry.lacks(region))
     }
 
-    /// What a region lacks and the spool keeps since an earlier run, but for notices.
-    pub(crate) fn of_earlier_runs(&self, region: usize) -> Vec<Load> {
-        let of_earlier_runs = self.lacking_entries(region).filter(|entry| entry.is_of_earlier_run);
-        let sealed = of_earlier_runs.filter(|entry| !matches!(entry.what, What::Notice(_)));
-        sealed.map(|entry| Load { what: entry.what.clone(), file: entry.file.clone(), body: None }).collect()
+    /// Whether another region still lacks it, as far as is known.
+    pub(crate) fn others_lack(&self, region: usize, sequence: u64) -> bool {
+        let ways = self.entries.get(&sequence).map(|entry| entry.ways.iter().enumerate());
+        ways.is_some_and(|mut ways| ways.any(|(other, way)| other != region && *way != Way::Done))
     }
 
-    fn lacking_entries(&self, region: usize) -> impl Iterator<Item = &Entry> {
-        self.entries.values().filter(move |entry| entry.lacks(region))
+    /// Whether a piece has come that holds all of it.
+    pub(crate) fn is_superseded(&self, sequence: u64) -> bool {
+        self.entries.get(&sequence).is_some_and(|entry| entry.piece.is_some())
     }
 }

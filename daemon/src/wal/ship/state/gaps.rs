@@ -7,9 +7,22 @@ use lifeboat_repository::log::records::{GapReason, GapScope, WalGapRecord};
 use lifeboat_vocabulary::{Lsn, SegmentSize, UtcTime};
 
 use crate::wal::ship::notice::Notice;
-use crate::wal::ship::pending::Load;
+use crate::wal::ship::pending::{Load, What};
 use crate::wal::ship::state::narrow_gap::{NarrowGap, Told};
 use crate::wal::ship::state::{Early, Job, ShipState};
+
+/// What becomes of WAL whose key nobody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WithoutKey {
+    /// It is not known what the server has been told, or another region may be able to take it: its file stays.
+    Waits,
+    /// The region does not need it any more.
+    Needless,
+    /// The server was told that it is safe, in other regions: this one never gets it.
+    Lost,
+    /// The server still has it, and nobody needs the file.
+    ReceiveAgain,
+}
 
 impl ShipState {
     pub(super) fn is_on_record(&self, range: WalRange) -> bool {
@@ -139,6 +152,27 @@ impl ShipState {
         let Some(range) = load.what.range() else { return true };
         let confirmed = self.marks.confirmed().map(|at| (at.timeline, at.lsn));
         confirmed.is_none_or(|confirmed| confirmed < (range.timeline, range.end))
+    }
+
+    /// What is to become of WAL that only the spool has, sealed under a key that is neither on record in the region nor kept.
+    pub(crate) fn without_key(&self, region: usize, load: &Load) -> WithoutKey {
+        let sequence = load.file.sequence;
+        if !self.pending_objects.lacks(region, sequence) || self.pending_objects.is_superseded(sequence) {
+            return WithoutKey::Needless;
+        }
+        match (&load.what, self.can_be_received_again(load)) {
+            (What::Wal(_), true) if self.open.is_none() || self.pending_objects.others_lack(region, sequence) => {
+                WithoutKey::Waits
+            }
+            (What::Wal(_), true) => WithoutKey::ReceiveAgain,
+            // Histories are sent anew with each start.
+            _ => WithoutKey::Lost,
+        }
+    }
+
+    /// Other WAL is in its place.
+    pub(crate) fn needless(&mut self, region: usize, load: &Load) {
+        self.pending_objects.done(region, load.file.sequence);
     }
 
     /// Neither memory nor spool nor the server can give an object any more: the region will never get it.

@@ -1,7 +1,5 @@
 //! What happens at the regions, one method for each event, and what a region may be asked for.
 
-use std::collections::HashSet;
-
 use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::log::records::GapReason;
 use lifeboat_repository::wal::WalObject;
@@ -187,21 +185,6 @@ impl ShipState {
     pub(crate) fn refused(&mut self, region: usize, load: &Load, why: String, time: UtcTime) {
         self.pending_objects.failed(region, load.file.sequence);
         self.at(region, |uploader| uploader.refused(time, why));
-    }
-
-    /// The keys whose notices wait for a region.
-    pub(crate) fn waiting_keys(&self, region: usize) -> HashSet<EpochId> {
-        self.pending_objects.waiting_keys(region).collect()
-    }
-
-    /// What a region lacks and the spool keeps since an earlier run.
-    pub(crate) fn of_earlier_runs(&self, region: usize) -> Vec<Load> {
-        self.pending_objects.of_earlier_runs(region)
-    }
-
-    /// Whether the server has begun to send, so that it is known what it has been told.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.open.is_some()
     }
 
     /// Where a region lacks whole pieces from, as it was found at the start.

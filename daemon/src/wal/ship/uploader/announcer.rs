@@ -24,20 +24,23 @@ pub(crate) struct Announcer<'a> {
 
 impl Announcer<'_> {
     /// Puts on record again what the log lacks of all keys that this host has kept: it may have been set back, or the spool has lost the
-    /// notice of one. What waits in the spool comes by itself, before what is sealed under it. Returns all that are on record then.
+    /// notice of one. A notice that still waits its turn says the same, and is found in the log then. Returns all that are on record then.
     ///
     /// # Errors
     /// If the log cannot be read or written, or a key that it lacks cannot be read just now.
     pub(crate) async fn say_missing_keys(&self) -> anyhow::Result<HashSet<EpochId>> {
         let mut known = known_keys(&self.read_log(&self.ship.trust(self.region)).await?);
-        let waiting = self.ship.look(|ship_state| ship_state.waiting_keys(self.index));
-        let kept = self.ship.spool.kept_keys(|epoch| known.contains(&epoch) || waiting.contains(&epoch)).await;
-        for notice in kept.context("read the keys that were used")? {
-            tracing::warn!(region = %self.region.name, "the log lacks a key for WAL; it goes on record again");
+        let kept = self.ship.spool.kept_keys(|epoch| known.contains(&epoch)).await;
+        let (kept, unread) = kept.context("read the keys that were used")?;
+        for notice in kept {
+            tracing::info!(region = %self.region.name, "the log lacks a key for WAL; it goes on record again");
             self.announce(&notice).await?;
             known.extend(notice.epoch());
         }
-        Ok(known)
+        match unread {
+            Some(error) => Err(error).context("read a key that was used"),
+            None => Ok(known),
+        }
     }
 
     /// Puts a notice into the region's log.
