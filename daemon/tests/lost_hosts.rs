@@ -77,6 +77,7 @@ fn objects_on_their_way_leave_holes_that_keep_no_restore_from_what_was_told_to_b
         let windows = scene.site.restore(&["--json", "window"]).expect(0).json();
         let state = &windows["windows"][0]["behind"]["state"];
         assert!(state == "never-safe" || state == "nothing", "{windows:#}");
+        std::fs::remove_dir_all(&target).unwrap();
         daemon = scene.run_daemon();
         scene.wait_until_durable(&ends.last().unwrap().1);
     }

@@ -443,3 +443,28 @@ impl Drop for ProgressLine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_region_is_called_whole_whose_wal_was_not_compared_or_while_another_was_not_read() {
+        let name: RegionName = "eu-1".parse().unwrap();
+        let state = |outcome: &Outcome, seen| row(&name, outcome, seen).pop().unwrap().0;
+        let whole = || Outcome::of(What::Surveyed, HealPreview::default());
+        let compared = || Outcome { is_wal_compared: true, ..whole() };
+        assert!(compared().survey.is_whole());
+        assert_eq!(state(&compared(), Seen::All), "has everything");
+        assert_eq!(state(&compared(), Seen::Some), "lacks nothing of what the regions that were read have");
+        for seen in [Seen::All, Seen::Some] {
+            assert_eq!(state(&whole(), seen), "its WAL was not compared");
+        }
+        let at = |text: &str| text.parse().unwrap();
+        let timeline = lifeboat_vocabulary::TimelineId::new(1).unwrap();
+        let lost = WalRange { timeline, start: at("0/10"), end: at("0/20") };
+        for outcome in [whole(), compared()] {
+            assert_eq!(state(&Outcome { missing_wal: vec![lost], ..outcome }, Seen::All), "lacks WAL");
+        }
+    }
+}

@@ -73,6 +73,17 @@ impl Found {
     }
 
     /// Everything that keeps it from being known whether the region is intact.
+    /// What is said of it in a word or two.
+    fn state(&self, depth: Depth) -> (String, Tone) {
+        match (self.damage.len(), self.look) {
+            (0, Look::Nothing) => ("not looked at".to_owned(), Tone::Warning),
+            (0, Look::Taken) if self.troubles().is_none() => (depth.all_is_well().to_owned(), Tone::Good),
+            (0, Look::Taken) if self.trouble.is_empty() => (format!("{} not read", self.unread.len()), Tone::Warning),
+            (0, Look::Taken) => ("not looked at to the end".to_owned(), Tone::Warning),
+            (damaged, _) => (format!("{damaged} damaged"), Tone::Bad),
+        }
+    }
+
     fn troubles(&self) -> Option<String> {
         let all: Vec<String> = self.trouble.iter().cloned().chain(self.unread.text()).collect();
         (!all.is_empty()).then(|| all.join("; "))
@@ -262,13 +273,7 @@ fn print(found: &[Found], wal: &WalCheck, depth: Depth, output: Output) {
     let columns = [("region", Align::Left), ("objects", Align::Right), ("bytes", Align::Right), ("state", Align::Left)];
     let mut table = Table::new(&columns);
     for found in found {
-        let (state, tone) = match (found.damage.len(), found.look) {
-            (0, Look::Nothing) => ("not looked at".to_owned(), Tone::Warning),
-            (0, Look::Taken) if found.troubles().is_none() => (depth.all_is_well().to_owned(), Tone::Good),
-            (0, Look::Taken) if found.trouble.is_empty() => (format!("{} not read", found.unread.len()), Tone::Warning),
-            (0, Look::Taken) => ("not looked at to the end".to_owned(), Tone::Warning),
-            (damaged, _) => (format!("{damaged} damaged"), Tone::Bad),
-        };
+        let (state, tone) = found.state(depth);
         let (objects, bytes) = (found.objects.to_string(), found.bytes.to_string());
         table.toned_row(vec![(found.region.to_string(), None), (objects, None), (bytes, None), (state, Some(tone))]);
     }
@@ -331,5 +336,32 @@ fn print_wal(wal: &WalCheck) {
             "{} no region has a sign of life of a writer below state/: how far WAL must reach is not known",
             toned("attention:", Tone::Warning)
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_called_intact_only_if_all_of_it_was_looked_at() {
+        let found = |trouble: &[&str], look| Found {
+            region: "eu-1".parse().unwrap(),
+            objects: 7,
+            bytes: ByteCount::ZERO,
+            damage: Vec::new(),
+            unread: Unread::default(),
+            trouble: trouble.iter().map(|text| (*text).to_owned()).collect(),
+            look,
+            recorded: Recorded::Yes,
+        };
+        let state = |found: &Found| found.state(Depth::Read).0;
+        assert_eq!(state(&found(&[], Look::Taken)), "intact");
+        assert_eq!(state(&found(&["list wal/: 503"], Look::Taken)), "not looked at to the end");
+        assert_eq!(state(&found(&["read the log: 503"], Look::Nothing)), "not looked at");
+        let key: lifeboat_stores::ObjectKey = "data/x".parse().unwrap();
+        let damage = FoundDamage { region: "eu-1".parse().unwrap(), key, what: "missing".to_owned() };
+        let damaged = Found { damage: vec![damage], ..found(&["list wal/: 503"], Look::Taken) };
+        assert_eq!(state(&damaged), "1 damaged");
     }
 }

@@ -125,8 +125,11 @@ fn rights(facts: &ServerFacts, lines: &mut Lines) {
         let fix = "as a superuser: ALTER ROLE <role> REPLICATION";
         lines.failed("server", "right to replicate", "the role lacks it".to_owned(), fix);
     }
-    let checksums = facts.setting("data_checksums") == Some("on");
-    match (checksums, facts.may_reread) {
+    checksums(facts.setting("data_checksums") == Some("on"), facts.may_reread, lines);
+}
+
+fn checksums(are_on: bool, may_reread: bool, lines: &mut Lines) {
+    match (are_on, may_reread) {
         (false, _) => {
             let detail = "off: damage on the server's disk cannot be noticed".to_owned();
             let fix = "at the next downtime: pg_checksums --enable";
@@ -346,4 +349,31 @@ fn print(lines: &[Line], output: Output) {
     let checks = counted(lines.len() as u64, "check", "checks");
     let warnings = counted(count(State::Warning), "warning", "warnings");
     outln!("{checks}: {} failed, {warnings}", count(State::Bad));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_and_checksums_that_are_off_are_told() {
+        let told = |work: &dyn Fn(&mut Lines)| {
+            let mut lines = Lines::default();
+            work(&mut lines);
+            lines.states()
+        };
+        assert_eq!(told(&|lines| clock("region r", None, lines)), []);
+        for (skew, expected) in [(0, State::Good), (-SKEW_WARNING_MICROS - 1, State::Warning)] {
+            assert_eq!(told(&|lines| clock("region r", Some(skew), lines)), [expected], "{skew}");
+        }
+        let checksums = |are_on, may_reread| {
+            let mut lines = Lines::default();
+            checksums(are_on, may_reread, &mut lines);
+            let line = lines.0.pop().unwrap();
+            (line.state, line.detail)
+        };
+        assert_eq!(checksums(false, true).0, State::Warning);
+        assert!(checksums(true, true).1.contains("verified by Lifeboat"));
+        assert!(checksums(true, false).1.contains("verified by the server"));
+    }
 }

@@ -25,7 +25,8 @@ pub(crate) async fn check(chosen: ClusterConfig<'_>, lines: &mut Lines) {
     state(&chosen.state_directory(), config.limits.spool, lines);
 }
 
-/// Whether WAL that is stored can be read, so that a name is not taken for an object of ours: asked for names that nothing has.
+/// Whether WAL that is stored can be read, so that a name is not taken for an object of ours: asked for names that nothing has, and for
+/// the first one that is listed.
 pub(crate) async fn verifies(area: &str, store: &dyn Store, lines: &mut Lines) {
     const NAMES: [&str; 3] = [
         "wal/00000001/0000000000000001-0000000000000002.lbw",
@@ -43,7 +44,29 @@ pub(crate) async fn verifies(area: &str, store: &dyn Store, lines: &mut Lines) {
             }
         }
     }
-    lines.good(area, "verify stored WAL", "yes");
+    match reads_what_it_lists(store).await {
+        Ok(()) => lines.good(area, "verify stored WAL", "yes"),
+        Err(error) => {
+            let fix = "see what answers between this host and the region: an object that is listed must be readable";
+            lines.failed(area, "verify stored WAL", error_chain(&error), fix);
+        }
+    }
+}
+
+/// Reads the head of an object with WAL that is listed, if there is any: what says of everything that it is not there would seem to
+/// have nothing but free names.
+async fn reads_what_it_lists(store: &dyn Store) -> Result<(), StoreError> {
+    for prefix in ["wal/", "slices/"] {
+        let page = store.list(prefix, None).await?;
+        let Some(first) = page.entries.first() else { continue };
+        match store.get(&first.key, ByteRange::Part { start: 0, length: 64 }).await {
+            Ok(_) | Err(StoreError::Unsupported { .. }) => return Ok(()),
+            // It may have been deleted since it was listed.
+            Err(StoreError::NotFound { .. }) if !store.list(prefix, None).await?.entries.contains(first) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn slot(session: &mut Session, cluster: &ClusterSettings, lines: &mut Lines) {
@@ -140,7 +163,7 @@ fn state(directory: &Path, spool: ByteCount, lines: &mut Lines) {
 mod tests {
     use super::*;
     use crate::commands::doctor::lines::State;
-    use lifeboat_stores::{Fault, MemoryStore, Operation, Rule, WithFaults};
+    use lifeboat_stores::{Fault, Hooks, MemoryStore, Operation, Request, Rule, Step, WithFaults, WithHooks};
     use std::sync::Arc;
 
     #[tokio::test]
@@ -158,6 +181,35 @@ mod tests {
         {
             assert_eq!(told(denied).await, [expected], "{denied}");
         }
+    }
+
+    struct HasNothing;
+
+    #[async_trait::async_trait]
+    impl Hooks for HasNothing {
+        async fn before(&self, request: Request<'_>) -> Step {
+            match request {
+                Request::Get { key, .. } => Step::Fail(StoreError::NotFound { key: key.clone() }),
+                _ => Step::Pass,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_says_of_everything_that_it_is_not_there_cannot_verify_wal() {
+        let memory = Arc::new(MemoryStore::new());
+        let body = bytes::Bytes::from_static(b"WAL");
+        let body =
+            lifeboat_stores::SealedBody { sha256: lifeboat_repository::format::aead::sha256(&body), bytes: body };
+        let key = "slices/00000001/0000000000000010-0000000000000020.lbs".parse().unwrap();
+        memory.put(&key, body, lifeboat_stores::PutMode::CreateOnly).await.unwrap();
+        let told = async |store: &dyn Store| {
+            let mut lines = Lines::default();
+            verifies("region r", store, &mut lines).await;
+            lines.states()
+        };
+        assert_eq!(told(&*memory).await, [State::Good]);
+        assert_eq!(told(&WithHooks::new(memory, HasNothing)).await, [State::Bad]);
     }
 
     #[test]

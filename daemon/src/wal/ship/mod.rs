@@ -19,6 +19,7 @@ pub mod shipper;
 pub(crate) mod spool;
 pub(crate) mod spool_task;
 pub mod state;
+mod unkept_keys;
 pub(crate) mod uploader;
 pub(crate) mod uploader_state;
 pub(crate) mod verify;

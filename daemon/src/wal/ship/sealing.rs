@@ -162,6 +162,7 @@ impl Sealing {
     }
 
     async fn seal(&mut self, raw: Raw, at: WalPosition) -> anyhow::Result<SealedWal> {
+        self.ship.spool.keep_refused_keys().await;
         let epoch = self.epoch(at).await?;
         let settings = &self.ship.settings;
         let mut sealer = match self.sealer.take() {
@@ -240,13 +241,12 @@ impl Sealing {
         };
         let slots = String::from_utf8(epoch.slots().bytes.to_vec()).context("keep a key for WAL")?;
         let notice = Notice::Epoch { record, slots, time: now.as_unix_micros() };
-        // CRASH SAFETY: kept before anything is sealed under it, so that a log that loses the record can get it again. Where the
-        // disk refuses, WAL is more important: the logs have the record, and would have to lose it first.
+        // CRASH SAFETY: kept before anything is sealed under it, so that a log that loses the record can get it again.
         if let Err(error) = self.ship.spool.keep_key(&notice).await {
             let error = format!("{error:#}");
             tracing::warn!(
                 error,
-                "a key for WAL is not kept on this host: a log that loses its record cannot get it again"
+                "a key for WAL is not kept on this host: a log that loses its record cannot get it again after a restart"
             );
         }
         self.enter(What::Notice(Arc::new(notice.clone())), notice_body(&notice)?, None, 0);

@@ -7,6 +7,8 @@
 //! nobody needs it. Crash in between: a file too many, which the next start sends once more to regions that have it, and
 //! which create-only makes harmless.
 
+mod kept_keys;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
@@ -19,7 +21,6 @@ use anyhow::Context;
 use bytes::Bytes;
 use lifeboat_repository::format::InstanceId;
 use lifeboat_repository::format::aead::sha256;
-use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::{self, StoredName};
 use lifeboat_repository::wal::LeaseMemory;
 use lifeboat_stores::{ByteRange, LEFTOVER_AGE, LocalDir, ObjectKey, PutMode, SealedBody, Store, StoreError};
@@ -27,7 +28,7 @@ use lifeboat_vocabulary::{ByteCount, RegionName, Sha256Digest, TimelineId, UtcTi
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use crate::wal::ship::notice::Notice;
+use crate::wal::ship::unkept_keys::UnkeptKeys;
 
 /// Names the process that uses the directory. Begins with a dot, so that it is no object.
 const LOCK_NAME: &str = ".in-use";
@@ -41,8 +42,6 @@ const MACHINE_ID_FILE: &str = "/etc/machine-id";
 /// Names what was written into the leases of regions.
 const LEASE_PREFIX: &str = "lease-";
 const NOTICE_NAME: &str = "notice";
-/// Names the keys that were used.
-const KEY_PREFIX: &str = "epoch-";
 /// Nothing that is kept beside the objects is larger.
 const SMALL_BYTES_MAX: ByteCount = ByteCount::from_mib(4);
 
@@ -105,6 +104,7 @@ pub(crate) struct Spool {
     store: Arc<LocalDir>,
     limit: u64,
     held: Mutex<Held>,
+    unkept_keys: Mutex<UnkeptKeys>,
     _lock: OwnedFd,
 }
 
@@ -182,7 +182,13 @@ impl Spool {
         // Nobody else writes here, so every unfinished file is the remains of a crash, however young it is.
         let store =
             LocalDir::open(directory.to_owned(), None, now.plus(2 * LEFTOVER_AGE)).await.with_context(opening)?;
-        let spool = Self { store: Arc::new(store), limit: limit.as_bytes(), held: Mutex::default(), _lock: lock };
+        let spool = Self {
+            store: Arc::new(store),
+            limit: limit.as_bytes(),
+            held: Mutex::default(),
+            unkept_keys: Mutex::default(),
+            _lock: lock,
+        };
         let files = spool.load().await.with_context(opening)?;
         Ok((spool, files))
     }
@@ -313,55 +319,6 @@ impl Spool {
             Ok(known) => Ok(Some(known)),
             Err(StoreError::NotFound { .. }) => self.keep(&key, content.clone()).await.map(|()| None),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Keeps a new key for WAL for good, as it goes on record: a log that is set back may lack it, however old it is.
-    ///
-    /// # Errors
-    /// If it cannot be written: then the key must not be used.
-    pub(crate) async fn keep_key(&self, notice: &Notice) -> anyhow::Result<()> {
-        let Notice::Epoch { record, .. } = notice else { return Ok(()) };
-        self.keep(&format!("{KEY_PREFIX}{}", record.epoch).parse()?, notice.to_bytes()?).await
-    }
-
-    /// The keys for WAL that this installation has used, but for those that `is_known` names, and why one cannot be read just now. One
-    /// that the disk has lost is left out.
-    ///
-    /// # Errors
-    /// If they cannot be listed.
-    pub(crate) async fn kept_keys(
-        &self,
-        is_known: impl Fn(EpochId) -> bool,
-    ) -> Result<(Vec<Notice>, Option<StoreError>), StoreError> {
-        let (mut kept, mut unread, mut after) = (Vec::new(), None, None);
-        loop {
-            let page = self.store.list(KEY_PREFIX, after.as_ref()).await?;
-            for entry in &page.entries {
-                let name = entry.key.as_str().strip_prefix(KEY_PREFIX);
-                if name.and_then(|name| name.parse().ok()).is_some_and(&is_known) {
-                    continue;
-                }
-                let lost = match self.store.get(&entry.key, ByteRange::WholeUpTo(SMALL_BYTES_MAX)).await {
-                    Ok(bytes) => Notice::parse(&bytes).map(|notice| kept.push(notice)).err().map(|e| error_chain(&e)),
-                    Err(
-                        error @ (StoreError::Transient { .. }
-                        | StoreError::DeadlineExceeded { .. }
-                        | StoreError::Throttled { .. }),
-                    ) => {
-                        unread = Some(error);
-                        None
-                    }
-                    Err(error) => Some(error_chain(&error)),
-                };
-                if let Some(error) = lost {
-                    tracing::warn!(key = %entry.key, error, "the disk has lost a key for WAL: it cannot be put on record again");
-                }
-            }
-            match page.entries.last().filter(|_| page.more) {
-                Some(last) => after = Some(last.key.clone()),
-                None => return Ok((kept, unread)),
-            }
         }
     }
 

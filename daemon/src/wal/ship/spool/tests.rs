@@ -1,5 +1,8 @@
 use super::*;
+use crate::wal::ship::notice::Notice;
+use lifeboat_repository::format::ids::EpochId;
 use lifeboat_repository::format::layout::WalRange;
+use lifeboat_repository::log::records::WalEpochRecord;
 use lifeboat_vocabulary::{Clock, Lsn, SystemClock};
 use std::os::unix::fs::PermissionsExt;
 
@@ -159,6 +162,40 @@ async fn a_timeline_has_one_history() {
     assert_eq!(spool.history(timeline, &one).await.unwrap(), None);
     assert_eq!(spool.history(timeline, &one).await.unwrap(), None);
     assert_eq!(spool.history(timeline, &other).await.unwrap(), Some(one));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_the_disk_refuses_is_known_and_kept_once_it_can_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path()).await;
+    let epoch = EpochId::random().unwrap();
+    let lsn = Lsn::from_bytes(1).unwrap();
+    let record = WalEpochRecord {
+        epoch,
+        keys_sha256: sha256(b"slots"),
+        timeline: TimelineId::new(1).unwrap(),
+        start: lsn,
+        wal_segment_bytes: 16 << 20,
+        incarnation: None,
+    };
+    let notice = Notice::Epoch { record, slots: "slots".to_owned(), time: 1 };
+    let in_the_way = directory.path().join(format!("epoch-{epoch}"));
+    std::fs::create_dir(&in_the_way).unwrap();
+    spool.keep_key(&notice).await.unwrap_err();
+    let names = async |spool: &Spool| {
+        let (kept, _) = spool.kept_keys(|_| false).await.unwrap();
+        kept.iter().filter_map(Notice::epoch).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&spool).await, [epoch], "a log that lacks it gets it from memory");
+    assert_eq!(spool.kept_keys(|known| known == epoch).await.unwrap().0.len(), 0);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    spool.keep_refused_keys().await;
+    assert!(!in_the_way.exists(), "not at once");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    spool.keep_refused_keys().await;
+    assert_eq!(names(&spool).await, [epoch], "once");
+    drop(spool);
+    assert_eq!(names(&open(directory.path()).await.0).await, [epoch], "after a restart");
 }
 
 #[test]
